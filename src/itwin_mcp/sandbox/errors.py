@@ -1,0 +1,148 @@
+"""The platform's refusals: every code with its one HTTP status and message, and the envelope they travel in.
+
+A handler raises `ApiError("iModelNotFound")`; one with several findings notes them in `Problems` and calls `refuse()`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+# code -> (HTTP status, default message). Statuses marked I are not proven, see reference section 11 item 1.
+ERRORS: Final[Mapping[str, tuple[int, str]]] = {
+    "HeaderNotFound": (401, "Header Authorization was not found in the request. Access denied."),
+    "InvalidAuthorizationScheme": (401, "Authorization scheme is not valid."),
+    "Unauthorized": (
+        401,
+        "Access denied due to invalid access_token. Make sure that issuer is correct, "
+        "the token is not expired and is not corrupted.",
+    ),
+    "InsufficientPermissions": (403, "The user has insufficient permissions for the requested operation."),
+    "iTwinNotFound": (404, "Requested iTwin is not available."),
+    "iTwinImageNotFound": (404, "Requested iTwin Image is not available."),
+    "iTwinExportNotFound": (404, "Requested iTwin Export is not available."),
+    "iTwinRepositoryNotFound": (404, "Requested iTwin Repository is not available."),
+    "iTwinRepositoryResourceNotFound": (404, "Requested iTwin Repository Resource is not available."),
+    "iModelNotFound": (404, "Requested iModel is not available."),
+    "BriefcaseNotFound": (404, "Requested Briefcase is not available."),
+    "ChangesetNotFound": (404, "Requested Changeset is not available."),
+    "NamedVersionNotFound": (404, "Requested Named Version is not available."),
+    "ChangesetGroupNotFound": (404, "Requested Changeset Group is not available."),
+    "ChangesetExtendedDataNotFound": (404, "Requested Changeset Extended Data is not available."),
+    "LockNotFound": (404, "Requested Lock(s) is not available."),
+    "CheckpointNotFound": (404, "Requested Checkpoint is not available."),
+    "UserNotFound": (404, "Requested User is not available."),
+    "BaselineFileNotFound": (404, "Requested Baseline File is not available."),
+    "FileNotFound": (404, "Requested File is not available."),
+    "ShareNotFound": (404, "Requested Share is not available."),  # I
+    "iTwinExists": (409, "iTwin already exists."),
+    "iTwinRepositoryExists": (409, "iTwin Repository already exists."),
+    "iTwinRepositoryResourceExists": (409, "iTwin Repository Resource already exists."),
+    "iModelExists": (409, "iModel with the same name already exists in the iTwin."),  # I
+    "iModelNotInitialized": (409, "iModel is not initialized."),  # I
+    "NamedVersionExists": (409, "Named Version with the same name already exists."),  # I
+    "NamedVersionOnChangesetExists": (409, "Named Version on the same Changeset already exists."),  # I
+    "ChangesetExists": (409, "Changeset already exists."),  # I
+    "ChangesetExtendedDataExists": (409, "Changeset Extended Data already exists."),  # I
+    "ConflictWithAnotherUser": (409, "Lock(s) is owned by another Briefcase."),  # I
+    "NewerChangesExist": (409, "One or more objects have been locked in a newer Changeset."),  # I
+    "DataConflict": (409, "File size provided during iModel creation does not match actual file size."),
+    "RequestTooLarge": (413, "The request is too large."),
+    "InvalidThumbnailFormat": (415, "Thumbnail must be a png or jpeg image."),  # I
+    "InvalidiTwinsRequest": (422, "Cannot query iTwins."),
+    "InvalidiModelsRequest": (422, "Cannot query iModels."),
+    "ResourceQuotaExceeded": (403, "Resource quota exceeded."),  # I
+    "RateLimitExceeded": (
+        429,
+        "The client sent more requests than allowed by this API for the current tier of the client.",
+    ),
+    "NotEmulated": (501, "This operation is not emulated."),  # ours, never the platform's
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """One finding inside an error, with what it is about."""
+
+    code: str
+    message: str
+    target: str | None = None
+    inner_code: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """As it stands in `details`; an absent target is left out, as the platform does."""
+        body: dict[str, Any] = {"code": self.code, "message": self.message}
+        if self.target is not None:
+            body["target"] = self.target
+        if self.inner_code is not None:
+            body["innerError"] = {"code": self.inner_code}
+        return body
+
+
+class ApiError(Exception):
+    """A refusal in the platform's envelope; `members` stand inside `error` (locks: objectIds, conflictingLocks)."""
+
+    def __init__(
+        self,
+        code: str,
+        message: str | None = None,
+        *,
+        target: str | None = None,
+        details: tuple[Detail, ...] = (),
+        **members: object,
+    ) -> None:
+        self.code = code
+        self.status, default = ERRORS[code]
+        self.message = default if message is None else message
+        self.target = target
+        self.details = details
+        self.members = members
+        super().__init__(f"{self.status} {code}: {self.message}")
+
+    def as_json(self) -> dict[str, Any]:
+        """The whole body of the answer."""
+        error: dict[str, Any] = {"code": self.code, "message": self.message}
+        if self.target is not None:
+            error["target"] = self.target
+        if self.details:
+            error["details"] = [detail.as_json() for detail in self.details]
+        return {"error": error | self.members}
+
+
+class Problems:
+    """What is wrong with one request: findings are gathered, then refused together as one 422."""
+
+    def __init__(self, code: str, message: str) -> None:
+        self.code = code
+        self.message = message
+        self._details: list[Detail] = []
+
+    def add(self, code: str, message: str, target: str | None = None) -> None:
+        """Note one finding; the same one twice counts once."""
+        detail = Detail(code, message, target)
+        if detail not in self._details:
+            self._details.append(detail)
+
+    def invalid(self, name: str, why: str) -> None:
+        """Note a value that may not be, in the words of the iModels API (reference section 3)."""
+        self.add("InvalidValue", f"Provided '{name}' value is not valid. {why}", name)
+
+    def missing(self, name: str) -> None:
+        """Note a required property that is not in the body."""
+        self.add("MissingRequiredProperty", "Required property is missing.", name)
+
+    def refuse(self) -> None:
+        """Raise what was found, if anything was."""
+        if self._details:
+            raise ApiError(self.code, self.message, details=tuple(self._details))
+
+
+def itwins_problems(message: str) -> Problems:
+    """Findings about a request to the iTwins API, such as "Cannot create iTwin."."""
+    return Problems("InvalidiTwinsRequest", message)
+
+
+def imodels_problems(message: str) -> Problems:
+    """Findings about a request to the iModels API, such as "Cannot create iModel."."""
+    return Problems("InvalidiModelsRequest", message)

@@ -1,0 +1,1 @@
+"""Tests of the emulated platform, through plain HTTP."""

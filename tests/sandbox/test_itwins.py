@@ -1,0 +1,239 @@
+"""iTwins: the entity, its rules, and its lists."""
+
+from collections.abc import Callable
+from typing import Any
+
+import httpx2
+import pytest
+
+from itwin_mcp.sandbox.seed import seeded_id
+
+pytestmark = pytest.mark.anyio
+Connect = Callable[[str | None], httpx2.AsyncClient]
+ITWIN = seeded_id("itwin", "interchange")
+ACCOUNT = seeded_id("itwin", "meridian")
+PROJECT = {"class": "Endeavor", "subClass": "Project", "displayName": "New Quay Wall"}
+
+
+def details(answer: httpx2.Response) -> list[tuple[str, str | None]]:
+    return [(detail["code"], detail.get("target")) for detail in answer.json()["error"]["details"]]
+
+
+async def names(http: httpx2.AsyncClient, query: str, **headers: str) -> list[str]:
+    answer = await http.get(f"/itwins?{query}", headers=headers)
+    assert answer.status_code == 200, answer.text
+    return [one["number"] for one in answer.json()["iTwins"]]
+
+
+async def test_an_itwin_has_all_its_fields_and_null_is_shown(http: httpx2.AsyncClient) -> None:
+    itwin = (await http.get(f"/itwins/{ITWIN.upper()}")).json()["iTwin"]
+    assert len(itwin) == 20
+    assert (itwin["number"], itwin["imageName"]) == ("NL-A12-0042", None)
+    assert itwin["createdDateTime"].endswith("0Z") and len(itwin["createdDateTime"]) == 28
+
+
+async def test_a_new_itwin_stands_under_the_account_and_is_numbered_by_its_id(http: httpx2.AsyncClient) -> None:
+    answer = await http.post("/itwins", json=PROJECT)
+    assert answer.status_code == 201
+    itwin = answer.json()["iTwin"]
+    assert itwin["number"] == itwin["id"]
+    assert itwin["parentId"] == itwin["iTwinAccountId"] == ACCOUNT
+    assert (itwin["status"], itwin["dataCenterLocation"], itwin["type"]) == ("Active", "East US", None)
+
+
+async def test_every_finding_about_a_new_itwin_is_told_at_once(http: httpx2.AsyncClient) -> None:
+    answer = await http.post("/itwins", json={"subClass": "Nope", "latitude": 91, "ianaTimeZone": "Mars/Base"})
+    assert (answer.status_code, answer.json()["error"]["message"]) == (422, "Cannot create iTwin.")
+    assert details(answer) == [
+        ("MissingRequiredProperty", "class"),
+        ("InvalidValue", "subClass"),
+        ("MissingRequiredProperty", "displayName"),
+        ("InvalidValue", "latitude"),
+        ("InvalidValue", "ianaTimeZone"),
+    ]
+
+
+async def test_a_subclass_of_another_class_is_refused(http: httpx2.AsyncClient) -> None:
+    answer = await http.post("/itwins", json=PROJECT | {"class": "Thing"})
+    assert (answer.status_code, details(answer)) == (422, [("InvalidValue", "subClass")])
+
+
+async def test_a_number_is_unique_within_account_and_subclass(http: httpx2.AsyncClient) -> None:
+    taken = await http.post("/itwins", json=PROJECT | {"number": "NL-A12-0042"})
+    assert (taken.status_code, taken.json()["error"]["code"]) == (409, "iTwinExists")
+    assert details(taken) == [("InvalidValue", "number")]
+    other_kind = {"class": "Thing", "subClass": "Asset", "displayName": "x", "number": "NL-A12-0042"}
+    assert (await http.post("/itwins", json=other_kind)).status_code == 201
+
+
+async def test_an_update_changes_what_it_names_and_ignores_what_only_the_platform_writes(
+    http: httpx2.AsyncClient,
+) -> None:
+    answer = await http.patch(
+        f"/itwins/{ITWIN}", json={"type": None, "status": "inactive", "id": "x", "createdBy": "x"}
+    )
+    itwin = answer.json()["iTwin"]
+    assert (answer.status_code, itwin["id"], itwin["type"], itwin["status"]) == (200, ITWIN, None, "Inactive")
+    assert itwin["lastModifiedDateTime"] == "2026-11-20T08:00:00.0000000Z"
+
+
+async def test_an_itwin_cannot_stand_below_itself(http: httpx2.AsyncClient) -> None:
+    answer = await http.patch(f"/itwins/{ITWIN}", json={"parentId": seeded_id("itwin", "drainage")})
+    assert (answer.status_code, details(answer)) == (422, [("InvalidValue", "parentId")])
+
+
+async def test_a_deleted_itwin_is_gone_with_its_imodels_and_its_children_move_up(http: httpx2.AsyncClient) -> None:
+    assert (await http.delete(f"/itwins/{ITWIN}")).status_code == 204
+    assert (await http.get(f"/itwins/{ITWIN}")).status_code == 404
+    assert (await http.get(f"/imodels/{seeded_id('imodel', 'roads')}")).status_code == 404
+    child = (await http.get(f"/itwins/{seeded_id('itwin', 'drainage')}")).json()["iTwin"]
+    assert child["parentId"] == seeded_id("itwin", "a12")
+
+
+async def test_a_stranger_does_not_learn_that_an_itwin_exists_and_a_member_is_told_what_lacks(http_as: Connect) -> None:
+    stranger = await http_as("luca").get(f"/itwins/{ITWIN}")
+    assert (stranger.status_code, stranger.json()["error"]["code"]) == (404, "iTwinNotFound")
+    viewer = await http_as("priya").patch(f"/itwins/{ITWIN}", json={"type": "x"})
+    assert (viewer.status_code, viewer.json()["error"]["code"]) == (403, "InsufficientPermissions")
+    assert (await http_as("tomasz").delete(f"/itwins/{ITWIN}")).status_code == 403
+    assert (await http_as("priya").post("/itwins", json=PROJECT)).status_code == 403
+
+
+async def test_the_account_of_an_itwin_and_ones_own_are_summaries(http: httpx2.AsyncClient) -> None:
+    mine = (await http.get("/itwins/myprimaryaccount")).json()["iTwin"]
+    assert mine == (await http.get(f"/itwins/{ITWIN}/account")).json()["iTwin"]
+    assert (mine["id"], mine["class"], mine["subClass"], len(mine)) == (ACCOUNT, "Account", "Account", 6)
+    whole = await http.get(f"/itwins/{ITWIN}/account", headers={"Prefer": "return=representation"})
+    assert len(whole.json()["iTwin"]) == 20
+
+
+@pytest.mark.parametrize(
+    ("query", "numbers"),
+    [
+        ("subClass=Portfolio", ["MER-PF-001"]),
+        ("subClass=Account", ["Meridian Infrastructure Group"]),
+        ("status=Inactive", ["NL-A12-0029"]),
+        ("number=NL-A12", ["NL-A12"]),
+        ("$search=wtw", ["UK-HWTW", "UK-HWTW-0008"]),
+        (f"parentId={ITWIN}", ["NL-A12-0042-WP03", "NL-A12-0042-WP05"]),
+        ("subClass=Project&$orderby=number desc&$top=1", ["UK-HWTW-0008"]),
+        ("$filter=contains('noise',displayName)", ["NL-A12-0051"]),
+        ("$filter=contains(displayName,'noise')", ["NL-A12-0051"]),
+        ("$filter=startswith('UK',number) and subClass eq 'Asset'", ["UK-HWTW"]),
+        ("$filter=(number eq 'NL-A12' or number eq 'UK-HWTW')", ["NL-A12", "UK-HWTW"]),
+        ("$filter=number+in+['NL-A12','NL-MAAS-B07']", ["NL-A12", "NL-MAAS-B07"]),
+        ("$filter=createdDateTime ge 2026-06-01", ["NL-A12-0051"]),
+        ("$filter=latitude gt 53 and not subClass eq 'Asset'", ["UK-HWTW-0008"]),
+        ("$filter=status eq 'Inactive'", ["NL-A12-0029"]),
+    ],
+)
+async def test_the_list_is_narrowed_by_its_parameters(http: httpx2.AsyncClient, query: str, numbers: list[str]) -> None:
+    assert await names(http, query) == numbers
+
+
+async def test_inactive_itwins_are_hidden_unless_asked_for(http: httpx2.AsyncClient) -> None:
+    assert "NL-A12-0029" not in await names(http, "")
+    assert "NL-A12-0029" in await names(http, "includeInactive=true")
+
+
+async def test_the_findings_of_the_documentation_page_come_verbatim(http: httpx2.AsyncClient) -> None:
+    answer = await http.get("/itwins/recents?$top=1001&$skip=-1&subClass=x&status=y&includeInactive=true")
+    assert answer.status_code == 422
+    assert answer.json()["error"] == {
+        "code": "InvalidiTwinsRequest",
+        "message": "Cannot query iTwins.",
+        "details": [
+            {
+                "code": "InvalidValue",
+                "message": "The $top query option must be a positive integer that does not exceed 1000.",
+                "target": "$top",
+            },
+            {
+                "code": "InvalidValue",
+                "message": "The $skip query option must be a non-negative integer.",
+                "target": "$skip",
+            },
+            {
+                "code": "InvalidValue",
+                "message": "A valid iTwin SubClass was not specified in the query.",
+                "target": "subClass",
+            },
+            {
+                "code": "InvalidValue",
+                "message": "Status value is incorrect. Valid values are Active, Inactive and Trial.",
+                "target": "status",
+            },
+            {
+                "code": "InvalidParameter",
+                "message": "The includeInactive parameter should not be used at the same time as the status parameter.",
+                "target": "includeInactive",
+            },
+        ],
+    }
+
+
+async def test_a_filter_that_is_no_filter_says_where_it_breaks(http: httpx2.AsyncClient) -> None:
+    answer = await http.get("/itwins?$filter=number eq 'a' what")
+    assert answer.status_code == 422
+    assert answer.json()["error"]["message"] == "Syntax error at position 14 in 'number eq 'a' what'."
+
+
+async def test_an_unknown_selected_property_is_named(http: httpx2.AsyncClient) -> None:
+    answer = await http.get("/itwins?$select=id,nope")
+    assert answer.json()["error"]["details"] == [
+        {
+            "code": "InvalidValue",
+            "message": "The $select string contains an unknown property 'nope'.",
+            "target": "$select",
+        }
+    ]
+    chosen = (await http.get("/itwins?$select=id,displayName")).json()["iTwins"]
+    assert all(set(one) == {"id", "displayName"} for one in chosen)
+
+
+async def test_paging_follows_next_to_the_end(http: httpx2.AsyncClient) -> None:
+    seen, url = [], "/itwins?$top=5"
+    while url:
+        page = (await http.get(url)).json()
+        seen += [one["number"] for one in page["iTwins"]]
+        url = page["_links"]["next"] and page["_links"]["next"]["href"]
+    assert seen == await names(http, "")
+    assert page["_links"]["prev"] is not None
+
+
+async def test_max_return_ends_the_whole_list_and_is_echoed(http: httpx2.AsyncClient) -> None:
+    answer = await http.get("/itwins?$top=2&$skip=2", headers={"X-Max-Return": "3"})
+    assert answer.headers["x-max-return"] == "3"
+    assert len(answer.json()["iTwins"]) == 1
+    assert answer.json()["_links"]["next"] is None
+    assert (await http.get("/itwins", headers={"X-Max-Return": "0"})).status_code == 422
+
+
+async def test_an_administrator_lists_the_whole_organization_only_when_asked(http_as: Connect) -> None:
+    made = await http_as("tomasz").post("/itwins", json=PROJECT | {"parentId": ITWIN, "number": "T-1"})
+    assert made.status_code == 201
+    assert "T-1" not in await names(http_as("anna"), "")
+    assert "T-1" in await names(http_as("anna"), "", **{"X-iTwin-Query-Scope": "OrganizationAdmin"})
+    assert "T-1" not in await names(http_as("priya"), "", **{"X-iTwin-Query-Scope": "all"})
+
+
+async def test_recents_are_25_at_most_and_the_last_used_comes_first(http: httpx2.AsyncClient) -> None:
+    made: list[dict[str, Any]] = []
+    for number in range(26):
+        itwin = (await http.post("/itwins", json=PROJECT | {"number": f"R-{number}"})).json()["iTwin"]
+        made.append(itwin)
+        assert (await http.post(f"/itwins/recents/{itwin['id']}")).status_code == 204
+    await http.post(f"/itwins/recents/{made[5]['id']}")
+    recents = [one["number"] for one in (await http.get("/itwins/recents")).json()["iTwins"]]
+    assert recents[:2] == ["R-5", "R-25"]
+    assert len(recents) == 25 and "R-0" not in recents
+
+
+async def test_favorites_are_kept_per_user_and_adding_twice_is_harmless(http_as: Connect) -> None:
+    priya = http_as("priya")
+    for _ in range(2):
+        assert (await priya.post(f"/itwins/favorites/{ITWIN}")).status_code == 204
+    assert [one["id"] for one in (await priya.get("/itwins/favorites")).json()["iTwins"]] == [ITWIN]
+    assert (await priya.delete(f"/itwins/favorites/{ITWIN}")).status_code == 204
+    assert (await priya.get("/itwins/favorites")).json()["iTwins"] == []
+    assert len((await http_as("anna").get("/itwins/favorites")).json()["iTwins"]) == 2

@@ -1,0 +1,113 @@
+"""Routing, sign-in and the error envelope."""
+
+from collections.abc import Callable
+
+import httpx2
+import pytest
+
+from itwin_mcp.sandbox import Sandbox
+from itwin_mcp.sandbox.app import MODULES, Router, coverage
+from itwin_mcp.sandbox.operations import IMODELS, ITWINS
+from itwin_mcp.sandbox.seed import seeded_id
+
+pytestmark = pytest.mark.anyio
+ITWIN = seeded_id("itwin", "interchange")
+
+
+@pytest.mark.parametrize("path", ["/itwins", "/itwins/", "/iTwins?", "/ITWINS/?&$top=2", "/itwins/?$top=2&&"])
+async def test_a_path_is_served_in_any_case_with_or_without_slash_and_with_empty_query_pairs(
+    http: httpx2.AsyncClient, path: str
+) -> None:
+    answer = await http.get(path)
+    assert answer.status_code == 200
+    assert not answer.history
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/issues"), ("GET", "/itwins/exports"), ("PUT", "/itwins"), ("GET", "/imodels//changesets"), ("GET", "/")],
+)
+async def test_what_is_not_written_says_so_with_method_and_path(
+    http: httpx2.AsyncClient, method: str, path: str
+) -> None:
+    answer = await http.request(method, path)
+    assert answer.status_code == 501
+    error = answer.json()["error"]
+    assert error["code"] == "NotEmulated"
+    assert method in error["message"] and path in error["message"]
+
+
+async def test_every_documented_operation_is_known_once_and_routes_hold_to_it() -> None:
+    assert (len(ITWINS), len(IMODELS)) == (33, 57)
+    assert len({one.operation.slug for one in coverage()}) == 90
+    Router(
+        route for module in MODULES for route in module.ROUTES
+    )  # raises where a route differs from its documentation
+
+
+@pytest.mark.parametrize(
+    ("header", "code", "message"),
+    [
+        (None, "HeaderNotFound", "Header Authorization was not found in the request. Access denied."),
+        ("invalid-token", "InvalidAuthorizationScheme", "Authorization scheme 'invalid-token' is not valid."),
+        (
+            "Bearer a.b.c",
+            "Unauthorized",
+            "Access denied due to invalid access_token. Make sure that issuer is correct, "
+            "the token is not expired and is not corrupted.",
+        ),
+    ],
+)
+async def test_who_is_not_signed_in_is_told_exactly_why(
+    http_as: Callable[[str | None], httpx2.AsyncClient], header: str | None, code: str, message: str
+) -> None:
+    answer = await http_as(None).get("/itwins", headers={"Authorization": header} if header else {})
+    assert answer.status_code == 401
+    assert answer.json() == {"error": {"code": code, "message": message}}
+
+
+async def test_an_expired_token_and_one_of_another_sandbox_are_refused(
+    sandbox: Sandbox, http_as: Callable[[str | None], httpx2.AsyncClient]
+) -> None:
+    with Sandbox.open() as other:
+        foreign = other.token()
+    for token in (sandbox.token(seconds=0), foreign):
+        answer = await http_as(None).get("/itwins", headers={"Authorization": f"Bearer {token}"})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (401, "Unauthorized")
+
+
+async def test_the_correlation_id_comes_back(http: httpx2.AsyncClient) -> None:
+    answer = await http.get("/itwins/recents", headers={"X-Correlation-Id": "abc-1"})
+    assert answer.headers["x-correlation-id"] == "abc-1"
+
+
+async def test_nothing_to_say_has_neither_body_nor_content_type(http: httpx2.AsyncClient) -> None:
+    answer = await http.post(f"/itwins/recents/{ITWIN}")
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert "content-type" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    "body", [b"{", b"[]", b'"x"', b'{"a": NaN}', b'{"a": "\\ud800"}', b"\xff", b"[" * 100_000, b'{"a": 1e999}']
+)
+async def test_a_body_that_is_no_json_object_is_refused(http: httpx2.AsyncClient, body: bytes) -> None:
+    answer = await http.post("/imodels", content=body)
+    assert answer.status_code == 422
+    error = answer.json()["error"]
+    assert (error["code"], error["message"]) == ("InvalidiModelsRequest", "Cannot create iModel.")
+    assert error["details"] == [
+        {
+            "code": "InvalidRequestBody",
+            "message": "Failed to parse request body. Make sure it is a valid JSON.",
+        }
+    ]
+
+
+async def test_an_encoded_slash_stays_inside_the_id(http: httpx2.AsyncClient) -> None:
+    answer = await http.get("/imodels/a%2Fchangesets")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "iModelNotFound")
+
+
+async def test_links_carry_the_address_that_the_client_used(http: httpx2.AsyncClient) -> None:
+    answer = await http.get("http://127.0.0.1:9/itwins?$top=1", headers={"Host": "127.0.0.1:9"})
+    assert answer.json()["_links"]["next"]["href"].startswith("http://127.0.0.1:9/itwins?")
