@@ -1,0 +1,1 @@
+"""What a capability file says: pure data, no HTTP and no MCP."""

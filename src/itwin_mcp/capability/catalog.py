@@ -1,0 +1,334 @@
+"""The linked tools, resources and prompts, compiled once into frozen plans; and the filters over them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path as FilePath
+from typing import Any, Literal, TypeAlias
+
+from itwin_mcp.capability.expressions import Expression, Path
+from itwin_mcp.errors import SettingsError
+
+Method: TypeAlias = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A place in a path template that an input fills."""
+
+    name: str
+
+
+PathTemplate: TypeAlias = tuple[tuple[str | Slot, ...], ...]
+"""The segments of a path; each is text and slots."""
+
+
+@dataclass(frozen=True, slots=True)
+class WireParameter:
+    """One input of an operation: what callers name it, where it goes, its name there, and what it is when not given."""
+
+    name: str
+    place: Literal["query", "header", "path"]
+    wire: str
+    value: Expression | None
+
+
+@dataclass(frozen=True, slots=True)
+class BodyTemplate:
+    """A body as values: `data` is nested dicts and lists whose leaves are expressions over the inputs."""
+
+    kind: Literal["json", "text", "xml", "sparql", "formUrlEncoded"]
+    data: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """How a file says that a foreign origin is called: `parts` are expressions over bound environment variables."""
+
+    kind: Literal["basic", "apikey", "bearer"]
+    parts: Mapping[str, Expression]
+    variables: Mapping[str, str]
+    """Name in the file -> name in the process environment."""
+
+
+@dataclass(frozen=True, slots=True)
+class PagePlan:
+    """How an operation pages; see `extensions.Paging`."""
+
+    style: Literal["link", "token", "skip"]
+    items: Path
+    next: Path | None
+    size: str | None
+    most: int
+    skip: str | None
+    token: str | None
+    count: Path | None
+    within: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class WaitPlan:
+    """What an operation starts and how that is awaited; see `extensions.Waiting`."""
+
+    handle_place: Literal["header", "body", "input"]
+    handle_name: str
+    handle_path: Path | None
+    handle_as: str
+    poll: Operation
+    poll_slot: str
+    state: Path
+    pending: frozenset[str]
+    done: frozenset[str]
+    result: Operation | None
+    result_slot: str | None
+    reason: Path | None
+    subject: str
+    check: str | None
+    default: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Operation:
+    """One consumed operation, linked."""
+
+    namespace: str
+    name: str
+    method: Method
+    origin: str
+    path: PathTemplate
+    parameters: tuple[WireParameter, ...]
+    body: BodyTemplate | None
+    inputs: frozenset[str]
+    """Every name that a `with` may bind."""
+    required: frozenset[str]
+    """The names without which no request can be built: slots in the path and slots inside text."""
+    credential: Credential | None
+    binary: bool
+    outputs: Mapping[str, Path]
+    page: PagePlan | None
+    wait: WaitPlan | None
+    doc: str | None
+    permission: str | None
+
+    @property
+    def key(self) -> str:
+        """`namespace.operation`."""
+        return f"{self.namespace}.{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One compiled output parameter.
+
+    `literal` is a value that the file gives; an object without properties is passed on as it came.
+    """
+
+    kind: Literal["string", "number", "boolean", "object", "array"]
+    path: Path | None = None
+    literal: Any = None
+    header: str | None = None
+    last_segment: bool = False
+    required: bool = False
+    properties: tuple[tuple[str, Output], ...] = ()
+    items: Output | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Call:
+    """One request: the operation, what fills its inputs, and how its answer is shaped."""
+
+    operation: Operation
+    bindings: Mapping[str, Expression]
+    output: Output
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """A step fails with this error when the path finds nothing."""
+
+    path: Path
+    code: str
+    message: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CallStep:
+    """One request of a flow; `each` runs it once per element of a list."""
+
+    name: str
+    operation: Operation
+    bindings: Mapping[str, Expression]
+    require: Requirement | None
+    when: Expression | None
+    each: Expression | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LookupStep:
+    """The fields of those elements of an earlier step's result whose `match` is one of the values."""
+
+    name: str
+    index: str
+    match: str
+    value: Expression
+    fields: tuple[str, ...]
+    require: Requirement | None
+    when: Expression | None
+
+
+Step: TypeAlias = CallStep | LookupStep
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Steps:
+    """Requests in order, and where in the answer their values go."""
+
+    steps: tuple[Step, ...]
+    mappings: tuple[tuple[tuple[str, ...], Expression], ...]
+    output: Output
+
+
+Action: TypeAlias = Call | Steps
+
+
+@dataclass(frozen=True, slots=True)
+class Annotations:
+    """What a client may assume of a tool before it calls it."""
+
+    read_only: bool
+    destructive: bool
+    idempotent: bool
+    open_world: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ToolArgument:
+    """One argument of a tool; `default` is applied when it is left out, ABSENT where there is none."""
+
+    name: str
+    schema: Mapping[str, Any]
+    required: bool
+    entity: str | None
+    default: Any
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tool:
+    """One MCP tool."""
+
+    name: str
+    title: str
+    description: str
+    toolset: str
+    annotations: Annotations
+    arguments: tuple[ToolArgument, ...]
+    input_schema: Mapping[str, Any]
+    output_schema: Mapping[str, Any]
+    action: Action
+    file: str
+
+    @property
+    def operations(self) -> tuple[Operation, ...]:
+        """Every operation that a call of this tool may send, the awaited ones included."""
+        if isinstance(self.action, Call):
+            first: tuple[Operation, ...] = (self.action.operation,)
+        else:
+            first = tuple(step.operation for step in self.action.steps if isinstance(step, CallStep))
+        awaited = [
+            operation
+            for one in first
+            if one.wait is not None
+            for operation in (one.wait.poll, one.wait.result)
+            if operation is not None
+        ]
+        return (*first, *awaited)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Resource:
+    """One MCP resource; a template when its URI has variables."""
+
+    name: str
+    title: str
+    uri: str
+    description: str
+    mime_type: str
+    variables: tuple[str, ...]
+    entities: Mapping[str, str]
+    action: Action
+    toolset: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One MCP prompt; `arguments` are (name, title, description, required)."""
+
+    name: str
+    title: str
+    description: str
+    arguments: tuple[tuple[str, str | None, str, bool], ...]
+    messages: tuple[tuple[Literal["user", "assistant"], str], ...]
+    toolset: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Catalog:
+    """Everything that is served, in the order of the files."""
+
+    tools: Mapping[str, Tool]
+    resources: tuple[Resource, ...] = ()
+    prompts: Mapping[str, Prompt] = field(default_factory=dict)
+    operations: Mapping[str, Operation] = field(default_factory=dict)
+
+    @property
+    def toolsets(self) -> tuple[str, ...]:
+        """The toolsets, in the order of the files."""
+        return tuple(dict.fromkeys(tool.toolset for tool in self.tools.values()))
+
+    def select(
+        self,
+        *,
+        toolsets: Sequence[str] = (),
+        tools: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        read_only: bool = False,
+    ) -> Catalog:
+        """The part of the catalog that was asked for.
+
+        Empty `toolsets` and `tools` mean all; with both, their union. `exclude` is taken away from that, and
+        `read_only` keeps the tools whose annotation says so. Raises SettingsError for a name that does not exist.
+        """
+        _known(toolsets, {*self.toolsets, "all"}, "toolset")
+        _known(tools, self.tools, "tool")
+        _known(exclude, self.tools, "tool")
+        whole = "all" in toolsets or not (toolsets or tools)
+
+        def wanted(tool: Tool) -> bool:
+            chosen = whole or tool.toolset in toolsets or tool.name in tools
+            return chosen and tool.name not in exclude and (tool.annotations.read_only or not read_only)
+
+        in_sets: Callable[[Resource | Prompt], bool] = lambda part: whole or part.toolset in toolsets  # noqa: E731
+        return replace(
+            self,
+            tools={name: tool for name, tool in self.tools.items() if wanted(tool)},
+            resources=tuple(resource for resource in self.resources if in_sets(resource)),
+            prompts={name: prompt for name, prompt in self.prompts.items() if in_sets(prompt)},
+        )
+
+
+def _known(names: Iterable[str], known: Iterable[str], noun: str) -> None:
+    known = tuple(known)
+    for name in names:
+        if name not in known:
+            raise SettingsError(f"There is no {noun} {name!r}. There are: {', '.join(sorted(known))}.")
+
+
+def shipped() -> tuple[FilePath, ...]:
+    """Our own capability files: inside the installed package, or at the top of a source tree."""
+    package = FilePath(__file__).resolve().parent.parent
+    for folder in (package / "capabilities", package.parent.parent / "capabilities"):
+        if folder.is_dir():
+            return tuple(sorted(folder.glob("*.yaml")))
+    raise SettingsError(f"The capability files are missing from the installation at {package}: install it again.")

@@ -1,0 +1,65 @@
+"""The command line: one module per verb or verb group, imported when it is called."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+from itwin_mcp import __version__
+from itwin_mcp.errors import CapabilityError, ConfigurationError
+
+VERBS = {
+    "serve": ("serve", "Serve MCP clients."),
+    "demo": ("demo", "Watch an agent's day against the embedded sandbox."),
+}
+"""Verb -> module, and the line that `--help` shows, so that help imports nothing else."""
+
+
+class Verbs(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = import_module(f"itwin_mcp.cli.{VERBS[cmd_name][0]}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in VERBS.items()])
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="itwin-mcp")
+def group() -> None:
+    """AI agents work with Bentley's iTwin Platform, over the Model Context Protocol.
+
+    \b
+    Examples:
+      itwin-mcp demo                watch it work, without an account
+      itwin-mcp serve --sandbox     serve the sandbox over stdio
+      itwin-mcp serve               serve the platform, signed in by ITWIN_ACCESS_TOKEN
+
+    \b
+    Exit codes:
+      0  done            1  the call or check failed
+      2  wrong usage, settings or capability files
+    """
+
+
+def main() -> None:
+    """Run the command line; mistakes in settings and files end with exit code 2 and words, not a traceback."""
+    try:
+        group.main(prog_name="itwin-mcp")
+    except CapabilityError as error:
+        for problem in error.problems:
+            click.echo(str(problem), err=True)
+        sys.exit(2)
+    except ConfigurationError as error:
+        click.echo(f"itwin-mcp: {error}", err=True)
+        sys.exit(2)

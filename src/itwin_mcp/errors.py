@@ -1,0 +1,170 @@
+"""Every exception of ours.
+
+    ItwinMcpError
+    ├── ConfigurationError          start-up refuses and exits 2
+    │   ├── SettingsError           a flag or environment variable cannot be used
+    │   └── CapabilityError         capability files broke rules: file, line, rule for each
+    └── CallError                   one call failed; it becomes the answer's `error`
+        ├── InvalidArguments        refused here, nothing was sent
+        ├── NotSignedIn             there is no credential, or the platform no longer takes it
+        ├── PlatformError           the platform refused, in its own words
+        ├── Unreachable             no whole answer came: network, deadline, half a body
+        ├── UnexpectedAnswer        an answer came that the operation does not give
+        └── JobFailed               the platform's asynchronous work ended badly
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+class ItwinMcpError(Exception):
+    """The root of every error that this package raises on purpose."""
+
+
+class ConfigurationError(ItwinMcpError):
+    """Something we were started with cannot be used; nothing is served."""
+
+
+class SettingsError(ConfigurationError):
+    """A flag or environment variable has a value that cannot be used."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Problem:
+    """One broken rule in a capability file; `line` counts from 1."""
+
+    file: str
+    line: int
+    rule: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.message} [{self.rule}]"
+
+
+class CapabilityError(ConfigurationError):
+    """Capability files broke rules; `problems` holds every one that was found."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems: tuple[Problem, ...] = tuple(sorted(problems))
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class CallError(ItwinMcpError):
+    """One call failed: what happened, and what the agent can do next.
+
+    `to_json` is the `error` member of an answer; its shape is the same for every error.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        hint: str,
+        status: int | None = None,
+        target: str | None = None,
+        details: Sequence[Mapping[str, Any]] = (),
+        retryable: bool = False,
+        retry_after: float | None = None,
+        correlation_id: str | None = None,
+        members: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.hint = hint
+        self.status = status
+        self.target = target
+        self.details = tuple(dict(detail) for detail in details)
+        self.retryable = retryable
+        self.retry_after = retry_after
+        """Seconds."""
+        self.correlation_id = correlation_id
+        self.members = dict(members or {})
+        """Further members of the platform's error object, such as `conflictingLocks`."""
+        self.completed: tuple[Mapping[str, Any], ...] = ()
+        """What earlier steps of a flow wrote before this one failed: `{step, ids}`."""
+
+    def to_json(self, operation: str) -> dict[str, Any]:
+        """The error as an agent reads it; `operation` names the tool or resource that was called."""
+        body: dict[str, Any] = {"code": self.code, "message": self.message}
+        if self.status is not None:
+            body["status"] = self.status
+        if self.target is not None:
+            body["target"] = self.target
+        body["details"] = [dict(detail) for detail in self.details]
+        body.update(self.members)
+        body["operation"] = operation
+        body["retryable"] = self.retryable
+        if self.retry_after is not None:
+            body["retryAfterSeconds"] = self.retry_after
+        if self.correlation_id is not None:
+            body["correlationId"] = self.correlation_id
+        body["hint"] = self.hint
+        if self.completed:
+            body["completed"] = [dict(step) for step in self.completed]
+        return body
+
+
+class InvalidArguments(CallError):
+    """Arguments that the published schema or an entity's reading rules refuse; no request was sent."""
+
+    def __init__(self, message: str, *, hint: str, details: Sequence[Mapping[str, Any]] = ()) -> None:
+        super().__init__("InvalidArguments", message, hint=hint, details=details)
+
+
+class NotSignedIn(CallError):
+    """No credential is configured, or the platform answered 401 to the one we have."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str,
+        status: int | None = None,
+        details: Sequence[Mapping[str, Any]] = (),
+        correlation_id: str | None = None,
+    ) -> None:
+        super().__init__(
+            "NotSignedIn", message, hint=hint, status=status, details=details, correlation_id=correlation_id
+        )
+
+
+class PlatformError(CallError):
+    """The platform refused; code, message, target and details are its own."""
+
+
+class Unreachable(CallError):
+    """No whole answer came. `outcome_unknown` when a write may have been carried out all the same."""
+
+    def __init__(
+        self, code: str, message: str, *, hint: str, retryable: bool = True, outcome_unknown: bool = False
+    ) -> None:
+        super().__init__(
+            code,
+            message,
+            hint=hint,
+            retryable=retryable and not outcome_unknown,
+            members={"outcomeUnknown": True} if outcome_unknown else None,
+        )
+        self.outcome_unknown = outcome_unknown
+
+
+class UnexpectedAnswer(CallError):
+    """An answer that is not what the operation gives: HTML, no JSON, a field of the wrong type."""
+
+    def __init__(
+        self, message: str, *, hint: str, status: int | None = None, correlation_id: str | None = None
+    ) -> None:
+        super().__init__("UnexpectedAnswer", message, hint=hint, status=status, correlation_id=correlation_id)
+
+
+class JobFailed(CallError):
+    """The platform's asynchronous work ended in a state that is not success."""
+
+    def __init__(self, message: str, *, hint: str, members: Mapping[str, Any] | None = None) -> None:
+        super().__init__("JobFailed", message, hint=hint, members=members)

@@ -1,0 +1,31 @@
+"""How a stage talks to the person behind a call, whatever protocol they speak."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls. Everything remembered between calls is kept by `key`, so that callers never meet."""
+
+    key: str
+
+
+LOCAL = Caller("local")
+"""The one caller of a server that a person started for themselves."""
+
+
+class Conversation(Protocol):
+    """The person, or the program that asks for them."""
+
+    async def progress(self, done: float, total: float | None, text: str) -> None:
+        """Tell how far a long call has come; `text` is for people."""
+
+
+class Silence:
+    """Nobody listens to progress."""
+
+    async def progress(self, done: float, total: float | None, text: str) -> None:
+        """Say nothing."""

@@ -1,0 +1,1 @@
+"""What MCP clients see: the importer of mcp."""

@@ -1,0 +1,50 @@
+"""An outcome becomes a CallToolResult on the wire; the one place that catches whatever a call raises."""
+
+from __future__ import annotations
+
+import json
+import logging
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from itwin_mcp.errors import CallError
+
+logger = logging.getLogger(__name__)
+
+
+async def outcome(operation: str, perform: Callable[[], Awaitable[dict[str, Any]]]) -> tuple[dict[str, Any], bool]:
+    """What `perform` gives, or its error as the answer's `error`; and whether it is an error.
+
+    Cancellation passes through. An error that is not ours is logged whole and told by a reference alone.
+    """
+    try:
+        return await perform(), False
+    except CallError as error:
+        return {"error": error.to_json(operation)}, True
+    except Exception:
+        return {"error": _defect(operation).to_json(operation)}, True
+
+
+def _defect(operation: str) -> CallError:
+    reference = uuid.uuid4().hex[:12]
+    logger.exception("%s failed with an error that nothing expected (reference %s)", operation, reference)
+    return CallError(
+        "InternalError",
+        f"itwin-mcp has a defect: {operation} failed unexpectedly (reference {reference}).",
+        hint="Nothing more is known here. Report the reference to whoever runs this server; its log has the details.",
+    )
+
+
+def wire_result(structured: dict[str, Any], is_error: bool) -> dict[str, Any]:
+    """A CallToolResult as it goes over the wire: the answer as structured content and, the same, as text."""
+    return {
+        "content": [{"type": "text", "text": compact(structured)}],
+        "structuredContent": structured,
+        "isError": is_error,
+    }
+
+
+def compact(value: Any) -> str:
+    """JSON without spaces."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -1,0 +1,104 @@
+"""`tools/list` and `tools/call`: the listing is built once, a call builds no models on its way out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import mcp.types as t
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+from mcp.shared.exceptions import MCPError
+from mcp.types.version import MODERN_PROTOCOL_VERSIONS
+
+from itwin_mcp.capability.catalog import Catalog, Tool
+from itwin_mcp.executor.executor import Executor
+from itwin_mcp.server.conversation import McpConversation
+from itwin_mcp.server.results import outcome, wire_result
+
+SERVER_INFO = "io.modelcontextprotocol/serverInfo"
+
+
+class Tools:
+    """The tools of one server."""
+
+    def __init__(self, catalog: Catalog, executor: Executor, stamp: Mapping[str, Any]) -> None:
+        self._catalog = catalog
+        self._executor = executor
+        self._stamp = {SERVER_INFO: dict(stamp)}
+        self._listed: dict[str, Mapping[str, Any]] = {}
+
+    async def list(self, _: ServerRequestContext[Any], params: t.PaginatedRequestParams | None) -> t.ListToolsResult:
+        """Every tool on one page, in the order of the catalog."""
+        if params is not None and params.cursor is not None:
+            raise MCPError(t.INVALID_PARAMS, "There is one page of tools: ask without a cursor.")
+        return t.ListToolsResult(
+            tools=[t.Tool.model_validate(describe(tool)) for tool in self._catalog.tools.values()]
+        )
+
+    async def call(self, context: ServerRequestContext[Any], params: t.CallToolRequestParams) -> t.CallToolResult:
+        """Call a tool by way of the SDK's models; most calls never come here, see `shortcut`."""
+        result = await self._call(context, params.name, params.arguments or {})
+        return t.CallToolResult.model_validate(result)
+
+    def input_schema(self, name: str) -> Mapping[str, Any] | None:
+        """The schema of a tool's arguments, so that the SDK need not list all tools for one."""
+        tool = self._catalog.tools.get(name)
+        return tool.input_schema if tool is not None else None
+
+    async def shortcut(self, context: ServerRequestContext[Any], call_next: CallNext) -> HandlerResult:
+        """Answer `tools/list` from memory and `tools/call` with a finished result.
+
+        The SDK trusts a middleware's result and does not model, dump and check it again. Whatever is unusual
+        (malformed parameters, a connection that was not initialised, answers to questions) goes the SDK's way.
+        """
+        params = context.params or {}
+        if context.method == "tools/list" and params.get("cursor") is None:
+            listed = self._listed.get(context.protocol_version)
+            if listed is None or not _initialised(context):
+                listed = await call_next(context)
+                assert isinstance(listed, Mapping)
+                self._listed[context.protocol_version] = listed
+            return dict(listed)
+        if context.method != "tools/call" or not _initialised(context):
+            return await call_next(context)
+        name, arguments = params.get("name"), params.get("arguments")
+        usual = isinstance(name, str) and (arguments is None or isinstance(arguments, dict))
+        if not usual or "inputResponses" in params or "requestState" in params:
+            return await call_next(context)
+        result = await self._call(context, str(name), arguments or {})
+        if context.protocol_version in MODERN_PROTOCOL_VERSIONS:
+            result["resultType"] = "complete"
+            result["_meta"] = self._stamp
+        return result
+
+    async def _call(self, context: ServerRequestContext[Any], name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        tool = self._catalog.tools.get(name)
+        if tool is None:
+            raise MCPError(t.INVALID_PARAMS, f"Unknown tool: {name[:128]}")
+        structured, is_error = await outcome(
+            name, lambda: self._executor.call(tool, arguments, McpConversation(context))
+        )
+        return wire_result(structured, is_error)
+
+
+def describe(tool: Tool) -> dict[str, Any]:
+    """A tool as `tools/list` gives it."""
+    hints = tool.annotations
+    return {
+        "name": tool.name,
+        "title": tool.title,
+        "description": tool.description,
+        "inputSchema": tool.input_schema,
+        "outputSchema": tool.output_schema,
+        "annotations": {
+            "readOnlyHint": hints.read_only,
+            "destructiveHint": hints.destructive,
+            "idempotentHint": hints.idempotent,
+            "openWorldHint": hints.open_world,
+        },
+    }
+
+
+def _initialised(context: ServerRequestContext[Any]) -> bool:
+    """Whether the client may call at all: every 2026-07-28 request stands alone, older ones follow a handshake."""
+    return context.protocol_version in MODERN_PROTOCOL_VERSIONS or context.session.client_params is not None

@@ -1,0 +1,1 @@
+"""How we speak HTTP: the only importer of httpx2 and authlib."""

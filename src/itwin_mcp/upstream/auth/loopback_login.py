@@ -1,0 +1,206 @@
+"""A person signs in with the browser: authorization code with PKCE, answered on a loopback listener."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import parse_qs, urlsplit
+
+import anyio
+from anyio.abc import Listener, SocketStream
+
+from itwin_mcp.errors import CallError, NotSignedIn
+from itwin_mcp.upstream.auth.saved_login import LOGIN_SCOPE, SavedLoginTokens
+from itwin_mcp.upstream.auth.sign_in_server import Grant, PreparedLogin, SignInServer
+
+DEFAULT_REDIRECT = "http://localhost:3301/signin-callback"
+"""What to register as the application's redirect URI; a fixed port, because the sign-in server compares it exactly."""
+LOGIN_SECONDS = 300.0
+REQUEST_SECONDS = 10.0
+MAX_REQUEST = 16 * 1024
+
+_PAGE = (
+    "<!doctype html><html lang=en><meta charset=utf-8><title>itwin-mcp</title>"
+    "<body style='font-family:sans-serif;margin:4em'><h1>{title}</h1><p>{text}</p></body></html>"
+)
+_SIGNED_IN = _PAGE.format(title="Signed in", text="You can close this window and go back to your assistant.")
+_FAILED = _PAGE.format(
+    title="Not signed in", text="The reason is shown where the sign-in was started. Close this window."
+)
+_NOTHING = _PAGE.format(title="Nothing here", text="This address only ends a sign-in.")
+
+
+class LoopbackLogin:
+    """One attempt to sign in. Open it with `open`, give `url` to the person, then `await wait()`."""
+
+    def __init__(
+        self,
+        server: SignInServer,
+        client_id: str,
+        tokens: SavedLoginTokens,
+        prepared: PreparedLogin,
+        listener: Listener[SocketStream],
+        scope: str,
+        seconds: float,
+    ) -> None:
+        self.url = prepared.url
+        """Where the person signs in; on the sign-in server's own host."""
+        self._server = server
+        self._client_id = client_id
+        self._tokens = tokens
+        self._prepared = prepared
+        self._listener = listener
+        self._scope = scope
+        self._seconds = seconds
+        self._outcome: Grant | CallError | None = None
+        self._busy = anyio.Lock()
+        self._done = anyio.Event()
+
+    def __repr__(self) -> str:
+        return f"LoopbackLogin({self._client_id!r})"
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        server: SignInServer,
+        client_id: str,
+        tokens: SavedLoginTokens,
+        *,
+        redirect_uri: str = DEFAULT_REDIRECT,
+        scope: str = LOGIN_SCOPE,
+        seconds: float = LOGIN_SECONDS,
+    ) -> AsyncIterator[LoopbackLogin]:
+        """Listen on 127.0.0.1 at the redirect URI's port and prepare the link; the listener closes at the end.
+
+        ValueError when `redirect_uri` is not http on localhost with a port; NotSignedIn when the port is taken;
+        Unreachable when the sign-in server does not answer. `seconds` bounds `wait`.
+        """
+        where = urlsplit(redirect_uri)
+        if (
+            where.scheme != "http"
+            or where.hostname not in ("localhost", "127.0.0.1")
+            or not where.port
+            or not where.path
+        ):
+            raise ValueError("the redirect URI must be http://localhost:<port>/<path>")
+        prepared = await server.prepare_login(client_id, redirect_uri, scope)
+        try:
+            listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=where.port)
+        except OSError:
+            raise NotSignedIn(
+                f"Port {where.port} of this computer is in use, so the sign-in cannot come back to us.",
+                hint="Finish or end the other sign-in, or choose another port and register it as the redirect URI.",
+            ) from None
+        async with listener:
+            yield cls(server, client_id, tokens, prepared, listener.listeners[0], scope, seconds)
+
+    async def wait(self) -> None:
+        """Wait until the person has signed in; the login is then in the store.
+
+        NotSignedIn when they declined, the answer was not meant for us, or five minutes passed; Unreachable when the
+        sign-in server failed meanwhile.
+        """
+        with anyio.move_on_after(self._seconds):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._listener.serve, self._answer)
+                await self._done.wait()
+                tasks.cancel_scope.cancel()
+        if self._outcome is None:
+            raise NotSignedIn(
+                f"Nobody signed in within {self._seconds / 60:.0f} minutes.",
+                hint="Start the sign-in again for a new link.",
+            )
+        if isinstance(self._outcome, CallError):
+            raise self._outcome
+
+    async def _answer(self, stream: SocketStream) -> None:
+        """One connection of a browser, or of anything else on this computer."""
+        async with stream:
+            with anyio.move_on_after(REQUEST_SECONDS):
+                try:
+                    head = await _read_head(stream)
+                except (anyio.BrokenResourceError, anyio.EndOfStream):
+                    return
+                status, page = await self._handle(head)
+                try:
+                    await stream.send(_response(status, page))
+                except anyio.BrokenResourceError:
+                    return  # the browser went away; what it brought has been dealt with
+                finally:
+                    if self._outcome is not None:
+                        self._done.set()
+
+    async def _handle(self, head: bytes) -> tuple[str, str]:
+        method, target, host = _parse_head(head)
+        where = urlsplit(self._prepared.redirect_uri)
+        if host not in (f"localhost:{where.port}", f"127.0.0.1:{where.port}"):
+            return "400 Bad Request", _NOTHING
+        path, _, query = target.partition("?")
+        if path != where.path:
+            return "404 Not Found", _NOTHING
+        if method != "GET":
+            return "405 Method Not Allowed", _NOTHING
+        values = parse_qs(query, keep_blank_values=True, max_num_fields=30, errors="replace")
+        states = values.get("state", [])
+        # Whoever does not know the state did not come from our link: it changes nothing, and we keep listening.
+        if len(states) != 1 or not hmac.compare_digest(states[0].encode(), self._prepared.state.encode()):
+            return "400 Bad Request", _NOTHING
+        async with self._busy:
+            if self._outcome is None:
+                with anyio.CancelScope(shield=True):  # the code works once; finish what it began
+                    self._outcome = await self._conclude(values, f"{self._prepared.redirect_uri}?{query}")
+        return ("200 OK", _SIGNED_IN) if isinstance(self._outcome, Grant) else ("400 Bad Request", _FAILED)
+
+    async def _conclude(self, values: dict[str, list[str]], callback: str) -> Grant | CallError:
+        try:
+            endpoints = await self._server.endpoints()
+            issuers = values.get("iss", [])
+            if issuers != [endpoints.issuer] and (issuers or endpoints.names_issuer):
+                # Nothing else of this answer is to be believed or shown: RFC 9207 §2.4.
+                return NotSignedIn(
+                    "The sign-in came back from another server than the one that was asked.",
+                    hint="Start the sign-in again; if it happens again, do not sign in and tell your administrator.",
+                )
+            if "error" in values or len(values.get("code", [])) != 1:
+                declined = values.get("error", [""])[0] == "access_denied"
+                what = "was declined" if declined else "did not succeed at the sign-in server"
+                return NotSignedIn(f"The sign-in {what}.", hint="Start the sign-in again for a new link.")
+            with anyio.fail_after(REQUEST_SECONDS * 2):
+                grant = await self._server.exchange(self._client_id, self._prepared, callback, self._scope)
+                await self._tokens.keep(grant)
+        except TimeoutError:
+            return NotSignedIn("The sign-in server did not finish the sign-in.", hint="Start the sign-in again.")
+        except CallError as error:
+            return error
+        return grant
+
+
+async def _read_head(stream: SocketStream) -> bytes:
+    head = b""
+    while b"\r\n\r\n" not in head and len(head) < MAX_REQUEST:
+        head += await stream.receive(MAX_REQUEST)
+    return head
+
+
+def _parse_head(head: bytes) -> tuple[str, str, str]:
+    """Method, target and host of a request; empty texts for what is not one."""
+    lines = head.partition(b"\r\n\r\n")[0].decode("latin-1").split("\r\n")
+    words = lines[0].split(" ")
+    if len(words) != 3 or not words[2].startswith("HTTP/1."):
+        return "", "", ""
+    hosts = [line[5:].strip().lower() for line in lines[1:] if line[:5].lower() == "host:"]
+    return words[0], words[1], hosts[0] if len(hosts) == 1 else ""
+
+
+def _response(status: str, page: str) -> bytes:
+    """A static page: nothing of the request is in it, nothing is loaded, and the address with the code goes nowhere."""
+    body = page.encode()
+    head = (
+        f"HTTP/1.1 {status}\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: {len(body)}\r\n"
+        "Connection: close\r\nCache-Control: no-store\r\nReferrer-Policy: no-referrer\r\n"
+        "X-Content-Type-Options: nosniff\r\n"
+        "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'\r\n\r\n"
+    )
+    return head.encode("ascii") + body

@@ -1,0 +1,112 @@
+"""The login of a person, kept since they signed in: renewed with its refresh token, shared between processes."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from itwin_mcp.errors import NotSignedIn
+from itwin_mcp.upstream.auth.login_store import LoginKey, LoginStore, SavedLogin
+from itwin_mcp.upstream.auth.renewal import Renewal
+from itwin_mcp.upstream.auth.sign_in_server import OFFLINE_SCOPE, PLATFORM_SCOPE, Grant, SignInServer
+from itwin_mcp.upstream.auth.source import Token
+from itwin_mcp.upstream.hints import DEFAULT_REMEDY
+
+DEFAULT_CLIENT_ID = ""
+"""The project's own native application; empty until its owner registers one."""
+LOGIN_SCOPE = f"{PLATFORM_SCOPE} {OFFLINE_SCOPE}"
+
+_log = logging.getLogger("itwin_mcp.upstream")
+
+
+class SavedLoginTokens:
+    """A TokenSource over what `sign-in` or `auth login` left in the store."""
+
+    def __init__(
+        self,
+        server: SignInServer,
+        client_id: str,
+        store: LoginStore,
+        *,
+        profile: str = "default",
+        scope: str = LOGIN_SCOPE,
+        remedy: str = DEFAULT_REMEDY,
+        now: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`remedy` says how to sign in as we were started; `now` and `monotonic` are the clocks, see Renewal."""
+        self.key = LoginKey(server.issuer, client_id, scope, profile)
+        self._server = server
+        self._client_id = client_id
+        self._store = store
+        self._scope = scope
+        self._remedy = remedy
+        self._now = now
+        self._unsaved: SavedLogin | None = None
+        # A refusal is not remembered: the store is empty then, and a new login must work at once.
+        self._renewal = Renewal(self._fetch, now=now, monotonic=monotonic)
+
+    def __repr__(self) -> str:
+        return f"SavedLoginTokens({self._client_id!r})"
+
+    async def token(self, stale: Token | None = None) -> Token:
+        """See TokenSource. NotSignedIn when nobody has signed in, or the sign-in server ended the login."""
+        return await self._renewal.token(stale)
+
+    async def keep(self, grant: Grant) -> None:
+        """Store a fresh login; NotSignedIn when the server gave nothing to renew it with."""
+        if grant.refresh_token is None:
+            raise NotSignedIn(
+                "The sign-in server gave no refresh token.",
+                hint=f"Register the application as a native one with the scopes `{self._scope}`, then sign in again.",
+            )
+        async with self._store.lock(self.key):
+            await self._save(SavedLogin(grant.refresh_token, self._now()))
+
+    async def exists(self) -> bool:
+        """Whether somebody signed in."""
+        return await self._store.load(self.key) is not None
+
+    async def forget(self) -> bool:
+        """Sign out: revoke the login at the server and delete it here, which happens even if the server is away.
+
+        True when the server confirmed; Unreachable, after the deletion, when it could not be asked.
+        """
+        async with self._store.lock(self.key):
+            try:
+                login = self._unsaved or await self._store.load(self.key)
+            except NotSignedIn:
+                login = None  # damaged or open to others: nothing in it is to be used, only to be deleted
+            await self._store.delete(self.key)
+            self._unsaved = None
+        if login is None:
+            return False
+        return await self._server.revoke(self._client_id, login.refresh_token)
+
+    async def _fetch(self) -> Token:
+        """Renew under the lock. Another process may have replaced the refresh token, so it is read inside."""
+        async with self._store.lock(self.key):
+            login = self._unsaved or await self._store.load(self.key)
+            if login is None:
+                raise NotSignedIn("Nobody has signed in to the iTwin Platform here.", hint=self._remedy)
+            try:
+                grant = await self._server.refresh(self._client_id, login.refresh_token, self._scope)
+            except NotSignedIn as error:
+                if any(detail.get("code") == "invalid_grant" for detail in error.details):
+                    await self._store.delete(self.key)
+                    self._unsaved = None
+                raise
+            if grant.refresh_token is not None and grant.refresh_token != login.refresh_token:
+                await self._save(SavedLogin(grant.refresh_token, self._now()))
+        return grant.token
+
+    async def _save(self, login: SavedLogin) -> None:
+        """Persist before use; when the disk refuses, this process keeps the only copy and tries again next time."""
+        self._unsaved = login
+        try:
+            await self._store.save(self.key, login)
+        except OSError as error:
+            _log.warning("the sign-in could not be saved (%s); it lasts until this process ends", error.strerror)
+        else:
+            self._unsaved = None

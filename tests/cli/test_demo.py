@@ -1,0 +1,31 @@
+"""`itwin-mcp demo`: a person enjoys reading it, and it fails if a step did not give what it should."""
+
+import json
+import subprocess
+import sys
+
+from itwin_mcp.cli.demo import STEPS
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "itwin_mcp", "demo", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_the_demo_walks_every_step_and_exits_with_zero() -> None:
+    done = run()
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    for number, step in enumerate(STEPS, 1):
+        assert f"{number}. {step.asks}" in done.stdout
+    assert "iModelExists (HTTP 409)" in done.stdout
+    assert "Every step gave what it should." in done.stdout
+    assert "\x1b" not in done.stdout, "no colour where there is no terminal"
+
+
+def test_the_demo_prints_one_json_object_a_line_when_asked() -> None:
+    done = run("--json")
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["tool"] for line in lines[1:-1]] == [step.tool for step in STEPS]
+    assert lines[-1] == {"ok": True}

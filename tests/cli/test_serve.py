@@ -1,0 +1,97 @@
+"""`itwin-mcp serve` as a process: what is on stdout, how it starts, how it ends."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HELLO = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "initialize",
+    "params": {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}},
+}
+
+
+def start(*arguments: str, environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "itwin_mcp", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | (environment or {}),
+    )
+
+
+def say(process: subprocess.Popen[str], message: dict[str, Any]) -> None:
+    assert process.stdin is not None
+    process.stdin.write(json.dumps(message) + "\n")
+    process.stdin.flush()
+
+
+def hear(process: subprocess.Popen[str]) -> dict[str, Any]:
+    assert process.stdout is not None
+    return dict(json.loads(process.stdout.readline()))
+
+
+def test_the_end_of_input_is_a_clean_exit() -> None:
+    process = start("serve", "--sandbox")
+    say(process, HELLO)
+    assert hear(process)["result"]["serverInfo"]["name"] == "itwin-mcp"
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out, err) == (0, "", "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT to send to another process on Windows")
+def test_ctrl_c_is_a_clean_exit() -> None:
+    process = start("serve", "--sandbox")
+    say(process, HELLO)
+    hear(process)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out, err) == (0, "", "")
+
+
+def test_a_bad_capability_file_stops_the_start_with_file_line_and_rule(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.yaml"
+    bad.write_text('ikanos: "1.0.0-beta5"\ncapability:\n  exposed: []\n')
+    process = start("serve", "--capabilities", str(bad))
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out) == (2, "")
+    assert f"{bad}:3:" in err
+    assert "unknown key 'exposed'" in err
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"ITWIN_ACCESS_TOKEN": "two words"}, "ITWIN_ACCESS_TOKEN cannot be used"),
+        ({"ITWIN_API_URL": "http://api.bentley.com"}, "ITWIN_API_URL must be https"),
+        ({"ITWIN_MCP_TOOLSETS": "nonsense"}, "There is no toolset 'nonsense'"),
+        ({"ITWIN_MCP_READ_ONLY": "perhaps"}, "set it to true or false"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_stops_the_start_in_words(environment: dict[str, str], words: str) -> None:
+    process = start("serve", environment=environment)
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out) == (2, "")
+    assert words in err
+    assert "Traceback" not in err
+    assert "two words" not in err
+
+
+def test_read_only_serves_no_tool_that_changes_anything() -> None:
+    process = start("serve", "--sandbox", "--read-only", "--toolsets", "itwins")
+    say(process, HELLO)
+    hear(process)
+    say(process, {"jsonrpc": "2.0", "method": "notifications/initialized"})
+    say(process, {"jsonrpc": "2.0", "id": 2, "method": "tools/list"})
+    tools = hear(process)["result"]["tools"]
+    process.communicate(timeout=20)
+    assert {tool["name"] for tool in tools} == {"list-itwins", "list-recent-itwins", "get-itwin"}

@@ -1,0 +1,32 @@
+"""Files that hold what the public sees; UPDATE_SNAPSHOTS=1 rewrites them, and a reviewer reads the difference."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parent / "surface"
+UPDATING = os.environ.get("UPDATE_SNAPSHOTS") == "1"
+
+
+def agree(name: str, value: Any) -> None:
+    """The value is what the snapshot holds. A missing snapshot is a failure, as is a different one."""
+    file = FOLDER / f"{name}.json"
+    text = json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
+    if UPDATING:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+        return
+    assert file.is_file(), f"{file} is missing: run UPDATE_SNAPSHOTS=1 pytest tests/contract and read what it wrote"
+    assert json.loads(file.read_text(encoding="utf-8")) == value
+
+
+def agree_between(file: Path, marker: str, text: str) -> None:
+    """The part of a document between `<!-- marker… -->` and `<!-- /marker -->` is this text."""
+    document = file.read_text(encoding="utf-8")
+    start = document.index("-->", document.index(f"<!-- {marker}:")) + 4
+    end = document.index(f"<!-- /{marker} -->")
+    if UPDATING:
+        file.write_text(document[:start] + text + document[end:], encoding="utf-8")
+        return
+    assert document[start:end] == text, f"{file.name} is out of date: run UPDATE_SNAPSHOTS=1 pytest tests/contract"

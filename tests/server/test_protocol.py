@@ -1,0 +1,173 @@
+"""What every revision of the protocol sees: handshakes, unknown names, and nothing of our insides."""
+
+import json
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+from mcp import Client, MCPError
+from mcp.shared.message import SessionMessage
+from mcp.types import JSONRPCMessage
+
+from itwin_mcp.capability.catalog import Tool
+from itwin_mcp.executor.executor import Executor
+from itwin_mcp.runtime import open_runtime
+from itwin_mcp.server.app import build_server
+from itwin_mcp.settings import read_settings
+from tests.conftest import connect
+
+pytestmark = pytest.mark.anyio
+
+LEGACY = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"]
+
+
+class Wire:
+    """A client that writes JSON-RPC by hand."""
+
+    def __init__(self, incoming: Any, outgoing: Any) -> None:
+        self._incoming, self._outgoing, self._id = incoming, outgoing, 0
+
+    async def send(self, message: Mapping[str, Any]) -> None:
+        parsed = JSONRPCMessage.model_validate({"jsonrpc": "2.0", **message}) if hasattr(
+            JSONRPCMessage, "model_validate"
+        ) else None
+        if parsed is None:
+            from pydantic import TypeAdapter
+
+            parsed = TypeAdapter(JSONRPCMessage).validate_python({"jsonrpc": "2.0", **message})
+        await self._outgoing.send(SessionMessage(parsed))
+
+    async def ask(self, method: str, params: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The answer to one request: its `result` or `error`."""
+        self._id += 1
+        await self.send({"id": self._id, "method": method, "params": dict(params or {})})
+        with anyio.fail_after(10):
+            message = await self._incoming.receive()
+        dumped: dict[str, Any] = message.message.model_dump(by_alias=True, mode="json", exclude_none=True)
+        assert dumped["id"] == self._id
+        return dumped
+
+
+@asynccontextmanager
+async def wire() -> AsyncIterator[Wire]:
+    settings = read_settings({}, sandbox=True, job_seconds=0.0)
+    to_server, from_client = anyio.create_memory_object_stream[Any](10)
+    to_client, from_server = anyio.create_memory_object_stream[Any](10)
+    async with open_runtime(settings, {}) as runtime:
+        server = build_server(runtime.catalog, runtime.executor)
+        async with anyio.create_task_group() as tasks, to_server, from_client, to_client, from_server:
+            tasks.start_soon(server.run, from_client, to_client, server.create_initialization_options())
+            yield Wire(from_server, to_server)
+            tasks.cancel_scope.cancel()
+
+
+def hello(version: str) -> dict[str, Any]:
+    return {"protocolVersion": version, "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
+
+
+@pytest.mark.parametrize("version", LEGACY)
+async def test_every_older_revision_is_negotiated_and_served(version: str) -> None:
+    async with wire() as client:
+        welcomed = (await client.ask("initialize", hello(version)))["result"]
+        assert welcomed["protocolVersion"] == version
+        assert "list-recent-itwins" in welcomed["instructions"]
+        await client.send({"method": "notifications/initialized"})
+        listed = (await client.ask("tools/list"))["result"]["tools"]
+        assert listed == (await client.ask("tools/list"))["result"]["tools"]
+        called = (await client.ask("tools/call", {"name": "list-itwins", "arguments": {"limit": 1}}))["result"]
+        assert called["isError"] is False
+        assert "resultType" not in called
+        assert len(json.loads(called["content"][0]["text"])["iTwins"]) == 1
+
+
+async def test_a_tool_is_not_called_before_the_handshake() -> None:
+    async with wire() as client:
+        await client.ask("initialize", hello("2025-11-25"))
+    async with wire() as client:
+        answer = await client.ask("tools/call", {"name": "list-itwins", "arguments": {}})
+        assert "error" in answer
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+async def test_an_unknown_tool_is_a_protocol_error(mode: str) -> None:
+    async with connect(mode) as client:
+        with pytest.raises(MCPError) as caught:
+            await client.call_tool("drop-all-itwins", {})
+        assert caught.value.error.code == -32602
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+async def test_arguments_that_are_no_object_are_a_protocol_error_and_nothing_is_called(mode: str) -> None:
+    async with connect(mode) as client:
+        with pytest.raises((MCPError, ValueError)):
+            await client.call_tool("list-itwins", ["limit"])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+async def test_a_defect_is_told_by_reference_alone_and_logged_whole(
+    mode: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(self: Executor, tool: Tool, *_: Any) -> dict[str, Any]:
+        raise RuntimeError("the secret inside")
+
+    monkeypatch.setattr(Executor, "call", broken)
+    async with connect(mode) as client:
+        with caplog.at_level(logging.ERROR):
+            result = await client.call_tool("list-itwins", {})
+        assert result.is_error
+        assert result.structured_content is not None
+        error = result.structured_content["error"]
+        assert error["code"] == "InternalError"
+        assert "secret" not in json.dumps(result.structured_content)
+        reference = error["message"].rpartition("reference ")[2].rstrip(").")
+        assert reference in caplog.text
+        assert "the secret inside" in caplog.text
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+async def test_what_escapes_a_handler_of_the_sdk_tells_nothing(
+    mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from itwin_mcp.server.resources import Resources
+
+    def broken(self: Resources, uri: str) -> Any:
+        raise RuntimeError("the secret inside")
+
+    monkeypatch.setattr(Resources, "_match", broken)
+    async with connect(mode) as client:
+        with pytest.raises(MCPError) as caught:
+            await client.read_resource("itwin://itwins/x")
+        assert caught.value.error.code == -32603
+        assert "secret" not in str(caught.value.error)
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "itwin://itwins/1c4b1d5e-0000-4000-8000-000000000000",
+        "itwin://itwins/..",
+        "itwin://itwins/a%2Fb",
+        "itwin://unknown/1",
+        "file:///etc/passwd",
+    ],
+)
+async def test_a_resource_that_is_not_there_is_invalid_params_with_its_uri(mode: str, uri: str) -> None:
+    async with connect(mode) as client:
+        with pytest.raises(MCPError) as caught:
+            await client.read_resource(uri)
+        assert caught.value.error.code == -32602
+        assert caught.value.error.data["uri"] == uri
+
+
+async def test_without_a_token_the_answer_says_how_to_sign_in() -> None:
+    async with connect(sandbox=False) as client:
+        result = await client.call_tool("list-recent-itwins", {})
+        assert result.is_error
+        assert result.structured_content is not None
+        error = result.structured_content["error"]
+        assert error["code"] == "NotSignedIn"
+        assert "ITWIN_ACCESS_TOKEN" in error["hint"]

@@ -1,0 +1,213 @@
+"""Saved logins: who can read them, and what is left after a crash."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any, ClassVar
+
+import anyio
+import keyring.backend
+import keyring.backends.chainer
+import keyring.backends.fail
+import keyring.errors
+import pytest
+
+from itwin_mcp.errors import NotSignedIn, Unreachable
+from itwin_mcp.upstream.auth import login_store
+from itwin_mcp.upstream.auth.login_store import LoginKey, LoginStore, SavedLogin, find_keyring
+
+pytestmark = pytest.mark.anyio
+
+KEY = LoginKey("https://ims.bentley.com", "native-x", "itwin-platform offline_access")
+LOGIN = SavedLogin("refresh-canary", 1_800_000_000.0)
+
+
+class Memory(keyring.backend.KeyringBackend):
+    """A keyring in memory that can be locked."""
+
+    priority: ClassVar[float] = 5
+
+    def __init__(self) -> None:
+        self.kept: dict[tuple[str, str], str] = {}
+        self.locked = False
+
+    def _open(self) -> None:
+        if self.locked:
+            raise keyring.errors.KeyringLocked("locked")
+
+    def get_password(self, service: str, username: str) -> str | None:
+        self._open()
+        return self.kept.get((service, username))
+
+    def set_password(self, service: str, username: str, password: str) -> None:
+        self._open()
+        self.kept[(service, username)] = password
+
+    def delete_password(self, service: str, username: str) -> None:
+        self._open()
+        del self.kept[(service, username)]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LoginStore:
+    return LoginStore(tmp_path / "state" / "logins", use_keyring=False)
+
+
+async def test_a_login_comes_back_as_it_was_kept_and_goes_when_deleted(store: LoginStore) -> None:
+    assert await store.load(KEY) is None
+    await store.save(KEY, LOGIN)
+    assert await store.load(KEY) == LOGIN
+    await store.delete(KEY)
+    await store.delete(KEY)
+    assert await store.load(KEY) is None
+
+
+@pytest.mark.skipif(os.name == "nt", reason="mode bits are not Windows' way")
+async def test_file_and_folder_are_its_owners_alone(store: LoginStore) -> None:
+    mask = os.umask(0)
+    try:
+        await store.save(KEY, LOGIN)
+    finally:
+        os.umask(mask)
+    assert stat.S_IMODE(store.path(KEY).stat().st_mode) == 0o600
+    assert stat.S_IMODE(store.path(KEY).parent.stat().st_mode) == 0o700
+    assert [path.name for path in store.path(KEY).parent.iterdir()] == [store.path(KEY).name]
+
+
+async def test_the_file_holds_the_refresh_token_and_a_date_and_its_name_says_nothing(store: LoginStore) -> None:
+    await store.save(KEY, LOGIN)
+    path = store.path(KEY)
+    assert json.loads(path.read_text()) == {"refresh_token": "refresh-canary", "saved_at": 1_800_000_000.0}
+    assert "native" not in path.name
+
+
+@pytest.mark.skipif(os.name == "nt", reason="mode bits are not Windows' way")
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o601])
+async def test_a_file_that_others_can_reach_is_refused(store: LoginStore, mode: int) -> None:
+    await store.save(KEY, LOGIN)
+    store.path(KEY).chmod(mode)
+    with pytest.raises(NotSignedIn, match="refused") as caught:
+        await store.load(KEY)
+    assert "chmod 600" in caught.value.hint
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
+async def test_a_link_or_a_folder_in_the_files_place_is_refused(store: LoginStore, tmp_path: Path) -> None:
+    await store.save(KEY, LOGIN)
+    store.path(KEY).rename(tmp_path / "elsewhere")
+    store.path(KEY).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(NotSignedIn):
+        await store.load(KEY)
+    store.path(KEY).unlink()
+    store.path(KEY).mkdir()
+    with pytest.raises(NotSignedIn):
+        await store.load(KEY)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "null", "{}", '{"refresh_token": 5, "saved_at": 1}', '{"refresh_token": ""}']
+)
+async def test_a_damaged_file_is_told_and_not_quoted(store: LoginStore, content: str) -> None:
+    await store.save(KEY, LOGIN)
+    store.path(KEY).write_text(content)
+    with pytest.raises(NotSignedIn, match="damaged"):
+        await store.load(KEY)
+
+
+async def test_a_disk_that_refuses_leaves_the_old_login_whole(
+    store: LoginStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.save(KEY, LOGIN)
+
+    def full(_handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(login_store.os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        await store.save(KEY, SavedLogin("new", 1.0))
+    assert await store.load(KEY) == LOGIN
+    assert len(list(store.path(KEY).parent.iterdir())) == 1
+
+
+async def test_logins_of_other_servers_applications_and_profiles_are_kept_apart(store: LoginStore) -> None:
+    others = [
+        LoginKey("https://qa-ims.bentley.com", KEY.client_id, KEY.scope),
+        LoginKey(KEY.issuer, "native-y", KEY.scope),
+        LoginKey(KEY.issuer, KEY.client_id, "other"),
+        LoginKey(KEY.issuer, KEY.client_id, KEY.scope, "work"),
+    ]
+    await store.save(KEY, LOGIN)
+    assert [await store.load(key) for key in others] == [None] * 4
+
+
+async def test_a_keyring_is_preferred_and_leaves_no_file(tmp_path: Path) -> None:
+    ring = Memory()
+    plain = LoginStore(tmp_path, use_keyring=False)
+    await plain.save(KEY, SavedLogin("old", 1.0))
+    store = LoginStore(tmp_path, keyring=ring)
+    assert await store.load(KEY) == SavedLogin("old", 1.0)
+    await store.save(KEY, LOGIN)
+    assert await store.load(KEY) == LOGIN
+    assert not store.path(KEY).exists()
+    await store.delete(KEY)
+    assert ring.kept == {}
+
+
+async def test_a_locked_keyring_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ring = Memory()
+    ring.locked = True
+    store = LoginStore(tmp_path, keyring=ring)
+    await store.save(KEY, LOGIN)
+    assert await store.load(KEY) == LOGIN
+    await store.delete(KEY)
+    assert await store.load(KEY) is None
+    assert "canary" not in caplog.text
+
+
+def test_a_stand_in_is_no_keyring(monkeypatch: pytest.MonkeyPatch) -> None:
+    def found(backend: Any) -> Any:
+        monkeypatch.setattr(keyring, "get_keyring", lambda: backend)
+        return find_keyring()
+
+    assert found(keyring.backends.fail.Keyring()) is None
+    assert found(Memory()) is None  # not one of keyring's own
+
+    def broken() -> Any:
+        raise RuntimeError("no D-Bus")
+
+    monkeypatch.setattr(keyring, "get_keyring", broken)
+    assert find_keyring() is None
+
+
+async def test_the_lock_lets_one_in_at_a_time_and_gives_up_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(login_store, "LOCK_SECONDS", 0.05)
+    one, other = LoginStore(tmp_path), LoginStore(tmp_path)
+    async with one.lock(KEY):
+        with pytest.raises(Unreachable, match="Another itwin-mcp process"):
+            async with other.lock(KEY):
+                pass
+    async with other.lock(KEY):
+        pass
+
+
+async def test_a_cancelled_holder_releases_the_lock(tmp_path: Path) -> None:
+    store = LoginStore(tmp_path)
+    held = anyio.Event()
+
+    async def hold() -> None:
+        async with store.lock(KEY):
+            held.set()
+            await anyio.sleep_forever()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(hold)
+        await held.wait()
+        tasks.cancel_scope.cancel()
+    async with store.lock(KEY):
+        pass
+    assert "canary" not in repr(LOGIN) + repr(store)

@@ -1,0 +1,238 @@
+"""A person's login between runs: rotation, refusal, logout, and two real processes that share it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from itwin_mcp.errors import NotSignedIn, Unreachable
+from itwin_mcp.upstream.auth.login_store import LoginStore, SavedLogin
+from itwin_mcp.upstream.auth.saved_login import DEFAULT_CLIENT_ID, SavedLoginTokens
+from itwin_mcp.upstream.auth.sign_in_server import SignInServer
+
+from ..loopback import Asked  # noqa: TID252
+from .identity import USER_AGENT, Clock, Identity, identity  # noqa: TID252
+
+pytestmark = pytest.mark.anyio
+
+NATIVE = "native-x"
+
+
+def tokens_of(state: Identity, folder: Path, clock: Clock | None = None, **options: Any) -> SavedLoginTokens:
+    clock = clock or Clock()
+    server = SignInServer(state.issuer, user_agent=USER_AGENT, now=clock.now)
+    store = LoginStore(folder, use_keyring=False)
+    return SavedLoginTokens(server, NATIVE, store, now=clock.now, monotonic=clock.monotonic, **options)
+
+
+async def signed_in(state: Identity, folder: Path, clock: Clock | None = None, **options: Any) -> SavedLoginTokens:
+    tokens = tokens_of(state, folder, clock, **options)
+    await LoginStore(folder, use_keyring=False).save(tokens.key, SavedLogin(state.seed(), 1.0))
+    return tokens
+
+
+def kept(tokens: SavedLoginTokens, folder: Path) -> str:
+    return str(json.loads(LoginStore(folder).path(tokens.key).read_text())["refresh_token"])
+
+
+async def test_nobody_has_signed_in_yet(tmp_path: Path) -> None:
+    async with identity() as state:
+        tokens = tokens_of(state, tmp_path, remedy="Use the tool `sign-in`.")
+        with pytest.raises(NotSignedIn, match="Nobody has signed in") as caught:
+            await tokens.token()
+        assert not await tokens.exists()
+    assert caught.value.hint == "Use the tool `sign-in`."
+    assert state.server.requests == []
+
+
+async def test_a_saved_login_gives_tokens_and_rotation_is_kept_before_use(tmp_path: Path) -> None:
+    clock = Clock()
+    async with identity() as state:
+        tokens = await signed_in(state, tmp_path, clock)
+        assert (await tokens.token()).value == "access-1-canary"
+        assert kept(tokens, tmp_path) == "refresh-1-canary" == state.refresh_token
+        clock.move(4000)
+        assert (await tokens.token()).value == "access-2-canary"
+        assert kept(tokens, tmp_path) == "refresh-2-canary"
+    form = state.token_requests[0].form
+    assert (form["grant_type"], form["client_id"]) == ("refresh_token", NATIVE)
+    assert "resource" not in form
+    assert "client_secret" not in form
+
+
+async def test_a_server_that_does_not_rotate_keeps_its_refresh_token(tmp_path: Path) -> None:
+    clock = Clock()
+    async with identity(rotate=False) as state:
+        tokens = await signed_in(state, tmp_path, clock)
+        await tokens.token()
+        clock.move(4000)
+        await tokens.token()
+    assert kept(tokens, tmp_path) == "refresh-0-canary"
+
+
+async def test_a_login_that_is_over_is_forgotten_and_not_asked_about_again(tmp_path: Path) -> None:
+    async with identity() as state:
+        tokens = await signed_in(state, tmp_path)
+        state.refresh_token = "another"
+        for words in ("invalid_grant", "Nobody has signed in", "Nobody has signed in"):
+            with pytest.raises(NotSignedIn, match=words):
+                await tokens.token()
+        assert len(state.token_requests) == 1
+        await LoginStore(tmp_path, use_keyring=False).save(tokens.key, SavedLogin(state.seed(), 2.0))
+        assert (await tokens.token()).value == "access-1-canary"
+
+
+async def test_an_outage_does_not_cost_the_login(tmp_path: Path) -> None:
+    async def broken(asked: Asked) -> bool:
+        await asked.answer(502, b"<html>")
+        return True
+
+    clock = Clock()
+    async with identity(misbehave=broken) as state:
+        tokens = await signed_in(state, tmp_path, clock)
+        with pytest.raises(Unreachable):
+            await tokens.token()
+        state.misbehave = None
+        clock.move(2)
+        assert (await tokens.token()).value == "access-1-canary"
+
+
+async def test_a_caller_that_is_cancelled_in_the_middle_does_not_lose_the_login(tmp_path: Path) -> None:
+    arrived, release = anyio.Event(), anyio.Event()
+
+    async def slow(asked: Asked) -> bool:
+        arrived.set()
+        await release.wait()
+        return False
+
+    async with identity(misbehave=slow) as state:
+        tokens = await signed_in(state, tmp_path)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(tokens.token)
+            await arrived.wait()
+            tasks.cancel_scope.cancel()
+            release.set()
+        assert kept(tokens, tmp_path) == state.refresh_token
+        assert (await tokens.token()).value == "access-1-canary"
+    assert len(state.token_requests) == 1
+
+
+async def test_two_hundred_callers_make_one_refresh(tmp_path: Path) -> None:
+    async with identity() as state:
+        tokens = await signed_in(state, tmp_path)
+        async with anyio.create_task_group() as tasks:
+            for _ in range(200):
+                tasks.start_soon(tokens.token)
+    assert len(state.token_requests) == 1
+
+
+async def test_two_sources_of_one_login_read_what_the_other_wrote(tmp_path: Path) -> None:
+    async with identity() as state:
+        one = await signed_in(state, tmp_path)
+        other = tokens_of(state, tmp_path)
+        await one.token()
+        await other.token()
+        assert kept(one, tmp_path) == state.refresh_token == "refresh-2-canary"
+
+
+async def test_a_disk_that_is_full_does_not_cost_the_login_while_we_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = Clock()
+    async with identity() as state:
+        tokens = await signed_in(state, tmp_path, clock)
+
+        async def full(self: LoginStore, key: object, login: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(LoginStore, "save", full)
+            await tokens.token()
+        clock.move(4000)
+        assert (await tokens.token()).value == "access-2-canary"
+        assert kept(tokens, tmp_path) == state.refresh_token
+    assert "No space" in caplog.text
+    assert "canary" not in caplog.text
+
+
+async def test_signing_out_revokes_and_forgets(tmp_path: Path) -> None:
+    async with identity() as state:
+        tokens = await signed_in(state, tmp_path)
+        assert await tokens.forget() is True
+        assert not await tokens.exists()
+        assert await tokens.forget() is False
+    assert state.revoked == ["refresh-0-canary"]
+
+
+async def test_signing_out_forgets_even_when_the_server_cannot_be_asked(tmp_path: Path) -> None:
+    async with identity(discovery={"revocation_endpoint": None}) as state:
+        tokens = await signed_in(state, tmp_path)
+        assert await tokens.forget() is False
+        tokens = await signed_in(state, tmp_path)
+    with pytest.raises(Unreachable):
+        await tokens_of(state, tmp_path).forget()
+    assert not await tokens.exists()
+
+
+async def test_a_file_that_others_can_read_is_deleted_by_signing_out_and_never_used(tmp_path: Path) -> None:
+    async with identity() as state:
+        tokens = await signed_in(state, tmp_path)
+        path = LoginStore(tmp_path).path(tokens.key)
+        path.chmod(0o644)
+        with pytest.raises(NotSignedIn, match="refused"):
+            await tokens.token()
+        assert await tokens.forget() is False
+    assert not path.exists()
+    assert state.server.requests == []
+
+
+PROCESS = """
+import anyio, sys
+from pathlib import Path
+from itwin_mcp.upstream.auth.login_store import LoginStore
+from itwin_mcp.upstream.auth.saved_login import SavedLoginTokens
+from itwin_mcp.upstream.auth.sign_in_server import SignInServer
+
+async def main(issuer, folder, rounds):
+    store = LoginStore(Path(folder), use_keyring=False)
+    tokens = SavedLoginTokens(SignInServer(issuer, user_agent="t"), "native-x", store)
+    token = await tokens.token()
+    for _ in range(rounds - 1):
+        token = await tokens.token(stale=token)
+    print(token.value)
+
+anyio.run(main, sys.argv[1], sys.argv[2], int(sys.argv[3]))
+"""
+
+
+async def test_two_real_processes_share_a_login_and_never_lose_it(tmp_path: Path) -> None:
+    rounds, processes = 8, 2
+    async with identity() as state:
+        tokens = await signed_in(state, tmp_path)
+        done: list[subprocess.CompletedProcess[str]] = []
+
+        async def run() -> None:
+            command = [sys.executable, "-c", PROCESS, state.issuer, str(tmp_path), str(rounds)]
+            done.append(
+                await anyio.to_thread.run_sync(
+                    lambda: subprocess.run(command, capture_output=True, text=True, check=False)
+                )
+            )
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(processes):
+                tasks.start_soon(run)
+        assert [process.returncode for process in done] == [0] * processes, done
+        assert kept(tokens, tmp_path) == state.refresh_token
+    assert state.issued == rounds * processes
+
+
+def test_the_projects_own_application_is_not_registered_yet() -> None:
+    assert DEFAULT_CLIENT_ID == ""

@@ -1,0 +1,301 @@
+"""Answers read defensively, and refusals told to the agent that must act next."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from itwin_mcp.errors import CallError, NotSignedIn, PlatformError, UnexpectedAnswer
+from itwin_mcp.upstream.auth.source import Token
+from itwin_mcp.upstream.envelope import error_from, foreign_error_from, rate_tier, read_json, retry_after
+from itwin_mcp.upstream.redaction import clean_text, hide_secrets
+from itwin_mcp.upstream.wire import Method, Request, Response
+
+NOW = 1_800_000_000.0
+
+
+def answer(status: int, body: Any = b"", **headers: str) -> Response:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return Response(status, {name.replace("_", "-"): value for name, value in headers.items()}, content)
+
+
+def asked(path: str = "/imodels/1", method: Method = "GET", permission: str | None = None) -> Request:
+    return Request(method, "https://api.bentley.com", path, permission=permission)
+
+
+def told(response: Response, request: Request | None = None, **options: Any) -> CallError:
+    return error_from(response, request or asked(), now=NOW, **options)
+
+
+# --- JSON -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "content", [b"{}", b"[1, 2.5, null]", b'"text"', '{"ü": "😀"}'.encode(), b'\xef\xbb\xbf{"bom": 1}']
+)
+def test_json_by_the_book_is_read(content: bytes) -> None:
+    assert read_json(answer(200, content)) == json.loads(content)
+
+
+def test_no_content_is_none() -> None:
+    assert read_json(answer(204)) is None
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "words"),
+    [
+        (b"", "application/json", "its body is empty"),
+        (b"  \n", "application/json", "its body is empty"),
+        (b"<html><head><title>Sign in</title>", "text/html", "an HTML page titled “Sign in”"),
+        (b"<!DOCTYPE html>", "application/json", "an HTML page"),
+        (b'{"half": ', "application/json", "Expecting value"),
+        (b"{} trailing", "application/json", "Extra data"),
+        (b'{"a": NaN}', "application/json", "NaN is no JSON number"),
+        (b"[Infinity]", "application/json", "Infinity is no JSON number"),
+        (b'{"a": "\xff\xfe"}', "application/json", "not UTF-8"),
+        (b"[" * 100_000, "application/json", "nested too deep"),
+        (b"1" * 5000, "application/json", "digits"),
+        (b"[" * 65 + b"]" * 65, "application/json", "deeper than 64"),
+    ],
+)
+def test_what_is_not_json_is_told_in_words(content: bytes, kind: str, words: str) -> None:
+    with pytest.raises(UnexpectedAnswer) as caught:
+        read_json(answer(200, content, content_type=kind, x_correlation_id="abc"))
+    assert words in caught.value.message
+    assert (caught.value.status, caught.value.correlation_id) == (200, "abc")
+
+
+def test_values_nested_64_deep_are_read() -> None:
+    assert read_json(answer(200, b"[" * 64 + b"]" * 64)) is not None
+
+
+def test_half_a_character_does_not_break_the_answer_to_the_agent() -> None:
+    value = read_json(answer(200, b'{"name\\ud800": ["\\uDFFFx", "\\ud83d\\ude00"]}'))
+    assert value == {"name?": ["?x", "😀"]}
+
+
+# --- the shapes of refusals -----------------------------------------------------------------------------------------
+
+
+def test_the_platforms_own_words_stay_as_they_are() -> None:
+    detail = {"code": "InvalidValue", "message": "Too long.", "target": "name", "innerError": {"code": "X"}}
+    body = {
+        "error": {
+            "code": "InvalidiModelsRequest",
+            "message": "Cannot create iModel.",
+            "target": "t",
+            "details": [detail],
+        }
+    }
+    error = told(answer(422, body, x_correlation_id="id-1"))
+    assert isinstance(error, PlatformError)
+    assert (error.code, error.message, error.target, error.status) == (
+        "InvalidiModelsRequest",
+        "Cannot create iModel.",
+        "t",
+        422,
+    )
+    assert error.details == (detail,)
+    assert error.correlation_id == "id-1"
+
+
+def test_further_members_of_the_error_are_kept_but_cannot_replace_ours() -> None:
+    locks = [{"objectId": "0x1", "lockLevel": "exclusive", "briefcaseIds": [2]}]
+    body = {
+        "error": {
+            "code": "ConflictWithAnotherUser",
+            "message": "m",
+            "conflictingLocks": locks,
+            "hint": "x",
+            "retryable": 1,
+        }
+    }
+    error = told(answer(409, body))
+    assert error.members == {"conflictingLocks": locks}
+    assert error.to_json("x")["retryable"] is False
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "code", "words"),
+    [
+        (401, {"code": "HeaderNotFound", "message": "Header not found."}, "application/json", None, "not found"),
+        (403, {"code": "Blocked", "message": "By the gateway."}, "application/json", "Blocked", "By the gateway."),
+        (404, {"message": "Resource not found"}, "application/json", "NotFound", "Resource not found"),
+        (400, {"error": "invalid_request", "error_description": "why"}, "application/json", "invalid_request", "why"),
+        (502, b"<html><title>502 Bad Gateway</title></html>", "text/html", "BadGateway", "titled “502 Bad Gateway”"),
+        (503, b"", "", "ServiceUnavailable", "without a body"),
+        (500, b"upstream connect error", "text/plain", "InternalServerError", "upstream connect error"),
+        (500, b"[]", "application/json", "InternalServerError", "500 Internal Server Error: []"),
+        (500, {"error": {"code": 5, "message": ["x"]}}, "application/json", "InternalServerError", "500 Internal"),
+        (500, {"error": {"code": "C", "message": "m", "details": "no list"}}, "application/json", "C", "m"),
+        (500, {"error": {"code": "C", "message": "m", "details": [1, {"code": "D"}]}}, "application/json", "C", "m"),
+        (599, b"", "", "Status599", "answered 599"),
+        (500, b"\xff\xfe\x00", "application/json", "InternalServerError", "answered 500"),
+    ],
+)  # fmt: skip
+def test_every_other_shape_becomes_the_same_error(
+    status: int, body: Any, kind: str, code: str | None, words: str
+) -> None:
+    error = told(answer(status, body, content_type=kind))
+    assert words in error.message
+    assert error.status == status
+    assert error.hint
+    if code is not None:
+        assert error.code == code
+
+
+def test_foreign_text_is_bounded_and_cleaned() -> None:
+    body = {
+        "error": {
+            "code": "C" * 900,
+            "message": "a\u202eb\U000e0041\x1b[31m" + "x" * 9000,
+            "details": [{"message": "y" * 9000}] * 80,
+        }
+    }
+    error = told(answer(422, body))
+    assert (len(error.code), len(error.message), len(error.details)) == (200, 2000, 50)
+    assert error.message.startswith("ab[31mx")
+    assert len(error.details[0]["message"]) == 2000
+
+
+# --- the next step --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("token", "platform", "words"),
+    [
+        (Token("t", expires_at=NOW - 60), "https://api.bentley.com", "expired at 2027-01-15 07:59 UTC"),
+        (
+            Token("t", expires_at=NOW + 60, issuer="https://qa-ims.bentley.com"),
+            "https://api.bentley.com",
+            "another environment",
+        ),
+        (Token("t", issuer="https://ims.bentley.com"), "https://qa-api.bentley.com", "another environment"),
+        (Token("t", issuer="https://qa-ims.bentley.com/"), "https://dev-api.bentley.com", "may be revoked"),
+        (Token("t", issuer="https://ims.bentley.com"), "https://api.bentley.com", "may be revoked"),
+        (None, "https://api.bentley.com", "may be revoked"),
+    ],
+)
+def test_401_tells_expired_from_wrong_environment(token: Token | None, platform: str, words: str) -> None:
+    body = {"error": {"code": "Unauthorized", "message": "Access denied."}}
+    error = told(answer(401, body), token=token, platform=platform, remedy="Do this.")
+    assert isinstance(error, NotSignedIn)
+    assert words in error.hint
+    assert error.hint.endswith("Do this.")
+    assert error.details[0] == {"code": "Unauthorized", "message": "Access denied."}
+
+
+def test_403_names_the_permission_and_whom_to_invite() -> None:
+    error = told(
+        answer(403), asked(permission="imodels_write"), token=Token("t", member="cid@apps.imsoidc.bentley.com")
+    )
+    assert "`imodels_write`" in error.hint
+    assert "cid@apps.imsoidc.bentley.com" in error.hint
+    assert "`imodels_write`" in told(answer(403), asked(permission="imodels_write")).hint
+    assert "administrator" in told(answer(403)).hint
+
+
+@pytest.mark.parametrize(
+    ("path", "code", "listing"),
+    [
+        ("/itwins/1", "iTwinNotFound", "`list-itwins`"),
+        ("/itwins/1", "", "`list-itwins`"),
+        ("/imodels/1/changesets/2", "ChangesetNotFound", "`list-changesets`"),
+        ("/imodels/1/changesets/2", "iModelNotFound", "`list-imodels`"),
+        ("/imodels/1/namedversions/2", "", "`list-named-versions`"),
+        ("/itwins/1/repositories/2", "iTwinRepositoryNotFound", "`list-repositories`"),
+        ("/itwins/1/repositories/2/resources/3", "iTwinRepositoryResourceNotFound", "`list-repository-resources`"),
+        ("/elsewhere/1", "", "the matching list tool"),
+    ],
+)
+def test_404_says_which_listing_to_use(path: str, code: str, listing: str) -> None:
+    body = {"error": {"code": code, "message": "m"}} if code else b""
+    assert listing in told(answer(404, body), asked(path)).hint
+
+
+def test_409_names_the_field() -> None:
+    body = {"error": {"code": "iTwinExists", "message": "m", "details": [{"code": "InvalidValue", "target": "number"}]}}
+    assert "`number`" in told(answer(409, body), asked("/itwins/", "POST")).hint
+    assert (
+        "name"
+        in told(answer(409, {"error": {"code": "iModelExists", "message": "m"}}), asked("/imodels/", "POST")).hint
+    )
+    assert "Somebody else" in told(answer(409, {"error": {"code": "ConflictWithAnotherUser", "message": "m"}})).hint
+
+
+def test_422_names_the_values() -> None:
+    details = [{"code": "InvalidValue", "target": "$top"}, {"code": "InvalidValue", "target": "$skip"}]
+    assert "`$top`, `$skip`" in told(answer(422, {"error": {"code": "C", "message": "m", "details": details}})).hint
+
+
+def test_429_says_when_and_names_the_subscription() -> None:
+    error = told(answer(429, retry_after="17", itwinplatform_ratelimited_tier="Community"))
+    assert (error.retry_after, error.retryable) == (17.0, True)
+    assert "in 17 seconds" in error.hint
+    assert "Community" in error.hint
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 409, 422, 429, 500, 503])
+def test_another_server_than_the_platform_is_told_without_a_word_about_itwins(status: int) -> None:
+    error = foreign_error_from(answer(status), Request("POST", "https://erp.example", "/imodels/1"), now=NOW)
+    assert "iTwin" not in str(error.to_json("x"))
+    assert "list-" not in error.hint
+    assert isinstance(error, PlatformError)
+
+
+# --- headers --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"),
+    [
+        ("0", 0.0),
+        ("120", 120.0),
+        (" 7 ", 7.0),
+        ("Fri, 15 Jan 2027 08:01:00 GMT", 60.0),
+        ("Fri, 15 Jan 2027 08:01:00", 60.0),
+        ("Fri, 15 Jan 2027 09:01:00 +0100", 60.0),
+        ("Fri, 15 Jan 2027 07:00:00 GMT", 0.0),
+        ("-5", None),
+        ("1.5", None),
+        ("5, 10", None),
+        ("soon", None),
+        ("", None),
+        ("99999999999", None),
+        ("٣", None),
+        ("Fri, 99 Jan 2027 08:01:00 GMT", None),
+    ],
+)
+def test_retry_after_is_read_in_both_forms(given: str, seconds: float | None) -> None:
+    assert retry_after({"retry-after": given}, NOW) == seconds
+
+
+def test_the_tier_is_taken_only_where_it_is_one() -> None:
+    assert rate_tier({"itwinplatform-ratelimited-tier": "Community"}) == "Community"
+    assert rate_tier({"itwinplatform-ratelimited-tier": "<b>\n"}) is None
+
+
+# --- redaction ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Bearer SECRETSECRET",
+        "Authorization: basic SECRETSECRET==",
+        "token eyJhbGciOi.eyJSECRET.SECRET-x",
+        "https://x.blob.core.windows.net/c/b?sv=1&sig=SECRET%2B&se=2",
+        "sig%3DSECRET%26",
+        '{"refresh_token": "SECRET", "client_secret":"SECRET"}',
+        "grant_type=x&client_secret=SECRET&code=SECRET&code_verifier=SECRET",
+    ],
+)
+def test_everything_shaped_like_a_credential_is_hidden(text: str) -> None:
+    assert "SECRET" not in hide_secrets(text)
+
+
+def test_ordinary_words_stay() -> None:
+    text = "The code InvalidValue, signature and bearer of the token: sign in again. größe 名前"
+    assert clean_text(hide_secrets(text)) == text
