@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,11 +80,28 @@ async def open_runtime(settings: Settings, environment: Mapping[str, str]) -> As
 
 async def serve_stdio(settings: Settings, environment: Mapping[str, str]) -> None:
     """Serve one MCP client over standard input and output until input ends."""
+    from itwin_mcp.server import transports
     from itwin_mcp.server.app import build_server
-    from itwin_mcp.server.transports import serve_stdio as serve
 
     async with open_runtime(settings, environment) as runtime:
-        await serve(build_server(runtime.catalog, runtime.executor))
+        await transports.serve_stdio(build_server(runtime.catalog, runtime.executor))
+
+
+async def serve_http(
+    settings: Settings,
+    environment: Mapping[str, str],
+    host: str,
+    port: int,
+    token: str | None,
+    ready: Callable[[str], None],
+) -> None:
+    """Serve MCP clients over streamable HTTP on loopback until a signal ends it. Raises OSError if the port is taken."""
+    from itwin_mcp.server import transports
+    from itwin_mcp.server.app import build_server
+
+    async with open_runtime(settings, environment) as runtime:
+        server = build_server(runtime.catalog, runtime.executor)
+        await transports.serve_http(server, host, port, token=token, ready=ready)
 
 
 def _open_sandbox(settings: Settings) -> Any:

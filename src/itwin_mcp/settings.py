@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ ENVIRONMENT: Mapping[str, str] = {
     "ITWIN_MCP_READ_ONLY": "`true` serves only tools that change nothing.",
     "ITWIN_MCP_SANDBOX": "`true` works with the embedded sandbox instead of the platform; no account is needed.",
     "ITWIN_MCP_CAPABILITIES": "Capability files of your own, separated by the system's path separator.",
+    "ITWIN_MCP_HTTP_TOKEN": "The bearer that `serve --http … --http-token` asks for; made anew when unset.",
     "ITWIN_MCP_LOG_LEVEL": "debug, info, warning or error; warning when unset. Logs go to standard error.",
     "ITWIN_MCP_STATE_DIR": "Where sign-ins and keys are kept. The user's state folder when unset.",
     "ITWIN_MCP_CACHE_DIR": "Where parsed capability files are kept. The user's cache folder when unset.",
@@ -46,6 +48,13 @@ class Settings:
     log_level: str = "warning"
     state_dir: Path = field(default_factory=Path)
     cache_dir: Path = field(default_factory=Path)
+    http_token: SecretStr | None = None
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Values that must never be read in a log."""
+        held = (self.access_token, self.http_token)
+        return tuple(secret.get_secret_value() for secret in held if secret is not None)
 
 
 def read_settings(
@@ -62,12 +71,11 @@ def read_settings(
     log_level: str | None = None,
 ) -> Settings:
     """Settings from the environment, where a flag that was given wins. Raises SettingsError."""
-    import os
 
     def value(name: str) -> str | None:
         return environment.get(name, "").strip() or None
 
-    token = value("ITWIN_ACCESS_TOKEN")
+    token, http_token = value("ITWIN_ACCESS_TOKEN"), value("ITWIN_MCP_HTTP_TOKEN")
     own = tuple(Path(part) for part in (value("ITWIN_MCP_CAPABILITIES") or "").split(os.pathsep) if part)
     return Settings(
         access_token=SecretStr(token) if token else None,
@@ -80,6 +88,7 @@ def read_settings(
         tools=_names(tools or value("ITWIN_MCP_TOOLS")),
         exclude_tools=_names(exclude_tools or value("ITWIN_MCP_EXCLUDE_TOOLS")),
         read_only=read_only or _flag("ITWIN_MCP_READ_ONLY", value("ITWIN_MCP_READ_ONLY")),
+        http_token=SecretStr(http_token) if http_token else None,
         log_level=_level(log_level or value("ITWIN_MCP_LOG_LEVEL") or "warning"),
         state_dir=_folder(value("ITWIN_MCP_STATE_DIR"), "user_state_path"),
         cache_dir=_folder(value("ITWIN_MCP_CACHE_DIR"), "user_cache_path"),

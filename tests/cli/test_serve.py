@@ -95,3 +95,42 @@ def test_read_only_serves_no_tool_that_changes_anything() -> None:
     tools = hear(process)["result"]["tools"]
     process.communicate(timeout=20)
     assert {tool["name"] for tool in tools} == {"list-itwins", "list-recent-itwins", "get-itwin"}
+
+
+CHATTY = """
+import sys, warnings
+from itwin_mcp.executor.executor import Executor
+
+async def chatty(self, *_):
+    print("stray words on stdout")
+    sys.stdout.write("more\\n")
+    sys.stdout.flush()
+    warnings.warn("a stray warning")
+    return {"iTwins": [], "page": {"returned": 0, "complete": True}}
+
+Executor.call = chatty
+from itwin_mcp.cli import main
+sys.argv = ["itwin-mcp", "serve", "--sandbox"]
+main()
+"""
+
+
+def test_stray_prints_and_warnings_break_nothing_on_stdio() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", CHATTY],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    say(process, HELLO)
+    assert hear(process)["id"] == 1
+    say(process, {"jsonrpc": "2.0", "method": "notifications/initialized"})
+    for number in (2, 3):
+        call = {"name": "list-itwins", "arguments": {}}
+        say(process, {"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": call})
+        assert hear(process)["id"] == number
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out) == (0, "")
+    assert "stray words on stdout" in err
+    assert "a stray warning" in err

@@ -14,6 +14,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
+from anyio.abc import SocketAttribute, SocketStream
 
 from itwin_mcp.errors import CallError, InvalidArguments, NotSignedIn, PlatformError, UnexpectedAnswer, Unreachable
 from itwin_mcp.upstream import transport
@@ -188,17 +189,24 @@ async def test_the_usual_variables_lead_through_a_proxy(monkeypatch: pytest.Monk
 
 
 async def test_a_server_that_speaks_no_tls_is_told() -> None:
-    async with loopback(fine) as server:
-        origin = server.origin.replace("http:", "https:")
+    async def answer_hello(stream: SocketStream) -> None:
+        async with stream:
+            await stream.receive()
+            await stream.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, answer_hello)
+        origin = f"https://127.0.0.1:{listener.listeners[0].extra(SocketAttribute.local_port)}"
         async with UpstreamClient.open(origin, StaticToken("t"), user_agent="t") as client:
             with pytest.raises(Unreachable) as caught:
                 await client.send(request_of("POST"))
+        tasks.cancel_scope.cancel()
     assert (caught.value.code, caught.value.outcome_unknown) == ("ConnectionFailed", False)
 
 
 async def test_a_name_that_nobody_knows_is_told() -> None:
     async with UpstreamClient.open("https://platform.invalid", StaticToken("t"), user_agent="t") as client:
-        with pytest.raises(Unreachable, match="Could not connect to https://platform.invalid"):
+        with pytest.raises(Unreachable, match=r"Could not connect to https://platform\.invalid"):
             await client.send(get())
 
 
@@ -319,10 +327,13 @@ async def test_two_hundred_calls_with_a_revoked_token_make_one_renewal() -> None
     async def handler(asked: Asked) -> None:
         await asked.json(401 if asked.headers["authorization"] == "Bearer token-1" else 200, {})
 
-    async with loopback(handler) as server, opened(server, Renewal(fetch)) as client:
-        async with anyio.create_task_group() as tasks:
-            for number in range(200):
-                tasks.start_soon(client.send, get(f"/{number}"))
+    async with (
+        loopback(handler) as server,
+        opened(server, Renewal(fetch)) as client,
+        anyio.create_task_group() as tasks,
+    ):
+        for number in range(200):
+            tasks.start_soon(client.send, get(f"/{number}"))
     assert fetched == 2
     assert len(server.requests) <= 400
 
@@ -403,7 +414,7 @@ OUTCOMES: dict[str, tuple[Callable[[Asked], Any], int, int, bool]] = {
     "half a chunk": (_half_chunk, 3, 1, True),
     "no HTTP": (_garbage, 3, 1, True),
     "huge headers": (_huge_head, 3, 1, True),
-    "broken gzip": (_bad_gzip, 3, 1, False),
+    "broken gzip": (_bad_gzip, 3, 1, True),
     "silence": (_silence, 3, 1, True),
     "400": (_status(400), 1, 1, False),
     "403": (_status(403), 1, 1, False),
@@ -522,6 +533,22 @@ async def test_a_body_that_drips_for_ever_ends_at_the_deadline(method: Method) -
     assert len(server.requests) == 1
 
 
+async def test_a_write_that_was_refused_is_not_told_as_unknown_when_the_renewal_takes_too_long() -> None:
+    async def handler(asked: Asked) -> None:
+        await asked.answer(401)
+
+    class Hanging:
+        async def token(self, stale: Token | None = None) -> Token:
+            if stale is not None:
+                await anyio.sleep_forever()
+            return Token("old")
+
+    async with loopback(handler) as server, opened(server, Hanging(), deadline=0.1) as client:
+        with pytest.raises(Unreachable) as caught:
+            await client.send(request_of("POST"))
+    assert not caught.value.outcome_unknown
+
+
 async def test_headers_that_never_end_end_at_the_deadline() -> None:
     async def handler(asked: Asked) -> None:
         await asked.raw(b"HTTP/1.1 200 OK\r\nX: ")
@@ -565,7 +592,7 @@ async def test_a_gzip_bomb_is_stopped_at_the_bound(status: int) -> None:
     assert len(str(caught.value)) < 3000
 
 
-async def test_cancelling_the_caller_closes_the_request_at_once() -> None:
+async def test_cancelling_the_caller_closes_the_request_at_once(caplog: pytest.LogCaptureFixture) -> None:
     arrived, closed = anyio.Event(), anyio.Event()
 
     async def handler(asked: Asked) -> None:
@@ -581,6 +608,7 @@ async def test_cancelling_the_caller_closes_the_request_at_once() -> None:
         with anyio.fail_after(0.1):
             await closed.wait()
     assert len(server.requests) == 1
+    assert f"may have been carried out (correlation id {server.requests[0].headers['x-correlation-id']})" in caplog.text
 
 
 async def test_cancelling_during_the_wait_before_a_repeat_is_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:

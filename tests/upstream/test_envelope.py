@@ -288,6 +288,7 @@ def test_the_tier_is_taken_only_where_it_is_one() -> None:
         "token eyJhbGciOi.eyJSECRET.SECRET-x",
         "https://x.blob.core.windows.net/c/b?sv=1&sig=SECRET%2B&se=2",
         "sig%3DSECRET%26",
+        "proxy http://user:SECRET@proxy.example:8080 refused",
         '{"refresh_token": "SECRET", "client_secret":"SECRET"}',
         "grant_type=x&client_secret=SECRET&code=SECRET&code_verifier=SECRET",
     ],

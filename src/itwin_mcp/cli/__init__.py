@@ -13,6 +13,10 @@ from itwin_mcp.errors import CapabilityError, ConfigurationError
 VERBS = {
     "serve": ("serve", "Serve MCP clients."),
     "demo": ("demo", "Watch an agent's day against the embedded sandbox."),
+    "tools": ("tools", "List the tools, or tell everything of one."),
+    "call": ("call", "Call one tool and print its answer."),
+    "sandbox": ("sandbox", "Run the emulated platform as a server of its own."),
+    "capability": ("capability", "Check capability files, or export the plain ones."),
 }
 """Verb -> module, and the line that `--help` shows, so that help imports nothing else."""
 
@@ -44,6 +48,8 @@ def group() -> None:
       itwin-mcp demo                watch it work, without an account
       itwin-mcp serve --sandbox     serve the sandbox over stdio
       itwin-mcp serve               serve the platform, signed in by ITWIN_ACCESS_TOKEN
+      itwin-mcp tools               what agents are given
+      itwin-mcp call get-itwin --sandbox --arg iTwinId=…
 
     \b
     Exit codes:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,11 +53,8 @@ def settings_options(command: Command) -> Command:
 
 def make_settings(**flags: Any) -> Settings:
     """Settings from the process environment and a verb's flags; logging is set up by them. Raises SettingsError."""
+    from itwin_mcp.logs import set_up_logs
+
     settings = read_settings(os.environ, **flags)
-    logging.basicConfig(
-        level=settings.log_level.upper(),
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-        force=True,
-    )
+    set_up_logs(settings.log_level, settings.secrets)
     return settings

@@ -1,4 +1,4 @@
-"""`itwin-mcp serve`: serve MCP clients."""
+"""`itwin-mcp serve`: serve MCP clients over stdio or HTTP."""
 
 from __future__ import annotations
 
@@ -9,29 +9,74 @@ from typing import Any
 import click
 
 from itwin_mcp.cli.options import make_settings, settings_options
+from itwin_mcp.errors import SettingsError
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @click.command("serve")
 @settings_options
-def command(**flags: Any) -> None:
-    """Serve one MCP client over standard input and output.
+@click.option("--http", metavar="HOST:PORT", help="Serve streamable HTTP at /mcp on this address of this machine.")
+@click.option("--http-token", is_flag=True, help="Ask HTTP clients for a bearer: ITWIN_MCP_HTTP_TOKEN, or a new one.")
+def command(http: str | None, http_token: bool, **flags: Any) -> None:
+    """Serve one MCP client over standard input and output, or many over HTTP.
 
     \b
     Examples:
       itwin-mcp serve --sandbox
       ITWIN_ACCESS_TOKEN=… itwin-mcp serve --toolsets itwins,imodels --read-only
+      itwin-mcp serve --sandbox --http 127.0.0.1:8000 --http-token
     """
     settings = make_settings(**flags)
+    address = _address(http) if http is not None else None
+    if address is None and http_token:
+        raise SettingsError("--http-token goes with --http.")
     # Importing makes many objects and no garbage: collecting meanwhile is a fifth of the start.
     gc.disable()
     import anyio
 
-    from itwin_mcp.runtime import serve_stdio
+    from itwin_mcp import runtime
 
     gc.enable()
     gc.freeze()
+    environment = dict(os.environ)
     try:
-        anyio.run(serve_stdio, settings, dict(os.environ))
+        if address is None:
+            anyio.run(runtime.serve_stdio, settings, environment)
+        else:
+            token = _token(settings.http_token) if http_token else None
+            anyio.run(runtime.serve_http, settings, environment, *address, token, _tell)
     except KeyboardInterrupt:
         # Ctrl-C is how a person ends a server; nothing is lost.
         raise SystemExit(0) from None
+    except OSError as error:
+        raise SettingsError(f"{http} cannot be listened on: {error.strerror or error}.") from None
+
+
+def _address(text: str) -> tuple[str, int]:
+    """The host and port of `--http`. Beyond loopback it is refused: nothing there would know who calls."""
+    host, _, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise SettingsError(f"--http {text!r} is not HOST:PORT, such as 127.0.0.1:8000.")
+    if host not in _LOOPBACK:
+        raise SettingsError(
+            f"--http {text} is refused: anybody who reaches {host} could act as you on the iTwin Platform. "
+            "Listen on 127.0.0.1; serving beyond this machine needs authorization, which this version does not have."
+        )
+    return host, int(port)
+
+
+def _token(given: Any) -> str:
+    """The bearer that clients must send; one that is made here is told once, on standard error."""
+    import secrets
+
+    if given is not None:
+        return str(given.get_secret_value())
+    token = secrets.token_urlsafe(32)
+    click.echo(f"Clients must send: Authorization: Bearer {token}", err=True)
+    return token
+
+
+def _tell(url: str) -> None:
+    click.echo(f"Serving MCP at {url} (Ctrl-C ends it).", err=True)

@@ -1,14 +1,110 @@
-"""How clients connect: stdio."""
+"""How clients connect: stdio, and streamable HTTP on loopback."""
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
+import anyio
+import anyio.abc
 from mcp.server.lowlevel import Server
 from mcp.server.stdio import stdio_server
+
+from itwin_mcp.server.guard import LOOPBACK, Guard
+
+if TYPE_CHECKING:
+    import uvicorn
+
+PATH = "/mcp"
+DRAIN_SECONDS = 5
+"""How long a request that is under way may take to end when the server is told to."""
 
 
 async def serve_stdio(server: Server[Any]) -> None:
     """Serve one client over standard input and output until input ends."""
     async with stdio_server() as (read, write):
         await server.run(read, write, server.create_initialization_options())
+
+
+async def serve_http(
+    server: Server[Any], host: str, port: int, *, token: str | None, ready: Callable[[str], None]
+) -> None:
+    """Serve any number of clients over streamable HTTP until SIGTERM or Ctrl-C; then drain and close.
+
+    `host` must be an address of this machine. `ready` is told the URL when connections are accepted; port 0 takes a
+    free one. With `token` every request must carry it as a bearer. Raises OSError if the port is taken.
+    """
+    from mcp.server.transport_security import TransportSecuritySettings
+
+    assert host in LOOPBACK
+    listener = _listen(host, port)
+    bound = listener.getsockname()[1]
+    # The guard checks Host and Origin parsed and exactly; the SDK's own check matches prefixes.
+    app = server.streamable_http_app(
+        streamable_http_path=PATH,
+        host=host,
+        transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
+    )
+    uvicorn_server = _uvicorn(Guard(app, bound, token))
+    shown = f"[{host}]" if ":" in host else host
+    async with anyio.create_task_group() as tasks:
+        if sys.platform != "win32":
+            await tasks.start(_stop_on_signal, uvicorn_server)
+        ready(f"http://{shown}:{bound}{PATH}")
+        await uvicorn_server.serve(sockets=[listener])
+        tasks.cancel_scope.cancel()
+
+
+def _listen(host: str, port: int) -> Any:
+    import socket
+
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if sys.platform != "win32":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(128)
+    except OSError:
+        listener.close()
+        raise
+    listener.setblocking(False)
+    return listener
+
+
+def _uvicorn(app: Any) -> uvicorn.Server:
+    import uvicorn
+
+    class QuietServer(uvicorn.Server):
+        """uvicorn without its own signal handlers, which end the process before we have closed what we opened."""
+
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            if sys.platform == "win32":
+                with super().capture_signals():
+                    yield
+            else:
+                yield
+
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+        timeout_keep_alive=75,
+        lifespan="on",
+    )
+    return QuietServer(config)
+
+
+async def _stop_on_signal(server: uvicorn.Server, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+    """The first signal drains; a second one does not wait."""
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
+        async for _ in signals:
+            server.force_exit = server.should_exit
+            server.should_exit = True

@@ -160,6 +160,15 @@ class UpstreamClient:
         except CallError as error:
             error.correlation_id = error.correlation_id or call.correlation_id
             raise
+        except anyio.get_cancelled_exc_class():
+            if call.in_flight and call.request.method != "GET":
+                _log.warning(
+                    "cancelled while a %s of %s was under way: it may have been carried out (correlation id %s)",
+                    call.request.method,
+                    call.request.path,
+                    call.correlation_id,
+                )
+            raise
 
     async def _attempt(self, call: _Call) -> Response:
         """One attempt, with the one renewal and repeat that a 401 is answered by."""
@@ -210,6 +219,7 @@ class UpstreamClient:
         if failure is not None:  # raised out here, so that it does not drag along the request with its bearer
             call.in_flight = failure.maybe_executed
             raise failure
+        call.in_flight = False
         response = Response(answer.status_code, dict(answer.headers.items()), whole)
         milliseconds = (anyio.current_time() - began) * 1000
         _log.debug(

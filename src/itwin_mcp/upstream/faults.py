@@ -26,14 +26,13 @@ def failure_from(error: httpx2.RequestError, request: Request, origin: str) -> A
     if isinstance(error, _NEVER_SENT):
         return AttemptError(_never_sent(error, origin), transient=True, maybe_executed=False)
     if isinstance(error, httpx2.DecodingError):
-        return AttemptError(
-            UnexpectedAnswer(
-                f"{origin} answered with a body that cannot be decompressed.",
-                hint="Call again in a while." if request.method == "GET" else hints.for_unknown_outcome(request.path),
-            ),
-            transient=True,
-            maybe_executed=True,
+        unreadable = UnexpectedAnswer(
+            f"{origin} answered with a body that cannot be decompressed.",
+            hint="Call again in a while." if request.method == "GET" else hints.for_unknown_outcome(request.path),
         )
+        if request.method != "GET":
+            unreadable.members["outcomeUnknown"] = True
+        return AttemptError(unreadable, transient=True, maybe_executed=True)
     if isinstance(error, httpx2.TimeoutException):
         return AttemptError(silent(request, f"{origin} stayed silent too long"), transient=True, maybe_executed=True)
     return AttemptError(

@@ -13,6 +13,7 @@ SHORTEST_SECRET = 8
 
 _SECRETS = (
     (re.compile(r"\b(bearer|basic)\s+[A-Za-z0-9+/=._~-]{8,}", re.IGNORECASE), r"\1 [hidden]"),
+    (re.compile(r"://[^/@\s]+@"), "://[hidden]@"),
     (re.compile(r"\beyJ[\w-]{5,}\.[\w-]+\.[\w-]*"), "[hidden]"),
     (
         re.compile(

@@ -6,49 +6,18 @@ import json
 import os
 import stat
 from pathlib import Path
-from typing import Any, ClassVar
 
 import anyio
-import keyring.backend
-import keyring.backends.chainer
-import keyring.backends.fail
-import keyring.errors
 import pytest
 
 from itwin_mcp.errors import NotSignedIn, Unreachable
 from itwin_mcp.upstream.auth import login_store
-from itwin_mcp.upstream.auth.login_store import LoginKey, LoginStore, SavedLogin, find_keyring
+from itwin_mcp.upstream.auth.login_store import LoginKey, LoginStore, SavedLogin
 
 pytestmark = pytest.mark.anyio
 
 KEY = LoginKey("https://ims.bentley.com", "native-x", "itwin-platform offline_access")
 LOGIN = SavedLogin("refresh-canary", 1_800_000_000.0)
-
-
-class Memory(keyring.backend.KeyringBackend):
-    """A keyring in memory that can be locked."""
-
-    priority: ClassVar[float] = 5
-
-    def __init__(self) -> None:
-        self.kept: dict[tuple[str, str], str] = {}
-        self.locked = False
-
-    def _open(self) -> None:
-        if self.locked:
-            raise keyring.errors.KeyringLocked("locked")
-
-    def get_password(self, service: str, username: str) -> str | None:
-        self._open()
-        return self.kept.get((service, username))
-
-    def set_password(self, service: str, username: str, password: str) -> None:
-        self._open()
-        self.kept[(service, username)] = password
-
-    def delete_password(self, service: str, username: str) -> None:
-        self._open()
-        del self.kept[(service, username)]
 
 
 @pytest.fixture
@@ -141,45 +110,6 @@ async def test_logins_of_other_servers_applications_and_profiles_are_kept_apart(
     ]
     await store.save(KEY, LOGIN)
     assert [await store.load(key) for key in others] == [None] * 4
-
-
-async def test_a_keyring_is_preferred_and_leaves_no_file(tmp_path: Path) -> None:
-    ring = Memory()
-    plain = LoginStore(tmp_path, use_keyring=False)
-    await plain.save(KEY, SavedLogin("old", 1.0))
-    store = LoginStore(tmp_path, keyring=ring)
-    assert await store.load(KEY) == SavedLogin("old", 1.0)
-    await store.save(KEY, LOGIN)
-    assert await store.load(KEY) == LOGIN
-    assert not store.path(KEY).exists()
-    await store.delete(KEY)
-    assert ring.kept == {}
-
-
-async def test_a_locked_keyring_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    ring = Memory()
-    ring.locked = True
-    store = LoginStore(tmp_path, keyring=ring)
-    await store.save(KEY, LOGIN)
-    assert await store.load(KEY) == LOGIN
-    await store.delete(KEY)
-    assert await store.load(KEY) is None
-    assert "canary" not in caplog.text
-
-
-def test_a_stand_in_is_no_keyring(monkeypatch: pytest.MonkeyPatch) -> None:
-    def found(backend: Any) -> Any:
-        monkeypatch.setattr(keyring, "get_keyring", lambda: backend)
-        return find_keyring()
-
-    assert found(keyring.backends.fail.Keyring()) is None
-    assert found(Memory()) is None  # not one of keyring's own
-
-    def broken() -> Any:
-        raise RuntimeError("no D-Bus")
-
-    monkeypatch.setattr(keyring, "get_keyring", broken)
-    assert find_keyring() is None
 
 
 async def test_the_lock_lets_one_in_at_a_time_and_gives_up_in_time(

@@ -1,0 +1,126 @@
+"""`itwin-mcp call`: one tool call from the command line, the same way as an agent's."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+from itwin_mcp.cli.options import make_settings, settings_options
+from itwin_mcp.errors import CallError, SettingsError
+
+
+@click.command("call")
+@click.argument("tool")
+@click.option("--arg", "pairs", multiple=True, metavar="NAME=VALUE", help="One argument; may be given several times.")
+@click.option("--json", "text", metavar="JSON", help="All arguments as one JSON object; - reads standard input.")
+@click.option("--dry-run", is_flag=True, help="Print the request that would be sent, without credentials; send nothing.")
+@settings_options
+def command(tool: str, pairs: Sequence[str], text: str | None, dry_run: bool, **flags: Any) -> None:
+    """Call a tool and print its answer as JSON.
+
+    Exits with 0 if it succeeded, with 1 if the answer is an error, with 2 if the call was not made.
+
+    \b
+    Examples:
+      itwin-mcp call list-itwins --sandbox --arg search=bridge --arg subClass=Asset,Project
+      itwin-mcp call create-imodel --json '{"iTwinId": "…", "name": "Pier 7"}'
+      itwin-mcp call get-imodel --arg iModelId=… --dry-run
+    """
+    import anyio
+
+    from itwin_mcp.runtime import read_catalog
+
+    settings = make_settings(**flags)
+    found = read_catalog(settings).tools.get(tool)
+    if found is None:
+        raise SettingsError(f"There is no tool {tool!r}. `itwin-mcp tools` lists them.")
+    arguments = _arguments(found.input_schema["properties"], pairs, text)
+    answer, failed = anyio.run(_call, settings, tool, arguments, dry_run)
+    click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
+    sys.exit(1 if failed else 0)
+
+
+async def _call(settings: Any, name: str, arguments: dict[str, Any], dry_run: bool) -> tuple[dict[str, Any], bool]:
+    from itwin_mcp.runtime import open_runtime
+    from itwin_mcp.server.results import outcome
+
+    async with open_runtime(settings, os.environ) as runtime:
+        tool = runtime.catalog.tools[name]
+        if dry_run:
+            try:
+                return _shown(runtime.executor.preview(tool, arguments)), False
+            except CallError as error:
+                return {"error": error.to_json(name)}, True
+        terminal = _Terminal()
+        answer = await outcome(name, lambda: runtime.executor.call(tool, arguments, terminal))
+        terminal.clear()
+        return answer
+
+
+class _Terminal:
+    """Progress for a person: one line on standard error, rewritten, and only on a terminal."""
+
+    def __init__(self) -> None:
+        self._live = sys.stderr.isatty()
+
+    async def progress(self, done: float, total: float | None, text: str) -> None:
+        if self._live:
+            click.echo(f"\r\x1b[K… {text}", nl=False, err=True)
+
+    def clear(self) -> None:
+        if self._live:
+            click.echo("\r\x1b[K", nl=False, err=True)
+
+
+def _arguments(properties: Mapping[str, Any], pairs: Sequence[str], text: str | None) -> dict[str, Any]:
+    """The arguments of the call; a value of `--arg` is read as the type that the tool's schema gives it."""
+    arguments: dict[str, Any] = {}
+    if text is not None:
+        try:
+            arguments = json.loads(sys.stdin.read() if text == "-" else text)
+        except ValueError as error:
+            raise SettingsError(f"--json is not JSON: {error}.") from None
+        if not isinstance(arguments, dict):
+            raise SettingsError("--json must be one JSON object: the arguments by name.")
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise SettingsError(f"--arg {pair!r} is not NAME=VALUE.")
+        arguments[name] = _value(value, properties.get(name, {}))
+    return arguments
+
+
+def _value(text: str, schema: Mapping[str, Any]) -> Any:
+    kinds = schema.get("type", "string")
+    kinds = [kinds] if isinstance(kinds, str) else kinds
+    if "null" in kinds and text == "null":
+        return None
+    if "string" in kinds:
+        return text
+    if "array" in kinds and not text.startswith("["):
+        return [_value(part, schema.get("items", {})) for part in text.split(",")]
+    try:
+        return json.loads(text)
+    except ValueError:
+        # Left as text: the check of the arguments says what the type must be.
+        return text
+
+
+def _shown(request: Any) -> dict[str, Any]:
+    from itwin_mcp.upstream.wire import JsonBody
+
+    shown: dict[str, Any] = {"method": request.method, "url": request.origin + request.path}
+    if request.query:
+        shown["query"] = [{"name": name, "value": value} for name, value in request.query]
+    kept = [(name, value) for name, value in request.headers if name.lower() != "authorization"]
+    shown["headers"] = dict(kept)
+    if isinstance(request.body, JsonBody):
+        shown["body"] = request.body.value
+    elif request.body is not None:
+        shown["body"] = repr(request.body)
+    return shown

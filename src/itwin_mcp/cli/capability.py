@@ -1,0 +1,77 @@
+"""`itwin-mcp capability`: check capability files, and export the plain ones."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from itwin_mcp.errors import CapabilityError
+
+
+@click.group("capability")
+def command() -> None:
+    """Check capability files of your own, or export ours for other engines of the format.
+
+    \b
+    Examples:
+      itwin-mcp capability check my-api.yaml
+      itwin-mcp capability export ./plain
+    """
+
+
+@command.command("check")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print the problems as JSON.")
+def check(files: tuple[Path, ...], as_json: bool) -> None:
+    """Find every problem in FILES, as `serve --capabilities` would: file, line, rule. Exits with 2 if there is one.
+
+    \b
+    Examples:
+      itwin-mcp capability check my-api.yaml
+      itwin-mcp capability check --json *.yaml
+    """
+    from itwin_mcp.capability.catalog import shipped
+    from itwin_mcp.capability.linker import link_files
+
+    own = {file.resolve() for file in files}
+    try:
+        # Ours come along, so that a tool's name that is taken is found.
+        catalog = link_files((*(file for file in shipped() if file.resolve() not in own), *files))
+    except CapabilityError as error:
+        if as_json:
+            rows = [{"file": p.file, "line": p.line, "rule": p.rule, "message": p.message} for p in error.problems]
+            click.echo(json.dumps({"problems": rows}, indent=2, ensure_ascii=False))
+        else:
+            for problem in error.problems:
+                click.echo(str(problem))
+            click.echo(f"{len(error.problems)} problem{'s' if len(error.problems) != 1 else ''}.", err=True)
+        sys.exit(2)
+    tools = [tool.name for tool in catalog.tools.values() if Path(tool.file).resolve() in own]
+    if as_json:
+        click.echo(json.dumps({"problems": [], "tools": tools}, indent=2))
+    else:
+        click.echo(f"No problem. Tools: {', '.join(tools) or 'none'}.")
+
+
+@command.command("export")
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print the files as JSON.")
+def export(folder: Path, as_json: bool) -> None:
+    """Write our capability files into FOLDER without the words that we add: plain Naftiko, for any engine of it.
+
+    \b
+    Examples:
+      itwin-mcp capability export ./plain
+    """
+    from itwin_mcp.capability.catalog import shipped
+    from itwin_mcp.capability.export import export as write
+
+    written = write(shipped(), folder)
+    if as_json:
+        click.echo(json.dumps({"files": [str(file) for file in written]}, indent=2))
+    else:
+        for file in written:
+            click.echo(str(file))

@@ -1,0 +1,178 @@
+"""`tools`, `call` and `capability` from the shell: answers on stdout, words on stderr, exit codes that mean something."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "itwin_mcp", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=os.environ | environment)
+
+
+def printed(*arguments: str, code: int = 0, **environment: str) -> Any:
+    """The JSON that a command prints."""
+    done = run(*arguments, **environment)
+    assert done.returncode == code, done.stderr + done.stdout
+    return json.loads(done.stdout)
+
+
+VERBS = [
+    (),
+    ("serve",),
+    ("demo",),
+    ("tools",),
+    ("tools", "describe"),
+    ("call",),
+    ("sandbox",),
+    ("capability",),
+    ("capability", "check"),
+    ("capability", "export"),
+]
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=" ".join)
+def test_every_command_has_help_with_examples(verb: tuple[str, ...]) -> None:
+    done = run(*verb, "--help")
+    assert done.returncode == 0, done.stderr
+    assert "Examples:" in done.stdout
+    assert done.stderr == ""
+
+
+def test_help_names_every_command_and_the_exit_codes() -> None:
+    done = run("--help")
+    for verb in VERBS[1:]:
+        assert verb[0] in done.stdout
+    assert "Exit codes:" in done.stdout
+
+
+def test_an_unknown_command_is_wrong_usage() -> None:
+    done = run("fly")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "No such command 'fly'" in done.stderr
+
+
+def test_tools_as_json_tells_what_each_costs_a_model() -> None:
+    figures = printed("tools", "--json")
+    names = [tool["name"] for tool in figures["tools"]]
+    assert "clone-imodel" in names
+    assert figures["total"]["tools"] == len(names)
+    assert figures["total"]["tokens"] == sum(tool["tokens"] for tool in figures["tools"])
+
+
+def test_one_tool_is_described_with_its_arguments_and_requests() -> None:
+    done = run("tools", "describe", "clone-imodel")
+    assert done.returncode == 0
+    assert "iModelId  string, required" in done.stdout
+    assert "sends POST https://api.bentley.com/imodels/{id}/clone" in done.stdout
+
+
+def test_a_call_prints_its_answer_and_reads_arguments_as_their_types() -> None:
+    answer = printed("call", "list-itwins", "--sandbox", "--arg", "subClass=Asset,Project", "--arg", "limit=2")
+    assert [one["subClass"] in ("Asset", "Project") for one in answer["iTwins"]] == [True, True]
+    same = printed("call", "list-itwins", "--sandbox", "--json", '{"subClass": ["Asset", "Project"], "limit": 2}')
+    assert same["iTwins"] == answer["iTwins"]
+
+
+def test_a_call_that_fails_prints_the_error_and_exits_with_one() -> None:
+    absent = "1c4b1d5e-0000-4000-8000-000000000000"
+    answer = printed("call", "get-itwin", "--sandbox", "--arg", f"iTwinId={absent}", code=1)
+    assert answer["error"]["code"] == "iTwinNotFound"
+
+
+def test_a_dry_run_prints_the_request_without_credentials_and_sends_nothing() -> None:
+    # The address is one that would refuse a connection: nothing is sent.
+    shown = printed(
+        "call",
+        "update-itwin",
+        "--dry-run",
+        "--arg",
+        "iTwinId=1c4b1d5e-0000-4000-8000-000000000000",
+        "--arg",
+        "latitude=null",
+        "--arg",
+        "status=Inactive",
+        ITWIN_API_URL="http://127.0.0.1:1",
+        ITWIN_ACCESS_TOKEN="canary-secret-token",
+    )
+    assert shown["method"] == "PATCH"
+    assert shown["url"] == "https://api.bentley.com/itwins/1c4b1d5e-0000-4000-8000-000000000000"
+    assert shown["body"] == {"status": "Inactive", "latitude": None}
+    assert "canary" not in json.dumps(shown)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("call", "fly"), "There is no tool 'fly'"),
+        (("call", "list-itwins", "--arg", "limit"), "is not NAME=VALUE"),
+        (("call", "list-itwins", "--json", "{"), "--json is not JSON"),
+        (("call", "list-itwins", "--json", "[]"), "must be one JSON object"),
+        (("tools", "describe", "fly"), "There is no tool 'fly'"),
+        (("tools", "--toolsets", "fly"), "There is no toolset 'fly'"),
+    ],
+)
+def test_wrong_usage_exits_with_two_and_says_why_on_stderr(arguments: tuple[str, ...], words: str) -> None:
+    done = run(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert words in done.stderr
+
+
+GOOD = """
+ikanos: "1.0.0-beta5"
+capability:
+  consumes:
+  - type: http
+    namespace: weather
+    baseUri: "https://weather.example"
+    resources:
+      stations:
+        path: "/stations/{{id}}"
+        operations:
+          get-station:
+            inputParameters: {id: {in: path}}
+  exposes:
+  - type: mcp
+    transport: stdio
+    namespace: stations
+    tools:
+      get-station:
+        description: "Read one weather station."
+        inputParameters: {id: {type: string, description: "Its id."}}
+        call: weather.get-station
+        with: {id: stations.id}
+        outputParameters: [{type: object, properties: {station: {type: object, mapping: "$", properties: {}}}}]
+"""
+
+
+def test_a_good_file_passes_the_check_and_its_tools_are_named(tmp_path: Path) -> None:
+    file = tmp_path / "weather.yaml"
+    file.write_text(GOOD)
+    assert printed("capability", "check", str(file), "--json") == {"problems": [], "tools": ["get-station"]}
+    assert run("capability", "check", str(file)).stdout == "No problem. Tools: get-station.\n"
+
+
+def test_every_problem_of_a_file_is_told_with_line_and_rule_and_the_exit_code_is_two(tmp_path: Path) -> None:
+    file = tmp_path / "weather.yaml"
+    file.write_text(GOOD.replace("get-station:\n        description", "get-itwin:\n        description").replace(
+        "weather.get-station", "weather.get-stations"
+    ))
+    problems = printed("capability", "check", str(file), "--json", code=2)["problems"]
+    found = {(problem["rule"], problem["line"]) for problem in problems}
+    lines = file.read_text().splitlines()
+    assert ("unique-tool", lines.index("      get-itwin:") + 1) in found
+    plain = run("capability", "check", str(file))
+    assert plain.returncode == 2
+    assert f"{file}:" in plain.stdout
+
+
+def test_the_plain_files_are_exported_without_our_words(tmp_path: Path) -> None:
+    written = printed("capability", "export", str(tmp_path / "plain"), "--json")["files"]
+    assert any(file.endswith("imodels.yaml") for file in written)
+    for file in written:
+        assert "x-toolset" not in Path(file).read_text(encoding="utf-8")

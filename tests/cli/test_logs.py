@@ -1,0 +1,66 @@
+"""What is written to standard error: JSON lines, quiet by default, never a secret; and stdio survives stray output."""
+
+import json
+import logging
+import warnings
+
+import pytest
+
+from itwin_mcp.logs import JsonLines, set_up_logs
+
+TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhbm5hIn0.c2lnbmF0dXJlLWNhbmFyeQ"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "sent Authorization: Bearer canary-123456789",
+        f"the token {TOKEN} was refused",
+        "GET https://x.blob.core.windows.net/a?sv=1&sig=canary%2Fabc&se=2",
+        'body {"refresh_token": "canary-refresh"}',
+        "client_secret=canary-client",
+        "the known one: canary-known-secret!",
+    ],
+)
+def test_no_secret_is_in_a_line(message: str) -> None:
+    record = logging.LogRecord("x", logging.INFO, __file__, 1, "%s", (message,), None)
+    line = JsonLines(["canary-known-secret!"]).format(record)
+    assert "canary" not in line
+    assert TOKEN not in line
+    assert json.loads(line)["level"] == "info"
+
+
+def test_no_secret_is_in_the_exception_of_a_line() -> None:
+    try:
+        raise ValueError(f"Bearer {TOKEN}")
+    except ValueError as error:
+        record = logging.LogRecord("x", logging.ERROR, __file__, 1, "failed", (), (ValueError, error, None))
+    line = json.loads(JsonLines([]).format(record))
+    assert TOKEN not in line["exception"]
+    assert "ValueError" in line["exception"]
+
+
+@pytest.fixture
+def restored_logging() -> object:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.captureWarnings(False)
+
+
+def test_warnings_are_log_lines_and_info_is_quiet_by_default(
+    restored_logging: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_up_logs("warning")
+    logging.getLogger("a.library").info("chatter")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        set_up_logs("warning")
+        warnings.warn("careful", stacklevel=1)
+    out, err = capsys.readouterr()
+    assert out == ""
+    lines = [json.loads(line) for line in err.splitlines()]
+    assert len(lines) == 1
+    assert "careful" in lines[0]["message"]

@@ -1,0 +1,80 @@
+"""`itwin-mcp serve --http` as a real process, and a raw upstream that a test steers."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+
+import anyio
+import anyio.abc
+
+
+@dataclass
+class Served:
+    """A running server: its URL, and what it has written to standard error so far."""
+
+    url: str
+    process: subprocess.Popen[str]
+    said: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def serve_http(*arguments: str, environment: dict[str, str] | None = None) -> Iterator[Served]:
+    command = [sys.executable, "-m", "itwin_mcp", "serve", "--http", "127.0.0.1:0", *arguments]
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | (environment or {}),
+    )
+    said: list[str] = []
+    assert process.stderr is not None
+    try:
+        for line in process.stderr:
+            said.append(line)
+            if found := re.search(r"Serving MCP at (\S+) ", line):
+                yield Served(found.group(1), process, said)
+                break
+        else:
+            raise AssertionError("".join(said))
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        out, err = process.communicate(timeout=20)
+        said.append(err)
+        assert out == "", "nothing is on stdout but JSON-RPC, and over HTTP not even that"
+
+
+@dataclass
+class HangingUpstream:
+    """An upstream that takes a request and never answers."""
+
+    url: str
+    asked: anyio.Event = field(default_factory=anyio.Event)
+    closed: anyio.Event = field(default_factory=anyio.Event)
+
+
+@asynccontextmanager
+async def hanging_upstream() -> AsyncIterator[HangingUpstream]:
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    port = listener.extra(anyio.abc.SocketAttribute.local_port)
+    upstream = HangingUpstream(f"http://127.0.0.1:{port}")
+
+    async def handle(stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            await stream.receive()
+            upstream.asked.set()
+            try:
+                await stream.receive()
+            except (anyio.EndOfStream, anyio.BrokenResourceError):
+                upstream.closed.set()
+
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, handle)
+        yield upstream
+        tasks.cancel_scope.cancel()

@@ -1,0 +1,200 @@
+"""`itwin-mcp serve --http`: both eras, who may speak, streaming, cancelling and ending."""
+
+import json
+import re
+import signal
+import sys
+from typing import Any
+
+import anyio
+import httpx2
+import pytest
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+
+from tests.server.processes import hanging_upstream, serve_http
+
+pytestmark = pytest.mark.anyio
+
+MODERN_HEADERS = {
+    "accept": "application/json, text/event-stream",
+    "content-type": "application/json",
+    "mcp-protocol-version": "2026-07-28",
+}
+META = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientCapabilities": {},
+    "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
+}
+
+
+def request(method: str, **params: Any) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": 1, "method": method, "params": params | {"_meta": META}}
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+async def test_both_eras_list_call_and_read_over_http_with_progress(mode: str) -> None:
+    told: list[str | None] = []
+
+    async def progress(done: float, total: float | None, text: str | None) -> None:
+        told.append(text)
+
+    with serve_http("--sandbox", "--job-seconds", "0.2") as served:
+        async with Client(served.url, mode=mode) as client:
+            itwins = (await client.call_tool("list-recent-itwins", {"limit": 1})).structured_content
+            assert itwins is not None
+            itwin = itwins["iTwins"][0]["id"]
+            made = await client.call_tool(
+                "create-imodel", {"iTwinId": itwin, "name": "Over HTTP"}, progress_callback=progress
+            )
+            assert made.structured_content is not None
+            assert made.structured_content["iModel"]["state"] == "initialized"
+            read = await client.read_resource(f"itwin://itwins/{itwin}")
+            assert itwin in read.contents[0].text  # type: ignore[union-attr]
+    assert any(text and "The new iModel: scheduled" in text for text in told)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"host": "localhost:{port}"}, 200),
+        ({"host": "evil.example:{port}"}, 421),
+        ({"host": "127.0.0.1"}, 421),
+        ({"host": "127.0.0.1.evil.example:{port}"}, 421),
+        ({"host": "user@127.0.0.1:{port}"}, 421),
+        ({"origin": "http://localhost:6274"}, 200),
+        ({"origin": "http://127.0.0.1:{port}"}, 200),
+        ({"origin": "https://evil.example"}, 403),
+        ({"origin": "null"}, 403),
+        ({"origin": "http://localhost.evil.example"}, 403),
+        ({"origin": "http://localhost:1@evil.example"}, 403),
+        ({"origin": "http://evil.example#@localhost"}, 403),
+        ({"origin": "file://"}, 403),
+    ],
+)
+async def test_host_and_origin_are_parsed_and_must_be_of_this_machine(headers: dict[str, str], status: int) -> None:
+    port = re.search(r":(\d+)/", SHARED.url).group(1)  # type: ignore[union-attr]
+    sent = {name: value.format(port=port) for name, value in headers.items()}
+    async with httpx2.AsyncClient() as http:
+        answer = await http.post(
+            SHARED.url,
+            headers=MODERN_HEADERS | {"mcp-method": "tools/list"} | sent,
+            json=request("tools/list"),
+        )
+    assert answer.status_code == status, answer.text
+
+
+SHARED: Any = None
+
+
+@pytest.fixture(autouse=True, scope="module")
+def shared_server() -> Any:
+    global SHARED
+    with serve_http("--sandbox") as served:
+        SHARED = served
+        yield
+
+
+async def test_a_token_is_asked_for_when_wanted_and_is_told_once() -> None:
+    with serve_http("--sandbox", "--http-token") as served:
+        token = re.search(r"Bearer (\S+)", "".join(served.said)).group(1)  # type: ignore[union-attr]
+        headers = MODERN_HEADERS | {"mcp-method": "tools/list"}
+        async with httpx2.AsyncClient() as http:
+            for given, status in ((None, 401), ("wrong", 401), (token, 200)):
+                sent = headers | ({"authorization": f"Bearer {given}"} if given else {})
+                answer = await http.post(served.url, headers=sent, json=request("tools/list"))
+                assert answer.status_code == status
+    assert "".join(served.said).count(token) == 1
+
+
+async def test_the_token_of_the_environment_is_never_told() -> None:
+    secret = "canary-token-of-the-environment"
+    with serve_http(
+        "--sandbox", "--http-token", "--log-level", "debug", environment={"ITWIN_MCP_HTTP_TOKEN": secret}
+    ) as served:
+        async with httpx2.AsyncClient(headers={"authorization": f"Bearer {secret}"}) as http:
+            async with Client(streamable_http_client(served.url, http_client=http)) as client:
+                assert (await client.list_tools()).tools
+    assert secret not in "".join(served.said)
+
+
+@pytest.mark.parametrize("way", ["the client cancels", "the response is closed"])
+async def test_a_call_that_is_given_up_ends_the_request_upstream_within_a_tenth_of_a_second(way: str) -> None:
+    async with hanging_upstream() as upstream:
+        with serve_http(environment={"ITWIN_API_URL": upstream.url, "ITWIN_ACCESS_TOKEN": "token"}) as served:
+            if way == "the client cancels":
+                async with Client(served.url) as client:
+                    async with anyio.create_task_group() as tasks:
+                        tasks.start_soon(client.call_tool, "list-recent-itwins", {})
+                        await upstream.asked.wait()
+                        tasks.cancel_scope.cancel()
+                    began = anyio.current_time()
+                    with anyio.fail_after(5):
+                        await upstream.closed.wait()
+                    took = anyio.current_time() - began
+            else:
+                call = request("tools/call", name="list-recent-itwins", arguments={})
+                headers = MODERN_HEADERS | {"mcp-method": "tools/call", "mcp-name": "list-recent-itwins"}
+                async with httpx2.AsyncClient() as http:
+                    async with anyio.create_task_group() as tasks:
+
+                        async def post() -> None:
+                            await http.post(served.url, headers=headers, json=call, timeout=30)
+
+                        tasks.start_soon(post)
+                        await upstream.asked.wait()
+                        tasks.cancel_scope.cancel()
+                    began = anyio.current_time()
+                    with anyio.fail_after(5):
+                        await upstream.closed.wait()
+                    took = anyio.current_time() - began
+    assert took < 0.1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM for another process")
+@pytest.mark.parametrize("sent", ["SIGTERM", "SIGINT"])
+async def test_a_signal_drains_what_is_under_way_and_ends_cleanly(sent: str) -> None:
+    answers: list[Any] = []
+    with serve_http("--sandbox", "--job-seconds", "1") as served:
+        async with Client(served.url) as client:
+            itwins = (await client.call_tool("list-recent-itwins", {"limit": 1})).structured_content
+            assert itwins is not None
+            arguments = {"iTwinId": itwins["iTwins"][0]["id"], "name": f"Drained by {sent}"}
+            began = anyio.Event()
+
+            async def progress(*_: Any) -> None:
+                began.set()
+
+            async def create() -> None:
+                answers.append(await client.call_tool("create-imodel", arguments, progress_callback=progress))
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(create)
+                await began.wait()
+                served.process.send_signal(getattr(signal, sent))
+        assert answers[0].structured_content["iModel"]["state"] == "initialized"
+        assert await anyio.to_thread.run_sync(lambda: served.process.wait(20)) == 0
+    assert "Traceback" not in "".join(served.said)
+
+
+async def test_a_call_over_http_answers_plain_json_and_the_same_as_text() -> None:
+    call = request("tools/call", name="list-itwins", arguments={"limit": 1})
+    headers = MODERN_HEADERS | {"mcp-method": "tools/call", "mcp-name": "list-itwins"}
+    async with httpx2.AsyncClient() as http:
+        answer = await http.post(SHARED.url, headers=headers, json=call)
+    assert answer.headers["content-type"] == "application/json"
+    result = answer.json()["result"]
+    assert result["resultType"] == "complete"
+    assert result["_meta"]["io.modelcontextprotocol/serverInfo"]["name"] == "itwin-mcp"
+    assert json.loads(result["content"][0]["text"]) == result["structuredContent"]
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:8000", "192.168.1.5:80", "[::]:8000", "example.com:80"])
+def test_beyond_loopback_it_refuses_with_the_reason(address: str) -> None:
+    import subprocess
+
+    command = [sys.executable, "-m", "itwin_mcp", "serve", "--sandbox", "--http", address]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "could act as you on the iTwin Platform" in done.stderr
