@@ -86,7 +86,7 @@ async def test_an_empty_sandbox_has_an_account_and_its_owner() -> None:
 
 
 _JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=6,
 )
@@ -94,10 +94,16 @@ _PROPERTIES = (
     "class", "subClass", "displayName", "number", "parentId", "latitude", "ianaTimeZone", "status", "iTwinId", "name",
     "description", "extent", "containersEnabled", "creationMode", "template", "baselineFile", "changesetId",
     "changesetIndex", "preserveHistory", "geographicCoordinateSystem", "state",
+    "userId",
+    "roleId",
+    "permissions",
+    "permission",
+    "expiration",
 )  # fmt: skip
 _PARAMETERS = (
     "$top", "$skip", "$continuationToken", "$search", "$filter", "$orderby", "$select", "name", "state", "status",
     "iTwinId", "subClass", "afterIndex", "lastIndex", "includeInactive", "number",
+    "size",
 )  # fmt: skip
 _WORDS = st.sampled_from(
     [

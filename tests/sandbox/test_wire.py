@@ -25,7 +25,7 @@ async def test_a_path_is_served_in_any_case_with_or_without_slash_and_with_empty
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("GET", "/issues"), ("GET", "/itwins/exports"), ("PUT", "/itwins"), ("GET", "/imodels//changesets"), ("GET", "/")],
+    [("GET", "/issues"), ("PUT", "/itwins/exports"), ("PUT", "/itwins"), ("GET", "/imodels//changesets"), ("GET", "/")],
 )
 async def test_what_is_not_written_says_so_with_method_and_path(
     http: httpx2.AsyncClient, method: str, path: str

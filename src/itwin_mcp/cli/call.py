@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from itwin_mcp.cli.options import make_settings, settings_options
+from itwin_mcp.cli.options import every_tool, make_settings, settings_options
 from itwin_mcp.errors import CallError, SettingsError
 
 
@@ -18,7 +18,7 @@ from itwin_mcp.errors import CallError, SettingsError
 @click.argument("tool")
 @click.option("--arg", "pairs", multiple=True, metavar="NAME=VALUE", help="One argument; may be given several times.")
 @click.option("--json", "text", metavar="JSON", help="All arguments as one JSON object; - reads standard input.")
-@click.option("--dry-run", is_flag=True, help="Print the request that would be sent, without credentials; send nothing.")
+@click.option("--dry-run", is_flag=True, help="Print the first request, without credentials; send nothing.")
 @settings_options
 def command(tool: str, pairs: Sequence[str], text: str | None, dry_run: bool, **flags: Any) -> None:
     """Call a tool and print its answer as JSON.
@@ -34,9 +34,10 @@ def command(tool: str, pairs: Sequence[str], text: str | None, dry_run: bool, **
     import anyio
 
     from itwin_mcp.runtime import read_catalog
+    from itwin_mcp.sign_in import Started
 
-    settings = make_settings(**flags)
-    found = read_catalog(settings).tools.get(tool)
+    settings = every_tool(make_settings(**flags))
+    found = read_catalog(settings, Started.SHELL).tools.get(tool)
     if found is None:
         raise SettingsError(f"There is no tool {tool!r}. `itwin-mcp tools` lists them.")
     arguments = _arguments(found.input_schema["properties"], pairs, text)
@@ -48,8 +49,13 @@ def command(tool: str, pairs: Sequence[str], text: str | None, dry_run: bool, **
 async def _call(settings: Any, name: str, arguments: dict[str, Any], dry_run: bool) -> tuple[dict[str, Any], bool]:
     from itwin_mcp.runtime import open_runtime
     from itwin_mcp.server.results import outcome
+    from itwin_mcp.server.session import WHO_AM_I
 
     async with open_runtime(settings, os.environ) as runtime:
+        if name == WHO_AM_I:
+            if dry_run:
+                raise SettingsError(f"{name} is answered by itwin-mcp itself: there is no request to show.")
+            return await outcome(name, lambda: runtime.session.who_am_i(arguments))
         tool = runtime.catalog.tools[name]
         if dry_run:
             try:

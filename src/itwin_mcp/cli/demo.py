@@ -84,7 +84,7 @@ class _Prose:
 
     def welcome(self, protocol: str, tools: int) -> None:
         click.secho("An agent's day on the iTwin Platform", bold=True)
-        click.echo("The official MCP client talks over stdio to `itwin-mcp serve --sandbox`, which emulates the platform.")
+        click.echo("The official MCP client talks over stdio to `itwin-mcp serve --sandbox`, an emulated platform.")
         click.echo(f"Protocol {protocol}, {tools} tools. Nothing leaves this machine.")
 
     def ask(self, number: int, step: Step, arguments: JSON) -> None:
@@ -93,9 +93,9 @@ class _Prose:
         given = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
         click.echo("   " + click.style("→ ", fg="cyan") + click.style(step.tool, fg="cyan") + f"({given})")
 
-    async def progress(self, done: float, total: float | None, text: str | None) -> None:
-        if self._live and text:
-            click.echo("\r\x1b[K   " + click.style(f"… {text}", dim=True), nl=False)
+    async def progress(self, progress: float, total: float | None, message: str | None) -> None:
+        if self._live and message:
+            click.echo("\r\x1b[K   " + click.style(f"… {message}", dim=True), nl=False)
 
     def answer(self, step: Step, answer: JSON) -> None:
         if self._live:
@@ -118,10 +118,10 @@ class _Json:
     def ask(self, number: int, step: Step, arguments: JSON) -> None:
         self._asked = {"step": number, "asks": step.asks, "tool": step.tool, "arguments": arguments}
 
-    async def progress(self, done: float, total: float | None, text: str | None) -> None:
-        return
+    async def progress(self, progress: float, total: float | None, message: str | None) -> None:
+        """Programs are told what came of a step, not how far it is."""
 
-    def answer(self, step: Step, answer: JSON) -> None:
+    def answer(self, _: Step, answer: JSON) -> None:
         self._print({**self._asked, "answer": answer})
 
     def farewell(self) -> None:
@@ -162,7 +162,12 @@ NAME = "Pier 7 condition model"
 
 STEPS = (
     Step(
-        "Which projects did I work on lately?", "list-recent-itwins", lambda _: {"limit": 5}, "iTwins", _itwins, "recent"
+        "Which projects did I work on lately?",
+        "list-recent-itwins",
+        lambda _: {"limit": 5},
+        "iTwins",
+        _itwins,
+        "recent",
     ),
     Step(
         "Tell me about the first one.",

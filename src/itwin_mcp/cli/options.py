@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from itwin_mcp.settings import Settings, read_settings
 Command = Callable[..., Any]
 
 _SELECTION = (
-    click.option("--toolsets", metavar="NAMES", help="Toolsets to serve, separated by commas, or all."),
+    click.option("--toolsets", metavar="NAMES", help="Toolsets to serve, separated by commas; all; or dynamic: few tools that find and run all."),
     click.option("--tools", metavar="NAMES", help="Tools to serve in addition, separated by commas."),
     click.option("--exclude-tools", metavar="NAMES", help="Tools not to serve, separated by commas."),
     click.option("--read-only", is_flag=True, help="Serve only tools that change nothing."),
@@ -35,6 +36,9 @@ _SANDBOX = (
         "--job-seconds", type=click.FloatRange(0, 3600), metavar="N", help="How long the sandbox's jobs take; 1."
     ),
 )
+_PROFILE = (
+    click.option("--profile", metavar="NAME", help="The name under which the login is kept; default."),
+)
 _LOGS = (
     click.option(
         "--log-level",
@@ -46,7 +50,14 @@ _LOGS = (
 
 def settings_options(command: Command) -> Command:
     """Add every option that makes a Settings."""
-    for option in reversed((*_SELECTION, *_SANDBOX, *_LOGS)):
+    for option in reversed((*_SELECTION, *_SANDBOX, *_PROFILE, *_LOGS)):
+        command = option(command)
+    return command
+
+
+def account_options(command: Command) -> Command:
+    """Add the options of the verbs that are about signing in."""
+    for option in reversed((*_PROFILE, *_LOGS)):
         command = option(command)
     return command
 
@@ -58,3 +69,8 @@ def make_settings(**flags: Any) -> Settings:
     settings = read_settings(os.environ, **flags)
     set_up_logs(settings.log_level, settings.secrets)
     return settings
+
+
+def every_tool(settings: Settings) -> Settings:
+    """The same with all tools, where none were chosen: who names a tool need not know its toolset."""
+    return settings if settings.toolsets or settings.tools else replace(settings, toolsets=("all",))

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from itwin_mcp.cli.options import make_settings, settings_options
+from itwin_mcp.cli.options import every_tool, make_settings, settings_options
 from itwin_mcp.errors import SettingsError
 
 
@@ -15,7 +15,7 @@ from itwin_mcp.errors import SettingsError
 @settings_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: each tool with what it costs a model's context.")
 @click.pass_context
-def command(context: click.Context, as_json: bool, **flags: Any) -> None:
+def command(context: click.Context, /, as_json: bool, **flags: Any) -> None:
     """List the tools that the same options of `serve` would give.
 
     \b
@@ -26,9 +26,11 @@ def command(context: click.Context, as_json: bool, **flags: Any) -> None:
     """
     from itwin_mcp.runtime import read_catalog
 
-    context.obj = catalog = read_catalog(make_settings(**flags))
+    settings = make_settings(**flags)
     if context.invoked_subcommand is not None:
+        context.obj = read_catalog(every_tool(settings))
         return
+    catalog = read_catalog(settings)
     if as_json:
         click.echo(json.dumps(_figures(catalog), indent=2, ensure_ascii=False))
         return
@@ -68,7 +70,9 @@ def describe(catalog: Any, name: str, as_json: bool) -> None:
     click.echo()
     for argument in tool.arguments:
         schema = argument.schema
-        need = "required" if argument.required else f"default {schema['default']}" if "default" in schema else "optional"
+        need = (
+            "required" if argument.required else f"default {schema['default']}" if "default" in schema else "optional"
+        )
         kind = schema["type"] if isinstance(schema["type"], str) else " or ".join(schema["type"])
         click.echo(f"  {click.style(argument.name, fg='cyan')}  {kind}, {need}")
         click.echo(f"      {schema['description']}")

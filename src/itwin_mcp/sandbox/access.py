@@ -89,13 +89,15 @@ def imodel_for(call: Call, imodel_id: str, permission: str) -> sqlite3.Row:
     granted = imodel_permissions(call, row)
     if granted is None:
         raise ApiError("iModelNotFound")
-    if permission not in granted:
+    if permission not in granted or (call.caller.share and call.method != "GET"):  # a share is for looking only
         raise ApiError("InsufficientPermissions")
     return row
 
 
 def imodel_permissions(call: Call, row: sqlite3.Row) -> frozenset[str] | None:
     """What the caller may do on an iModel, None for a stranger: its own configuration wins over the iTwin's roles."""
+    if (share := call.caller.share) is not None:
+        return frozenset({WEBVIEW, share.permission}) if share.imodel_id == row["id"] else None
     owner = call.one("SELECT * FROM itwins WHERE id = ?", row["itwin_id"])
     if owner is None or not (administers(call, owner) or _is_member(call, owner["id"])):
         return None

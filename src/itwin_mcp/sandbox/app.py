@@ -7,24 +7,57 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from io import BytesIO
 from pathlib import Path
+from tempfile import SpooledTemporaryFile
 from types import ModuleType, TracebackType
-from typing import Final, Self
+from typing import IO, BinaryIO, Final, Self, cast
 from urllib.parse import unquote
 
-from starlette.requests import Request
-from starlette.responses import Response
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Router as StarletteRouter
 from starlette.types import Receive, Scope, Send
 
-from itwin_mcp.sandbox import changesets, creation, identity, imodels, itwin_lists, itwins, named_versions, people, seed
+from itwin_mcp.sandbox import (
+    access_control,
+    baseline_files,
+    briefcases,
+    changeset_groups,
+    changeset_push,
+    changesets,
+    checkpoints,
+    creation,
+    exports,
+    extended_data,
+    files,
+    global_repositories,
+    identity,
+    images,
+    imodel_lists,
+    imodels,
+    itwin_lists,
+    itwins,
+    locks,
+    named_versions,
+    openid,
+    people,
+    permissions,
+    repositories,
+    repository_resources,
+    seed,
+    shares,
+    storage,
+    thumbnails,
+    tokens,
+)
 from itwin_mcp.sandbox.errors import ApiError
 from itwin_mcp.sandbox.operations import OPERATIONS, Operation
 from itwin_mcp.sandbox.store import JobHandler, Store
-from itwin_mcp.sandbox.wire import Answer, Call, Query, Route
+from itwin_mcp.sandbox.wire import Answer, Call, Query, Route, Stream
 
 MODULES: Final[tuple[ModuleType, ...]] = (
     itwins,
@@ -32,9 +65,32 @@ MODULES: Final[tuple[ModuleType, ...]] = (
     imodels,
     creation,
     changesets,
+    changeset_push,
+    extended_data,
+    changeset_groups,
     named_versions,
+    checkpoints,
+    briefcases,
+    locks,
     people,
+    exports,
+    repositories,
+    repository_resources,
+    global_repositories,
+    access_control,
+    openid,
+    tokens,
+    storage,
+    baseline_files,
+    images,
+    thumbnails,
+    imodel_lists,
+    shares,
+    permissions,
 )
+
+MOST_BODY: Final = 16 << 20  # of a request that is read into memory
+PIECE: Final = 1 << 20
 
 
 @dataclass(slots=True)
@@ -131,6 +187,7 @@ class Sandbox:
         self._job_seconds = job_seconds
         with store.transaction(write=True) as sql:
             self._key = identity.signing_key(sql, clock())
+            files.prepare(sql)
         self._router = Router(route for module in MODULES for route in module.ROUTES)
         self._jobs: dict[str, JobHandler] = {}
         for module in MODULES:
@@ -170,13 +227,25 @@ class Sandbox:
     ) -> None:
         self.close()
 
-    def answer(self, request: Request, body: bytes) -> Answer:
+    def streams(self, request: Request) -> bool:
+        """Whether the body of this request may be too large for memory."""
+        try:
+            return self._router.match(request.method, _path(request))[0].streams
+        except ApiError:
+            return False
+
+    def part(self, stream: Stream, offset: int) -> bytes:
+        """One piece of an answer too large for memory."""
+        with self._store.transaction(write=False) as sql:
+            return stream.read(sql, offset, min(PIECE, stream.length - offset))
+
+    def answer(self, request: Request, body: bytes, upload: BinaryIO | None = None) -> Answer:
         """One request from its route to its answer; a refusal leaves no trace in the store."""
         try:
-            raw: bytes | None = request.scope.get("raw_path")
-            # raw_path may hold the query too (httpx's ASGI transport strips it, others do not).
-            path = raw.split(b"?")[0].decode("latin-1") if raw else request.url.path
+            path = _path(request)
             route, slots = self._router.match(request.method, path)
+            if len(body) > MOST_BODY:
+                raise ApiError("RequestTooLarge")
             now = self._clock()
             self._store.settle(now, self._jobs, self._job_seconds)
             writes = request.method != "GET" if route.writes is None else route.writes
@@ -184,7 +253,8 @@ class Sandbox:
             with self._store.transaction(write=writes) as sql:
                 caller = identity.NOBODY
                 if route.signed_in:
-                    caller = identity.authenticate(sql, self._key, request.headers.get("authorization"), now)
+                    header, by_share = request.headers.get("authorization"), route.path.startswith("/imodels")
+                    caller = identity.authenticate(sql, self._key, header, now, by_share=by_share)
                 call = Call(
                     sql=sql,
                     now=now,
@@ -198,10 +268,11 @@ class Sandbox:
                     base_url=base_url,
                     storage_url=self.storage_url or base_url,
                     job_seconds=self._job_seconds,
+                    upload=upload,
                 )
                 return route.handler(call)
         except ApiError as error:
-            return Answer(error.status, error.as_json())
+            return Answer(error.status, error.as_json(), error.headers)
 
 
 class _Endpoint:
@@ -215,15 +286,53 @@ class _Endpoint:
             await send({"type": "websocket.close", "code": 1000})
             return
         request = Request(scope, receive)
-        answer = self._sandbox.answer(request, await request.body())
+        try:
+            if self._sandbox.streams(request):
+                with SpooledTemporaryFile(max_size=MOST_BODY) as upload:
+                    await _spool(request, upload, storage.MOST_BYTES)
+                    answer = self._sandbox.answer(request, b"", cast("BinaryIO", upload))
+            else:
+                body = BytesIO()
+                await _spool(request, body, MOST_BODY)
+                answer = self._sandbox.answer(request, body.getvalue())
+        except ClientDisconnect:
+            return  # what came of the body is forgotten, and nobody waits for an answer
         headers = dict(answer.headers)
         if correlation := request.headers.get("x-correlation-id"):
             headers["X-Correlation-Id"] = correlation
-        await _response(answer, headers)(scope, receive, send)
+        await self._response(answer, headers)(scope, receive, send)
+
+    def _response(self, answer: Answer, headers: Mapping[str, str]) -> Response:
+        if isinstance(answer.body, Stream):
+            pieces = self._pieces(answer.body)
+            sized = {**headers, "Content-Length": str(answer.body.length)}
+            return StreamingResponse(pieces, status_code=answer.status, headers=sized, media_type=answer.media_type)
+        return _response(answer, headers)
+
+    async def _pieces(self, stream: Stream) -> AsyncIterator[bytes]:
+        for offset in range(0, stream.length, PIECE):
+            yield self._sandbox.part(stream, offset)
+
+
+async def _spool(request: Request, into: IO[bytes], most: int) -> None:
+    """Read the body, but no further than it takes to know that it is larger than `most`."""
+    size = 0
+    async for piece in request.stream():
+        into.write(piece[: most + 1 - size])
+        size += len(piece)
+        if size > most:
+            break
+    into.seek(0)
+
+
+def _path(request: Request) -> str:
+    # raw_path may hold the query too (httpx's ASGI transport strips it, others do not).
+    raw: bytes | None = request.scope.get("raw_path")
+    return raw.split(b"?")[0].decode("latin-1") if raw else request.url.path
 
 
 def _response(answer: Answer, headers: Mapping[str, str]) -> Response:
-    if answer.body is None:
+    if answer.body is None or isinstance(answer.body, Stream):
         return Response(status_code=answer.status, headers=headers)
     content = answer.body
     if not isinstance(content, bytes):

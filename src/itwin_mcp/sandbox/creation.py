@@ -1,7 +1,8 @@
-"""How iModels come into being: empty, from a template, as a clone or as a fork, each through its states over time.
+"""How iModels come into being: empty, from a template, a baseline file, as a clone or a fork, through states over time.
 
 After half a job an iModel is `initialized`; after the whole one its create operation is `successful`. Bentley's clients
-are built for a clone that is initialized before its operation succeeds (reference section 2).
+are built for a clone that is initialized before its operation succeeds (reference section 2). A baseline file that
+turns out to be none leaves the operation `failed` (`baseline_files.py` says how to rehearse that).
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ import sqlite3
 import uuid
 from typing import Any, Final
 
-from itwin_mcp.sandbox import access, imodels, people
+from itwin_mcp.sandbox import access, baseline_files, imodels, people
 from itwin_mcp.sandbox.errors import ApiError, imodels_problems
-from itwin_mcp.sandbox.store import Job
+from itwin_mcp.sandbox.store import Job, stamp
 from itwin_mcp.sandbox.wire import Answer, Call, Fields, Json, Route, accepted, created, ok
 
 MODES: Final = ("empty", "fromiModelVersion", "fromBaseline")
@@ -27,7 +28,7 @@ def create(call: Call) -> Answer:
     values = imodels.properties(fields, name_required=True)
     itwin_id = fields.text("iTwinId", required=True)
     containers = fields.integer("containersEnabled", 0, MOST_CONTAINERS) or 0
-    mode = _mode(fields)
+    mode, file_size = _mode(fields)
     template = fields.object("template", required=mode == "fromiModelVersion")
     source_id = template.text("iModelId", required=True) if template else None
     source_changeset = template.text("changesetId") if template else None
@@ -36,9 +37,7 @@ def create(call: Call) -> Answer:
         system.text("horizontalCRSId", required=True)
     problems.refuse()
     owner = access.itwin_for(call, itwin_id or "", access.MANAGE)
-    imodels.check_name(call, problems.message, owner["id"], values["name"])
-    if mode == "fromBaseline":
-        raise ApiError("NotEmulated", "Creating an iModel from a baseline file is not emulated.")
+    imodels.check_name(call, owner["id"], values["name"])
     source, index = None, 0
     if source_id is not None:
         source = access.imodel_for(call, source_id, access.READ)
@@ -48,11 +47,16 @@ def create(call: Call) -> Answer:
     # Outside of the new creation modes a coordinate system is ignored (create-imodel).
     values["coordinate_system_json"] = json.dumps(system.values) if system is not None and mode else None
     values["containers_enabled"] = containers
-    instant = mode is None
-    imodel_id = _insert(call, owner, values, "initialized" if instant else "notInitialized")
+    imodel_id = _insert(call, owner, values, "initialized" if mode is None else "notInitialized")
+    if file_size is not None:
+        _begin(call, imodel_id, "baseline", None, 0, state="waitingForFile")
+        upload = baseline_files.expect(call, imodel_id, file_size)
+        return created({"iModel": imodels.load(call, imodel_id, upload)})
     kind = "template" if source is not None else "empty"
-    _begin(call, imodel_id, kind, source, index, state="successful" if instant else "scheduled")
-    if not instant:
+    _begin(call, imodel_id, kind, source, index, state="successful" if mode is None else "scheduled")
+    if mode is None:
+        baseline_files.provide(call.sql, imodel_id, call.caller.id, None, call.stamp)
+    else:
         call.schedule("imodel-initialized", imodel_id, jobs=0.5)
         call.schedule("imodel-created", imodel_id)
     return created({"iModel": imodels.load(call, imodel_id)})
@@ -106,6 +110,9 @@ def initialize(job: Job) -> None:
             "WHERE imodel_id = ? GROUP BY creator_id",
             (row["imodel_id"], row["imodel_id"]),
         )
+    creator = job.sql.execute("SELECT creator_id FROM imodels WHERE id = ?", (row["imodel_id"],)).fetchone()
+    source_id = row["source_imodel_id"]
+    baseline_files.provide(job.sql, row["imodel_id"], creator["creator_id"], source_id, stamp(job.due))
     job.sql.execute("UPDATE imodels SET state = 'initialized' WHERE id = ?", (row["imodel_id"],))
 
 
@@ -143,7 +150,7 @@ def _copy(call: Call, kind: str, message: str) -> Answer:
     _check_initialized(source)
     index = _index_of(call, source, changeset_id, wanted)
     values = {"name": source["name"], "description": source["description"]} | values
-    imodels.check_name(call, message, owner["id"], values["name"])
+    imodels.check_name(call, owner["id"], values["name"])
     values |= {
         "extent_json": source["extent_json"],
         "coordinate_system_json": source["coordinate_system_json"],
@@ -158,12 +165,11 @@ def _copy(call: Call, kind: str, message: str) -> Answer:
     return accepted({"Location": location, "Create-iModel-Operation": f"{location}/operations/create"})
 
 
-def _mode(fields: Fields) -> str | None:
-    """The creation mode, which a template or a baseline file implies where it is not given."""
+def _mode(fields: Fields) -> tuple[str | None, int | None]:
+    """The creation mode, which a template or a baseline file implies, and the size of that file if it is used."""
     mode = fields.choice("creationMode", MODES)
     baseline = fields.object("baselineFile", required=mode == "fromBaseline")
-    if baseline is not None:
-        baseline.integer("size", 1, 2**53, required=True)
+    size = baseline.integer("size", 1, baseline_files.MOST_BYTES, required=True) if baseline else None
     if baseline is not None and fields.values.get("template") is not None:
         fields.problems.add(
             "MutuallyExclusivePropertiesProvided",
@@ -171,8 +177,13 @@ def _mode(fields: Fields) -> str | None:
             "template",
         )
     if mode is None and fields.values.get("template") is not None:
-        return "fromiModelVersion"
-    return "fromBaseline" if mode is None and baseline is not None else mode
+        mode = "fromiModelVersion"
+    if mode is None and baseline is not None:
+        mode = "fromBaseline"
+    for name, wanted in (("template", "fromiModelVersion"), ("baselineFile", "fromBaseline")):
+        if fields.values.get(name) is not None and mode != wanted:
+            fields.problems.invalid(name, f"The property must not be provided when creation mode is '{mode}'.")
+    return mode, size
 
 
 def _check_initialized(source: sqlite3.Row) -> None:
@@ -249,6 +260,8 @@ def _source(job: Job, row: sqlite3.Row) -> sqlite3.Row | None:
 
 
 def _can_succeed(job: Job, row: sqlite3.Row) -> bool:
+    if row["kind"] == "baseline":
+        return not baseline_files.failed(job)
     if row["source_imodel_id"] is None:
         return True
     statement = "SELECT 1 FROM imodels WHERE id = ? AND state = 'initialized'"
@@ -262,7 +275,7 @@ def _can_succeed(job: Job, row: sqlite3.Row) -> bool:
 JOBS: Final = {"imodel-initialized": initialize, "imodel-created": finish}
 
 ROUTES: Final = (
-    Route("POST", "/imodels", create, slug="create-imodel", missing="creation from a baseline file"),
+    Route("POST", "/imodels", create, slug="create-imodel"),
     Route("POST", "/imodels/{iModelId}/clone", clone, slug="clone-imodel"),
     Route("POST", "/imodels/{iModelId}/fork", fork, slug="fork-imodel"),
     Route("GET", "/imodels/{iModelId}/operations/create", get_operation, slug="get-create-imodel-operation-details"),

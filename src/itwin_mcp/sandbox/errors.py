@@ -36,6 +36,10 @@ ERRORS: Final[Mapping[str, tuple[int, str]]] = {
     "BaselineFileNotFound": (404, "Requested Baseline File is not available."),
     "FileNotFound": (404, "Requested File is not available."),
     "ShareNotFound": (404, "Requested Share is not available."),  # I
+    # The Access Control API spells its own codes (get-iTwin-permissions, integration tests of its client).
+    "ItwinNotFound": (404, "Requested iTwin is not available."),
+    "TeamMemberNotFound": (404, "Requested team member is not available."),
+    "RoleNotFound": (404, "Requested role is not available."),  # I
     "iTwinExists": (409, "iTwin already exists."),
     "iTwinRepositoryExists": (409, "iTwin Repository already exists."),
     "iTwinRepositoryResourceExists": (409, "iTwin Repository Resource already exists."),
@@ -81,7 +85,10 @@ class Detail:
 
 
 class ApiError(Exception):
-    """A refusal in the platform's envelope; `members` stand inside `error` (locks: objectIds, conflictingLocks)."""
+    """A refusal in the platform's envelope; `members` stand inside `error` (locks: objectIds, conflictingLocks).
+
+    `retry_after` is how many seconds a client that was told 429 has to wait.
+    """
 
     def __init__(
         self,
@@ -90,6 +97,7 @@ class ApiError(Exception):
         *,
         target: str | None = None,
         details: tuple[Detail, ...] = (),
+        retry_after: int | None = None,
         **members: object,
     ) -> None:
         self.code = code
@@ -98,6 +106,7 @@ class ApiError(Exception):
         self.target = target
         self.details = details
         self.members = members
+        self.headers: Mapping[str, str] = {} if retry_after is None else {"Retry-After": str(retry_after)}
         super().__init__(f"{self.status} {code}: {self.message}")
 
     def as_json(self) -> dict[str, Any]:
@@ -118,9 +127,9 @@ class Problems:
         self.message = message
         self._details: list[Detail] = []
 
-    def add(self, code: str, message: str, target: str | None = None) -> None:
+    def add(self, code: str, message: str, target: str | None = None, inner_code: str | None = None) -> None:
         """Note one finding; the same one twice counts once."""
-        detail = Detail(code, message, target)
+        detail = Detail(code, message, target, inner_code)
         if detail not in self._details:
             self._details.append(detail)
 

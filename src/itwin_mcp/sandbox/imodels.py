@@ -6,7 +6,7 @@ import json
 import sqlite3
 from typing import Any, Final
 
-from itwin_mcp.sandbox import access, odata, paging
+from itwin_mcp.sandbox import access, files, odata, paging
 from itwin_mcp.sandbox.errors import ApiError, Detail, imodels_problems
 from itwin_mcp.sandbox.wire import Answer, Call, Fields, Json, Route, no_content, ok
 
@@ -108,7 +108,7 @@ def update(call: Call) -> Answer:
         problems.add("InvalidRequestBody", "At least one of 'name', 'description', 'extent' must be provided.")
     problems.refuse()
     if "name" in values:
-        check_name(call, "Cannot update iModel.", row["itwin_id"], values["name"], but=row["id"])
+        check_name(call, row["itwin_id"], values["name"], but=row["id"])
     changes = ", ".join(f"{column} = ?" for column in values)
     call.sql.execute(f"UPDATE imodels SET {changes} WHERE id = ?", (*values.values(), row["id"]))
     return ok({"iModel": load(call, row["id"])})
@@ -118,8 +118,21 @@ def delete(call: Call) -> Answer:
     """delete-imodel: imodels_delete exists on the iTwin only."""
     row = access.imodel(call, access.WEBVIEW)
     access.itwin_for(call, row["itwin_id"], access.DELETE)
+    forget_files(call, row["id"])
     call.sql.execute("DELETE FROM imodels WHERE id = ?", (row["id"],))
     return no_content()
+
+
+def forget_files(call: Call, imodel_id: str) -> None:
+    """Remove the files of an iModel that is about to go; a clone shares its changesets' files with its source."""
+    found = call.sql.execute(
+        "SELECT blob_id FROM baseline_files WHERE imodel_id = ? AND blob_id IS NOT NULL "
+        "UNION SELECT blob_id FROM changesets c WHERE c.imodel_id = ? AND c.blob_id IS NOT NULL "
+        "AND NOT EXISTS (SELECT 1 FROM changesets o WHERE o.blob_id = c.blob_id AND o.imodel_id <> c.imodel_id)",
+        (imodel_id, imodel_id),
+    )
+    for (blob_id,) in found.fetchall():
+        files.delete(call, blob_id)
 
 
 def properties(fields: Fields, *, name_required: bool = False) -> dict[str, Any]:
@@ -136,7 +149,7 @@ def properties(fields: Fields, *, name_required: bool = False) -> dict[str, Any]
     return values
 
 
-def check_name(call: Call, message: str, itwin_id: str, name: str, but: str = "") -> None:
+def check_name(call: Call, itwin_id: str, name: str, but: str = "") -> None:
     """Refuse a name that another iModel of the iTwin has."""
     if call.one("SELECT 1 FROM imodels WHERE itwin_id = ? AND name = ? AND id <> ?", itwin_id, name, but):
         finding = Detail("InvalidValue", f"The name '{name}' is used by another iModel of the iTwin.", "name")

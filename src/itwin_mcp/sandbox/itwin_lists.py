@@ -17,7 +17,7 @@ _SCOPES: Final = ("memberofitwin", "organizationadmin", "all")
 
 
 @dataclass
-class _Selection:
+class Selection:
     """The conditions of one list, and their parameters in order."""
 
     conditions: list[str] = field(default_factory=list)
@@ -32,12 +32,42 @@ class _Selection:
         return " AND ".join(self.conditions)
 
 
+def within(selection: Selection, scope: str, user_id: str, account_id: str | None) -> None:
+    """What the user is a member of, what they administer (`account_id`, if they do), or both."""
+    member = "EXISTS (SELECT 1 FROM itwin_members m WHERE m.itwin_id = t.id AND m.user_id = ?)"
+    if scope.lower() == "organizationadmin":
+        selection.add("t.account_id = ?", account_id)
+    elif scope.lower() == "all":
+        selection.add(f"({member} OR t.account_id = ?)", user_id, account_id)
+    else:
+        selection.add(member, user_id)
+
+
+def filtered(selection: Selection, text: str) -> odata.Condition:
+    """What a `$filter` asks for, or 422 whose message is the syntax error itself (create-export, integration test)."""
+    try:
+        condition = odata.parse_filter(text, COLUMNS)
+    except odata.ODataError as error:
+        finding = Detail("InvalidValue", str(error), "$filter")
+        raise ApiError("InvalidiTwinsRequest", str(error), details=(finding,)) from error
+    selection.add(condition.sql, *condition.parameters)
+    return condition
+
+
+def of_sub_classes(selection: Selection, text: str, problems: Problems) -> None:
+    """Only those of a comma list of subClasses."""
+    wanted = [SUB_CLASS_NAMES.get(part.strip().lower()) for part in text.split(",")]
+    if None in wanted:
+        problems.add("InvalidValue", "A valid iTwin SubClass was not specified in the query.", "subClass")
+    selection.add(f"t.sub_class IN ({', '.join('?' * len(wanted))})", *wanted)
+
+
 def get_mine(call: Call) -> Answer:
     """get-my-itwins."""
     problems = itwins_problems("Cannot query iTwins.")
     cap = paging.max_return(call, problems)
     page = paging.itwins_page(call, problems)
-    selection = _Selection()
+    selection = Selection()
     _scope(call, selection, problems)
     condition = _filter(call, selection, problems)
     mentioned = condition.properties if condition else frozenset()
@@ -102,7 +132,7 @@ def add_recent(call: Call) -> Answer:
 def _mine_of(call: Call, source: str, order: str) -> Answer:
     problems = itwins_problems("Cannot query iTwins.")
     page = paging.itwins_page(call, problems)
-    selection = _Selection()
+    selection = Selection()
     selection.add("f.user_id = ?", call.caller.id)
     me = call.caller
     selection.add(
@@ -116,33 +146,26 @@ def _mine_of(call: Call, source: str, order: str) -> Answer:
 
 
 def _answer(
-    call: Call, page: paging.Page, source: str, selection: _Selection, order: str, names: tuple[str, ...] | None
+    call: Call, page: paging.Page, source: str, selection: Selection, order: str, names: tuple[str, ...] | None
 ) -> Answer:
     statement = f"SELECT {SELECTED} FROM {source} WHERE {selection.where} ORDER BY {order}"
     rows, links = page.select(call, statement, selection.parameters)
     if names is None and not call.wants_representation:
         names = MINIMAL
     headers = {} if page.cap is None else {"X-Max-Return": str(page.cap)}
-    return ok({"iTwins": [render(row, names=names) for row in rows], "_links": links}, headers)
+    return ok({"iTwins": [render(row, names=names, call=call) for row in rows], "_links": links}, headers)
 
 
-def _scope(call: Call, selection: _Selection, problems: Problems) -> None:
-    """X-iTwin-Query-Scope: what the caller is a member of, what they administer, or both."""
+def _scope(call: Call, selection: Selection, problems: Problems) -> None:
+    """X-iTwin-Query-Scope, as it stands in the header."""
     scope = call.headers.get("x-itwin-query-scope", _SCOPES[0]).strip().lower() or _SCOPES[0]
     if scope not in _SCOPES:
         message = "Valid values are MemberOfiTwin, OrganizationAdmin and All."
         problems.add("InvalidHeaderValue", message, "X-iTwin-Query-Scope")
-    member = "EXISTS (SELECT 1 FROM itwin_members m WHERE m.itwin_id = t.id AND m.user_id = ?)"
-    account = call.caller.account_id if call.caller.is_admin else None
-    if scope == "organizationadmin":
-        selection.add("t.account_id = ?", account)
-    elif scope == "all":
-        selection.add(f"({member} OR t.account_id = ?)", call.caller.id, account)
-    else:
-        selection.add(member, call.caller.id)
+    within(selection, scope, call.caller.id, call.caller.account_id if call.caller.is_admin else None)
 
 
-def _filter(call: Call, selection: _Selection, problems: Problems) -> odata.Condition | None:
+def _filter(call: Call, selection: Selection, problems: Problems) -> odata.Condition | None:
     text = call.query.get("$filter")
     if text is None:
         return None
@@ -150,20 +173,12 @@ def _filter(call: Call, selection: _Selection, problems: Problems) -> odata.Cond
         if call.query.get(name) is not None:
             message = f"The $filter query option should not be used at the same time as the {name} parameter."
             problems.add("InvalidParameter", message, name)
-    try:
-        condition = odata.parse_filter(text, COLUMNS)
-    except odata.ODataError as error:
-        # The message of the error itself is the syntax error (create-export integration test).
-        raise ApiError(
-            "InvalidiTwinsRequest", str(error), details=(Detail("InvalidValue", str(error), "$filter"),)
-        ) from error
-    selection.add(condition.sql, *condition.parameters)
-    return condition
+    return filtered(selection, text)
 
 
 def _simple(
     call: Call,
-    selection: _Selection,
+    selection: Selection,
     problems: Problems,
     mentioned: frozenset[str],
     names: tuple[str, ...] = _SIMPLE,
@@ -171,10 +186,7 @@ def _simple(
     """The plain query parameters (messages verbatim from the get-my-recents page)."""
     query = call.query
     if text := query.get("subClass"):
-        wanted = [SUB_CLASS_NAMES.get(part.strip().lower()) for part in text.split(",")]
-        if None in wanted:
-            problems.add("InvalidValue", "A valid iTwin SubClass was not specified in the query.", "subClass")
-        selection.add(f"t.sub_class IN ({', '.join('?' * len(wanted))})", *wanted)
+        of_sub_classes(selection, text, problems)
     elif "subClass" not in mentioned:
         selection.add("t.sub_class <> 'Account'")  # Accounts are listed only when asked for (get-my-primary-account)
     status, inactive = query.get("status"), query.get("includeInactive")

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, Final
 
-from itwin_mcp.sandbox import access
+from itwin_mcp.sandbox import access, files, images, imodels
 from itwin_mcp.sandbox.errors import ApiError, Detail, itwins_problems
 from itwin_mcp.sandbox.wire import Answer, Call, Fields, Json, Route, created, no_content, ok
 
@@ -51,7 +51,7 @@ COLUMNS: Final[Mapping[str, str]] = {
     "parentId": "t.parent_id",
     "iTwinAccountId": "t.account_id",
     "imageName": "(SELECT small_name FROM itwin_images WHERE itwin_id = t.id)",
-    "image": "NULL",
+    "image": "(SELECT small_blob FROM itwin_images WHERE itwin_id = t.id)",  # becomes a link to the small image
     "createdDateTime": "t.created_at",
     "createdBy": "t.created_by",
     "lastModifiedDateTime": "t.modified_at",
@@ -61,9 +61,16 @@ MINIMAL: Final = ("id", "class", "subClass", "type", "number", "displayName")
 SELECTED: Final = ", ".join(f'{column} AS "{name}"' for name, column in COLUMNS.items())
 
 
-def render(row: sqlite3.Row, *, names: tuple[str, ...] | None = None) -> Json:
-    """An iTwin from a row of SELECTED, whole or with some of its properties; null stays visible as null."""
-    return {name: row[name] for name in names or COLUMNS}
+def render(row: sqlite3.Row, *, names: tuple[str, ...] | None = None, call: Call | None = None) -> Json:
+    """An iTwin from a row of SELECTED, whole or with some of its properties; null stays visible as null.
+
+    Without a call there is no address to make a link to the image with, so it stays null.
+    """
+    itwin = {name: row[name] for name in names or COLUMNS}
+    if itwin.get("image") is not None:
+        blob_id = itwin["image"]
+        itwin["image"] = files.link(call, blob_id, seconds=images.LINK_SECONDS)["href"] if call else None
+    return itwin
 
 
 def load(call: Call, itwin_id: str) -> Json:
@@ -71,7 +78,7 @@ def load(call: Call, itwin_id: str) -> Json:
     row = call.one(f"SELECT {SELECTED} FROM itwins t WHERE t.id = ?", itwin_id)
     if row is None:
         raise ApiError("iTwinNotFound")
-    return render(row)
+    return render(row, call=call)
 
 
 def get(call: Call) -> Answer:
@@ -102,7 +109,7 @@ def create(call: Call) -> Answer:
     _check_class(fields, values)
     parent = _parent(call, fields)
     problems.refuse()
-    parent = parent or access.itwin(call, call.caller.account_id)
+    parent = parent or _own_account(call)
     if access.ITWINS_CREATE not in access.itwin_permissions(call, parent):
         raise ApiError("InsufficientPermissions")
     itwin_id = str(uuid.uuid4())
@@ -156,6 +163,9 @@ def delete(call: Call) -> Answer:
     if row["class"] == "Account" or not (access.administers(call, row) or access.is_owner(call, row["id"])):
         raise ApiError("InsufficientPermissions")
     call.sql.execute("UPDATE itwins SET parent_id = ? WHERE parent_id = ?", (row["parent_id"], row["id"]))
+    for (imodel_id,) in call.sql.execute("SELECT id FROM imodels WHERE itwin_id = ?", (row["id"],)).fetchall():
+        imodels.forget_files(call, imodel_id)
+    images.forget(call, row["id"])
     call.sql.execute("DELETE FROM itwins WHERE id = ?", (row["id"],))
     return no_content()
 
@@ -214,6 +224,14 @@ def _parent(call: Call, fields: Fields) -> sqlite3.Row | None:
     except ApiError:
         fields.problems.invalid("parentId", "The parent iTwin is not available.")
         return None
+
+
+def _own_account(call: Call) -> sqlite3.Row:
+    """The caller's Account; who is no member of it knows it all the same, and only lacks the permission."""
+    row = call.one("SELECT * FROM itwins WHERE id = ?", call.caller.account_id)
+    if row is None:
+        raise ApiError("iTwinNotFound")
+    return row
 
 
 def _may_stand_under(call: Call, row: sqlite3.Row, parent: sqlite3.Row) -> bool:

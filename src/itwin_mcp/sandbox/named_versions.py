@@ -6,7 +6,7 @@ import sqlite3
 import uuid
 from typing import Any, Final
 
-from itwin_mcp.sandbox import access, changesets, odata, paging, people
+from itwin_mcp.sandbox import access, changesets, checkpoints, odata, paging, people
 from itwin_mcp.sandbox.errors import ApiError, Detail, imodels_problems
 from itwin_mcp.sandbox.wire import Answer, Call, Json, Route, created, ok
 
@@ -88,7 +88,7 @@ def get(call: Call) -> Answer:
 
 
 def create(call: Call) -> Answer:
-    """create-imodel-named-version: on a changeset, or without one on the baseline."""
+    """create-imodel-named-version: on a changeset, or without one on the baseline; a checkpoint is generated for it."""
     imodel = access.imodel(call, access.WRITE)
     problems = imodels_problems("Cannot create Named Version.")
     fields = call.fields(problems)
@@ -126,6 +126,7 @@ def create(call: Call) -> Answer:
     call.sql.execute(
         f"INSERT INTO named_versions ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})", tuple(row.values())
     )
+    checkpoints.schedule(call, imodel["id"], index, row["changeset_id"])
     people.connect(call, imodel["id"])
     return created({"namedVersion": render(call, find(call, imodel, row["id"]), whole=True)})
 
@@ -162,7 +163,7 @@ _PATH: Final = "/imodels/{iModelId}/namedversions"
 
 ROUTES: Final = (
     Route("GET", _PATH, list_all, slug="get-imodel-named-versions"),
-    Route("POST", _PATH, create, slug="create-imodel-named-version", missing="no checkpoint is scheduled"),
+    Route("POST", _PATH, create, slug="create-imodel-named-version"),
     Route("GET", f"{_PATH}/{{namedVersionId}}", get, slug="get-imodel-named-version-details"),
     Route("PATCH", f"{_PATH}/{{namedVersionId}}", update, slug="update-imodel-named-version"),
 )

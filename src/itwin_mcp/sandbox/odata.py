@@ -1,6 +1,7 @@
 """The documented OData subset of the iTwins API, as SQL: `$filter`, `$orderby` and `$select` over known properties.
 
-The documentation writes `contains('abc',displayName)`, `contains(displayName,'abc')` and `in ['a','b']`: all accepted.
+The documentation writes `contains('abc',displayName)`, `contains(displayName,'abc')`, `in ['a','b']` and `+` for a
+space: all accepted. Text is compared without regard to case (create-export, filter).
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ _TOKEN: Final = re.compile(
     r"|(?P<value>[-+]?[0-9A-Za-z][0-9A-Za-z.:+-]*)"
     r"|(?P<mark>[(),\[\]]))"
 )
+# A plus is a space (get-my-itwins, examples), except inside text and before the offset of a moment.
+_SPACE: Final = re.compile(r"('(?:[^']|'')*')|\+(?!\d{2}:\d{2})")
+_NUMBERS: Final = frozenset({"latitude", "longitude"})
 _COMPARISONS: Final = {"eq": "=", "ne": "<>", "gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 _MOST_DEPTH: Final = 40
 _MOST_TOKENS: Final = 1000
@@ -43,7 +47,7 @@ class Condition:
 class _Token:
     kind: str
     text: str
-    position: int
+    end: int  # the platform counts the position of an error behind the token that it did not expect
 
 
 def parse_filter(text: str, columns: Mapping[str, str]) -> Condition:
@@ -95,21 +99,26 @@ class _Parser:
         self._depth = 0
         self._parameters: list[Scalar] = []
         self._properties: set[str] = set()
+        self._unknown: str | None = None
 
     def parse(self) -> Condition:
         sql = self._either()
         if self._peek().kind != "end":
             self._fail()
+        # What the words mean is looked at after how they stand together: a syntax error comes first.
+        if self._unknown is not None:
+            raise ODataError(f"Could not find a property named '{self._unknown}' on type 'iTwin'.")
         return Condition(sql, tuple(self._parameters), frozenset(self._properties))
 
     def _read(self) -> list[_Token]:
         tokens: list[_Token] = []
-        at, end = 0, len(self._text.rstrip())
+        text = _SPACE.sub(lambda found: found[1] or " ", self._text)
+        at, end = 0, len(text.rstrip())
         while at < end:
-            found = _TOKEN.match(self._text, at)
+            found = _TOKEN.match(text, at)
             if found is None or found.lastgroup is None or len(tokens) == _MOST_TOKENS:
                 raise ODataError(f"Syntax error at position {at} in '{self._text}'.")
-            tokens.append(_Token(found.lastgroup, found[found.lastgroup], found.start(found.lastgroup)))
+            tokens.append(_Token(found.lastgroup, found[found.lastgroup], found.end(found.lastgroup)))
             at = found.end()
         return [*tokens, _Token("end", "", end)]
 
@@ -123,7 +132,7 @@ class _Parser:
         return token
 
     def _fail(self, token: _Token | None = None) -> None:
-        raise ODataError(f"Syntax error at position {(token or self._peek()).position} in '{self._text}'.")
+        raise ODataError(f"Syntax error at position {(token or self._peek()).end} in '{self._text}'.")
 
     def _word(self, *words: str) -> bool:
         token = self._peek()
@@ -192,7 +201,9 @@ class _Parser:
     def _comparison(self) -> str:
         token = self._take()
         column = self._column(token)
-        name = self._names[token.text.lower()]
+        name = self._names.get(token.text.lower(), "")
+        if name not in _NUMBERS and not name.endswith("DateTime"):
+            column = f"fold({column})"
         if self._word("in"):
             self._mark("[", "(")
             values = [self._literal(name)]
@@ -213,10 +224,12 @@ class _Parser:
         return f"{column} {sign} ?"
 
     def _column(self, token: _Token) -> str:
-        name = self._names.get(token.text.lower()) if token.kind == "word" else None
-        if name is None:
+        if token.kind != "word":
             self._fail(token)
-            return ""
+        name = self._names.get(token.text.lower())
+        if name is None:
+            self._unknown = self._unknown or token.text
+            return "NULL"
         self._properties.add(name)
         return self._columns[name]
 
@@ -231,10 +244,10 @@ class _Parser:
             return None
         if name.endswith("DateTime"):
             return _moment(str(value)) or str(value)
-        if token.kind == "value" and re.fullmatch(r"[-+]?\d{1,15}(\.\d{1,15})?", token.text):
-            # A bare number compares with numbers as one, and with text (a `number` of digits) as text.
-            return float(token.text) if name in ("latitude", "longitude") else token.text
-        return value
+        if name in _NUMBERS:
+            # Only there is a bare number one; a `number` of digits is text.
+            return float(token.text) if re.fullmatch(r"[-+]?\d{1,15}(\.\d{1,15})?", token.text) else value
+        return str(value).casefold()
 
 
 def _unquoted(text: str) -> str:

@@ -11,10 +11,13 @@ from itwin_mcp.sandbox.wire import Answer, Call, Json, Route, ok
 
 _ORDER: Final = {"givenName": "u.given_name", "surname": "u.surname"}
 SELECTED: Final = """u.*, i.imodel_id, i.last_access_at,
-  (SELECT COUNT(*) FROM changesets c WHERE c.imodel_id = i.imodel_id AND c.creator_id = u.id) AS pushed,
-  (SELECT MAX(c.pushed_at) FROM changesets c WHERE c.imodel_id = i.imodel_id AND c.creator_id = u.id) AS last_push_at,
+  (SELECT COUNT(*) FROM changesets c
+   WHERE c.imodel_id = i.imodel_id AND c.creator_id = u.id AND c.state = 'fileUploaded') AS pushed,
+  (SELECT MAX(c.pushed_at) FROM changesets c
+   WHERE c.imodel_id = i.imodel_id AND c.creator_id = u.id AND c.state = 'fileUploaded') AS last_push_at,
   (SELECT COUNT(*) FROM named_versions v WHERE v.imodel_id = i.imodel_id AND v.creator_id = u.id) AS versions,
-  (SELECT COUNT(*) FROM briefcases b WHERE b.imodel_id = i.imodel_id AND b.owner_id = u.id) AS briefcases"""
+  (SELECT COUNT(*) FROM briefcases b
+   WHERE b.imodel_id = i.imodel_id AND b.owner_id = u.id AND b.released_at IS NULL) AS briefcases"""
 SOURCE: Final = "imodel_users i JOIN users u ON u.id = i.user_id"
 
 
@@ -93,7 +96,8 @@ def _applications(call: Call, row: sqlite3.Row) -> list[Json]:
         "MAX(l.object_id = '0x1' AND l.level = 'exclusive') AS root FROM briefcases b "
         "LEFT JOIN oauth_clients a ON a.id = b.client_id "
         "LEFT JOIN locks l ON l.imodel_id = b.imodel_id AND l.briefcase_id = b.briefcase_id "
-        "WHERE b.imodel_id = ? AND b.owner_id = ? GROUP BY b.client_id, a.name ORDER BY b.client_id",
+        "WHERE b.imodel_id = ? AND b.owner_id = ? AND b.released_at IS NULL "
+        "GROUP BY b.client_id, a.name ORDER BY b.client_id",
         (row["imodel_id"], row["id"]),
     )
     return [

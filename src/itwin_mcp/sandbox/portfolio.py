@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from itwin_mcp.sandbox import access, identity
 
@@ -167,6 +167,48 @@ MODELS: Final = (
         (60.3861, 5.3102, 60.3972, 5.3388),
         (("luca", "Lining segments"), ("luca", "Ventilation")), {2: ("Issue A", None)},
     ),
+)  # fmt: skip
+
+# iModel -> changeset index -> state, where a checkpoint is not `successful`; None: never generated
+CHECKPOINTS: Final[Mapping[str, Mapping[int, str | None]]] = {"survey": {3: "failed"}, "bridge": {3: None}}
+# iModel -> changeset groups with the indexes of their changesets, all of one run of a synchronization
+GROUPS: Final[Mapping[str, tuple[tuple[str, str, tuple[int, ...]], ...]]] = {
+    "roads": (("sync", "Design Sync, run 118", (5, 7)), ("sync", "Design Sync, run 131", (11,))),
+}
+# iModel -> changeset index -> what the application attached to it
+EXTENDED_DATA: Final[Mapping[str, Mapping[int, object]]] = {
+    "roads": {5: {"run": 118, "warnings": 2}, 11: {"run": 131, "warnings": 0}},
+}
+# iModel -> user -> level -> objects that are being worked on
+LOCKS: Final[Mapping[str, Mapping[str, Mapping[str, tuple[str, ...]]]]] = {
+    "roads": {
+        "tomasz": {"exclusive": ("0x2000000001a", "0x20000000021"), "shared": ("0x1", "0x10")},
+        "anna": {"shared": ("0x1",)},
+    },
+    "structures": {"tomasz": {"exclusive": ("0x20000000007",), "shared": ("0x1",)}},
+}
+
+# iTwin, key, class, subClass, name, uri, authentication, options
+REPOSITORIES: Final = (
+    ("interchange", "cadastre", "GeographicInformationSystem", "WebMapService", "Cadastral Parcels",
+     "https://maps.meridian-infra.example/cadastre/wms", None, None),
+    ("interchange", "basemap", "GeographicInformationSystem", "UrlTemplate", "Grey Base Map",
+     "https://tiles.meridian-infra.example/grey/{z}/{x}/{y}.png",
+     {"type": "Header", "key": "X-Api-Key", "value": "sandbox-only"},
+     {"queryParameters": {"apiVersion": "1.5.1"}, "minimumLevel": 6, "maximumLevel": 19}),
+)  # fmt: skip
+
+# iTwin, key of its repository or the class of a generated one, id, class, subClass, type, name, properties
+RESOURCES: Final[tuple[tuple[Any, ...], ...]] = (
+    ("interchange", "cadastre", "parcels", "GeographicInformationSystem", "WebMapService", None, "Parcels", {}),
+    ("interchange", "cadastre", "easements", "GeographicInformationSystem", "WebMapService", None, "Easements", {}),
+    ("interchange", "RealityData", "9f0c1d52-5e3a-4b55-8a4e-7c2b6f1d9a10", "RealityData", None, "Cesium3DTiles",
+     "Drone survey 2026-05", {"classification": "Model", "rootDocument": "tileset.json"}),
+    ("interchange", "GeospatialFeatures", "noise-contours", "GeospatialFeatures", None, "Collection", "Noise contours",
+     {"itemType": "feature"}),
+    ("interchange", "Forms", "site-inspections", "Forms", None, None, "Site inspections", {}),
+    ("deck", "RealityData", "3b8e5f0a-0c4d-4a97-b0f5-52d3e7a1c6d4", "RealityData", None, "PointCloud",
+     "Laser scan 2023", {"classification": "Terrain", "rootDocument": "ept.json"}),
 )  # fmt: skip
 
 RECENT_ITWINS: Final = {

@@ -70,6 +70,7 @@ CREATE TABLE repository_resources (
   id TEXT NOT NULL, class TEXT NOT NULL, sub_class TEXT, type TEXT, display_name TEXT NOT NULL, properties_json TEXT,
   UNIQUE (itwin_id, repository_id, id)
 );
+CREATE TABLE tilesets (subject_id TEXT PRIMARY KEY, blob_id TEXT NOT NULL);
 CREATE TABLE exports (
   seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, user_id TEXT NOT NULL, request_json TEXT NOT NULL, status TEXT NOT NULL,
   blob_id TEXT, created_at TEXT NOT NULL, started_at TEXT, completed_at TEXT
@@ -79,9 +80,17 @@ CREATE INDEX exports_by_user ON exports (user_id, created_at);
 -- Files: what storage links point at
 
 CREATE TABLE blobs (
-  id TEXT PRIMARY KEY, content BLOB, content_type TEXT NOT NULL DEFAULT 'application/octet-stream',
-  created_at TEXT NOT NULL, expires_at TEXT
+  id TEXT PRIMARY KEY, content_id TEXT UNIQUE, size INTEGER, md5 BLOB, content_type TEXT NOT NULL, modified_at TEXT NOT NULL,
+  recipe TEXT
 );
+CREATE TABLE blob_chunks (
+  seq INTEGER PRIMARY KEY, content_id TEXT NOT NULL, start INTEGER NOT NULL, length INTEGER NOT NULL, content BLOB NOT NULL,
+  UNIQUE (content_id, start)
+);
+CREATE TABLE blob_blocks (
+  blob_id TEXT NOT NULL, block_id TEXT NOT NULL, content_id TEXT NOT NULL, size INTEGER NOT NULL,
+  PRIMARY KEY (blob_id, block_id)
+) WITHOUT ROWID;
 
 -- iModels
 
@@ -165,7 +174,7 @@ CREATE TABLE checkpoints (
 CREATE TABLE briefcases (
   imodel_id TEXT NOT NULL REFERENCES imodels (id) ON DELETE CASCADE, briefcase_id INTEGER NOT NULL, owner_id TEXT NOT NULL,
   acquired_at TEXT NOT NULL, file_size INTEGER NOT NULL, device_name TEXT, client_id TEXT,
-  PRIMARY KEY (imodel_id, briefcase_id)
+  released_at TEXT, PRIMARY KEY (imodel_id, briefcase_id)
 ) WITHOUT ROWID;
 CREATE INDEX briefcases_by_owner ON briefcases (owner_id, acquired_at);
 CREATE TABLE locks (
@@ -175,6 +184,6 @@ CREATE TABLE locks (
 CREATE INDEX locks_by_briefcase ON locks (imodel_id, briefcase_id, level, object_id);
 CREATE TABLE released_locks (
   imodel_id TEXT NOT NULL REFERENCES imodels (id) ON DELETE CASCADE, object_id TEXT NOT NULL, level TEXT NOT NULL,
-  changeset_index INTEGER NOT NULL, PRIMARY KEY (imodel_id, object_id)
+  changeset_index INTEGER NOT NULL, PRIMARY KEY (imodel_id, object_id, level)
 ) WITHOUT ROWID;
 CREATE INDEX released_locks_by_index ON released_locks (imodel_id, changeset_index)

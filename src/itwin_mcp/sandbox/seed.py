@@ -5,15 +5,16 @@ Ids and contents never change; dates count back from a fixed day, or from today 
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import sqlite3
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from itwin_mcp.sandbox import access, portfolio
+from itwin_mcp.sandbox import access, checkpoints, files, pictures, portfolio
 from itwin_mcp.sandbox.itwins import SUB_CLASSES
 from itwin_mcp.sandbox.store import stamp
 
@@ -51,6 +52,7 @@ def contents(sql: sqlite3.Connection, now: datetime) -> None:
         _itwin(sql, itwin, newest)
     for model in portfolio.MODELS:
         _imodel(sql, model, newest)
+    _repositories(sql)
     for table, kind, lists in (
         ("itwin_recents", "itwin", portfolio.RECENT_ITWINS),
         ("itwin_favorites", "itwin", portfolio.FAVORITE_ITWINS),
@@ -131,8 +133,20 @@ def _itwin(sql: sqlite3.Connection, itwin: tuple[Any, ...], newest: datetime) ->
         "modified_by": seeded_id("user", owner),
     }
     _insert(sql, "itwins", row)
+    if sub_class in ("Asset", "Project"):
+        _image(sql, key, f"{kind} {name}", row["created_at"])
     for user, role in portfolio.MEMBERS[key].items():
         _member(sql, key, user, role)
+
+
+def _image(sql: sqlite3.Connection, key: str, words: str, made_at: str) -> None:
+    image_id = seeded_id("image", key)
+    row = {"itwin_id": seeded_id("itwin", key), "id": image_id}
+    for kind, size in (("small", pictures.SMALL), ("large", pictures.LARGE)):
+        row[f"{kind}_name"] = f"{kind}_{image_id}.png"
+        recipe = pictures.recipe(key, words, size)
+        row[f"{kind}_blob"] = files.picture(sql, seeded_id("file", f"image/{key}/{kind}"), recipe, made_at)
+    _insert(sql, "itwin_images", row)
 
 
 def _imodel(sql: sqlite3.Connection, model: portfolio.Model, newest: datetime) -> None:
@@ -159,6 +173,7 @@ def _imodel(sql: sqlite3.Connection, model: portfolio.Model, newest: datetime) -
         "file_size": 1_048_576,
         "state": "initialized",
         "creator_id": row["creator_id"],
+        "blob_id": files.stand_in(sql, seeded_id("file", f"baseline/{model.key}"), 1_048_576, stamp(made)),
     }
     _insert(sql, "baseline_files", baseline)
     seen = {model.creator: made}
@@ -174,6 +189,7 @@ def _imodel(sql: sqlite3.Connection, model: portfolio.Model, newest: datetime) -
             _briefcase(sql, imodel_id, briefcases[author], author, model, pushed - timedelta(hours=2))
         changeset_id = _changeset_id(model.key, index)
         service = author == "sync"
+        size = 4_096 + 1_531 * index * (1 + len(description or ""))
         changeset = {
             "imodel_id": imodel_id,
             "idx": index,
@@ -184,15 +200,19 @@ def _imodel(sql: sqlite3.Connection, model: portfolio.Model, newest: datetime) -
             "pushed_at": stamp(pushed),
             "state": "fileUploaded",
             "containing_changes": 1 if index == 1 else (4, 2, 20)[index % 3],
-            "file_size": 4_096 + 1_531 * index * (1 + len(description or "")),
+            "file_size": size,
             "briefcase_id": briefcases[author],
             "client_id": "service-meridian-design-sync" if service else model.application,
             "synchronization_json": _synchronization(model.key, index) if service else None,
+            "group_id": _group_id(model.key, index),
         }
+        file_id = seeded_id("file", f"changeset/{model.key}/{index}")
+        changeset["blob_id"] = files.stand_in(sql, file_id, size, stamp(pushed))
         _insert(sql, "changesets", changeset)
         parent = changeset_id
     for index in {0, *model.versions}:
-        _checkpoint(sql, model, imodel_id, index)
+        _checkpoint(sql, model, imodel_id, index, moments[index])
+    _teamwork(sql, model, imodel_id, briefcases, moments)
     for index, (name, why) in model.versions.items():
         version = {
             "id": seeded_id("version", f"{model.key}/{index}"),
@@ -215,6 +235,34 @@ def _imodel(sql: sqlite3.Connection, model: portfolio.Model, newest: datetime) -
         )
 
 
+def _repositories(sql: sqlite3.Connection) -> None:
+    for itwin, key, kind, sub_class, name, uri, authentication, options in portfolio.REPOSITORIES:
+        row = {
+            "itwin_id": seeded_id("itwin", itwin),
+            "id": seeded_id("repository", key),
+            "class": kind,
+            "sub_class": sub_class,
+            "uri": uri,
+            "display_name": name,
+            "authentication_json": json.dumps(authentication) if authentication else None,
+            "options_json": json.dumps(options) if options else None,
+        }
+        _insert(sql, "repositories", row)
+    registered = {repository[1] for repository in portfolio.REPOSITORIES}
+    for itwin, repository, resource_id, kind, sub_class, type_, name, properties in portfolio.RESOURCES:
+        resource = {
+            "itwin_id": seeded_id("itwin", itwin),
+            "repository_id": seeded_id("repository", repository) if repository in registered else repository.lower(),
+            "id": resource_id,
+            "class": kind,
+            "sub_class": sub_class,
+            "type": type_,
+            "display_name": name,
+            "properties_json": json.dumps(properties),
+        }
+        _insert(sql, "repository_resources", resource)
+
+
 def _briefcase(
     sql: sqlite3.Connection, imodel_id: str, briefcase_id: int, owner: str, model: portfolio.Model, acquired: datetime
 ) -> None:
@@ -231,17 +279,60 @@ def _briefcase(
     _insert(sql, "briefcases", row)
 
 
-def _checkpoint(sql: sqlite3.Connection, model: portfolio.Model, imodel_id: str, index: int) -> None:
+def _checkpoint(sql: sqlite3.Connection, model: portfolio.Model, imodel_id: str, index: int, moment: datetime) -> None:
+    state = portfolio.CHECKPOINTS.get(model.key, {}).get(index, checkpoints.SUCCESSFUL)
+    if state is None:
+        return
+    done = state == checkpoints.SUCCESSFUL
     changeset_id = _changeset_id(model.key, index) if index else None
+    size = 1_048_576 + 65_536 * index if done else 0
+    file_id = seeded_id("file", f"checkpoint/{model.key}/{index}")
     row = {
         "imodel_id": imodel_id,
         "changeset_index": index,
         "changeset_id": changeset_id,
-        "state": "successful",
-        "size": 1_048_576 + 65_536 * index,
-        "db_name": f"{changeset_id or 'BASELINE'}.bim",
+        "state": state,
+        "size": size,
+        "db_name": checkpoints.database_name(changeset_id),
+        "blob_id": files.stand_in(sql, file_id, size, stamp(moment)) if done else None,
     }
     _insert(sql, "checkpoints", row)
+
+
+def _teamwork(
+    sql: sqlite3.Connection,
+    model: portfolio.Model,
+    imodel_id: str,
+    briefcases: Mapping[str, int],
+    moments: Sequence[datetime],
+) -> None:
+    """Groups, extended data and locks: what people and applications leave behind when they work side by side."""
+    for number, (creator, description, indexes) in enumerate(portfolio.GROUPS.get(model.key, ())):
+        group = {
+            "id": seeded_id("group", f"{model.key}/{number}"),
+            "imodel_id": imodel_id,
+            "description": description,
+            "state": "completed",
+            "creator_id": seeded_id("user", creator),
+            "created_at": stamp(moments[indexes[0]] - timedelta(minutes=4)),
+        }
+        _insert(sql, "changeset_groups", group)
+    for index, value in portfolio.EXTENDED_DATA.get(model.key, {}).items():
+        data = base64.b64encode(json.dumps(value).encode()).decode("ascii")
+        row: dict[str, Any] = {"imodel_id": imodel_id, "changeset_index": index, "data": data}
+        _insert(sql, "changeset_extended_data", row)
+    for owner, levels in portfolio.LOCKS.get(model.key, {}).items():
+        for level, objects in levels.items():
+            for object_id in objects:
+                row = {"imodel_id": imodel_id, "object_id": object_id, "level": level}
+                _insert(sql, "locks", row | {"briefcase_id": briefcases[owner]})
+
+
+def _group_id(key: str, index: int) -> str | None:
+    for number, (_, _, indexes) in enumerate(portfolio.GROUPS.get(key, ())):
+        if index in indexes:
+            return seeded_id("group", f"{key}/{number}")
+    return None
 
 
 def _changeset_id(key: str, index: int) -> str:

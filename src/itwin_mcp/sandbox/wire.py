@@ -13,7 +13,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import quote, unquote_plus
 
 from itwin_mcp.sandbox import store
@@ -66,6 +66,7 @@ class Call:
     base_url: str  # scheme and host that the client used; every `_links` href begins with it
     storage_url: str
     job_seconds: float
+    upload: BinaryIO | None = None  # the body of a route that `streams`, whose `body` is empty
 
     @property
     def wants_representation(self) -> bool:
@@ -205,11 +206,19 @@ class Fields:
 
 
 @dataclass(frozen=True, slots=True)
+class Stream:
+    """A body too large for memory: `read(sql, offset, size)` gives part of it, each in a transaction of its own."""
+
+    length: int
+    read: Callable[[sqlite3.Connection, int, int], bytes]
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
-    """What a handler gives back: a JSON object, bytes of some media type, or nothing at all."""
+    """What a handler gives back: a JSON object, bytes or a stream of some media type, or nothing at all."""
 
     status: int
-    body: Json | bytes | None = None
+    body: Json | bytes | Stream | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     media_type: str = "application/json"
 
@@ -223,7 +232,7 @@ class Route:
 
     `slug` is that of its documentation page (`operations.py` holds all 90); ours alone, such as storage, have none.
     `missing` says what a partly emulated operation lacks. `signed_in=False` serves callers without a token.
-    `writes` is for the rare GET that changes something.
+    `writes` is for the rare GET that changes something. `streams` leaves the body in a file, `call.upload`.
     """
 
     method: str
@@ -233,6 +242,7 @@ class Route:
     missing: str = ""
     signed_in: bool = True
     writes: bool | None = None
+    streams: bool = False
 
 
 def ok(body: Json, headers: Mapping[str, str] | None = None) -> Answer:

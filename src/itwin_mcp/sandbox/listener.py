@@ -1,0 +1,77 @@
+"""The sandbox on a real port of this machine, so that other programs reach it and the links in its answers open."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import anyio
+
+from itwin_mcp.sandbox.app import Sandbox
+
+if TYPE_CHECKING:
+    import uvicorn
+
+GRACE_SECONDS = 2  # for requests that are being answered when the end comes
+
+
+async def serve(
+    sandbox: Sandbox, host: str, port: int, *, started: Callable[[int], object], embedded: bool = False
+) -> None:
+    """Listen until cancelled or told by a signal; `started` gets the port, which port 0 leaves to the system.
+
+    Nothing is written to stdout. Storage links lead here meanwhile, whatever address answers them. `embedded` in
+    another server it leaves the signals to that one, and costs its start nothing: only who connects makes it serve.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # Bound here: uvicorn would end the whole process over a port that is taken.
+    with socket.create_server((host, port), family=family) as listening:
+        listening.setblocking(False)
+        bound: int = listening.getsockname()[1]
+        before, sandbox.storage_url = sandbox.storage_url, f"http://{_reachable(host)}:{bound}"
+        try:
+            started(bound)
+            if embedded:
+                await anyio.wait_readable(listening)
+            await _run(_server(sandbox, embedded), listening)
+        finally:
+            sandbox.storage_url = before
+
+
+async def _run(server: uvicorn.Server, listening: socket.socket) -> None:
+    serving = asyncio.create_task(server.serve(sockets=[listening]))
+    try:
+        await asyncio.shield(serving)
+    finally:
+        server.should_exit = True
+        with anyio.CancelScope(shield=True):
+            await asyncio.wait({serving})
+
+
+def _server(sandbox: Sandbox, embedded: bool) -> uvicorn.Server:
+    import uvicorn
+
+    class Embedded(uvicorn.Server):
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield
+
+    config = uvicorn.Config(
+        sandbox.app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+    return Embedded(config) if embedded else uvicorn.Server(config)
+
+
+def _reachable(host: str) -> str:
+    """The address by which this machine reaches what listens there."""
+    if host in ("0.0.0.0", "::", ""):  # noqa: S104 compared, not bound
+        return "[::1]" if host == "::" else "127.0.0.1"
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,140 @@
+"""iModels created from a baseline file: upload, completion, and what may become of it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import httpx2
+import pytest
+
+from itwin_mcp.sandbox.seed import seeded_id
+from tests.sandbox.conftest import Clock
+
+pytestmark = pytest.mark.anyio
+Connect = Callable[[str | None], httpx2.AsyncClient]
+ITWIN = seeded_id("itwin", "interchange")
+ROADS = seeded_id("imodel", "roads")
+BLOCK = {"x-ms-blob-type": "BlockBlob"}
+
+
+async def create(http: httpx2.AsyncClient, size: int) -> dict[str, Any]:
+    body = {"iTwinId": ITWIN, "name": "Quay", "creationMode": "fromBaseline", "baselineFile": {"size": size}}
+    answer = await http.post("/imodels", json=body)
+    assert answer.status_code == 201
+    return answer.json()["iModel"]
+
+
+async def states(http: httpx2.AsyncClient, imodel_id: str) -> tuple[str, str, str]:
+    operation = (await http.get(f"/imodels/{imodel_id}/operations/create")).json()["createOperation"]
+    imodel = (await http.get(f"/imodels/{imodel_id}")).json()["iModel"]
+    baseline = (await http.get(f"/imodels/{imodel_id}/baselinefile")).json()["baselineFile"]
+    return imodel["state"], operation["state"], baseline["state"]
+
+
+async def test_a_baseline_goes_through_its_states(http: httpx2.AsyncClient, http_as: Connect, clock: Clock) -> None:
+    imodel = await create(http, 11)
+    links = imodel["_links"]
+    assert links["complete"]["href"].endswith(f"/imodels/{imodel['id']}/baselinefile")
+    assert await states(http, imodel["id"]) == ("notInitialized", "waitingForFile", "waitingForFile")
+    assert (await http_as(None).put(links["upload"]["href"], content=b"hello world", headers=BLOCK)).status_code == 201
+    answer = await http.post(links["complete"]["href"], json={})
+    baseline = answer.json()["baselineFile"]
+    assert (answer.status_code, baseline["state"], baseline["fileSize"]) == (200, "initializationScheduled", 11)
+    assert baseline["displayName"] == f"{baseline['id']}.bim"
+    assert baseline["_links"]["download"] is None
+    assert await states(http, imodel["id"]) == ("notInitialized", "scheduled", "initializationScheduled")
+    clock.forward(5)
+    assert await states(http, imodel["id"]) == ("initialized", "scheduled", "initialized")
+    clock.forward(5)
+    assert await states(http, imodel["id"]) == ("initialized", "successful", "initialized")
+
+
+async def test_the_size_must_be_the_one_declared(http: httpx2.AsyncClient, http_as: Connect) -> None:
+    links = (await create(http, 12))["_links"]
+    await http_as(None).put(links["upload"]["href"], content=b"hello world", headers=BLOCK)
+    answer = await http.post(links["complete"]["href"], json={})
+    assert answer.status_code == 409
+    assert answer.json()["error"] == {
+        "code": "DataConflict",
+        "message": "File size provided during iModel creation does not match actual file size.",
+    }
+
+
+async def test_without_an_upload_there_is_nothing_to_complete(http: httpx2.AsyncClient) -> None:
+    answer = await http.post((await create(http, 12))["_links"]["complete"]["href"], json={})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "FileNotFound")
+
+
+async def test_only_an_upload_in_progress_is_completed(http: httpx2.AsyncClient) -> None:
+    answer = await http.post(f"/imodels/{ROADS}/baselinefile", json={})
+    assert answer.status_code == 422
+    assert answer.json()["error"] == {
+        "code": "InvalidiModelsRequest",
+        "message": "Cannot complete Baseline File upload.",
+        "details": [{"code": "InvalidChange", "message": "Baseline File upload is not in progress."}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "state"), [(b"sandbox:briefcase", "fileIsBriefcase"), (b"sandbox:broken", "initializationFailed")]
+)
+async def test_a_file_that_is_no_baseline_fails_the_creation(
+    http: httpx2.AsyncClient, http_as: Connect, clock: Clock, content: bytes, state: str
+) -> None:
+    imodel = await create(http, len(content))
+    await http_as(None).put(imodel["_links"]["upload"]["href"], content=content, headers=BLOCK)
+    await http.post(imodel["_links"]["complete"]["href"], json={})
+    clock.forward(10)
+    assert await states(http, imodel["id"]) == ("notInitialized", "failed", state)
+
+
+async def test_the_download_is_for_those_who_may_read(http_as: Connect) -> None:
+    viewer = (await http_as("priya").get(f"/imodels/{ROADS}/baselinefile")).json()["baselineFile"]
+    engineer = (await http_as("tomasz").get(f"/imodels/{ROADS}/baselinefile")).json()["baselineFile"]
+    assert viewer["_links"]["download"] is None
+    assert engineer["_links"]["download"]["storageType"] == "azure"
+    assert (await http_as("luca").get(f"/imodels/{ROADS}/baselinefile")).status_code == 404
+
+
+async def test_completion_needs_to_manage_imodels_of_the_itwin(http: httpx2.AsyncClient, http_as: Connect) -> None:
+    url = (await create(http, 1))["_links"]["complete"]["href"]
+    answer = await http_as("priya").post(url, json={})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "InsufficientPermissions")
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "target"),
+    [
+        ({"creationMode": "fromBaseline"}, "MissingRequiredProperty", "baselineFile"),
+        ({"baselineFile": {}}, "MissingRequiredProperty", "baselineFile.size"),
+        ({"baselineFile": {"size": 0}}, "InvalidValue", "baselineFile"),
+        ({"creationMode": "empty", "baselineFile": {"size": 1}}, "InvalidValue", "baselineFile"),
+        (
+            {"baselineFile": {"size": 1}, "template": {"iModelId": ROADS}},
+            "MutuallyExclusivePropertiesProvided",
+            "template",
+        ),
+    ],
+)
+async def test_a_baseline_file_is_declared_with_its_size_and_alone(
+    http: httpx2.AsyncClient, body: dict[str, object], code: str, target: str
+) -> None:
+    answer = await http.post("/imodels", json={"iTwinId": ITWIN, "name": "Quay"} | body)
+    assert answer.status_code == 422
+    assert (code, target) in [(one["code"], one["target"]) for one in answer.json()["error"]["details"]]
+
+
+async def test_every_imodel_has_a_baseline_and_a_clone_has_its_sources(
+    http: httpx2.AsyncClient, http_as: Connect, clock: Clock
+) -> None:
+    imodel = await create(http, 11)
+    await http_as(None).put(imodel["_links"]["upload"]["href"], content=b"hello world", headers=BLOCK)
+    await http.post(imodel["_links"]["complete"]["href"], json={})
+    clock.forward(10)
+    clone = (await http.post(f"/imodels/{imodel['id']}/clone", json={"iTwinId": ITWIN, "name": "Copy"})).headers
+    clock.forward(10)
+    await http.delete(f"/imodels/{imodel['id']}")
+    baseline = (await http.get(f"{clone['location']}/baselinefile")).json()["baselineFile"]
+    assert baseline["fileSize"] == 11
+    assert (await http_as(None).get(baseline["_links"]["download"]["href"])).content == b"hello world"
+    empty = (await http.post("/imodels", json={"iTwinId": ITWIN, "name": "Empty"})).json()["iModel"]
+    assert (await states(http, empty["id"]))[2] == "initialized"
