@@ -108,6 +108,18 @@ async def test_the_account_of_an_itwin_and_ones_own_are_summaries(http: httpx2.A
     assert (mine["id"], mine["class"], mine["subClass"], len(mine)) == (ACCOUNT, "Account", "Account", 6)
     whole = await http.get(f"/itwins/{ITWIN}/account", headers={"Prefer": "return=representation"})
     assert len(whole.json()["iTwin"]) == 20
+    assert whole.json()["iTwin"]["createdBy"] == seeded_id("user", "anna")
+
+
+async def test_lists_are_ordered_without_regard_to_case(http: httpx2.AsyncClient) -> None:
+    await http.post("/itwins", json=PROJECT | {"displayName": "a12 feeder"})
+    query = "subClass=Project&$orderby=displayName&$top=3"
+    found = (await http.get(f"/itwins?{query}")).json()["iTwins"]
+    assert [one["displayName"] for one in found] == [
+        "a12 feeder",
+        "A12 Interchange Reconstruction",
+        "A12 Noise Barrier Study",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,10 @@ def parse_filter(text: str, columns: Mapping[str, str]) -> Condition:
 
 
 def parse_order(text: str, columns: Mapping[str, str], *, only: frozenset[str] | None = None) -> str:
-    """The ORDER BY list that `name desc,createdDateTime` means."""
+    """The ORDER BY list that `name desc,createdDateTime` means; text is ordered without regard to case.
+
+    So Bentley's own integration suites find it: they compare neighbours by localeCompare.
+    """
     by_name = _by_name(columns)
     order: list[str] = []
     for part in text.split(","):
@@ -67,7 +70,7 @@ def parse_order(text: str, columns: Mapping[str, str], *, only: frozenset[str] |
         direction = words[1].lower() if len(words) == 2 else "asc"
         if direction not in ("asc", "desc"):
             raise ODataError(f"Cannot order by '{part.strip()}'.")
-        order.append(f"{columns[name]} {direction}")
+        order.append(f"{columns[name]} COLLATE NOCASE {direction}")
     return ", ".join(order)
 
 

@@ -82,6 +82,7 @@ def _account(sql: sqlite3.Connection, account: tuple[str, str, str, int], newest
         "status": "Active",
         "account_id": account_id,
         "created_at": stamp(made),
+        "created_by": seeded_id("user", next(user[0] for user in portfolio.USERS if user[4] == key and user[5])),
         "modified_at": stamp(made),
     }
     _insert(sql, "itwins", row)

@@ -1,0 +1,72 @@
+"""What each script in `scripts/` found: one process of Node per script, run once, one line of JSON per check."""
+
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.interop import makers
+
+SCRIPTS = Path(__file__).parent / "scripts"
+SHARED = ("harness.mjs", "entities.mjs")
+AREAS = ("itwins", "imodels", "authoring", "sign_in")
+PATIENCE = 180  # seconds for one script
+
+# The newest that are published; the authoring client brings its own, older management client.
+PACKAGES = (
+    "@itwin/imodels-client-management@6.2.2",
+    "@itwin/imodels-client-authoring@6.0.2",
+    "@itwin/object-storage-azure@3.0.5",
+    "@itwin/itwins-client@1.6.1",
+    "@itwin/service-authorization@2.1.0",
+    "@itwin/core-bentley@5.13.3",
+)
+
+
+def sentences(area: str) -> list[str]:
+    """What a script is about to check, read without running it."""
+    return re.findall(r'^await check\("([^"]+)"', (SCRIPTS / f"{area}.mjs").read_text(), re.MULTILINE)
+
+
+@dataclass
+class Outcomes:
+    """The outcomes of all scripts, each run when it is first asked for."""
+
+    url: str
+    tokens: dict[str, str] = field(repr=False)
+    folder: Path
+    _found: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict, repr=False)
+    _said: dict[str, str] = field(default_factory=dict, repr=False)
+
+    def of(self, area: str) -> dict[str, dict[str, Any]]:
+        """Outcome by sentence."""
+        if area not in self._found:
+            self._found[area] = self._run(area)
+        return self._found[area]
+
+    def said(self, area: str) -> str:
+        """What the script wrote to standard error."""
+        self.of(area)
+        return self._said[area]
+
+    def _run(self, area: str) -> dict[str, dict[str, Any]]:
+        node = shutil.which("node") or pytest.skip("node is not installed")
+        # A script of Node finds packages above itself, and nowhere else.
+        beside = makers._npm(*PACKAGES) / "scripts"
+        shutil.copytree(SCRIPTS, beside, dirs_exist_ok=True)
+        given = {"url": self.url, "tokens": self.tokens, "folder": str(self.folder)}
+        command = [node, str(beside / f"{area}.mjs"), json.dumps(given)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=PATIENCE)
+            out, err = done.stdout, done.stderr
+        except subprocess.TimeoutExpired as late:
+            # POSIX hands over bytes here, whatever was asked for.
+            out, err = (text.decode() if isinstance(text, bytes) else text or "" for text in (late.stdout, late.stderr))
+            err += f"\nended after {PATIENCE} s"
+        self._said[area] = err
+        return {line["check"]: line for line in map(json.loads, out.splitlines())}

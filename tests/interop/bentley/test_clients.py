@@ -1,0 +1,26 @@
+"""Bentley's own TypeScript clients, as published, run against the sandbox: they cannot tell it from the platform."""
+
+from typing import Any
+
+import pytest
+
+from tests.interop.bentley.outcomes import AREAS, Outcomes, sentences
+
+pytestmark = pytest.mark.interop
+
+CHECKS = [pytest.param(area, sentence, id=f"{area} {sentence}") for area in AREAS for sentence in sentences(area)]
+
+
+@pytest.mark.parametrize(("area", "sentence"), CHECKS)
+def test_bentleys_client(area: str, sentence: str, outcomes: Outcomes) -> None:
+    outcome: dict[str, Any] | None = outcomes.of(area).get(sentence)
+    assert outcome is not None, f"the script ended before this check:\n{outcomes.said(area)}"
+    assert outcome["holds"], outcome["came"]
+
+
+@pytest.mark.parametrize("area", AREAS)
+def test_the_scripts_check_nothing_under_another_sentence(area: str, outcomes: Outcomes) -> None:
+    found = sentences(area)
+    assert len(set(found)) == len(found)
+    assert set(outcomes.of(area)) == set(found)
+    assert outcomes.said(area) == ""

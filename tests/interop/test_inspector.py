@@ -1,0 +1,66 @@
+"""The Inspector's command line, over stdio and HTTP and in both eras: what a developer types to look at a server."""
+
+import json
+import subprocess
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.interop import makers
+from tests.interop.driver import PATIENCE, SERVE_STDIO
+from tests.server.processes import Served
+
+pytestmark = pytest.mark.interop
+
+TOOL_IS_ERROR = 5
+Inspect = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module", params=["stdio, legacy", "stdio, modern", "HTTP, legacy", "HTTP, modern"])
+def inspect(request: pytest.FixtureRequest, served: Served, environment: dict[str, str]) -> Inspect:
+    """Run one method; the result is one JSON object on standard output."""
+    transport, era = request.param.split(", ")
+    program = makers.inspector()
+
+    def run(method: str, *options: str) -> subprocess.CompletedProcess[str]:
+        asked = ["--format", "json", "--protocol-era", era, "--method", method, *options]
+        if transport == "stdio":
+            command = [*program, "--transport", "stdio", *asked, "--", *SERVE_STDIO]
+        else:
+            command = [*program, served.url, "--transport", "http", *asked]
+        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=environment)
+
+    return run
+
+
+def result(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout)["result"])
+
+
+def test_the_inspector_lists_calls_and_reads(inspect: Inspect) -> None:
+    called = result(inspect("tools/call", "--tool-name", "list-recent-itwins", "--tool-arg", "limit=1"))
+    itwin = called["structuredContent"]["iTwins"][0]
+    assert called["structuredContent"]["page"]["returned"] == 1
+    read = result(inspect("resources/read", "--uri", f"itwin://itwins/{itwin['id']}"))
+    assert json.loads(read["contents"][0]["text"])["iTwin"]["displayName"] == itwin["displayName"]
+    templates = result(inspect("resources/templates/list"))["resourceTemplates"]
+    assert {"itwin://itwins/{iTwinId}", "itwin://imodels/{iModelId}"} <= {one["uriTemplate"] for one in templates}
+
+
+def test_the_inspector_shows_a_refused_call_and_exits_with_its_code_for_a_tools_error(inspect: Inspect) -> None:
+    arguments = json.dumps({"iTwinId": str(uuid.uuid4())})
+    done = inspect("tools/call", "--tool-name", "get-itwin", "--tool-args-json", arguments)
+    assert done.returncode == TOOL_IS_ERROR, done.stderr
+    refused = json.loads(done.stdout)["result"]
+    assert refused["isError"] is True
+    assert refused["structuredContent"]["error"]["code"] == "iTwinNotFound"
+
+
+def test_the_inspectors_strict_lint_finds_no_tool_schema_that_some_client_refuses(inspect: Inspect) -> None:
+    done = inspect("tools/list", "--strict")
+    tools = {tool["name"]: tool for tool in result(done)["tools"]}
+    assert tools["get-itwin"]["inputSchema"]["required"] == ["iTwinId"]
+    assert "\n0 errors, " in done.stderr

@@ -1,0 +1,118 @@
+"""Four SDKs of the protocol, in six ways, over stdio and HTTP: each lists, calls, reads and is refused."""
+
+import itertools
+import json
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.interop.driver import SDKS, SERVE_STDIO, Driver, drive
+from tests.server.processes import Served
+
+pytestmark = pytest.mark.interop
+
+INVALID_PARAMS = -32602
+
+
+@pytest.fixture(
+    scope="module",
+    params=itertools.product(SDKS, ["stdio", "HTTP"]),
+    ids=lambda both: f"{both[0].name} over {both[1]}",
+)
+def client(request: pytest.FixtureRequest, served: Served, environment: dict[str, str]) -> Iterator[Driver]:
+    sdk, transport = request.param
+    way = {"stdio": SERVE_STDIO} if transport == "stdio" else {"http": served.url}
+    with drive(sdk, way, environment) as (hello, driver):
+        assert hello == {"protocol": sdk.protocol, "server": "itwin-mcp"}
+        yield driver
+
+
+def test_an_sdk_lists_calls_reads_hears_progress_and_is_refused_in_words(client: Driver) -> None:
+    tools = {tool["name"]: tool for tool in client.ask("list_tools")["tools"]}
+    assert tools["delete-itwin"]["annotations"]["destructiveHint"] is True
+    templates = {one["uriTemplate"] for one in client.ask("list_templates")["resourceTemplates"]}
+    assert {"itwin://itwins/{iTwinId}", "itwin://imodels/{iModelId}"} <= templates
+
+    recent = client.call("list-recent-itwins", limit=2)
+    assert json.loads(recent["content"][0]["text"]) == recent["structuredContent"]
+    itwin = recent["structuredContent"]["iTwins"][0]
+    contents = client.ask("read", uri=f"itwin://itwins/{itwin['id']}")["contents"][0]
+    assert json.loads(contents["text"])["iTwin"]["displayName"] == itwin["displayName"]
+
+    made = client.call("create-imodel", iTwinId=itwin["id"], name=f"Pier {uuid.uuid4()}")
+    assert made["structuredContent"]["iModel"]["state"] == "initialized"
+    assert any(text and "The new iModel: scheduled" in text for text in made["progress"])
+    name = made["structuredContent"]["iModel"]["name"]
+    taken = client.fail("create-imodel", iTwinId=itwin["id"], name=name)
+    assert (taken["code"], taken["status"]) == ("iModelExists", 409)
+    refused = client.fail("get-itwin", iTwin=5)
+    assert refused["code"] == "InvalidArguments"
+    assert "iTwinId is missing" in refused["message"]
+    assert "iTwin is not an argument" in refused["message"]
+
+
+def test_an_unknown_tool_and_an_unknown_resource_are_errors_of_the_protocol(client: Driver) -> None:
+    client.ask("list_tools")
+    unknown = client.call("open-the-pod-bay-doors")["raised"]
+    assert unknown["code"] == INVALID_PARAMS
+    assert "open-the-pod-bay-doors" in unknown["message"]
+    missing = client.ask("read", uri=f"itwin://itwins/{uuid.uuid4()}")["raised"]
+    assert missing["code"] == INVALID_PARAMS
+    assert client.succeed("list-recent-itwins", limit=1)["page"]["returned"] == 1
+
+
+def test_every_tools_errors_fit_the_schema_that_the_sdk_checks_them_against(client: Driver) -> None:
+    for tool in client.ask("list_tools")["tools"]:
+        assert client.fail(tool["name"], surplus=1)["code"] == "InvalidArguments"
+        required = tool["inputSchema"].get("required", [])
+        if required and all(name.endswith("Id") for name in required):
+            strangers = {name: str(uuid.uuid4()) for name in required}
+            assert client.fail(tool["name"], **strangers)["hint"]
+
+
+def test_every_answer_fits_the_schema_that_the_sdk_checks_it_against(client: Driver) -> None:
+    tools = client.ask("list_tools")["tools"]
+    things = make_things(client)
+    answered = set()
+    for tool in sorted(tools, key=lambda tool: (tool["annotations"]["destructiveHint"], tool["name"])):
+        arguments = arguments_for(tool, things)
+        if arguments is None:
+            continue
+        answer = client.call(tool["name"], **arguments)
+        assert "raised" not in answer, f"{tool['name']}: {answer}"
+        if not answer.get("isError"):
+            answered.add(tool["name"])
+    assert answered >= MUST_ANSWER, sorted(MUST_ANSWER - answered)
+
+
+# Those that need nothing but what make_things makes; a tool that finds nothing there may answer with an error.
+MUST_ANSWER = {
+    *("list-itwins", "list-recent-itwins", "get-itwin", "add-itwin-to-recents", "create-itwin", "update-itwin"),
+    *("list-imodels", "get-imodel", "create-imodel", "clone-imodel", "fork-imodel", "update-imodel", "delete-imodel"),
+    *("get-imodel-creation", "wait-for-imodel", "delete-itwin"),
+    *("list-named-versions", "get-named-version", "create-named-version", "update-named-version"),
+}
+
+
+def make_things(client: Driver) -> dict[str, Any]:
+    """What tools are called with, by the name of the argument; what one tool alone needs is under its own name."""
+    kind = {"class": "Thing", "subClass": "Asset"}
+    itwin = client.succeed("create-itwin", displayName=f"Harbour {uuid.uuid4()}", **kind)["iTwin"]["id"]
+    imodel = client.succeed("create-imodel", iTwinId=itwin, name="Quay")["iModel"]["id"]
+    version = client.succeed("create-named-version", iModelId=imodel, name="As received")["namedVersion"]["id"]
+    # A changeset carries one named version: another one needs another iModel.
+    untagged = client.succeed("create-imodel", iTwinId=itwin, name="Quay, untagged")["iModel"]["id"]
+    shared = kind | {"iTwinId": itwin, "iModelId": imodel, "namedVersionId": version}
+    return shared | {"create-named-version": {"iModelId": untagged}}
+
+
+def arguments_for(tool: dict[str, Any], things: dict[str, Any]) -> dict[str, Any] | None:
+    """What a tool requires and, if it changes something, a free name; None if it requires more than there is."""
+    free = {name: f"Free {uuid.uuid4()}" for name in ("name", "displayName")}
+    known = things | free | {"wait": 2} | things.get(tool["name"], {})
+    wanted = set(tool["inputSchema"].get("required", ()))
+    offered = {"wait"} if tool["annotations"]["readOnlyHint"] else {"wait", *free}
+    wanted |= offered & tool["inputSchema"]["properties"].keys()
+    return {name: known[name] for name in wanted} if wanted <= known.keys() else None

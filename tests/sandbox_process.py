@@ -1,0 +1,125 @@
+"""`itwin-mcp sandbox` as a process of its own, and a person who signs in at its page with a browser."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from html import unescape
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+from urllib.request import HTTPErrorProcessor, ProxyHandler, Request, build_opener
+
+
+@dataclass(frozen=True)
+class Platform:
+    """A running sandbox: its address, and an application registered at it."""
+
+    url: str
+    environment: dict[str, str]
+    home: Path
+
+    def run(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        """One command of ours against it, to its end."""
+        command = [sys.executable, "-m", "itwin_mcp", *arguments]
+        environment = os.environ | self.environment | more
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+
+    def start(self, *arguments: str, **more: str) -> subprocess.Popen[str]:
+        """One command of ours that waits for something."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "itwin_mcp", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | self.environment | more,
+        )
+
+    def sign_in(self, **more: str) -> dict[str, Any]:
+        """`auth login`, and the person who follows its link."""
+        process = self.start("auth", "login", "--no-browser", "--json", **more)
+        assert process.stderr is not None
+        link = next(found[0] for line in process.stderr if (found := re.search(r"http\S+/connect/authorize\S+", line)))
+        assert follow(link) == 200
+        out, err = process.communicate(timeout=30)
+        assert process.returncode == 0, err
+        return dict(json.loads(out))
+
+    def kept(self) -> str | None:
+        """The refresh token on the disk."""
+        files = list(Path(os.environ["ITWIN_MCP_STATE_DIR"]).glob("logins/*.json"))
+        return str(json.loads(files[0].read_text())["refresh_token"]) if files else None
+
+
+@contextmanager
+def running_platform(home: Path) -> Iterator[Platform]:
+    """A sandbox process; `home` is the home folder of what is run against it."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "itwin_mcp", "sandbox", "--json", "--job-seconds", "0"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        url = json.loads(process.stdout.readline())["url"]
+        environment = {
+            "ITWIN_API_URL": url,
+            "ITWIN_CLIENT_ID": "native-newcomer",
+            "ITWIN_REDIRECT_URI": f"http://localhost:{free_port()}/signin-callback",
+            "HOME": str(home),
+            "XDG_CONFIG_HOME": str(home / ".config"),
+            "NO_PROXY": "localhost,127.0.0.1",
+        }
+        yield Platform(url, environment, home)
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class _Plain(HTTPErrorProcessor):
+    """Gives every answer as it is: no redirect is followed, no status is an exception."""
+
+    def http_response(self, request: Any, response: Any) -> Any:
+        return response
+
+
+_browser = build_opener(_Plain, ProxyHandler({}))
+
+
+def follow(link: str, *, decision: str = "allow", person: str = "") -> int:
+    """What a browser does with the link and the person in it: consent or not; the status of the page at the end."""
+    with _browser.open(link, timeout=20) as page:
+        html = page.read().decode()
+    form = dict(re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)">', html))
+    form = {name: unescape(value) for name, value in form.items()}
+    people = re.findall(r'name="user" value="([^"]+)" required( checked)?><span>([^<]+)', html)
+    form["user"] = next(
+        identity for identity, chosen, name in people if (person and person in name) or (not person and chosen)
+    )
+    form["decision"] = decision
+    where = urlsplit(link)
+    request = Request(f"{where.scheme}://{where.netloc}/connect/authorize", urlencode(form).encode())
+    with _browser.open(request, timeout=20) as answer:
+        assert answer.status == 303, answer.read()
+        back = answer.headers["Location"]
+    with _browser.open(back, timeout=20) as last:
+        last.read()
+        return int(last.status)
+
+
+def post(url: str, **form: str) -> tuple[int, dict[str, Any]]:
+    with _browser.open(Request(url, urlencode(form).encode()), timeout=20) as answer:
+        return int(answer.status), json.loads(answer.read() or b"{}")
