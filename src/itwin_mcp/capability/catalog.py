@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 from typing import Any, Literal, TypeAlias
 
-from itwin_mcp.capability.expressions import Expression, Path
+from itwin_mcp.capability.expressions import Expression, Path, StepValue
+from itwin_mcp.capability.selection import DYNAMIC, Selection
 from itwin_mcp.errors import SettingsError
 
 Method: TypeAlias = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
@@ -40,6 +41,14 @@ class BodyTemplate:
 
     kind: Literal["json", "text", "xml", "sparql", "formUrlEncoded"]
     data: Any
+
+
+@dataclass(frozen=True, slots=True)
+class FilePlan:
+    """The body of an operation that is a local file: its media type by ending, and its largest size in bytes."""
+
+    types: Mapping[str, str]
+    most: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +95,7 @@ class WaitPlan:
     subject: str
     check: str | None
     default: int
+    find: Operation | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,6 +120,7 @@ class Operation:
     wait: WaitPlan | None
     doc: str | None
     permission: str | None
+    file: FilePlan | None = None
 
     @property
     def key(self) -> str:
@@ -194,6 +205,18 @@ Action: TypeAlias = Call | Steps
 
 
 @dataclass(frozen=True, slots=True)
+class TransferPlan:
+    """A local file that goes to, or comes from, a storage link right after its step; see `extensions.Transfer`."""
+
+    direction: Literal["upload", "download"]
+    link: StepValue
+    headers: tuple[tuple[str, str], ...]
+    most: int | None
+    size: StepValue | None
+    left: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Annotations:
     """What a client may assume of a tool before it calls it."""
 
@@ -205,13 +228,19 @@ class Annotations:
 
 @dataclass(frozen=True, slots=True)
 class ToolArgument:
-    """One argument of a tool; `default` is applied when it is left out, ABSENT where there is none."""
+    """One argument of a tool; `default` is applied when it is left out, ABSENT where there is none.
+
+    `local` says that it is the path of a local file: one that is read, or one that is written.
+    """
 
     name: str
     schema: Mapping[str, Any]
     required: bool
     entity: str | None
     default: Any
+    local: Literal["source", "target"] | None = None
+    preset: str | None = None
+    """The setting that its default comes from; see `presets`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -228,6 +257,7 @@ class Tool:
     output_schema: Mapping[str, Any]
     action: Action
     file: str
+    transfer: TransferPlan | None = None
 
     @property
     def operations(self) -> tuple[Operation, ...]:
@@ -240,7 +270,7 @@ class Tool:
             operation
             for one in first
             if one.wait is not None
-            for operation in (one.wait.poll, one.wait.result)
+            for operation in (one.wait.poll, one.wait.result, one.wait.find)
             if operation is not None
         ]
         return (*first, *awaited)
@@ -271,6 +301,20 @@ class Prompt:
     arguments: tuple[tuple[str, str | None, str, bool], ...]
     messages: tuple[tuple[Literal["user", "assistant"], str], ...]
     toolset: str
+    quoted: frozenset[str] = frozenset()
+    """What stands in backticks in its text: the tools that it tells an agent to use are among them."""
+
+
+@dataclass(frozen=True, slots=True)
+class StaticResource:
+    """A text that lies beside the capability file and is served as it is."""
+
+    name: str
+    title: str
+    uri: str
+    description: str
+    mime_type: str
+    text: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -281,6 +325,14 @@ class Catalog:
     resources: tuple[Resource, ...] = ()
     prompts: Mapping[str, Prompt] = field(default_factory=dict)
     operations: Mapping[str, Operation] = field(default_factory=dict)
+    statics: tuple[StaticResource, ...] = ()
+    reachable: Mapping[str, Tool] = field(default_factory=dict)
+    """Every tool that may be run, listed or not: completions read with them, the dynamic tools run them."""
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether the tools that are not listed can be found and run by those that are."""
+        return any(tool.toolset == DYNAMIC for tool in self.tools.values())
 
     @property
     def toolsets(self) -> tuple[str, ...]:
@@ -297,32 +349,28 @@ class Catalog:
     ) -> Catalog:
         """The part of the catalog that was asked for.
 
-        Empty `toolsets` and `tools` mean all; with both, their union. `exclude` is taken away from that, and
-        `read_only` keeps the tools whose annotation says so. Raises SettingsError for a name that does not exist.
+        Empty `toolsets` and `tools` mean DEFAULT_TOOLSETS and whatever is not in our own files; with both, their
+        union. `exclude` is taken away from that, and `read_only` keeps the tools whose annotation says so. Resources
+        go with their toolset, by default all are there; a prompt is there if every tool that it names can be run;
+        static resources always are. Raises SettingsError for a name that does not exist.
         """
-        _known(toolsets, {*self.toolsets, "all"}, "toolset")
-        _known(tools, self.tools, "tool")
-        _known(exclude, self.tools, "tool")
-        whole = "all" in toolsets or not (toolsets or tools)
-
-        def wanted(tool: Tool) -> bool:
-            chosen = whole or tool.toolset in toolsets or tool.name in tools
-            return chosen and tool.name not in exclude and (tool.annotations.read_only or not read_only)
-
-        in_sets: Callable[[Resource | Prompt], bool] = lambda part: whole or part.toolset in toolsets  # noqa: E731
-        return replace(
+        asked = Selection(toolsets, tools, exclude, read_only, {str(file) for file in shipped()})
+        asked.check(self.tools, self.toolsets)
+        served = {name: tool for name, tool in self.tools.items() if asked.lists(tool)}
+        reachable = {name: tool for name, tool in self.tools.items() if asked.reaches(tool)}
+        selected = replace(
             self,
-            tools={name: tool for name, tool in self.tools.items() if wanted(tool)},
-            resources=tuple(resource for resource in self.resources if in_sets(resource)),
-            prompts={name: prompt for name, prompt in self.prompts.items() if in_sets(prompt)},
+            tools=served,
+            reachable=reachable,
+            resources=tuple(resource for resource in self.resources if asked.takes(resource.toolset)),
         )
-
-
-def _known(names: Iterable[str], known: Iterable[str], noun: str) -> None:
-    known = tuple(known)
-    for name in names:
-        if name not in known:
-            raise SettingsError(f"There is no {noun} {name!r}. There are: {', '.join(sorted(known))}.")
+        runnable = {*served, *reachable} if selected.dynamic else served.keys()
+        prompts = {
+            name: prompt
+            for name, prompt in self.prompts.items()
+            if asked.takes(prompt.toolset) and prompt.quoted & self.tools.keys() <= runnable
+        }
+        return replace(selected, prompts=prompts)
 
 
 def shipped() -> tuple[FilePath, ...]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
+
+from itwin_mcp.capability.wording import shorten
 
 
 class ExpressionError(ValueError):
@@ -26,7 +29,7 @@ ABSENT: Final = _Absent()
 
 # --- paths ------------------------------------------------------------------------------------------------------
 
-_PLAIN_PATH = re.compile(r"\$(?:\.[A-Za-z_][\w-]*|\[\d+\]|\['[^'\\]*'\])*\.?")
+_PLAIN_PATH = re.compile(r"\$(?:\.|(?:\.[A-Za-z_][\w-]*|\[\d{1,9}\]|\['[^'\\]*'\])*)")
 _PATH_PART = re.compile(r"\.([A-Za-z_][\w-]*)|\[(\d+)\]|\['([^'\\]*)'\]")
 
 
@@ -57,12 +60,10 @@ class Path:
 def compile_path(text: str) -> Path:
     """Compile a JSONPath. Raises ExpressionError if it is none."""
     if _PLAIN_PATH.fullmatch(text):
-        parts = tuple(
-            int(index) if index else name or quoted for name, index, quoted in _PATH_PART.findall(text)
-        )
+        parts = tuple(int(index) if index else name or quoted for name, index, quoted in _PATH_PART.findall(text))
         return Path(text, parts)
     if not text.startswith("$"):
-        raise ExpressionError(f"{text!r} is not a JSONPath: it must begin with `$`")
+        raise ExpressionError(f"{_show(text)} is not a JSONPath: it must begin with `$`")
     return Path(text, (), _rich_query(text))
 
 
@@ -71,10 +72,22 @@ def _rich_query(text: str) -> Callable[[Any], list[Any]]:
     import jsonpath
 
     try:
-        compiled = jsonpath.compile(text)
-    except jsonpath.JSONPathError as error:
-        raise ExpressionError(f"{text!r} is not a JSONPath: {error}") from None
-    return compiled.findall
+        compiled = jsonpath.JSONPathEnvironment(strict=True).compile(text)
+    except (jsonpath.JSONPathError, ValueError, RecursionError) as error:
+        raise ExpressionError(f"{_show(text)} is not a JSONPath: {shorten(str(error).splitlines()[0])}") from None
+
+    def query(value: Any) -> list[Any]:
+        try:
+            return compiled.findall(value)
+        except jsonpath.JSONPathError:
+            # The answer is not what the path is about (too deep, say): nothing in it matches.
+            return []
+
+    return query
+
+
+def _show(text: str) -> str:
+    return repr(shorten(text))
 
 
 # --- values -----------------------------------------------------------------------------------------------------
@@ -111,13 +124,13 @@ class Text:
 
 Expression: TypeAlias = Argument | StepValue | Literal | Text
 
-_SLOT = re.compile(r"\{\{\s*([^{}]*?)\s*\}\}")
+_SLOT = re.compile(r"\{\{([^{}]*)\}\}")
 _NAME = re.compile(r"[a-zA-Z0-9-_*]+")
 
 
 def slots(text: str) -> tuple[str, ...]:
     """The names in the `{{…}}` slots of a text, in order."""
-    return tuple(_SLOT.findall(text))
+    return tuple(name.strip() for name in _SLOT.findall(text))
 
 
 def compile_slots(text: str, resolve: Callable[[str], Argument | StepValue | Literal]) -> Expression:
@@ -126,21 +139,32 @@ def compile_slots(text: str, resolve: Callable[[str], Argument | StepValue | Lit
     A slot that is the whole text gives the typed value; slots inside text give text. `resolve` reads what stands in
     a slot. Raises ExpressionError for braces that are no slot.
     """
-    parts: list[str | Argument | StepValue] = []
-    end = 0
-    for match in _SLOT.finditer(text):
-        value = resolve(match.group(1))
-        if match.span() == (0, len(text)):
-            return value
-        parts.append(text[end : match.start()])
-        parts.append(str(value.value) if isinstance(value, Literal) else value)
-        end = match.end()
-    rest = text[end:]
-    if "{{" in rest or "}}" in rest:
-        raise ExpressionError(f"{text!r} has braces that are no `{{{{name}}}}` slot")
-    if not parts:
+    texts = _SLOT.split(text)  # text, name, text, name, …, text
+    for index in range(0, len(texts), 2):
+        between, last = texts[index], index == len(texts) - 1
+        # `{{{a}}}` is a slot with braces around it: the format's template language means something else by it.
+        tripled = (not last and between.endswith("{")) or (index > 0 and between.startswith("}"))
+        if "{{" in between or "}}" in between or tripled:
+            raise ExpressionError(f"{_show(text)} has braces that are no {{{{name}}}} slot")
+    if len(texts) == 1:
         return Literal(text)
-    return Text(tuple(part for part in (*parts, rest) if part != ""))
+    parts: list[str | Argument | StepValue] = []
+    for index, part in enumerate(texts):
+        if index % 2 == 0:
+            parts.append(part)
+            continue
+        value = resolve(part.strip())
+        if len(texts) == 3 and texts[0] == texts[2] == "":
+            return value
+        parts.append(wire_text(value.value) if isinstance(value, Literal) else value)
+    return Text(tuple(part for part in parts if part != ""))
+
+
+def argument_slot(name: str) -> Argument:
+    """What a slot names where only inputs can be named. Raises ExpressionError."""
+    if not is_name(name):
+        raise ExpressionError(f"{{{{{shorten(name)}}}}} is not a slot: between the braces stands one name")
+    return Argument(name)
 
 
 def is_name(text: str) -> bool:
@@ -168,7 +192,7 @@ def evaluate(expression: Expression, arguments: Mapping[str, Any], results: Mapp
 
 
 def wire_text(value: Any) -> str:
-    """A value as text for a URL or header: booleans in lower case, lists joined by commas."""
+    """A value as text for a URL or header: booleans in lower case, lists joined by commas, objects as JSON."""
     if isinstance(value, str):
         return value
     if value is True:
@@ -176,5 +200,5 @@ def wire_text(value: Any) -> str:
     if value is False:
         return "false"
     if isinstance(value, list):
-        return ",".join(wire_text(item) for item in value)
-    return str(value)
+        return ",".join(wire_text(item) for item in value if item is not None)
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
-JsonSchema = dict[str, Any]
-"""A JSON Schema fragment, draft 2020-12, kept as it is written."""
+from itwin_mcp.capability.node import CallName, Node
 
-CallName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9-]+\.[a-zA-Z0-9-]+$")]
-"""`namespace.operation`."""
+WORDS = {
+    "x-body": "a consumed operation",
+    "x-confirm": "a tool",
+    "x-doc": "a consumed operation",
+    "x-each": "a call step",
+    "x-entity": "a tool or flow input, or a resource (a map of its variables)",
+    "x-header": "a scalar output parameter",
+    "x-page": "a consumed operation",
+    "x-permission": "a consumed operation",
+    "x-require": "a step",
+    "x-schema": "a tool, a tool or flow input, or an output parameter",
+    "x-toolset": "an exposes entry or a tool",
+    "x-transfer": "a tool",
+    "x-wait": "a consumed operation",
+    "x-when": "a step",
+    "x-wire": "a consumed input parameter",
+}
+"""All of our words, and where each stands; the models say which are served."""
 
 Entity = Literal[
     "itwin",
@@ -29,12 +46,6 @@ Entity = Literal[
     "role",
 ]
 """What an argument with `x-entity` may name."""
-
-
-class Node(BaseModel):
-    """A mapping of a capability file: closed, frozen, and without coercion."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class HeaderPart(Node):
@@ -71,7 +82,8 @@ class Paging(Node):
             "skip": self.skip is None and "skip",
         }[self.style]
         if missing:
-            raise ValueError(f"x-page of style {self.style!r} needs {missing!r}")
+            message = "x-page of style '{style}' needs the key '{missing}'"
+            raise PydanticCustomError("x-page", message, {"style": self.style, "missing": missing})
         return self
 
 
@@ -88,7 +100,7 @@ class JobHandle(Node):
     @model_validator(mode="after")
     def _one_place(self) -> JobHandle:
         if sum(place is not None for place in (self.header, self.body, self.input)) != 1:
-            raise ValueError("a handle is in exactly one of header, body, input")
+            raise PydanticCustomError("x-wait", "a handle stands in exactly one of header, body, input")
         return self
 
 
@@ -96,19 +108,71 @@ class Waiting(Node):
     """`x-wait`: the operation starts a job. A state that is neither pending nor done has failed.
 
     `default` is how many seconds the added `wait` argument stands at; `reason` is where a failure's reason is;
-    `check` names the tool that looks at the job later.
+    `check` names the tool that looks at the job later. `find` names a paged operation in which the thing is looked
+    for, by the inputs that both have (`iTwinId`, `name`), when nobody knows whether the write was carried out.
     """
 
     handle: JobHandle
     poll: CallName
     state: str
     pending: list[str]
-    done: list[str]
+    done: Annotated[list[str], Field(min_length=1)]
     result: CallName | None = None
+    find: CallName | None = None
     reason: str | None = None
     subject: str = "The job"
     check: str | None = None
     default: Annotated[int, Field(ge=0, le=55)] = 30
+
+
+class FileBody(Node):
+    """`x-body`: the body is the bytes of a local file, which the added `filePath` argument names.
+
+    `types` gives the media type for each ending of a file's name that is taken, `most` the largest size in bytes.
+    """
+
+    types: Annotated[dict[str, str], Field(min_length=1)]
+    most: Annotated[int, Field(ge=1)]
+
+    @model_validator(mode="after")
+    def _endings_are_endings(self) -> FileBody:
+        for ending, media_type in self.types.items():
+            if not re.fullmatch(r"\.[a-z0-9]{1,10}", ending):
+                message = "the ending {ending} must be a dot and small letters or digits, such as .png"
+                raise PydanticCustomError("x-body", message, {"ending": repr(ending[:80])})
+            if not re.fullmatch(r"[a-z]+/[a-z0-9.+-]+", media_type):
+                message = "{media_type} is not a media type such as image/png"
+                raise PydanticCustomError("x-body", message, {"media_type": repr(media_type[:80])})
+        return self
+
+
+class Transfer(Node):
+    """`x-transfer`: between two steps a local file goes to, or comes from, a storage link of the step before.
+
+    Exactly one of `upload` and `download` is the link, `$.step.path…`; the file moves right after that step. The
+    engine adds the argument `filePath`, to downloads also `overwrite`, and gives `file` (`name`, `path`, `size`) to
+    the steps: for an upload from the beginning, for a download once it is there. `headers` are what the storage asks
+    for, `most` is the largest file in bytes, `size` is where the platform says how many bytes it has, `left` tells
+    what a failed transfer leaves on the platform and what to do next.
+    """
+
+    upload: str | None = None
+    download: str | None = None
+    headers: dict[str, str] = Field(default={})
+    most: Annotated[int, Field(ge=1)] | None = None
+    size: str | None = None
+    left: str | None = None
+
+    @model_validator(mode="after")
+    def _one_direction(self) -> Transfer:
+        if (self.upload is None) == (self.download is None):
+            raise PydanticCustomError("x-transfer", "needs exactly one of `upload` and `download`")
+        others = ("size",) if self.upload is not None else ("headers", "most")
+        for name in others:
+            if name in self.model_fields_set:
+                other = "download" if self.upload is not None else "upload"
+                raise PydanticCustomError("x-transfer", "`{name}` goes with `{other}`", {"name": name, "other": other})
+        return self
 
 
 _NAME_MAPS = frozenset(
@@ -134,23 +198,27 @@ def strip(document: Any) -> Any:
 
     Position decides: in a mapping whose keys are names, and anywhere in `body.data`, `x-…` is a name.
     """
-    return _strip(document, names=False, parent="")
+    return _strip(document, "", orchestrated=False)
 
 
-def _strip(value: Any, *, names: bool, parent: str) -> Any:
-    if isinstance(value, list):
-        return [_strip(item, names=False, parent="") for item in value]
-    if not isinstance(value, dict):
-        return value
+def _strip(node: Any, holder: str, *, orchestrated: bool) -> Any:
+    """`holder` is the key that a node of the format stands at; `orchestrated` says that it is such an output."""
+    if isinstance(node, list):
+        return [_strip(item, "", orchestrated=False) for item in node]
+    if not isinstance(node, dict):
+        return node
     kept: dict[str, Any] = {}
-    for key, child in value.items():
-        if not names and key.startswith("x-"):
+    for key, child in node.items():
+        if key.startswith("x-"):
             continue
-        if parent == "body" and not names and key == "data":
+        if holder == "body" and key == "data":
             kept[key] = child
             continue
-        holds_names = not names and (
-            key in _NAME_MAPS or (key == "outputParameters" and isinstance(child, dict))
-        )
-        kept[key] = _strip(child, names=holds_names, parent="" if names else key)
+        # The outputs of a flow are a map of names, and so are the items of its arrays; those of a call are not.
+        places = key == "outputParameters" and isinstance(child, dict)
+        if isinstance(child, dict) and (key in _NAME_MAPS or places or (orchestrated and key == "items")):
+            inside = places or (orchestrated and key in ("items", "properties"))
+            kept[key] = {name: _strip(value, "", orchestrated=inside) for name, value in child.items()}
+        else:
+            kept[key] = _strip(child, key, orchestrated=False)
     return kept

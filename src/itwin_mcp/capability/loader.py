@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from itwin_mcp.capability.model import CapabilityFile
+from itwin_mcp.capability.wording import explain, shorten
 from itwin_mcp.errors import CapabilityError, Problem
 
 MOST_BYTES = 512 * 1024
@@ -44,19 +45,22 @@ class Document:
 
     def problem(self, path: YamlPath, rule: str, message: str) -> Problem:
         """A broken rule at a place of this file."""
-        return Problem(str(self.file), _line_of(self.text, path), rule, message)
+        return Problem(str(self.file), _line_of(self.text, path), rule, shorten(message, 400))
 
     def keep(self) -> None:
         """Put a fresh parse into the cache, whole or not at all; without it the next start only takes longer."""
         if not self.fresh or self.kept is None:
             return
+        name: str | None = None
         try:
             self.kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             handle, name = tempfile.mkstemp(dir=self.kept.parent, suffix=".tmp")
             with os.fdopen(handle, "w", encoding="utf-8") as stream:
                 json.dump(self.data, stream, ensure_ascii=False, separators=(",", ":"))
-            os.replace(name, self.kept)
+            Path(name).replace(self.kept)
         except OSError as error:
+            if name is not None:
+                Path(name).unlink(missing_ok=True)
             logger.warning("The parse of %s cannot be cached in %s: %s", self.file, self.kept.parent, error)
 
 
@@ -68,15 +72,17 @@ def load(file: Path, *, cache: Path | None = None) -> Document:
     """
     text = _read(file)
     kept = _cache_file(text, cache)
-    data = _cached(file, kept)
-    fresh = data is None
-    if fresh:
-        data = _parsed(file, text)
+    if kept is not None:
+        cached = _cached(file, kept)
+        if cached is not None:
+            data, model = cached
+            return Document(file, text, model, data, kept, fresh=False)
+    data = _parsed(file, text)
     try:
         model = CapabilityFile.model_validate(data)
     except ValidationError as error:
         raise CapabilityError(_problems_of(error, file, text)) from None
-    return Document(file, text, model, data, kept, fresh)
+    return Document(file, text, model, data, kept, fresh=True)
 
 
 def read_data(file: Path) -> Any:
@@ -88,16 +94,17 @@ def _read(file: Path) -> str:
     try:
         with file.open("rb") as stream:
             content = stream.read(MOST_BYTES + 1)
-    except OSError as error:
-        raise CapabilityError([Problem(str(file), 1, "readable", f"cannot be read: {error.strerror}")]) from None
+    except (OSError, ValueError) as error:  # ValueError: a name with a null character
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise CapabilityError([Problem(str(file), 1, "readable", f"cannot be read: {why}")]) from None
     if len(content) > MOST_BYTES:
-        message = f"is larger than {MOST_BYTES // 1024} KiB"
+        message = f"is larger than {MOST_BYTES // 1024} KiB: split it"
         raise CapabilityError([Problem(str(file), 1, "bounded", message)])
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise CapabilityError([Problem(str(file), line, "utf-8", "is not UTF-8 text")]) from None
+        line = len(re.findall(rb"\r\n?|\n", content[: error.start])) + 1
+        raise CapabilityError([Problem(str(file), line, "utf-8", "is not UTF-8 text: save it as UTF-8")]) from None
 
 
 def _parsed(file: Path, text: str) -> Any:
@@ -109,15 +116,14 @@ def _parsed(file: Path, text: str) -> Any:
         raise CapabilityError([Problem(str(file), error.line, error.rule, error.message)]) from None
 
 
-def _cached(file: Path, kept: Path | None) -> Any:
-    if kept is None:
-        return None
+def _cached(file: Path, kept: Path) -> tuple[Any, CapabilityFile] | None:
     try:
-        return json.loads(kept.read_text(encoding="utf-8"))
+        data = json.loads(kept.read_text(encoding="utf-8"))
+        return data, CapabilityFile.model_validate(data)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        logger.warning("The cached parse of %s cannot be used (%s); it is parsed again.", file, error)
+    except (OSError, ValueError, RecursionError):  # a ValidationError is a ValueError
+        logger.warning("The cached parse of %s in %s is damaged; the file is parsed again.", file, kept)
         return None
 
 
@@ -132,35 +138,21 @@ def _cache_file(text: str, cache: Path | None) -> Path | None:
 
 # --- errors of the model, as file and line ----------------------------------------------------------------------
 
-_RULES = {
-    "extra_forbidden": ("known-key", "unknown key {key!r}"),
-    "missing": ("required-key", "the key {key!r} is missing"),
-    "string_pattern_mismatch": ("name", "{input!r} does not fit {pattern}"),
-    "literal_error": ("known-word", "{input!r} is not one of {expected}"),
-    "union_tag_invalid": ("known-word", "the type {tag!r} is not one of {expected_tags}"),
-    "union_tag_not_found": ("required-key", "the key 'type' is missing or not one that is served"),
-}
-
 
 def _problems_of(error: ValidationError, file: Path, text: str) -> Sequence[Problem]:
     problems = []
     for item in error.errors(include_url=False):
-        rule, template = _RULES.get(item["type"], ("type", "{msg}"))
-        location = item["loc"]
-        context = {
-            "key": location[-1] if location else "",
-            "input": item.get("input"),
-            "msg": item["msg"],
-            **item.get("ctx", {}),
-        }
-        message = template.format_map({**context, "input": _short(context["input"])})
-        where = ".".join(str(part) for part in location)
-        problems.append(Problem(str(file), _line_of(text, location), rule, f"{message} (at {where})"))
+        location = tuple(part for part in item["loc"] if part != "[key]")
+        path = tuple(part for part in location if not _is_tag(part))
+        rule, message = explain(item, path)
+        where = shorten(".".join(str(part) for part in path), 200)
+        at = f" (at {where})" if where else ""
+        problems.append(Problem(str(file), _line_of(text, path), rule, shorten(message, 400) + at))
     return problems
 
 
-def _short(value: Any) -> Any:
-    return value[:80] + "…" if isinstance(value, str) and len(value) > 80 else value
+def _is_tag(part: str | int) -> bool:
+    return isinstance(part, str) and part.startswith("<") and part.endswith(">")
 
 
 def _line_of(text: str, path: YamlPath) -> int:
@@ -171,12 +163,6 @@ def _line_of(text: str, path: YamlPath) -> int:
         lines = strict_yaml.lines(text)
     except strict_yaml.YamlRefused as error:
         return error.line
-    here: YamlPath = ()
-    for part in path:
-        # pydantic puts the tag of a union between a list's index and the element's keys; the file has no such key.
-        candidate = (*here, part)
-        if candidate in lines:
-            here = candidate
-        elif isinstance(part, str) and re.fullmatch(r"(x-)?[\w-]+", part) is None:
-            break
-    return lines[here]
+    while path and path not in lines:
+        path = path[:-1]
+    return lines[path]

@@ -8,30 +8,54 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, StringConstraints, Tag, model_validator
+from pydantic import Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from itwin_mcp.capability.extensions import (
+from itwin_mcp.capability.extensions import Entity, FileBody, Paging, Transfer, Waiting
+from itwin_mcp.capability.flows import Action, Aggregate, ToolInput
+from itwin_mcp.capability.node import (
+    BaseUri,
+    BindVariable,
     CallName,
-    Entity,
-    HeaderPart,
+    Date,
+    Extended,
+    HttpPath,
     JsonSchema,
+    Kebab,
     Node,
-    Paging,
-    Waiting,
+    ToolName,
+    one_of,
+    tagged_by,
 )
 
 FORMAT = "1.0.0-beta5"
 """The version of the format that these models read."""
 
-Kebab = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9-]+$")]
-Extended = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9-_*]+$")]
-BindVariable = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]*$")]
-BaseUri = Annotated[str, StringConstraints(pattern=r"^https?://[^/{}\s?#@\\]+(/[^{}\s?#\\]*)?$")]
-HttpPath = Annotated[str, StringConstraints(pattern=r"^/[^?#\s\\]*$")]
-ToolName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9-]{1,64}$")]
-"""Some clients cut or refuse longer names of tools."""
-Date = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d{2}-\d{2}$")]
+NOT_SERVED = frozenset(
+    {
+        "address",
+        "authentication",
+        "cacheScope",
+        "const",
+        "control",
+        "dependencies",
+        "digest",
+        "file",
+        "forward",
+        "language",
+        "location",
+        "maxBinarySize",
+        "multipartForm",
+        "oauth2",
+        "outputSchema",
+        "rest",
+        "script",
+        "skill",
+        "ttlMs",
+        "tunnel",
+    }
+)
+"""Words of the format, keys and types, that this server does not serve; they are refused by name."""
 
 
 class Stakeholder(Node):
@@ -71,39 +95,6 @@ class Import(Node):
     description: str | None = None
 
 
-def _tag_by(key: str, default: str | None = None) -> Discriminator:
-    """Choose a model by the value of a key. Tags stand in `<>`, so that no key of a file is taken for one."""
-
-    def tag(value: Any) -> str | None:
-        if not isinstance(value, dict):
-            return None
-        chosen = "import" if "from" in value else value.get(key, default)
-        return f"<{chosen}>" if isinstance(chosen, str) else None
-
-    return Discriminator(tag)
-
-
-def _tag_by_shape(value: Any) -> str | None:
-    return "<list>" if isinstance(value, list) else "<map>" if isinstance(value, dict) else None
-
-
-def _one_of(*kinds: type) -> BeforeValidator:
-    """A value of one of these JSON types; one problem, where a plain union would report one for each type."""
-
-    def check(value: Any) -> Any:
-        if isinstance(value, bool) or not isinstance(value, kinds):
-            raise PydanticCustomError("kind", "must be {kinds}", {"kinds": " or ".join(_KINDS[kind] for kind in kinds)})
-        return value
-
-    return BeforeValidator(check)
-
-
-_KINDS = {str: "text", int: "a whole number", float: "a number", dict: "a mapping", list: "a list"}
-
-
-With = dict[str, Annotated[str | int | float, _one_of(str, float, int)]]
-
-
 # --- consumes ---------------------------------------------------------------------------------------------------
 
 
@@ -129,7 +120,7 @@ Authentication = Annotated[
     Annotated[BasicAuthentication, Tag("<basic>")]
     | Annotated[ApiKeyAuthentication, Tag("<apikey>")]
     | Annotated[BearerAuthentication, Tag("<bearer>")],
-    _tag_by("type"),
+    tagged_by("type"),
 ]
 
 
@@ -150,7 +141,7 @@ class ConsumedOutput(Node):
 
 class JsonRequestBody(Node):
     type: Literal["json"]
-    data: Annotated[str | dict[str, Any] | list[Any], _one_of(dict, list, str)]
+    data: Annotated[str | dict[str, Any] | list[Any], one_of(dict, list, str)]
 
 
 class TextRequestBody(Node):
@@ -169,7 +160,7 @@ RequestBody = Annotated[
     | Annotated[TextRequestBody, Tag("<xml>")]
     | Annotated[TextRequestBody, Tag("<sparql>")]
     | Annotated[FormRequestBody, Tag("<formUrlEncoded>")],
-    _tag_by("type"),
+    tagged_by("type"),
 ]
 
 
@@ -185,6 +176,7 @@ class ConsumedOperation(Node):
     outputRawFormat: Literal["json", "binary"] = "json"
     outputMediaType: str | None = None
     outputParameters: dict[Extended, ConsumedOutput] = Field(default={})
+    file: FileBody | None = Field(default=None, alias="x-body")
     page: Paging | None = Field(default=None, alias="x-page")
     wait: Waiting | None = Field(default=None, alias="x-wait")
     doc: str | None = Field(default=None, alias="x-doc")
@@ -213,171 +205,6 @@ class Consumes(Node):
     resources: Annotated[dict[Kebab, ConsumedResource], Field(min_length=1)]
 
 
-# --- inputs and outputs -----------------------------------------------------------------------------------------
-
-
-class ToolInput(Node):
-    """One argument of a tool or flow."""
-
-    type: Literal["string", "number", "integer", "boolean", "array", "object"]
-    description: str
-    required: bool = True
-    x_schema: JsonSchema | None = Field(default=None, alias="x-schema")
-    entity: Entity | None = Field(default=None, alias="x-entity")
-
-
-class MappedScalar(Node):
-    type: Literal["string", "number", "boolean"]
-    mapping: str | None = None
-    value: str | None = None
-    x_schema: JsonSchema | None = Field(default=None, alias="x-schema")
-    header: HeaderPart | None = Field(default=None, alias="x-header")
-
-
-class MappedObject(Node):
-    """An object of the answer; with no properties it is passed on as it came."""
-
-    type: Literal["object"]
-    mapping: str | None = None
-    properties: dict[str, Mapped]
-    x_schema: JsonSchema | None = Field(default=None, alias="x-schema")
-
-
-class MappedArray(Node):
-    type: Literal["array"]
-    mapping: str | None = None
-    items: Mapped
-    x_schema: JsonSchema | None = Field(default=None, alias="x-schema")
-
-
-Mapped = Annotated[
-    Annotated[MappedScalar, Tag("<string>")]
-    | Annotated[MappedScalar, Tag("<number>")]
-    | Annotated[MappedScalar, Tag("<boolean>")]
-    | Annotated[MappedObject, Tag("<object>")]
-    | Annotated[MappedArray, Tag("<array>")],
-    _tag_by("type"),
-]
-
-
-class OrchestratedScalar(Node):
-    type: Literal["string", "number", "boolean"]
-    x_schema: JsonSchema | None = Field(default=None, alias="x-schema")
-
-
-class OrchestratedObject(Node):
-    type: Literal["object"]
-    properties: dict[str, Orchestrated] = Field(default={})
-    x_schema: JsonSchema | None = Field(default=None, alias="x-schema")
-
-
-class OrchestratedArray(Node):
-    """`items` is a map of the fields of each element."""
-
-    type: Literal["array"]
-    items: dict[str, Orchestrated] = Field(default={})
-    x_schema: JsonSchema | None = Field(default=None, alias="x-schema")
-
-
-Orchestrated = Annotated[
-    Annotated[OrchestratedScalar, Tag("<string>")]
-    | Annotated[OrchestratedScalar, Tag("<number>")]
-    | Annotated[OrchestratedScalar, Tag("<boolean>")]
-    | Annotated[OrchestratedObject, Tag("<object>")]
-    | Annotated[OrchestratedArray, Tag("<array>")],
-    _tag_by("type"),
-]
-
-
-# --- steps ------------------------------------------------------------------------------------------------------
-
-
-class Require(Node):
-    """`x-require`: fail with this error if the path finds nothing."""
-
-    path: str
-    message: str
-    hint: str
-    code: str = "NotFound"
-
-
-class CallStep(Node):
-    """One request of a flow."""
-
-    type: Literal["call"]
-    call: CallName
-    with_: With = Field(default={}, alias="with")
-    require: Require | None = Field(default=None, alias="x-require")
-    when: str | None = Field(default=None, alias="x-when")
-    each: str | None = Field(default=None, alias="x-each")
-
-
-class LookupStep(Node):
-    """Elements of an earlier step's answer whose field matches."""
-
-    type: Literal["lookup"]
-    index: Kebab
-    match: Kebab
-    lookupValue: str
-    outputParameters: Annotated[list[str], Field(min_length=1)]
-    require: Require | None = Field(default=None, alias="x-require")
-    when: str | None = Field(default=None, alias="x-when")
-
-
-Step = Annotated[
-    Annotated[CallStep, Tag("<call>")] | Annotated[LookupStep, Tag("<lookup>")], _tag_by("type")
-]
-
-
-class StepMapping(Node):
-    """Where in the answer a step's value goes."""
-
-    target: Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9-_.]+$")]
-    value: str
-
-
-# --- aggregates and exposes -------------------------------------------------------------------------------------
-
-
-class Semantics(Node):
-    safe: bool | None = None
-    idempotent: bool | None = None
-    cacheable: bool | None = None
-
-
-Outputs = Annotated[
-    Annotated[list[Mapped], Tag("<list>")] | Annotated[dict[Extended, Orchestrated], Tag("<map>")],
-    Discriminator(_tag_by_shape),
-]
-"""With `call` a list of one output, with `steps` a map of names."""
-
-
-class Action(Node):
-    """What a tool, flow or resource does: one call, or steps."""
-
-    call: CallName | None = None
-    with_: With = Field(default={}, alias="with")
-    steps: dict[Kebab, Step] = Field(default={})
-    mappings: list[StepMapping] = Field(default=[])
-    outputParameters: Outputs | None = None
-
-
-class Flow(Action):
-    """A reusable flow, reached by `ref`."""
-
-    description: str
-    tags: list[str] = Field(default=[])
-    semantics: Semantics = Semantics()
-    outputMediaType: str | None = None
-    inputParameters: dict[Extended, ToolInput] = Field(default={})
-
-
-class Aggregate(Node):
-    display: str
-    namespace: Kebab
-    flows: Annotated[dict[Kebab, Flow], Field(min_length=1)]
-
-
 class Hints(Node):
     readOnly: bool | None = None
     destructive: bool | None = None
@@ -396,16 +223,18 @@ class Tool(Action):
     ref: CallName | None = None
     x_schema: JsonSchema | None = Field(default=None, alias="x-schema")
     toolset: Kebab | None = Field(default=None, alias="x-toolset")
+    transfer: Transfer | None = Field(default=None, alias="x-transfer")
 
 
 class Resource(Action):
-    """An MCP resource, or a resource template when its URI has slots."""
+    """An MCP resource, or a resource template when its URI has slots; with `location`, the texts of a folder."""
 
     display: str
     uri: str
     description: str
     mimeType: str = "application/json"
     binary: bool = False
+    location: str | None = None
     entities: dict[str, Entity] = Field(default={}, alias="x-entity")
 
 
@@ -445,16 +274,17 @@ class Exposes(Node):
 
 
 ConsumesOrImport = Annotated[
-    Annotated[Consumes, Tag("<http>")] | Annotated[Import, Tag("<import>")], _tag_by("type")
+    Annotated[Consumes, Tag("<http>")] | Annotated[Import, Tag("<import>")], tagged_by("type", imports=True)
 ]
 AggregateOrImport = Annotated[
-    Annotated[Aggregate, Tag("<aggregate>")] | Annotated[Import, Tag("<import>")], _tag_by("", "aggregate")
+    Annotated[Aggregate, Tag("<aggregate>")] | Annotated[Import, Tag("<import>")],
+    tagged_by("", "aggregate", imports=True),
 ]
 BindOrImport = Annotated[
-    Annotated[Bind, Tag("<bind>")] | Annotated[Import, Tag("<import>")], _tag_by("", "bind")
+    Annotated[Bind, Tag("<bind>")] | Annotated[Import, Tag("<import>")], tagged_by("", "bind", imports=True)
 ]
 ExposesOrImport = Annotated[
-    Annotated[Exposes, Tag("<mcp>")] | Annotated[Import, Tag("<import>")], _tag_by("type")
+    Annotated[Exposes, Tag("<mcp>")] | Annotated[Import, Tag("<import>")], tagged_by("type", imports=True)
 ]
 
 

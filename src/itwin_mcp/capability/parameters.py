@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from itwin_mcp.capability.catalog import Output, ToolArgument
-from itwin_mcp.capability.expressions import ABSENT, ExpressionError, compile_path
-from itwin_mcp.capability.extensions import JsonSchema
-from itwin_mcp.capability.model import (
+from itwin_mcp.capability.expressions import ABSENT, Path
+from itwin_mcp.capability.flows import (
     Mapped,
     MappedArray,
     MappedObject,
@@ -18,6 +19,10 @@ from itwin_mcp.capability.model import (
     OrchestratedObject,
     ToolInput,
 )
+from itwin_mcp.capability.fragments import check_fragment, check_values
+from itwin_mcp.capability.node import JsonSchema
+from itwin_mcp.capability.place import Place
+from itwin_mcp.capability.wording import shorten
 
 ENTITY_SCHEMA: JsonSchema = {"type": "string", "minLength": 1, "maxLength": 2048}
 
@@ -34,15 +39,43 @@ _CURSOR = {
     "maxLength": 4096,
     "description": "Goes on where an earlier answer's page.cursor stopped.",
 }
+_DETAIL = {
+    "type": "string",
+    "enum": ["summary", "full"],
+    "default": "summary",
+    "description": "full: every field of each item.",
+}
+FILE_PATH = "filePath"
+OVERWRITE = "overwrite"
+_LOCAL: JsonSchema = {"type": "string", "minLength": 1, "maxLength": 4096}
+_SAVE_AS = {
+    **_LOCAL,
+    "pattern": r"\.([cC][sS][vV]|[jJ][sS][oO][nN])$",
+    "description": "New local .csv or .json file for all items; the answer then shows the first few.",
+}
+_FILE_PATH = {
+    "upload": "Local file to read, in a folder that the person allowed.",
+    "download": "Local file to write, in a folder that the person allowed.",
+}
+_OVERWRITE = {"type": "boolean", "default": False, "description": "Replace the file if it is there already."}
 
 
-def argument(name: str, parameter: ToolInput) -> ToolArgument:
-    """One argument as it is published and enforced."""
+RESERVED_OUTPUTS = frozenset({"error", "job", "page", "preview", "resolved", "saved", "truncated"})
+"""What the engine puts beside an answer, or in its place."""
+
+
+def argument(name: str, parameter: ToolInput, place: Place) -> ToolArgument:
+    """One argument as it is published and enforced; what is wrong with it is reported at its place."""
+    if parameter.entity is not None and parameter.type != "string":
+        message = f"an argument that names an entity is text, not {parameter.type!r}: make its type string"
+        place.at("x-entity").report("x-entity", message)
     schema: dict[str, Any] = {"type": parameter.type}
     if parameter.entity is not None:
         schema |= ENTITY_SCHEMA
     schema["description"] = parameter.description
     schema |= parameter.x_schema or {}
+    if check_fragment(parameter.x_schema, place.at("x-schema")):
+        check_values(schema, place.at("x-schema"))
     default = schema.get("default", ABSENT)
     required = parameter.required and default is ABSENT
     return ToolArgument(name, schema, required, parameter.entity, default)
@@ -53,7 +86,18 @@ def page_arguments() -> tuple[ToolArgument, ...]:
     return (
         ToolArgument("limit", _LIMIT, False, None, _LIMIT["default"]),
         ToolArgument("cursor", _CURSOR, False, None, ABSENT),
+        ToolArgument("detail", _DETAIL, False, None, _DETAIL["default"]),
+        ToolArgument("saveAs", _SAVE_AS, False, None, ABSENT, "target"),
     )
+
+
+def file_arguments(direction: Literal["upload", "download"]) -> tuple[ToolArgument, ...]:
+    """The arguments that every tool takes which moves a local file."""
+    schema = {**_LOCAL, "description": _FILE_PATH[direction]}
+    if direction == "upload":
+        return (ToolArgument(FILE_PATH, schema, True, None, ABSENT, "source"),)
+    overwrite = ToolArgument(OVERWRITE, _OVERWRITE, False, None, _OVERWRITE["default"])
+    return (ToolArgument(FILE_PATH, schema, True, None, ABSENT, "target"), overwrite)
 
 
 def wait_argument(default: int) -> ToolArgument:
@@ -113,6 +157,11 @@ _JOB = {
     },
     "required": ["operation", "state"],
 }
+_SAVED = {
+    "type": "object",
+    "properties": {"path": {"type": "string"}, "items": {"type": "integer"}, "bytes": {"type": "integer"}},
+    "required": ["path", "items", "bytes"],
+}
 _RESOLVED = {
     "type": "array",
     "items": {
@@ -121,46 +170,54 @@ _RESOLVED = {
         "required": ["argument", "given", "id"],
     },
 }
+_TRUNCATED = {"type": "object", "properties": {"fields": {"type": "array"}}}
 
 
 def output_schema(output: Output, schema: JsonSchema, *, paged: bool, waits: bool, resolves: bool) -> JsonSchema:
     """The schema of a tool's whole answer: what the operation gives, or a job, or an error."""
-    properties: dict[str, Any] = dict(schema["properties"])
+    properties: dict[str, Any] = dict(schema.get("properties", {}))
     answers: list[JsonSchema] = [{"required": [name for name, _ in output.properties]}]
     if paged:
         properties["page"] = _PAGE
+        properties["saved"] = _SAVED
     if waits:
         properties["job"] = _JOB
         answers.append({"required": ["job"]})
     if resolves:
         properties["resolved"] = _RESOLVED
+    properties["truncated"] = _TRUNCATED
     properties["error"] = _ERROR
     answers.append({"required": ["error"]})
     return {"type": "object", "properties": properties, "anyOf": answers}
 
 
-def mapped_output(parameter: Mapped, name: str = "") -> tuple[Output, JsonSchema]:
+def mapped_output(parameter: Mapped, place: Place, name: str = "") -> tuple[Output, JsonSchema]:
     """An output parameter of a single call, compiled, and the schema that it means.
 
-    Scalars are nullable except an `id`; unknown fields are allowed. Raises ExpressionError.
+    Scalars are nullable except an `id`; unknown fields are allowed. What is wrong is reported at its place.
     """
-    path = compile_path(parameter.mapping) if parameter.mapping is not None else None
+    mapping = parameter.mapping
+    path = place.at("mapping").path_of(mapping) if mapping is not None else None
+    check_fragment(parameter.x_schema, place.at("x-schema"))
     more = parameter.x_schema or {}
     if isinstance(parameter, MappedObject):
-        parts = [(key, *mapped_output(child, key)) for key, child in parameter.properties.items()]
+        parts = [
+            (key, *mapped_output(child, place.at("properties", key), key))
+            for key, child in parameter.properties.items()
+        ]
         schema: JsonSchema = {"type": ["object", "null"] if name else "object"}
         if parts:
             schema["properties"] = {key: child_schema for key, _, child_schema in parts}
         return Output("object", path, properties=tuple((key, child) for key, child, _ in parts)), schema | more
     if isinstance(parameter, MappedArray):
-        items, items_schema = mapped_output(parameter.items)
+        items, items_schema = mapped_output(parameter.items, place.at("items"))
         return Output("array", path, items=items), {"type": ["array", "null"], "items": items_schema} | more
     header = parameter.header
     required = name == "id"
     output = Output(
         parameter.type,
         path,
-        literal=_literal(parameter),
+        literal=_literal(parameter, place),
         header=header.name.lower() if header else None,
         last_segment=header is not None and header.take == "last-segment",
         required=required,
@@ -168,34 +225,45 @@ def mapped_output(parameter: Mapped, name: str = "") -> tuple[Output, JsonSchema
     return output, {"type": parameter.type if required else [parameter.type, "null"]} | more
 
 
-def _literal(parameter: MappedScalar) -> str | float | bool | None:
+def _literal(parameter: MappedScalar, place: Place) -> str | float | bool | None:
     """The format writes static values as text; they are of the parameter's type."""
-    if parameter.value is None:
-        if parameter.mapping is None and parameter.header is None:
-            raise ExpressionError(f"an output of type {parameter.type!r} needs a mapping or a value")
-        return None
-    if parameter.type == "string":
-        return parameter.value
-    if parameter.type == "boolean":
-        return {"true": True, "false": False}[parameter.value]
-    return float(parameter.value)
+    sources = [source for source in (parameter.mapping, parameter.value, parameter.header) if source is not None]
+    if len(sources) != 1:
+        message = f"an output of type {parameter.type!r} needs exactly one of `mapping`, `value` and `x-header`"
+        place.report("output", message)
+    value = parameter.value
+    if value is None or parameter.type == "string":
+        return value
+    if parameter.type == "boolean" and value in ("true", "false"):
+        return value == "true"
+    if parameter.type == "number":
+        try:
+            number = json.loads(value)
+        except ValueError:
+            number = None
+        if isinstance(number, (int, float)) and not isinstance(number, bool) and math.isfinite(number):
+            return number
+    place.at("value").report("output", f"{shorten(value)!r} is not a {parameter.type}")
+    return None
 
 
 def orchestrated_output(
-    parameters: Mapping[str, Orchestrated], *, root: bool = True
+    parameters: Mapping[str, Orchestrated], place: Place, *, root: bool = True
 ) -> tuple[Output, JsonSchema]:
     """The output parameters of a flow, whose values its mappings place, and the schema that they mean."""
     parts: list[tuple[str, Output]] = []
     schemas: dict[str, JsonSchema] = {}
     for name, parameter in parameters.items():
+        here = place.at(name)
+        check_fragment(parameter.x_schema, here.at("x-schema"))
         more = parameter.x_schema or {}
-        path = compile_path(f"$['{name}']")
+        path = Path(f"$['{name}']", (name,))
         if isinstance(parameter, OrchestratedObject):
-            child, schema = orchestrated_output(parameter.properties, root=False)
+            child, schema = orchestrated_output(parameter.properties, here.at("properties"), root=False)
             parts.append((name, Output("object", path, properties=child.properties)))
             schemas[name] = schema | more
         elif isinstance(parameter, OrchestratedArray):
-            child, schema = orchestrated_output(parameter.items, root=False)
+            child, schema = orchestrated_output(parameter.items, here.at("items"), root=False)
             items = Output("object", None, properties=child.properties)
             parts.append((name, Output("array", path, items=items)))
             schemas[name] = {"type": ["array", "null"], "items": schema | {"type": "object"}} | more

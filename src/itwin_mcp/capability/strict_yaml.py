@@ -1,18 +1,24 @@
-"""YAML as JSON with comments: no aliases, tags or duplicate keys, the 1.2 core schema, bounded in size and depth."""
+"""YAML as JSON with comments: no aliases, tags or duplicate keys, JSON's own constants, bounded in size and depth."""
 
 from __future__ import annotations
 
+import math
 import re
 from functools import lru_cache
 from typing import Any
 
 import yaml
 
+from itwin_mcp.capability.wording import shorten
+
 Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-_INTEGER = re.compile(r"[-+]?[0-9]+")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 _CONSTANTS = {"null": None, "~": None, "": None, "true": True, "false": False}
+# What no editor shows, what YAML 1.1 takes for a line break and YAML 1.2 does not, and tabs: parsers disagree on them.
+_UNPRINTABLE = re.compile("[^\n\r -~\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
+_LINE_END = re.compile(r"\r\n?|\n")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class YamlRefused(Exception):
@@ -26,7 +32,11 @@ class YamlRefused(Exception):
 
 
 def parse(text: str, *, most_nodes: int = 50_000, most_depth: int = 50) -> Any:
-    """The data of one YAML document. Raises YamlRefused."""
+    """The data of one YAML document. Raises YamlRefused.
+
+    `null`, `~`, nothing, `true`, `false` and JSON's numbers are themselves; every other plain scalar is text: `yes`,
+    `NO`, `2026-05-23`, `010`, `1:30`.
+    """
     return _Builder(text, most_nodes, most_depth).value
 
 
@@ -44,39 +54,49 @@ class _Builder:
         self._most_nodes = most_nodes
         self._most_depth = most_depth
         self._nodes = 0
+        odd = _UNPRINTABLE.search(text)
+        if odd is not None:
+            what = "a tab" if odd.group() == "\t" else f"the invisible character U+{ord(odd.group()):04X}"
+            message = f"holds {what}: indent with spaces, and write it in text as an escape in double quotes"
+            raise YamlRefused(len(_LINE_END.findall(text[: odd.start()])) + 1, "printable", message)
         try:
             self._events = iter(yaml.parse(text, Loader=Loader))
-            next(self._events)  # stream start
-            start = next(self._events)
-            if isinstance(start, yaml.StreamEndEvent):
-                raise YamlRefused(1, "document", "is empty")
-            self.value = self._node(next(self._events), ())
-            next(self._events)  # document end
-            more = next(self._events)
-            if not isinstance(more, yaml.StreamEndEvent):
-                raise YamlRefused(_line(more), "document", "holds more than one YAML document")
+            self.value = self._document()
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
-            raise YamlRefused(mark.line + 1 if mark else 1, "yaml", error.problem or "is not YAML") from None
-        except yaml.YAMLError as error:
-            raise YamlRefused(1, "yaml", str(error).splitlines()[0]) from None
+            message = f"is not YAML: {error.problem or 'it cannot be read'}"
+            # The parsers disagree about where a file ends that breaks off: it is its last line with something on it.
+            last = len(_LINE_END.findall(text.rstrip())) + 1
+            raise YamlRefused(min(mark.line + 1, last) if mark else 1, "yaml", message) from None
+        except (yaml.YAMLError, ValueError, OverflowError) as error:  # ValueError: an escape beyond Unicode
+            raise YamlRefused(1, "yaml", f"is not YAML: {str(error).splitlines()[0]}") from None
+
+    def _document(self) -> Any:
+        next(self._events)  # stream start
+        start: Any = next(self._events)
+        if isinstance(start, yaml.StreamEndEvent):
+            raise YamlRefused(1, "document", "is empty: a capability file begins with `ikanos`")
+        if start.version is not None or start.tags:
+            raise YamlRefused(_line(start), "no-directives", "has a YAML directive (%…): leave it out")
+        value = self._node(next(self._events), ())
+        next(self._events)  # document end
+        more = next(self._events)
+        if not isinstance(more, yaml.StreamEndEvent):
+            message = "holds more than one YAML document: put each in a file of its own"
+            raise YamlRefused(_line(more), "document", message)
+        return value
 
     def _node(self, event: Any, path: tuple[str | int, ...]) -> Any:
         line = _line(event)
         self.lines.setdefault(path, line)
         self._nodes += 1
         if self._nodes > self._most_nodes:
-            raise YamlRefused(line, "bounded", f"has more than {self._most_nodes} nodes")
+            raise YamlRefused(line, "bounded", f"has more than {self._most_nodes} nodes: split it")
         if len(path) > self._most_depth:
             raise YamlRefused(line, "bounded", f"is nested deeper than {self._most_depth} levels")
-        if isinstance(event, yaml.AliasEvent):
-            raise YamlRefused(line, "no-aliases", f"uses the alias *{event.anchor}: write the value out")
-        if event.anchor is not None:
-            raise YamlRefused(line, "no-aliases", f"has the anchor &{event.anchor}: aliases are not used here")
-        if event.tag is not None:
-            raise YamlRefused(line, "no-tags", f"has the tag {event.tag}: write plain values")
+        self._plain(event, line)
         if isinstance(event, yaml.ScalarEvent):
-            return _scalar(event)
+            return _scalar(event, line)
         if isinstance(event, yaml.SequenceStartEvent):
             items: list[Any] = []
             while not isinstance(child := next(self._events), yaml.SequenceEndEvent):
@@ -86,33 +106,56 @@ class _Builder:
         while not isinstance(key_event := next(self._events), yaml.MappingEndEvent):
             key = self._key(key_event)
             if key in mapping:
-                raise YamlRefused(_line(key_event), "no-duplicates", f"the key {key!r} stands twice")
+                first = self.lines[(*path, key)]
+                message = f"the key {shorten(key)!r} stands twice, first in line {first}: keep one"
+                raise YamlRefused(_line(key_event), "no-duplicates", message)
             here = (*path, key)
             self.lines[here] = _line(key_event)
             mapping[key] = self._node(next(self._events), here)
         return mapping
 
     def _key(self, event: Any) -> str:
-        if not isinstance(event, yaml.ScalarEvent) or event.anchor is not None or event.tag is not None:
-            raise YamlRefused(_line(event), "plain-keys", "a key must be plain text")
+        line = _line(event)
+        self._plain(event, line)
+        if not isinstance(event, yaml.ScalarEvent):
+            raise YamlRefused(line, "plain-keys", "a key must be plain text, not a list or a mapping")
         if event.value == "<<" and not event.style:
-            raise YamlRefused(_line(event), "no-merges", "uses a merge key: write the keys out")
-        return str(event.value)
+            raise YamlRefused(line, "no-merges", "uses the merge key <<: write the keys out")
+        return _text(event, line)
+
+    def _plain(self, event: Any, line: int) -> None:
+        if isinstance(event, yaml.AliasEvent):
+            raise YamlRefused(line, "no-aliases", f"uses the alias *{shorten(str(event.anchor))}: write the value out")
+        if event.anchor is not None:
+            message = f"has the anchor &{shorten(event.anchor)}: leave it out, aliases are not used here"
+            raise YamlRefused(line, "no-aliases", message)
+        if event.tag is not None:
+            raise YamlRefused(line, "no-tags", f"has the tag {shorten(event.tag)}: write a plain value")
 
 
 def _line(event: Any) -> int:
     return int(event.start_mark.line) + 1
 
 
-def _scalar(event: Any) -> str | int | float | bool | None:
+def _text(event: Any, line: int) -> str:
     text = str(event.value)
+    if _SURROGATE.search(text):
+        raise YamlRefused(line, "yaml", "has half a character (a lone surrogate escape)")
+    return text
+
+
+def _scalar(event: Any, line: int) -> str | int | float | bool | None:
+    text = _text(event, line)
     if event.style:  # quoted or a block; plain is None here and "" from the C parser
         return text
     if text in _CONSTANTS:
         return _CONSTANTS[text]
-    if len(text) <= 40:
-        if _INTEGER.fullmatch(text):
-            return int(text)
-        if _FLOAT.fullmatch(text):
-            return float(text)
-    return text
+    number = _NUMBER.fullmatch(text) if len(text) <= 40 else None
+    if number is None:
+        return text
+    if number.group(1) is None and number.group(2) is None:
+        return int(text)
+    value = float(text)
+    if not math.isfinite(value):
+        raise YamlRefused(line, "yaml", f"the number {text} is too large")
+    return value

@@ -1,0 +1,174 @@
+"""What a tool, flow or resource takes, does and gives, as models: inputs, one call or steps, outputs."""
+
+# ruff: noqa: N815  (fields carry the format's own names)
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Discriminator, Field, StringConstraints, Tag
+
+from itwin_mcp.capability.extensions import Entity, HeaderPart
+from itwin_mcp.capability.node import CallName, Extended, JsonSchema, Kebab, Node, one_of, tagged_by, tagged_by_shape
+
+With = dict[str, Annotated[str | int | float, one_of(str, float, int)]]
+"""What fills the inputs of an operation: `namespace.input`, text with slots, or a value as it is."""
+
+
+# --- inputs and outputs -----------------------------------------------------------------------------------------
+
+
+class ToolInput(Node):
+    """One argument of a tool or flow."""
+
+    type: Literal["string", "number", "integer", "boolean", "array", "object"]
+    description: str
+    required: bool = True
+    x_schema: JsonSchema | None = Field(default=None, alias="x-schema")
+    entity: Entity | None = Field(default=None, alias="x-entity")
+
+
+class MappedScalar(Node):
+    type: Literal["string", "number", "boolean"]
+    mapping: str | None = None
+    value: str | None = None
+    x_schema: JsonSchema | None = Field(default=None, alias="x-schema")
+    header: HeaderPart | None = Field(default=None, alias="x-header")
+
+
+class MappedObject(Node):
+    """An object of the answer; with no properties it is passed on as it came."""
+
+    type: Literal["object"]
+    mapping: str | None = None
+    properties: dict[str, Mapped]
+    x_schema: JsonSchema | None = Field(default=None, alias="x-schema")
+
+
+class MappedArray(Node):
+    type: Literal["array"]
+    mapping: str | None = None
+    items: Mapped
+    x_schema: JsonSchema | None = Field(default=None, alias="x-schema")
+
+
+Mapped = Annotated[
+    Annotated[MappedScalar, Tag("<string>")]
+    | Annotated[MappedScalar, Tag("<number>")]
+    | Annotated[MappedScalar, Tag("<boolean>")]
+    | Annotated[MappedObject, Tag("<object>")]
+    | Annotated[MappedArray, Tag("<array>")],
+    tagged_by("type"),
+]
+
+
+class OrchestratedScalar(Node):
+    type: Literal["string", "number", "boolean"]
+    x_schema: JsonSchema | None = Field(default=None, alias="x-schema")
+
+
+class OrchestratedObject(Node):
+    type: Literal["object"]
+    properties: dict[str, Orchestrated] = Field(default={})
+    x_schema: JsonSchema | None = Field(default=None, alias="x-schema")
+
+
+class OrchestratedArray(Node):
+    """`items` is a map of the fields of each element."""
+
+    type: Literal["array"]
+    items: dict[str, Orchestrated] = Field(default={})
+    x_schema: JsonSchema | None = Field(default=None, alias="x-schema")
+
+
+Orchestrated = Annotated[
+    Annotated[OrchestratedScalar, Tag("<string>")]
+    | Annotated[OrchestratedScalar, Tag("<number>")]
+    | Annotated[OrchestratedScalar, Tag("<boolean>")]
+    | Annotated[OrchestratedObject, Tag("<object>")]
+    | Annotated[OrchestratedArray, Tag("<array>")],
+    tagged_by("type"),
+]
+
+
+# --- steps ------------------------------------------------------------------------------------------------------
+
+
+class Require(Node):
+    """`x-require`: fail with this error if the path finds nothing."""
+
+    path: str
+    message: str
+    hint: str
+    code: str = "NotFound"
+
+
+class CallStep(Node):
+    """One request of a flow."""
+
+    type: Literal["call"]
+    call: CallName
+    with_: With = Field(default={}, alias="with")
+    require: Require | None = Field(default=None, alias="x-require")
+    when: str | None = Field(default=None, alias="x-when")
+    each: str | None = Field(default=None, alias="x-each")
+
+
+class LookupStep(Node):
+    """Elements of an earlier step's answer whose field matches."""
+
+    type: Literal["lookup"]
+    index: Kebab
+    match: Kebab
+    lookupValue: str
+    outputParameters: Annotated[list[str], Field(min_length=1)]
+    require: Require | None = Field(default=None, alias="x-require")
+    when: str | None = Field(default=None, alias="x-when")
+
+
+Step = Annotated[Annotated[CallStep, Tag("<call>")] | Annotated[LookupStep, Tag("<lookup>")], tagged_by("type")]
+
+
+class StepMapping(Node):
+    """Where in the answer a step's value goes."""
+
+    target: Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9-_.]+$")]
+    value: str
+
+
+class Semantics(Node):
+    safe: bool | None = None
+    idempotent: bool | None = None
+    cacheable: bool | None = None
+
+
+Outputs = Annotated[
+    Annotated[list[Mapped], Tag("<list>")] | Annotated[dict[Extended, Orchestrated], Tag("<map>")],
+    Discriminator(tagged_by_shape),
+]
+"""With `call` a list of one output, with `steps` a map of names."""
+
+
+class Action(Node):
+    """What a tool, flow or resource does: one call, or steps."""
+
+    call: CallName | None = None
+    with_: With = Field(default={}, alias="with")
+    steps: dict[Kebab, Step] = Field(default={})
+    mappings: list[StepMapping] = Field(default=[])
+    outputParameters: Outputs | None = None
+
+
+class Flow(Action):
+    """A reusable flow, reached by `ref`."""
+
+    description: str
+    tags: list[str] = Field(default=[])
+    semantics: Semantics = Semantics()
+    outputMediaType: str | None = None
+    inputParameters: dict[Extended, ToolInput] = Field(default={})
+
+
+class Aggregate(Node):
+    display: str
+    namespace: Kebab
+    flows: Annotated[dict[Kebab, Flow], Field(min_length=1)]

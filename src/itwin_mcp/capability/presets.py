@@ -1,0 +1,52 @@
+"""Required arguments that a setting presets: they may be left out, and the published schema says so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from itwin_mcp.capability.catalog import Catalog, Tool, ToolArgument
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """The id that a setting gives for an argument, and the setting's name."""
+
+    setting: str
+    id: str
+
+
+def with_presets(catalog: Catalog, presets: Mapping[str, Preset]) -> Catalog:
+    """The catalog in which the arguments of these names have a default.
+
+    Only required arguments that name an entity, and never those of a destructive tool: what it is about must be said.
+    A tool whose own rule counts its arguments (`minProperties`) stays as it is: the rule would come to mean another.
+    """
+    if not presets:
+        return catalog
+    return replace(
+        catalog,
+        tools={name: _preset(tool, presets) for name, tool in catalog.tools.items()},
+        reachable={name: _preset(tool, presets) for name, tool in catalog.reachable.items()},
+    )
+
+
+def _preset(tool: Tool, presets: Mapping[str, Preset]) -> Tool:
+    if tool.annotations.destructive or "minProperties" in tool.input_schema:
+        return tool
+    arguments = tuple(_with_default(one, presets.get(one.name)) for one in tool.arguments)
+    if arguments == tool.arguments:
+        return tool
+    schema: dict[str, Any] = {**tool.input_schema, "properties": {one.name: dict(one.schema) for one in arguments}}
+    schema["required"] = [one.name for one in arguments if one.required]
+    if not schema["required"]:
+        del schema["required"]
+    return replace(tool, arguments=arguments, input_schema=schema)
+
+
+def _with_default(one: ToolArgument, preset: Preset | None) -> ToolArgument:
+    if preset is None or one.entity is None or not one.required:
+        return one
+    schema = {**one.schema, "default": preset.id}
+    return replace(one, schema=schema, required=False, default=preset.id, preset=preset.setting)

@@ -1,0 +1,120 @@
+"""How a broken rule is worded: it names the thing and what to do, and never carries a whole file."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Any
+
+from itwin_mcp.capability.extensions import WORDS
+from itwin_mcp.capability.model import NOT_SERVED
+from itwin_mcp.capability.node import Node
+
+
+def shorten(text: str, most: int = 80) -> str:
+    """A text that is fit to be shown: an error never carries a whole file."""
+    return text if len(text) <= most else text[:most] + "…"
+
+
+def there_is(names: Iterable[str], wanted: str = "") -> str:
+    """What exists instead of a name that does not: the one that was probably meant, or the first few."""
+    known = sorted(names)
+    close = difflib.get_close_matches(wanted, known, n=1)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    if not known:
+        return "there are none"
+    more = f" and {len(known) - 8} more" if len(known) > 8 else ""
+    return f"there are: {', '.join(known[:8])}{more}"
+
+
+# --- what pydantic found ---
+
+_RULES = {
+    "missing": ("required-key", "the key {key!r} is missing"),
+    "string_pattern_mismatch": ("name", "{input} does not have the form {pattern}"),
+    "literal_error": ("known-word", "{input} is not one of {expected}"),
+    "union_tag_invalid": ("known-word", "{tag} is not one of {expected_tags}"),
+    "string_type": ("type", "must be text, not {kind}"),
+    "bool_type": ("type", "must be true or false, not {kind}"),
+    "int_type": ("type", "must be a whole number, not {kind}"),
+    "list_type": ("type", "must be a list, not {kind}"),
+    "dict_type": ("type", "must be a mapping, not {kind}"),
+    "model_type": ("type", "must be a mapping, not {kind}"),
+    "kind": ("type", "{msg}, not {kind}"),
+    "too_short": ("type", "must have at least {min_length} element"),
+    "x-page": ("x-page", "{msg}"),
+    "x-wait": ("x-wait", "{msg}"),
+    "x-body": ("x-body", "{msg}"),
+    "x-transfer": ("x-transfer", "{msg}"),
+    "sections": ("sections", "{msg}"),
+}
+_QUOTE = frozenset({"a number", "true", "false", "null"})
+
+
+def explain(item: Any, path: Sequence[str | int]) -> tuple[str, str]:
+    """The rule that pydantic found broken, and what it means for whoever wrote the file."""
+    kind, given, context = item["type"], item.get("input"), item.get("ctx", {})
+    key = str(path[-1]) if path else ""
+    if kind == "extra_forbidden":
+        return _unknown_key(key)
+    if kind == "union_tag_invalid":
+        tag = context["tag"].strip("<>")
+        if tag in NOT_SERVED:
+            return "not-served", f"{tag!r} is a word of the format that this server does not serve: leave it out"
+    if kind == "union_tag_not_found":
+        if key == "outputParameters":
+            return "type", "must be a list of one output (with `call`) or a map of names (with `steps`)"
+        if isinstance(given, dict):
+            return "required-key", "the key 'type' is missing" if "type" not in given else "the type must be text"
+        return "type", f"must be a mapping, not {_kind(given)}"
+    rule, template = _RULES.get(kind, ("type", "{msg}"))
+    message = template.format_map(
+        {
+            **context,
+            "key": shorten(key),
+            "input": repr(shorten(given)) if isinstance(given, str) else _kind(given),
+            "kind": _kind(given),
+            "msg": item["msg"],
+            "tag": repr(shorten(str(context.get("tag", "")).strip("<>"))),
+            "expected_tags": str(context.get("expected_tags", "")).replace("<", "").replace(">", ""),
+        }
+    )
+    if kind == "string_type" and _kind(given) in _QUOTE:
+        message += ": put it in quotes"
+    return rule, message
+
+
+def _unknown_key(key: str) -> tuple[str, str]:
+    shown = shorten(key)
+    if key in WORDS:
+        return "known-key", f"{key!r} does not stand here, or is not served yet: it stands on {WORDS[key]}"
+    if key.startswith("x-"):
+        close = difflib.get_close_matches(key[:80], WORDS, n=1, cutoff=0.75)
+        meant = f"did you mean {close[0]!r}?" if close else f"our words are {', '.join(WORDS)}"
+        return "known-key", f"{shown!r} is not one of our words: {meant}"
+    if key in NOT_SERVED:
+        return "not-served", f"{key!r} is a word of the format that this server does not serve here: leave it out"
+    close = difflib.get_close_matches(key[:80], _known_keys(), n=1)
+    meant = f": did you mean {close[0]!r}?" if close else ": leave it out"
+    return "known-key", f"unknown key {shown!r}{meant}"
+
+
+@lru_cache(maxsize=1)
+def _known_keys() -> frozenset[str]:
+    """Every key of the models."""
+    keys: set[str] = set()
+    models: list[type[Node]] = [Node]
+    while models:
+        model = models.pop()
+        models.extend(model.__subclasses__())
+        keys.update(field.alias or name for name, field in model.model_fields.items())
+    return frozenset(keys)
+
+
+def _kind(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else "true" if value else "false"
+    named = {"str": "text", "dict": "a mapping", "list": "a list"}
+    return named.get(type(value).__name__, "a number")

@@ -1,0 +1,1 @@
+"""What a capability file says: reading, linking, filtering, exporting."""

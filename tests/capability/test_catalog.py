@@ -1,0 +1,83 @@
+"""The part of a catalog that was asked for."""
+
+import pytest
+
+from itwin_mcp.capability.catalog import Catalog, shipped
+from itwin_mcp.errors import SettingsError
+from tests.capability.files import SECTION, TOOL, Folder, bent
+
+WRITES = """\
+      delete-part:
+        description: "Delete a part."
+        x-toolset: writing
+        inputParameters: {partId: {type: string, description: "Part."}}
+        call: parts-api.delete-part
+        with: {id: parts.partId}
+        outputParameters: [{type: object, properties: {name: {type: string, mapping: "$.name"}}}]
+    resources:
+      part:
+"""
+
+
+@pytest.fixture
+def catalog(folder: Folder) -> Catalog:
+    folder.write(SECTION, "bolts.yaml")
+    return folder.link(bent(("    resources:\n      part:\n", WRITES)), TOOL)
+
+
+ALL = ["list-parts", "get-part", "find-part", "delete-part", "list-bolts"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "served"),
+    [
+        ({}, ALL),
+        ({"toolsets": ["all"]}, ALL),
+        ({"toolsets": ["parts"]}, ALL[:3]),
+        ({"toolsets": ["bolts", "writing"]}, ["delete-part", "list-bolts"]),
+        ({"tools": ["get-part"]}, ["get-part"]),
+        ({"toolsets": ["bolts"], "tools": ["get-part"]}, ["get-part", "list-bolts"]),
+        ({"exclude": ["get-part", "list-bolts"]}, ["list-parts", "find-part", "delete-part"]),
+        ({"tools": ["get-part"], "exclude": ["get-part"]}, []),
+        ({"read_only": True}, ["list-parts", "get-part", "find-part", "list-bolts"]),
+        ({"toolsets": ["writing"], "read_only": True}, []),
+    ],
+)
+def test_what_is_selected_is_served_in_the_order_of_the_files(
+    catalog: Catalog, wanted: dict[str, list[str]], served: list[str]
+) -> None:
+    assert list(catalog.select(**wanted).tools) == served  # type: ignore[arg-type]
+    assert list(catalog.tools) == ALL  # the whole is left as it was
+
+
+def test_resources_and_prompts_go_with_their_toolset(catalog: Catalog) -> None:
+    for toolsets, there in ([], 1), (["parts"], 1), (["bolts"], 0):
+        selected = catalog.select(toolsets=toolsets)
+        assert (len(selected.resources), len(selected.prompts)) == (there, there)
+    assert catalog.select(read_only=True).resources
+
+
+def test_the_toolsets_are_in_the_order_of_the_files(catalog: Catalog) -> None:
+    assert catalog.toolsets == ("parts", "writing", "bolts")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "says"),
+    [
+        ({"toolsets": ["nuts"]}, "There is no toolset 'nuts'. There are: all, bolts, parts, writing."),
+        ({"tools": ["get-bolt"]}, "There is no tool 'get-bolt'. There are: delete-part, find-part, get-part"),
+        ({"exclude": ["Get-Part"]}, "There is no tool 'Get-Part'."),
+    ],
+)
+def test_a_name_that_does_not_exist_is_refused_with_those_that_do(
+    catalog: Catalog, wanted: dict[str, list[str]], says: str
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        catalog.select(**wanted)  # type: ignore[arg-type]
+    assert str(caught.value).startswith(says)
+
+
+def test_our_own_files_are_found_and_none_of_them_is_a_section() -> None:
+    files = shipped()
+    assert files == tuple(sorted(files))
+    assert all(file.suffix == ".yaml" and file.parent.name == "capabilities" for file in files)

@@ -1,0 +1,223 @@
+"""YAML is read strictly, and alike by both parsers of PyYAML."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from itwin_mcp.capability import strict_yaml
+from itwin_mcp.capability.strict_yaml import YamlRefused, parse
+
+LOADERS = [pytest.param(yaml.SafeLoader, id="python")]
+if hasattr(yaml, "CSafeLoader"):
+    LOADERS.append(pytest.param(yaml.CSafeLoader, id="c"))
+
+
+@pytest.fixture(params=LOADERS, autouse=True)
+def parser(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.setattr(strict_yaml, "Loader", request.param)
+    strict_yaml.lines.cache_clear()
+    yield request.param
+    strict_yaml.lines.cache_clear()
+
+
+def refused(text: str, **bounds: int) -> YamlRefused:
+    with pytest.raises(YamlRefused) as caught:
+        parse(text, **bounds)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "yes",
+        "Yes",
+        "no",
+        "NO",
+        "on",
+        "Off",
+        "y",
+        "n",
+        "True",
+        "FALSE",
+        "Null",
+        "2026-05-23",
+        "2026-05-23T10:00:00Z",
+        "1:30",
+        "12:30:45",
+        "010",
+        "0o17",
+        "0x1F",
+        "0b101",
+        "1_000",
+        "+5",
+        ".5",
+        "5.",
+        ".inf",
+        "-.inf",
+        ".nan",
+        "1e",
+        "00",
+        "0777",
+        "1.2.3",
+        "=",
+    ],
+)
+def test_what_yaml_1_1_would_turn_into_something_else_stays_text(word: str) -> None:
+    assert parse(f"a: {word}") == {"a": word}
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("5", 5),
+        ("-5", -5),
+        ("0", 0),
+        ("1.5", 1.5),
+        ("1e3", 1000.0),
+        ("true", True),
+        ("false", False),
+        ("null", None),
+        ("~", None),
+        ("", None),
+        ('"5"', "5"),
+        ("'true'", "true"),
+        ("|\n  5", "5"),
+        (">\n  null", "null"),
+    ],
+)
+def test_json_s_own_values_are_themselves_and_quoted_ones_are_text(word: str, value: Any) -> None:
+    read = parse(f"a: {word}")["a"]
+    assert read == value
+    assert type(read) is type(value)
+
+
+def test_a_number_of_many_digits_stays_text_and_one_beyond_all_floats_is_refused() -> None:
+    assert parse("a: " + "9" * 41) == {"a": "9" * 41}
+    assert (refused("b: 1\na: 1e999").line, refused("a: 1e999").rule) == (2, "yaml")
+
+
+def test_keys_are_always_text() -> None:
+    assert parse("1: a\ntrue: b\n2026-05-23: c\non: d") == {"1": "a", "true": "b", "2026-05-23": "c", "on": "d"}
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "rule"),
+    [
+        ("a: 1\nb: 2\na: 3", 3, "no-duplicates"),
+        ("a:\n  b: 1\n  'b': 2", 3, "no-duplicates"),
+        ("a: {b: 1,\n b: 2}", 2, "no-duplicates"),
+        ("a: 1\nb: &x 2", 2, "no-aliases"),
+        ("a: 1\n&x b: 2", 2, "no-aliases"),
+        ("a: &x\n  b: 1", 1, "no-aliases"),
+        ("a:\n- *x", 2, "no-aliases"),
+        ("a: 1\n*x : 2", 2, "no-aliases"),
+        ("a:\n  <<: {b: 1}", 2, "no-merges"),
+        ("a: !!int 5", 1, "no-tags"),
+        ("a: 1\nb: !thing {}", 2, "no-tags"),
+        ("a: 1\n!!str b: 1", 2, "no-tags"),
+        ("a: !!python/object/apply:os.system [echo]", 1, "no-tags"),
+        ("a: 1\n? [b, c]\n: 2", 2, "plain-keys"),
+        ("a: 1\n--- \nb: 2", 2, "document"),
+        ("%YAML 1.1\n---\na: 1", 1, "no-directives"),
+        ("%TAG ! tag:example.org,2026:\n---\na: 1", 1, "no-directives"),
+        ("", 1, "document"),
+        ("# nothing\n", 1, "document"),
+        ("a: 1\nb: [1, 2", 2, "yaml"),
+        ("a: 1\nb: 'open", 2, "yaml"),
+        ("a: 1\n\tb: 2", 2, "printable"),
+        ("a: 1\nb: @x", 2, "yaml"),
+        ("a: 1\nb: c: d", 2, "yaml"),
+        ('a: 1\nb: "\\q"', 2, "yaml"),
+        ("a: 1\r\nb: 2\rc: \x07", 3, "printable"),
+        ("a: 1\nb: x\x00y", 2, "printable"),
+        ("a: 1\nb: x\x85y", 2, "printable"),
+        ("a: 1\nb: x\u2028y", 2, "printable"),
+        ("a: 1\n\ufeffb: 2", 2, "printable"),
+        ('a: 1\nb: "\\ud800"', 2, "yaml"),
+    ],
+)
+def test_each_thing_that_capability_files_do_without_is_refused_with_its_line(text: str, line: int, rule: str) -> None:
+    error = refused(text)
+    assert (error.line, error.rule) == (line, rule), error.message
+
+
+def test_an_escape_beyond_unicode_is_refused() -> None:
+    assert refused('a: "\\UFFFFFFFF"').rule == "yaml"
+
+
+def test_a_duplicate_says_where_the_first_stands() -> None:
+    assert "first in line 2" in refused("b: 1\na: 1\na: 2").message
+
+
+def test_a_quoted_merge_key_is_a_name() -> None:
+    assert parse("a: {'<<': 1}") == {"a": {"<<": 1}}
+
+
+def test_an_alias_bomb_is_refused_at_its_first_anchor() -> None:
+    bomb = "a: &a [x, x]\n" + "".join(f"{n}: &{n} [*{p}, *{p}]\n" for p, n in zip("abcdefgh", "bcdefghi", strict=True))
+    assert (refused(bomb).line, refused(bomb).rule) == (1, "no-aliases")
+
+
+def test_nesting_is_bounded_long_before_the_stack_is() -> None:
+    assert parse("[" * 50 + "]" * 50)
+    for deep in ("[" * 5000, "{a: " * 5000, "- " * 5000, "\n".join(" " * i + "a:" for i in range(300))):
+        assert refused(deep).rule == "bounded"
+
+
+def test_the_number_of_nodes_is_bounded() -> None:
+    assert parse("[" + "1, " * 98 + "1]", most_nodes=100) == [1] * 99
+    error = refused("[1,\n" + "1, " * 98 + "1]", most_nodes=100)
+    assert (error.line, error.rule) == (2, "bounded")
+
+
+def test_an_error_never_carries_a_whole_file() -> None:
+    long = "x" * 5000
+    for text in (f"{long[:900]}: 1\n{long[:900]}: 2", f"a: &{long} 1", f"a: *{long}", f"a: !{long} 1"):
+        assert len(refused(text).message) < 200
+
+
+def test_every_key_and_element_has_its_line() -> None:
+    assert strict_yaml.lines("a:\n- 1\n- b: 2\n\n  c: 3") == {
+        (): 1, ("a",): 1, ("a", 0): 2, ("a", 1): 3, ("a", 1, "b"): 3, ("a", 1, "c"): 5
+    }  # fmt: skip
+
+
+YAMLISH = st.text(st.sampled_from(list("ab:-?,[]{}&*!|>'\"%@`#\\ \n\t01.~<=é\x00\x85\ud7ff")), max_size=60)
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.one_of(YAMLISH, st.text(max_size=60)))
+def test_no_text_whatever_raises_anything_but_a_refusal(text: str) -> None:
+    try:
+        value = parse(text)
+    except YamlRefused as error:
+        assert 1 <= error.line <= text.count("\n") + text.count("\r") + 2  # noqa: PT017
+    else:
+        assert only_json(value)
+
+
+def only_json(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(map(only_json, value))
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and only_json(child) for key, child in value.items())
+    return value is None or isinstance(value, (str, bool, int)) or (isinstance(value, float) and math.isfinite(value))
+
+
+@pytest.mark.skipif(not hasattr(yaml, "CSafeLoader"), reason="PyYAML was built without libyaml: there is one parser")
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(YAMLISH)
+def test_what_both_parsers_accept_they_read_alike(text: str) -> None:
+    read: list[Any] = []
+    for loader in (yaml.SafeLoader, yaml.CSafeLoader):
+        strict_yaml.Loader = loader
+        try:
+            read.append(parse(text))
+        except YamlRefused:
+            return
+    assert read[0] == read[1]

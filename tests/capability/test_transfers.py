@@ -1,0 +1,70 @@
+"""`x-transfer` and `x-body`: what they add to a tool, and what is said of one that cannot work."""
+
+# ruff: noqa: E501  (a table of cases reads best with one on a line)
+
+from pathlib import Path
+
+import pytest
+
+from itwin_mcp.capability.extensions import strip
+from itwin_mcp.capability.strict_yaml import parse
+from tests.capability.files import Folder, bent, line_of, said
+
+TEXT = (Path(__file__).parents[1] / "executor" / "files" / "transfers.yaml").read_text(encoding="utf-8")
+SEND = 'x-transfer: {upload: "$.make.file.link", headers: {x-ms-blob-type: BlockBlob}, most: 3000000, left: "The file waits: delete it, then send it again."}'
+TAKE = 'x-transfer: {download: "$.read.file.link", size: "$.read.file.size"}'
+BODY = "x-body: {types: {.png: image/png}, most: 1000}"
+
+
+def test_a_tool_that_moves_a_file_takes_its_path_and_says_what_it_does_to_this_machine(folder: Folder) -> None:
+    tools = folder.link(TEXT).tools
+    assert [one.name for one in tools["send-file"].arguments] == ["filePath"]
+    assert [one.name for one in tools["take-file"].arguments] == ["fileId", "filePath", "overwrite"]
+    assert [one.name for one in tools["send-picture"].arguments] == ["fileId", "filePath"]
+    assert tools["take-file"].input_schema["required"] == ["fileId", "filePath"]
+    taking = tools["take-file"].annotations
+    assert (taking.read_only, taking.destructive, taking.open_world) == (False, True, True)
+    assert not tools["send-file"].annotations.read_only
+    assert not tools["send-picture"].annotations.read_only
+
+
+def test_a_read_only_server_has_no_tool_that_writes_a_local_file(folder: Folder) -> None:
+    assert dict(folder.link(TEXT).select(read_only=True).tools) == {}
+
+
+# (what is wrong, the change, a text on the line that is named, the rule)
+CASES = [
+    ("both directions", (TAKE, 'x-transfer: {download: "$.read.a", upload: "$.read.b"}'), "x-transfer: {download", "x-transfer"),
+    ("no direction", (TAKE, "x-transfer: {}"), "x-transfer: {}", "x-transfer"),
+    ("a size for an upload", ("most: 3000000, ", 'size: "$.make.file.size", '), "x-transfer: {upload", "x-transfer"),
+    ("headers for a download", (TAKE, TAKE[:-1] + ", headers: {a: b}}"), "x-transfer: {download", "x-transfer"),
+    ("a link of no step", (TAKE, 'x-transfer: {download: "$.red.file.link"}'), "$.red.file", "x-transfer"),
+    ("a link that is no path", (TAKE, "x-transfer: {download: read}"), "download: read", "expression"),
+    ("a link that is a rich path", (TAKE, 'x-transfer: {download: "$.read[*]"}'), "$.read[*]", "x-transfer"),
+    ("a size that comes later", (SEND, 'x-transfer: {download: "$.make.file.link", size: "$.complete.file.size", left: "x"}'), "complete.file.size", "x-transfer"),
+    ("a step that may be skipped", ("with: {id: f.fileId}}\n", 'with: {id: f.fileId}, x-when: "$.fileId"}\n'), "download: ", "x-transfer"),
+    ("nothing said of what stays", (SEND, 'x-transfer: {upload: "$.make.file.link"}'), 'x-transfer: {upload: "$.make.file.link"}', "x-transfer"),
+    ("a fact that no file has", ("{{file.size}}", "{{file.colour}}"), "file.colour", "x-transfer"),
+    ("a step that is called file", ("          read: {type: call", "          file: {type: call"), "file: {type: call", "unique-name"),
+    ("an input of the engine's", ("{fileId: {type: string, description: \"File.\"}}\n        steps", "{filePath: {type: string, description: \"File.\"}}\n        steps"), "filePath", "reserved-input"),
+    ("a download that is said to be read-only", ('description: "Take a file."', 'description: "Take a file."\n        hints: {readOnly: true}'), "readOnly: true", "hints"),
+    ("x-transfer beside a call", ("        call: api.put-picture\n", '        x-transfer: {upload: "$.a.b"}\n        call: api.put-picture\n'), 'upload: "$.a.b"', "x-transfer"),
+    ("a file beside a body", (BODY, BODY + ", body: {type: json, data: {}}"), "x-body", "x-body"),
+    ("a file that is read", ("put-picture: {method: PUT", "put-picture: {method: GET"), "x-body", "x-body"),
+    ("an ending without a dot", (".png: image/png", "png: image/png"), "x-body", "x-body"),
+    ("a media type that is none", (".png: image/png", ".png: picture"), "x-body", "x-body"),
+    ("an input of the file's name", ("put-picture: {method: PUT, inputParameters: {", "put-picture: {method: PUT, inputParameters: {filePath: {in: query}, "), "x-body", "x-body"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "part", "rule"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+def test_what_cannot_work_is_told_with_its_line(folder: Folder, change: tuple[str, str], part: str, rule: str) -> None:
+    text = bent(change, text=TEXT)
+    problems = folder.broken(text)
+    assert (line_of(text, part), rule) in {(problem.line, problem.rule) for problem in problems}, said(problems)
+
+
+def test_both_words_go_from_a_plain_file() -> None:
+    plain = str(strip(parse(TEXT)))
+    assert "x-transfer" not in plain
+    assert "x-body" not in plain
