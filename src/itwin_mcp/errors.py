@@ -1,16 +1,16 @@
 """Every exception of ours.
 
-    ItwinMcpError
-    ├── ConfigurationError          start-up refuses and exits 2
-    │   ├── SettingsError           a flag or environment variable cannot be used
-    │   └── CapabilityError         capability files broke rules: file, line, rule for each
-    └── CallError                   one call failed; it becomes the answer's `error`
-        ├── InvalidArguments        refused here, nothing was sent
-        ├── NotSignedIn             there is no credential, or the platform no longer takes it
-        ├── PlatformError           the platform refused, in its own words
-        ├── Unreachable             no whole answer came: network, deadline, half a body
-        ├── UnexpectedAnswer        an answer came that the operation does not give
-        └── JobFailed               the platform's asynchronous work ended badly
+ItwinMcpError
+├── ConfigurationError          start-up refuses and exits 2
+│   ├── SettingsError           a flag or environment variable cannot be used
+│   └── CapabilityError         capability files broke rules: file, line, rule for each
+└── CallError                   one call failed; it becomes the answer's `error`
+    ├── InvalidArguments        refused here, nothing was sent
+    ├── NotSignedIn             there is no credential, or the platform no longer takes it
+    ├── PlatformError           the platform refused, in its own words
+    ├── Unreachable             no whole answer came: network, deadline, half a body
+    ├── UnexpectedAnswer        an answer came that the operation does not give
+    └── JobFailed               the platform's asynchronous work ended badly
 """
 
 from __future__ import annotations

@@ -7,75 +7,114 @@ import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-from itwin_mcp import __version__
+from anyio.abc import TaskStatus
+
 from itwin_mcp.capability.catalog import Catalog, shipped
 from itwin_mcp.capability.linker import link_files
+from itwin_mcp.capability.presets import Preset, with_presets
 from itwin_mcp.errors import SettingsError
+from itwin_mcp.executor import names
 from itwin_mcp.executor.executor import Executor
+from itwin_mcp.executor.local_files import HOW_TO_ALLOW, LocalFiles
+from itwin_mcp.executor.lookup import Names
 from itwin_mcp.executor.seals import Seals
+from itwin_mcp.server import dynamic, session
+from itwin_mcp.server.session import Session
 from itwin_mcp.settings import Settings
-from itwin_mcp.upstream.auth.source import TokenSource
-from itwin_mcp.upstream.auth.static import StaticToken
+from itwin_mcp.sign_in import USER_AGENT, BackgroundLogin, SignIn, Started, Way, background, choose, way_of, who_am_i
 from itwin_mcp.upstream.client import UpstreamClient
+from itwin_mcp.upstream.storage import STORAGE_HOSTS, Storage
 
 if TYPE_CHECKING:
     from itwin_mcp.sandbox import Sandbox
 
 logger = logging.getLogger(__name__)
 
+SANDBOX_SECONDS = 30 * 24 * 3600
+"""How long the embedded sandbox takes its own token: longer than any session."""
+
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """What serves: the selected catalog and the executor over it."""
+    """What serves: the selected catalog, the executor over it, and the session behind both."""
 
     catalog: Catalog
     executor: Executor
+    session: Session
+    sign_in: SignIn
+    upstream: UpstreamClient
     sandbox: Sandbox | None
 
 
-def read_catalog(settings: Settings) -> Catalog:
-    """Our capability files and the user's own, linked and selected. Raises CapabilityError, SettingsError."""
+def read_catalog(settings: Settings, started: Started = Started.STDIO) -> Catalog:
+    """Our capability files and the user's own, and the tools about the session; linked and selected.
+
+    Raises CapabilityError, SettingsError.
+    """
     catalog = link_files((*shipped(), *settings.capabilities), cache=settings.cache_dir)
-    return catalog.select(
+    own = {tool.name: tool for tool in (*session.TOOLS, *dynamic.TOOLS)}
+    for name in own.keys() & catalog.tools.keys():
+        raise SettingsError(f"{catalog.tools[name].file}: the name {name!r} is taken by a tool of itwin-mcp itself.")
+    every = with_presets(replace(catalog, tools={**catalog.tools, **own}), _presets(settings))
+    selected = every.select(
         toolsets=settings.toolsets,
         tools=settings.tools,
         exclude=settings.exclude_tools,
         read_only=settings.read_only,
     )
+    if started is Started.STDIO and way_of(settings) is Way.LOGIN:
+        return selected
+    kept = {name: tool for name, tool in selected.tools.items() if name != session.SIGN_IN}
+    return replace(selected, tools=kept)
 
 
 @asynccontextmanager
-async def open_runtime(settings: Settings, environment: Mapping[str, str]) -> AsyncIterator[Runtime]:
+async def open_runtime(
+    settings: Settings, environment: Mapping[str, str], started: Started = Started.SHELL
+) -> AsyncIterator[Runtime]:
     """Everything that a server or a single call needs, closed at the end. Raises ConfigurationError."""
-    catalog = read_catalog(settings)
+    catalog = read_catalog(settings, started)
     async with AsyncExitStack() as stack:
         sandbox = stack.enter_context(_open_sandbox(settings)) if settings.sandbox else None
-        tokens: TokenSource | None = None
-        if sandbox is not None:
-            tokens = StaticToken(sandbox.token())
-        elif settings.access_token is not None:
-            try:
-                tokens = StaticToken(settings.access_token.get_secret_value())
-            except ValueError as error:
-                raise SettingsError(f"ITWIN_ACCESS_TOKEN cannot be used: {error}.") from None
+        sign_in = choose(
+            settings,
+            started,
+            sandbox_token=sandbox.token(seconds=SANDBOX_SECONDS) if sandbox is not None else None,
+            has_tool=session.SIGN_IN in catalog.tools,
+        )
         upstream = await stack.enter_async_context(
             UpstreamClient.open(
                 settings.api_url,
-                tokens,
+                sign_in.tokens,
                 sandbox=sandbox.app if sandbox is not None else None,
-                user_agent=f"itwin-mcp/{__version__}",
+                user_agent=USER_AGENT,
+                deadline=settings.deadline,
+                rate_per_minute=settings.rate_per_minute,
+                remedy=sign_in.remedy,
             )
+        )
+        storage = await stack.enter_async_context(
+            Storage.open([*STORAGE_HOSTS, *await _local_storage(settings, sandbox, stack)], user_agent=USER_AGENT)
         )
         executor = Executor(
             upstream,
             Seals(lambda: _keys(settings.state_dir)),
+            storage=storage,
+            files=_local_files(settings, started),
             environment=_bound(catalog, environment),
+            names=Names(catalog.operations, settings.itwin_id and _preset_id(settings, "itwin")),
+            max_result_bytes=settings.max_result_bytes,
         )
-        yield Runtime(catalog, executor, sandbox)
+        login: BackgroundLogin | None = None
+        if session.SIGN_IN in catalog.tools and sign_in.login is not None:
+            login = BackgroundLogin(sign_in.login, await stack.enter_async_context(background()))
+        about = Session(lambda: who_am_i(settings, sign_in, upstream), login)
+        yield Runtime(catalog, executor, about, sign_in, upstream, sandbox)
 
 
 async def serve_stdio(settings: Settings, environment: Mapping[str, str]) -> None:
@@ -83,8 +122,8 @@ async def serve_stdio(settings: Settings, environment: Mapping[str, str]) -> Non
     from itwin_mcp.server import transports
     from itwin_mcp.server.app import build_server
 
-    async with open_runtime(settings, environment) as runtime:
-        await transports.serve_stdio(build_server(runtime.catalog, runtime.executor))
+    async with open_runtime(settings, environment, Started.STDIO) as runtime:
+        await transports.serve_stdio(build_server(runtime.catalog, runtime.executor, runtime.session))
 
 
 async def serve_http(
@@ -95,12 +134,12 @@ async def serve_http(
     token: str | None,
     ready: Callable[[str], None],
 ) -> None:
-    """Serve MCP clients over streamable HTTP on loopback until a signal ends it. Raises OSError if the port is taken."""
+    """Serve MCP clients over streamable HTTP on loopback until a signal ends it. Raises OSError for a taken port."""
     from itwin_mcp.server import transports
     from itwin_mcp.server.app import build_server
 
-    async with open_runtime(settings, environment) as runtime:
-        server = build_server(runtime.catalog, runtime.executor)
+    async with open_runtime(settings, environment, Started.HTTP) as runtime:
+        server = build_server(runtime.catalog, runtime.executor, runtime.session)
         await transports.serve_http(server, host, port, token=token, ready=ready)
 
 
@@ -108,6 +147,49 @@ def _open_sandbox(settings: Settings) -> Any:
     from itwin_mcp.sandbox import Sandbox  # imported only where it is used
 
     return Sandbox.open(settings.sandbox_db, job_seconds=settings.job_seconds)
+
+
+async def _local_storage(settings: Settings, sandbox: Sandbox | None, stack: AsyncExitStack) -> Sequence[str]:
+    """Where on this machine an emulated platform keeps files; the embedded sandbox listens so that its links open."""
+    if sandbox is None:
+        parts = urlsplit(settings.api_url)
+        names = ("127.0.0.1", "localhost") if parts.hostname in ("127.0.0.1", "localhost") else ()
+        return (*(f"{parts.scheme}://{name}:{parts.port}" for name in names if parts.port),)
+    from itwin_mcp.sandbox import listener
+
+    async def listen(*, task_status: TaskStatus[int]) -> None:
+        await listener.serve(sandbox, "127.0.0.1", 0, started=task_status.started, embedded=True)
+
+    tasks = await stack.enter_async_context(background())
+    return (f"http://127.0.0.1:{await tasks.start(listen)}",)
+
+
+def _local_files(settings: Settings, started: Started) -> LocalFiles:
+    """The folders that were allowed; whoever calls from a shell stands in theirs."""
+    if started is Started.SHELL:
+        return LocalFiles(settings.files_roots or (Path.cwd(),))
+    if started is Started.HTTP:
+        return LocalFiles(settings.files_roots, f"The files are those of the machine that serves. {HOW_TO_ALLOW}")
+    return LocalFiles(settings.files_roots)
+
+
+def _presets(settings: Settings) -> dict[str, Preset]:
+    """What arguments mean that a call leaves out. Raises SettingsError for what is neither an id nor a link."""
+    given = {"iTwinId": ("itwin", settings.itwin_id), "iModelId": ("imodel", settings.imodel_id)}
+    return {
+        argument: Preset(settings.origins.get(f"{entity}_id", argument), _preset_id(settings, entity))
+        for argument, (entity, text) in given.items()
+        if text is not None
+    }
+
+
+def _preset_id(settings: Settings, entity: str) -> str:
+    text = str(settings.itwin_id if entity == "itwin" else settings.imodel_id)
+    found = names.known_id(text, entity)
+    if found is None:
+        setting = settings.origins.get(f"{entity}_id", entity)
+        raise SettingsError(f"{setting} is {text[:80]!r}: it must be the id of an {entity}, or a link to it.")
+    return found
 
 
 def _bound(catalog: Catalog, environment: Mapping[str, str]) -> dict[str, str]:

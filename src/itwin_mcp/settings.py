@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,20 +14,45 @@ from pydantic import SecretStr
 from itwin_mcp.errors import SettingsError
 
 PLATFORM = "https://api.bentley.com"
+SIGN_IN_SERVER = "https://ims.bentley.com"
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+ALIASES: Mapping[str, str] = {
+    "ITP_API_URL": "ITWIN_API_URL",
+    "ITP_ISSUER_URL": "ITWIN_ISSUER_URL",
+    "ITP_SERVICE_CLIENT_ID": "ITWIN_CLIENT_ID",
+    "ITP_SERVICE_CLIENT_SECRET": "ITWIN_CLIENT_SECRET",
+    "ITP_ITWIN_ID": "ITWIN_ID",
+}
 
 ENVIRONMENT: Mapping[str, str] = {
     "ITWIN_ACCESS_TOKEN": "An access token for the iTwin Platform, with or without `Bearer `.",
+    "ITWIN_ACCESS_TOKEN_FILE": "A file that holds one instead; it is read again when it changes.",
+    "ITWIN_CLIENT_ID": "The application that signs in: a service application with its secret, or alone a native one.",
+    "ITWIN_CLIENT_SECRET": "The secret of the service application.",
+    "ITWIN_CLIENT_SECRET_FILE": "A file that holds it instead.",
+    "ITWIN_REDIRECT_URI": "Where a login comes back to; `http://localhost:3301/signin-callback` when unset.",
+    "ITWIN_PROFILE": "The name under which a login is kept, so that several accounts live side by side.",
     "ITWIN_API_URL": f"The platform to call, as an origin. {PLATFORM} when unset.",
-    "ITWIN_MCP_TOOLSETS": "Toolsets to serve, separated by commas, or `all`.",
+    "ITWIN_ISSUER_URL": f"The sign-in server; the one that belongs to the platform when unset: {SIGN_IN_SERVER}.",
+    "ITWIN_ID": "The id of the iTwin that a call means which names none; never a call that deletes.",
+    "IMODEL_ID": "The same for an iModel.",
+    "ITWIN_MCP_TOOLSETS": "Toolsets to serve, separated by commas; `all`; or `dynamic`, few tools that run all.",
     "ITWIN_MCP_TOOLS": "Tools to serve in addition, separated by commas.",
     "ITWIN_MCP_EXCLUDE_TOOLS": "Tools not to serve, separated by commas.",
     "ITWIN_MCP_READ_ONLY": "`true` serves only tools that change nothing.",
     "ITWIN_MCP_SANDBOX": "`true` works with the embedded sandbox instead of the platform; no account is needed.",
     "ITWIN_MCP_CAPABILITIES": "Capability files of your own, separated by the system's path separator.",
+    "ITWIN_MCP_FILES_ROOT": "Folders in which local files may be read and written, separated by the path separator.",
+    "ITWIN_MCP_RATE_PER_MINUTE": "Calls to the platform a minute; unset, pacing begins when it first says too many.",
+    "ITWIN_MCP_DEADLINE_SECONDS": "How long one request may take, repeats included; 60 when unset.",
+    "ITWIN_MCP_MAX_RESULT_BYTES": "Bytes of data in one answer, at least 2000; 50000 when unset.",
     "ITWIN_MCP_HTTP_TOKEN": "The bearer that `serve --http … --http-token` asks for; made anew when unset.",
     "ITWIN_MCP_LOG_LEVEL": "debug, info, warning or error; warning when unset. Logs go to standard error.",
     "ITWIN_MCP_STATE_DIR": "Where sign-ins and keys are kept. The user's state folder when unset.",
     "ITWIN_MCP_CACHE_DIR": "Where parsed capability files are kept. The user's cache folder when unset.",
+    "ITWIN_MCP_BUNDLE": "Set by the desktop extension, so that hints name its settings and no shell.",
+    **{name: f"Bentley's command line's name for `{ours}`, which wins." for name, ours in ALIASES.items()},
 }
 """Every variable that is read, and what it says."""
 
@@ -36,63 +62,166 @@ class Settings:
     """What we were started with."""
 
     access_token: SecretStr | None = None
+    access_token_file: Path | None = None
+    client_id: str | None = None
+    client_secret: SecretStr | None = None
+    redirect_uri: str | None = None
+    profile: str = "default"
     api_url: str = PLATFORM
+    issuer_url: str = SIGN_IN_SERVER
+    itwin_id: str | None = None
+    imodel_id: str | None = None
     sandbox: bool = False
     sandbox_db: Path | None = None
     job_seconds: float = 1.0
     capabilities: tuple[Path, ...] = ()
+    files_roots: tuple[Path, ...] = ()
     toolsets: tuple[str, ...] = ()
     tools: tuple[str, ...] = ()
     exclude_tools: tuple[str, ...] = ()
     read_only: bool = False
+    rate_per_minute: int | None = None
+    deadline: float = 60.0
+    """Seconds."""
+    max_result_bytes: int = 50_000
     log_level: str = "warning"
     state_dir: Path = field(default_factory=Path)
     cache_dir: Path = field(default_factory=Path)
     http_token: SecretStr | None = None
+    bundle: bool = False
+    origins: Mapping[str, str] = field(default_factory=dict)
+    """Setting -> the variable or flag that it was read from; what has its default is not in it."""
 
     @property
     def secrets(self) -> tuple[str, ...]:
         """Values that must never be read in a log."""
-        held = (self.access_token, self.http_token)
-        return tuple(secret.get_secret_value() for secret in held if secret is not None)
+        held = (self.access_token, self.client_secret, self.http_token)
+        values = [secret.get_secret_value() for secret in held if secret is not None]
+        return tuple(re.sub(r"^bearer\s+", "", value, flags=re.IGNORECASE) for value in values)
+
+    @property
+    def environment(self) -> str:
+        """Which platform this is, in a word, or by its address where there is none."""
+        if self.sandbox:
+            return "embedded sandbox"
+        found = re.fullmatch(r"https://(?:(qa|dev)-)?api\.bentley\.com", self.api_url)
+        return (found[1] or "production") if found else self.api_url
 
 
 def read_settings(
     environment: Mapping[str, str],
     *,
+    profile: str | None = None,
     sandbox: bool = False,
     sandbox_db: Path | None = None,
     job_seconds: float | None = None,
     capabilities: Sequence[Path] = (),
+    files_root: Sequence[Path] = (),
     toolsets: str | None = None,
     tools: str | None = None,
     exclude_tools: str | None = None,
     read_only: bool = False,
+    max_result_bytes: int | None = None,
     log_level: str | None = None,
 ) -> Settings:
     """Settings from the environment, where a flag that was given wins. Raises SettingsError."""
+    origins: dict[str, str] = {}
+    flags = {
+        "profile": profile,
+        "toolsets": toolsets,
+        "tools": tools,
+        "exclude_tools": exclude_tools,
+        "max_result_bytes": None if max_result_bytes is None else str(max_result_bytes),
+        "log_level": log_level,
+    }
+    switches = {"sandbox": sandbox, "read_only": read_only}
 
-    def value(name: str) -> str | None:
-        return environment.get(name, "").strip() or None
+    def value(setting: str, *names: str) -> str | None:
+        """The first that is set, and from where."""
+        if flags.get(setting):
+            origins[setting] = f"--{setting.replace('_', '-')}"
+            return flags[setting]
+        for name in names:
+            text = environment.get(name, "").strip()
+            # Desktop hosts hand on the placeholder of an optional setting that nobody filled in.
+            if text and not re.fullmatch(r"\$\{user_config\.\w+\}", text):
+                origins[setting] = name
+                return text
+        return None
 
-    token, http_token = value("ITWIN_ACCESS_TOKEN"), value("ITWIN_MCP_HTTP_TOKEN")
-    own = tuple(Path(part) for part in (value("ITWIN_MCP_CAPABILITIES") or "").split(os.pathsep) if part)
+    def switch(setting: str, name: str) -> bool:
+        if switches.get(setting):
+            origins[setting] = f"--{setting.replace('_', '-')}"
+            return True
+        return _flag(name, value(setting, name))
+
+    def secret(setting: str, *names: str) -> SecretStr | None:
+        text = value(setting, *names)
+        return SecretStr(text) if text else None
+
+    api_url = _origin(origins, value("api_url", "ITWIN_API_URL", "ITP_API_URL"))
+    issuer_url = _address(origins, "issuer_url", value("issuer_url", "ITWIN_ISSUER_URL", "ITP_ISSUER_URL"))
+    token = secret("access_token", "ITWIN_ACCESS_TOKEN")
+    token_file = value("access_token_file", "ITWIN_ACCESS_TOKEN_FILE")
+    client_id = value("client_id", "ITWIN_CLIENT_ID", "ITP_SERVICE_CLIENT_ID")
+    # An id and a secret of different names belong to different applications.
+    if origins.get("client_id") == "ITP_SERVICE_CLIENT_ID":
+        client_secret = secret("client_secret", "ITP_SERVICE_CLIENT_SECRET")
+        if client_secret is None:
+            raise SettingsError("ITP_SERVICE_CLIENT_ID is set without ITP_SERVICE_CLIENT_SECRET: set both or neither.")
+    else:
+        client_secret = secret("client_secret", "ITWIN_CLIENT_SECRET")
+        secret_file = value("client_secret_file", "ITWIN_CLIENT_SECRET_FILE")
+        if client_secret is None and secret_file is not None:
+            client_secret = _read_secret("ITWIN_CLIENT_SECRET_FILE", Path(secret_file))
+            origins["client_secret"] = origins.pop("client_secret_file")
+        if client_secret is not None and client_id is None:
+            raise SettingsError(f"{origins['client_secret']} is set without ITWIN_CLIENT_ID: set both or neither.")
+    own = value("capabilities", "ITWIN_MCP_CAPABILITIES") or ""
+    if capabilities:
+        origins["capabilities"] = "--capabilities"
+    roots = value("files_roots", "ITWIN_MCP_FILES_ROOT") or ""
+    if files_root:
+        origins["files_roots"] = "--files-root"
     return Settings(
-        access_token=SecretStr(token) if token else None,
-        api_url=_origin(value("ITWIN_API_URL") or PLATFORM),
-        sandbox=sandbox or _flag("ITWIN_MCP_SANDBOX", value("ITWIN_MCP_SANDBOX")),
+        access_token=token,
+        access_token_file=Path(token_file) if token_file else None,
+        client_id=client_id,
+        client_secret=client_secret,
+        redirect_uri=_redirect(value("redirect_uri", "ITWIN_REDIRECT_URI")),
+        profile=_profile(value("profile", "ITWIN_PROFILE") or "default"),
+        api_url=api_url,
+        issuer_url=issuer_url or issuer_of(api_url),
+        itwin_id=value("itwin_id", "ITWIN_ID", "ITP_ITWIN_ID"),
+        imodel_id=value("imodel_id", "IMODEL_ID"),
+        sandbox=switch("sandbox", "ITWIN_MCP_SANDBOX"),
         sandbox_db=sandbox_db,
         job_seconds=1.0 if job_seconds is None else job_seconds,
-        capabilities=(*own, *capabilities),
-        toolsets=_names(toolsets or value("ITWIN_MCP_TOOLSETS")),
-        tools=_names(tools or value("ITWIN_MCP_TOOLS")),
-        exclude_tools=_names(exclude_tools or value("ITWIN_MCP_EXCLUDE_TOOLS")),
-        read_only=read_only or _flag("ITWIN_MCP_READ_ONLY", value("ITWIN_MCP_READ_ONLY")),
-        http_token=SecretStr(http_token) if http_token else None,
-        log_level=_level(log_level or value("ITWIN_MCP_LOG_LEVEL") or "warning"),
-        state_dir=_folder(value("ITWIN_MCP_STATE_DIR"), "user_state_path"),
-        cache_dir=_folder(value("ITWIN_MCP_CACHE_DIR"), "user_cache_path"),
+        capabilities=(*(Path(part) for part in own.split(os.pathsep) if part), *capabilities),
+        files_roots=_existing((*(Path(part) for part in roots.split(os.pathsep) if part), *files_root)),
+        toolsets=_names(value("toolsets", "ITWIN_MCP_TOOLSETS")),
+        tools=_names(value("tools", "ITWIN_MCP_TOOLS")),
+        exclude_tools=_names(value("exclude_tools", "ITWIN_MCP_EXCLUDE_TOOLS")),
+        read_only=switch("read_only", "ITWIN_MCP_READ_ONLY"),
+        rate_per_minute=_rate(value("rate_per_minute", "ITWIN_MCP_RATE_PER_MINUTE")),
+        deadline=_seconds(value("deadline", "ITWIN_MCP_DEADLINE_SECONDS")),
+        max_result_bytes=_bytes(value("max_result_bytes", "ITWIN_MCP_MAX_RESULT_BYTES")),
+        http_token=secret("http_token", "ITWIN_MCP_HTTP_TOKEN"),
+        log_level=_level(value("log_level", "ITWIN_MCP_LOG_LEVEL") or "warning"),
+        state_dir=_folder(value("state_dir", "ITWIN_MCP_STATE_DIR"), "user_state_path"),
+        cache_dir=_folder(value("cache_dir", "ITWIN_MCP_CACHE_DIR"), "user_cache_path"),
+        bundle=switch("bundle", "ITWIN_MCP_BUNDLE"),
+        origins=origins,
     )
+
+
+def issuer_of(api_url: str) -> str:
+    """The sign-in server that belongs to a platform: QA's also for development, a local platform's own."""
+    parts = urlsplit(api_url)
+    if parts.hostname in _LOOPBACK:
+        return api_url
+    prefix = "qa-" if re.match(r"(qa|dev)-", parts.hostname or "") else ""
+    return SIGN_IN_SERVER.replace("//", f"//{prefix}")
 
 
 def _folder(given: str | None, kind: str) -> Path:
@@ -102,6 +231,13 @@ def _folder(given: str | None, kind: str) -> Path:
 
     path: Path = getattr(platformdirs, kind)("itwin-mcp", appauthor=False)
     return path
+
+
+def _existing(folders: Sequence[Path]) -> tuple[Path, ...]:
+    for folder in folders:
+        if not folder.is_dir():
+            raise SettingsError(f"--files-root {folder} is no folder: create it, or name another.")
+    return tuple(folder.absolute() for folder in folders)
 
 
 def _names(text: str | None) -> tuple[str, ...]:
@@ -122,16 +258,80 @@ def _level(text: str) -> str:
     return text.lower()
 
 
-def _origin(text: str) -> str:
+def _profile(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", text):
+        raise SettingsError(f"The profile {text!r} must be up to 64 letters, digits, dots, dashes and underscores.")
+    return text
+
+
+def _rate(text: str | None) -> int | None:
+    if text is not None and (not re.fullmatch(r"[0-9]{1,6}", text) or int(text) == 0):
+        raise SettingsError(f"ITWIN_MCP_RATE_PER_MINUTE is {text!r}: set it to a whole number above 0, or not at all.")
+    return int(text) if text is not None else None
+
+
+def _bytes(text: str | None) -> int:
+    if text is not None and (not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < 2_000):
+        raise SettingsError(f"--max-result-bytes is {text!r}: set it to a whole number from 2000, or not at all.")
+    return int(text) if text is not None else 50_000
+
+
+def _seconds(text: str | None) -> float:
+    if text is not None and (not re.fullmatch(r"[0-9]{1,4}(\.[0-9]+)?", text) or not 1 <= float(text) <= 3600):
+        raise SettingsError(f"ITWIN_MCP_DEADLINE_SECONDS is {text!r}: set it to seconds between 1 and 3600.")
+    return float(text) if text is not None else 60.0
+
+
+def _read_secret(name: str, file: Path) -> SecretStr | None:
+    try:
+        text = file.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise SettingsError(f"{name}: {file} cannot be read: {error.strerror}.") from None
+    except ValueError:
+        raise SettingsError(f"{name}: {file} does not hold text.") from None
+    if not text:
+        raise SettingsError(f"{name}: {file} is empty.")
+    return SecretStr(text)
+
+
+def _redirect(text: str | None) -> str | None:
+    """An address on this machine, as the application has it registered; None for the usual one."""
+    if text is None:
+        return None
     try:
         parts = urlsplit(text)
-        loopback = parts.hostname in ("localhost", "127.0.0.1", "::1")
         port = parts.port
     except ValueError:
-        raise SettingsError(f"ITWIN_API_URL is {text!r}, which is no address.") from None
-    if parts.scheme != "https" and not (parts.scheme == "http" and loopback):
-        raise SettingsError("ITWIN_API_URL must be https (http is for an address of this machine).")
-    if not parts.hostname or parts.path.strip("/") or parts.query or parts.fragment or parts.username:
-        raise SettingsError(f"ITWIN_API_URL must be an origin such as {PLATFORM}, without a path.")
+        parts, port = urlsplit(""), None
+    plain = parts.scheme == "http" and not (parts.query or parts.fragment or parts.username)
+    if not plain or parts.hostname not in ("localhost", "127.0.0.1") or not port or not parts.path:
+        raise SettingsError(f"ITWIN_REDIRECT_URI is {text!r}: it must be http://localhost:PORT/PATH.")
+    return text
+
+
+def _origin(origins: Mapping[str, str], text: str | None) -> str:
+    """An address without a path; the platform's own when there is none."""
+    address = _address(origins, "api_url", text)
+    if address is None:
+        return PLATFORM
+    if urlsplit(address).path:
+        raise SettingsError(f"{origins['api_url']} must be an origin such as {PLATFORM}, without a path.")
+    return address
+
+
+def _address(origins: Mapping[str, str], setting: str, text: str | None) -> str | None:
+    """An https address, or http on this machine, without a slash at the end."""
+    if text is None:
+        return None
+    name = origins[setting]
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        raise SettingsError(f"{name} is {text!r}, which is no address.") from None
+    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK):
+        raise SettingsError(f"{name} must be https (http is for an address of this machine).")
+    if not parts.hostname or parts.query or parts.fragment or parts.username:
+        raise SettingsError(f"{name} must be a plain address such as {PLATFORM}.")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{parts.scheme}://{host}" + (f":{port}" if port is not None else "")
+    return f"{parts.scheme}://{host}" + (f":{port}" if port is not None else "") + parts.path.rstrip("/")

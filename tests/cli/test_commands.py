@@ -1,4 +1,4 @@
-"""`tools`, `call` and `capability` from the shell: answers on stdout, words on stderr, exit codes that mean something."""
+"""`tools`, `call` and `capability` from the shell: answers on stdout, words on stderr, telling exit codes."""
 
 import json
 import os
@@ -29,6 +29,11 @@ VERBS = [
     ("tools",),
     ("tools", "describe"),
     ("call",),
+    ("auth",),
+    ("auth", "login"),
+    ("auth", "status"),
+    ("auth", "logout"),
+    ("doctor",),
     ("sandbox",),
     ("capability",),
     ("capability", "check"),
@@ -159,9 +164,11 @@ def test_a_good_file_passes_the_check_and_its_tools_are_named(tmp_path: Path) ->
 
 def test_every_problem_of_a_file_is_told_with_line_and_rule_and_the_exit_code_is_two(tmp_path: Path) -> None:
     file = tmp_path / "weather.yaml"
-    file.write_text(GOOD.replace("get-station:\n        description", "get-itwin:\n        description").replace(
-        "weather.get-station", "weather.get-stations"
-    ))
+    file.write_text(
+        GOOD.replace("get-station:\n        description", "get-itwin:\n        description").replace(
+            "weather.get-station", "weather.get-stations"
+        )
+    )
     problems = printed("capability", "check", str(file), "--json", code=2)["problems"]
     found = {(problem["rule"], problem["line"]) for problem in problems}
     lines = file.read_text().splitlines()

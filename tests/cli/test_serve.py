@@ -94,14 +94,16 @@ def test_read_only_serves_no_tool_that_changes_anything() -> None:
     say(process, {"jsonrpc": "2.0", "id": 2, "method": "tools/list"})
     tools = hear(process)["result"]["tools"]
     process.communicate(timeout=20)
-    assert {tool["name"] for tool in tools} == {"list-itwins", "list-recent-itwins", "get-itwin"}
+    assert "list-itwins" in {tool["name"] for tool in tools}
+    assert "delete-itwin" not in {tool["name"] for tool in tools}
+    assert all(tool["annotations"]["readOnlyHint"] for tool in tools)
 
 
 CHATTY = """
 import sys, warnings
 from itwin_mcp.executor.executor import Executor
 
-async def chatty(self, *_):
+async def chatty(self, *_, **__):
     print("stray words on stdout")
     sys.stdout.write("more\\n")
     sys.stdout.flush()

@@ -1,19 +1,29 @@
 """The public surface, one file per tool: what changes here changes what every agent reads."""
 
 import json
+import os
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from mcp import Client
 
-from itwin_mcp.capability.catalog import shipped
-from itwin_mcp.capability.linker import link_files
-from itwin_mcp.settings import ENVIRONMENT
+from itwin_mcp.runtime import read_catalog
+from itwin_mcp.settings import ENVIRONMENT, read_settings
+from tests.conftest import connect
 from tests.contract.snapshots import FOLDER, agree, agree_between
 
 ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def agent(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Client]:
+    """A client of a server at which a person can sign in, so that every tool is listed."""
+    monkeypatch.setenv("ITWIN_CLIENT_ID", "native-x")
+    async with connect(sandbox=False) as client:
+        yield client
 
 
 async def test_every_tool_is_what_its_snapshot_says(agent: Client) -> None:
@@ -36,6 +46,30 @@ async def test_resource_templates_instructions_and_order_are_what_their_snapshot
     )
 
 
+async def test_prompts_and_guides_are_what_their_snapshot_says(agent: Client) -> None:
+    guides = (await agent.list_resources()).resources
+    prompts = (await agent.list_prompts()).prompts
+    agree(
+        "teaching",
+        {
+            "prompts": [one.model_dump(by_alias=True, mode="json", exclude_none=True) for one in prompts],
+            "resources": [one.model_dump(by_alias=True, mode="json", exclude_none=True) for one in guides],
+        },
+    )
+
+
+@pytest.mark.parametrize("toolsets", [None, "dynamic"])
+async def test_what_is_served_by_default_and_dynamically_is_what_its_snapshot_says(
+    monkeypatch: pytest.MonkeyPatch, toolsets: str | None
+) -> None:
+    monkeypatch.setenv("ITWIN_CLIENT_ID", "native-x")
+    async with connect(sandbox=False, toolsets=toolsets) as client:
+        tools = (await client.list_tools()).tools
+        told = [tool.model_dump(by_alias=True, mode="json", exclude_none=True) for tool in tools]
+        names = [tool.name for tool in tools]
+        agree(toolsets or "default", {"instructions": client.instructions, "tools": told if toolsets else names})
+
+
 async def test_every_tool_has_title_description_both_schemas_and_all_four_annotations(agent: Client) -> None:
     for tool in (await agent.list_tools()).tools:
         assert tool.title and tool.description and len(tool.description) >= 20, tool.name
@@ -50,11 +84,11 @@ async def test_every_tool_has_title_description_both_schemas_and_all_four_annota
 
 
 def test_the_readme_lists_every_tool() -> None:
-    catalog = link_files(shipped())
+    catalog = read_catalog(read_settings(os.environ | {"ITWIN_CLIENT_ID": "native-x"}, toolsets="all"))
     rows = ["| toolset | tool | what it does | changes data |", "|---|---|---|---|"]
     for tool in catalog.tools.values():
         hints = tool.annotations
-        changes = "no" if hints.read_only else "**removes**" if hints.destructive else "yes"
+        changes = "no" if hints.read_only else "**may remove or overwrite**" if hints.destructive else "yes"
         first = tool.description.split(". ")[0].rstrip(".")
         rows.append(f"| {tool.toolset} | `{tool.name}` | {first}. | {changes} |")
     agree_between(ROOT / "README.md", "tools", "\n".join(rows) + "\n")

@@ -66,7 +66,7 @@ capability:
         call: weather.add-station
         with: {{name: stations.name, height: stations.height}}
         outputParameters: [{{type: object, properties: {{id: {{type: string, mapping: "$.id"}}}}}}]
-"""
+"""  # noqa: E501 lines of a capability file
 
 
 @dataclass
@@ -172,7 +172,7 @@ async def test_without_its_variable_the_call_says_which_to_set(
 
 
 BROKEN = {
-    "unknown-key": ("description: \"Read one", "summary: \"Read one"),
+    "unknown-key": ('description: "Read one', 'summary: "Read one'),
     "unresolved-call": ("call: weather.get-station", "call: weather.get-tower"),
     "unused-input": ("with: {{q: stations.word}}", "with: {{}}"),
     "slot-without-value": ("with: {{id: stations.station}}", "with: {{}}"),

@@ -71,9 +71,9 @@ async def test_an_agent_finds_a_project_makes_an_imodel_forks_it_tags_it_and_is_
 
 
 async def test_an_agent_changes_hides_and_deletes_what_it_made(day: Client) -> None:
-    itwin = (
-        await ask(day, "create-itwin", displayName="Quay wall", **{"class": "Thing", "subClass": "Asset"})
-    )["iTwin"]
+    itwin = (await ask(day, "create-itwin", displayName="Quay wall", **{"class": "Thing", "subClass": "Asset"}))[
+        "iTwin"
+    ]
     changed = (await ask(day, "update-itwin", iTwinId=itwin["id"], type="Quay", latitude=51.9))["iTwin"]
     assert (changed["type"], changed["latitude"]) == ("Quay", 51.9)
     cleared = (await ask(day, "update-itwin", iTwinId=itwin["id"], type=None))["iTwin"]
@@ -85,9 +85,7 @@ async def test_an_agent_changes_hides_and_deletes_what_it_made(day: Client) -> N
     renamed = (await ask(day, "update-imodel", iModelId=imodel["id"], name="Section 1a", description="North"))["iModel"]
     assert (renamed["name"], renamed["description"]) == ("Section 1a", "North")
     version = (await ask(day, "create-named-version", iModelId=imodel["id"], name="Draft"))["namedVersion"]
-    hidden = await ask(
-        day, "update-named-version", iModelId=imodel["id"], namedVersionId=version["id"], state="hidden"
-    )
+    hidden = await ask(day, "update-named-version", iModelId=imodel["id"], namedVersionId=version["id"], state="hidden")
     assert hidden["namedVersion"]["state"] == "hidden"
     read = await ask(day, "get-named-version", iModelId=imodel["id"], namedVersionId=version["id"])
     assert read["namedVersion"]["state"] == "hidden"

@@ -8,7 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
-from mcp import Client, MCPError
+from mcp import MCPError
 from mcp.shared.message import SessionMessage
 from mcp.types import JSONRPCMessage
 
@@ -31,9 +31,11 @@ class Wire:
         self._incoming, self._outgoing, self._id = incoming, outgoing, 0
 
     async def send(self, message: Mapping[str, Any]) -> None:
-        parsed = JSONRPCMessage.model_validate({"jsonrpc": "2.0", **message}) if hasattr(
-            JSONRPCMessage, "model_validate"
-        ) else None
+        parsed = (
+            JSONRPCMessage.model_validate({"jsonrpc": "2.0", **message})
+            if hasattr(JSONRPCMessage, "model_validate")
+            else None
+        )
         if parsed is None:
             from pydantic import TypeAdapter
 
@@ -57,7 +59,7 @@ async def wire() -> AsyncIterator[Wire]:
     to_server, from_client = anyio.create_memory_object_stream[Any](10)
     to_client, from_server = anyio.create_memory_object_stream[Any](10)
     async with open_runtime(settings, {}) as runtime:
-        server = build_server(runtime.catalog, runtime.executor)
+        server = build_server(runtime.catalog, runtime.executor, runtime.session)
         async with anyio.create_task_group() as tasks, to_server, from_client, to_client, from_server:
             tasks.start_soon(server.run, from_client, to_client, server.create_initialization_options())
             yield Wire(from_server, to_server)
@@ -110,7 +112,7 @@ async def test_arguments_that_are_no_object_are_a_protocol_error_and_nothing_is_
 async def test_a_defect_is_told_by_reference_alone_and_logged_whole(
     mode: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def broken(self: Executor, tool: Tool, *_: Any) -> dict[str, Any]:
+    async def broken(self: Executor, tool: Tool, *_: Any, **__: Any) -> dict[str, Any]:
         raise RuntimeError("the secret inside")
 
     monkeypatch.setattr(Executor, "call", broken)
@@ -128,9 +130,7 @@ async def test_a_defect_is_told_by_reference_alone_and_logged_whole(
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
-async def test_what_escapes_a_handler_of_the_sdk_tells_nothing(
-    mode: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_escapes_a_handler_of_the_sdk_tells_nothing(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from itwin_mcp.server.resources import Resources
 
     def broken(self: Resources, uri: str) -> Any:

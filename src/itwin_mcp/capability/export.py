@@ -47,9 +47,7 @@ def _statics(source: Path) -> tuple[Path, ...]:
     """The files that a capability file's static resources serve."""
     data = read_data(source)
     exposed = data.get("capability", {}).get("exposes", ()) if isinstance(data, dict) else ()
-    places = [
-        resource.get("location", "") for entry in exposed for resource in (entry.get("resources") or {}).values()
-    ]
+    places = [resource.get("location", "") for entry in exposed for resource in (entry.get("resources") or {}).values()]
     return tuple(file for place in places for file in static_files(place, source))
 
 

@@ -15,7 +15,11 @@ from itwin_mcp.settings import Settings, read_settings
 Command = Callable[..., Any]
 
 _SELECTION = (
-    click.option("--toolsets", metavar="NAMES", help="Toolsets to serve, separated by commas; all; or dynamic: few tools that find and run all."),
+    click.option(
+        "--toolsets",
+        metavar="NAMES",
+        help="Toolsets to serve, separated by commas; all; or dynamic: few tools that find and run all.",
+    ),
     click.option("--tools", metavar="NAMES", help="Tools to serve in addition, separated by commas."),
     click.option("--exclude-tools", metavar="NAMES", help="Tools not to serve, separated by commas."),
     click.option("--read-only", is_flag=True, help="Serve only tools that change nothing."),
@@ -25,6 +29,18 @@ _SELECTION = (
         multiple=True,
         metavar="FILE",
         help="A capability file of your own; may be given several times.",
+    ),
+    click.option(
+        "--files-root",
+        type=click.Path(path_type=Path),
+        multiple=True,
+        metavar="FOLDER",
+        help="A folder in which tools may read and write local files; may be given several times.",
+    ),
+)
+_ANSWERS = (
+    click.option(
+        "--max-result-bytes", type=int, metavar="N", help="Bytes of data in one answer; 50000. The rest has a cursor."
     ),
 )
 _SANDBOX = (
@@ -36,9 +52,7 @@ _SANDBOX = (
         "--job-seconds", type=click.FloatRange(0, 3600), metavar="N", help="How long the sandbox's jobs take; 1."
     ),
 )
-_PROFILE = (
-    click.option("--profile", metavar="NAME", help="The name under which the login is kept; default."),
-)
+_PROFILE = (click.option("--profile", metavar="NAME", help="The name under which the login is kept; default."),)
 _LOGS = (
     click.option(
         "--log-level",
@@ -50,7 +64,7 @@ _LOGS = (
 
 def settings_options(command: Command) -> Command:
     """Add every option that makes a Settings."""
-    for option in reversed((*_SELECTION, *_SANDBOX, *_PROFILE, *_LOGS)):
+    for option in reversed((*_SELECTION, *_ANSWERS, *_SANDBOX, *_PROFILE, *_LOGS)):
         command = option(command)
     return command
 

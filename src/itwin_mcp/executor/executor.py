@@ -2,43 +2,69 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import anyio
 
-from itwin_mcp.capability.catalog import Call, Resource, Steps, Tool, ToolArgument
+from itwin_mcp.capability.catalog import Call, CallStep, Resource, Steps, Tool, ToolArgument
 from itwin_mcp.capability.expressions import ABSENT
+from itwin_mcp.capability.transfers import FILE
+from itwin_mcp.executor.blobs import Blob, blob_of
 from itwin_mcp.executor.conversation import LOCAL, Caller, Conversation, Silence
+from itwin_mcp.executor.cursors import Cursors
+from itwin_mcp.executor.fit import MAX_RESULT_BYTES, clean, fit
+from itwin_mcp.executor.local_files import LocalFiles
+from itwin_mcp.executor.lookup import Names
 from itwin_mcp.executor.names import read_names
-from itwin_mcp.executor.paging import list_pages
+from itwin_mcp.executor.paging import first_request, list_pages
 from itwin_mcp.executor.request import bind, build_request
+from itwin_mcp.executor.saving import save_list
 from itwin_mcp.executor.seals import Seals
-from itwin_mcp.executor.sending import Run, Upstream
-from itwin_mcp.executor.shape import shape
-from itwin_mcp.executor.steps import run_steps
+from itwin_mcp.executor.sending import Run, Transfers, Upstream, shape_answer
+from itwin_mcp.executor.steps import MOST_ITEMS, run_steps
+from itwin_mcp.executor.transfer import local_file
 from itwin_mcp.executor.validate import Check, compile_check
-from itwin_mcp.executor.waiting import Pending, await_job
+from itwin_mcp.executor.waiting import Pending, run_job
 from itwin_mcp.upstream.wire import Request
+
+_AROUND = 500
+"""Bytes of a list's answer that are no items."""
 
 
 class Executor:
-    """One for the whole server; it keeps nothing of a call but the compiled checks of the tools."""
+    """One for the whole server; it keeps compiled checks and, for a minute, what names meant."""
 
     def __init__(
         self,
         upstream: Upstream,
         seals: Seals,
         *,
+        storage: Transfers | None = None,
+        files: LocalFiles | None = None,
         environment: Mapping[str, str] | None = None,
+        names: Names | None = None,
+        max_result_bytes: int = MAX_RESULT_BYTES,
         sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
         now: Callable[[], float] = anyio.current_time,
+        clock: Callable[[], float] = time.time,
     ) -> None:
+        """`environment` holds the variables that capability files bind; `sleep`, `now` and `clock` are for tests.
+
+        Without `files` no local file is read or written; `storage` is where they go and come from. Without `names`
+        nothing is looked up.
+        """
         self._upstream = upstream
         self._seals = seals
+        self._storage = storage
+        self._files = files or LocalFiles()
         self._environment = environment or {}
+        self._names = names or Names({})
+        self._most = max_result_bytes
         self._sleep = sleep
         self._now = now
+        self._clock = clock
         self._checks: dict[str, Check] = {}
 
     async def call(
@@ -47,14 +73,32 @@ class Executor:
         arguments: Mapping[str, Any],
         conversation: Conversation | None = None,
         caller: Caller = LOCAL,
+        blobs: list[Blob] | None = None,
     ) -> dict[str, Any]:
-        """The structured answer of one tool call. Raises an error of the CallError family."""
-        ready, resolved = self._ready(tool, arguments)
-        run = self._run(conversation, caller)
-        result = await self._perform(run, tool, ready)
+        """The structured answer of one tool call. Raises an error of the CallError family.
+
+        Bytes that are the answer, such as a picture's, go into `blobs`.
+        """
+        run = self._run(tool.name, conversation, caller)
+        checked = self._files.read(tool, self._check(tool)(arguments))
+        ready, resolved = await self._names.resolve(run, tool, arguments, checked)
+        try:
+            result = fit(clean(await self._answer(run, tool, ready, blobs)), self._most)
+        finally:
+            if not tool.annotations.read_only:
+                self._names.forget(caller)
         if resolved:
-            result["resolved"] = resolved
+            result["resolved"] = clean(resolved)
         return result
+
+    async def _answer(self, run: Run, tool: Tool, ready: Mapping[str, Any], blobs: list[Blob] | None) -> dict[str, Any]:
+        if isinstance(tool.action, Call) and tool.action.operation.binary:
+            answer = await run.perform(tool.action.operation, bind(tool.action.bindings, ready, {}))
+            blob = blob_of(answer)
+            if blobs is not None:
+                blobs.append(blob)
+            return blob.told()
+        return await self._perform(run, tool, ready)
 
     async def read(
         self,
@@ -62,62 +106,79 @@ class Executor:
         variables: Mapping[str, str],
         conversation: Conversation | None = None,
         caller: Caller = LOCAL,
-    ) -> dict[str, Any] | bytes:
+    ) -> dict[str, Any] | Blob:
         """What a resource holds: a JSON object, or bytes. Raises an error of the CallError family."""
-        declared = [
-            ToolArgument(name, {}, True, resource.entities.get(name), ABSENT) for name in resource.variables
-        ]
+        declared = [ToolArgument(name, {}, True, resource.entities.get(name), ABSENT) for name in resource.variables]
         values, _ = read_names(variables, declared)
-        run = self._run(conversation, caller)
+        run = self._run(resource.name, conversation, caller)
         action = resource.action
         if isinstance(action, Steps):
-            return dict(shape(action.output, await run_steps(run, action, values), {}))
+            whole: dict[str, Any] = clean(await run_steps(run, action, values))
+            return whole
+        # The linker lets no operation here that pages or waits: a resource is read at once.
         answer = await run.perform(action.operation, bind(action.bindings, values, {}))
         if action.operation.binary:
-            return bytes(answer.body)
-        return dict(shape(action.output, answer.body, answer.headers))
+            return blob_of(answer)
+        shaped: dict[str, Any] = clean(shape_answer(action.operation, action.output, answer))
+        return shaped
 
     def preview(self, tool: Tool, arguments: Mapping[str, Any]) -> Request:
-        """The first request that a call would send; nothing is sent. Raises an error of the CallError family."""
-        ready, _ = self._ready(tool, arguments)
-        action = tool.action
-        first = action if isinstance(action, Call) else next(s for s in action.steps if hasattr(s, "operation"))
-        return build_request(first.operation, bind(first.bindings, ready, {}), {})
+        """The first request that a call would send, without its credential; nothing is sent, so no name is looked up.
 
-    def _ready(self, tool: Tool, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], list[dict[str, str]]]:
+        Raises an error of the CallError family.
+        """
+        values, _ = read_names(self._check(tool)(arguments), tool.arguments)
+        ready = self._files.read(tool, values)
+        action = tool.action
+        first = action if isinstance(action, Call) else next(s for s in action.steps if isinstance(s, CallStep))
+        values = bind(first.bindings, ready, {FILE: local_file(tool.transfer, ready)} if tool.transfer else {})
+        if first.operation.page is not None:
+            return first_request(first.operation, values, ready.get("limit", MOST_ITEMS))
+        return build_request(first.operation, values)
+
+    def _check(self, tool: Tool) -> Check:
         check = self._checks.get(tool.name)
         if check is None:
             check = self._checks[tool.name] = compile_check(tool)
-        return read_names(check(arguments), tool.arguments)
+        return check
 
-    def _run(self, conversation: Conversation | None, caller: Caller) -> Run:
-        return Run(self._upstream, self._environment, conversation or Silence(), caller, self._sleep, self._now)
+    def _run(self, name: str, conversation: Conversation | None, caller: Caller) -> Run:
+        told = conversation or Silence()
+        return Run(
+            name,
+            self._upstream,
+            self._environment,
+            told,
+            caller,
+            self._sleep,
+            self._now,
+            self._clock,
+            self._storage,
+        )
 
     async def _perform(self, run: Run, tool: Tool, arguments: Mapping[str, Any]) -> dict[str, Any]:
         action = tool.action
         if isinstance(action, Steps):
-            return dict(shape(action.output, await run_steps(run, action, arguments), {}))
+            return await run_steps(run, action, arguments, tool.transfer)
         operation, values = action.operation, bind(action.bindings, arguments, {})
+        if operation.page is not None and "saveAs" in arguments:
+            return await save_list(run, operation, values, action.output, arguments)
         if operation.page is not None:
             listing = await list_pages(
                 run,
                 operation,
                 values,
+                action.output,
                 limit=arguments["limit"],
                 cursor=arguments.get("cursor"),
-                seals=self._seals,
-                tool=tool.name,
-                arguments=arguments,
+                cursors=Cursors(self._seals, tool.name, arguments, run.caller),
+                most_bytes=self._most - _AROUND,
+                full=arguments["detail"] == "full",
             )
-            return {**shape(action.output, listing.answer.body, listing.answer.headers), "page": listing.page}
-        wait = operation.wait
-        if wait is None:
-            answer = await run.perform(operation, values)
-            return dict(shape(action.output, answer.body, answer.headers))
-        # An operation that only observes (its handle is an input, its method GET) has nothing to start.
-        observes = wait.handle_place == "input" and operation.method == "GET"
-        started = None if observes else await run.perform(operation, values)
-        outcome = await await_job(run, wait, started, values, seconds=arguments["wait"], tool=tool.name)
-        if isinstance(outcome, Pending):
-            return {"job": outcome.job}
-        return dict(shape(action.output, outcome.answer.body, outcome.answer.headers))
+            return {**listing.result, "page": listing.page}
+        if operation.wait is not None:
+            ended = await run_job(run, operation, values, seconds=arguments["wait"])
+            if isinstance(ended, Pending):
+                return {"job": ended.job}
+            return shape_answer(ended.operation, action.output, ended.answer)
+        return shape_answer(operation, action.output, await run.perform(operation, values))

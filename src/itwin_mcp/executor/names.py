@@ -1,4 +1,4 @@
-"""Arguments that name an entity become ids: an id, or a link of the platform to read the id from."""
+"""What a text that names an entity says by itself: an id, a link of the platform to read it from, or perhaps a name."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ _IDS: Mapping[str, re.Pattern[str]] = {
     "share": re.compile(_WORD),
 }
 _ANY_UUID = re.compile(_UUID)
+_LOWER = frozenset({_ANY_UUID, _IDS["changeset"]})
+"""Ids whose case means nothing; the platform writes them in lower case."""
 
 _LINK_SEGMENTS: Mapping[str, str] = {
     "itwin": "itwins",
@@ -39,18 +41,22 @@ _LINK_SEGMENTS: Mapping[str, str] = {
 }
 """The path segment after which an entity's id stands in the platform's links."""
 
-_WHERE: Mapping[str, str] = {
-    "itwin": "Find its id with list-recent-itwins or list-itwins.",
-    "imodel": "Find its id with list-imodels.",
-    "named-version": "Find its id with list-named-versions.",
+WHERE: Mapping[str, str] = {
+    "itwin": "Look for it by a part of its name or number with find-itwin.",
+    "imodel": "Look for it with find-imodel or list-imodels, in the iTwin that has it.",
+    "named-version": "Look for it with list-named-versions.",
+    "user": "Look for the user with list-imodel-users.",
 }
-_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f/\\?#%]|\.\.")
+"""Where an id is found, for the hint of an error."""
+FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f/\\?#%\ud800-\udfff]|\.\.")
+MOST_NAME = 255
+"""Characters of a name on the platform."""
 
 
 def read_names(
     arguments: Mapping[str, Any], declared: Sequence[ToolArgument]
 ) -> tuple[dict[str, Any], list[dict[str, str]]]:
-    """The arguments with ids in place of what named them, and `resolved`: what was read as what.
+    """The arguments with ids in place of links, and `resolved`: what was read as what; names are refused.
 
     Raises InvalidArguments; no request is sent.
     """
@@ -66,26 +72,55 @@ def read_names(
     return read, resolved
 
 
+def known_id(given: str, entity: str) -> str | None:
+    """The id in a text: the id itself, or the platform's link; None where it is neither."""
+    pattern = _IDS.get(entity, _ANY_UUID)
+    for found in (given, _id_in_link(given, entity)):
+        if found is not None and pattern.fullmatch(found):
+            return found.lower() if pattern in _LOWER else found
+    return None
+
+
+def may_be_name(given: str) -> bool:
+    """Whether a text that is no id may be a name that is looked for."""
+    return len(given) <= MOST_NAME and given.strip() != "" and not FORBIDDEN.search(given)
+
+
 def entity_id(given: str, entity: str, argument: str) -> str:
     """The id in a text that names an entity: the id itself, or the platform's link. Raises InvalidArguments."""
-    pattern = _IDS.get(entity, _ANY_UUID)
-    if pattern.fullmatch(given):
-        return given.lower() if pattern is _ANY_UUID else given
-    linked = _id_in_link(given, entity)
-    if linked is not None and pattern.fullmatch(linked):
-        return linked.lower()
-    shown = given if len(given) <= 60 else given[:60] + "…"
-    why = "has characters that no id has" if _FORBIDDEN.search(given) else "is not an id or a link to one"
-    raise InvalidArguments(
-        f"{argument} {_printable(shown)!r} {why}; nothing was sent.",
-        hint=_WHERE.get(entity, "Take the id from the answer of a list tool."),
+    found = known_id(given, entity)
+    if found is None:
+        raise refusal(given, entity, argument)
+    return found
+
+
+def refusal(given: str, entity: str, argument: str, because: str = "", *, named: bool = False) -> InvalidArguments:
+    """Why a text names nothing. `because` says why it is not looked for; `named` that other texts would be."""
+    noun = "id of the kind " + entity
+    if _is_link(given):
+        why = f"is a link, but has no {noun} in it"
+    elif FORBIDDEN.search(given):
+        nor = ", nor a name that is looked up: `..` or any of `/\\?#%`"
+        why = f"has characters that no id has{nor if named else ''}"
+    elif named:
+        why = f"is no id, no link and no name: that has 1 to {MOST_NAME} characters"
+    else:
+        why = f"is neither an {noun} nor a link to one{because}"
+    return InvalidArguments(
+        f"{argument} {shown(given)!r} {why}; nothing was sent.",
+        hint=WHERE.get(entity, "Take the id from the answer of a list tool."),
         details=[{"code": "InvalidArgument", "target": argument, "message": f"{argument} {why}"}],
     )
 
 
+def shown(given: str) -> str:
+    """What was given, short and printable, for a message."""
+    return _printable(given if len(given) <= 60 else given[:60] + "…")
+
+
 def _id_in_link(given: str, entity: str) -> str | None:
-    """The id in a link of the platform (`https://…bentley.com/…`) or one of ours (`itwin://…`); it is never followed."""
-    if any(ord(character) < 0x21 or ord(character) == 0x7F for character in given):
+    """The id in a link of the platform (`https://…bentley.com/…`) or of ours (`itwin://…`); it is never followed."""
+    if not given.isprintable() or " " in given:
         return None
     try:
         parts = urlsplit(given)
@@ -106,6 +141,10 @@ def _id_in_link(given: str, entity: str) -> str | None:
         if segment == wanted:
             return segments[index + 1]
     return None
+
+
+def _is_link(given: str) -> bool:
+    return re.match(r"(https?|itwin)://\S+\Z", given) is not None
 
 
 def _printable(text: str) -> str:

@@ -2,45 +2,46 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
-from itwin_mcp.capability.catalog import Operation, PagePlan
+import anyio
+
+from itwin_mcp.capability.catalog import Operation, Output, PagePlan
 from itwin_mcp.capability.expressions import ABSENT
 from itwin_mcp.errors import CallError, InvalidArguments, UnexpectedAnswer
+from itwin_mcp.executor.cursors import MOST_TRAIL, Cursors, Position, digest_items
+from itwin_mcp.executor.fit import first_that_fit
 from itwin_mcp.executor.request import build_request
-from itwin_mcp.executor.seals import SealBroken, Seals
-from itwin_mcp.executor.sending import Answer, Run
+from itwin_mcp.executor.sending import Answer, Run, shape_answer
+from itwin_mcp.executor.shape import shape_part, widen
+from itwin_mcp.upstream.client import DECLARED_PLATFORM
+from itwin_mcp.upstream.origin import parse_origin, split_url
 from itwin_mcp.upstream.wire import Request
 
 MOST_PAGES = 100
 """Requests for one call."""
 MOST_SECONDS = 45.0
-"""After this no further page is begun; some clients give up at a minute."""
-CURSOR_SECONDS = 24 * 3600
+"""After this no further page is awaited; some clients give up at a minute."""
+MOST_SAVED = 100_000
+"""Items that a list written to a file may have; it has a budget of its own."""
+MOST_SAVED_PAGES = 1_000
+MOST_SAVED_SECONDS = 600.0
+SHOWN = 10
+"""Items of a list written to a file that the answer shows."""
 
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """Where a list goes on: the page (its link's path and query, None for the first), how many of its items were
-    given (`offset`, `given` is their digest), how many in all (`before`), and the page size that was asked."""
-
-    link: str | None = None
-    offset: int = 0
-    given: str = ""
-    before: int = 0
-    size: int = 0
+Sink = Callable[[list[Any]], Awaitable[None]]
+"""Takes the items of one page."""
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What was collected: the first page's answer with all items in it, and the answer's `page`."""
+    """A list as far as it was read: the answer with all items in it, and the answer's `page`."""
 
-    answer: Answer
+    result: dict[str, Any]
     page: dict[str, Any]
 
 
@@ -48,228 +49,350 @@ async def list_pages(
     run: Run,
     operation: Operation,
     values: Mapping[str, Any],
+    output: Output,
     *,
     limit: int,
     cursor: str | None,
-    seals: Seals,
-    tool: str,
-    arguments: Mapping[str, Any],
+    cursors: Cursors,
+    most_bytes: int | None = None,
+    full: bool = False,
 ) -> Listing:
-    """Follow the platform's paging until `limit` items, the end, or the budget.
+    """Follow the platform's paging until `limit` items, `most_bytes` of them, the end, or the budget.
 
-    A page that fails after others came ends the list with what came, a cursor and the error. Raises InvalidArguments
-    for a cursor that is not ours, of another tool, arguments or caller, or stale.
+    Each page is shaped when it comes, so that no more than one is held as the platform gave it. A page that fails
+    after others came ends the list with what came, a cursor and the error. Raises InvalidArguments for a cursor that
+    was not given for this call or is stale, and what the first page raises.
     """
-    plan = operation.page
-    assert plan is not None
-    purpose = f"{tool} with the same arguments"
-    bound = f"cursor of {purpose} {_digest(_without_paging(arguments))}"
-    start = _open_cursor(cursor, bound, purpose, run, seals) if cursor is not None else Position()
-    size = start.size or min(plan.most, limit)
-    base = build_request(operation, dict(values) | ({plan.size: size} if plan.size else {}), run.environment)
-    walk = _Walk(run, operation, plan, base, size)
-    collected = await walk.collect(start, limit)
-    page: dict[str, Any] = {"returned": len(collected.items), "complete": collected.next is None}
-    if collected.stopped is not None:
-        page["complete"] = False
-        page["stoppedBecause"] = collected.stopped
-    if collected.next is not None:
-        position = collected.next
-        page["cursor"] = seals.seal(
-            bound,
-            run.caller,
-            {"l": position.link, "o": position.offset, "g": position.given, "b": position.before, "s": position.size},
-        )
-    if collected.total is not None:
-        page["total"] = collected.total
-    elif page["complete"] and start.before == 0 and start.offset == 0:
-        page["total"] = len(collected.items)
-    return Listing(Answer(_replace(collected.body, plan, collected.items), collected.headers), page)
+    start = cursors.take(cursor) if cursor is not None else Position()
+    walk = _Walk(run, operation, values, start, limit, output, full=full, room=most_bytes)
+    read = await walk.collect()
+    page: dict[str, Any] = {"returned": len(read.items), "complete": read.complete}
+    if read.next is not None:
+        given = cursors.give(read.next)
+        if given is not None:
+            page["cursor"] = given
+        else:
+            read.stopped = "the platform's link to the next page is too long to be kept: take more at once with limit"
+    total = read.total if read.total is not None else start.before + read.count if read.complete else None
+    if total is not None:
+        page["total"] = total
+    if read.stopped is not None:
+        page["stoppedBecause"] = read.stopped
+    if read.error is not None:
+        page["error"] = read.error.to_json(run.name)
+    return Listing(walk.result(read), page)
 
 
-async def list_all(run: Run, operation: Operation, values: Mapping[str, Any], *, most: int) -> Answer:
-    """All pages of a step's list, up to `most` items. Raises what the failing page raises."""
-    plan = operation.page
-    assert plan is not None
-    size = min(plan.most, most)
-    base = build_request(operation, dict(values) | ({plan.size: size} if plan.size else {}), run.environment)
-    collected = await _Walk(run, operation, plan, base, size, whole=True).collect(Position(), most)
-    return Answer(_replace(collected.body, plan, collected.items), collected.headers)
+async def save_pages(
+    run: Run, operation: Operation, values: Mapping[str, Any], output: Output, sink: Sink, full: bool = False
+) -> tuple[Listing, int]:
+    """All pages into the sink, up to `MOST_SAVED` items; gives the answer with the first few of them, and how many.
+
+    A page that fails after others came ends it with what came and the error. Raises what the first page raises.
+    """
+    walk = _Walk(run, operation, values, Position(), MOST_SAVED, output, sink=sink, full=full)
+    read = await walk.collect()
+    page: dict[str, Any] = {"returned": len(read.items), "complete": read.complete}
+    total = read.total if read.total is not None else read.count if read.complete else None
+    if total is not None:
+        page["total"] = total
+    if not read.complete:
+        page["stoppedBecause"] = read.stopped or f"at most {MOST_SAVED} items are saved: narrow the list with filters"
+    if read.error is not None:
+        page["error"] = read.error.to_json(run.name)
+    return Listing(walk.result(read), page), read.count
+
+
+async def list_all(
+    run: Run, operation: Operation, values: Mapping[str, Any], *, most: int
+) -> tuple[Answer, dict[str, Any] | None]:
+    """All pages, up to `most` items, as one answer; and a `page` that says why where it is not all.
+
+    Raises what the failing page raises.
+    """
+    walk = _Walk(run, operation, values, Position(), most, None, whole=True)
+    read = await walk.collect()
+    if read.complete:
+        return walk.whole(read), None
+    stopped = read.stopped or f"only the first {most} items are read here"
+    return walk.whole(read), {"returned": len(read.items), "complete": False, "stoppedBecause": stopped}
+
+
+def first_request(operation: Operation, values: Mapping[str, Any], limit: int) -> Request:
+    """The request of a list's first page, before it is signed."""
+    assert operation.page is not None
+    return _first(operation, operation.page, values, min(operation.page.most, limit))
+
+
+def _first(operation: Operation, plan: PagePlan, values: Mapping[str, Any], size: int) -> Request:
+    return build_request(operation, {**values, plan.size: size} if plan.size is not None else values)
 
 
 @dataclass(slots=True)
-class _Collected:
-    items: list[Any]
-    body: Any
-    headers: Mapping[str, str]
+class _Read:
+    """What a walk has so far."""
+
+    items: list[Any] = field(default_factory=list)
+    count: int = 0
+    """How many came; `items` holds all of them unless they go into a sink."""
+    first: Answer | None = None
+    pages: int = 0
+    last: str = ""
+    """The fingerprint of the last page."""
     next: Position | None = None
     stopped: str | None = None
+    error: CallError | None = None
     total: int | None = None
+
+    @property
+    def complete(self) -> bool:
+        return self.next is None and self.stopped is None
+
+    def stop(self, why: str, position: Position) -> _Read:
+        self.stopped, self.next = why, position
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    answer: Answer
+    items: list[Any]
+    taken: list[Any]
 
 
 class _Walk:
-    def __init__(
-        self, run: Run, operation: Operation, plan: PagePlan, base: Request, size: int, *, whole: bool = False
-    ) -> None:
-        self._run = run
-        self._operation = operation
-        self._plan = plan
-        self._base = base
-        self._size = size
-        self._whole = whole
+    """One call's way through the pages of a list."""
 
-    async def collect(self, start: Position, limit: int) -> _Collected:
-        plan, run = self._plan, self._run
-        found = _Collected([], None, {})
-        position, pages, began = start, 0, run.now()
-        seen = {start.link}
+    def __init__(
+        self,
+        run: Run,
+        operation: Operation,
+        values: Mapping[str, Any],
+        start: Position,
+        limit: int,
+        output: Output | None,
+        *,
+        whole: bool = False,
+        sink: Sink | None = None,
+        full: bool = False,
+        room: int | None = None,
+    ) -> None:
+        self._sink, self._output, self._full, self._room = sink, output, full, room
+        self._most_pages, self._most_seconds = (
+            (MOST_PAGES, MOST_SECONDS) if sink is None else (MOST_SAVED_PAGES, MOST_SAVED_SECONDS)
+        )
+        assert operation.page is not None
+        self._run, self._operation, self._plan = run, operation, operation.page
+        self._start, self._limit, self._whole = start, limit, whole
+        self.place, self._item = _place_of(output, self._plan) if output is not None else (None, None)
+        # A page that is found by counting may change its size; what an opaque token stands for may not.
+        counted = start.query is None or self._skip_in(start.query)
+        self._size = min(self._plan.most, start.offset + limit) if counted else start.size
+        self._base = _first(operation, self._plan, values, self._size)
+
+    async def collect(self) -> _Read:
+        """Read pages until there is a reason to stop."""
+        read, position, began = _Read(), self._start, self._run.now()
         while True:
-            if pages and (pages >= MOST_PAGES or run.now() - began > MOST_SECONDS):
-                found.next = position
-                found.stopped = "the budget of this call is used up; go on with the cursor"
-                return found
+            left = self._most_seconds - (self._run.now() - began)
+            if read.pages and (read.pages >= self._most_pages or left <= 0):
+                return read.stop(f"this call took its share of requests and time{self._go_on}", position)
             try:
-                answer = await run.send(self._request(position))
-                items = self._items(answer, position)
+                page = await self._page(position, self._limit - read.count, left if read.pages else None)
             except CallError as error:
-                if pages == 0 or self._whole:
+                if self._whole or not read.pages:
                     raise
-                found.next = position
-                found.stopped = f"{error.code}: {error.message} {error.hint}"
-                return found
-            pages += 1
-            if found.body is None:
-                found.body, found.headers = answer.body, answer.headers
-            found.total = _count(plan, answer.body)
-            room = limit - len(found.items)
-            fresh = items[position.offset :]
-            found.items.extend(fresh[:room])
-            if pages > 1:
-                await run.conversation.progress(len(found.items), limit, f"{len(found.items)} items so far")
-            if len(fresh) > room:
-                taken = position.offset + room
-                before = position.before + room
-                found.next = Position(position.link, taken, _digest(items[:taken]), before, self._size)
-                return found
-            before = position.before + len(fresh)
-            link, stopped = self._next(answer, position, len(items), seen)
-            if plan.within is not None and before >= plan.within:
-                found.stopped = f"the platform lists at most {plan.within} items: narrow the list with its filters"
-                return found
-            if link is None:
-                found.stopped = stopped
-                return found
-            position = Position(link, 0, "", before, self._size)
-            seen.add(link)
-            if len(found.items) >= limit:
-                found.next = position
-                return found
+                read.error = error
+                return read.stop(f"the next page failed ({error.code}){self._go_on}", position)
+            if page is None:
+                return read.stop(f"the next page took too long{self._go_on}", position)
+            before = read.count
+            following = self._take(read, page, position)
+            if self._sink is not None and read.count > before:
+                await self._sink(page.taken)
+            if following is None:
+                return read
+            position = following
+            if read.pages > 1:
+                known = min(self._limit, read.total or self._limit)
+                await self._run.conversation.progress(read.count, known, f"{read.count} items read so far")
+
+    @property
+    def _go_on(self) -> str:
+        return ": go on with the cursor" if self._sink is None else ""
+
+    def whole(self, read: _Read) -> Answer:
+        """The first page's answer with all items in place of its own, or none where they are shaped already."""
+        assert read.first is not None
+        items = read.items if self.place is None else []
+        return Answer(_put(read.first.body, self._plan.items.parts, items), read.first.headers)
+
+    def result(self, read: _Read) -> dict[str, Any]:
+        """The answer in the shape that the tool promises, with the items that are kept."""
+        assert self._output is not None
+        result = shape_answer(self._operation, self._output, self.whole(read))
+        if self.place is not None:
+            result[self.place] = read.items
+        return result
+
+    # --- one page -----------------------------------------------------------------------------------------------
+
+    async def _page(self, position: Position, room: int, seconds: float | None) -> _Page | None:
+        """The page at a position, its items shaped; None when it took longer than `seconds`."""
+        with anyio.move_on_after(seconds):
+            answer = await self._run.send(self._operation, self._request(position))
+            items = self._items(answer.body, position)
+            taken = items[position.offset :][:room]
+            if self._item is not None:
+                where, item = self._plan.items.text, self._item
+                taken = [
+                    shape_part(item, one, answer.headers, f"{where}[{position.offset + index}]")
+                    for index, one in enumerate(taken)
+                ]
+                if self._full:
+                    taken = [widen(*pair) for pair in zip(taken, items[position.offset :], strict=False)]
+            if self._room is not None:
+                taken, self._room = first_that_fit(taken, self._room, one=room == self._limit)
+            return _Page(answer, items, taken)
+        return None
 
     def _request(self, position: Position) -> Request:
-        if position.link is None:
+        if position.query is None:
             return self._base
-        parts = urlsplit(position.link)
-        query = tuple(parse_qsl(parts.query, keep_blank_values=True))
-        base = self._base
-        return Request(
-            base.method, base.origin, parts.path, query, base.headers, base.body, permission=base.permission
-        )
+        pairs = _pairs(position.query)
+        wire = self._wire(self._plan.size)
+        if wire is not None and self._skip_in(position.query):
+            pairs = [pair for pair in pairs if pair[0] != wire] + [(wire, str(self._size))]
+        return replace(self._base, query=tuple(pairs))
 
-    def _items(self, answer: Answer, position: Position) -> list[Any]:
-        items = self._plan.items.find(answer.body)
-        if items is None or items is ABSENT:
+    def _items(self, body: Any, position: Position) -> list[Any]:
+        items = self._plan.items.find(body)
+        if items is None:
             items = []
         if not isinstance(items, list):
+            why = "is missing" if items is ABSENT else "is not a list"
             raise UnexpectedAnswer(
-                f"The platform's answer is not what this operation gives: {self._plan.items.text} is not a list.",
-                hint="Try again; if it stays so, report it to the makers of itwin-mcp.",
+                f"The platform's answer is not what this operation gives: {self._plan.items.text} {why}.",
+                hint="Call again; if it stays so, report it to the makers of itwin-mcp with this message.",
             )
-        if position.offset and _digest(items[: position.offset]) != position.given:
+        if position.offset and digest_items(items[: position.offset]) != position.given:
             raise InvalidArguments(
-                "The list has changed since the cursor was given: the items before it are not the same.",
-                hint="Call again without cursor and start over.",
+                "The list has changed since the cursor was given: the items before it are no longer the same.",
+                hint="Leave cursor out and start over.",
                 details=[{"code": "InvalidArgument", "target": "cursor", "message": "cursor is stale"}],
             )
         return items
 
-    def _next(
-        self, answer: Answer, position: Position, count: int, seen: set[str | None]
-    ) -> tuple[str | None, str | None]:
-        """The path and query of the next page, or None and, where the end is not the list's, why."""
-        plan = self._plan
+    def _take(self, read: _Read, page: _Page, position: Position) -> Position | None:
+        """Add a page to what was read; gives where to go on in this call, None where it ends."""
+        fingerprint = digest_items(page.items)
+        if page.items and fingerprint == read.last:
+            read.stopped = "the platform gave the same page again"
+            return None
+        read.pages, read.last = read.pages + 1, fingerprint
+        read.first = read.first or page.answer
+        read.count += len(page.taken)
+        read.items.extend(page.taken if self._sink is None else page.taken[: max(SHOWN - len(read.items), 0)])
+        before = position.before + len(page.taken)
+        count = self._plan.count.find(page.answer.body) if self._plan.count is not None else None
+        read.total = count if type(count) is int and count >= before else None
+        used = position.offset + len(page.taken)
+        if used < len(page.items):
+            given = digest_items(page.items[:used])
+            read.next = replace(position, offset=used, given=given, before=before, size=self._size)
+            if self._room == 0:
+                read.stopped = "the answer has as many bytes as it may have: go on with the cursor"
+            return None
+        if self._plan.within is not None and before >= self._plan.within:
+            read.total = None
+            read.stopped = f"the platform lists at most {self._plan.within} items: narrow the list with its filters"
+            return None
+        following, read.stopped = self._following(page, position, before)
+        if following is not None and read.count >= self._limit:
+            read.next, following = following, None
+        return following
+
+    # --- the next page ------------------------------------------------------------------------------------------
+
+    def _following(self, page: _Page, position: Position, before: int) -> tuple[Position | None, str | None]:
+        """Where the next page is, or None and, where that is not the list's end, why."""
+        plan, count = self._plan, len(page.items)
         if plan.style == "skip":
-            if count < self._size:
+            if count < (self._size if plan.size is not None else 1):
                 return None, None
-            skipped = position.before - position.offset + count
-            return self._with(plan.skip, str(skipped)), None
-        value = plan.next.find(answer.body) if plan.next is not None else None
-        if value is None or value is ABSENT or value == "":
-            return None, None
-        if not isinstance(value, str):
-            return None, "the platform's link to the next page is not a link"
-        link = self._with(plan.token, value) if plan.style == "token" else self._own(value)
-        if link is None:
-            return None, "the platform's link to the next page leads elsewhere and was not followed"
-        if link in seen:
+            query: str | None = self._with(plan.skip, str(before))
+        else:
+            value = plan.next.find(page.answer.body) if plan.next is not None else None
+            if value is None or value is ABSENT or value == "":
+                return None, None
+            if not isinstance(value, str):
+                return None, "what the platform gives as the next page is not a link"
+            query = self._with(plan.token, value) if plan.style == "token" else self._own(value)
+            if query is None:
+                return None, "the platform's link to the next page is not a link to this list and was not followed"
+        here, there = self._mark(position.query), self._mark(query)
+        if there in (*position.trail, here):
             return None, "the platform's link to the next page leads back to a page that was read"
-        return link, None
+        trail = (*position.trail, here)[-MOST_TRAIL:]
+        return Position(query, 0, "", before, self._size, trail), None
 
     def _with(self, parameter: str | None, value: str) -> str:
-        """The first page's address with one input set."""
-        wire = next(one.wire for one in self._operation.parameters if one.name == parameter)
-        pairs = [pair for pair in self._base.query if pair[0] != wire]
-        return f"{self._base.path}?{urlencode([*pairs, (wire, value)])}"
+        """The query of the first page with one input set."""
+        wire = self._wire(parameter)
+        return urlencode([*(pair for pair in self._base.query if pair[0] != wire), (str(wire), value)])
 
-    def _own(self, value: str) -> str | None:
-        """The path and query of a link to the same list at the same origin; None for any other."""
+    def _own(self, link: str) -> str | None:
+        """The query of a link to the same list at the same origin; None for any other link."""
         try:
-            parts = urlsplit(value)
-            origin = f"{parts.scheme}://{parts.netloc}".lower()
+            origin, rest = split_url(link)
+            parts = urlsplit(rest)
+            own = {parse_origin(self._base.origin)}
+            if parse_origin(DECLARED_PLATFORM) in own:
+                own.add(parse_origin(self._run.upstream.platform))
         except ValueError:
             return None
-        if origin not in (self._base.origin, self._run.upstream.platform) or parts.username is not None:
+        # The platform spells its paths now `/itwins`, now `/iTwins`; the path that is sent stays ours.
+        if origin not in own or _segments(parts.path) != _segments(self._base.path):
             return None
-        if parts.path.rstrip("/").lower() != self._base.path.rstrip("/").lower():
-            return None
-        return f"{self._base.path}?{parts.query}"
+        return parts.query
+
+    def _skip_in(self, query: str) -> bool:
+        """Whether a page is found by counting: its query says how many items to pass over."""
+        skips = {"$skip", "skip", self._wire(self._plan.skip)}
+        return any(name in skips and value.isdecimal() for name, value in _pairs(query))
+
+    def _wire(self, parameter: str | None) -> str | None:
+        return next((one.wire for one in self._operation.parameters if one.name == parameter), None)
+
+    def _mark(self, query: str | None) -> str:
+        """A short sign of a page, whatever the order of its query and its size."""
+        pairs = self._base.query if query is None else _pairs(query)
+        size = self._wire(self._plan.size)
+        return sha256(repr(sorted(pair for pair in pairs if pair[0] != size)).encode()).hexdigest()[:8]
 
 
-def _open_cursor(cursor: str, bound: str, purpose: str, run: Run, seals: Seals) -> Position:
-    try:
-        kept = seals.open(cursor, bound, run.caller, seconds=CURSOR_SECONDS)
-    except SealBroken as broken:
-        why = f"it was not given for {purpose}" if str(broken).startswith("it was given for") else str(broken)
-        raise InvalidArguments(
-            f"The cursor cannot be used: {why}.",
-            hint="Pass page.cursor exactly as the same tool gave it, with the same arguments, or start over without.",
-            details=[{"code": "InvalidArgument", "target": "cursor", "message": f"cursor: {why}"}],
-        ) from None
-    return Position(kept["l"], kept["o"], kept["g"], kept["b"], kept["s"])
+def _pairs(query: str) -> list[tuple[str, str]]:
+    return parse_qsl(query, keep_blank_values=True)
 
 
-def _without_paging(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in arguments.items() if name not in ("limit", "cursor")}
+def _segments(path: str) -> list[str]:
+    return [unquote(segment).lower() for segment in path.rstrip("/").split("/")]
 
 
-def _digest(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+def _place_of(output: Output, plan: PagePlan) -> tuple[str | None, Output | None]:
+    """The member of the answer that takes the items, and how each is shaped; None where it is made otherwise."""
+    for name, child in output.properties:
+        if child.kind == "array" and child.path is not None and child.path.parts == plan.items.parts:
+            return name, child.items
+    return None, None
 
 
-def _count(plan: PagePlan, body: Any) -> int | None:
-    value = plan.count.find(body) if plan.count is not None else None
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _replace(body: Any, plan: PagePlan, items: list[Any]) -> Any:
-    """The first page's body with all items in place of its own."""
-
-    def put(value: Any, parts: tuple[str | int, ...]) -> Any:
-        if not parts:
-            return items
-        first = parts[0]
-        if isinstance(value, dict) and isinstance(first, str):
-            return {**value, first: put(value.get(first), parts[1:])}
-        return items if not isinstance(first, str) else {first: put(None, parts[1:])}
-
-    return put(body, plan.items.parts)
+def _put(value: Any, parts: tuple[str | int, ...], items: list[Any]) -> Any:
+    """The value with the items at a path."""
+    if not parts:
+        return items
+    first, rest = parts[0], parts[1:]
+    if isinstance(first, str):
+        inside = value if isinstance(value, dict) else {}
+        return {**inside, first: _put(inside.get(first), rest, items)}
+    return [_put(one, rest, items) if index == first else one for index, one in enumerate(value or ())]

@@ -2,55 +2,71 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from itwin_mcp.executor.conversation import Caller
 
+Flaw = Literal["unreadable", "expired", "of another caller", "of another purpose"]
 
-class SealBroken(Exception):
-    """The text is not one of ours for this purpose and caller; the message says why."""
+
+class SealError(Exception):
+    """The text is not one of ours for this purpose and caller; `flaw` says why."""
+
+    def __init__(self, flaw: Flaw) -> None:
+        super().__init__(flaw)
+        self.flaw = flaw
 
 
 class Seals:
     """Seals values under keys of 32 bytes, the first for new ones, all for old ones.
 
-    `keys` is asked once, when the first value is sealed or opened.
+    `keys` is asked once, when the first value is sealed or opened; `clock` gives seconds since 1970.
     """
 
-    def __init__(self, keys: Callable[[], Sequence[bytes]]) -> None:
+    def __init__(self, keys: Callable[[], Sequence[bytes]], *, clock: Callable[[], float] = time.time) -> None:
         self._keys = keys
+        self._clock = clock
         self._fernet: Any = None
 
     def seal(self, purpose: str, caller: Caller, value: Mapping[str, Any]) -> str:
         """The value as text that only `open` with the same purpose and caller reads."""
-        payload = {"p": purpose, "c": caller.key, "v": value}
+        payload = {"p": purpose, "c": caller.key, "t": int(self._clock()), "v": value}
         sealed: bytes = self._cipher().encrypt(json.dumps(payload, separators=(",", ":")).encode())
         return sealed.decode().rstrip("=")
 
     def open(self, text: str, purpose: str, caller: Caller, *, seconds: int) -> dict[str, Any]:
-        """The sealed value, at most `seconds` old. Raises SealBroken."""
+        """The sealed value, at most `seconds` old. Raises SealError."""
         from cryptography.fernet import InvalidToken
 
         try:
-            padded = text + "=" * (-len(text) % 4)
-            payload = json.loads(self._cipher().decrypt(padded.encode("utf-8", "replace"), ttl=seconds))
-        except InvalidToken:
-            raise SealBroken("it was altered, has expired, or is not from this server") from None
+            payload = json.loads(self._cipher().decrypt(_token(text)))
+        except (InvalidToken, ValueError):
+            raise SealError("unreadable") from None
         if payload["c"] != caller.key:
-            raise SealBroken("it was given to another caller")
+            raise SealError("of another caller")
         if payload["p"] != purpose:
-            raise SealBroken(f"it was given for {payload['p']}")
+            raise SealError("of another purpose")
+        if self._clock() - payload["t"] > seconds:
+            raise SealError("expired")
         value: dict[str, Any] = payload["v"]
         return value
 
     def _cipher(self) -> Any:
         if self._fernet is None:
             # Imported for the first cursor, not at start-up.
-            import base64
-
             from cryptography.fernet import Fernet, MultiFernet
 
             self._fernet = MultiFernet([Fernet(base64.urlsafe_b64encode(key)) for key in self._keys()])
         return self._fernet
+
+
+def _token(text: str) -> bytes:
+    """The text as it was before its padding went; base64 decoders overlook what is changed in other ways."""
+    token = (text + "=" * (-len(text) % 4)).encode("ascii")
+    if "=" in text or base64.urlsafe_b64encode(base64.urlsafe_b64decode(token)) != token:
+        raise ValueError("not the text that was given")
+    return token

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import anyio
 
-from itwin_mcp.capability.catalog import Operation
+from itwin_mcp.capability.catalog import Operation, Output
+from itwin_mcp.errors import CallError, UnexpectedAnswer
 from itwin_mcp.executor.conversation import Caller, Conversation
-from itwin_mcp.executor.request import build_request
+from itwin_mcp.executor.request import build_request, sign
+from itwin_mcp.executor.shape import shape
 from itwin_mcp.upstream.envelope import read_json
+from itwin_mcp.upstream.storage import Progress
 from itwin_mcp.upstream.wire import Request, Response
+
+logger = logging.getLogger(__name__)
 
 
 class Upstream(Protocol):
@@ -26,9 +35,34 @@ class Upstream(Protocol):
         """Send one request; raises an error of the CallError family for anything but an answer below 400."""
 
 
+class Transfers(Protocol):
+    """What moves files; `Storage` is it."""
+
+    async def upload(
+        self,
+        link: str,
+        source: Path,
+        *,
+        headers: Sequence[tuple[str, str]] = (),
+        progress: Progress | None = None,
+    ) -> int:
+        """Send the file to the link."""
+
+    async def download(
+        self,
+        link: str,
+        target: Path,
+        *,
+        size: int | None = None,
+        overwrite: bool = False,
+        progress: Progress | None = None,
+    ) -> int:
+        """Write what the link leads to into the target."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A decoded answer: JSON (None when the body is empty), or the bytes of a binary operation."""
+    """A decoded answer: JSON (None when there is none), or the bytes of a binary operation."""
 
     body: Any
     headers: Mapping[str, str]
@@ -36,23 +70,72 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One call under way: whom it is for and what its stages send and wait through."""
+    """One call under way: whom it is for and what its stages send and wait through.
 
+    `name` is the tool or resource. `now` gives seconds from any beginning, `clock` seconds since 1970.
+    """
+
+    name: str
     upstream: Upstream
     environment: Mapping[str, str] = field(repr=False)
     conversation: Conversation
     caller: Caller
     sleep: Callable[[float], Awaitable[None]] = anyio.sleep
     now: Callable[[], float] = anyio.current_time
+    clock: Callable[[], float] = time.time
+    storage: Transfers | None = None
 
     async def perform(self, operation: Operation, values: Mapping[str, Any]) -> Answer:
         """Send one operation with these input values."""
-        return await self.send(build_request(operation, values, self.environment), binary=operation.binary)
+        return await self.send(operation, build_request(operation, values))
 
-    async def send(self, request: Request, *, binary: bool = False) -> Answer:
-        """Send a built request."""
-        response = await self.upstream.send(request)
-        if binary:
-            return Answer(response.content, response.headers)
-        empty = not response.content or response.status in (202, 204) or 300 <= response.status < 400
-        return Answer(None if empty else read_json(response), response.headers)
+    async def send(self, operation: Operation, request: Request) -> Answer:
+        """Send a built request of an operation; it is signed here."""
+        try:
+            response = await self.upstream.send(sign(request, operation, self.environment))
+        except anyio.get_cancelled_exc_class():
+            if operation.method != "GET":
+                logger.warning("%s was cancelled in %s: it may have been carried out", self.name, operation.key)
+            raise
+        if 300 <= response.status < 400:
+            raise _kept_elsewhere(response)
+        try:
+            return Answer(response.content if operation.binary else _decode(response), response.headers)
+        except UnexpectedAnswer as error:
+            say_it_was_written(error, operation)
+            raise
+
+
+def _decode(response: Response) -> Any:
+    """The body as JSON; an accepted job (202) may have one that is none."""
+    said = response.headers.get("content-type", "").lower()
+    if not response.content or response.status == 204 or (response.status == 202 and "json" not in said):
+        return None
+    return read_json(response)
+
+
+def _kept_elsewhere(response: Response) -> CallError:
+    """A redirect is an answer: federated repositories are kept by another service, which is never followed there."""
+    address = urlsplit(response.headers.get("location", ""))
+    host = address.hostname or "the same host"
+    return CallError(
+        "KeptElsewhere",
+        f"The platform answers that this is kept by another of its services, at {host}{address.path}.",
+        status=response.status,
+        hint="This server does not follow it there: read it with software for that service.",
+    )
+
+
+def shape_answer(operation: Operation, output: Output, answer: Answer) -> dict[str, Any]:
+    """The answer in the shape that a tool promises. Raises UnexpectedAnswer."""
+    try:
+        return dict(shape(output, answer.body, answer.headers))
+    except UnexpectedAnswer as error:
+        say_it_was_written(error, operation)
+        raise
+
+
+def say_it_was_written(error: UnexpectedAnswer, operation: Operation) -> None:
+    """An answer that nobody can read may stand at the end of a change that was made: nobody should make it twice."""
+    if operation.method != "GET":
+        error.hint = f"The platform accepted the change: do not repeat it, look at the result first. {error.hint}"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -9,6 +12,8 @@ from itwin_mcp.capability.catalog import Tool
 from itwin_mcp.capability.expressions import ABSENT
 from itwin_mcp.errors import InvalidArguments
 
+MOST_DEPTH = 64
+MOST_DETAILS = 20
 _SHOWN = 60
 
 Check = Callable[[Mapping[str, Any]], dict[str, Any]]
@@ -19,24 +24,88 @@ def compile_check(tool: Tool) -> Check:
     """The check of a tool's arguments, compiled once. Schemas are never fetched from anywhere."""
     # Imported for the first call, not at start-up: it costs a tenth of a second.
     from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import ValidationError
+    from jsonschema.validators import extend
     from referencing import Registry
 
-    validator = Draft202012Validator(tool.input_schema, registry=Registry())
+    def check_pattern(validator: Any, pattern: str, given: Any, _: Any) -> Iterator[ValidationError]:
+        if validator.is_type(given, "string") and not re.search(ecma_pattern(pattern), given):
+            yield ValidationError(f"{given!r} does not match {pattern!r}")
+
+    validator = extend(Draft202012Validator, {"pattern": check_pattern})(  # type: ignore[no-untyped-call]
+        tool.input_schema, registry=Registry()
+    )
     defaults = {one.name: one.default for one in tool.arguments if one.default is not ABSENT}
-    known = ", ".join(one.name for one in tool.arguments) or "none"
+    known = ", ".join(one.name for one in tool.arguments) or "no arguments"
+
+    def problems_of(arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
+        unfit = list(_unfit_values(arguments))
+        if unfit:
+            return unfit
+        # jsonschema reports each missing argument on its own, with the same list of all that are required.
+        found = [detail for error in validator.iter_errors(arguments) for detail in _details(error)]
+        return [detail for index, detail in enumerate(found) if detail not in found[:index]]
 
     def check(arguments: Mapping[str, Any]) -> dict[str, Any]:
-        problems = [detail for error in validator.iter_errors(arguments) for detail in _details(error)]
+        problems = problems_of(arguments)
         if problems:
             named = "; ".join(problem["message"] for problem in problems[:5])
+            more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
             raise InvalidArguments(
-                f"{tool.name} was not called: {named}",
+                f"{tool.name} was not called: {named}{more}.",
                 hint=f"Correct the arguments named in details and call again. {tool.name} takes: {known}.",
-                details=problems,
+                details=problems[:MOST_DETAILS],
             )
-        return defaults | dict(arguments)
+        return {name: _plain(value, tool.input_schema["properties"][name]) for name, value in arguments.items()} | {
+            name: value for name, value in defaults.items() if name not in arguments
+        }
 
     return check
+
+
+def ecma_pattern(pattern: str) -> str:
+    """The pattern as JSON Schema means it: `$` is the end of the text, and not before a last line feed as in Python."""
+    translated, in_class, escaped = [], False, False
+    for character in pattern:
+        if escaped:
+            escaped = False
+        elif character == "\\":
+            escaped = True
+        elif in_class:
+            in_class = character != "]"
+        elif character == "[":
+            in_class = True
+        elif character == "$":
+            character = r"\Z"
+        translated.append(character)
+    return "".join(translated)
+
+
+def _unfit_values(value: Any, where: str = "", depth: int = 0) -> Iterator[dict[str, Any]]:
+    """What no JSON value can be, or would exhaust whoever reads it."""
+    if depth > MOST_DEPTH:
+        yield _detail("InvalidArgument", where.partition(".")[0], f"it is nested deeper than {MOST_DEPTH} levels")
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield _detail("InvalidArgument", where, f"{where} must be a number, not {value}")
+    elif isinstance(value, dict | list):
+        for key, child in value.items() if isinstance(value, dict) else enumerate(value):
+            name = _short(str(key))
+            yield from _unfit_values(child, f"{where}.{name}" if where else name, depth + 1)
+
+
+def _plain(value: Any, schema: Any) -> Any:
+    """50.0 is an integer in JSON Schema, but no longer one on the wire."""
+    if not isinstance(schema, dict):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        kinds = schema.get("type", ())
+        return int(value) if "integer" in ([kinds] if isinstance(kinds, str) else kinds) else value
+    if isinstance(value, dict):
+        properties = schema.get("properties", {})
+        return {name: _plain(child, properties.get(name)) for name, child in value.items()}
+    if isinstance(value, list):
+        return [_plain(child, schema.get("items")) for child in value]
+    return value
 
 
 def _details(error: Any) -> Iterator[dict[str, Any]]:
@@ -51,7 +120,8 @@ def _details(error: Any) -> Iterator[dict[str, Any]]:
         return
     if rule == "additionalProperties":
         for name in sorted(set(given) - set(error.schema.get("properties", {}))):
-            yield _detail("UnknownArgument", prefix + _short(name), f"{prefix}{_short(name)} is not an argument")
+            shown = _short(name)
+            yield _detail("UnknownArgument", prefix + shown, f"{prefix}{shown} is not an argument")
         return
     if rule == "not" and isinstance(allowed, dict) and set(allowed) == {"required"}:
         together = " and ".join(allowed["required"])
@@ -63,16 +133,17 @@ def _details(error: Any) -> Iterator[dict[str, Any]]:
     name = where or "the arguments"
     text = {
         "type": lambda: f"{name} must be {_types(allowed)}, not {_kind(given)}",
-        "enum": lambda: f"{name} must be one of {', '.join(map(str, allowed))}",
-        "pattern": lambda: f"{name} does not have the form {allowed}",
-        "minLength": lambda: f"{name} must have at least {allowed} characters",
-        "maxLength": lambda: f"{name} must have at most {allowed} characters, it has {len(given)}",
+        "enum": lambda: f"{name} must be one of {', '.join(map(_value, allowed))}",
+        "const": lambda: f"{name} must be {_value(allowed)}",
+        "pattern": lambda: f"{name} {_pattern(allowed)}",
+        "minLength": lambda: f"{name} must have at least {_count(allowed, 'character')}",
+        "maxLength": lambda: f"{name} must have at most {_count(allowed, 'character')}, it has {len(given)}",
         "minimum": lambda: f"{name} must be at least {allowed}",
         "maximum": lambda: f"{name} must be at most {allowed}",
-        "minItems": lambda: f"{name} must have at least {allowed} elements",
-        "maxItems": lambda: f"{name} must have at most {allowed} elements",
+        "minItems": lambda: f"{name} must have at least {_count(allowed, 'element')}",
+        "maxItems": lambda: f"{name} must have at most {_count(allowed, 'element')}, it has {len(given)}",
         "uniqueItems": lambda: f"{name} must not repeat an element",
-    }.get(rule, lambda: f"{name} does not fit the rule {rule}")()
+    }.get(rule, lambda: f"{name} does not fit the rule {rule} of its schema")()
     yield _detail("InvalidArgument", where, text)
 
 
@@ -81,7 +152,20 @@ def _detail(code: str, target: str, message: str) -> dict[str, Any]:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+    shown = text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in shown)
+
+
+def _value(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _pattern(pattern: str) -> str:
+    return "must not be blank" if pattern == r"\S" else f"does not have the form {pattern}"
 
 
 def _types(allowed: str | list[str]) -> str:

@@ -1,118 +1,197 @@
-"""A job of the platform, awaited: polled with growing pauses until it has ended or the time is up."""
+"""A job of the platform, begun and awaited: polled with growing pauses until it has ended or the time is up."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+import anyio
+
 from itwin_mcp.capability.catalog import Operation, Slot, WaitPlan
-from itwin_mcp.capability.expressions import ABSENT
+from itwin_mcp.capability.expressions import ABSENT, wire_text
 from itwin_mcp.errors import CallError, JobFailed, UnexpectedAnswer
+from itwin_mcp.executor.finding import look_for
+from itwin_mcp.executor.request import unfit_for_path
 from itwin_mcp.executor.sending import Answer, Run
 from itwin_mcp.executor.shape import last_segment
+from itwin_mcp.upstream.envelope import retry_after
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 5.0
-"""Seconds."""
+LAST_LOOK = 4.0
+"""Seconds; the last one is what a look that began in time may take beyond it."""
+
+logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
 class Ended:
-    """The job has ended well; `answer` is what the tool's outputs are taken from."""
+    """The job has ended well; `answer` is what the tool's outputs are taken from, `operation` is what gave it."""
 
-    def __init__(self, answer: Answer) -> None:
-        self.answer = answer
+    operation: Operation
+    answer: Answer
+    handle: str
 
 
+@dataclass(frozen=True, slots=True)
 class Pending:
     """The job goes on; `job` is the answer's member of that name."""
 
-    def __init__(self, job: dict[str, Any]) -> None:
-        self.job = job
+    job: dict[str, Any]
+    handle: str
 
 
-async def await_job(
-    run: Run, plan: WaitPlan, started: Answer | None, values: Mapping[str, Any], *, seconds: float, tool: str
-) -> Ended | Pending:
-    """Wait at most `seconds` for a job.
+async def run_job(run: Run, operation: Operation, values: Mapping[str, Any], *, seconds: float) -> Ended | Pending:
+    """Begin the job of an operation, or follow the one that its input names, and wait at most `seconds` for it.
 
-    `started` is the answer that began it, None when `values` already hold its handle. Raises JobFailed when the job
-    ended in a state that is not success. A cancelled wait leaves the job running on the platform.
+    With 0 seconds a job that was begun is not looked at, and one that is followed is looked at once. Raises JobFailed
+    when it ended in a state that is not success. A cancelled wait leaves the job running on the platform.
     """
-    handle = _handle(plan, started, values)
-    polled = {name: value for name, value in values.items() if name in _path_slots(plan.poll)}
-    polled[plan.poll_slot] = handle
-    job: dict[str, Any] = {"operation": tool, plan.handle_as: handle, "state": None}
-    if plan.check is not None:
-        job["checkWith"] = plan.check
-    if seconds <= 0:
-        return Pending(job)
-    began, pause = run.now(), FIRST_PAUSE
-    while True:
-        answer = await _poll(run, plan, polled, job)
-        state = plan.state.find(answer.body)
-        if not isinstance(state, str):
-            raise UnexpectedAnswer(
-                f"The state of the job is missing from the platform's answer at {plan.state.text}.",
-                hint=f"The job {handle} goes on; look again later with {plan.check or tool}.",
-            )
-        job["state"] = state
-        if state in plan.done:
-            return Ended(await _result(run, plan, polled, handle, answer))
-        if state not in plan.pending:
-            raise _failed(plan, answer, state, job)
-        waited = run.now() - began
-        await run.conversation.progress(min(waited, seconds), seconds, f"{plan.subject}: {state}, {waited:.0f} s so far")
-        if waited + pause >= seconds:
-            if waited >= seconds:
-                return Pending(job)
-            pause = max(seconds - waited, 0.05)
-        await run.sleep(pause)
-        pause = min(pause * 1.5, LONGEST_PAUSE)
-
-
-async def _poll(run: Run, plan: WaitPlan, polled: Mapping[str, Any], job: Mapping[str, Any]) -> Answer:
+    plan = operation.wait
+    assert plan is not None
+    # An operation that only observes (its handle is an input, its method GET) has nothing to begin.
+    if plan.handle_place == "input" and operation.method == "GET":
+        return await _Wait(run, plan, _handle(plan, None, values), values).until(seconds, None)
     try:
-        return await run.perform(plan.poll, polled)
+        begun = await run.perform(operation, values)
+        handle = _handle(plan, begun, values)
     except CallError as error:
-        # What was begun goes on whether or not we can see it: nobody should begin it a second time.
-        error.members.setdefault("job", dict(job))
-        error.hint = f"The job goes on at the platform: do not begin it again. {error.hint}"
+        if error.members.get("outcomeUnknown") or isinstance(error, UnexpectedAnswer):
+            await look_for(run, operation, plan, values, error)
         raise
+    return await _Wait(run, plan, handle, values).until(seconds, begun)
 
 
-async def _result(run: Run, plan: WaitPlan, polled: Mapping[str, Any], handle: Any, last: Answer) -> Answer:
-    if plan.result is None or plan.result_slot is None:
-        return last
-    values = {name: value for name, value in polled.items() if name in _path_slots(plan.result)}
-    return await run.perform(plan.result, {**values, plan.result_slot: handle})
+class _Wait:
+    """One job being awaited."""
+
+    def __init__(self, run: Run, plan: WaitPlan, handle: str, values: Mapping[str, Any]) -> None:
+        self._run, self._plan, self._handle = run, plan, handle
+        known = _in_path(plan.poll)
+        self._polled = {name: value for name, value in values.items() if name in known} | {plan.poll_slot: handle}
+        self._job: dict[str, Any] = {"operation": run.name, plan.handle_as: handle, "state": None}
+        if plan.check is not None:
+            self._job["checkWith"] = plan.check
+        self._began = run.now()
+
+    async def until(self, seconds: float, begun: Answer | None) -> Ended | Pending:
+        """The end of the job, or where it stands when the time is up."""
+        try:
+            return await self._until(seconds, begun)
+        except anyio.get_cancelled_exc_class():
+            logger.info(
+                "%s was cancelled; the job of %s %s goes on", self._run.name, self._plan.handle_as, self._handle
+            )
+            raise
+
+    async def _until(self, seconds: float, begun: Answer | None) -> Ended | Pending:
+        pause, subject = FIRST_PAUSE, self._plan.subject
+        if begun is not None:
+            if seconds > 0:
+                await self._run.conversation.progress(0, seconds, f"{subject}: begun")
+            if not await self._sleep(0, seconds, begun):
+                return Pending(self._job, self._handle)
+        while True:
+            with anyio.move_on_after(max(seconds - self._waited, 0) + LAST_LOOK):
+                answer = await self._look()
+                state = self._job["state"]
+                if state in self._plan.done:
+                    return await self._end(answer)
+                if state not in self._plan.pending:
+                    raise self._failed(answer, state)
+                waited = min(self._waited, seconds)
+                text = f"{subject}: {state}, not ready after {waited:.0f} of at most {seconds:.0f} s"
+                await self._run.conversation.progress(waited, seconds, text)
+                if await self._sleep(pause, seconds, answer):
+                    pause = min(pause * 1.5, LONGEST_PAUSE)
+                    continue
+            return Pending(self._job, self._handle)
+
+    @property
+    def _waited(self) -> float:
+        return self._run.now() - self._began
+
+    async def _sleep(self, pause: float, seconds: float, last: Answer) -> bool:
+        """Pause before the next look, as long as the platform asks for; False when that would be too late."""
+        asked = retry_after(last.headers, self._run.clock()) or 0.0
+        left = seconds - self._waited
+        if left < 0.05 or asked > left:
+            return False
+        wanted = min(max(pause, asked), left)
+        if wanted > 0:
+            await self._run.sleep(wanted)
+        return True
+
+    async def _look(self) -> Answer:
+        try:
+            answer = await self._run.perform(self._plan.poll, self._polled)
+            state = self._plan.state.find(answer.body)
+            if not isinstance(state, str):
+                why = f"{self._plan.state.text} is not there"
+                raise UnexpectedAnswer(
+                    f"The platform's answer does not say how the job stands: {why}.",
+                    hint=f"Look again later{self._with_check}.",
+                )
+        except CallError as error:
+            # What was begun goes on whether or not we can see it: nobody should begin it a second time.
+            self._add_job(error, "The job goes on at the platform: do not begin it again.")
+            raise
+        self._job["state"] = state
+        return answer
+
+    async def _end(self, last: Answer) -> Ended:
+        plan = self._plan
+        if plan.result is None or plan.result_slot is None:
+            return Ended(plan.poll, last, self._handle)
+        known = _in_path(plan.result)
+        values = {name: value for name, value in self._polled.items() if name in known}
+        try:
+            answer = await self._run.perform(plan.result, {**values, plan.result_slot: self._handle})
+        except CallError as error:
+            self._add_job(error, "The job has ended well, only reading its result failed: do not begin it again.")
+            raise
+        return Ended(plan.result, answer, self._handle)
+
+    def _failed(self, answer: Answer, state: str) -> JobFailed:
+        found = self._plan.reason.find(answer.body) if self._plan.reason is not None else None
+        reason = found if isinstance(found, str) and found else None
+        because = f", because: {reason}" if reason else ""
+        error = JobFailed(
+            f"{self._plan.subject} has failed: the platform says {state}{because}.",
+            hint=f"It will not become ready any more. Remove what it left ({self._plan.handle_as} {self._handle}), "
+            "correct the cause, then begin again.",
+            members={"job": dict(self._job)},
+        )
+        error.details = ({"code": state, "message": reason or f"The platform's state of the job is {state}."},)
+        return error
+
+    def _add_job(self, error: CallError, hint: str) -> None:
+        error.members.setdefault("job", dict(self._job))
+        error.hint = f"{hint} {error.hint}"
+
+    @property
+    def _with_check(self) -> str:
+        return f" with {self._plan.check}" if self._plan.check is not None else ""
 
 
-def _failed(plan: WaitPlan, answer: Answer, state: str, job: Mapping[str, Any]) -> JobFailed:
-    reason = plan.reason.find(answer.body) if plan.reason is not None else None
-    because = f" because {reason}" if isinstance(reason, str) and reason else ""
-    return JobFailed(
-        f"{plan.subject} has failed{because}: the platform's state is {state}.",
-        hint="Nothing more will come of this job. Remove what it left, if anything, and begin again after the cause.",
-        members={"job": dict(job)},
-    )
-
-
-def _handle(plan: WaitPlan, started: Answer | None, values: Mapping[str, Any]) -> Any:
+def _handle(plan: WaitPlan, begun: Answer | None, values: Mapping[str, Any]) -> str:
     found: Any = ABSENT
     if plan.handle_place == "input":
         found = values.get(plan.handle_name, ABSENT)
-    elif started is not None and plan.handle_place == "header":
-        link = started.headers.get(plan.handle_name, "")
-        found = last_segment(link) or ABSENT
-    elif started is not None and plan.handle_path is not None:
-        found = plan.handle_path.find(started.body)
-    if found is ABSENT or found is None:
+    elif begun is not None and plan.handle_place == "header":
+        found = last_segment(begun.headers.get(plan.handle_name, "")) or ABSENT
+    elif begun is not None and plan.handle_path is not None:
+        found = plan.handle_path.find(begun.body)
+    handle = wire_text(found) if isinstance(found, str) or type(found) is int else ""
+    if begun is not None and unfit_for_path(handle) is not None:
         raise UnexpectedAnswer(
-            f"{plan.subject} was begun, but the platform's answer does not say under which id.",
+            f"{plan.subject} was begun, but the platform's answer does not say under which {plan.handle_as}.",
             hint="Do not begin it again: look for it in a list first.",
         )
-    return found
+    return handle
 
 
-def _path_slots(operation: Operation) -> frozenset[str]:
+def _in_path(operation: Operation) -> frozenset[str]:
     return frozenset(part.name for segment in operation.path for part in segment if isinstance(part, Slot))

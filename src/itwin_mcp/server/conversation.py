@@ -18,4 +18,6 @@ class McpConversation:
         """Send a progress notification; its value always grows, as the protocol demands."""
         done = max(done, self._last + 0.001)
         self._last = done
+        if total is not None and total < done:  # another part of the call counts in other units
+            total = None
         await self._session.report_progress(done, total, text)

@@ -37,9 +37,7 @@ class Guard:
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": text})
 
-    def _refuse(
-        self, headers: list[tuple[bytes, bytes]]
-    ) -> tuple[int, bytes, list[tuple[bytes, bytes]]] | None:
+    def _refuse(self, headers: list[tuple[bytes, bytes]]) -> tuple[int, bytes, list[tuple[bytes, bytes]]] | None:
         hosts = [value for name, value in headers if name == b"host"]
         if len(hosts) != 1 or not self._ours(hosts[0].decode("latin-1")):
             return 421, b"This server answers only as localhost and 127.0.0.1 on its own port.", []

@@ -10,7 +10,8 @@ from mcp.server.context import ServerRequestContext
 from mcp.shared.exceptions import MCPError
 from mcp.shared.uri_template import UriTemplate
 
-from itwin_mcp.capability.catalog import Catalog, Resource
+from itwin_mcp.capability.catalog import Catalog, Resource, StaticResource
+from itwin_mcp.executor.blobs import Blob
 from itwin_mcp.executor.executor import Executor
 from itwin_mcp.server.conversation import McpConversation
 from itwin_mcp.server.results import compact, outcome
@@ -23,6 +24,7 @@ class Resources:
 
     def __init__(self, catalog: Catalog, executor: Executor) -> None:
         self._executor = executor
+        self._statics = {static.uri: static for static in catalog.statics}
         self._fixed = [resource for resource in catalog.resources if not resource.variables]
         self._templates = [
             (UriTemplate.parse(resource.uri), resource) for resource in catalog.resources if resource.variables
@@ -30,12 +32,13 @@ class Resources:
 
     async def list(self, _: ServerRequestContext[Any], __: t.PaginatedRequestParams | None) -> t.ListResourcesResult:
         """The resources with one address."""
+        listed: list[Resource | StaticResource] = [*self._fixed, *self._statics.values()]
         return t.ListResourcesResult(
             resources=[
                 t.Resource(
                     name=one.name, title=one.title, uri=one.uri, description=one.description, mime_type=one.mime_type
                 )
-                for one in self._fixed
+                for one in listed
             ]
         )
 
@@ -61,12 +64,16 @@ class Resources:
     ) -> t.ReadResourceResult:
         """Read one resource. A resource that is not there, or never could be, is -32602 with its `uri`."""
         uri = str(params.uri)
+        static = self._statics.get(uri)
+        if static is not None:
+            guide = t.TextResourceContents(uri=uri, mime_type=static.mime_type, text=static.text)
+            return t.ReadResourceResult(contents=[guide], ttl_ms=300_000, cache_scope="public")
         resource, variables = self._match(uri)
-        content: list[bytes] = []
+        content: list[Blob] = []
 
         async def perform() -> dict[str, Any]:
             found = await self._executor.read(resource, variables, McpConversation(context))
-            if isinstance(found, bytes):
+            if isinstance(found, Blob):
                 content.append(found)
                 return {}
             return found
@@ -78,14 +85,12 @@ class Resources:
             code = t.INVALID_PARAMS if absent else t.INTERNAL_ERROR
             raise MCPError(code, f"{error['message']} {error['hint']}", {"uri": uri, "error": error})
         if content:
-            blob = base64.b64encode(content[0]).decode()
+            blob = base64.b64encode(content[0].content).decode()
             return t.ReadResourceResult(
-                contents=[t.BlobResourceContents(uri=uri, mime_type=resource.mime_type, blob=blob)]
+                contents=[t.BlobResourceContents(uri=uri, mime_type=content[0].media_type, blob=blob)]
             )
         text = compact(structured)
-        return t.ReadResourceResult(
-            contents=[t.TextResourceContents(uri=uri, mime_type=resource.mime_type, text=text)]
-        )
+        return t.ReadResourceResult(contents=[t.TextResourceContents(uri=uri, mime_type=resource.mime_type, text=text)])
 
     def _match(self, uri: str) -> tuple[Resource, dict[str, str]]:
         for resource in self._fixed:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from itwin_mcp.errors import CallError
+from itwin_mcp.executor.blobs import Blob
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +24,7 @@ async def outcome(operation: str, perform: Callable[[], Awaitable[dict[str, Any]
         return await perform(), False
     except CallError as error:
         return {"error": error.to_json(operation)}, True
-    except Exception:
+    except Exception:  # noqa: BLE001 the one place where a call ends whatever happened; it is logged whole
         return {"error": _defect(operation).to_json(operation)}, True
 
 
@@ -36,10 +38,18 @@ def _defect(operation: str) -> CallError:
     )
 
 
-def wire_result(structured: dict[str, Any], is_error: bool) -> dict[str, Any]:
-    """A CallToolResult as it goes over the wire: the answer as structured content and, the same, as text."""
+def wire_result(structured: dict[str, Any], is_error: bool, blobs: Sequence[Blob] = ()) -> dict[str, Any]:
+    """A CallToolResult as it goes over the wire: the answer as structured content and, the same, as text.
+
+    A picture comes after that as one that the client can show.
+    """
+    pictures = [
+        {"type": "image", "data": base64.b64encode(blob.content).decode(), "mimeType": blob.media_type}
+        for blob in blobs
+        if blob.is_picture
+    ]
     return {
-        "content": [{"type": "text", "text": compact(structured)}],
+        "content": [{"type": "text", "text": compact(structured)}, *pictures],
         "structuredContent": structured,
         "isError": is_error,
     }

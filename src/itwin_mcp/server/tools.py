@@ -11,9 +11,15 @@ from mcp.shared.exceptions import MCPError
 from mcp.types.version import MODERN_PROTOCOL_VERSIONS
 
 from itwin_mcp.capability.catalog import Catalog, Tool
+from itwin_mcp.capability.selection import DYNAMIC
+from itwin_mcp.errors import CallError
+from itwin_mcp.executor.blobs import Blob
 from itwin_mcp.executor.executor import Executor
 from itwin_mcp.server.conversation import McpConversation
+from itwin_mcp.server.dynamic import RUNS, Dynamic
 from itwin_mcp.server.results import outcome, wire_result
+from itwin_mcp.server.session import SIGN_IN, WHO_AM_I, Session
+from itwin_mcp.server.signing_in import sign_in
 
 SERVER_INFO = "io.modelcontextprotocol/serverInfo"
 
@@ -21,9 +27,11 @@ SERVER_INFO = "io.modelcontextprotocol/serverInfo"
 class Tools:
     """The tools of one server."""
 
-    def __init__(self, catalog: Catalog, executor: Executor, stamp: Mapping[str, Any]) -> None:
+    def __init__(self, catalog: Catalog, executor: Executor, session: Session, stamp: Mapping[str, Any]) -> None:
         self._catalog = catalog
         self._executor = executor
+        self._session = session
+        self._dynamic = Dynamic(catalog) if catalog.dynamic else None
         self._stamp = {SERVER_INFO: dict(stamp)}
         self._listed: dict[str, Mapping[str, Any]] = {}
 
@@ -31,12 +39,14 @@ class Tools:
         """Every tool on one page, in the order of the catalog."""
         if params is not None and params.cursor is not None:
             raise MCPError(t.INVALID_PARAMS, "There is one page of tools: ask without a cursor.")
-        return t.ListToolsResult(
-            tools=[t.Tool.model_validate(describe(tool)) for tool in self._catalog.tools.values()]
-        )
+        return t.ListToolsResult(tools=[t.Tool.model_validate(describe(tool)) for tool in self._catalog.tools.values()])
 
-    async def call(self, context: ServerRequestContext[Any], params: t.CallToolRequestParams) -> t.CallToolResult:
+    async def call(
+        self, context: ServerRequestContext[Any], params: t.CallToolRequestParams
+    ) -> t.CallToolResult | t.InputRequiredResult:
         """Call a tool by way of the SDK's models; most calls never come here, see `shortcut`."""
+        if params.name == SIGN_IN and SIGN_IN in self._catalog.tools and self._session.login is not None:
+            return await sign_in(self._session.login, context, params)
         result = await self._call(context, params.name, params.arguments or {})
         return t.CallToolResult.model_validate(result)
 
@@ -45,40 +55,53 @@ class Tools:
         tool = self._catalog.tools.get(name)
         return tool.input_schema if tool is not None else None
 
-    async def shortcut(self, context: ServerRequestContext[Any], call_next: CallNext) -> HandlerResult:
+    async def shortcut(self, ctx: ServerRequestContext[Any], call_next: CallNext) -> HandlerResult:
         """Answer `tools/list` from memory and `tools/call` with a finished result.
 
         The SDK trusts a middleware's result and does not model, dump and check it again. Whatever is unusual
         (malformed parameters, a connection that was not initialised, answers to questions) goes the SDK's way.
         """
-        params = context.params or {}
-        if context.method == "tools/list" and params.get("cursor") is None:
-            listed = self._listed.get(context.protocol_version)
-            if listed is None or not _initialised(context):
-                listed = await call_next(context)
-                assert isinstance(listed, Mapping)
-                self._listed[context.protocol_version] = listed
-            return dict(listed)
-        if context.method != "tools/call" or not _initialised(context):
-            return await call_next(context)
+        params = ctx.params or {}
+        if ctx.method == "tools/list" and params.get("cursor") is None:
+            remembered = self._listed.get(ctx.protocol_version)
+            if remembered is None or not _initialised(ctx):
+                listed = await call_next(ctx)
+                assert isinstance(listed, dict)
+                remembered = self._listed[ctx.protocol_version] = listed
+            return dict(remembered)
+        if ctx.method != "tools/call" or not _initialised(ctx):
+            return await call_next(ctx)
         name, arguments = params.get("name"), params.get("arguments")
         usual = isinstance(name, str) and (arguments is None or isinstance(arguments, dict))
-        if not usual or "inputResponses" in params or "requestState" in params:
-            return await call_next(context)
-        result = await self._call(context, str(name), arguments or {})
-        if context.protocol_version in MODERN_PROTOCOL_VERSIONS:
+        if not usual or name == SIGN_IN or "inputResponses" in params or "requestState" in params:
+            return await call_next(ctx)
+        result = await self._call(ctx, str(name), arguments or {})
+        if ctx.protocol_version in MODERN_PROTOCOL_VERSIONS:
             result["resultType"] = "complete"
             result["_meta"] = self._stamp
         return result
 
-    async def _call(self, context: ServerRequestContext[Any], name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    async def _call(
+        self, context: ServerRequestContext[Any], name: str, arguments: Mapping[str, Any]
+    ) -> dict[str, Any]:
         tool = self._catalog.tools.get(name)
         if tool is None:
             raise MCPError(t.INVALID_PARAMS, f"Unknown tool: {name[:128]}")
+        if name == WHO_AM_I:
+            return wire_result(*await outcome(name, lambda: self._session.who_am_i(arguments)))
+        if self._dynamic is not None and tool.toolset == DYNAMIC:
+            try:
+                if name not in RUNS:
+                    return wire_result(self._dynamic.answer(name, arguments), False)
+                tool, arguments = self._dynamic.chosen(name, arguments)
+            except CallError as error:
+                return wire_result({"error": error.to_json(name)}, True)
+            name = tool.name
+        blobs: list[Blob] = []
         structured, is_error = await outcome(
-            name, lambda: self._executor.call(tool, arguments, McpConversation(context))
+            name, lambda: self._executor.call(tool, arguments, McpConversation(context), blobs=blobs)
         )
-        return wire_result(structured, is_error)
+        return wire_result(structured, is_error, blobs)
 
 
 def describe(tool: Tool) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def for_not_signed_in(remedy: str, *, expires_at: float | None, issuer: str | No
     if expires_at is not None and expires_at <= now:
         when = datetime.fromtimestamp(expires_at, UTC).strftime("%Y-%m-%d %H:%M UTC")
         return f"The access token expired at {when}. {remedy}"
-    if issuer is not None and _environment(issuer) != _environment(platform):
+    if issuer is not None and environment_of(issuer) != environment_of(platform):
         return (
             f"The token was issued by {issuer}, which is another environment than {platform}. "
             f"Use a token of that environment, or set ITWIN_API_URL to the token's own. {remedy}"
@@ -75,7 +75,7 @@ def for_not_signed_in(remedy: str, *, expires_at: float | None, issuer: str | No
     return f"The token may be revoked, damaged, or lack the scope `itwin-platform`. {remedy}"
 
 
-def _environment(url: str) -> str | None:
+def environment_of(url: str) -> str | None:
     """`prod`, `qa` or `dev` for Bentley's hosts; development APIs take the tokens of the QA sign-in server."""
     found = re.match(r"https://(?:(qa|dev)-)?(?:ims|imsoidc|api)\.bentley\.com(?:[:/]|$)", url)
     if found is None:
@@ -106,6 +106,11 @@ def for_conflict(path: str, code: str, target: str | None, details: Sequence[Map
         return "Somebody else holds it. Wait until it is released, or ask its owner, then call again."
     if code == "NewerChangesExist":
         return "Somebody changed it since. Take the newer changesets first (`list-changesets`), then call again."
+    if code == "NamedVersionOnChangesetExists":
+        return (
+            "That changeset has its named version already: mark another one with changesetId (the baseline when it is "
+            "left out), or change the one that exists with `update-named-version`."
+        )
     fields = named_fields(target, details)
     if not fields and code.endswith("Exists"):
         noun = noun_of(path, code)

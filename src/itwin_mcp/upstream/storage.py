@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import re
@@ -10,7 +11,7 @@ import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import anyio
 import anyio.to_thread
@@ -80,7 +81,8 @@ class Storage:
     ) -> int:
         """PUT the file to `link` and give its size in bytes; `headers` are what the storage asks for (its blob type).
 
-        InvalidArguments when the link or the file cannot be used, PlatformError when the storage refuses,
+        Where the storage says the MD5 of what it received, it is compared. InvalidArguments when the link or the
+        file cannot be used, PlatformError when the storage refuses,
         Unreachable when it does not answer. A repeat begins anew: the storage shows a file only when it is whole.
         """
         origin, url = self._check(link)
@@ -89,9 +91,12 @@ class Storage:
 
         async def attempt() -> int:
             sent = [("Content-Type", media_type), ("Content-Length", str(size)), *headers]
-            async with self._exchange("PUT", origin, url, sent, told.counted(file_chunks(source))) as answer:
+            summed = hashlib.md5(usedforsecurity=False)
+            async with self._exchange("PUT", origin, url, sent, told.counted(file_chunks(source), summed)) as answer:
                 if not 200 <= answer.status_code < 300:
                     raise await _refusal(answer, origin)
+                if _stored_md5(answer) not in (None, summed.digest()):
+                    raise _garbled(origin)
             return size
 
         return await self._run(attempt, origin)
@@ -108,8 +113,9 @@ class Storage:
     ) -> int:
         """GET `link` into `target` and give the size in bytes; `target` appears only when the file is whole and right.
 
-        `size` in bytes and `digest` as (name for hashlib, hex text) are compared where given. InvalidArguments when
-        the target exists, cannot be written or the disk is too small; UnexpectedAnswer when size or digest differ.
+        `size` in bytes and `digest` as (name for hashlib, hex text) are compared where given, and the MD5 where the
+        storage says it. InvalidArguments when the target exists, cannot be written or the disk is too small;
+        UnexpectedAnswer when size or digest differ.
         """
         origin, url = self._check(link)
         if not overwrite and await anyio.Path(target).exists():
@@ -189,6 +195,13 @@ class Storage:
             raise failure
 
 
+class Summed(Protocol):
+    """A digest under way."""
+
+    def update(self, data: bytes, /) -> None:
+        """Take in more bytes."""
+
+
 class _Told:
     """Tells progress so that it only grows, also when a repeat begins anew."""
 
@@ -202,10 +215,11 @@ class _Told:
             self._highest = done
             await self._progress(done, self.total)
 
-    async def counted(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def counted(self, chunks: AsyncIterator[bytes], summed: Summed) -> AsyncIterator[bytes]:
         done = 0
         async for chunk in chunks:
             yield chunk
+            summed.update(chunk)
             done += len(chunk)
             await self.tell(done)
 
@@ -214,12 +228,14 @@ async def _receive(answer: httpx2.Response, beside: Path, told: _Told, digest: t
     """Write the body as it is stored, counting and hashing; UnexpectedAnswer when it is not what was promised."""
     count = 0
     summed = hashlib.new(digest[0], usedforsecurity=False) if digest else None
+    stored, md5 = _stored_md5(answer), hashlib.md5(usedforsecurity=False)
     async with await anyio.open_file(beside, "wb") as file:
         async for chunk in answer.aiter_raw():
             count += len(chunk)
             if told.total is not None and count > told.total:
                 raise _differs(f"has more than the {told.total} bytes that were announced")
             await file.write(chunk)
+            md5.update(chunk)
             if summed is not None:
                 summed.update(chunk)
             await told.tell(count)
@@ -227,6 +243,8 @@ async def _receive(answer: httpx2.Response, beside: Path, told: _Told, digest: t
         raise _differs(f"has {count} bytes, not {told.total}")
     if summed is not None and digest is not None and summed.hexdigest() != digest[1].lower():
         raise _differs(f"has another {digest[0]} than expected")
+    if stored not in (None, md5.digest()):
+        raise _differs("has another MD5 than the storage says")
     return count
 
 
@@ -238,6 +256,16 @@ async def _make_room(target: Path, size: int | None) -> None:
         raise _unusable(
             f"{size} bytes do not fit on the disk, {free} are free", "Free some space, or choose another place."
         )
+
+
+def _stored_md5(answer: httpx2.Response) -> bytes | None:
+    """What the storage says that the whole file sums to (Get Blob and Put Blob: Content-MD5); None if it does not."""
+    text = answer.headers.get("content-md5", "")
+    try:
+        found = base64.b64decode(text, validate=True)
+    except ValueError:
+        return None
+    return found if len(found) == 16 else None
 
 
 def _announced(answer: httpx2.Response) -> int | None:
@@ -297,6 +325,13 @@ def _broken(error: httpx2.RequestError, origin: Origin) -> AttemptError:
         hint="Nothing is half done: call again and it begins anew.",
     )
     return AttemptError(failure, transient=True, maybe_executed=False)
+
+
+def _garbled(origin: Origin) -> UnexpectedAnswer:
+    return UnexpectedAnswer(
+        f"The storage {origin.host} received other bytes than were sent.",
+        hint="Call again when nothing writes to the file.",
+    )
 
 
 def _differs(how: str) -> UnexpectedAnswer:

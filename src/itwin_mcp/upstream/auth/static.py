@@ -36,6 +36,6 @@ class StaticToken:
     def __repr__(self) -> str:
         return "StaticToken(…)"
 
-    async def token(self, stale: Token | None = None) -> Token:  # noqa: ARG002 - the protocol's name
+    async def token(self, stale: Token | None = None) -> Token:
         """The same token always; the client sees by that that there is nothing to repeat with."""
         return self._token

@@ -1,0 +1,233 @@
+"""Arguments that name an entity become ids: a number, a name or an e-mail address is looked for in a listing."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from itwin_mcp.capability.catalog import Operation, Tool, ToolArgument
+from itwin_mcp.errors import CallError
+from itwin_mcp.executor.conversation import Caller
+from itwin_mcp.executor.fit import clean
+from itwin_mcp.executor.names import WHERE, known_id, may_be_name, refusal, shown
+from itwin_mcp.executor.sending import Run
+
+SECONDS = 60.0
+"""How long a name that was found stands for its id."""
+MOST_REMEMBERED = 1_000
+MOST_SHOWN = 10
+"""Matches that an error lists."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """One listing to look in: the element is the thing if its `member` is the text.
+
+    `by` is the input that takes the text (None: the listing is searched here), `within` the one that takes the id of
+    the entity around it.
+    """
+
+    operation: str
+    items: str
+    member: str
+    by: str | None = None
+    within: str | None = None
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+
+
+_NUMBER = _Search("itwins-api.get-my-itwins-page", "iTwins", "number", "number")
+_NAME = _Search("itwins-api.get-my-itwins-page", "iTwins", "displayName", "displayName")
+_LATEST = _Search("itwins-api.get-my-recents", "iTwins", "id", fixed={"top": 1})
+_IMODEL = _Search("imodels-api.get-itwin-imodels-page", "iModels", "name", "name", "iTwinId", {"most": 20})
+_VERSION = _Search("imodels-api.get-imodel-named-versions", "namedVersions", "name", "name", "id", {"top": 20})
+_USER = _Search("imodels-api.get-imodel-users-page", "users", "email", None, "id", {"most": 1000})
+
+_FIRST = {"itwin": 0, "imodel": 1}
+"""What others are looked for in is looked for first."""
+_SHOWN = ("id", "displayName", "name", "number", "subClass", "status", "iTwinId", "createdDateTime", "email")
+
+
+class Names:
+    """Looks names up with at most 2 requests an argument, and remembers per caller for a minute what it found."""
+
+    def __init__(self, operations: Mapping[str, Operation], itwin_id: str | None = None) -> None:
+        """`operations` are those of the catalog; `itwin_id` is the iTwin in which iModels are looked for by default."""
+        self._operations = operations
+        self._itwin_id = itwin_id
+        self._remembered: OrderedDict[tuple[str, str, str, str], tuple[str, float]] = OrderedDict()
+
+    async def resolve(
+        self, run: Run, tool: Tool, given: Mapping[str, Any], arguments: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], list[dict[str, str]]]:
+        """The arguments with ids in place of what named them, and `resolved`: what was read as what.
+
+        `given` is the call's own, `arguments` the same with defaults. What no name can be is refused before any
+        request; so is every name where the tool is destructive. Raises InvalidArguments, AmbiguousName, NameNotFound,
+        and what a look-up raises.
+        """
+        named = [one for one in tool.arguments if one.entity is not None and isinstance(arguments.get(one.name), str)]
+        ids = {one.name: self._by_itself(tool, one, arguments[one.name]) for one in named}
+        told: dict[str, dict[str, str]] = {}
+        for one in sorted(named, key=lambda one: _FIRST.get(one.entity or "", 2)):
+            text, identifier, more = arguments[one.name], ids[one.name], dict[str, str]()
+            if identifier is None:
+                identifier, more = await self._look_up(run, tool, one, text, ids)
+                ids[one.name] = identifier
+            if one.preset is not None and one.name not in given:
+                more["preset"] = one.preset
+            if identifier != text or more:
+                told[one.name] = {"argument": one.name, "given": text, "id": identifier, **more}
+        return {**arguments, **ids}, [told[one.name] for one in named if one.name in told]
+
+    def forget(self, caller: Caller) -> None:
+        """After a write a name may mean another thing."""
+        for key in [key for key in self._remembered if key[0] == caller.key]:
+            del self._remembered[key]
+
+    # --- what a text says by itself -----------------------------------------------------------------------------
+
+    def _by_itself(self, tool: Tool, one: ToolArgument, text: str) -> str | None:
+        """The id in a text; None where it is to be looked for. Raises InvalidArguments where it cannot be."""
+        assert one.entity is not None
+        found = known_id(text, one.entity)
+        if found is not None:
+            return found
+        searches = self._searches(tool, one.entity)
+        if not searches or (one.entity == "user" and "@" not in text):
+            raise refusal(text, one.entity, one.name, ", nor an e-mail address" if searches else "")
+        if tool.annotations.destructive:
+            because = "; a tool that deletes or overwrites takes no name"
+            raise refusal(text, one.entity, one.name, because)
+        if not may_be_name(text):
+            raise refusal(text, one.entity, one.name, named=True)
+        return None
+
+    def _searches(self, tool: Tool, entity: str) -> Sequence[_Search]:
+        """The listings in which an entity can be found; none where one is missing from the catalog."""
+        in_imodel = any(one.entity == "imodel" and one.name == "iModelId" for one in tool.arguments)
+        wanted: Sequence[_Search] = ()
+        if entity == "itwin":
+            wanted = (_NUMBER, _NAME)
+        elif entity == "imodel":
+            wanted = (_IMODEL, _LATEST)
+        elif in_imodel:
+            wanted = {"named-version": (_VERSION,), "user": (_USER,)}.get(entity, ())
+        return wanted if all(one.operation in self._operations for one in wanted) else ()
+
+    # --- what is looked for -------------------------------------------------------------------------------------
+
+    async def _look_up(
+        self, run: Run, tool: Tool, one: ToolArgument, text: str, ids: Mapping[str, str | None]
+    ) -> tuple[str, dict[str, str]]:
+        """The id of the one thing of this name, and what is to be told beside it."""
+        entity, told, found = str(one.entity), dict[str, str](), list[dict[str, Any]]()
+        try:
+            if entity == "itwin":
+                within, where = None, "the iTwins that you are a member of"
+            elif entity == "imodel":
+                within, where = self._around(tool, ids)
+                if within is None:
+                    within = await self._latest(run)
+                    where = f"the iTwin {within}, which you used last" if within else "the iTwins that you used lately"
+                    told["searched"] = where
+            else:
+                within = ids["iModelId"]
+                where = f"the iModel {within}"
+            key = (run.caller.key, entity, within or "", text)
+            remembered = self._recall(run, key)
+            if remembered is not None:
+                return remembered, told
+            searches = {"itwin": (_NUMBER, _NAME), "imodel": (_IMODEL,), "user": (_USER,)}.get(entity, (_VERSION,))
+            near: list[dict[str, Any]] = []
+            for search in searches if within or entity == "itwin" else ():
+                items = await self._items(run, search, text, within)
+                found = [item for item in items if item.get(search.member) == text]
+                if not found:
+                    near += [item for item in items if str(item.get(search.member)).casefold() == text.casefold()]
+                if found:
+                    break
+        except CallError as error:
+            error.hint = f"This was the look-up of {one.name} by name; {tool.name} itself was not called. {error.hint}"
+            raise
+        if entity == "user":
+            found = found or near
+        if len(found) != 1:
+            raise _several(one, text, found, where) if found else _none(one, text, near, where)
+        self._remember(run, key, found[0]["id"])
+        return found[0]["id"], told
+
+    def _around(self, tool: Tool, ids: Mapping[str, str | None]) -> tuple[str | None, str]:
+        """The iTwin in which an iModel is looked for. In a tool that writes, iTwinId is where something goes."""
+        given = ids.get("iTwinId") if tool.annotations.read_only else None
+        if given is not None:
+            return given, f"the iTwin {given}"
+        return self._itwin_id, f"the iTwin {self._itwin_id} (ITWIN_ID)"
+
+    async def _latest(self, run: Run) -> str | None:
+        key = (run.caller.key, "latest", "", "")
+        remembered = self._recall(run, key)
+        if remembered is not None:
+            return remembered
+        recent = await self._items(run, _LATEST, "", None)
+        if not recent:
+            return None
+        self._remember(run, key, recent[0]["id"])
+        return str(recent[0]["id"])
+
+    async def _items(self, run: Run, search: _Search, text: str, within: str | None) -> list[dict[str, Any]]:
+        values = dict(search.fixed)
+        if search.by is not None:
+            values[search.by] = text
+        if search.within is not None:
+            values[search.within] = within
+        body = (await run.perform(self._operations[search.operation], values)).body
+        items = body.get(search.items) if isinstance(body, dict) else None
+        known = items if isinstance(items, list) else []
+        # All that is looked for has a UUID; whatever else came as an id could not stand in a path.
+        ids = [known_id(str(item.get("id")), "itwin") if isinstance(item, dict) else None for item in known]
+        return [{**item, "id": found} for item, found in zip(known, ids, strict=True) if found is not None]
+
+    # --- memory -------------------------------------------------------------------------------------------------
+
+    def _recall(self, run: Run, key: tuple[str, str, str, str]) -> str | None:
+        found, until = self._remembered.get(key, ("", 0.0))
+        return found if found and run.now() < until else None
+
+    def _remember(self, run: Run, key: tuple[str, str, str, str], identifier: str) -> None:
+        self._remembered[key] = (identifier, run.now() + SECONDS)
+        self._remembered.move_to_end(key)
+        if len(self._remembered) > MOST_REMEMBERED:
+            self._remembered.popitem(last=False)
+
+
+def _several(one: ToolArgument, text: str, found: Sequence[Mapping[str, Any]], where: str) -> CallError:
+    why = f"{one.name} {shown(text)!r} is the name of {len(found)} of the kind {one.entity} in {where}"
+    return CallError(
+        "AmbiguousName",
+        f"{why}; nothing was done.",
+        hint="Ask the person which one is meant, and call again with its id from candidates.",
+        target=one.name,
+        details=[{"code": "AmbiguousName", "target": one.name, "message": why}],
+        members={"candidates": [_brief(item) for item in found[:MOST_SHOWN]]},
+    )
+
+
+def _none(one: ToolArgument, text: str, near: Sequence[Mapping[str, Any]], where: str) -> CallError:
+    why = f"{one.name} {shown(text)!r} is the exact name of nothing of the kind {one.entity} in {where}"
+    hint = WHERE.get(str(one.entity), "Take the id from the answer of a list tool.")
+    if near:
+        hint = f"candidates differ from it only in capital letters: call again with the id of the one meant. {hint}"
+    return CallError(
+        "NameNotFound",
+        f"{why}; nothing was done.",
+        hint=hint,
+        target=one.name,
+        details=[{"code": "NameNotFound", "target": one.name, "message": why}],
+        members={"candidates": [_brief(item) for item in near[:MOST_SHOWN]]} if near else None,
+    )
+
+
+def _brief(item: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: clean(item[name]) for name in _SHOWN if isinstance(item.get(name), str)}

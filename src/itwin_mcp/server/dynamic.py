@@ -1,0 +1,202 @@
+"""`--toolsets dynamic`: a few tools that find, describe and run all the others, so that none fills a context unused."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from itwin_mcp.capability.catalog import Annotations, Catalog, Output, Steps, Tool, ToolArgument
+from itwin_mcp.capability.expressions import ABSENT
+from itwin_mcp.capability.selection import DYNAMIC
+from itwin_mcp.errors import InvalidArguments, SettingsError
+from itwin_mcp.executor.validate import Check, compile_check
+
+FIND = "find-tools"
+DESCRIBE = "describe-tool"
+RUN_READING = "run-reading-tool"
+RUN_WRITING = "run-writing-tool"
+RUNS = frozenset({RUN_READING, RUN_WRITING})
+
+_NAME: Mapping[str, Any] = {"type": "string", "minLength": 1, "maxLength": 64}
+_ERROR: Mapping[str, Any] = {"error": {"type": "object"}}
+
+
+def _tool(
+    name: str,
+    title: str,
+    description: str,
+    arguments: tuple[ToolArgument, ...],
+    answers: Mapping[str, Any],
+    annotations: Annotations,
+) -> Tool:
+    schema: dict[str, Any] = {
+        "type": "object",
+        "properties": {one.name: one.schema for one in arguments},
+        "required": [one.name for one in arguments if one.required],
+        "additionalProperties": False,
+    }
+    output: dict[str, Any] = {"type": "object", "properties": {**answers, **_ERROR}}
+    if answers:
+        output["anyOf"] = [{"required": [one]} for one in (*answers, "error")]
+    return Tool(
+        name=name,
+        title=title,
+        description=description,
+        toolset=DYNAMIC,
+        annotations=annotations,
+        arguments=arguments,
+        input_schema=schema,
+        output_schema=output,
+        action=Steps((), (), Output("object")),
+        file="",
+    )
+
+
+def _argument(name: str, schema: Mapping[str, Any], *, required: bool = True, default: Any = ABSENT) -> ToolArgument:
+    return ToolArgument(name, schema, required, None, default)
+
+
+_LOOKS = Annotations(read_only=True, destructive=False, idempotent=True, open_world=False)
+_RUN = (
+    _argument("name", {**_NAME, "description": "Name of the tool, from find-tools."}),
+    _argument(
+        "arguments",
+        {"type": "object", "description": "Its arguments, as describe-tool gives them.", "default": {}},
+        required=False,
+        default={},
+    ),
+)
+
+TOOLS: tuple[Tool, ...] = (
+    _tool(
+        FIND,
+        "Find tools",
+        "Find the tools for a task among all that this server has for iTwins, iModels, changesets, named versions, "
+        "briefcases, locks, checkpoints, users, shares, repositories, exports, favorites and images, best first. "
+        "Then run the tool by its name; see describe-tool first when its arguments are not plain.",
+        (
+            _argument(
+                "query",
+                {"type": "string", "minLength": 1, "maxLength": 400, "description": "The task in a few words."},
+            ),
+            _argument(
+                "limit",
+                {"type": "integer", "minimum": 1, "maximum": 20, "default": 5},
+                required=False,
+                default=5,
+            ),
+        ),
+        {"tools": {"type": "array", "items": {"type": "object", "required": ["name", "runWith"]}}},
+        _LOOKS,
+    ),
+    _tool(
+        DESCRIBE,
+        "Describe tool",
+        "All of one tool: what it does and the JSON Schema of its arguments.",
+        (_argument("name", {**_NAME, "description": "Name of the tool, from find-tools."}),),
+        {"tool": {"type": "object", "required": ["name", "inputSchema", "runWith"]}},
+        _LOOKS,
+    ),
+    _tool(
+        RUN_READING,
+        "Run a reading tool",
+        "Run a tool that changes nothing, and give its answer. A tool that changes data is refused here.",
+        _RUN,
+        {},
+        Annotations(read_only=True, destructive=False, idempotent=True, open_world=True),
+    ),
+    _tool(
+        RUN_WRITING,
+        "Run a writing tool",
+        "Run a tool that creates, changes or deletes data, and give its answer. What is deleted is gone. "
+        "A tool that only reads is refused here.",
+        _RUN,
+        {},
+        Annotations(read_only=False, destructive=True, idempotent=False, open_world=True),
+    ),
+)
+
+
+class Dynamic:
+    """The four tools over everything that a catalog can run."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        """Raises SettingsError where nothing can be searched."""
+        if not catalog.reachable:
+            raise SettingsError("--toolsets dynamic has no tool to run: exclude fewer.")
+        from itwin_mcp.server.search import ToolIndex  # only where it is used: SQLite costs start-up time
+
+        self._tools = catalog.reachable
+        self._listed = catalog.tools
+        self._index = ToolIndex(catalog.reachable.values())
+        self._checks: dict[str, Check] = {}
+
+    def answer(self, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer of `find-tools` and `describe-tool`. Raises InvalidArguments."""
+        ready = self._ready(name, arguments)
+        if name == DESCRIBE:
+            return {"tool": _whole(self._tool(ready["name"], name))}
+        return {"tools": [_brief(tool) for tool in self._index.find(ready["query"], ready["limit"])]}
+
+    def chosen(self, name: str, arguments: Mapping[str, Any]) -> tuple[Tool, Mapping[str, Any]]:
+        """The tool that a run names, and its arguments. Raises InvalidArguments, also for a tool of the other kind."""
+        ready = self._ready(name, arguments)
+        tool = self._tool(ready["name"], name)
+        right = _run_with(tool)
+        if right != name:
+            does = "changes data" if right == RUN_WRITING else "only reads"
+            why = f"{tool.name} {does}, so that {name} does not run it"
+            raise _refused(why, f"Call {right} with the same arguments.")
+        return tool, ready["arguments"]
+
+    def _ready(self, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        if name not in self._checks:
+            self._checks[name] = compile_check(next(tool for tool in TOOLS if tool.name == name))
+        return self._checks[name](arguments)
+
+    def _tool(self, wanted: str, name: str) -> Tool:
+        tool = self._tools.get(wanted)
+        if tool is not None:
+            return tool
+        if wanted in self._listed:
+            raise _refused(f"{wanted} is not run by {name}", f"Call {wanted} itself.")
+        close = difflib.get_close_matches(wanted, self._tools, n=3)
+        meant = f"Did you mean {' or '.join(close)}? " if close else ""
+        raise _refused(f"there is no tool of the name given to {name}", f"{meant}Look for it with {FIND}.")
+
+
+def _refused(why: str, hint: str) -> InvalidArguments:
+    detail = {"code": "InvalidArgument", "target": "name", "message": why}
+    return InvalidArguments(f"Nothing was run: {why}.", hint=hint, details=[detail])
+
+
+def _run_with(tool: Tool) -> str:
+    return RUN_READING if tool.annotations.read_only else RUN_WRITING
+
+
+def _brief(tool: Tool) -> dict[str, Any]:
+    """What is needed to choose a tool, and to run a plain one; `?` marks arguments that may be left out."""
+    return {
+        "name": tool.name,
+        "description": tool.description,
+        "arguments": [one.name if one.required else f"{one.name}?" for one in tool.arguments],
+        "runWith": _run_with(tool),
+    }
+
+
+def _whole(tool: Tool) -> dict[str, Any]:
+    hints = tool.annotations
+    return {
+        "name": tool.name,
+        "title": tool.title,
+        "description": tool.description,
+        "inputSchema": tool.input_schema,
+        "annotations": {
+            "readOnlyHint": hints.read_only,
+            "destructiveHint": hints.destructive,
+            "idempotentHint": hints.idempotent,
+        },
+        "toolset": tool.toolset,
+        "runWith": _run_with(tool),
+    }

@@ -1,0 +1,257 @@
+"""`itwin-mcp auth` as a process: which sign-in is in use, how one begins and ends, and what is never told."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from itwin_mcp.server.results import outcome
+from itwin_mcp.settings import read_settings
+from itwin_mcp.sign_in import Started, choose
+from tests.sandbox_process import free_port
+from tests.upstream.auth.identity import CLIENT_ID, CLIENT_SECRET, Identity, identity, jwt
+from tests.upstream.loopback import Asked, loopback
+
+pytestmark = pytest.mark.anyio
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "itwin_mcp", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=os.environ | environment)
+
+
+async def run_beside(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return await anyio.to_thread.run_sync(lambda: run(*arguments, **environment))
+
+
+def test_without_an_application_the_message_has_everything_to_paste_into_the_portal() -> None:
+    done = run("auth", "login", ITWIN_REDIRECT_URI="http://localhost:3399/back")
+    assert (done.returncode, done.stdout) == (2, "")
+    for words in (
+        "https://developer.bentley.com/my-apps",
+        "Native",
+        "http://localhost:3399/back",
+        "itwin-platform offline_access",
+        "ITWIN_CLIENT_ID",
+    ):
+        assert words in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"ITWIN_CLIENT_ID": "service-x", "ITWIN_CLIENT_SECRET": "canary"}, "service-x is a service application"),
+        ({"ITWIN_MCP_SANDBOX": "1"}, "The embedded sandbox needs no sign-in"),
+    ],
+)
+def test_login_is_refused_where_nobody_can_sign_in(environment: dict[str, str], words: str) -> None:
+    done = run("auth", "login", **environment)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert words in done.stderr
+
+
+NATIVE = {"ITWIN_CLIENT_ID": "native-x"}
+SERVICE = {"ITWIN_CLIENT_ID": "service-x", "ITWIN_CLIENT_SECRET": "canary-secret"}
+OVER = jwt(exp=1_000_000_000, scope=["itwin-platform"], canary="canary")
+GOOD = jwt(exp=4_000_000_000, scope="itwin-platform", email="x@y.example", canary="canary")
+
+
+@pytest.mark.parametrize(
+    ("environment", "way", "ready"),
+    [
+        ({}, "none", False),
+        (NATIVE, "login", False),
+        (SERVICE, "service-application", True),
+        (SERVICE | {"ITWIN_ACCESS_TOKEN": GOOD}, "access-token", True),
+        (NATIVE | {"ITWIN_ACCESS_TOKEN": f"Bearer {GOOD}"}, "access-token", True),
+        ({"ITWIN_ACCESS_TOKEN": OVER}, "access-token", False),
+        ({"ITWIN_ACCESS_TOKEN": GOOD, "ITWIN_ACCESS_TOKEN_FILE": "/no/such"}, "access-token", True),
+        (NATIVE | {"ITWIN_ACCESS_TOKEN_FILE": "/no/such/file"}, "access-token-file", False),
+        (NATIVE | {"ITWIN_ACCESS_TOKEN": GOOD, "ITWIN_MCP_SANDBOX": "1"}, "sandbox", True),
+    ],
+)
+def test_status_names_the_sign_in_that_comes_first_and_never_its_value(
+    environment: dict[str, str], way: str, ready: bool
+) -> None:
+    done = run("auth", "status", "--json", "--log-level", "debug", **environment)
+    state = json.loads(done.stdout)
+    assert (state["signedInWith"], state["ready"], done.returncode) == (way, ready, 0 if ready else 1)
+    assert bool(state["hint"]) != ready
+    plain = run("auth", "status", **environment)
+    assert state["told"] in plain.stdout
+    for secret in ("canary", OVER, GOOD):
+        assert secret not in done.stdout + done.stderr + plain.stdout + plain.stderr
+
+
+@pytest.mark.parametrize(
+    ("environment", "started", "has_tool", "words"),
+    [
+        (NATIVE, Started.SHELL, False, "Sign in with `itwin-mcp auth login`, then call again."),
+        (NATIVE | {"ITWIN_PROFILE": "qa"}, Started.SHELL, False, "`itwin-mcp auth login --profile qa`"),
+        (NATIVE, Started.STDIO, True, "Call the tool `sign-in`"),
+        (NATIVE, Started.STDIO, False, "Sign in with `itwin-mcp auth login`"),
+        (NATIVE, Started.HTTP, False, "Whoever runs this server"),
+        (NATIVE | {"ITWIN_MCP_BUNDLE": "true"}, Started.STDIO, True, "Call the tool `sign-in`"),
+        ({"ITWIN_MCP_BUNDLE": "true"}, Started.STDIO, False, "Open the extension's settings"),
+        ({"ITWIN_MCP_BUNDLE": "true", "ITWIN_ACCESS_TOKEN": GOOD}, Started.STDIO, False, "the extension's settings"),
+        (SERVICE, Started.STDIO, False, "then start itwin-mcp again"),
+        ({}, Started.SHELL, False, "https://developer.bentley.com/my-apps"),
+    ],
+)
+def test_the_remedy_fits_how_we_were_started(
+    environment: dict[str, str], started: Started, has_tool: bool, words: str
+) -> None:
+    remedy = choose(read_settings(environment), started, has_tool=has_tool).remedy
+    assert words in remedy
+    if "ITWIN_MCP_BUNDLE" in environment:
+        assert "auth login" not in remedy, "there is no shell"
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Identity]:
+    """A sign-in server whose every secret holds the word canary, and a platform that echoes its caller's token."""
+    async with identity() as running:
+        yield running
+
+
+@pytest.fixture
+async def echo() -> AsyncIterator[str]:
+    async def handle(asked: Asked) -> None:
+        message = f"You sent {asked.headers.get('authorization')}"
+        await asked.json(422, {"error": {"code": "InvalidiTwinsRequest", "message": message, "target": message}})
+
+    async with loopback(handle) as running:
+        yield running.origin
+
+
+async def test_no_secret_of_a_login_is_in_any_output_at_debug_level(server: Identity, echo: str) -> None:
+    environment = {
+        "ITWIN_API_URL": echo,
+        "ITWIN_ISSUER_URL": server.issuer,
+        "ITWIN_CLIENT_ID": "native-x",
+        "ITWIN_REDIRECT_URI": f"http://localhost:{free_port()}/back",
+    }
+    written = [await log_in(server, environment)]
+    verbs = (("auth", "status"), ("call", "list-recent-itwins"), ("call", "who-am-i"), ("doctor",), ("auth", "logout"))
+    for verb in verbs:
+        done = await run_beside(*verb, "--log-level", "debug", **environment)
+        written.append(done.stdout + done.stderr)
+    assert server.issued >= 4, "the platform was called with real tokens"
+    assert len(server.revoked) == 1
+    assert "You sent" in written[2], "the echo was told"
+    assert [text for text in written if "canary" in text] == []
+
+
+async def log_in(server: Identity, environment: dict[str, str]) -> str:
+    """`auth login` while the test plays the browser; everything that it wrote."""
+    command = [sys.executable, "-m", "itwin_mcp", "auth", "login", "--no-browser", "--log-level", "debug"]
+    written = ""
+    with anyio.fail_after(30):
+        async with await anyio.open_process(command, env=os.environ | environment) as process:
+            assert process.stderr is not None
+            assert process.stdout is not None
+            while not (found := re.search(r"http\S+/connect/authorize\S+\n", written)):
+                written += (await process.stderr.receive()).decode()
+            back = environment["ITWIN_REDIRECT_URI"] + server.authorize(found[0].strip())
+            await anyio.to_thread.run_sync(lambda: follow_back(back))
+            async for part in process.stderr:
+                written += part.decode()
+            async for part in process.stdout:
+                written += part.decode()
+            assert await process.wait() == 0, written
+    return written
+
+
+def follow_back(url: str) -> None:
+    from urllib.request import ProxyHandler, build_opener
+
+    with build_opener(ProxyHandler({})).open(url, timeout=20) as page:
+        assert page.status == 200
+
+
+async def test_no_secret_of_a_service_application_is_in_any_output_at_debug_level(server: Identity, echo: str) -> None:
+    environment = {
+        "ITWIN_API_URL": echo,
+        "ITWIN_ISSUER_URL": server.issuer,
+        "ITWIN_CLIENT_ID": CLIENT_ID,
+        "ITWIN_CLIENT_SECRET": CLIENT_SECRET,
+    }
+    written = []
+    for verb in (("auth", "status"), ("call", "list-recent-itwins"), ("doctor", "--json")):
+        done = await run_beside(*verb, "--log-level", "debug", **environment)
+        written.append(done.stdout + done.stderr)
+    wrong = await run_beside("call", "list-recent-itwins", **environment | {"ITWIN_CLIENT_SECRET": "canary-wrong"})
+    written.append(wrong.stdout + wrong.stderr)
+    assert json.loads(wrong.stdout)["error"]["code"] == "NotSignedIn"
+    assert server.issued >= 2
+    assert [text for text in written if "canary" in text or CLIENT_SECRET in text] == []
+
+
+async def test_no_repr_shows_a_secret(server: Identity) -> None:
+    settings = read_settings(
+        {"ITWIN_ISSUER_URL": server.issuer, "ITWIN_CLIENT_ID": CLIENT_ID, "ITWIN_CLIENT_SECRET": CLIENT_SECRET}
+    )
+    sign_in = choose(settings, Started.SHELL)
+    assert sign_in.tokens is not None
+    token = await sign_in.tokens.token()
+    error, _ = await outcome("x", lambda: _raise(RuntimeError("no secret")))
+    assert "canary" in token.value
+    assert "canary" not in f"{settings!r} {sign_in!r} {sign_in.tokens!r} {token!r} {token} {error!r}"
+
+
+async def _raise(error: Exception) -> dict[str, Any]:
+    raise error
+
+
+def test_a_browser_is_opened_by_the_command_line_at_the_sign_in_server_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import webbrowser
+
+    from itwin_mcp.cli.auth import _open_browser
+
+    opened: list[str] = []
+    monkeypatch.setattr(webbrowser, "open", lambda url: opened.append(url) or True)
+    issuer = "https://ims.bentley.com"
+    assert _open_browser("https://ims.bentley.com/connect/authorize?x", issuer)
+    assert _open_browser("http://127.0.0.1:8080/connect/authorize?x", "http://127.0.0.1:8080")
+    for url in (
+        "http://ims.bentley.com/connect/authorize",
+        "https://evil.example/connect/authorize",
+        "https://ims.bentley.com@evil.example/",
+        "file:///etc/passwd",
+        "javascript:alert(1)",
+    ):
+        assert not _open_browser(url, issuer)
+    assert len(opened) == 2
+
+
+async def test_a_logout_that_the_server_does_not_hear_still_forgets_and_says_so(server: Identity) -> None:
+    environment = {
+        "ITWIN_ISSUER_URL": server.issuer,
+        "ITWIN_CLIENT_ID": "native-x",
+        "ITWIN_REDIRECT_URI": f"http://localhost:{free_port()}/back",
+    }
+    await log_in(server, environment)
+    server.discovery["revocation_endpoint"] = None
+    done = await run_beside("auth", "logout", **environment)
+    assert (done.returncode, done.stdout) == (1, "Forgotten here.\n")
+    assert "did not revoke it" in done.stderr
+    again = await run_beside("auth", "status", **environment)
+    assert again.returncode == 1
+
+
+def test_a_sign_in_server_that_is_away_is_an_error_with_a_hint() -> None:
+    port = free_port()
+    done = run("auth", "login", "--json", "--no-browser", **NATIVE, ITWIN_ISSUER_URL=f"http://127.0.0.1:{port}")
+    assert done.returncode == 1
+    error = json.loads(done.stdout)["error"]
+    assert error["code"] == "SignInUnreachable"
+    assert "ITWIN_ISSUER_URL" in error["hint"]

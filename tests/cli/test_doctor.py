@@ -1,0 +1,120 @@
+"""`itwin-mcp doctor`: a line and a fix for each thing that can be wrong."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.sandbox_process import Platform, free_port, running_platform
+from tests.upstream.auth.identity import jwt
+
+
+def examine(code: int, **environment: str) -> dict[str, dict[str, str]]:
+    """The checks by name."""
+    command = [sys.executable, "-m", "itwin_mcp", "doctor", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=os.environ | environment)
+    assert done.returncode == code, done.stdout + done.stderr
+    report = json.loads(done.stdout)
+    assert report["ok"] == (code == 0)
+    assert "canary" not in done.stdout + done.stderr
+    for check in report["checks"]:
+        assert bool(check["fix"]) == (check["status"] in ("failed", "noted")), check
+    return {check["name"]: check for check in report["checks"]}
+
+
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    with running_platform(tmp_path_factory.mktemp("home")) as running:
+        yield running
+
+
+def test_with_the_sandbox_nothing_fails_and_nothing_is_asked(tmp_path: Path) -> None:
+    checks = examine(0, ITWIN_MCP_SANDBOX="1", HOME=str(tmp_path), XDG_CONFIG_HOME=str(tmp_path))
+    assert checks["network"]["status"] == "skipped"
+    assert checks["read"]["status"] == "ok"
+    assert "sandbox = True (ITWIN_MCP_SANDBOX)" in checks["configuration"]["said"]
+
+
+def test_a_setting_that_cannot_be_used_is_a_failed_check() -> None:
+    checks = examine(1, ITWIN_API_URL="http://api.bentley.com")
+    assert "must be https" in checks["configuration"]["said"]
+
+
+def test_servers_that_cannot_be_reached_are_named_with_their_variables() -> None:
+    checks = examine(1, ITWIN_API_URL=f"http://127.0.0.1:{free_port()}", ITWIN_ACCESS_TOKEN="canary-token")
+    assert "ITWIN_API_URL" in checks["platform"]["fix"]
+    assert "ITWIN_ISSUER_URL" in checks["sign-in server"]["fix"]
+    assert checks["clock"]["status"] == "skipped"
+    assert checks["read"]["status"] == "failed"
+    assert "access token = set (ITWIN_ACCESS_TOKEN)" in checks["configuration"]["said"]
+
+
+def test_a_proxy_is_told_without_its_password() -> None:
+    checks = examine(0, ITWIN_MCP_SANDBOX="1", HTTPS_PROXY="http://user:canary-pw@proxy.example:8080")
+    assert "proxy.example:8080" in checks["proxy"]["said"]
+
+
+def test_a_certificate_file_that_is_missing_is_named() -> None:
+    checks = examine(1, SSL_CERT_FILE="/no/such/ca.pem", ITWIN_MCP_SANDBOX="1")
+    assert "SSL_CERT_FILE=/no/such/ca.pem" in checks["certificates"]["said"]
+
+
+@pytest.mark.parametrize(
+    ("claims", "check", "words"),
+    [
+        ({"exp": 1_000_000_000}, "token", "it is over"),
+        ({"exp": 4_000_000_000, "scope": ["other"]}, "token", "scopes other"),
+        ({"exp": 4_000_000_000, "scope": ["itwin-platform"]}, "read", "list-recent-itwins"),
+    ],
+)
+def test_a_token_that_will_not_do_is_told_apart(
+    platform: Platform, claims: dict[str, Any], check: str, words: str
+) -> None:
+    token = jwt(iss=platform.url, canary="canary", **claims)
+    checks = examine(1, **platform.environment, ITWIN_ACCESS_TOKEN=token)
+    assert checks[check]["status"] == "failed"
+    assert words in checks[check]["said"]
+
+
+def test_a_token_of_another_environment_is_told() -> None:
+    token = jwt(iss="https://qa-ims.bentley.com", exp=time.time() + 600, scope=["itwin-platform"])
+    # The proxy refuses, so that nothing leaves this machine.
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    checks = examine(1, ITWIN_ACCESS_TOKEN=token, HTTPS_PROXY=nowhere, NO_PROXY="")
+    assert "that is another environment" in checks["token"]["said"]
+
+
+def test_membership_of_the_default_itwin_is_checked(platform: Platform) -> None:
+    service = {"ITWIN_CLIENT_ID": "service-doctor", "ITWIN_CLIENT_SECRET": "canary-secret"}
+    absent = "1c4b1d5e-0000-4000-8000-000000000000"
+    checks = examine(1, **platform.environment | service, ITWIN_ID=absent)
+    assert checks["sign-in"]["status"] == "ok"
+    assert checks["default iTwin"]["status"] == "failed"
+    assert "service-doctor@apps.imsoidc.bentley.com" in checks["default iTwin"]["fix"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the folders are those of Linux")
+def test_the_desktop_clients_files_are_read(tmp_path: Path) -> None:
+    files = {
+        ".config/Claude/claude_desktop_config.json": {
+            "mcpServers": {"itwin": {"command": sys.executable, "args": ["-m", "itwin_mcp", "serve"]}}
+        },
+        ".cursor/mcp.json": {"mcpServers": {"itwin": {"command": "/no/such/itwin-mcp", "env": {"A": "canary"}}}},
+        ".config/Code/User/mcp.json": {"servers": {}},
+    }
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(json.dumps(content))
+    (tmp_path / ".claude.json").write_text('{"mcpServers": ')
+    environment = {"ITWIN_MCP_SANDBOX": "1", "HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path / ".config")}
+    checks = examine(1, **environment)
+    assert checks["Claude Desktop"]["status"] == "ok"
+    assert "/no/such/itwin-mcp" in checks["Cursor"]["said"]
+    assert checks["VS Code"]["status"] == "noted"
+    assert "not JSON" in checks["Claude Code"]["said"]

@@ -1,0 +1,151 @@
+"""A cursor is good for the call it was given for, and for no other; what it is not is said before anything is sent."""
+
+import base64
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from itwin_mcp.executor.conversation import LOCAL, Caller
+from itwin_mcp.executor.cursors import MOST_CURSOR, MOST_TRAIL, Cursors, Position
+from itwin_mcp.executor.seals import SealError, Seals
+from tests.executor.bench import KEY, Bench, bench
+from tests.executor.test_paging import Store
+
+pytestmark = pytest.mark.anyio
+
+
+async def cursor_of(it: Bench, tool: str = "list-things", caller: Caller = LOCAL, **arguments: Any) -> str:
+    return str((await it.call(tool, caller, limit=4, **arguments))["page"]["cursor"])
+
+
+async def refused(it: Bench, cursor: str, tool: str = "list-things", caller: Caller = LOCAL, **arguments: Any) -> str:
+    """Why a cursor is refused; nothing is sent for it."""
+    sent = len(it.asked)
+    error = await it.refused(tool, caller, cursor=cursor, **arguments)
+    assert len(it.asked) == sent
+    assert error["code"] == "InvalidArguments"
+    assert error["details"][0]["target"] == "cursor"
+    assert "or leave cursor out to start over" in error["hint"]
+    return str(error["message"])
+
+
+async def test_a_cursor_is_bound_to_its_tool_its_arguments_and_its_caller() -> None:
+    ann, bob = Caller("ann"), Caller("bob")
+    async with bench("things.yaml", Store(30)) as it:
+        cursor = await cursor_of(it, caller=ann, kind="x")
+        assert "to another caller" in await refused(it, cursor, caller=bob, kind="x")
+        assert "by another tool, or for other arguments" in await refused(it, cursor, caller=ann, kind="y")
+        assert "by another tool, or for other arguments" in await refused(it, cursor, caller=ann)
+        plain = await cursor_of(it, caller=ann)
+        for other in ("list-others", "list-within"):
+            assert "by another tool, or for other arguments" in await refused(it, plain, tool=other, caller=ann)
+        answer = await it.call("list-things", ann, kind="x", cursor=cursor, limit=2)
+    assert [one["id"] for one in answer["things"]] == ["t4", "t5"]
+
+
+async def test_a_cursor_that_is_altered_cut_or_of_another_server_is_refused() -> None:
+    async with bench("things.yaml", Store(30)) as it:
+        cursor = await cursor_of(it)
+        flipped = cursor[:40] + ("A" if cursor[40] != "A" else "B") + cursor[41:]
+        for other in (
+            flipped,
+            cursor[:-1],
+            cursor[:20],
+            cursor + "A",
+            cursor + "=",
+            cursor + "\n",
+            " " + cursor,
+            "x",
+            "é",
+        ):
+            assert "altered or cut, or another server" in await refused(it, other)
+    async with bench("things.yaml", Store(30), keys=[b"o" * 32]) as other_server:
+        assert "altered or cut, or another server" in await refused(other_server, cursor)
+
+
+async def test_a_cursor_lasts_a_day() -> None:
+    async with bench("things.yaml", Store(30)) as it:
+        cursor = await cursor_of(it)
+        it.clock.time += 24 * 3600 - 1
+        await it.call("list-things", cursor=cursor)
+        it.clock.time += 2
+        assert "it has expired: a cursor lasts a day" in await refused(it, cursor)
+
+
+async def test_a_cursor_outlives_the_process_that_gave_it_and_its_key_may_be_followed_by_another() -> None:
+    new = b"n" * 32
+    async with bench("things.yaml", Store(30)) as it:
+        cursor = await cursor_of(it)
+    async with bench("things.yaml", Store(30), keys=[new, KEY]) as it:
+        answer = await it.call("list-things", cursor=cursor, limit=4)
+        later = answer["page"]["cursor"]
+    assert [one["id"] for one in answer["things"]] == ["t4", "t5", "t6", "t7"]
+    async with bench("things.yaml", Store(30), keys=[new]) as it:
+        assert (await it.call("list-things", cursor=later, limit=1))["things"][0]["id"] == "t8"
+        await refused(it, cursor)
+
+
+async def test_nobody_can_read_what_a_cursor_holds() -> None:
+    async with bench("things.yaml", Store(30)) as it:
+        cursor = await cursor_of(it)
+    for part in (cursor, cursor + "=" * (-len(cursor) % 4)):
+        try:
+            content = base64.urlsafe_b64decode(part)
+        except ValueError:
+            continue
+        assert b"list-things" not in content
+
+
+POSITIONS = st.builds(
+    Position,
+    query=st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=60),
+    offset=st.integers(0, 1000),
+    given=st.text("0123456789abcdef", max_size=16),
+    before=st.integers(0, 10_000),
+    size=st.integers(0, 1000),
+    trail=st.lists(st.text("0123456789abcdef", min_size=8, max_size=8), max_size=MOST_TRAIL).map(tuple),
+)
+SEALS = Seals(lambda: [KEY])
+
+
+@given(
+    position=POSITIONS, arguments=st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5), max_size=3)
+)
+def test_a_cursor_gives_back_the_position_it_was_made_of(position: Position, arguments: dict[str, Any]) -> None:
+    cursors = Cursors(SEALS, "list-things", arguments, LOCAL)
+    given_ = cursors.give(position)
+    assert given_ is not None
+    assert len(given_) <= MOST_CURSOR
+    assert Cursors(SEALS, "list-things", {**arguments, "limit": 7, "cursor": given_}, LOCAL).take(given_) == position
+
+
+SEALED = SEALS.seal("p", LOCAL, {"n": 1})
+
+
+@given(st.text(max_size=300) | st.binary(max_size=200).map(lambda content: base64.urlsafe_b64encode(content).decode()))
+def test_whatever_text_is_no_seal_of_ours_is_refused_in_the_same_words(text: str) -> None:
+    with pytest.raises(SealError, match="unreadable"):
+        SEALS.open(text, "p", LOCAL, seconds=60)
+
+
+@given(at=st.integers(0, len(SEALED) - 1), by=st.characters())
+def test_a_seal_of_which_one_character_is_another_is_refused(at: int, by: str) -> None:
+    changed = SEALED[:at] + by + SEALED[at + 1 :]
+    if changed == SEALED:
+        assert SEALS.open(changed, "p", LOCAL, seconds=60) == {"n": 1}
+        return
+    with pytest.raises(SealError, match="unreadable"):
+        SEALS.open(changed, "p", LOCAL, seconds=60)
+
+
+def test_the_first_key_seals_and_all_keys_open() -> None:
+    old, new = b"1" * 32, b"2" * 32
+    sealed_by_old = Seals(lambda: [old]).seal("p", LOCAL, {"n": 1})
+    both = Seals(lambda: [new, old])
+    assert both.open(sealed_by_old, "p", LOCAL, seconds=60) == {"n": 1}
+    sealed = both.seal("p", LOCAL, {"n": 2})
+    assert Seals(lambda: [new]).open(sealed, "p", LOCAL, seconds=60) == {"n": 2}
+    with pytest.raises(SealError):
+        Seals(lambda: [old]).open(sealed, "p", LOCAL, seconds=60)

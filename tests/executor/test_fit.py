@@ -1,0 +1,236 @@
+"""Other people's text is cleaned and stays readable; an answer stays within its bytes and says what is not in it."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from itwin_mcp.executor.fit import clean, fit, size_of
+from itwin_mcp.executor.shape import widen
+from tests.executor.bench import IMODEL, ITWIN, bench, query_of
+from tests.upstream.loopback import Asked
+
+# --- untrusted text ---------------------------------------------------------------------------------------------
+
+STAYS = [
+    *("plain text", "two\nlines\tand a tab", "Brücke № 7 — “Süd”", "გზა"),
+    *("桥梁工程（二期）", "橋りょう ﾊｼ", "다리 공사"),
+    *("🏗️ site", "👩‍👩‍👧‍👦", "🏳️‍🌈", "👷🏽‍♀️", "1️⃣2️⃣", "✈︎", "🇳🇱", "❤️‍🔥", "☎️"),
+    *("جسر رقم ٧", "می‌خواهم", "کتاب‌ها", "גשר", "שָׁלוֹם", "क्‍ष", "ശ്രീ ന്‍", "ක්‍රි", "ස්‍ත්‍රී", "ᠮᠣᠩᠭᠣᠯ᠎ᠠ", "۝١"),
+]
+GOES = {
+    "tag characters": ("go\U000e0064\U000e0065\U000e006c\U000e007f on", "go on"),
+    "tags after a flag": ("🏴\U000e0067\U000e0062\U000e007f", "🏴"),
+    "override": ("a\u202egnp.exe\u202c", "agnp.exe"),
+    "isolates": ("\u2066x\u2067y\u2068z\u2069", "xyz"),
+    "embeddings and marks": ("\u202a\u202b\u202d\u200e\u200f\u061cx", "x"),
+    "zero-width space": ("ig\u200bnore", "ignore"),
+    "joiners in Latin": ("ig\u200cno\u200dre", "ignore"),
+    "joiners in a row": ("می\u200c\u200d\u200cخ", "می‌خ"),
+    "joiner at an end": ("👩\u200d", "👩"),
+    "joiner between emoji and letter": ("👩\u200dx", "👩x"),
+    "word joiner, BOM, soft hyphen": ("a\u2060b\ufeffc\u00add", "abcd"),
+    "invisible operators": ("f\u2061x\u2062y\u2063z\u2064", "fxyz"),
+    "selectors after letters": ("a\ufe0fb\ufe01c\U000e0101", "abc"),
+    "selectors in a row": ("🏗\ufe0f\ufe0f\ufe0e\ufe00", "🏗\ufe0f"),
+    "selector after a digit": ("1\ufe0f2", "12"),
+    "controls": ("a\x00b\x07c\x1b[31md\x7fe\x85f\x9b", "abc[31mdef"),
+    "private use": ("a\ue000\uf8ffb\U000f0000", "ab"),
+    "surrogates": ("a\ud800b\udfff", "ab"),
+    "noncharacters": ("a\ufffe\uffff\U0001ffffb", "ab"),
+    "annotations": ("a\ufff9b\ufffac\ufffb", "abc"),
+    "fillers": ("a\u3164b\u115f\u1160\uffa0\u034f", "ab"),
+    "line ends": ("a\r\nb\rc\u2028d\u2029e", "a\r\nb\nc\nd\ne"),
+    "shorthand format controls": ("a\U0001bca0\U0001d173b", "ab"),
+}
+
+
+@pytest.mark.parametrize("text", STAYS)
+def test_what_a_language_needs_stays(text: str) -> None:
+    assert clean(text) == text
+
+
+@pytest.mark.parametrize("name", GOES)
+def test_what_nobody_sees_goes(name: str) -> None:
+    given_text, cleaned = GOES[name]
+    assert clean(given_text) == cleaned
+    assert clean({given_text: [given_text, {"a": given_text}]}) == {cleaned: [cleaned, {"a": cleaned}]}
+
+
+def test_other_values_pass() -> None:
+    assert clean({"a": [1, 2.5, None, True]}) == {"a": [1, 2.5, None, True]}
+
+
+TRICKY = st.text(
+    st.one_of(
+        st.characters(),
+        st.sampled_from(
+            "\u200b\u200c\u200d\u202e\ufe0f\ufe0e\u20e31#👩🏽🏗🏳🌈می\u0915\u094d\u1820\u180b\u180e\r\n\u2028"
+            "\U000e0041\U0001faff\u034f"
+        ),
+    )
+)
+
+
+@given(TRICKY)
+def test_cleaning_what_is_clean_changes_nothing(text: str) -> None:
+    once = clean(text)
+    assert clean(once) == once
+    once.encode()
+    assert not set(once) & set("\u200b\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
+
+
+@given(TRICKY)
+def test_cleaning_only_takes_away(text: str) -> None:
+    left = iter(re.sub("\r(?!\n)|[\u2028\u2029]", "\n", text))
+    assert all(character in left for character in clean(text))
+
+
+@pytest.mark.anyio
+async def test_results_of_tools_and_resources_are_cleaned() -> None:
+    async def answer(asked: Asked) -> None:
+        await asked.json(200, {"iTwin": {"id": ITWIN, "displayName": "A\u202e12\u200b \U000e0041桥"}})
+
+    async with bench("", answer, shipped_files=True) as it:
+        assert (await it.call("get-itwin", iTwinId=ITWIN))["iTwin"]["displayName"] == "A12 桥"
+        resource = next(one for one in it.catalog.resources if one.entities == {"iTwinId": "itwin"})
+        read = await it.executor.read(resource, {"iTwinId": ITWIN})
+        assert "A12 桥" in json.dumps(read, ensure_ascii=False)
+
+
+# --- the byte budget --------------------------------------------------------------------------------------------
+
+
+def test_what_fits_is_the_same_to_the_byte() -> None:
+    answer = {"thing": {"id": "x", "text": "é" * 1_000}}
+    size = size_of(answer)
+    assert fit(answer, size) is answer
+    assert fit(answer, size - 1)["thing"] == {"id": "x", "text": None}
+
+
+def test_lists_lose_their_last_elements_and_the_answer_says_how_many() -> None:
+    rows = [{"id": str(index), "note": "n" * 100} for index in range(1_000)]
+    comparison = {"changesets": rows, "few": ["a", "b"]}
+    answer: dict[str, Any] = {"comparison": comparison, "page": {"returned": 1}, "resolved": []}
+    fitted = fit(answer, 5_000)
+    kept = fitted["comparison"]["changesets"]
+    assert kept == rows[: len(kept)]
+    assert 30 < len(kept) < 50
+    assert size_of(fitted["comparison"]) <= 5_000
+    [told] = fitted["truncated"]["fields"]
+    assert told == {"path": "$.comparison.changesets", "bytes": size_of(rows), "kept": len(kept), "of": 1_000}
+    assert fitted["comparison"]["few"] == ["a", "b"]
+    assert (fitted["page"], fitted["resolved"]) == (answer["page"], [])
+    assert len(answer["comparison"]["changesets"]) == 1_000
+
+
+def test_of_a_single_thing_the_largest_value_goes_and_never_an_id() -> None:
+    thing = {"id": "i" * 300, "extent": {"text": "x" * 9_000}, "name": "n" * 400, "owner": {"id": "o" * 900}}
+    fitted = fit({"thing": thing}, 2_000)
+    assert fitted["thing"] == {**thing, "extent": None}
+    assert [one["path"] for one in fitted["truncated"]["fields"]] == ["$.thing.extent"]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=300),
+    lambda children: st.lists(children, max_size=12) | st.dictionaries(st.text(max_size=8), children, max_size=6),
+    max_leaves=60,
+)
+
+
+@given(st.dictionaries(st.text(max_size=8), JSON, max_size=6), st.integers(200, 3_000))
+def test_whatever_does_not_fit_the_rest_is_as_it_was(answer: dict[str, Any], most: int) -> None:
+    before = json.dumps(answer)
+    fitted = fit(answer, most)
+    assert json.dumps(answer) == before
+    assert ("truncated" in fitted) == (size_of({k: v for k, v in answer.items() if k not in KEPT}) > most) or (
+        "truncated" in answer
+    )
+
+
+KEPT = {"id", "job", "page", "resolved", "saved", "error"}
+
+# --- lists ------------------------------------------------------------------------------------------------------
+
+
+def imodels(count: int, size: int = 300) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": f"22222222-2222-4222-8222-{index:012d}",
+            "name": f"M{index}",
+            "description": "d" * size,
+            "extra": {"deep": [1]},
+            "_links": {
+                "self": {"href": "https://api.bentley.com/imodels/1"},
+                "download": {"href": "https://store.blob.core.windows.net/f?se=1&sig=canary"},
+            },
+        }
+        for index in range(count)
+    ]
+
+
+def serving(items: list[dict[str, Any]]) -> Any:
+    async def answer(asked: Asked) -> None:
+        query = query_of(asked)
+        skip, top = int(query.get("$skip", 0)), int(query.get("$top", 100))
+        links = {}
+        if skip + top < len(items):
+            links["next"] = {"href": f"https://api.bentley.com/imodels?iTwinId={ITWIN}&$skip={skip + top}&$top={top}"}
+        await asked.json(200, {"iModels": items[skip : skip + top], "_links": links})
+
+    return answer
+
+
+@pytest.mark.anyio
+async def test_of_a_list_what_did_not_fit_has_a_cursor_and_nothing_is_lost_or_given_twice() -> None:
+    items = imodels(100)
+    async with bench("", serving(items), shipped_files=True, max_result_bytes=5_000) as it:
+        got: list[str] = []
+        cursor: dict[str, Any] = {}
+        for _ in range(20):
+            answer = await it.call("list-imodels", iTwinId=ITWIN, limit=100, **cursor)
+            assert size_of(answer["iModels"]) <= 5_000
+            assert answer["page"]["returned"] == len(answer["iModels"]) > 0
+            assert "truncated" not in answer
+            got += [one["name"] for one in answer["iModels"]]
+            if answer["page"]["complete"]:
+                break
+            assert "bytes" in answer["page"]["stoppedBecause"]
+            cursor = {"cursor": answer["page"]["cursor"]}
+        assert got == [one["name"] for one in items]
+
+
+@pytest.mark.anyio
+async def test_an_item_larger_than_an_answer_is_given_alone_without_its_largest_value() -> None:
+    items = [*imodels(1, 9_000), *imodels(2)[1:]]
+    async with bench("", serving(items), shipped_files=True, max_result_bytes=5_000) as it:
+        first = await it.call("list-imodels", iTwinId=ITWIN)
+        assert [one["name"] for one in first["iModels"]] == ["M0"]
+        assert first["iModels"][0]["description"] is None
+        assert first["truncated"]["fields"][0]["path"] == "$.iModels[0].description"
+        rest = await it.call("list-imodels", iTwinId=ITWIN, cursor=first["page"]["cursor"])
+        assert [one["name"] for one in rest["iModels"]] == ["M1"]
+        assert rest["page"]["complete"]
+
+
+@pytest.mark.anyio
+async def test_full_detail_gives_every_field_but_no_signed_link() -> None:
+    async with bench("", serving(imodels(2)), shipped_files=True) as it:
+        short = (await it.call("list-imodels", iTwinId=ITWIN))["iModels"][0]
+        full = (await it.call("list-imodels", iTwinId=ITWIN, detail="full"))["iModels"][0]
+        assert "extra" not in short
+        links = {"self": {"href": "https://api.bentley.com/imodels/1"}}
+        assert full == {**short, "extra": {"deep": [1]}, "_links": links}
+        assert "canary" not in json.dumps(full)
+        assert (await it.refused("list-imodels", iTwinId=ITWIN, detail="all"))["code"] == "InvalidArguments"
+
+
+def test_widening_keeps_what_the_tool_declared() -> None:
+    widened = widen({"id": IMODEL, "name": None}, {"id": 7, "name": 3, "more": []})
+    assert widened == {"id": IMODEL, "name": None, "more": []}
+    assert widen("text", {"a": 1}) == "text"

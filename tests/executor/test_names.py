@@ -1,0 +1,322 @@
+"""Names, numbers, links and presets in place of ids: what is asked for, what is told, and what sends nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from itwin_mcp.capability.presets import Preset, with_presets
+from itwin_mcp.executor.conversation import Caller
+from itwin_mcp.executor.lookup import SECONDS
+from itwin_mcp.executor.names import WHERE
+from tests.executor.bench import IMODEL, ITWIN, MADE, bench, never, query_of, shipped_catalog
+from tests.upstream.loopback import Asked, Handler
+
+pytestmark = pytest.mark.anyio
+OTHER = "44444444-4444-4444-8444-444444444444"
+BRIDGE = {"id": ITWIN, "displayName": "Bridge 7", "number": "B-7", "subClass": "Project"}
+TWIN = {"id": OTHER, "displayName": "Bridge 7", "number": "B-8", "subClass": "Asset"}
+STEEL = {"id": IMODEL, "name": "Steel", "iTwinId": ITWIN}
+
+UNSENT = [
+    *("..", "a/b", "../x", "a?b=c", "a#b", "100%", "%2e%2e", "a\\b", "a\x00b", "a\nb", "a\x7fb", "a\x9fb", "   "),
+    *("n" * 256, "https://evil.example/itwins/1", f"https://evil.example/itwins/{ITWIN}"),
+    *("https://api.bentley.com/itwins", f"https://api.bentley.com/imodels/{IMODEL}", "itwin://imodels/x"),
+    "javascript:/x",
+]
+
+
+def platform(
+    itwins: Sequence[Mapping[str, Any]] = (BRIDGE,), imodels: Sequence[Mapping[str, Any]] = (STEEL,), **lists: Any
+) -> Handler:
+    """A platform whose listings filter by number, displayName and name; everything else is one thing."""
+
+    async def answer(asked: Asked) -> None:
+        path, query = asked.target.partition("?")[0], query_of(asked)
+        if path == "/itwins/":
+            path = "/itwins"
+        if path == "/itwins":
+            name, value = ("number", query["number"]) if "number" in query else ("displayName", query["displayName"])
+            found = [one for one in itwins if str(one[name]).lower() == value.lower()]
+            await asked.json(200, {"iTwins": found})
+        elif path == "/itwins/recents":
+            await asked.json(200, {"iTwins": list(itwins)[:1]})
+        elif path == "/imodels":
+            await asked.json(200, {"iModels": [one for one in imodels if one["name"] == query["name"]]})
+        elif path.endswith("/namedversions"):
+            found = [one for one in lists["versions"] if one["name"] == query["name"]]
+            await asked.json(200, {"namedVersions": found})
+        elif path.endswith("/users"):
+            await asked.json(200, {"users": lists["users"]})
+        elif path.startswith("/itwins/"):
+            await asked.json(200, {"iTwin": {"id": path.rpartition("/")[2]}})
+        elif path.startswith("/imodels/") and "/users/" in path:
+            await asked.json(200, {"user": {"id": path.rpartition("/")[2]}})
+        elif path.startswith("/imodels/") and "/namedversions/" in path:
+            await asked.json(200, {"namedVersion": {"id": path.rpartition("/")[2]}})
+        else:
+            await asked.json(200, {"iModel": {"id": path.split("/")[2]}})
+
+    return answer
+
+
+async def test_an_id_costs_no_request_and_is_not_told() -> None:
+    async with bench("", platform(), shipped_files=True) as it:
+        assert "resolved" not in await it.call("get-itwin", iTwinId=ITWIN)
+        assert it.asked == [f"GET /itwins/{ITWIN}"]
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        f"https://api.bentley.com/itwins/{ITWIN.upper()}",
+        f"itwin://itwins/{ITWIN}",
+        f"https://x.bentley.com/a/iTwins/{ITWIN}/b",
+    ],
+)
+async def test_a_link_is_read_and_never_followed(link: str) -> None:
+    async with bench("", platform(), shipped_files=True) as it:
+        answer = await it.call("get-itwin", iTwinId=link)
+        assert answer["resolved"] == [{"argument": "iTwinId", "given": link, "id": ITWIN}]
+        assert it.asked == [f"GET /itwins/{ITWIN}"]
+
+
+@pytest.mark.parametrize(("given", "requests"), [("B-7", 1), ("Bridge 7", 2)])
+async def test_an_itwin_is_found_by_its_number_then_by_its_name(given: str, requests: int) -> None:
+    async with bench("", platform(), shipped_files=True) as it:
+        answer = await it.call("get-itwin", iTwinId=given)
+        assert answer["iTwin"]["id"] == ITWIN
+        assert answer["resolved"] == [{"argument": "iTwinId", "given": given, "id": ITWIN}]
+        assert len(it.asked) == requests + 1
+        assert query_of(it.server.requests[0])["number"] == given
+
+
+@pytest.mark.parametrize("text", UNSENT)
+@pytest.mark.parametrize("tool", ["get-itwin", "list-imodels"])
+async def test_what_no_name_can_be_is_refused_without_a_request(tool: str, text: str) -> None:
+    async with bench("", never, shipped_files=True) as it:
+        error = await it.refused(tool, iTwinId=text)
+        assert error["code"] == "InvalidArguments"
+        assert error["details"][0]["target"] == "iTwinId"
+        assert it.asked == []
+
+
+async def test_a_name_that_needs_quoting_is_the_value_of_a_query_and_nothing_else() -> None:
+    name = "Brücke & Söhne=1 + “2”; $filter 'x'"
+    async with bench("", platform([{**BRIDGE, "displayName": name}]), shipped_files=True) as it:
+        assert (await it.call("get-itwin", iTwinId=name))["iTwin"]["id"] == ITWIN
+        assert [query_of(asked).get("displayName") for asked in it.server.requests] == [None, name, None]
+        assert it.server.requests[-1].target == f"/itwins/{ITWIN}"
+
+
+async def test_several_of_a_name_are_listed_with_what_tells_them_apart() -> None:
+    many = [{**TWIN, "id": f"44444444-4444-4444-8444-{index:012d}"} for index in range(11)]
+    async with bench("", platform([BRIDGE, *many]), shipped_files=True) as it:
+        error = await it.refused("list-imodels", iTwinId="Bridge 7")
+        assert error["code"] == "AmbiguousName"
+        assert error["target"] == "iTwinId"
+        assert error["candidates"][0] == BRIDGE
+        assert len(error["candidates"]) == 10
+        assert "12" in error["message"]
+        assert len(it.asked) == 2
+
+
+async def test_no_match_says_where_to_look_and_shows_what_differs_only_in_capitals() -> None:
+    async with bench("", platform(), shipped_files=True) as it:
+        error = await it.refused("get-itwin", iTwinId="Tunnel")
+        assert (error["code"], "candidates" in error) == ("NameNotFound", False)
+        assert "find-itwin" in error["hint"]
+        near = await it.refused("get-itwin", iTwinId="BRIDGE 7")
+        assert (near["code"], near["candidates"]) == ("NameNotFound", [BRIDGE])
+        assert len(it.asked) == 4
+
+
+async def test_names_in_an_error_are_cleaned() -> None:
+    evil = {**TWIN, "number": "B\u202e-8\U000e0041"}
+    async with bench("", platform([BRIDGE, evil]), shipped_files=True) as it:
+        error = await it.refused("get-itwin", iTwinId="Bridge 7")
+        assert error["candidates"][1]["number"] == "B-8"
+
+
+async def test_a_foreign_id_that_is_none_never_reaches_a_path() -> None:
+    async with bench("", platform([{**BRIDGE, "id": "../imodels"}]), shipped_files=True) as it:
+        assert (await it.refused("get-itwin", iTwinId="B-7"))["code"] == "NameNotFound"
+        assert all(asked.startswith(("GET /itwins?", "GET /itwins/?")) for asked in it.asked)
+
+
+async def test_an_imodel_is_looked_for_in_the_itwin_that_the_call_gives() -> None:
+    async with bench("", platform(), shipped_files=True) as it:
+        tool = it.catalog.tools["get-imodel"]
+        both = replace(tool, arguments=(*tool.arguments, it.catalog.tools["get-itwin"].arguments[0]))
+        run = it.executor._run("get-imodel", None, Caller("a"))
+        given = {"iModelId": "Steel", "iTwinId": "B-7"}
+        arguments, resolved = await it.executor._names.resolve(run, both, given, given)
+        assert arguments == {"iModelId": IMODEL, "iTwinId": ITWIN}
+        assert [one["argument"] for one in resolved] == ["iModelId", "iTwinId"]
+        assert query_of(it.server.requests[1])["iTwinId"] == ITWIN
+
+
+async def test_an_imodel_is_looked_for_in_the_itwin_of_the_settings() -> None:
+    async with bench("", platform(), shipped_files=True, itwin_id=OTHER) as it:
+        answer = await it.call("get-imodel", iModelId="Steel")
+        assert answer["resolved"] == [{"argument": "iModelId", "given": "Steel", "id": IMODEL}]
+        assert len(it.asked) == 2
+        assert query_of(it.server.requests[0])["iTwinId"] == OTHER
+
+
+async def test_else_an_imodel_is_looked_for_in_the_itwin_used_last_and_the_answer_says_so() -> None:
+    async with bench("", platform(), shipped_files=True) as it:
+        answer = await it.call("get-imodel", iModelId="Steel")
+        assert answer["resolved"][0]["searched"] == f"the iTwin {ITWIN}, which you used last"
+        assert len(it.asked) == 3
+        error = await it.refused("get-imodel", iModelId="Concrete")
+        assert error["code"] == "NameNotFound"
+        assert ITWIN in error["message"]
+        assert len(it.asked) == 4
+
+
+async def test_without_any_recent_itwin_one_request_is_all() -> None:
+    async with bench("", platform([]), shipped_files=True) as it:
+        assert (await it.refused("get-imodel", iModelId="Steel"))["code"] == "NameNotFound"
+        assert len(it.asked) == 1
+
+
+async def test_a_source_is_not_looked_for_in_the_itwin_that_receives_the_copy() -> None:
+    async with bench("", platform(), shipped_files=True) as it:
+        error = await it.refused("clone-imodel", iModelId="Concrete", iTwinId=OTHER, wait=0)
+        assert error["code"] == "NameNotFound"
+        assert query_of(it.server.requests[1])["iTwinId"] == ITWIN
+        assert all(asked.startswith("GET ") for asked in it.asked)
+
+
+async def test_a_named_version_is_found_by_name_in_its_imodel() -> None:
+    async with bench("", platform(versions=[{"id": MADE, "name": "Tender"}]), shipped_files=True) as it:
+        answer = await it.call("get-named-version", iModelId=IMODEL, namedVersionId="Tender")
+        assert answer["resolved"] == [{"argument": "namedVersionId", "given": "Tender", "id": MADE}]
+        assert it.server.requests[0].target.startswith(f"/imodels/{IMODEL}/namedversions?")
+        assert len(it.asked) == 2
+
+
+async def test_a_user_is_found_by_e_mail_and_by_no_other_name() -> None:
+    users = [{"id": MADE, "email": "Ann@Example.com"}, {"id": OTHER, "email": "bo@example.com"}]
+    async with bench("", platform(users=users), shipped_files=True) as it:
+        answer = await it.call("get-imodel-user", iModelId=IMODEL, userId="ann@example.com")
+        assert answer["resolved"][0]["id"] == MADE
+        assert len(it.asked) == 2
+        refused = await it.refused("get-imodel-user", iModelId=IMODEL, userId="Ann")
+        assert (refused["code"], len(it.asked)) == ("InvalidArguments", 2)
+
+
+async def test_an_index_of_a_changeset_costs_no_request() -> None:
+    async with bench("", never, shipped_files=True) as it:
+        sent = it.executor.preview(it.catalog.tools["get-changeset"], {"iModelId": IMODEL, "changesetId": "12"})
+        assert sent.path.endswith("/changesets/12")
+
+
+@pytest.mark.parametrize(
+    "tool",
+    sorted(
+        name
+        for name, tool in shipped_catalog().tools.items()
+        if tool.annotations.destructive and any(one.entity in ("itwin", "imodel") for one in tool.arguments)
+    ),
+)
+async def test_a_destructive_tool_takes_ids_and_links_alone(tool: str) -> None:
+    async with bench("", never, shipped_files=True, itwin_id=ITWIN) as it:
+        described = it.catalog.tools[tool]
+        arguments: dict[str, Any] = {one.name: ITWIN for one in described.arguments if one.entity}
+        named = next(one.name for one in described.arguments if one.entity in ("itwin", "imodel"))
+        run = it.executor._run(tool, None, Caller("a"))
+        given = {**arguments, named: "Bridge 7"}
+        with pytest.raises(Exception, match="takes no name") as caught:
+            await it.executor._names.resolve(run, described, given, given)
+        assert type(caught.value).__name__ == "InvalidArguments"
+        assert it.asked == []
+
+
+async def test_a_name_is_remembered_for_a_minute_and_for_its_caller_alone() -> None:
+    async with bench("", platform(), shipped_files=True) as it:
+        for caller, requests in (("a", 2), ("a", 1), ("b", 2)):
+            before = len(it.asked)
+            await it.call("get-itwin", Caller(caller), iTwinId="B-7")
+            assert len(it.asked) - before == requests
+        it.clock.time += SECONDS
+        before = len(it.asked)
+        await it.call("get-itwin", Caller("a"), iTwinId="B-7")
+        assert len(it.asked) - before == 2
+
+
+async def test_a_write_forgets_what_its_callers_names_meant() -> None:
+    async with bench("", platform(), shipped_files=True) as it:
+        await it.call("get-itwin", iTwinId="B-7")
+        await it.call("update-itwin", iTwinId="B-7", displayName="Bridge 8")
+        assert len(it.asked) == 3
+        await it.call("get-itwin", iTwinId="B-7")
+        assert len(it.asked) == 5
+
+
+async def test_a_look_up_that_fails_says_that_the_tool_was_not_called() -> None:
+    async def refuse(asked: Asked) -> None:
+        await asked.json(403, {"error": {"code": "InsufficientPermissions", "message": "No."}})
+
+    async with bench("", refuse, shipped_files=True) as it:
+        error = await it.refused("update-itwin", iTwinId="B-7", displayName="x")
+        assert error["status"] == 403
+        assert "update-itwin itself was not called" in error["hint"]
+        assert len(it.asked) == 1
+
+
+async def test_a_preview_sends_nothing_and_so_knows_no_name() -> None:
+    async with bench("", never, shipped_files=True) as it:
+        with pytest.raises(Exception, match="nothing was sent"):
+            it.executor.preview(it.catalog.tools["get-itwin"], {"iTwinId": "B-7"})
+        assert it.asked == []
+
+
+# --- presets ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_preset_stands_in_for_what_is_left_out_and_is_told() -> None:
+    async with bench("", platform(), shipped_files=True) as it:
+        it.catalog = with_presets(it.catalog, {"iTwinId": Preset("ITWIN_ID", ITWIN)})
+        answer = await it.call("get-itwin")
+        assert answer["resolved"] == [{"argument": "iTwinId", "given": ITWIN, "id": ITWIN, "preset": "ITWIN_ID"}]
+        other = await it.call("get-itwin", iTwinId=OTHER)
+        assert (other["iTwin"]["id"], "resolved" in other) == (OTHER, False)
+
+
+def test_a_preset_makes_the_published_schema_say_so_but_never_that_of_a_destructive_tool() -> None:
+    catalog = shipped_catalog()
+    preset = with_presets(catalog, {"iTwinId": Preset("ITWIN_ID", ITWIN), "iModelId": Preset("IMODEL_ID", IMODEL)})
+    assert preset.tools["get-imodel"].input_schema.get("required") is None
+    assert preset.tools["get-imodel"].input_schema["properties"]["iModelId"]["default"] == IMODEL
+    for name, tool in preset.tools.items():
+        before = catalog.tools[name]
+        if tool.annotations.destructive or "minProperties" in tool.input_schema:
+            assert tool is before
+        required = {one.name for one in tool.arguments if one.required}
+        assert set(tool.input_schema.get("required", ())) == required
+        assert {one.name for one in before.arguments if one.required} - required <= {"iTwinId", "iModelId"}
+
+
+# --- the texts --------------------------------------------------------------------------------------------------
+
+
+def test_each_text_says_what_its_argument_takes() -> None:
+    """A name where it is looked up, and not where it is not."""
+    for tool in shipped_catalog().tools.values():
+        for one in tool.arguments:
+            text = str(one.schema.get("description"))
+            named = one.entity in ("itwin", "imodel", "named-version", "user") and not tool.annotations.destructive
+            if one.entity is not None:
+                assert (", name or link" in text or ", e-mail or link" in text) == named, (tool.name, one.name, text)
+
+
+def test_every_tool_that_a_hint_names_exists() -> None:
+    named = {word for hint in WHERE.values() for word in re.findall(r"[a-z]+(?:-[a-z]+)+", hint)}
+    assert {"find-itwin", "find-imodel", "list-named-versions", "list-imodel-users"} <= named
+    assert named <= shipped_catalog().tools.keys()

@@ -1,0 +1,453 @@
+"""Lists: no more requests than needed, no word of completeness that is not true, nothing that came is lost."""
+
+import tracemalloc
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anyio
+import pytest
+
+from itwin_mcp.executor import paging
+from tests.executor.bench import Bench, Clock, bench, hang_up, in_turn, query_of, saying
+from tests.upstream.loopback import Asked
+
+pytestmark = pytest.mark.anyio
+
+PLATFORM = "https://api.bentley.com"
+
+
+def things(start: int, count: int, padding: str = "") -> list[dict[str, Any]]:
+    return [{"id": f"t{n}", "name": f"Thing {n}", "padding": padding} for n in range(start, start + count)]
+
+
+class Store:
+    """A list on the platform, by links that count; `broken` pages answer what the test says."""
+
+    def __init__(self, total: int, *, most: int = 1000, padding: str = "", counted: bool = False) -> None:
+        self.total = total
+        self.most = most
+        self.padding = padding
+        self.counted = counted
+        self.broken: dict[int, Callable[[Asked], Awaitable[None]]] = {}
+        self.skips: list[int] = []
+
+    async def __call__(self, asked: Asked) -> None:
+        query = query_of(asked)
+        skip, top = int(query.get("$skip", 0)), min(int(query.get("$top", 100)), self.most)
+        self.skips.append(skip)
+        if skip in self.broken:
+            await self.broken[skip](asked)
+            return
+        count = max(0, min(top, self.total - skip))
+        more = skip + count < self.total
+        kind = f"&kind={query['kind']}" if "kind" in query else ""
+        href = f"{PLATFORM}/Things?$skip={skip + count}&$top={top}{kind}"
+        body: dict[str, Any] = {
+            "things": things(skip, count, self.padding),
+            "_links": {"next": {"href": href} if more else None},
+        }
+        if self.counted:
+            body["total"] = self.total
+        await asked.json(200, body)
+
+
+async def rest(it: Bench, tool: str, limit: int, cursor: str | None) -> tuple[list[str], dict[str, Any]]:
+    """Everything from a cursor on, and the last page."""
+    found: list[str] = []
+    while cursor:
+        answer = await it.call(tool, limit=limit, cursor=cursor)
+        found += [one["id"] for one in answer["things"]]
+        cursor = answer["page"].get("cursor")
+    return found, answer["page"]
+
+
+def ids(count: int, start: int = 0) -> list[str]:
+    return [f"t{n}" for n in range(start, start + count)]
+
+
+# --- limits and completeness ------------------------------------------------------------------------------------
+
+
+async def test_a_list_that_fits_is_complete_and_its_total_is_known() -> None:
+    async with bench("things.yaml", Store(3)) as it:
+        answer = await it.call("list-things")
+    assert answer["things"][0] == {"id": "t0", "name": "Thing 0"}
+    assert answer["page"] == {"returned": 3, "complete": True, "total": 3}
+    assert it.asked == ["GET /things?$top=50"]
+
+
+async def test_a_list_beyond_the_limit_goes_on_with_its_cursor_whatever_the_next_limits() -> None:
+    async with bench("things.yaml", Store(100)) as it:
+        first = await it.call("list-things", limit=7)
+        assert first["page"] == {"returned": 7, "complete": False, "cursor": first["page"]["cursor"]}
+        second = await it.call("list-things", limit=60, cursor=first["page"]["cursor"])
+        third, last = await rest(it, "list-things", 13, second["page"]["cursor"])
+    assert [one["id"] for one in second["things"]] == ids(60, 7)
+    assert third == ids(33, 67)
+    assert last["complete"]
+    assert last["total"] == 100
+
+
+async def test_ten_thousand_items_take_hardly_more_requests_than_they_must() -> None:
+    store = Store(10_000)
+    async with bench("things.yaml", store) as it:
+        answer = await it.call("list-things", limit=10_000)
+        assert [one["id"] for one in answer["things"]] == ids(10_000)
+        assert answer["page"] == {"returned": 10_000, "complete": True, "total": 10_000}
+        assert len(store.skips) == 10
+        assert it.listener.told[-1] == (9_000, 10_000, "9000 items read so far")
+
+
+async def test_a_small_first_limit_does_not_make_the_rest_slow() -> None:
+    store = Store(5_000)
+    async with bench("things.yaml", store) as it:
+        first = await it.call("list-things", limit=10)
+        rest_ = await it.call("list-things", limit=10_000, cursor=first["page"]["cursor"])
+    assert len(rest_["things"]) == 4_990
+    assert len(store.skips) == 6
+
+
+async def test_a_limit_inside_of_a_page_goes_on_inside_of_it() -> None:
+    store = Store(2_500)
+    async with bench("things.yaml", store) as it:
+        first = await it.call("list-things", limit=1_500)
+        found, last = await rest(it, "list-things", 1_000, first["page"]["cursor"])
+    assert found == ids(1_000, 1_500)
+    assert last == {"returned": 1_000, "complete": True, "total": 2_500}
+    assert store.skips == [0, 1000, 1000, 2000]
+
+
+async def test_a_fault_in_the_middle_gives_what_came_a_cursor_and_the_error() -> None:
+    store = Store(10_000)
+    store.broken[5_000] = saying(500, {"error": {"code": "Unknown", "message": "Out of order."}})
+    async with bench("things.yaml", store) as it:
+        answer = await it.call("list-things", limit=10_000)
+        page = answer["page"]
+        assert [one["id"] for one in answer["things"]] == ids(5_000)
+        assert (page["returned"], page["complete"]) == (5_000, False)
+        assert page["stoppedBecause"] == "the next page failed (Unknown): go on with the cursor"
+        assert page["error"]["message"] == "Out of order."
+        assert page["error"]["operation"] == "list-things"
+        assert page["error"]["status"] == 500
+        store.broken.clear()
+        found, last = await rest(it, "list-things", 10_000, page["cursor"])
+    assert found == ids(5_000, 5_000)
+    assert last == {"returned": 5_000, "complete": True, "total": 10_000}
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        (hang_up, "ConnectionLost"),
+        (saying(200, "<html>"), "UnexpectedAnswer"),
+        (saying(200, {"others": []}), "UnexpectedAnswer"),
+        (saying(200, {"things": {"id": 1}}), "UnexpectedAnswer"),
+        (saying(200, {"things": [{"id": "x"}, {"name": "no id"}]}), "UnexpectedAnswer"),
+        (saying(200, {"things": ["x"]}), "UnexpectedAnswer"),
+        (saying(404, {"error": {"code": "Gone", "message": "Gone."}}), "Gone"),
+    ],
+)
+async def test_whatever_is_wrong_with_a_later_page_what_came_before_is_given(
+    fault: Callable[[Asked], Awaitable[None]], code: str
+) -> None:
+    store = Store(3_000)
+    store.broken[2_000] = fault
+    async with bench("things.yaml", store) as it:
+        answer = await it.call("list-things", limit=3_000)
+    assert len(answer["things"]) == 2_000
+    assert answer["page"]["error"]["code"] == code
+    assert "cursor" in answer["page"]
+
+
+async def test_a_fault_of_the_first_page_is_the_error_of_the_call() -> None:
+    store = Store(30)
+    store.broken[0] = saying(403, {"error": {"code": "InsufficientPermissions", "message": "No."}})
+    async with bench("things.yaml", store) as it:
+        assert (await it.refused("list-things"))["code"] == "InsufficientPermissions"
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"others": [{"id": "1"}]}, "$.things is missing"),
+        ({"things": {"id": "1"}}, "$.things is not a list"),
+        ([{"id": "1"}], "$.things is missing"),
+        ({"things": [{"id": "1"}, {"id": 2}]}, "$.things[1].id is not a text"),
+        ({"things": [{"id": "1"}, {"id": None}]}, "$.things[1].id is missing"),
+        ({"things": [{"id": "1", "name": ["x"]}]}, "$.things[0].name is not a text"),
+        ({"things": [[]]}, "$.things[0] is not an object"),
+    ],
+)
+async def test_items_that_are_not_what_the_list_holds_are_named_by_their_path(body: Any, words: str) -> None:
+    async with bench("things.yaml", saying(200, body)) as it:
+        error = await it.refused("list-things")
+    assert error["code"] == "UnexpectedAnswer"
+    assert words in error["message"]
+
+
+async def test_a_null_list_is_an_empty_one() -> None:
+    async with bench("things.yaml", saying(200, {"things": None})) as it:
+        assert await it.call("list-things") == {"things": [], "page": {"returned": 0, "complete": True, "total": 0}}
+
+
+async def test_an_answer_that_is_not_made_of_the_items_still_tells_of_its_page() -> None:
+    async with bench("things.yaml", Store(60)) as it:
+        answer = await it.call("list-names", limit=2)
+    assert answer["first"] == "Thing 0"
+    assert (answer["page"]["returned"], answer["page"]["complete"]) == (2, False)
+
+
+# --- next links -------------------------------------------------------------------------------------------------
+
+ELSEWHERE = "the platform's link to the next page is not a link to this list and was not followed"
+BACK = "the platform's link to the next page leads back to a page that was read"
+
+
+@pytest.mark.parametrize(
+    ("link", "words"),
+    [
+        ("https://evil.example/things?$skip=1", ELSEWHERE),
+        ("https://api.bentley.com.evil.example/things?$skip=1", ELSEWHERE),
+        ("https://api.bentley.com@evil.example/things?$skip=1", ELSEWHERE),
+        ("https://user@api.bentley.com/things?$skip=1", ELSEWHERE),
+        ("http://api.bentley.com/things?$skip=1", ELSEWHERE),
+        ("https://api.bentley.com:444/things?$skip=1", ELSEWHERE),
+        ("//evil.example/things?$skip=1", ELSEWHERE),
+        ("https://api.bentley.com/others?$skip=1", ELSEWHERE),
+        ("https://api.bentley.com/things/../secrets?$skip=1", ELSEWHERE),
+        ("https://api.bentley.com/things%2f..%2fsecrets?$skip=1", ELSEWHERE),
+        ("/things?$skip=1", ELSEWHERE),
+        ("https://[/things", ELSEWHERE),
+        ("no link at all", ELSEWHERE),
+        ("file:///etc/passwd", ELSEWHERE),
+        (7, "what the platform gives as the next page is not a link"),
+        (["x"], "what the platform gives as the next page is not a link"),
+        (True, "what the platform gives as the next page is not a link"),
+        ("https://api.bentley.com/things?$top=5", BACK),
+        ("https://api.bentley.com/things", BACK),
+    ],
+)
+async def test_a_next_link_that_is_none_is_not_followed_and_the_answer_says_so(link: Any, words: str) -> None:
+    body = {"things": things(0, 3), "_links": {"next": {"href": link}}}
+    async with bench("things.yaml", saying(200, body)) as it:
+        answer = await it.call("list-things", limit=5)
+    assert answer["page"] == {"returned": 3, "complete": False, "stoppedBecause": words}
+    assert len(it.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "ending", [None, {}, {"next": None}, {"next": {}}, {"next": {"href": None}}, {"next": {"href": ""}}]
+)
+async def test_a_list_without_a_next_link_is_at_its_end(ending: Any) -> None:
+    async with bench("things.yaml", saying(200, {"things": [], "_links": ending})) as it:
+        assert (await it.call("list-things"))["page"]["complete"]
+
+
+async def test_links_that_turn_in_a_circle_stop_even_across_calls() -> None:
+    async def circle(asked: Asked) -> None:
+        here = int(query_of(asked).get("at", 0))
+        href = f"{PLATFORM}/things?at={(here + 1) % 3}" if here < 2 else f"{PLATFORM}/things?at=1"
+        await asked.json(200, {"things": things(here * 10, 2), "_links": {"next": {"href": href}}})
+
+    async with bench("things.yaml", circle) as it:
+        at_once = (await it.call("list-things", limit=100))["page"]
+        assert at_once == {"returned": 6, "complete": False, "stoppedBecause": BACK}
+        assert len(it.asked) == 3
+        cursor, calls = None, 0
+        while True:
+            page = (await it.call("list-things", limit=2, **({"cursor": cursor} if cursor else {})))["page"]
+            calls += 1
+            if "cursor" not in page:
+                break
+            cursor = page["cursor"]
+    assert calls == 3
+    assert page["stoppedBecause"] == BACK
+
+
+async def test_the_same_page_under_ever_new_links_stops() -> None:
+    turn = iter(range(1000))
+
+    async def stuck(asked: Asked) -> None:
+        href = f"{PLATFORM}/things?at={next(turn)}"
+        await asked.json(200, {"things": things(0, 2), "_links": {"next": {"href": href}}})
+
+    async with bench("things.yaml", stuck) as it:
+        page = (await it.call("list-things", limit=100))["page"]
+    assert page == {"returned": 2, "complete": False, "stoppedBecause": "the platform gave the same page again"}
+
+
+async def test_empty_pages_with_a_next_link_are_passed_until_the_budget_is_used_up() -> None:
+    turn = iter(range(1000))
+
+    async def hollow(asked: Asked) -> None:
+        href = f"{PLATFORM}/things?at={next(turn)}"
+        await asked.json(200, {"things": [], "_links": {"next": {"href": href}}})
+
+    async with bench("things.yaml", hollow) as it:
+        page = (await it.call("list-things", limit=100))["page"]
+        assert len(it.asked) == paging.MOST_PAGES
+        assert (page["returned"], page["complete"]) == (0, False)
+        assert "share of requests and time" in page["stoppedBecause"]
+        await it.call("list-things", limit=100, cursor=page["cursor"])
+
+
+async def test_time_that_runs_out_between_pages_stops_with_a_cursor() -> None:
+    clock, store = Clock(), Store(5_000)
+
+    async def slow(asked: Asked) -> None:
+        clock.time += 20
+        await store(asked)
+
+    async with bench("things.yaml", slow, clock=clock) as it:
+        page = (await it.call("list-things", limit=5_000))["page"]
+        assert page["returned"] == 3_000
+        assert "share of requests and time" in page["stoppedBecause"]
+        assert len((await rest(it, "list-things", 1_000, page["cursor"]))[0]) == 2_000
+
+
+async def test_a_page_that_never_comes_gives_what_came_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paging, "MOST_SECONDS", 0.2)
+    store = Store(3_000)
+    store.broken[1_000] = Asked.until_closed
+    async with bench("things.yaml", store) as it:
+        with anyio.fail_after(10):
+            page = (await it.call("list-things", limit=3_000))["page"]
+    assert page["returned"] == 1_000
+    assert page["stoppedBecause"] == "the next page took too long: go on with the cursor"
+    assert "cursor" in page
+
+
+async def test_a_link_too_long_for_a_cursor_is_followed_at_once_and_said_otherwise() -> None:
+    async def long(asked: Asked) -> None:
+        more = "token" not in asked.target
+        href = f"{PLATFORM}/things?token={'x' * 5000}" if more else None
+        await asked.json(200, {"things": things(0 if more else 2, 2), "_links": {"next": {"href": href}}})
+
+    async with bench("things.yaml", long) as it:
+        assert (await it.call("list-things", limit=10))["page"] == {"returned": 4, "complete": True, "total": 4}
+        page = (await it.call("list-things", limit=2))["page"]
+    assert page["complete"] is False
+    assert "cursor" not in page
+    assert "too long" in page["stoppedBecause"]
+
+
+# --- totals and caps --------------------------------------------------------------------------------------------
+
+
+async def test_the_total_is_told_where_the_platform_counts() -> None:
+    async with bench("things.yaml", Store(70, counted=True)) as it:
+        assert (await it.call("list-things", limit=5))["page"]["total"] == 70
+    async with bench("things.yaml", saying(200, {"things": things(0, 3), "total": 1, "_links": {}})) as it:
+        assert (await it.call("list-things", limit=2))["page"].get("total") is None
+    for nonsense in (True, "70", 70.5, None):
+        async with bench("things.yaml", saying(200, {"things": things(0, 3), "total": nonsense})) as it:
+            assert "total" not in (await it.call("list-things", limit=2))["page"]
+
+
+@pytest.mark.parametrize("limits", [[10_000], [3_000], [1_000, 2_000], [1_500, 1_500], [2_999, 1]])
+async def test_as_many_as_the_platform_lists_at_most_is_not_complete_also_across_cursors(limits: list[int]) -> None:
+    for total in (3_000, 5_000):
+        async with bench("things.yaml", Store(total)) as it:
+            cursor = {}
+            for limit in limits:
+                page = (await it.call("list-within", limit=limit, **cursor))["page"]
+                cursor = {"cursor": page["cursor"]} if "cursor" in page else {}
+        assert page["complete"] is False
+        assert page["stoppedBecause"] == "the platform lists at most 3000 items: narrow the list with its filters"
+        assert "cursor" not in page
+        assert "total" not in page
+
+
+async def test_one_fewer_than_the_platform_lists_at_most_is_complete() -> None:
+    async with bench("things.yaml", Store(2_999)) as it:
+        page = (await it.call("list-within", limit=10_000))["page"]
+    assert page == {"returned": 2_999, "complete": True, "total": 2_999}
+
+
+# --- other styles -----------------------------------------------------------------------------------------------
+
+
+class Tokens:
+    """A list by continuation tokens that hide where they stand."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+
+    async def __call__(self, asked: Asked) -> None:
+        query = query_of(asked)
+        token = query["$continuationToken"]
+        skip, top = (int(token.removeprefix("é&=")) if token else 0), int(query["$top"])
+        count = min(top, self.total - skip)
+        more = skip + count < self.total
+        await asked.json(
+            200, {"things": things(skip, count), "continuationToken": f"é&={skip + count}" if more else None}
+        )
+
+
+async def test_a_list_by_tokens_is_followed_and_goes_on() -> None:
+    async with bench("things.yaml", Tokens(2_500)) as it:
+        answer = await it.call("list-by-token", limit=1_200)
+        assert it.asked[0] == "GET /things?$top=1000&$continuationToken="
+        found, last = await rest(it, "list-by-token", 700, answer["page"]["cursor"])
+    assert [one["id"] for one in answer["things"]] + found == ids(2_500)
+    assert last["complete"]
+
+
+async def test_a_token_that_is_none_stops() -> None:
+    async with bench("things.yaml", saying(200, {"things": things(0, 3), "continuationToken": 5})) as it:
+        assert "not a link" in (await it.call("list-by-token"))["page"]["stoppedBecause"]
+
+
+async def test_a_list_by_counting_is_followed_and_goes_on() -> None:
+    async with bench("things.yaml", Store(2_500)) as it:
+        answer = await it.call("list-by-skip", limit=1_200)
+        found, last = await rest(it, "list-by-skip", 700, answer["page"]["cursor"])
+    assert [one["id"] for one in answer["things"]] + found == ids(2_500)
+    assert last == {"returned": 600, "complete": True, "total": 2_500}
+
+
+async def test_a_server_that_does_not_count_is_noticed() -> None:
+    async def same(asked: Asked) -> None:
+        await asked.json(200, {"things": things(0, int(query_of(asked)["$top"]))})
+
+    async with bench("things.yaml", same) as it:
+        page = (await it.call("list-by-skip", limit=2_000))["page"]
+    assert page == {"returned": 1_000, "complete": False, "stoppedBecause": "the platform gave the same page again"}
+
+
+# --- memory -----------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_not_asked_for_is_not_kept() -> None:
+    store = Store(10_000, padding="x" * 3_000)
+    async with bench("things.yaml", store, max_body=20 * 1024 * 1024) as it:
+        await it.call("list-things", limit=1_000)
+        tracemalloc.start()
+        try:
+            answer = await it.call("list-things", limit=10_000)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert len(answer["things"]) == 10_000
+    assert peak < 30 * 1024 * 1024, f"{peak / 1024 / 1024:.0f} MiB for 10 pages of 3 MiB"
+
+
+# --- cursors ----------------------------------------------------------------------------------------------------
+
+
+async def test_an_item_before_the_cursor_that_is_no_longer_there_makes_it_stale() -> None:
+    answers = in_turn(saying(200, {"things": things(0, 9)}), saying(200, {"things": things(1, 9)}))
+    async with bench("things.yaml", answers) as it:
+        cursor = (await it.call("list-things", limit=4))["page"]["cursor"]
+        error = await it.refused("list-things", limit=4, cursor=cursor)
+    assert error["code"] == "InvalidArguments"
+    assert "The list has changed since the cursor was given" in error["message"]
+    assert "start over" in error["hint"]
+
+
+async def test_a_changed_name_before_the_cursor_does_not_make_it_stale() -> None:
+    renamed = [{**one, "name": "Renamed"} for one in things(0, 9)]
+    answers = in_turn(saying(200, {"things": things(0, 9)}), saying(200, {"things": renamed}))
+    async with bench("things.yaml", answers) as it:
+        cursor = (await it.call("list-things", limit=4))["page"]["cursor"]
+        assert (await it.call("list-things", limit=4, cursor=cursor))["things"][0]["id"] == "t4"

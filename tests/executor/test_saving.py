@@ -1,0 +1,153 @@
+"""A whole list in a local file: as many items as there are, cells that no spreadsheet runs, memory that stays flat."""
+
+# ruff: noqa: ASYNC240 - the files of a test are small
+
+from __future__ import annotations
+
+import csv
+import json
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from itwin_mcp.executor import paging
+from tests.executor.bench import Bench, bench, hang_up, never, saying
+from tests.executor.test_paging import Store
+
+pytestmark = pytest.mark.anyio
+
+ODD = [
+    {"id": "1", "name": "plain"},
+    {"id": "2", "name": 'has "quotes", commas\r\nand lines'},
+    {"id": "3", "name": "=1+1"},
+    {"id": "4", "name": "+A1"},
+    {"id": "5", "name": "-2"},
+    {"id": "6", "name": "@SUM(A1)"},
+    {"id": "7", "name": "\t=1"},
+    {"id": "8", "name": None},
+    {"id": "9", "name": "Brücke 桥"},
+    {"id": "10", "name": "mid = dle"},
+]
+
+
+def rows(file: Path) -> list[list[str]]:
+    with file.open(encoding="utf-8", newline="") as text:
+        return list(csv.reader(text))
+
+
+async def test_odd_texts_are_quoted_and_none_of_them_is_a_formula(tmp_path: Path) -> None:
+    async with bench("things.yaml", saying(200, {"things": ODD}), roots=[tmp_path]) as it:
+        answer = await it.call("list-things", saveAs="odd.csv")
+    file = tmp_path / "odd.csv"
+    assert answer["saved"] == {"path": str(file), "items": 10, "bytes": file.stat().st_size}
+    assert answer["page"] == {"returned": 10, "complete": True, "total": 10}
+    content = file.read_bytes()
+    assert content.startswith(b'id,name\r\n1,plain\r\n2,"has ""quotes"", commas\r\nand lines"\r\n3,\'=1+1\r\n')
+    assert [cells[1] for cells in rows(file)[3:]] == [
+        "'=1+1", "'+A1", "'-2", "'@SUM(A1)", "'\t=1", "", "Brücke 桥", "mid = dle"
+    ]  # fmt: skip
+
+
+async def test_objects_become_columns_lists_become_json_and_numbers_stay_numbers(tmp_path: Path) -> None:
+    inner = (
+        'size: {type: number, mapping: "$.size"}, made: {type: boolean, mapping: "$.made"}, '
+        'by: {type: object, mapping: "$.by", properties: {name: {type: string, mapping: "$.name"}}}, '
+        'tags: {type: array, mapping: "$.tags", items: {type: string, mapping: "$"}}, '
+        'raw: {type: object, mapping: "$.raw", properties: {}}, '
+    )
+    thing = {"id": "1", "size": -2.5, "made": True, "by": {"name": "=x"}, "tags": ["a", "b"], "raw": {"k": 1}}
+    replacing = {"properties: {id: {type: string,": f"properties: {{{inner}id: {{type: string,"}
+    handler = saying(200, {"things": [thing, {"id": "2"}]})
+    async with bench("things.yaml", handler, replacing=replacing, roots=[tmp_path]) as it:
+        await it.call("list-things", saveAs="deep.CSV")
+    assert rows(tmp_path / "deep.CSV") == [
+        ["size", "made", "by.name", "tags", "raw", "id", "name"],
+        ["-2.5", "true", "'=x", '["a","b"]', '{"k":1}', "1", ""],
+        ["", "", "", "", "", "2", ""],
+    ]
+
+
+async def test_json_is_one_array_and_an_empty_list_is_one_too(tmp_path: Path) -> None:
+    async with bench("things.yaml", saying(200, {"things": ODD}), roots=[tmp_path]) as it:
+        await it.call("list-things", saveAs=str(tmp_path / "odd.json"))
+    assert json.loads((tmp_path / "odd.json").read_text(encoding="utf-8")) == ODD
+    async with bench("things.yaml", saying(200, {"things": []}), roots=[tmp_path]) as it:
+        empty = await it.call("list-things", saveAs="none.json")
+        await it.call("list-things", saveAs="none.csv")
+    assert (empty["things"], empty["saved"]["items"]) == ([], 0)
+    assert json.loads((tmp_path / "none.json").read_text()) == []
+    assert (tmp_path / "none.csv").read_bytes() == b"id,name\r\n"
+
+
+async def test_ten_thousand_items_are_saved_in_as_few_requests_and_flat_memory(tmp_path: Path) -> None:
+    async def peak(total: int, name: str) -> int:
+        store = Store(total, padding="x" * 500)
+        async with bench("things.yaml", store, roots=[tmp_path]) as it:
+            await it.call("list-things", limit=1)
+            tracemalloc.start()
+            answer = await it.call("list-things", saveAs=name)
+            _, most = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            assert answer["saved"]["items"] == total
+            assert answer["page"] == {"returned": 10, "complete": True, "total": total}
+            assert [one["id"] for one in answer["things"]] == [f"t{n}" for n in range(10)]
+            assert len(it.asked) == 1 + total // 1000
+            assert it.listener.told[-1][0] == total - 1_000
+        return most
+
+    small, large = await peak(3_000, "small.csv"), await peak(10_000, "large.csv")
+    assert large < small * 1.3, f"{small} bytes for 3,000 items, {large} for 10,000"
+    assert [cells[0] for cells in rows(tmp_path / "large.csv")[1:]] == [f"t{n}" for n in range(10_000)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["large.csv", "small.csv"]
+
+
+async def test_a_page_that_fails_midway_leaves_what_came_and_the_answer_says_so(tmp_path: Path) -> None:
+    store = Store(5_000)
+    store.broken[3_000] = hang_up
+    async with bench("things.yaml", store, roots=[tmp_path]) as it:
+        answer = await it.call("list-things", saveAs="part.json")
+    assert answer["saved"]["items"] == 3_000
+    assert answer["page"]["complete"] is False
+    assert "the next page failed" in answer["page"]["stoppedBecause"]
+    assert answer["page"]["error"]["code"]
+    assert "cursor" not in str(answer["page"])
+    assert len(json.loads((tmp_path / "part.json").read_text())) == 3_000
+
+
+async def test_a_list_that_is_longer_than_the_bound_is_not_called_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paging, "MOST_SAVED", 2_500)
+    async with bench("things.yaml", Store(5_000), roots=[tmp_path]) as it:
+        answer = await it.call("list-things", saveAs="bound.csv")
+    assert answer["saved"]["items"] == 2_500
+    assert answer["page"]["complete"] is False
+    assert "at most 2500 items are saved" in answer["page"]["stoppedBecause"]
+    assert "total" not in answer["page"]
+
+
+async def refusal(it: Bench, **arguments: Any) -> str:
+    return str((await it.refused("list-things", **arguments))["message"])
+
+
+async def test_what_cannot_be_saved_is_refused_and_nothing_is_sent(tmp_path: Path) -> None:
+    root = tmp_path / "allowed"
+    root.mkdir()
+    (root / "there.csv").write_text("mine")
+    async with bench("things.yaml", never, roots=[root]) as it:
+        assert "exists already" in await refusal(it, saveAs="there.csv")
+        assert "lies outside" in await refusal(it, saveAs=str(tmp_path / "out.csv"))
+        assert "saveAs" in await refusal(it, saveAs="list.xlsx")
+        assert "cursor cannot be given" in await refusal(it, saveAs="a.csv", cursor="c")
+    assert (root / "there.csv").read_text() == "mine"
+    async with bench("things.yaml", never) as it:
+        error = await it.refused("list-things", saveAs="a.csv")
+    assert "--files-root" in error["hint"]
+
+
+async def test_a_list_that_fails_at_once_leaves_no_file(tmp_path: Path) -> None:
+    async with bench("things.yaml", saying(403, {"error": {"code": "No", "message": "No."}}), roots=[tmp_path]) as it:
+        await refusal(it, saveAs="a.csv")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,210 @@
+"""Flows: in order, each step with what came before; and what was written is never kept from whoever must clean up."""
+
+from typing import Any
+
+import anyio
+import pytest
+
+from itwin_mcp.executor import steps
+from tests.executor.bench import bench, hang_up, query_of, saying
+from tests.upstream.loopback import Asked
+
+pytestmark = pytest.mark.anyio
+
+REFUSED = {"error": {"code": "InsufficientPermissions", "message": "No."}}
+
+
+class Teams:
+    """Teams on the platform; `faults` answer in place of a method and path."""
+
+    def __init__(self, count: int = 5, members: Any = None) -> None:
+        self.count = count
+        self.members = members if members is not None else [{"id": f"m{n}"} for n in range(3)]
+        self.faults: dict[str, Any] = {}
+        self.under_way = 0
+        self.most_under_way = 0
+
+    async def __call__(self, asked: Asked) -> None:
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
+        try:
+            await self.faults.get(f"{asked.method} {asked.path}", self.answer)(asked)
+        finally:
+            self.under_way -= 1
+
+    async def answer(self, asked: Asked) -> None:
+        parts = asked.path.split("/")[1:]
+        if parts == ["teams"] and asked.method == "GET":
+            query = query_of(asked)
+            skip, top = int(query.get("$skip", 0)), int(query["$top"])
+            rows = [{"id": f"i{n}", "name": f"Team {n}"} for n in range(skip, min(skip + top, self.count))]
+            more = skip + top < self.count
+            href = f"https://api.bentley.com/teams?$skip={skip + top}&$top={top}" if more else None
+            await asked.json(200, {"teams": rows, "_links": {"next": {"href": href}}})
+        elif parts == ["teams"]:
+            await asked.json(201, {"team": {"id": "new"}})
+        elif asked.method == "DELETE":
+            await asked.answer(204)
+        elif len(parts) == 2:
+            await asked.json(200, {"team": {"id": parts[1], "name": "Team", "members": self.members}})
+        else:
+            # The later ones answer first.
+            for _ in range(30 - int(parts[3].lstrip("m")) % 30):
+                await anyio.lowlevel.checkpoint()
+            await asked.json(200, {"id": parts[3]})
+
+
+# --- order, lookup, require, when -------------------------------------------------------------------------------
+
+
+async def test_a_step_takes_all_pages_and_a_lookup_finds_by_the_exact_value() -> None:
+    async with bench("flows.yaml", Teams(2_500)) as it:
+        answer = await it.call("find-team", name="Team 2400")
+    assert answer == {"team": {"id": "i2400", "name": "Team 2400"}, "details": None}
+    assert len(it.asked) == 3
+
+
+async def test_a_step_runs_when_its_path_is_not_empty() -> None:
+    async with bench("flows.yaml", Teams()) as it:
+        answer = await it.call("find-team", name="Team 2", members=True)
+        assert answer["details"] == {"members": [{"id": "m0"}, {"id": "m1"}, {"id": "m2"}]}
+        await it.call("find-team", name="Team 2", members=False)
+        await it.call("find-team", name="Team 2")
+    assert it.asked.count("GET /teams/i2") == 1
+
+
+async def test_what_a_step_requires_and_does_not_find_is_the_error_that_the_file_gives() -> None:
+    async with bench("flows.yaml", Teams()) as it:
+        error = await it.refused("find-team", name="Team 99", members=True)
+    assert (error["code"], error["message"], error["hint"]) == (
+        "TeamNotFound",
+        "There is no such team.",
+        "List the teams.",
+    )
+    assert "completed" not in error
+    assert len(it.asked) == 1
+
+
+async def test_a_list_that_is_cut_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "MOST_ITEMS", 1_500)
+    async with bench("flows.yaml", Teams(2_500)) as it:
+        answer = await it.call("find-team", name="Team 1")
+        within = await it.refused("find-team", name="Team 2400")
+    assert answer["page"] == {
+        "returned": 1_500,
+        "complete": False,
+        "stoppedBecause": "all: only the first 1500 items are read here",
+    }
+    assert within["code"] == "TeamNotFound"
+    assert "all: only the first 1500 items are read here" in within["hint"]
+
+
+async def test_a_page_of_a_step_that_fails_is_the_error_of_the_call() -> None:
+    teams = Teams(2_500)
+
+    async def second_fails(asked: Asked) -> None:
+        await (saying(403, REFUSED) if "skip" in asked.target else teams.answer)(asked)
+
+    teams.faults["GET /teams"] = second_fails
+    async with bench("flows.yaml", teams) as it:
+        assert (await it.refused("find-team", name="Team 1"))["code"] == "InsufficientPermissions"
+
+
+# --- each -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_step_per_element_keeps_their_order_and_runs_at_most_eight_at_a_time() -> None:
+    teams = Teams(members=[{"id": f"m{n}"} for n in range(60)])
+    async with bench("flows.yaml", teams) as it:
+        answer = await it.call("read-members", team="i1")
+    assert [one["id"] for one in answer["members"]] == [f"m{n}" for n in range(60)]
+    assert 2 <= teams.most_under_way <= 8
+
+
+@pytest.mark.parametrize("members", [[], None])
+async def test_a_step_per_element_of_nothing_sends_nothing(members: Any) -> None:
+    teams = Teams()
+    teams.members = members
+    async with bench("flows.yaml", teams) as it:
+        assert (await it.call("read-members", team="i1"))["members"] == []
+    assert it.asked == ["GET /teams/i1"]
+
+
+async def test_a_step_per_element_of_what_is_no_list_says_so() -> None:
+    async with bench("flows.yaml", Teams(members={"id": "m1"})) as it:
+        error = await it.refused("read-members", team="i1")
+    assert "The step one-by-one runs once per element, but was not given a list" in error["message"]
+
+
+# --- what was written -------------------------------------------------------------------------------------------
+
+
+async def test_a_failure_after_a_write_names_the_step_and_the_ids_that_it_wrote() -> None:
+    teams = Teams()
+    teams.faults["PUT /teams/new/members/m1"] = saying(403, REFUSED)
+    async with bench("flows.yaml", teams) as it:
+        error = await it.refused("make-team", name="Pier", members=["m0", "m1", "m2"])
+    assert error["code"] == "InsufficientPermissions"
+    assert error["completed"][0] == {"step": "make", "ids": ["new"]}
+    assert error["completed"][1]["step"] == "add"
+    assert set(error["completed"][1]["ids"]) == {"m0", "m2"}
+    assert "What completed names is done and stays" in error["hint"]
+
+
+async def test_after_a_failure_no_further_element_is_begun() -> None:
+    teams = Teams()
+    teams.faults["PUT /teams/new/members/m0"] = saying(403, REFUSED)
+    async with bench("flows.yaml", teams) as it:
+        error = await it.refused("make-team", name="Pier", members=[f"m{n}" for n in range(100)])
+    put = [one for one in it.asked if one.startswith("PUT")]
+    assert len(put) < 40
+    written = error["completed"][1]["ids"]
+    assert len(written) == len(put) - 1
+
+
+async def test_a_write_whose_answer_lacks_what_is_required_is_still_named() -> None:
+    teams = Teams()
+    teams.faults["POST /teams"] = saying(201, {"team": {"name": "x"}})
+    async with bench("flows.yaml", teams) as it:
+        error = await it.refused("make-team", name="Pier")
+    assert error["code"] == "NoId"
+    assert error["completed"] == [{"step": "make", "ids": []}]
+
+
+async def test_a_write_without_an_answer_is_named_by_the_id_in_its_path() -> None:
+    teams = Teams()
+    teams.faults["POST /teams"] = hang_up
+    async with bench("flows.yaml", teams) as it:
+        error = await it.refused("replace-team", team="i7", name="Pier")
+    assert error["code"] == "ConnectionLost"
+    assert error["outcomeUnknown"] is True
+    assert error["completed"] == [{"step": "drop", "ids": ["i7"]}]
+
+
+async def test_an_answer_that_does_not_fit_after_a_write_names_what_was_written() -> None:
+    teams = Teams()
+    teams.faults["POST /teams"] = saying(201, {"team": {"id": 7}})
+    async with bench("flows.yaml", teams) as it:
+        error = await it.refused("replace-team", team="i7", name="Pier")
+    assert error["code"] == "UnexpectedAnswer"
+    assert [one["step"] for one in error["completed"]] == ["drop", "make"]
+
+
+async def test_a_cancelled_flow_ends_promptly() -> None:
+    async def cancel(asked: Asked) -> None:
+        scope.cancel()
+        await asked.until_closed()
+
+    teams = Teams()
+    teams.faults["GET /teams/i1/members/m1"] = cancel
+    async with bench("flows.yaml", teams) as it:
+        with anyio.fail_after(5), anyio.CancelScope() as scope:
+            await it.call("read-members", team="i1")
+    assert scope.cancelled_caught
+
+
+async def test_the_preview_of_a_flow_is_its_first_request() -> None:
+    async with bench("flows.yaml", Teams()) as it:
+        request = it.executor.preview(it.catalog.tools["find-team"], {"name": "Team 1"})
+        assert (request.method, request.path, request.query) == ("GET", "/teams", (("$top", "1000"),))
+        assert it.asked == []

@@ -1,0 +1,157 @@
+"""What is wrong with a call is named, each thing of it, and nothing is sent."""
+
+from typing import Any
+
+import pytest
+
+from tests.executor.bench import ITWIN, bench, never, saying
+
+pytestmark = pytest.mark.anyio
+
+FINE = saying(200, {"thing": {"id": "1"}})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "targets", "words"),
+    [
+        ({}, ["name"], "name is missing"),
+        ({"name": "a", "nmae": 1, "x": 2}, ["nmae", "x"], "nmae is not an argument; x is not an argument"),
+        ({"name": 7}, ["name"], "name must be string, not integer"),
+        ({"name": "a", "dry": "yes"}, ["dry"], "dry must be boolean, not string"),
+        ({"name": "a", "count": True}, ["count"], "count must be integer, not boolean"),
+        ({"name": "a", "count": 1.5}, ["count"], "count must be integer, not number"),
+        ({"name": "a", "count": None}, ["count"], "count must be integer, not null"),
+        ({"name": "a", "count": -1}, ["count"], "count must be at least 0"),
+        ({"name": "a", "north": 91}, ["north"], "north must be at most 90"),
+        ({"name": "a", "north": "x"}, ["north"], "north must be number or null, not string"),
+        ({"name": "a", "tags": "x"}, ["tags"], "tags must be array, not string"),
+        ({"name": "a", "tags": ["x", 2]}, ["tags.1"], "tags.1 must be string, not integer"),
+        ({"name": "a", "tags": ["x", "x"]}, ["tags"], "tags must not repeat an element"),
+        ({"name": "a", "tags": list("abcd")}, ["tags"], "tags must have at most 3 elements, it has 4"),
+        ({"name": ""}, ["name", "name"], "name must have at least 1 character"),
+        ({"name": " "}, ["name"], "name must not be blank"),
+        ({"name": "a" * 10_000}, ["name"], "name must have at most 20 characters, it has 10000"),
+        ({"name": "a", "kind": "odd"}, ["kind"], "kind must be one of plain, fancy"),
+        ({"name": "a", "kind": "plain", "dry": True}, ["kind and dry"], "kind and dry cannot be given together"),
+        ({"name": "a", "mark": "beefx"}, ["mark"], "mark does not have the form"),
+        ({"name": "a", "mark": "beef\n"}, ["mark"], "mark does not have the form"),
+        ({"name": "a", "mark": "\n"}, ["mark"], "mark does not have the form"),
+        ({"name": "a", "north": float("nan")}, ["north"], "north must be a number, not nan"),
+        ({"name": "a", "north": float("-inf")}, ["north"], "north must be a number, not -inf"),
+        ({"name": "a", "\ud800\n": 1}, ["\ufffd\ufffd"], "\ufffd\ufffd is not an argument"),
+        ({"count": "x", "kind": 1}, ["count", "kind", "kind", "name"], "name is missing"),
+    ],
+)
+async def test_each_unfit_argument_is_named_and_nothing_is_sent(
+    arguments: dict[str, Any], targets: list[str], words: str
+) -> None:
+    async with bench("things.yaml", never) as it:
+        error = await it.refused("make-thing", **arguments)
+    assert error["code"] == "InvalidArguments"
+    assert sorted(detail["target"] for detail in error["details"]) == sorted(targets)
+    assert words in error["message"]
+    assert "make-thing takes: name, count," in error["hint"]
+    assert not error["retryable"]
+    assert it.asked == []
+
+
+async def test_several_missing_arguments_are_each_named_once() -> None:
+    async with bench("things.yaml", never) as it:
+        error = await it.refused("get-part")
+    assert error["message"] == "get-part was not called: thing is missing; part is missing."
+    assert [detail["target"] for detail in error["details"]] == ["thing", "part"]
+
+
+async def test_arguments_beyond_all_measure_give_a_short_error() -> None:
+    deep: Any = "x"
+    for _ in range(900):
+        deep = [deep]
+    async with bench("things.yaml", never) as it:
+        many = await it.refused("make-thing", **{f"surplus{n:05}{'x' * 500}": n for n in range(1000)})
+        nested = await it.refused("make-thing", name="a", tags=deep)
+    assert len(str(many)) < 10_000
+    assert "and 996 more" in many["message"]
+    assert nested["details"][0]["message"] == "it is nested deeper than 64 levels"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "..",
+        f"../{ITWIN}",
+        f"{ITWIN}/..",
+        f"{ITWIN}?x=1",
+        f"{ITWIN}#x",
+        "%2e%2e",
+        f"{ITWIN}\n",
+        f"\t{ITWIN}",
+        "\x00",
+        "\ud800",
+        "x" * 10_000,
+        f"https://evil.example/itwins/{ITWIN}",
+        f"https://api.bentley.com.evil.example/itwins/{ITWIN}",
+        f"https://api.bentley.com/imodels/{ITWIN}",
+        f"https://api.bentley.com/itwins/..%2f{ITWIN}",
+        f"https://api.bentley.com/itwins/{ITWIN}\n",
+        f"itwin://itwins/{ITWIN}?x=\ud800",
+        "https://[/itwins/x",
+        "",
+    ],
+)
+async def test_an_id_that_is_none_is_refused_and_nothing_is_sent(text: str) -> None:
+    async with bench("things.yaml", never) as it:
+        error = await it.refused("get-thing", thing=text)
+        part = await it.refused("get-part", thing=text, part="1")
+    for one in (error, part):
+        assert one["code"] == "InvalidArguments"
+        assert one["details"][0]["target"] in ("thing", "id")
+        assert len(str(one)) < 1500
+        str(one).encode()
+
+
+@pytest.mark.parametrize("text", [".", "a/b", "a\\b", "a?b", "a#b", "a%62", "a\n", "x" * 2049, ""])
+async def test_a_part_of_a_path_that_would_change_the_path_is_refused(text: str) -> None:
+    async with bench("things.yaml", never) as it:
+        error = await it.refused("get-part", thing="1", part=text)
+    assert error["details"][0]["target"] == "part"
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        (ITWIN, ITWIN),
+        ("ABCDEF01-2345-6789-abcd-ef0123456789", "abcdef01-2345-6789-abcd-ef0123456789"),
+        (f"https://api.bentley.com/iTwins/{ITWIN}", ITWIN),
+        (f"https://qa-api.bentley.com/itwins/{ITWIN}/exports?x=/../#y", ITWIN),
+        (f"itwin://itwins/{ITWIN}", ITWIN),
+        (f"https://api.bentley.com/itwins/{ITWIN}/imodels/99999999-9999-4999-8999-999999999999", ITWIN),
+    ],
+)
+async def test_an_id_or_a_link_reads_as_the_id_and_what_was_read_otherwise_is_told(given: str, found: str) -> None:
+    async with bench("things.yaml", FINE) as it:
+        answer = await it.call("get-thing", thing=given)
+    assert it.asked == [f"GET /things/{found}"]
+    told = [{"argument": "thing", "given": given, "id": found}]
+    assert answer.get("resolved", []) == ([] if given == found else told)
+
+
+async def test_defaults_apply_and_a_whole_float_is_an_integer_on_the_wire() -> None:
+    async with bench("things.yaml", saying(200, {"thing": {"id": "1"}, "things": []})) as it:
+        await it.call("make-thing", name="a")
+        await it.call("make-thing", name="a", count=5.0)
+        await it.call("list-things", limit=50.0)
+    bodies = [one.body.decode() for one in it.server.requests]
+    assert '"south":3' in bodies[0]
+    assert '"south":5}' in bodies[1]
+    assert it.asked[2] == "GET /things?$top=50"
+
+
+async def test_a_resource_refuses_ids_like_a_tool() -> None:
+    async with bench("things.yaml", FINE) as it:
+        resource = it.catalog.resources[0]
+        assert await it.executor.read(resource, {"id": f"https://api.bentley.com/itwins/{ITWIN}"}) == {
+            "thing": {"id": "1"}
+        }
+        with pytest.raises(Exception, match="nothing was sent"):
+            await it.executor.read(resource, {"id": "../x"})
+    assert it.asked == [f"GET /things/{ITWIN}"]

@@ -1,0 +1,363 @@
+"""Jobs are begun once, awaited in good manners, and never lost sight of."""
+
+import json
+import logging
+from typing import Any
+
+import anyio
+import pytest
+
+from tests.executor.bench import IMODEL, ITWIN, MADE, Bench, Clock, bench, hang_up, saying
+from tests.upstream.loopback import Asked, Handler
+
+pytestmark = pytest.mark.anyio
+
+READY = {"iModel": {"id": MADE, "name": "Pier 7", "state": "initialized"}}
+LOCATION = {"Location": f"https://api.bentley.com/imodels/{MADE}"}
+JOB = {"iModelId": MADE, "checkWith": "wait-for-imodel"}
+
+
+def creation(state: Any, **more: Any) -> Any:
+    return {"createOperation": {"state": state, **more}}
+
+
+class Platform:
+    """Creates and clones; `looks` are what one look after another at the creation gives, the last one stays."""
+
+    def __init__(self, *looks: Any, begin: Handler | None = None, headers: dict[str, str] | None = None) -> None:
+        self.looks = list(looks) or [creation("successful")]
+        self.begin = begin
+        self.headers = headers
+        self.listed: Handler = saying(200, {"iModels": []})
+        self.read: Handler = saying(200, READY)
+
+    async def __call__(self, asked: Asked) -> None:
+        if asked.method == "POST" and self.begin is not None:
+            await self.begin(asked)
+        elif asked.method == "POST" and asked.path.endswith("/clone"):
+            await asked.answer(202, b"", {**LOCATION, **(self.headers or {})})
+        elif asked.method == "POST":
+            await asked.json(201, {"iModel": {"id": MADE, "state": "notInitialized"}}, self.headers)
+        elif asked.path.endswith("/operations/create"):
+            look = self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
+            if callable(look):
+                await look(asked)
+            else:
+                await asked.json(200, look)
+        elif asked.path == "/imodels":
+            await self.listed(asked)
+        else:
+            await self.read(asked)
+
+
+async def create(it: Bench, **more: Any) -> dict[str, Any]:
+    return await it.call("create-imodel", iTwinId=ITWIN, name="Pier 7", **more)
+
+
+async def clone(it: Bench, **more: Any) -> dict[str, Any]:
+    return await it.call("clone-imodel", iModelId=IMODEL, iTwinId=ITWIN, **more)
+
+
+# --- good ends --------------------------------------------------------------------------------------------------
+
+
+async def test_a_job_named_in_the_body_is_awaited_and_the_finished_thing_is_given() -> None:
+    platform = Platform(creation("scheduled"), creation("waitingForFile"), creation("successful"))
+    async with bench("jobs.yaml", platform) as it:
+        assert await create(it) == {"iModel": {"id": MADE, "name": "Pier 7"}}
+    assert it.asked == ["POST /imodels", *[f"GET /imodels/{MADE}/operations/create"] * 3, f"GET /imodels/{MADE}"]
+
+
+async def test_a_job_named_in_a_header_is_awaited_under_its_own_id_and_not_its_sources() -> None:
+    async with bench("jobs.yaml", Platform()) as it:
+        assert (await clone(it))["iModel"]["id"] == MADE
+    assert it.asked == [
+        f"POST /imodels/{IMODEL}/clone",
+        f"GET /imodels/{MADE}/operations/create",
+        f"GET /imodels/{MADE}",
+    ]
+
+
+async def test_a_job_that_is_accepted_with_some_text_is_accepted() -> None:
+    async def accepted(asked: Asked) -> None:
+        await asked.answer(202, b"Accepted.", {**LOCATION, "Content-Type": "text/plain"})
+
+    async with bench("jobs.yaml", Platform(begin=accepted)) as it:
+        assert (await clone(it))["iModel"]["id"] == MADE
+
+
+async def test_a_job_named_by_an_argument_is_only_looked_at() -> None:
+    async with bench("jobs.yaml", Platform()) as it:
+        assert (await it.call("wait-for-imodel", iModelId=MADE))["iModel"]["name"] == "Pier 7"
+    assert it.asked == [f"GET /imodels/{MADE}/operations/create", f"GET /imodels/{MADE}"]
+
+
+async def test_a_job_without_a_result_of_its_own_gives_the_last_look() -> None:
+    async def exports(asked: Asked) -> None:
+        state = "Queued" if asked.method == "POST" else "Completed"
+        await asked.json(200, {"export": {"id": "e1", "status": state}})
+
+    async with bench("jobs.yaml", exports) as it:
+        assert await it.call("start-export", name="a") == {"export": {"id": "e1", "status": "Completed"}}
+    assert it.asked == ["POST /imodels", "GET /imodels/e1"]
+
+
+# --- pauses -----------------------------------------------------------------------------------------------------
+
+
+async def test_looks_follow_each_other_with_growing_pauses_within_the_time_given() -> None:
+    async with bench("jobs.yaml", Platform(creation("scheduled"))) as it:
+        answer = await create(it, wait=30)
+        slept = it.clock.slept
+    assert answer == {"job": {"operation": "create-imodel", "state": "scheduled", **JOB}}
+    assert slept[:4] == [0.5, 0.75, 1.125, 1.6875]
+    assert slept[:-1] == sorted(slept[:-1])
+    assert max(slept) <= 5
+    assert sum(slept) == pytest.approx(30)
+    assert len(it.asked) < 15
+
+
+async def test_a_look_that_asks_for_patience_gets_it() -> None:
+    patient = saying(200, creation("scheduled"), {"Retry-After": "7"})
+    accepted = saying(202, creation("scheduled"), {"Retry-After": "9"})
+    async with bench("jobs.yaml", Platform(patient, accepted, creation("successful"))) as it:
+        await create(it, wait=30)
+    assert it.clock.slept == [7, 9]
+
+
+async def test_the_answer_that_begins_a_job_may_ask_for_patience_too() -> None:
+    async with bench("jobs.yaml", Platform(headers={"Retry-After": "4"})) as it:
+        await clone(it)
+        await create(it)
+    assert it.clock.slept == [4, 4]
+
+
+async def test_a_pause_longer_than_the_time_left_ends_the_waiting_at_once() -> None:
+    patient = saying(200, creation("scheduled"), {"Retry-After": "60"})
+    async with bench("jobs.yaml", Platform(patient)) as it:
+        assert (await create(it, wait=30))["job"]["state"] == "scheduled"
+    assert it.clock.slept == []
+    assert len(it.asked) == 2
+
+
+async def test_without_waiting_a_job_is_begun_and_its_handle_given_at_once() -> None:
+    async with bench("jobs.yaml", Platform(creation("scheduled"))) as it:
+        assert await clone(it, wait=0) == {"job": {"operation": "clone-imodel", "state": None, **JOB}}
+    assert it.asked == [f"POST /imodels/{IMODEL}/clone"]
+    assert it.clock.slept == []
+
+
+async def test_without_waiting_a_job_that_is_followed_is_looked_at_once() -> None:
+    async with bench("jobs.yaml", Platform(creation("scheduled"), creation("successful"))) as it:
+        followed = await it.call("wait-for-imodel", iModelId=MADE, wait=0)
+        assert followed == {"job": {"operation": "wait-for-imodel", "state": "scheduled", **JOB}}
+        assert "iModel" in await it.call("wait-for-imodel", iModelId=MADE, wait=0)
+    assert it.clock.slept == []
+
+
+async def test_a_handle_is_taken_up_in_another_process() -> None:
+    async with bench("jobs.yaml", Platform(creation("scheduled"))) as it:
+        job = (await clone(it, wait=1))["job"]
+    async with bench("jobs.yaml", Platform()) as it:
+        assert (await it.call(job["checkWith"], iModelId=job["iModelId"]))["iModel"]["id"] == MADE
+
+
+async def test_a_look_that_hangs_does_not_hold_the_answer_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("itwin_mcp.executor.waiting.LAST_LOOK", -29.8)
+    async with bench("jobs.yaml", Platform(Asked.until_closed)) as it:
+        with anyio.fail_after(10):
+            assert (await create(it, wait=30))["job"]["iModelId"] == MADE
+
+
+# --- progress ---------------------------------------------------------------------------------------------------
+
+
+async def test_progress_says_what_is_awaited_in_words_and_grows() -> None:
+    async with bench("jobs.yaml", Platform(creation("scheduled"), creation("scheduled"), creation("successful"))) as it:
+        await clone(it, wait=20)
+    assert [text for _, _, text in it.listener.told] == [
+        "The clone: begun",
+        "The clone: scheduled, not ready after 0 of at most 20 s",
+        "The clone: scheduled, not ready after 0 of at most 20 s",
+    ]
+    done = [done for done, _, _ in it.listener.told]
+    assert done == sorted(done)
+    assert {total for _, total, _ in it.listener.told} == {20}
+
+
+# --- bad ends ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", ["failed", "mainIModelIsMissingFederationGuids", "somethingNew"])
+async def test_a_state_that_is_neither_pending_nor_done_is_a_failure_with_state_and_reason(state: str) -> None:
+    async with bench("jobs.yaml", Platform(creation(state, error="the disk is full"))) as it:
+        error = await it.refused("clone-imodel", iModelId=IMODEL, iTwinId=ITWIN)
+    assert error["code"] == "JobFailed"
+    assert error["message"] == f"The clone has failed: the platform says {state}, because: the disk is full."
+    assert error["details"] == [{"code": state, "message": "the disk is full"}]
+    assert error["job"] == {"operation": "clone-imodel", "state": state, **JOB}
+    assert f"Remove what it left (iModelId {MADE})" in error["hint"]
+    assert not error["retryable"]
+
+
+@pytest.mark.parametrize("look", [creation(None), creation(7), {"createOperation": None}, {"other": 1}, ["x"]])
+async def test_a_look_without_a_state_says_so_and_that_the_job_goes_on(look: Any) -> None:
+    async with bench("jobs.yaml", Platform(creation("scheduled"), saying(200, look))) as it:
+        error = await it.refused("create-imodel", iTwinId=ITWIN, name="Pier 7")
+    assert error["code"] == "UnexpectedAnswer"
+    assert "$.createOperation.state" in error["message"]
+    assert error["job"]["state"] == "scheduled"
+    assert error["hint"].startswith("The job goes on at the platform: do not begin it again.")
+    assert "wait-for-imodel" in error["hint"]
+
+
+@pytest.mark.parametrize(
+    ("look", "code"),
+    [
+        (hang_up, "ConnectionLost"),
+        (saying(404, {"error": {"code": "iModelNotFound", "message": "No."}}), "iModelNotFound"),
+        (saying(200, "<html>"), "UnexpectedAnswer"),
+    ],
+)
+async def test_a_look_that_fails_carries_the_job_and_says_that_it_goes_on(look: Handler, code: str) -> None:
+    async with bench("jobs.yaml", Platform(creation("scheduled"), look)) as it:
+        error = await it.refused("create-imodel", iTwinId=ITWIN, name="Pier 7")
+    assert error["code"] == code
+    assert error["job"] == {"operation": "create-imodel", "state": "scheduled", **JOB}
+    assert "do not begin it again" in error["hint"]
+    assert it.asked.count("POST /imodels") == 1
+
+
+async def test_a_result_that_cannot_be_read_says_that_the_job_has_ended_well() -> None:
+    platform = Platform()
+    platform.read = saying(403, {"error": {"code": "InsufficientPermissions", "message": "No."}})
+    async with bench("jobs.yaml", platform) as it:
+        error = await it.refused("create-imodel", iTwinId=ITWIN, name="Pier 7")
+    assert error["job"]["state"] == "successful"
+    assert error["hint"].startswith("The job has ended well, only reading its result failed")
+
+
+# --- cancellation -----------------------------------------------------------------------------------------------
+
+
+async def test_a_cancelled_wait_ends_promptly_and_leaves_word_that_the_job_goes_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Sleepless(Clock):
+        async def sleep(self, seconds: float) -> None:
+            scope.cancel()
+            await anyio.sleep_forever()
+
+    caplog.set_level(logging.INFO, "itwin_mcp.executor")
+    async with bench("jobs.yaml", Platform(creation("scheduled")), clock=Sleepless()) as it:
+        with anyio.fail_after(5), anyio.CancelScope() as scope:
+            await create(it)
+    assert scope.cancelled_caught
+    assert f"create-imodel was cancelled; the job of iModelId {MADE} goes on" in caplog.text
+
+
+async def test_a_write_cancelled_on_its_way_leaves_word_that_it_may_have_been_carried_out(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def cancel(asked: Asked) -> None:
+        scope.cancel()
+        await asked.until_closed()
+
+    async with bench("jobs.yaml", Platform(begin=cancel)) as it:
+        with anyio.fail_after(5), anyio.CancelScope() as scope:
+            await create(it)
+    assert scope.cancelled_caught
+    assert "create-imodel was cancelled in api.create-imodel: it may have been carried out" in caplog.text
+
+
+# --- outcomes that nobody knows ---------------------------------------------------------------------------------
+
+LOST = [
+    (hang_up, "ConnectionLost"),
+    (saying(500, {"error": {"code": "Unknown", "message": "Oh."}}), "Unknown"),
+    (saying(201, {"iModel": {"name": "Pier 7"}}), "UnexpectedAnswer"),
+    (saying(201, {"iModel": {"id": "../x"}}), "UnexpectedAnswer"),
+    (saying(201, "<html>"), "UnexpectedAnswer"),
+]
+
+
+@pytest.mark.parametrize(("begin", "code"), LOST)
+async def test_a_create_of_unknown_outcome_is_looked_for_by_name_and_found(begin: Handler, code: str) -> None:
+    platform = Platform(begin=begin)
+    there = {"id": MADE, "name": "Pier 7", "createdDateTime": "2026-11-21T10:00:00Z", "extent": None}
+    platform.listed = saying(200, {"iModels": [{"id": IMODEL, "name": "Pier 70"}, there]})
+    async with bench("jobs.yaml", platform) as it:
+        error = await it.refused("create-imodel", iTwinId=ITWIN, name="Pier 7")
+    assert it.asked == ["POST /imodels", f"GET /imodels?iTwinId={ITWIN}&name=Pier%207"]
+    assert error["code"] == code
+    assert error["found"] == [{"id": MADE, "name": "Pier 7", "createdDateTime": "2026-11-21T10:00:00Z"}]
+    assert error["job"] == {"operation": "create-imodel", "state": None, **JOB}
+    assert "it is there, see found" in error["hint"]
+    assert "(wait-for-imodel), and do not call again" in error["hint"]
+    assert not error["retryable"]
+
+
+@pytest.mark.parametrize(("begin", "code"), LOST)
+async def test_a_create_of_unknown_outcome_that_left_nothing_is_said_to_have_left_nothing(
+    begin: Handler, code: str
+) -> None:
+    async with bench("jobs.yaml", Platform(begin=begin)) as it:
+        error = await it.refused("create-imodel", iTwinId=ITWIN, name="Pier 7")
+    assert error["code"] == code
+    assert error["found"] == []
+    assert "it is not there (yet)" in error["hint"]
+    assert "job" not in error
+
+
+async def test_when_looking_fails_too_that_is_said() -> None:
+    platform = Platform(begin=hang_up)
+    platform.listed = saying(403, {"error": {"code": "InsufficientPermissions", "message": "No."}})
+    async with bench("jobs.yaml", platform) as it:
+        error = await it.refused("create-imodel", iTwinId=ITWIN, name="Pier 7")
+    assert error["code"] == "ConnectionLost"
+    assert "failed too (InsufficientPermissions). The change may have been made or not." in error["hint"]
+
+
+async def test_a_clone_without_a_name_is_not_looked_for() -> None:
+    async with bench("jobs.yaml", Platform(begin=hang_up)) as it:
+        error = await it.refused("clone-imodel", iModelId=IMODEL, iTwinId=ITWIN)
+    assert len(it.asked) == 1
+    assert error["outcomeUnknown"] is True
+    assert "found" not in error
+
+
+@pytest.mark.parametrize("status", [403, 409, 422, 429])
+async def test_a_refusal_is_not_looked_after(status: int) -> None:
+    begin = saying(status, {"error": {"code": "No", "message": "No."}}, {"Retry-After": "999"})
+    async with bench("jobs.yaml", Platform(begin=begin)) as it:
+        await it.refused("create-imodel", iTwinId=ITWIN, name="Pier 7")
+    assert it.asked == ["POST /imodels"]
+
+
+@pytest.mark.parametrize("tool", ["create-imodel", "clone-imodel", "fork-imodel"])
+async def test_every_shipped_tool_that_makes_an_imodel_looks_for_it_when_its_outcome_is_unknown(tool: str) -> None:
+    platform = Platform(begin=hang_up)
+    platform.listed = saying(200, {"iModels": [{"id": MADE, "name": "Pier 7"}]})
+    source = {} if tool == "create-imodel" else {"iModelId": IMODEL}
+    async with bench("jobs.yaml", platform, shipped_files=True) as it:
+        error = await it.refused(tool, iTwinId=ITWIN, name="Pier 7", **source)
+    assert error["found"] == [{"id": MADE, "name": "Pier 7"}]
+    assert error["job"]["iModelId"] == MADE
+
+
+# --- in a flow --------------------------------------------------------------------------------------------------
+
+
+async def test_a_flow_waits_for_its_job_before_it_goes_on() -> None:
+    async with bench("jobs.yaml", Platform(creation("scheduled"), creation("successful"))) as it:
+        assert await it.call("create-and-touch", iTwinId=ITWIN, name="Pier 7") == {"id": MADE}
+    assert it.asked[-1] == f"PUT /imodels/{MADE}"
+
+
+async def test_a_flow_whose_time_is_up_gives_the_job_and_what_remains_to_be_done() -> None:
+    async with bench("jobs.yaml", Platform(creation("scheduled"))) as it:
+        answer = await it.call("create-and-touch", iTwinId=ITWIN, name="Pier 7", wait=3)
+    expected = {"operation": "create-and-touch", "state": "scheduled", **JOB, "remaining": ["touch"]}
+    assert answer == {"job": expected}
+    assert not [one for one in it.asked if one.startswith("PUT")]
+    json.dumps(answer)

@@ -1,0 +1,133 @@
+"""The history of an iModel: changesets, groups, extended data, named versions, checkpoints."""
+
+import base64
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.conftest import connect
+from tests.scenarios.test_area_tools import Desk
+
+pytestmark = pytest.mark.anyio
+NOBODY = "1c4b1d5e-0000-4000-8000-000000000000"
+
+
+@pytest.fixture
+async def desk() -> AsyncIterator[Desk]:
+    async with connect(toolsets="all") as client:
+        yield Desk(client)
+
+
+async def version(desk: Desk, imodel: str, name: str) -> str:
+    found = await desk.ask("list-named-versions", iModelId=imodel, name=name)
+    return str(found["namedVersions"][0]["id"])
+
+
+async def test_changesets_are_listed_between_indexes_and_read_by_id_index_and_link(desk: Desk) -> None:
+    imodel = await desk.roads()
+    latest = (await desk.ask("list-changesets", iModelId=imodel, limit=1))["changesets"][0]
+    assert latest["index"] == 12
+    between = await desk.ask("list-changesets", iModelId=imodel, afterIndex=3, lastIndex=5, orderBy="index")
+    assert [one["index"] for one in between["changesets"]] == [4, 5]
+    assert between["changesets"][1]["application"]["name"] == "Meridian Design Sync"
+    link = f"https://api.bentley.com/imodels/{imodel}/changesets/{latest['id']}"
+    for given in (latest["id"], "12", link):
+        read = (await desk.ask("get-changeset", iModelId=imodel, changesetId=given))["changeset"]
+        assert read["id"] == latest["id"]
+        assert "_links" not in read
+    assert (await desk.read(f"itwin://imodels/{imodel}/changesets/12"))["changeset"] == read
+    assert (await desk.refused("get-changeset", iModelId=imodel, changesetId="99"))["code"] == "ChangesetNotFound"
+    assert (await desk.refused("list-changesets", iModelId=NOBODY))["code"] == "iModelNotFound"
+    assert (await desk.refused("list-changesets", iModelId=imodel, afterIndex=-1))["code"] == "InvalidArguments"
+
+
+async def test_a_changeset_group_is_opened_read_and_completed_once(desk: Desk) -> None:
+    imodel = await desk.roads()
+    listed = (await desk.ask("list-changeset-groups", iModelId=imodel))["changesetGroups"]
+    assert [one["description"] for one in listed] == ["Design Sync, run 118", "Design Sync, run 131"]
+    made = (await desk.ask("create-changeset-group", iModelId=imodel, description="Run 1"))["changesetGroup"]
+    one = {"iModelId": imodel, "changesetGroupId": made["id"]}
+    assert (await desk.ask("get-changeset-group", **one))["changesetGroup"]["state"] == "inProgress"
+    assert (await desk.ask("complete-changeset-group", **one))["changesetGroup"]["state"] == "completed"
+    assert (await desk.refused("complete-changeset-group", **one))["code"] == "InvalidiModelsRequest"
+    resource = await desk.read(f"itwin://imodels/{imodel}/changesetgroups/{made['id']}")
+    assert resource["changesetGroup"]["state"] == "completed"
+    absent = {"iModelId": imodel, "changesetGroupId": NOBODY}
+    assert (await desk.refused("get-changeset-group", **absent))["code"] == "ChangesetGroupNotFound"
+    assert (await desk.refused("create-changeset-group", iModelId=imodel))["code"] == "InvalidArguments"
+    assert (await desk.refused("list-changeset-groups", iModelId=NOBODY))["code"] == "iModelNotFound"
+
+
+async def test_extended_data_is_read_and_attached_once_by_whoever_pushed(desk: Desk) -> None:
+    imodel = await desk.roads()
+    listed = (await desk.ask("list-extended-data", iModelId=imodel))["extendedData"]
+    assert [one["changesetIndex"] for one in listed] == [5, 11]
+    read = (await desk.ask("get-extended-data", iModelId=imodel, changesetId="5"))["extendedData"]
+    assert b'"run": 118' in base64.b64decode(read["data"])
+    assert (await desk.read(f"itwin://imodels/{imodel}/changesets/5/extendeddata"))["extendedData"] == read
+    data = base64.b64encode(b'{"checked": true}').decode()
+    own = {"iModelId": imodel, "changesetId": "8", "data": data}
+    assert (await desk.ask("create-extended-data", **own))["extendedData"]["changesetIndex"] == 8
+    assert (await desk.refused("create-extended-data", **own))["status"] == 409
+    assert (await desk.refused("create-extended-data", **own | {"changesetId": "9"}))[
+        "code"
+    ] == "InsufficientPermissions"
+    assert (await desk.refused("create-extended-data", **own | {"data": "{}"}))["code"] == "InvalidArguments"
+    absent = await desk.refused("get-extended-data", iModelId=imodel, changesetId="1")
+    assert absent["code"] == "ChangesetExtendedDataNotFound"
+    assert (await desk.refused("list-extended-data", iModelId=NOBODY))["code"] == "iModelNotFound"
+
+
+async def test_two_named_versions_are_compared_by_changesets_authors_and_applications(desk: Desk) -> None:
+    imodel = await desk.roads()
+    older, newer = await version(desk, imodel, "30% Design"), await version(desk, imodel, "60% Design")
+    told = await desk.ask("compare-named-versions", iModelId=imodel, olderVersionId=older, newerVersionId=newer)
+    comparison = told["comparison"]
+    assert [one["index"] for one in comparison["changesets"]] == [4, 5, 6, 7, 8]
+    authors = {one["id"]: one["givenName"] for one in comparison["users"]}
+    assert {authors[one["creatorId"]] for one in comparison["changesets"]} == {"Anna", "Tomasz", "Design"}
+    assert "Meridian Design Sync" in {one["application"]["name"] for one in comparison["changesets"]}
+    assert (comparison["older"]["id"], comparison["newer"]["id"]) == (older, newer)
+    swapped = await desk.refused("compare-named-versions", iModelId=imodel, olderVersionId=newer, newerVersionId=older)
+    assert swapped["code"] == "NoChanges"
+    assert "swap" in swapped["hint"]
+    absent = await desk.refused("compare-named-versions", iModelId=imodel, olderVersionId=NOBODY, newerVersionId=older)
+    assert absent["code"] == "NamedVersionNotFound"
+    assert (await desk.read(f"itwin://imodels/{imodel}/namedversions/{older}"))["namedVersion"]["id"] == older
+
+
+async def test_checkpoints_are_read_without_the_keys_to_their_storage(desk: Desk) -> None:
+    imodel = await desk.roads()
+    latest = (await desk.ask("get-latest-checkpoint", iModelId=imodel))["checkpoint"]
+    assert (latest["changesetIndex"], latest["state"]) == (12, "successful")
+    assert set(latest) == {"changesetId", "changesetIndex", "state", "size", "dbName"}
+    of_changeset = await desk.ask("get-changeset-checkpoint", iModelId=imodel, changesetId="12")
+    assert of_changeset["checkpoint"] == latest
+    one = {"iModelId": imodel, "namedVersionId": await version(desk, imodel, "Tender Draft")}
+    for tool in ("get-named-version-checkpoint", "wait-for-checkpoint", "update-named-version-checkpoint"):
+        assert (await desk.ask(tool, **one))["checkpoint"] == latest
+        absent = await desk.refused(tool, iModelId=imodel, namedVersionId=NOBODY)
+        assert absent["code"] == "NamedVersionNotFound"
+    for path in ("", "changesets/12/", f"namedversions/{one['namedVersionId']}/"):
+        assert (await desk.read(f"itwin://imodels/{imodel}/{path}checkpoint"))["checkpoint"] == latest
+    none = await desk.refused("get-changeset-checkpoint", iModelId=imodel, changesetId="1")
+    assert none["code"] == "CheckpointNotFound"
+    assert (await desk.refused("get-latest-checkpoint", iModelId=NOBODY))["code"] == "iModelNotFound"
+
+
+async def test_a_failed_checkpoint_is_said_to_have_failed_and_generated_again(desk: Desk) -> None:
+    imodel = await desk.imodel("NL-MAAS-0017", "Maas Crossing - Existing Condition")
+    one = {"iModelId": imodel, "namedVersionId": await version(desk, imodel, "Condition 2025")}
+    failed = await desk.refused("wait-for-checkpoint", **one)
+    assert failed["code"] == "JobFailed"
+    assert "failed" in failed["message"]
+    assert (await desk.ask("update-named-version-checkpoint", **one))["checkpoint"]["state"] == "successful"
+
+
+async def test_a_checkpoint_that_is_not_awaited_is_a_job() -> None:
+    async with connect(toolsets="all", job_seconds=3600.0) as client:
+        desk = Desk(client)
+        imodel = await desk.imodel("NL-MAAS-0017", "Maas Crossing - Existing Condition")
+        one = {"iModelId": imodel, "namedVersionId": await version(desk, imodel, "Condition 2025")}
+        job = (await desk.ask("update-named-version-checkpoint", **one, wait=0))["job"]
+        assert job["checkWith"] == "wait-for-checkpoint"

@@ -1,0 +1,141 @@
+"""iModels, what they begin with, and the questions about them: each tool once, and its main refusal."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from tests.conftest import connect
+from tests.scenarios.test_area_tools import Desk
+
+pytestmark = pytest.mark.anyio
+NOBODY = "1c4b1d5e-0000-4000-8000-000000000000"
+
+
+@pytest.fixture
+async def desk() -> AsyncIterator[Desk]:
+    async with connect(toolsets="all") as client:
+        yield Desk(client)
+
+
+async def test_an_imodel_is_found_by_name_or_part_in_its_itwin(desk: Desk) -> None:
+    itwin = await desk.itwin("NL-A12-0042")
+    exact = (await desk.ask("find-imodel", iTwinId=itwin, name="A12 Interchange - Roads"))["matches"]
+    assert [one["iTwinId"] for one in exact["byName"]] == [itwin]
+    part = (await desk.ask("find-imodel", iTwinId=itwin, name="viaduct"))["matches"]
+    assert part["byName"] == []
+    assert [one["name"] for one in part["containing"]] == ["A12 Interchange - Structures"]
+    assert (await desk.refused("find-imodel", iTwinId=NOBODY, name="x"))["code"] == "iTwinNotFound"
+
+
+async def test_imodels_are_listed_by_state_and_order_and_only_of_an_itwin_that_is_there(desk: Desk) -> None:
+    itwin = await desk.itwin("NL-A12-0042")
+    listed = (await desk.ask("list-imodels", iTwinId=itwin, state="initialized", orderBy="name desc"))["iModels"]
+    assert [one["name"] for one in listed] == ["A12 Interchange - Structures", "A12 Interchange - Roads"]
+    assert (await desk.refused("list-imodels", iTwinId=NOBODY))["code"] == "iTwinNotFound"
+    assert (await desk.refused("list-imodels", iTwinId=itwin, orderBy="size"))["code"] == "InvalidArguments"
+
+
+@pytest.mark.parametrize(
+    ("tool", "more"),
+    [
+        ("get-imodel", {}),
+        ("get-imodel-creation", {}),
+        ("wait-for-imodel", {}),
+        ("update-imodel", {"name": "x"}),
+        ("delete-imodel", {}),
+        ("clone-imodel", {"iTwinId": NOBODY}),
+        ("fork-imodel", {"iTwinId": NOBODY}),
+        ("list-named-versions", {}),
+        ("get-named-version", {"namedVersionId": NOBODY}),
+        ("create-named-version", {"name": "x"}),
+        ("update-named-version", {"namedVersionId": NOBODY, "name": "x"}),
+    ],
+)
+async def test_what_is_asked_of_an_imodel_that_is_not_there_is_refused(
+    desk: Desk, tool: str, more: dict[str, Any]
+) -> None:
+    error = await desk.refused(tool, iModelId=NOBODY, **more)
+    assert (error["code"], error["status"]) == ("iModelNotFound", 404)
+
+
+async def test_a_fork_of_an_imodel_without_federation_guids_is_said_to_have_failed(desk: Desk) -> None:
+    itwin = await desk.itwin("NL-MAAS-0017")
+    old = await desk.imodel("NL-MAAS-0017", "Maas Crossing - Existing Condition")
+    error = await desk.refused("fork-imodel", iModelId=old, iTwinId=itwin, name="Fork")
+    assert error["code"] == "JobFailed"
+    assert "mainIModelIsMissingFederationGuids" in error["message"]
+
+
+async def test_an_imodel_is_described_on_one_page(desk: Desk) -> None:
+    imodel = await desk.roads()
+    page = (await desk.ask("describe-imodel", iModelId=imodel))["overview"]
+    assert page["iModel"]["id"] == imodel
+    assert page["latestChangeset"]["index"] == 12
+    assert page["latestNamedVersion"]["name"] == "Tender Draft"
+    assert {one["givenName"] for one in page["users"]} == {"Anna", "Tomasz", "Design"}
+    assert page["briefcasesWithLocks"] == [{"briefcaseId": 2}, {"briefcaseId": 4}]
+    assert "imodels_manage" in page["my"]["permissions"]
+    assert (await desk.refused("describe-imodel", iModelId=NOBODY))["code"] == "iModelNotFound"
+
+
+async def test_an_imodel_without_history_is_described_too(desk: Desk) -> None:
+    imodel = await desk.imodel("NL-A12-0042-WP03", "WP-03 Drainage")
+    page = (await desk.ask("describe-imodel", iModelId=imodel))["overview"]
+    assert page["latestChangeset"] is page["latestNamedVersion"] is None
+    assert page["briefcasesWithLocks"] == []
+
+
+async def test_the_activity_of_an_itwins_imodels_tells_which_are_stale(desk: Desk) -> None:
+    listed = (await desk.ask("list-imodel-activity", iTwinId=await desk.itwin("NL-A12-0042-WP03")))["activity"]
+    assert [one["lastChangesetPushDateTime"] for one in listed["iModels"]] == [None]
+    assert (await desk.refused("list-imodel-activity", iTwinId=NOBODY))["code"] == "iTwinNotFound"
+
+
+async def test_an_imodel_begins_with_a_template_of_its_own_data_centre(desk: Desk) -> None:
+    itwin, roads = await desk.itwin("NL-A12-0042"), await desk.roads()
+    made = await desk.ask("create-imodel-from-template", iTwinId=itwin, name="From roads", templateIModelId=roads)
+    assert made["iModel"]["state"] == "initialized"
+    assert (await desk.ask("list-changesets", iModelId=made["iModel"]["id"]))["changesets"] == []
+    creation = await desk.read(f"itwin://imodels/{made['iModel']['id']}/operations/create")
+    assert creation["createOperation"]["state"] == "successful"
+    absent = await desk.refused("create-imodel-from-template", iTwinId=itwin, name="From none", templateIModelId=NOBODY)
+    assert absent["code"] == "iModelNotFound"
+
+
+async def test_containers_are_taken_and_refused_beyond_their_sum(desk: Desk) -> None:
+    itwin = await desk.itwin("NL-A12-0042")
+    made = (await desk.ask("create-imodel", iTwinId=itwin, name="Codes", containersEnabled=3))["iModel"]
+    assert (await desk.ask("get-imodel", iModelId=made["id"]))["iModel"]["containersEnabled"] == 3
+    for tool in ("clone-imodel", "fork-imodel"):
+        copy = await desk.ask(tool, iModelId=made["id"], iTwinId=itwin, name=f"Codes, {tool}", containersEnabled=1)
+        assert copy["iModel"]["id"] != made["id"]
+    wrong = await desk.refused("create-imodel", iTwinId=itwin, name="Codes 2", containersEnabled=8)
+    assert wrong["code"] == "InvalidArguments"
+
+
+async def test_a_baseline_file_is_read_and_awaited_and_completed_only_where_one_is_expected(desk: Desk) -> None:
+    imodel = await desk.roads()
+    for tool in ("get-baseline-file", "wait-for-baseline-file"):
+        assert (await desk.ask(tool, iModelId=imodel))["baselineFile"]["state"] == "initialized"
+        assert (await desk.refused(tool, iModelId=NOBODY))["code"] == "iModelNotFound"
+    assert (await desk.read(f"itwin://imodels/{imodel}/baselinefile"))["baselineFile"]["fileSize"] == 1_048_576
+    assert (await desk.refused("complete-baseline-file", iModelId=imodel))["code"] == "InvalidiModelsRequest"
+
+
+async def test_a_thumbnail_is_a_picture_in_two_sizes(desk: Desk) -> None:
+    uri = f"itwin://imodels/{await desk.roads()}/thumbnail"
+    pictures = [(await desk.client.read_resource(address)).contents[0] for address in (uri, f"{uri}/large")]
+    assert [one.mime_type for one in pictures] == ["image/png", "image/png"]
+    assert all(one.blob.startswith("iVBORw0KGgo") for one in pictures)  # type: ignore[union-attr]
+    assert pictures[0] != pictures[1]
+
+
+async def test_a_thumbnail_is_told_by_its_type_and_size_and_refused_for_an_imodel_that_is_not_there(desk: Desk) -> None:
+    itwin = await desk.itwin("NL-A12-0042")
+    identity = (await desk.ask("list-imodels", iTwinId=itwin, limit=1))["iModels"][0]["id"]
+    picture = await desk.client.call_tool("get-imodel-thumbnail", {"iModelId": identity})
+    assert picture.structured_content is not None
+    assert picture.structured_content["content"]["mediaType"] == "image/png"
+    assert picture.structured_content["content"]["bytes"] > 1_000
+    assert (await desk.refused("get-imodel-thumbnail", iModelId=NOBODY))["code"] == "iModelNotFound"

@@ -1,0 +1,136 @@
+"""iTwins, accounts, images, exports and the caller's own lists, each tool once and its main refusal."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.conftest import connect
+from tests.scenarios.test_area_tools import Desk
+
+pytestmark = pytest.mark.anyio
+NOBODY = "1c4b1d5e-0000-4000-8000-000000000000"
+
+
+@pytest.fixture
+async def desk() -> AsyncIterator[Desk]:
+    async with connect(toolsets="all") as client:
+        yield Desk(client)
+
+
+async def test_an_itwin_is_found_by_number_name_and_part_even_when_it_is_inactive(desk: Desk) -> None:
+    by_number = (await desk.ask("find-itwin", name="NL-A12-0042"))["matches"]
+    assert [one["displayName"] for one in by_number["byNumber"]] == ["A12 Interchange Reconstruction"]
+    by_name = (await desk.ask("find-itwin", name="A12 Ramp Resurfacing 2024"))["matches"]
+    assert [one["status"] for one in by_name["byName"]] == ["Inactive"]
+    part = (await desk.ask("find-itwin", name="Maas"))["matches"]
+    assert part["byNumber"] == part["byName"] == []
+    assert len(part["containing"]) == 2
+
+
+async def test_a_list_of_itwins_takes_filters_and_refuses_those_that_exclude_each_other(desk: Desk) -> None:
+    listed = await desk.ask("list-itwins", filter="contains('A12',displayName)", orderBy="displayName desc")
+    names = [one["displayName"] for one in listed["iTwins"]]
+    assert len(names) >= 3
+    assert names == sorted(names, reverse=True)
+    inactive = await desk.ask("list-itwins", search="Resurfacing", includeInactive=True)
+    assert len(inactive["iTwins"]) == 1
+    assert len((await desk.ask("list-itwins", queryScope="all", limit=100))["iTwins"]) >= len(names)
+    for together in ({"status": "Active", "includeInactive": True}, {"search": "A12", "number": "NL-A12"}):
+        assert (await desk.refused("list-itwins", **together))["code"] == "InvalidArguments"
+    malformed = await desk.refused("list-itwins", filter="displayName eq")
+    assert malformed["code"] == "InvalidiTwinsRequest"
+
+
+async def test_a_project_is_provisioned_in_one_call_and_says_what_it_made(desk: Desk) -> None:
+    made = (await desk.ask("provision-project", displayName="Lock 12", iModelName="Gate", versionName="Start"))[
+        "project"
+    ]
+    assert made["iTwin"]["subClass"] == "Project"
+    assert made["iModel"]["iTwinId"] == made["iTwin"]["id"]
+    assert made["namedVersion"]["name"] == "Start"
+    refused = await desk.refused("provision-project", displayName="Lock 13", subClass="Asset", iModelName="Gate")
+    assert refused["code"] == "InvalidiTwinsRequest"
+    taken = await desk.refused("provision-project", displayName="Lock 14", number="NL-A12-0042", iModelName="Gate")
+    assert taken["code"] == "iTwinExists"
+
+
+async def test_a_provisioned_imodel_that_is_not_ready_in_time_is_a_job_that_says_what_remains() -> None:
+    async with connect(toolsets="all", job_seconds=3600.0) as client:
+        desk = Desk(client)
+        job = (await desk.ask("provision-project", displayName="Lock 15", iModelName="Gate", wait=1))["job"]
+        assert (job["checkWith"], job["remaining"]) == ("wait-for-imodel", ["named-version"])
+        assert (await desk.ask("get-imodel", iModelId=job["iModelId"]))["iModel"]["name"] == "Gate"
+
+
+async def test_accounts_are_read_and_refused_for_an_itwin_that_is_not_there(desk: Desk) -> None:
+    mine = (await desk.ask("get-my-account"))["iTwin"]
+    itwin = await desk.itwin("NL-A12-0042")
+    assert (await desk.ask("get-itwin-account", iTwinId=itwin))["iTwin"]["id"] == mine["id"]
+    assert (await desk.read(f"itwin://itwins/{itwin}/account"))["iTwin"]["id"] == mine["id"]
+    assert (await desk.refused("get-itwin-account", iTwinId=NOBODY))["code"] == "iTwinNotFound"
+
+
+async def test_an_image_is_linked_and_deleted_for_good(desk: Desk) -> None:
+    itwin = await desk.itwin("NL-A12-0042")
+    image = (await desk.ask("get-itwin-image", iTwinId=itwin))["image"]
+    assert image["smallImageUrl"].startswith("http")
+    assert await desk.ask("delete-itwin-image", iTwinId=itwin) == {"deleted": True}
+    assert (await desk.refused("get-itwin-image", iTwinId=itwin))["status"] == 404
+    assert (await desk.refused("delete-itwin-image", iTwinId=itwin))["status"] == 404
+
+
+async def test_favorite_and_recent_itwins_are_listed_added_and_removed(desk: Desk) -> None:
+    itwin = await desk.itwin("UK-HWTW-0008")
+    await desk.ask("remove-itwin-from-favorites", iTwinId=itwin)
+    before = [one["id"] for one in (await desk.ask("list-favorite-itwins"))["iTwins"]]
+    assert itwin not in before
+    assert await desk.ask("add-itwin-to-favorites", iTwinId=itwin) == {"added": True}
+    listed = (await desk.ask("list-favorite-itwins", search="Harbour", subClass=["Project"]))["iTwins"]
+    assert [one["id"] for one in listed] == [itwin]
+    assert (await desk.refused("add-itwin-to-favorites", iTwinId=NOBODY))["code"] == "iTwinNotFound"
+    assert (await desk.refused("list-favorite-itwins", status="Active", includeInactive=True))[
+        "code"
+    ] == "InvalidArguments"
+    assert await desk.ask("add-itwin-to-recents", iTwinId=itwin) == {"added": True}
+    assert (await desk.ask("list-recent-itwins", limit=1))["iTwins"][0]["id"] == itwin
+    assert len((await desk.ask("list-recent-itwins", type="Expansion", includeInactive=True))["iTwins"]) == 1
+    assert (await desk.refused("add-itwin-to-recents", iTwinId=NOBODY))["code"] == "iTwinNotFound"
+
+
+async def test_favorite_and_recent_imodels_are_listed_added_and_removed(desk: Desk) -> None:
+    itwin, imodel = await desk.itwin("NL-A12-0042"), await desk.roads()
+    for add, remove, listing in (
+        ("add-imodel-to-favorites", "remove-imodel-from-favorites", "list-favorite-imodels"),
+        ("add-imodel-to-recents", "remove-imodel-from-recents", "list-recent-imodels"),
+    ):
+        assert await desk.ask(add, iModelId=imodel) == {"added": True}
+        assert imodel in [one["id"] for one in (await desk.ask(listing, iTwinId=itwin))["iModels"]]
+        assert await desk.ask(remove, iModelId=imodel) == {"removed": True}
+        assert imodel not in [one["id"] for one in (await desk.ask(listing, iTwinId=itwin))["iModels"]]
+        assert (await desk.refused(add, iModelId=NOBODY))["code"] == "iModelNotFound"
+        assert (await desk.refused(remove, iModelId=NOBODY))["code"] == "iModelNotFound"
+        assert (await desk.refused(listing, iTwinId=NOBODY))["code"] == "iTwinNotFound"
+
+
+async def test_an_export_is_made_awaited_and_gives_its_link_only_where_it_is_asked_for(desk: Desk) -> None:
+    made = (await desk.ask("create-export", outputFormat="Csv", subClass="Asset,Project", select="id,displayName"))[
+        "export"
+    ]
+    assert made["status"] == "Completed"
+    assert "outputUrl" not in made
+    assert (await desk.ask("wait-for-export", exportId=made["id"]))["export"]["status"] == "Completed"
+    assert (await desk.ask("get-export", exportId=made["id"]))["export"]["outputUrl"].startswith("http")
+    assert [one["id"] for one in (await desk.ask("list-exports"))["exports"]] == [made["id"]]
+    assert (await desk.read(f"itwin://exports/{made['id']}"))["export"]["status"] == "Completed"
+    assert (await desk.refused("create-export", outputFormat="Xml"))["code"] == "InvalidArguments"
+    assert (await desk.refused("create-export", outputFormat="Csv", filter="status eq"))[
+        "code"
+    ] == "InvalidiTwinsRequest"
+    for tool in ("get-export", "wait-for-export"):
+        assert (await desk.refused(tool, exportId=NOBODY))["status"] == 404
+
+
+async def test_an_export_that_is_not_awaited_is_a_job() -> None:
+    async with connect(toolsets="all", job_seconds=3600.0) as client:
+        job = (await Desk(client).ask("create-export", outputFormat="JsonGZip", wait=0))["job"]
+        assert job["checkWith"] == "wait-for-export"

@@ -1,0 +1,93 @@
+"""People and their rights: users, permissions on an iModel, shares."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from itwin_mcp.sandbox.seed import seeded_id
+from tests.conftest import connect
+from tests.scenarios.test_area_tools import Desk
+
+pytestmark = pytest.mark.anyio
+NOBODY = "1c4b1d5e-0000-4000-8000-000000000000"
+
+
+@pytest.fixture
+async def desk() -> AsyncIterator[Desk]:
+    async with connect(toolsets="all") as client:
+        yield Desk(client)
+
+
+async def test_users_are_listed_and_read_with_what_they_did(desk: Desk) -> None:
+    imodel = await desk.roads()
+    listed = (await desk.ask("list-imodel-users", iModelId=imodel, orderBy="givenName"))["users"]
+    assert [one["givenName"] for one in listed] == ["Anna", "Design", "Tomasz"]
+    one = {"iModelId": imodel, "userId": listed[2]["id"]}
+    read = (await desk.ask("get-imodel-user", **one))["user"]
+    assert read["statistics"]["applications"][0]["ownsLocks"] is True
+    assert (await desk.read(f"itwin://imodels/{imodel}/users/{read['id']}"))["user"] == read
+    assert (await desk.refused("get-imodel-user", **one | {"userId": NOBODY}))["code"] == "UserNotFound"
+    assert (await desk.refused("list-imodel-users", iModelId=NOBODY))["code"] == "iModelNotFound"
+
+
+async def test_permissions_are_given_to_users_and_then_told_by_describe_access(desk: Desk) -> None:
+    imodel = await desk.imodel("NL-A12-0042", "A12 Interchange - Structures")
+    assert "imodels_manage" in (await desk.ask("get-imodel-permissions", iModelId=imodel))["permissions"]
+    assert (await desk.read(f"itwin://imodels/{imodel}/permissions"))["permissions"]
+    assert await desk.ask("get-imodel-user-permissions", iModelId=imodel) == {"userPermissions": []}
+    given = {
+        "iModelId": imodel,
+        "userId": seeded_id("user", "priya"),
+        "permissions": ["imodels_webview", "imodels_read"],
+    }
+    (held,) = (await desk.ask("update-imodel-user-permissions", **given))["userPermissions"]
+    assert held["permissions"] == ["imodels_webview", "imodels_read"]
+    access = (await desk.ask("describe-access", iModelId=imodel))["access"]
+    assert access["ofUsers"]["userPermissions"] == [held]
+    assert access["iModel"]["id"] == imodel
+    excluded = {"iModelId": imodel, "roleId": seeded_id("role", "Viewer"), "permissions": ["imodels_read"]}
+    assert (await desk.refused("update-imodel-role-permissions", **excluded))["code"] == "InvalidiModelsRequest"
+    wrong = await desk.refused("update-imodel-user-permissions", **given | {"permissions": ["imodels_delete"]})
+    assert wrong["code"] == "InvalidArguments"
+
+
+async def test_permissions_are_given_to_roles(desk: Desk) -> None:
+    imodel = await desk.imodel("NL-MAAS-0017", "Maas Crossing - Deck Renewal")
+    given = {"iModelId": imodel, "roleId": seeded_id("role", "Viewer"), "permissions": ["imodels_webview"]}
+    assert len((await desk.ask("update-imodel-role-permissions", **given))["rolePermissions"]) == 1
+    assert len((await desk.ask("get-imodel-role-permissions", iModelId=imodel))["rolePermissions"]) == 1
+    for tool in (
+        "get-imodel-role-permissions",
+        "get-imodel-user-permissions",
+        "get-imodel-permissions",
+        "describe-access",
+    ):
+        assert (await desk.refused(tool, iModelId=NOBODY))["code"] == "iModelNotFound"
+
+
+async def test_a_share_is_created_extended_listed_without_its_key_and_revoked(desk: Desk) -> None:
+    imodel = await desk.roads()
+    listed = await desk.ask("list-shares", iModelId=imodel)
+    assert listed["shares"] == []
+    made = (await desk.ask("create-share", iModelId=imodel, name="Council", expiration=in_days(20)))["share"]
+    assert made["permission"] == "imodels_webview"
+    one = {"iModelId": imodel, "shareId": made["id"]}
+    assert (await desk.ask("get-share", **one))["share"]["shareKey"] == made["shareKey"]
+    extended = (await desk.ask("update-share", **one, expiration=in_days(40)))["share"]
+    assert extended["expiration"] > made["expiration"]
+    listed = await desk.ask("list-shares", iModelId=imodel)
+    assert [each["id"] for each in listed["shares"]] == [made["id"]]
+    assert made["shareKey"] not in str(listed)
+    assert made["shareKey"] not in str(await desk.read(f"itwin://imodels/{imodel}/shares/{made['id']}"))
+    late = await desk.refused("create-share", iModelId=imodel, name="Council", expiration=in_days(400))
+    assert late["code"] == "InvalidiModelsRequest"
+    assert (await desk.refused("update-share", **one, expiration="soon"))["code"] == "InvalidArguments"
+    assert await desk.ask("revoke-share", **one) == {"revoked": True}
+    for tool in ("get-share", "revoke-share"):
+        assert (await desk.refused(tool, **one))["status"] == 404
+    assert (await desk.refused("list-shares", iModelId=NOBODY))["code"] == "iModelNotFound"
+
+
+def in_days(days: int) -> str:
+    return (datetime.now(UTC) + timedelta(days=days)).isoformat()

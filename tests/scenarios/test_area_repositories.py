@@ -1,0 +1,100 @@
+"""Repositories of an iTwin and of the world: each tool once, and its main refusal."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.conftest import connect
+from tests.scenarios.test_area_tools import Desk
+
+pytestmark = pytest.mark.anyio
+WMS = "https://maps.example.org/wms"
+
+
+@pytest.fixture
+async def desk() -> AsyncIterator[Desk]:
+    async with connect(toolsets="all") as client:
+        yield Desk(client)
+
+
+async def test_repositories_are_listed_by_class_and_read_without_their_secrets(desk: Desk) -> None:
+    itwin = await desk.itwin("NL-A12-0042")
+    listed = (await desk.ask("list-repositories", iTwinId=itwin))["repositories"]
+    assert {"iModels", "GeographicInformationSystem"} <= {one["class"] for one in listed}
+    tiles = await desk.ask(
+        "list-repositories", iTwinId=itwin, **{"class": "GeographicInformationSystem", "subClass": "UrlTemplate"}
+    )
+    (basemap,) = tiles["repositories"]
+    read = (await desk.ask("get-repository", iTwinId=itwin, repositoryId=basemap["id"]))["repository"]
+    assert read["authentication"] == {"type": "Header", "key": "X-Api-Key", "username": None}
+    assert read["options"]["minimumLevel"] == 6
+    assert (await desk.read(f"itwin://itwins/{itwin}/repositories/{basemap['id']}"))["repository"] == read
+    assert (await desk.refused("list-repositories", iTwinId=itwin, subClass="ArcGIS"))["code"] == "InvalidArguments"
+    assert (await desk.refused("get-repository", iTwinId=itwin, repositoryId="none"))[
+        "code"
+    ] == "iTwinRepositoryNotFound"
+
+
+async def test_a_map_service_is_registered_changed_given_layers_and_deleted(desk: Desk) -> None:
+    itwin = await desk.itwin("NL-A12-0042")
+    gis = {"iTwinId": itwin, "class": "GeographicInformationSystem", "subClass": "WebMapService", "uri": WMS}
+    made = (await desk.ask("create-repository", **gis, displayName="Soil", options={"minimumLevel": 4}))["repository"]
+    assert (await desk.refused("create-repository", **gis))["code"] == "iTwinRepositoryExists"
+    one = {"iTwinId": itwin, "repositoryId": made["id"]}
+    assert (await desk.refused("update-repository", **one))["code"] == "InvalidArguments"
+    changed = (await desk.ask("update-repository", **one, displayName="Soil types", options=None))["repository"]
+    assert (changed["displayName"], changed["options"], changed["uri"]) == ("Soil types", None, WMS)
+
+    layer = await desk.ask("create-repository-resource", **one, resourceId="soil", displayName="Soil layer")
+    assert layer["resource"]["id"] == "soil"
+    again = await desk.refused("create-repository-resource", **one, resourceId="soil", displayName="Soil layer")
+    assert again["code"] == "iTwinRepositoryResourceExists"
+    listed = await desk.ask("list-repository-resources", **one, search="layer")
+    assert [each["id"] for each in listed["resources"]] == ["soil"]
+    read = await desk.ask("get-repository-resource", **one, resourceId="soil")
+    assert read["resource"]["displayName"] == "Soil layer"
+    resource = await desk.read(f"itwin://itwins/{itwin}/repositories/{made['id']}/resources/soil")
+    assert resource["resource"]["id"] == "soil"
+    graphics = (await desk.ask("get-resource-graphics", **one, resourceId="soil"))["graphics"]
+    assert graphics[0]["uri"] == WMS
+    assert await desk.ask("delete-repository-resource", **one, resourceId="soil") == {"deleted": True}
+    for tool in ("get-repository-resource", "get-resource-graphics", "delete-repository-resource"):
+        assert (await desk.refused(tool, **one, resourceId="soil"))["code"] == "iTwinRepositoryResourceNotFound"
+
+    assert await desk.ask("delete-repository", **one) == {"deleted": True}
+    for tool in ("get-repository", "delete-repository", "list-repository-resources"):
+        assert (await desk.refused(tool, **one))["code"] == "iTwinRepositoryNotFound"
+    automatic = await desk.refused("delete-repository", iTwinId=itwin, repositoryId="imodels")
+    assert automatic["code"] == "InvalidiTwinsRequest"
+
+
+async def test_the_resources_of_a_repository_go_on_with_the_cursor(desk: Desk) -> None:
+    itwin = await desk.itwin("NL-A12-0042")
+    first = await desk.ask("list-repository-resources", iTwinId=itwin, repositoryId="imodels", limit=1)
+    assert first["page"]["complete"] is False
+    rest = await desk.ask(
+        "list-repository-resources", iTwinId=itwin, repositoryId="imodels", limit=1, cursor=first["page"]["cursor"]
+    )
+    assert rest["resources"] != first["resources"]
+
+
+async def test_global_repositories_their_resources_and_graphics_are_read(desk: Desk) -> None:
+    (cesium,) = (await desk.ask("list-global-repositories"))["repositories"]
+    assert (await desk.ask("get-global-repository", repositoryId=cesium["id"]))["repository"]["class"] == "Cesium"
+    assert (await desk.read(f"itwin://repositories/{cesium['id']}"))["repository"]["id"] == cesium["id"]
+    found = await desk.ask("list-global-repository-resources", repositoryId=cesium["id"], search="Sentinel")
+    (sentinel,) = found["resources"]
+    one = {"repositoryId": cesium["id"], "resourceId": sentinel["id"]}
+    assert (await desk.ask("get-global-repository-resource", **one))["resource"]["properties"]["status"] == "COMPLETE"
+    assert (await desk.read(f"itwin://repositories/cesium/resources/{sentinel['id']}"))["resource"]["id"] == sentinel[
+        "id"
+    ]
+    assert (await desk.ask("get-global-resource-graphics", **one))["graphics"][0]["type"] == "IMAGERY"
+    for tool, arguments in (
+        ("get-global-repository", {"repositoryId": "none"}),
+        ("list-global-repository-resources", {"repositoryId": "none"}),
+        ("get-global-repository-resource", {**one, "resourceId": "0"}),
+        ("get-global-resource-graphics", {**one, "resourceId": "0"}),
+    ):
+        assert (await desk.refused(tool, **arguments))["status"] == 404
+    assert (await desk.refused("list-global-repositories", subClass="x"))["code"] == "InvalidArguments"

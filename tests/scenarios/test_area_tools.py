@@ -1,0 +1,138 @@
+"""What the areas' tests stand on, and what holds for all areas together: operations reached, budgets kept."""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from mcp import Client
+
+from itwin_mcp.capability.catalog import Call, CallStep, Catalog, Operation, Resource, Steps, Tool, shipped
+from itwin_mcp.capability.linker import link_files
+from itwin_mcp.sandbox.operations import OPERATIONS
+
+pytestmark = pytest.mark.anyio
+
+DAILY = {"itwins", "imodels", "named-versions", "changesets"}
+"""The toolsets for daily work, beside the tools about the session."""
+MOVING = "files"
+"""The toolset whose tools move files between here and storage; they have scenarios of their own."""
+
+
+@dataclass(slots=True)
+class Desk:
+    """An agent at work, whose every answer is held to the schema that was published for it."""
+
+    client: Client
+    _schemas: dict[str, Any] = field(default_factory=dict)
+
+    async def ask(self, tool: str, **arguments: Any) -> dict[str, Any]:
+        """The structured answer of a call that succeeds."""
+        result = await self.client.call_tool(tool, arguments)
+        assert not result.is_error, result.structured_content
+        answer = await self._checked(tool, result.structured_content)
+        assert "error" not in answer
+        return answer
+
+    async def refused(self, tool: str, **arguments: Any) -> dict[str, Any]:
+        """The error of a call that is refused."""
+        result = await self.client.call_tool(tool, arguments)
+        assert result.is_error, result.structured_content
+        return dict((await self._checked(tool, result.structured_content))["error"])
+
+    async def read(self, uri: str) -> Any:
+        """What a resource holds, as JSON."""
+        contents = (await self.client.read_resource(uri)).contents[0]
+        return json.loads(contents.text)  # type: ignore[union-attr]
+
+    async def itwin(self, number: str) -> str:
+        """The id of an iTwin by its number."""
+        found = await self.ask("find-itwin", name=number)
+        return str(found["matches"]["byNumber"][0]["id"])
+
+    async def imodel(self, number: str, name: str) -> str:
+        """The id of an iModel by its iTwin's number and its name."""
+        found = await self.ask("find-imodel", iTwinId=await self.itwin(number), name=name)
+        return str(found["matches"]["byName"][0]["id"])
+
+    async def roads(self) -> str:
+        """The iModel of the sandbox with the longest history; people work in it."""
+        return await self.imodel("NL-A12-0042", "A12 Interchange - Roads")
+
+    async def _checked(self, tool: str, answer: dict[str, Any] | None) -> dict[str, Any]:
+        if not self._schemas:
+            self._schemas = {one.name: one.output_schema for one in (await self.client.list_tools()).tools}
+        assert answer is not None
+        jsonschema.Draft202012Validator(self._schemas[tool]).validate(answer)
+        return dict(answer)
+
+
+def catalog_slugs(catalog: Catalog) -> set[str]:
+    """The documentation pages of the consumed operations that carry their page's name."""
+    return {operation.name for operation in catalog.operations.values() if _slug(operation) == operation.name}
+
+
+def _slug(operation: Operation) -> str:
+    assert operation.doc is not None, operation.key
+    return operation.doc.rpartition("/")[2]
+
+
+def _reached(part: Tool | Resource) -> Iterator[str]:
+    if isinstance(part, Tool):
+        yield from (_slug(operation) for operation in part.operations)
+    elif isinstance(part.action, Call):
+        yield _slug(part.action.operation)
+
+
+def test_every_operation_of_both_apis_is_reached_by_a_tool_or_a_resource() -> None:
+    catalog = link_files(shipped())
+    reached = {slug for part in (*catalog.tools.values(), *catalog.resources) for slug in _reached(part)}
+    documented = {operation.slug for operation in OPERATIONS}
+    assert documented - reached == set()
+    assert documented <= catalog_slugs(catalog)
+
+
+def test_every_tool_is_called_by_name_in_a_scenario() -> None:
+    scenarios = "".join(file.read_text(encoding="utf-8") for file in Path(__file__).parent.glob("test_*.py"))
+    tools = [tool for tool in link_files(shipped()).tools.values() if tool.toolset != MOVING]
+    assert [tool.name for tool in tools if f'"{tool.name}"' not in scenarios] == []
+
+
+def test_a_question_sends_as_many_requests_as_it_has_steps_and_says_how_many() -> None:
+    questions = [tool for tool in link_files(shipped()).tools.values() if isinstance(tool.action, Steps)]
+    assert len(questions) >= 9
+    for tool in questions:
+        if tool.toolset == MOVING or not isinstance(tool.action, Steps):
+            continue
+        calls = [step for step in tool.action.steps if isinstance(step, CallStep)]
+        assert all(step.each is None and step.operation.page is None for step in calls), tool.name
+        told = re.search(r"(\d+) requests?", tool.description)
+        assert told is not None or any(step.operation.wait for step in calls), tool.name
+        assert told is None or int(told.group(1)) == len(calls), tool.name
+
+
+def test_what_a_model_reads_of_the_tools_stays_within_the_budgets() -> None:
+    def tokens(tool: Tool) -> int:
+        read = {"name": tool.name, "title": tool.title, "description": tool.description, "input": tool.input_schema}
+        return len(json.dumps(read, separators=(",", ":"), ensure_ascii=False).encode()) // 4
+
+    catalog = link_files(shipped())
+    daily = [tool for tool in catalog.tools.values() if tool.toolset in DAILY]
+    assert len(daily) <= 30
+    assert sum(map(tokens, daily)) <= 8_000
+    assert sum(map(tokens, catalog.tools.values())) <= 30_000
+
+
+def test_the_same_argument_is_described_with_the_same_words() -> None:
+    texts: dict[str, set[str]] = {}
+    for tool in link_files(shipped()).tools.values():
+        for one in tool.arguments if tool.toolset != MOVING else ():
+            if one.required and one.name in ("namedVersionId", "briefcaseId", "userId", "exportId", "shareId"):
+                # A tool that may remove or overwrite takes no name, and says so.
+                kind = f"{one.name} destructive={tool.annotations.destructive}"
+                texts.setdefault(kind, set()).add(str(one.schema["description"]))
+    assert {name: len(words) for name, words in texts.items()} == dict.fromkeys(texts, 1)

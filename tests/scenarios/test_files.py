@@ -1,0 +1,215 @@
+"""Files, through MCP against the sandbox: sent, taken, refused; what is in them never passes the agent."""
+
+# ruff: noqa: ASYNC240 - the files of a test are small
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from urllib.request import ProxyHandler, build_opener
+
+import anyio.to_thread
+import pytest
+from mcp import Client, StdioServerParameters, stdio_client
+from PIL import Image
+
+from itwin_mcp.runtime import open_runtime
+from itwin_mcp.server.app import build_server
+from itwin_mcp.settings import read_settings
+from itwin_mcp.sign_in import Started
+from tests.conftest import connect
+from tests.scenarios.test_the_main_job import ask, refused
+
+pytestmark = pytest.mark.anyio
+
+BASELINE = os.urandom(3 << 20)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    folder = tmp_path / "allowed"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture(params=["in memory, 2026-07-28", "in memory, 2025-11-25", "a subprocess over stdio"])
+async def agent(request: pytest.FixtureRequest, root: Path) -> AsyncIterator[Client]:
+    if request.param.startswith("a subprocess"):
+        args = ["-m", "itwin_mcp", "serve", "--sandbox", "--job-seconds", "0", "--files-root", str(root)]
+        args += ["--toolsets", "all"]
+        async with Client(stdio_client(StdioServerParameters(command=sys.executable, args=args))) as client:
+            yield client
+    else:
+        mode = "legacy" if "2025" in request.param else "auto"
+        async with connect(mode, files_root=[root], toolsets="all") as client:
+            yield client
+
+
+async def an_itwin(client: Client) -> str:
+    return str((await ask(client, "list-recent-itwins", limit=1))["iTwins"][0]["id"])
+
+
+async def test_an_imodel_is_made_from_a_file_and_the_file_comes_back_as_it_was(agent: Client, root: Path) -> None:
+    (root / "pier.bim").write_bytes(BASELINE)
+    told: list[tuple[float, float | None, str | None]] = []
+
+    async def listen(done: float, total: float | None, text: str | None) -> None:
+        told.append((done, total, text))
+
+    result = await agent.call_tool(
+        "create-imodel-from-file",
+        {"iTwinId": await an_itwin(agent), "name": "From a file", "filePath": "pier.bim"},
+        progress_callback=listen,
+    )
+    assert not result.is_error, result.structured_content
+    assert result.structured_content is not None
+    imodel = result.structured_content["iModel"]
+    assert imodel["state"] == "initialized"
+    bytes_told = [done for done, total, _ in told if total == len(BASELINE)]
+    assert bytes_told[-1] == len(BASELINE)
+    assert bytes_told == sorted(bytes_told)
+    assert any(text is not None and "pier.bim" in text and "sent" in text for _, _, text in told)
+    taken = await ask(agent, "download-baseline-file", iModelId=imodel["id"], filePath="back.bim")
+    assert taken["file"] == {"path": str(root / "back.bim"), "size": len(BASELINE)}
+    assert (root / "back.bim").read_bytes() == BASELINE
+    assert sorted(path.name for path in root.iterdir()) == ["back.bim", "pier.bim"]
+
+
+async def test_a_changeset_is_pushed_and_downloaded_by_its_index(agent: Client, root: Path) -> None:
+    imodel = (await ask(agent, "create-imodel", iTwinId=await an_itwin(agent), name="Pushed to"))["iModel"]["id"]
+    briefcase = (await ask(agent, "acquire-briefcase", iModelId=imodel))["briefcase"]["briefcaseId"]
+    content = b"changes" * 1_000
+    (root / "1.cs").write_bytes(content)
+    pushed = await ask(
+        agent,
+        "push-changeset",
+        iModelId=imodel,
+        changesetId=hashlib.sha1(content).hexdigest(),
+        briefcaseId=briefcase,
+        filePath=str(root / "1.cs"),
+    )
+    assert (pushed["changeset"]["state"], pushed["changeset"]["fileSize"]) == ("fileUploaded", len(content))
+    await ask(agent, "download-changeset", iModelId=imodel, changesetId="1", filePath="copy.cs")
+    assert (root / "copy.cs").read_bytes() == content
+    again = await refused(agent, "download-changeset", iModelId=imodel, changesetId="1", filePath="copy.cs")
+    assert "exists already" in again["message"]
+    assert "overwrite" in again["hint"]
+    (root / "copy.cs").write_bytes(b"old")
+    await ask(agent, "download-changeset", iModelId=imodel, changesetId="1", filePath="copy.cs", overwrite=True)
+    assert (root / "copy.cs").read_bytes() == content
+    await ask(agent, "download-checkpoint", iModelId=imodel, changesetId="0", filePath="model.bim")
+    assert (root / "model.bim").stat().st_size > 0
+
+
+async def test_pictures_are_uploaded(agent: Client, root: Path) -> None:
+    picture = io.BytesIO()
+    Image.new("RGB", (60, 40), "teal").save(picture, "png")
+    (root / "look.PNG").write_bytes(picture.getvalue())
+    itwin = await an_itwin(agent)
+    assert (await ask(agent, "upload-itwin-image", iTwinId=itwin, filePath="look.PNG"))["image"]["id"]
+    imodel = (await ask(agent, "create-imodel", iTwinId=itwin, name="Pictured"))["iModel"]["id"]
+    assert await ask(agent, "upload-imodel-thumbnail", iModelId=imodel, filePath="look.PNG") == {"uploaded": True}
+    (root / "look.gif").write_bytes(b"GIF89a")
+    assert (
+        "must end in .png"
+        in (await refused(agent, "upload-itwin-image", iTwinId=itwin, filePath="look.gif"))["message"]
+    )
+    (root / "large.png").write_bytes(bytes(5_242_881))
+    large = await refused(agent, "upload-itwin-image", iTwinId=itwin, filePath="large.png")
+    assert "more than the 5242880 allowed" in large["message"]
+
+
+async def test_an_export_is_downloaded(agent: Client, root: Path) -> None:
+    export = (await ask(agent, "create-export", outputFormat="Csv"))["export"]
+    taken = await ask(agent, "download-export", exportId=export["id"], filePath="itwins.csv")
+    assert taken["export"]["status"] == "Completed"
+    assert (root / "itwins.csv").read_text(encoding="utf-8").count("\n") > 5
+
+
+async def test_a_whole_list_is_saved_and_only_its_beginning_is_answered(agent: Client, root: Path) -> None:
+    whole = await ask(agent, "list-itwins", limit=1000)
+    saved = await ask(agent, "list-itwins", saveAs="itwins.csv")
+    assert len(saved["iTwins"]) == 10
+    assert saved["iTwins"] == whole["iTwins"][:10]
+    assert saved["saved"]["items"] == saved["page"]["total"] == len(whole["iTwins"])
+    assert saved["page"]["complete"] is True
+    with (root / "itwins.csv").open(encoding="utf-8", newline="") as text:
+        rows = list(csv.DictReader(text))
+    assert [row["id"] for row in rows] == [one["id"] for one in whole["iTwins"]]
+    again = await refused(agent, "list-itwins", saveAs="itwins.csv")
+    assert "exists already" in again["message"]
+
+
+async def test_a_file_that_is_no_baseline_says_what_is_left_and_a_job_goes_on(agent: Client, root: Path) -> None:
+    itwin = await an_itwin(agent)
+    (root / "broken.bim").write_bytes(b"sandbox:broken")
+    error = await refused(agent, "create-imodel-from-file", iTwinId=itwin, name="Broken", filePath="broken.bim")
+    assert error["code"] == "JobFailed"
+    assert error["details"][0]["code"] == "initializationFailed"
+    assert error["completed"][0]["step"] == "create"
+    (root / "good.bim").write_bytes(b"good")
+    begun = await ask(agent, "create-imodel-from-file", iTwinId=itwin, name="Begun", filePath="good.bim", wait=0)
+    assert begun["job"]["remaining"] == ["imodel"]
+    waited = await ask(agent, begun["job"]["checkWith"], iModelId=begun["job"]["iModelId"])
+    assert waited["baselineFile"]["state"] == "initialized"
+
+
+async def test_the_links_of_the_sandbox_open_in_a_browser(agent: Client, root: Path) -> None:
+    export = (await ask(agent, "create-export", outputFormat="Csv"))["export"]
+    link = (await ask(agent, "get-export", exportId=export["id"]))["export"]["outputUrl"]
+    assert link.startswith("http://127.0.0.1:")
+
+    def fetch() -> int:
+        with build_opener(ProxyHandler({})).open(link, timeout=10) as answer:
+            return int(answer.status)
+
+    assert await anyio.to_thread.run_sync(fetch) == 200
+
+
+@pytest.mark.parametrize("tool", ["create-imodel-from-file", "list-itwins"])
+async def test_without_a_folder_files_are_refused_and_the_answer_says_how_to_allow_one(tool: str) -> None:
+    creation = {"iTwinId": "1c4b1d5e-0000-4000-8000-000000000000", "name": "n", "filePath": "a.bim"}
+    arguments = creation if tool == "create-imodel-from-file" else {"saveAs": "a.csv"}
+    async with connect(toolsets="all") as client:
+        error = await refused(client, tool, **arguments)
+    assert "no folder was allowed" in error["message"]
+    assert "--files-root" in error["hint"]
+
+
+async def test_over_http_files_are_refused_unless_a_folder_was_allowed(root: Path) -> None:
+    (root / "pier.bim").write_bytes(b"pier")
+    for roots, said in (([], "no folder was allowed"), ([root], None)):
+        settings = read_settings(os.environ, sandbox=True, job_seconds=0, files_root=roots, toolsets="all")
+        async with open_runtime(settings, os.environ, Started.HTTP) as runtime:
+            server = build_server(runtime.catalog, runtime.executor, runtime.session)
+            async with Client(server) as client:
+                arguments = {"iTwinId": await an_itwin(client), "name": "Over HTTP", "filePath": "pier.bim"}
+                if said is None:
+                    assert (await ask(client, "create-imodel-from-file", **arguments))["iModel"]["id"]
+                else:
+                    error = await refused(client, "create-imodel-from-file", **arguments)
+                    assert said in error["message"]
+                    assert "those of the machine that serves" in error["hint"]
+
+
+def test_whoever_calls_from_a_shell_stands_in_the_folder(root: Path) -> None:
+    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "itwin_mcp", "call", "list-itwins", "--sandbox", *arguments]
+        return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60)
+
+    done = call("--arg", "saveAs=here.json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)["saved"]["path"] == str(root / "here.json")
+    refusal = call("--arg", f"saveAs={root.parent / 'there.json'}")
+    assert refusal.returncode == 1
+    assert "lies outside" in json.loads(refusal.stdout)["error"]["message"]
+    wrong = call("--files-root", "no-such-folder")
+    assert wrong.returncode == 2
+    assert "--files-root no-such-folder is no folder" in wrong.stderr

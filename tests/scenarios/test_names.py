@@ -1,0 +1,169 @@
+"""An agent that begins with numbers, names and links instead of ids, through MCP, and what that costs."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from itwin_mcp.errors import SettingsError
+from itwin_mcp.upstream.client import UpstreamClient
+from itwin_mcp.upstream.wire import Request
+from tests.conftest import connect
+from tests.scenarios.test_area_tools import Desk
+
+pytestmark = pytest.mark.anyio
+PROJECT = "NL-A12-0042"
+NAME = "A12 Interchange Reconstruction"
+ROADS = "A12 Interchange - Roads"
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every request to the platform, as method and path."""
+    asked: list[str] = []
+    send = UpstreamClient.send
+
+    async def counted(self: UpstreamClient, request: Request) -> Any:
+        asked.append(f"{request.method} {request.path}")
+        return await send(self, request)
+
+    monkeypatch.setattr(UpstreamClient, "send", counted)
+    return asked
+
+
+@pytest.fixture
+async def desk(sent: list[str]) -> AsyncIterator[Desk]:
+    async with connect(toolsets="all") as client:
+        yield Desk(client)
+
+
+async def test_an_itwin_by_number_name_and_link(desk: Desk, sent: list[str]) -> None:
+    by_number = await desk.ask("list-imodels", iTwinId=PROJECT)
+    assert len(sent) == 2
+    identifier = by_number["resolved"][0]["id"]
+    assert by_number["resolved"] == [{"argument": "iTwinId", "given": PROJECT, "id": identifier}]
+    by_name = await desk.ask("list-imodels", iTwinId=NAME)
+    assert len(sent) == 5
+    by_link = await desk.ask("get-itwin", iTwinId=f"https://api.bentley.com/iTwins/{identifier}")
+    assert len(sent) == 6
+    assert by_name["iModels"] == by_number["iModels"]
+    assert by_link["iTwin"]["number"] == PROJECT
+
+
+async def test_a_question_in_a_persons_words_from_start_to_end(desk: Desk, sent: list[str]) -> None:
+    itwin = await desk.itwin(PROJECT)
+    await desk.ask("add-itwin-to-recents", iTwinId=PROJECT)
+    sent.clear()
+    found = await desk.ask("get-imodel", iModelId=ROADS)
+    assert found["iModel"]["iTwinId"] == itwin
+    assert found["resolved"][0]["searched"] == f"the iTwin {itwin}, which you used last"
+    assert len(sent) == 3
+    sent.clear()
+    version = await desk.ask("get-named-version", iModelId=ROADS, namedVersionId="Tender Draft")
+    assert version["namedVersion"]["changesetIndex"] == 12
+    assert [one["argument"] for one in version["resolved"]] == ["iModelId", "namedVersionId"]
+    assert len(sent) == 2, "the name of the iModel is remembered"
+    changeset = await desk.ask("get-changeset", iModelId=ROADS, changesetId="12")
+    assert changeset["changeset"]["index"] == 12
+
+
+async def test_a_name_with_characters_of_a_link_is_refused_and_sends_nothing(desk: Desk, sent: list[str]) -> None:
+    for text in ("60% Design", "WP-03/Drainage", "../itwins", "a?b", "a#b", "https://evil.example/itwins/1"):
+        error = await desk.refused("get-named-version", iModelId=ROADS, namedVersionId=text)
+        assert error["code"] == "InvalidArguments"
+        assert (await desk.refused("list-imodels", iTwinId=text))["code"] == "InvalidArguments"
+    assert sent == []
+
+
+async def test_nothing_of_a_name_says_what_was_searched_and_where_to_look(desk: Desk, sent: list[str]) -> None:
+    absent = await desk.refused("list-imodels", iTwinId="A12 Motorway")
+    assert absent["code"] == "NameNotFound"
+    assert "find-itwin" in absent["hint"]
+    assert len(sent) == 2
+    elsewhere = await desk.refused("get-imodel", iModelId="Nothing of this name")
+    assert elsewhere["code"] == "NameNotFound"
+    assert "find-imodel" in elsewhere["hint"]
+    assert len(sent) == 4
+
+
+async def test_several_of_a_name_are_listed_and_nothing_is_done(desk: Desk, sent: list[str]) -> None:
+    for number in ("T-1", "T-2"):
+        kind = {"class": "Endeavor", "subClass": "Project"}
+        await desk.ask("create-itwin", displayName="Twice", number=number, **kind)
+    sent.clear()
+    error = await desk.refused("update-itwin", iTwinId="Twice", displayName="Once")
+    assert error["code"] == "AmbiguousName"
+    assert sorted(one["number"] for one in error["candidates"]) == ["T-1", "T-2"]
+    assert {one["subClass"] for one in error["candidates"]} == {"Project"}
+    assert [one.partition(" ")[0] for one in sent] == ["GET", "GET"]
+    one = next(one for one in error["candidates"] if one["number"] == "T-1")
+    assert (await desk.ask("update-itwin", iTwinId=one["id"], displayName="Once"))["iTwin"]["displayName"] == "Once"
+
+
+async def test_a_destructive_tool_takes_no_name(desk: Desk, sent: list[str]) -> None:
+    for tool, argument, name in (("delete-itwin", "iTwinId", PROJECT), ("delete-imodel", "iModelId", ROADS)):
+        error = await desk.refused(tool, **{argument: name})
+        assert "takes no name" in error["message"]
+    assert sent == []
+
+
+async def test_presets_stand_in_for_what_is_left_out(sent: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    async with connect(toolsets="all") as client:
+        desk = Desk(client)
+        itwin, imodel = await desk.itwin(PROJECT), await desk.imodel(PROJECT, ROADS)
+    monkeypatch.setenv("ITWIN_ID", itwin)
+    monkeypatch.setenv("IMODEL_ID", f"https://api.bentley.com/imodels/{imodel}")
+    async with connect(toolsets="all") as client:
+        desk = Desk(client)
+        listed = await desk.ask("list-imodels")
+        assert listed["resolved"] == [{"argument": "iTwinId", "given": itwin, "id": itwin, "preset": "ITWIN_ID"}]
+        assert (await desk.ask("get-imodel"))["iModel"]["name"] == ROADS
+        other = await desk.ask("get-imodel", iModelId="A12 Interchange - Structures")
+        assert other["iModel"]["iTwinId"] == itwin
+        assert "searched" not in other["resolved"][0]
+        sent.clear()
+        for tool in ("delete-imodel", "delete-itwin"):
+            error = await desk.refused(tool)
+            assert error["details"][0]["code"] == "MissingArgument"
+        assert sent == []
+
+
+async def test_a_preset_that_is_no_id_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMODEL_ID", ROADS)
+    with pytest.raises(SettingsError, match="IMODEL_ID"):
+        async with connect():
+            pass
+
+
+async def test_a_byte_budget_gives_a_list_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ITWIN_MCP_MAX_RESULT_BYTES", "2000")
+    async with connect(toolsets="all") as client:
+        desk = Desk(client)
+        first = await desk.ask("list-itwins", detail="full")
+        assert not first["page"]["complete"]
+        assert "bytes" in first["page"]["stoppedBecause"]
+        rest = await desk.ask("list-itwins", detail="full", cursor=first["page"]["cursor"])
+        assert first["iTwins"][-1]["id"] != rest["iTwins"][0]["id"]
+        assert "createdDateTime" in first["iTwins"][0]
+
+
+async def test_an_answer_that_is_no_list_says_what_it_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ITWIN_MCP_MAX_RESULT_BYTES", "2000")
+    async with connect(toolsets="all") as client:
+        desk = Desk(client)
+        imodel = (await desk.ask("get-imodel", iModelId=await desk.imodel(PROJECT, ROADS)))["iModel"]["id"]
+        versions = (await desk.ask("list-named-versions", iModelId=imodel))["namedVersions"]
+        older, newer = versions[-1]["id"], versions[0]["id"]
+        answer = await desk.ask("compare-named-versions", iModelId=imodel, olderVersionId=older, newerVersionId=newer)
+        fields = answer["truncated"]["fields"]
+        assert all(one["kept"] < one["of"] for one in fields)
+        assert "list" in answer["truncated"]["hint"]
+
+
+async def test_invisible_text_of_others_does_not_reach_the_agent(desk: Desk) -> None:
+    made = await desk.ask(
+        "create-itwin", displayName="Pier\u202e 7\u200b 桥 👷🏽", **{"class": "Endeavor", "subClass": "Project"}
+    )
+    assert made["iTwin"]["displayName"] == "Pier 7 桥 👷🏽"
+    read = await desk.read(f"itwin://itwins/{made['iTwin']['id']}")
+    assert "Pier 7 桥 👷🏽" in str(read)

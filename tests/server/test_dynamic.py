@@ -1,0 +1,204 @@
+"""`--toolsets dynamic`: the right tool is among the first three, and runs as if it were listed."""
+
+import json
+import os
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from mcp import Client
+
+from itwin_mcp.errors import SettingsError
+from itwin_mcp.runtime import read_catalog
+from itwin_mcp.server.search import ToolIndex
+from itwin_mcp.settings import read_settings
+from tests.conftest import connect
+
+pytestmark = pytest.mark.anyio
+
+QUESTIONS = [
+    ("Which projects did I work on lately?", "list-recent-itwins"),
+    ("Find the iTwin with number HWY-202", "find-itwin"),
+    ("Show me all active projects of our organisation", "list-itwins"),
+    ("Where is this bridge located and what is its time zone?", "get-itwin"),
+    ("Set up a new project with a model in it", "provision-project"),
+    ("Create a new asset iTwin for a water treatment plant", "create-itwin"),
+    ("Rename the iTwin and set it to Inactive", "update-itwin"),
+    ("Delete the iTwin of the cancelled project", "delete-itwin"),
+    ("Which account owns this iTwin?", "get-itwin-account"),
+    ("What is the primary account of my company?", "get-my-account"),
+    ("Which models does this project have?", "list-imodels"),
+    ("Find the model called Station North", "find-imodel"),
+    ("Which iModels have not been touched since spring?", "list-imodel-activity"),
+    ("Give me an overview of everything about an iModel", "describe-imodel"),
+    ("Create an empty iModel with a coordinate reference system", "create-imodel"),
+    ("Start a new iModel from a template iModel", "create-imodel-from-template"),
+    ("Copy the iModel into another iTwin", "clone-imodel"),
+    ("Fork the model so that changes can be merged later", "fork-imodel"),
+    ("Is the clone finished? wait for it", "wait-for-imodel"),
+    ("Change the description of the iModel", "update-imodel"),
+    ("Remove an iModel for good", "delete-imodel"),
+    ("Show the history of changesets of the model", "list-changesets"),
+    ("Who pushed changeset 17 and with which application?", "get-changeset"),
+    ("List the milestones of the iModel", "list-named-versions"),
+    ("Mark the current state as milestone 60% design", "create-named-version"),
+    ("Hide a named version", "update-named-version"),
+    ("What changed between two named versions and by whom?", "compare-named-versions"),
+    ("Who has locked elements in this model?", "list-lock-holders"),
+    ("Release all the locks of my briefcase", "release-all-locks"),
+    ("Lock these elements exclusively for my briefcase", "acquire-locks"),
+    ("Which locks were released after changeset 20?", "list-released-locks"),
+    ("Acquire a briefcase to edit the model", "acquire-briefcase"),
+    ("Give back my briefcase", "release-briefcase"),
+    ("Begin an authoring session with locks on elements", "start-authoring-session"),
+    ("End the authoring session", "end-authoring-session"),
+    ("Who is allowed to do what in this iModel?", "describe-access"),
+    ("Who has ever worked on this iModel?", "list-imodel-users"),
+    ("What permissions do I have on the iModel?", "get-imodel-permissions"),
+    ("Change the permissions of a role on the iModel", "update-imodel-role-permissions"),
+    ("Share the iModel with somebody through a link that expires", "create-share"),
+    ("Revoke a share", "revoke-share"),
+    ("Which data sources and map services belong to the project?", "list-repositories"),
+    ("Register a WMS map service with an iTwin", "create-repository"),
+    ("Export a list of all iTwins as CSV", "create-export"),
+    ("Is my export done?", "wait-for-export"),
+    ("Bookmark this project as a favorite", "add-itwin-to-favorites"),
+    ("Show my starred iModels", "list-favorite-imodels"),
+    ("Is the checkpoint of the named version ready?", "wait-for-checkpoint"),
+    ("Get the checkpoint of the latest changeset", "get-latest-checkpoint"),
+    ("Which global imagery repositories are there?", "list-global-repositories"),
+]
+
+
+@pytest.fixture
+async def few() -> AsyncIterator[Client]:
+    async with connect(toolsets="dynamic") as client:
+        yield client
+
+
+async def test_engineers_questions_find_their_tool_among_the_first_three() -> None:
+    index = ToolIndex(read_catalog(read_settings(os.environ)).reachable.values())
+    missed = []
+    for question, wanted in QUESTIONS:
+        found = [tool.name for tool in index.find(question, 3)]
+        if wanted not in found:
+            missed.append((question, wanted, found))
+    index.close()
+    assert missed == []
+    assert len(QUESTIONS) >= 40
+
+
+async def test_a_question_of_nothing_but_quotes_and_operators_finds_nothing(few: Client) -> None:
+    for query in ('"', "NEAR( * ) AND -", "what is it?", "': DROP TABLE tools; --"):
+        result = await few.call_tool("find-tools", {"query": query})
+        assert not result.is_error
+    result = await few.call_tool("find-tools", {"query": "zzzz", "limit": 20})
+    assert result.structured_content == {"tools": []}
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+async def test_four_tools_and_those_about_the_session_are_listed(mode: str) -> None:
+    async with connect(mode, toolsets="dynamic") as client:
+        names = [tool.name for tool in (await client.list_tools()).tools]
+        assert names == ["who-am-i", "find-tools", "describe-tool", "run-reading-tool", "run-writing-tool"]
+        kinds = {tool.name: tool.annotations for tool in (await client.list_tools()).tools}
+        reading, writing = kinds["run-reading-tool"], kinds["run-writing-tool"]
+        assert reading is not None
+        assert writing is not None
+        assert (reading.read_only_hint, reading.destructive_hint) == (True, False)
+        assert (writing.read_only_hint, writing.destructive_hint) == (False, True)
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+async def test_an_agent_finds_describes_and_runs_and_the_answer_is_the_tools_own(mode: str) -> None:
+    async with connect(mode, toolsets="dynamic") as client:
+        found = (await client.call_tool("find-tools", {"query": "projects I used recently"})).structured_content
+        assert found is not None
+        best = found["tools"][0]
+        assert (best["name"], best["runWith"]) == ("list-recent-itwins", "run-reading-tool")
+        told = (await client.call_tool("describe-tool", {"name": best["name"]})).structured_content
+        assert told is not None
+        assert "limit" in told["tool"]["inputSchema"]["properties"]
+        arguments = {"name": best["name"], "arguments": {"limit": 2}}
+        answer = await client.call_tool("run-reading-tool", arguments)
+    async with connect(mode) as client:
+        direct = await client.call_tool(best["name"], {"limit": 2})
+        assert answer.structured_content is not None
+        assert direct.structured_content is not None
+        assert answer.structured_content["iTwins"] == direct.structured_content["iTwins"]
+        assert answer.structured_content.keys() == direct.structured_content.keys()
+
+
+async def error(client: Client, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    result = await client.call_tool(name, arguments)
+    assert result.is_error
+    assert result.structured_content is not None
+    said: dict[str, Any] = result.structured_content["error"]
+    return said
+
+
+async def test_each_runs_its_own_kind_alone(few: Client) -> None:
+    said = await error(few, "run-reading-tool", {"name": "delete-imodel", "arguments": {"iModelId": "x"}})
+    assert said["code"] == "InvalidArguments"
+    assert "run-writing-tool" in said["hint"]
+    said = await error(few, "run-writing-tool", {"name": "list-itwins"})
+    assert "run-reading-tool" in said["hint"]
+    made = {"displayName": "Quay 7", "class": "Endeavor", "subClass": "Project"}
+    result = await few.call_tool("run-writing-tool", {"name": "create-itwin", "arguments": made})
+    assert result.structured_content is not None
+    assert result.structured_content["iTwin"]["displayName"] == "Quay 7"
+
+
+async def test_errors_are_those_of_the_tool_itself(few: Client) -> None:
+    said = await error(few, "run-reading-tool", {"name": "get-itwin", "arguments": {}})
+    assert (said["code"], said["operation"]) == ("InvalidArguments", "get-itwin")
+    assert said["details"][0]["target"] == "iTwinId"
+    said = await error(few, "run-reading-tool", {"name": "get-itwins", "arguments": {}})
+    assert "get-itwin" in said["hint"]
+    said = await error(few, "run-reading-tool", {"arguments": {}})
+    assert said["code"] == "InvalidArguments"
+    said = await error(few, "run-reading-tool", {"name": "run-reading-tool"})
+    assert "itself" in said["hint"]
+    said = await error(few, "run-reading-tool", {"name": "who-am-i"})
+    assert "itself" in said["hint"]
+
+
+async def test_what_is_excluded_or_writes_on_a_read_only_server_is_neither_found_nor_run() -> None:
+    async with connect(toolsets="dynamic", read_only=True, exclude_tools="find-itwin") as client:
+        names = [tool.name for tool in (await client.list_tools()).tools]
+        assert "run-writing-tool" not in names
+        found = await client.call_tool("find-tools", {"query": "find or delete an iTwin", "limit": 20})
+        assert found.structured_content is not None
+        assert not {"delete-itwin", "find-itwin"} & {tool["name"] for tool in found.structured_content["tools"]}
+        said = await error(client, "run-reading-tool", {"name": "delete-itwin", "arguments": {}})
+        assert "there is no tool" in said["message"]
+
+
+async def test_named_toolsets_and_tools_are_listed_beside_the_four() -> None:
+    async with connect(toolsets="dynamic,accounts", tools="list-locks") as client:
+        names = {tool.name for tool in (await client.list_tools()).tools}
+        assert {"find-tools", "get-my-account", "list-locks"} <= names
+        assert "list-itwins" not in names
+
+
+async def test_the_four_are_not_there_unless_asked_for() -> None:
+    for toolsets in (None, "all"):
+        async with connect(toolsets=toolsets) as client:
+            assert "find-tools" not in [tool.name for tool in (await client.list_tools()).tools]
+
+
+async def test_the_whole_catalog_costs_less_than_1500_tokens(few: Client) -> None:
+    read = [
+        {"name": tool.name, "title": tool.title, "description": tool.description, "inputSchema": tool.input_schema}
+        for tool in (await few.list_tools()).tools
+    ]
+    size = sum(len(json.dumps(one, separators=(",", ":")).encode()) for one in read)
+    assert size / 4 < 1500
+
+
+def test_with_nothing_to_run_it_refuses_to_start() -> None:
+    from itwin_mcp.capability.catalog import Catalog
+    from itwin_mcp.server.dynamic import TOOLS, Dynamic
+
+    with pytest.raises(SettingsError):
+        Dynamic(Catalog({tool.name: tool for tool in TOOLS}))

@@ -1,0 +1,162 @@
+"""Static resources that teach the domain, and pictures that a client can show."""
+
+import base64
+import tomllib
+from pathlib import Path
+
+import pytest
+from mcp import Client, MCPError
+from mcp.types import BlobResourceContents, ImageContent, TextContent, TextResourceContents
+
+from itwin_mcp.capability.catalog import shipped
+from itwin_mcp.capability.export import export
+from itwin_mcp.capability.linker import link_files
+from itwin_mcp.errors import CapabilityError
+from tests.capability.files import Folder, bent
+from tests.conftest import connect
+
+pytestmark = pytest.mark.anyio
+
+ROOT = Path(__file__).parents[2]
+GUIDES = {"classes", "errors", "hierarchy", "imodels", "limits", "lists", "permissions"}
+STATIC = """\
+    resources:
+      notes:
+        display: "Notes"
+        uri: "parts://notes"
+        description: "Notes."
+        mimeType: text/markdown
+        location: "LOCATION"
+      part:
+"""
+
+
+@pytest.fixture
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    return Folder(tmp_path_factory.mktemp("capabilities"))
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+async def test_the_guides_are_listed_and_read_as_markdown(mode: str) -> None:
+    async with connect(mode, toolsets="users") as client:
+        listed = {one.name: one for one in (await client.list_resources()).resources}
+        assert listed.keys() == GUIDES
+        for one in listed.values():
+            assert one.mime_type == "text/markdown"
+            assert one.title
+            assert one.description
+            (content,) = (await client.read_resource(str(one.uri))).contents
+            assert isinstance(content, TextResourceContents)
+            assert content.mime_type == "text/markdown"
+            assert content.text.startswith(f"# {one.title}\n\n{one.description}\n")
+        assert "WorkPackage" in (await _text(client, "itwin://guides/classes"))
+        assert "Changed Elements" in (await _text(client, "itwin://guides/limits"))
+        for uri in ("itwin://guides/", "itwin://guides/classes.md", "itwin://guides/../itwins"):
+            with pytest.raises(MCPError) as caught:
+                await client.read_resource(uri)
+            assert caught.value.error.code == -32602
+
+
+async def _text(client: Client, uri: str) -> str:
+    (content,) = (await client.read_resource(uri)).contents
+    assert isinstance(content, TextResourceContents)
+    return content.text
+
+
+def test_the_guides_go_into_the_wheel_with_the_capabilities() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"] == {
+        "capabilities": "itwin_mcp/capabilities"
+    }
+    assert {file.stem for file in (ROOT / "capabilities" / "guides").glob("*.md")} == GUIDES
+
+
+def test_the_plain_export_takes_the_guides_along(tmp_path: Path) -> None:
+    export(shipped(), tmp_path)
+    assert {file.stem for file in (tmp_path / "guides").glob("*.md")} == GUIDES
+
+
+def static(folder: Folder, location: str) -> Path:
+    found = "    resources:\n      part:\n"
+    text = bent((found + "        display", STATIC.replace("LOCATION", location) + "        display"))
+    return folder.write(text, "static.yaml")
+
+
+def test_a_file_of_ones_own_serves_the_texts_beside_it(folder: Folder) -> None:
+    file = static(folder, "file:///./notes")
+    notes = file.parent / "notes"
+    notes.mkdir()
+    (notes / "bolts.md").write_text("# Bolts\n\nHow bolts are counted.\n\nOne by one.\n", encoding="utf-8")
+    (notes / "ignored.txt").write_text("x", encoding="utf-8")
+    (one,) = link_files([file]).statics
+    assert (one.name, one.title, one.uri) == ("bolts", "Bolts", "parts://notes/bolts")
+    assert one.description == "How bolts are counted."
+
+
+@pytest.mark.parametrize(
+    "location", ["file:///etc", "file:///./../notes", "file:///./missing", "file:///./link", "https://x.example/notes"]
+)
+def test_what_lies_elsewhere_is_not_served(folder: Folder, location: str, tmp_path: Path) -> None:
+    file = static(folder, location)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret.md").write_text("# Secret\n\nNobody reads this.\n", encoding="utf-8")
+    (file.parent / "link").symlink_to(outside)
+    with pytest.raises(CapabilityError) as caught:
+        link_files([file])
+    assert "[static]" in str(caught.value)
+
+
+def test_a_text_without_title_and_first_paragraph_is_refused(folder: Folder) -> None:
+    file = static(folder, "file:///./notes")
+    (file.parent / "notes").mkdir()
+    (file.parent / "notes" / "bolts.md").write_text("Bolts\n", encoding="utf-8")
+    with pytest.raises(CapabilityError) as caught:
+        link_files([file])
+    assert "bolts.md must open with `# Title`" in str(caught.value)
+
+
+# --- pictures ---------------------------------------------------------------------------------------------------
+
+
+async def imodel(client: Client) -> str:
+    recent = (await client.call_tool("list-recent-itwins", {"limit": 1})).structured_content
+    assert recent is not None
+    listed = (await client.call_tool("list-imodels", {"iTwinId": recent["iTwins"][0]["id"]})).structured_content
+    assert listed is not None
+    return str(listed["iModels"][0]["id"])
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+async def test_a_thumbnail_is_a_picture_that_a_client_shows(mode: str) -> None:
+    async with connect(mode) as client:
+        identity = await imodel(client)
+        result = await client.call_tool("get-imodel-thumbnail", {"iModelId": identity, "size": "large"})
+        assert not result.is_error
+        text, picture = result.content
+        assert isinstance(text, TextContent)
+        assert isinstance(picture, ImageContent)
+        content = base64.b64decode(picture.data)
+        assert content.startswith(b"\x89PNG")
+        assert picture.mime_type == "image/png"
+        assert result.structured_content is not None
+        assert result.structured_content["content"] == {"mediaType": "image/png", "bytes": len(content)}
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+async def test_a_thumbnail_is_read_as_a_blob_of_its_own_media_type(mode: str) -> None:
+    async with connect(mode) as client:
+        identity = await imodel(client)
+        for uri in (f"itwin://imodels/{identity}/thumbnail", f"itwin://imodels/{identity}/thumbnail/large"):
+            (content,) = (await client.read_resource(uri)).contents
+            assert isinstance(content, BlobResourceContents)
+            assert content.mime_type == "image/png"
+            assert base64.b64decode(content.blob).startswith(b"\x89PNG")
+
+
+async def test_a_thumbnail_that_is_not_there_is_an_error_without_a_picture() -> None:
+    async with connect() as client:
+        missing = "00000000-0000-4000-8000-000000000000"
+        result = await client.call_tool("get-imodel-thumbnail", {"iModelId": missing})
+        assert result.is_error
+        assert len(result.content) == 1

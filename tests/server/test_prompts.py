@@ -1,0 +1,94 @@
+"""An engineer's workflows as prompts: listed, filled once, and naming only tools that are there."""
+
+import os
+import re
+
+import pytest
+from mcp import MCPError
+from mcp.types import TextContent
+
+from itwin_mcp.runtime import read_catalog
+from itwin_mcp.server.prompts import fill
+from itwin_mcp.settings import read_settings
+from tests.conftest import connect
+
+pytestmark = pytest.mark.anyio
+
+ALL = {"review-project", "prepare-handover", "investigate-changes", "audit-access", "begin-authoring"}
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+async def test_every_workflow_is_listed_with_titles_and_arguments(mode: str) -> None:
+    async with connect(mode) as client:
+        listed = {prompt.name: prompt for prompt in (await client.list_prompts()).prompts}
+        assert listed.keys() == ALL
+        for prompt in listed.values():
+            assert prompt.title
+            assert prompt.description
+            for argument in prompt.arguments or []:
+                assert argument.title
+                assert argument.description
+        review = {argument.name: argument.required for argument in listed["review-project"].arguments or []}
+        assert review == {"iTwinId": True, "since": False}
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+async def test_what_was_given_stands_in_the_text_once_and_is_never_read_for_slots_again(mode: str) -> None:
+    async with connect(mode) as client:
+        given = {"iTwinId": "{{since}} & `rm`\u202e", "since": "{{iTwinId}}\x07"}
+        got = await client.get_prompt("review-project", given)
+        assert got.description
+        (message,) = got.messages
+        assert message.role == "user"
+        assert isinstance(message.content, TextContent)
+        assert "Review this iTwin for me: {{since}} & `rm`\n" in message.content.text
+        assert "recent since: {{iTwinId}} (" in message.content.text
+        left = await client.get_prompt("review-project", {"iTwinId": "A12"})
+        assert isinstance(left.messages[0].content, TextContent)
+        assert "{{" not in left.messages[0].content.text
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+@pytest.mark.parametrize(
+    ("name", "given", "says"),
+    [
+        ("review-project", {}, "needs iTwinId"),
+        ("review-project", {"iTwinId": "  \x00"}, "needs iTwinId"),
+        ("prepare-handover", {"name": "90%"}, "needs iModelId, toITwinId"),
+        ("review-project", {"iTwinId": "x", "color": "red"}, "no argument color"),
+        ("review-project", {"iTwinId": "x" * 2049}, "more than 2048"),
+        ("no-such-prompt", {}, "Unknown prompt"),
+    ],
+)
+async def test_a_wrong_request_is_invalid_params(mode: str, name: str, given: dict[str, str], says: str) -> None:
+    async with connect(mode) as client:
+        with pytest.raises(MCPError) as caught:
+            await client.get_prompt(name, given)
+        assert caught.value.error.code == -32602
+        assert says in caught.value.error.message
+
+
+async def test_a_prompt_is_served_if_every_tool_that_it_names_can_be_run() -> None:
+    for flags, there in (
+        ({"toolsets": None}, {"review-project", "prepare-handover", "investigate-changes"}),
+        ({"toolsets": "dynamic"}, ALL),
+        ({"read_only": True}, {"review-project", "investigate-changes", "audit-access"}),
+        ({"exclude_tools": "find-itwin"}, {"investigate-changes", "audit-access", "begin-authoring"}),
+        ({"toolsets": "named-versions,changesets"}, {"investigate-changes"}),
+    ):
+        async with connect(**flags) as client:  # type: ignore[arg-type]
+            assert {prompt.name for prompt in (await client.list_prompts()).prompts} == there, flags
+
+
+def test_what_a_prompt_quotes_is_a_tool_or_a_word_of_an_answer() -> None:
+    catalog = read_catalog(read_settings(os.environ, toolsets="all"))
+    quoted = {name for prompt in catalog.prompts.values() for name in prompt.quoted}
+    assert quoted - catalog.tools.keys() <= {"job"}
+    for prompt in catalog.prompts.values():
+        text = " ".join(content for _, content in prompt.messages)
+        named = set(re.findall(r"\b(?:list|get|find|clone|fork|create|compare|describe|wait)-[a-z-]+[a-z]", text))
+        assert named <= prompt.quoted, f"{prompt.name} names tools without backticks"
+
+
+def test_filling_is_one_pass() -> None:
+    assert fill("{{a}}{{ b }}{{c}}", {"a": "{{b}}", "b": "{{a}}"}) == "{{b}}{{a}}"

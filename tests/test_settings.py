@@ -1,0 +1,121 @@
+"""What the environment and the flags mean, and where each value came from."""
+
+from pathlib import Path
+
+import pytest
+
+from itwin_mcp.errors import SettingsError
+from itwin_mcp.settings import ALIASES, ENVIRONMENT, read_settings
+from itwin_mcp.upstream.auth.loopback_login import DEFAULT_REDIRECT
+
+
+def test_empty_values_and_unfilled_placeholders_of_a_bundle_mean_unset() -> None:
+    settings = read_settings(
+        {"ITWIN_ACCESS_TOKEN": "  ", "ITWIN_CLIENT_ID": "", "ITWIN_MCP_SANDBOX": "${user_config.sandbox}"}
+    )
+    assert (settings.access_token, settings.client_id, settings.sandbox) == (None, None, False)
+    assert settings.origins == {}
+
+
+@pytest.mark.parametrize(
+    ("platform", "issuer"),
+    [
+        ("", "https://ims.bentley.com"),
+        ("https://api.bentley.com", "https://ims.bentley.com"),
+        ("https://qa-api.bentley.com/", "https://qa-ims.bentley.com"),
+        ("https://dev-api.bentley.com", "https://qa-ims.bentley.com"),
+        ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+        ("http://localhost:8080", "http://localhost:8080"),
+        ("https://mirror.example", "https://ims.bentley.com"),
+    ],
+)
+def test_the_sign_in_server_follows_the_platform(platform: str, issuer: str) -> None:
+    assert read_settings({"ITWIN_API_URL": platform}).issuer_url == issuer
+    assert read_settings({"ITWIN_API_URL": platform, "ITWIN_ISSUER_URL": "https://x.example/"}).issuer_url == (
+        "https://x.example"
+    )
+
+
+def test_the_names_of_bentleys_command_line_are_honoured_and_ours_win() -> None:
+    theirs = {
+        "ITP_API_URL": "https://qa-api.bentley.com",
+        "ITP_ISSUER_URL": "https://qa-ims.bentley.com/",
+        "ITP_SERVICE_CLIENT_ID": "service-theirs",
+        "ITP_SERVICE_CLIENT_SECRET": "canary-theirs",
+        "ITP_ITWIN_ID": "an-itwin",
+    }
+    assert set(theirs) == set(ALIASES)
+    settings = read_settings(theirs)
+    assert (settings.api_url, settings.issuer_url) == ("https://qa-api.bentley.com", "https://qa-ims.bentley.com")
+    assert (settings.client_id, settings.itwin_id) == ("service-theirs", "an-itwin")
+    assert settings.secrets == ("canary-theirs",)
+    assert settings.origins["client_secret"] == "ITP_SERVICE_CLIENT_SECRET"
+    mixed = read_settings(theirs | {"ITWIN_API_URL": "https://api.bentley.com", "ITWIN_CLIENT_ID": "native-ours"})
+    assert (mixed.api_url, mixed.origins["api_url"]) == ("https://api.bentley.com", "ITWIN_API_URL")
+    assert (mixed.client_id, mixed.client_secret) == ("native-ours", None), "their secret belongs to their application"
+
+
+def test_each_value_remembers_its_flag_or_variable() -> None:
+    environment = {"ITWIN_PROFILE": "one", "ITWIN_MCP_READ_ONLY": "1", "ITWIN_MCP_RATE_PER_MINUTE": "30"}
+    settings = read_settings(environment, profile="two", sandbox=True)
+    assert (settings.profile, settings.rate_per_minute) == ("two", 30)
+    assert settings.origins == {
+        "profile": "--profile",
+        "sandbox": "--sandbox",
+        "read_only": "ITWIN_MCP_READ_ONLY",
+        "rate_per_minute": "ITWIN_MCP_RATE_PER_MINUTE",
+    }
+
+
+def test_secrets_are_in_no_repr(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text("canary-in-a-file\n")
+    settings = read_settings(
+        {
+            "ITWIN_ACCESS_TOKEN": "Bearer canary-token",
+            "ITWIN_CLIENT_ID": "service-x",
+            "ITWIN_CLIENT_SECRET_FILE": str(file),
+            "ITWIN_MCP_HTTP_TOKEN": "canary-http",
+        }
+    )
+    assert settings.secrets == ("canary-token", "canary-in-a-file", "canary-http")
+    assert settings.origins["client_secret"] == "ITWIN_CLIENT_SECRET_FILE"
+    assert "canary" not in repr(settings)
+    assert "canary" not in str(settings)
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"ITWIN_CLIENT_SECRET": "canary"}, "ITWIN_CLIENT_SECRET is set without ITWIN_CLIENT_ID"),
+        ({"ITP_SERVICE_CLIENT_ID": "x"}, "without ITP_SERVICE_CLIENT_SECRET"),
+        ({"ITWIN_CLIENT_ID": "x", "ITWIN_CLIENT_SECRET_FILE": "/no/such/file"}, "/no/such/file cannot be read"),
+        ({"ITWIN_ISSUER_URL": "http://ims.bentley.com"}, "ITWIN_ISSUER_URL must be https"),
+        ({"ITP_ISSUER_URL": "ims.bentley.com"}, "ITP_ISSUER_URL must be https"),
+        ({"ITWIN_API_URL": "https://u:canary@api.bentley.com"}, "ITWIN_API_URL must be a plain address"),
+        ({"ITWIN_API_URL": "https://api.bentley.com/v2"}, "without a path"),
+        ({"ITWIN_REDIRECT_URI": "https://evil.example/cb"}, "must be http://localhost:PORT/PATH"),
+        ({"ITWIN_REDIRECT_URI": "http://localhost/cb"}, "must be http://localhost:PORT/PATH"),
+        ({"ITWIN_PROFILE": "../x"}, "The profile"),
+        ({"ITWIN_MCP_RATE_PER_MINUTE": "0"}, "whole number above 0"),
+        ({"ITWIN_MCP_DEADLINE_SECONDS": "fast"}, "seconds between 1 and 3600"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_named(environment: dict[str, str], words: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        read_settings(environment)
+    assert words in str(refused.value)
+    assert "canary" not in str(refused.value)
+
+
+def test_the_usual_redirect_address_is_the_one_that_is_told() -> None:
+    assert DEFAULT_REDIRECT in ENVIRONMENT["ITWIN_REDIRECT_URI"]
+    assert read_settings({"ITWIN_REDIRECT_URI": "http://localhost:3000/cb"}).redirect_uri == "http://localhost:3000/cb"
+
+
+@pytest.mark.parametrize("text", ["0", "1999", "-1", "many", "1e5"])
+def test_an_answer_needs_some_bytes(text: str) -> None:
+    assert read_settings({"ITWIN_MCP_MAX_RESULT_BYTES": "2000"}).max_result_bytes == 2_000
+    assert read_settings({"ITWIN_MCP_MAX_RESULT_BYTES": "9"}, max_result_bytes=60_000).max_result_bytes == 60_000
+    with pytest.raises(SettingsError, match="max-result-bytes"):
+        read_settings({"ITWIN_MCP_MAX_RESULT_BYTES": text})
