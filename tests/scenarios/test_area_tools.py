@@ -77,8 +77,9 @@ def catalog_slugs(catalog: Catalog) -> set[str]:
 
 
 def _slug(operation: Operation) -> str:
-    assert operation.doc is not None, operation.key
-    return operation.doc.rpartition("/")[2]
+    both = operation.namespace in ("itwins-api", "imodels-api")
+    assert operation.doc is not None or not both, operation.key
+    return (operation.doc or operation.name).rpartition("/")[2]
 
 
 def _reached(part: Tool | Resource) -> Iterator[str]:

@@ -11,6 +11,7 @@ import anyio
 from itwin_mcp.capability.catalog import Call, CallStep, Resource, Steps, Tool, ToolArgument
 from itwin_mcp.capability.expressions import ABSENT
 from itwin_mcp.capability.transfers import FILE
+from itwin_mcp.errors import PlatformError
 from itwin_mcp.executor.blobs import Blob, blob_of
 from itwin_mcp.executor.conversation import LOCAL, Caller, Conversation, Silence
 from itwin_mcp.executor.cursors import Cursors
@@ -24,6 +25,7 @@ from itwin_mcp.executor.saving import save_list
 from itwin_mcp.executor.seals import Seals
 from itwin_mcp.executor.sending import Run, Transfers, Upstream, shape_answer
 from itwin_mcp.executor.steps import MOST_ITEMS, run_steps
+from itwin_mcp.executor.targets import name_arguments
 from itwin_mcp.executor.transfer import local_file
 from itwin_mcp.executor.validate import Check, compile_check
 from itwin_mcp.executor.waiting import Pending, run_job
@@ -84,6 +86,9 @@ class Executor:
         ready, resolved = await self._names.resolve(run, tool, arguments, checked)
         try:
             result = fit(clean(await self._answer(run, tool, ready, blobs)), self._most)
+        except PlatformError as error:
+            name_arguments(error, tool)
+            raise
         finally:
             if not tool.annotations.read_only:
                 self._names.forget(caller)

@@ -1,0 +1,33 @@
+"""Which argument a platform's detail is about."""
+
+import pytest
+
+from itwin_mcp.capability.catalog import shipped
+from itwin_mcp.capability.linker import link_files
+from itwin_mcp.errors import PlatformError
+from itwin_mcp.executor.targets import name_arguments
+
+TOOLS = link_files(shipped()).tools
+
+
+@pytest.mark.parametrize(
+    ("tool", "target", "argument"),
+    [
+        ("create-imodel", "name", "name"),
+        ("create-imodel", "extent.southWest.latitude", "extent"),
+        ("create-imodel", "extent/northEast", "extent"),
+        ("create-imodel", "geographicCoordinateSystem.horizontalCRSId", "horizontalCRSId"),
+        ("create-imodel", "horizontalCRSId", "horizontalCRSId"),
+        ("create-imodel", "creationMode", None),
+        ("list-itwins", "$search", "search"),
+        ("list-itwins", "SubClass", "subClass"),
+        ("list-itwins", "$top", None),
+        ("create-named-version", "changesetId", "changesetId"),
+    ],
+)
+def test_a_detail_is_given_the_argument_that_filled_its_target(tool: str, target: str, argument: str | None) -> None:
+    details = [{"code": "InvalidValue", "message": "no", "target": target}, {"code": "Other", "message": "no"}]
+    error = PlatformError("InvalidiModelsRequest", "no", hint="", status=422, details=details)
+    name_arguments(error, TOOLS[tool])
+    assert error.details[0].get("argument") == argument
+    assert "argument" not in error.details[1]

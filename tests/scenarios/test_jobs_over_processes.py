@@ -1,0 +1,88 @@
+"""Jobs and cursors outlive the process that began them: progress, cancelling, and going on in another process."""
+
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from mcp import Client, StdioServerParameters, stdio_client
+
+pytestmark = pytest.mark.anyio
+
+
+@asynccontextmanager
+async def served(database: Path, mode: str, job_seconds: float) -> AsyncIterator[Client]:
+    """A process of its own over a sandbox whose state is in a file."""
+    flags = ["--sandbox-db", str(database), "--job-seconds", str(job_seconds)]
+    command = ["-m", "itwin_mcp", "serve", "--sandbox", *flags]
+    server = StdioServerParameters(command=sys.executable, args=command, env=dict(os.environ))
+    async with Client(stdio_client(server), mode=mode) as client:
+        yield client
+
+
+async def ask(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
+    result = await client.call_tool(tool, arguments)
+    assert not result.is_error, result.structured_content
+    assert result.structured_content is not None
+    return dict(result.structured_content)
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+async def test_clone_and_fork_are_awaited_with_progress_cancelled_midway_and_resumed_by_handle_in_a_new_process(
+    mode: str, tmp_path: Path
+) -> None:
+    told: list[str | None] = []
+    heard = anyio.Event()
+
+    async def progress(done: float, total: float | None, text: str | None) -> None:
+        told.append(text)
+        heard.set()
+
+    async with served(tmp_path / "platform.db", mode, 2) as client:
+        itwin = (await ask(client, "list-recent-itwins", limit=1))["iTwins"][0]["id"]
+        source = (await ask(client, "list-imodels", iTwinId=itwin, limit=1))["iModels"][0]["id"]
+        copy = {"iModelId": source, "iTwinId": itwin}
+
+        cloned = await client.call_tool("clone-imodel", copy | {"name": "Clone"}, progress_callback=progress)
+        assert cloned.structured_content is not None
+        assert cloned.structured_content["iModel"]["state"] == "initialized"
+        assert any(text and text.startswith("The clone: scheduled") for text in told)
+
+        heard = anyio.Event()
+        async with anyio.create_task_group() as tasks:
+
+            async def fork() -> None:
+                await client.call_tool("fork-imodel", copy | {"name": "Fork"}, progress_callback=progress)
+
+            tasks.start_soon(fork)
+            await heard.wait()
+            tasks.cancel_scope.cancel()
+        # The call was given up; the server and the platform's job go on.
+        made = (await ask(client, "list-imodels", iTwinId=itwin, name="Fork"))["iModels"]
+        assert len(made) == 1
+        job = (await ask(client, "clone-imodel", **copy, name="Later", wait=0))["job"]
+
+    async with served(tmp_path / "platform.db", mode, 2) as another:
+        forked = await ask(another, "wait-for-imodel", iModelId=made[0]["id"])
+        assert forked["iModel"]["state"] == "initialized"
+        later = await ask(another, job["checkWith"], iModelId=job["iModelId"])
+        assert later["iModel"]["name"] == "Later"
+
+
+async def test_a_cursor_is_good_in_another_process_and_for_no_other_tool_or_arguments(tmp_path: Path) -> None:
+    async with served(tmp_path / "platform.db", "auto", 0) as client:
+        first = await ask(client, "list-itwins", limit=2)
+    async with served(tmp_path / "platform.db", "auto", 0) as another:
+        whole = await ask(another, "list-itwins", limit=4)
+        cursor = first["page"]["cursor"]
+        second = await ask(another, "list-itwins", limit=2, cursor=cursor)
+        assert first["iTwins"] + second["iTwins"] == whole["iTwins"]
+        for tool, arguments in (("list-recent-itwins", {}), ("list-itwins", {"search": "bridge"})):
+            refused = await another.call_tool(tool, arguments | {"cursor": cursor})
+            assert refused.is_error
+            assert refused.structured_content is not None
+            assert refused.structured_content["error"]["code"] == "InvalidArguments"
