@@ -20,6 +20,7 @@ from mcp.types import (
 
 from itwin_mcp.capability.catalog import Tool
 from itwin_mcp.errors import Unreachable
+from itwin_mcp.executor.conversation import LOCAL
 from itwin_mcp.executor.executor import Executor
 from itwin_mcp.runtime import read_catalog
 from itwin_mcp.server import completions
@@ -185,7 +186,7 @@ async def test_a_hundred_at_most_and_names_that_cannot_be_shown_or_told_apart_ar
         argument=CompletionArgument(name="iTwinId", value=""),
         context=CompletionContext(arguments={}),
     )
-    result = await Completions(catalog, Many()).complete(None, params)  # type: ignore[arg-type]
+    result = await Completions(catalog, Many(), lambda: LOCAL).complete(None, params)  # type: ignore[arg-type]
     assert result.completion.values[:6] == ["id-0", "id-1", "id-2", "id-3", "id-4", "Pier 0"]
     assert (len(result.completion.values), result.completion.total, result.completion.has_more) == (100, 999, True)
 

@@ -8,9 +8,15 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls. Everything remembered between calls is kept by `key`, so that callers never meet."""
+    """Who calls. Everything remembered between calls is kept by `key`, so that callers never meet.
+
+    The rest is what a verified token says of them; the one caller of a server of one's own has none.
+    """
 
     key: str
+    issuer: str | None = None
+    subject: str | None = None
+    groups: tuple[str, ...] = ()
 
 
 LOCAL = Caller("local")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import mcp.types as t
@@ -15,6 +16,7 @@ from pydantic import ValidationError
 
 from itwin_mcp import __version__
 from itwin_mcp.capability.catalog import Catalog
+from itwin_mcp.executor.conversation import LOCAL, Caller
 from itwin_mcp.executor.executor import Executor
 from itwin_mcp.server.completions import Completions
 from itwin_mcp.server.instructions import instructions
@@ -30,11 +32,16 @@ TITLE = "Bentley iTwin Platform"
 WEBSITE = "https://developer.bentley.com"
 
 
-def build_server(catalog: Catalog, executor: Executor, session: Session) -> Server[Any]:
-    """The MCP server over a catalog; it serves every protocol revision from 2024-11-05 to 2026-07-28."""
+def build_server(
+    catalog: Catalog, executor: Executor, session: Session, caller: Callable[[], Caller] = lambda: LOCAL
+) -> Server[Any]:
+    """The MCP server over a catalog; it serves every protocol revision from 2024-11-05 to 2026-07-28.
+
+    `caller` says who sent the request under way.
+    """
     stamp = {"name": NAME, "version": __version__, "title": TITLE, "websiteUrl": WEBSITE}
-    tools = Tools(catalog, executor, session, stamp)
-    resources = Resources(catalog, executor)
+    tools = Tools(catalog, executor, session, stamp, caller)
+    resources = Resources(catalog, executor, caller)
     prompts = Prompts(catalog)
     listed = CacheHint(ttl_ms=300_000, scope="public")
     server: Server[Any] = Server(
@@ -58,7 +65,7 @@ def build_server(catalog: Catalog, executor: Executor, session: Session) -> Serv
         on_read_resource=resources.read,
         on_list_prompts=prompts.list,
         on_get_prompt=prompts.get,
-        on_completion=Completions(catalog, executor).complete,
+        on_completion=Completions(catalog, executor, caller).complete,
     )
     server.middleware.insert(0, _hide_defects)
     server.middleware.append(tools.shortcut)

@@ -23,7 +23,7 @@ from mcp.shared.exceptions import MCPError
 
 from itwin_mcp.capability.catalog import Catalog, ToolArgument
 from itwin_mcp.errors import CallError
-from itwin_mcp.executor.conversation import LOCAL, Caller
+from itwin_mcp.executor.conversation import Caller
 from itwin_mcp.executor.executor import Executor
 from itwin_mcp.executor.names import entity_id
 
@@ -86,9 +86,17 @@ class _Asked:
 class Completions:
     """Completions for one server; what is remembered for a minute is kept by caller."""
 
-    def __init__(self, catalog: Catalog, executor: Executor, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        executor: Executor,
+        caller: Callable[[], Caller],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._catalog = catalog
         self._executor = executor
+        self._caller = caller
         self._clock = clock
         self._answers: OrderedDict[tuple[str, ...], tuple[float, dict[str, Any]]] = OrderedDict()
         self._ids: OrderedDict[tuple[str, str, str], str] = OrderedDict()
@@ -107,7 +115,7 @@ class Completions:
         if entity is None:
             fitting = [choice for choice in choices if typed.lower() in choice.lower()]
             return _result(fitting, len(fitting), more=False)
-        asked = _Asked(names, typed, beside, ids, LOCAL)
+        asked = _Asked(names, typed, beside, ids, self._caller())
         found: t.CompleteResult | None = None
         try:
             with anyio.move_on_after(MOST_SECONDS):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from typing import Any
 
 import mcp.types as t
@@ -12,6 +13,7 @@ from mcp.shared.uri_template import UriTemplate
 
 from itwin_mcp.capability.catalog import Catalog, Resource, StaticResource
 from itwin_mcp.executor.blobs import Blob
+from itwin_mcp.executor.conversation import Caller
 from itwin_mcp.executor.executor import Executor
 from itwin_mcp.server.conversation import McpConversation
 from itwin_mcp.server.results import compact, outcome
@@ -22,8 +24,9 @@ _NOT_FOUND = frozenset({404})
 class Resources:
     """The resources and resource templates of one server."""
 
-    def __init__(self, catalog: Catalog, executor: Executor) -> None:
+    def __init__(self, catalog: Catalog, executor: Executor, caller: Callable[[], Caller]) -> None:
         self._executor = executor
+        self._caller = caller
         self._statics = {static.uri: static for static in catalog.statics}
         self._fixed = [resource for resource in catalog.resources if not resource.variables]
         self._templates = [
@@ -72,7 +75,7 @@ class Resources:
         content: list[Blob] = []
 
         async def perform() -> dict[str, Any]:
-            found = await self._executor.read(resource, variables, McpConversation(context))
+            found = await self._executor.read(resource, variables, McpConversation(context), self._caller())
             if isinstance(found, Blob):
                 content.append(found)
                 return {}

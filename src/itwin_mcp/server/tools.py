@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import mcp.types as t
@@ -14,6 +14,7 @@ from itwin_mcp.capability.catalog import Catalog, Tool
 from itwin_mcp.capability.selection import DYNAMIC
 from itwin_mcp.errors import CallError
 from itwin_mcp.executor.blobs import Blob
+from itwin_mcp.executor.conversation import Caller
 from itwin_mcp.executor.executor import Executor
 from itwin_mcp.server.conversation import McpConversation
 from itwin_mcp.server.dynamic import RUNS, Dynamic
@@ -27,10 +28,18 @@ SERVER_INFO = "io.modelcontextprotocol/serverInfo"
 class Tools:
     """The tools of one server."""
 
-    def __init__(self, catalog: Catalog, executor: Executor, session: Session, stamp: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        executor: Executor,
+        session: Session,
+        stamp: Mapping[str, Any],
+        caller: Callable[[], Caller],
+    ) -> None:
         self._catalog = catalog
         self._executor = executor
         self._session = session
+        self._caller = caller
         self._dynamic = Dynamic(catalog) if catalog.dynamic else None
         self._stamp = {SERVER_INFO: dict(stamp)}
         self._listed: dict[str, Mapping[str, Any]] = {}
@@ -99,7 +108,7 @@ class Tools:
             name = tool.name
         blobs: list[Blob] = []
         structured, is_error = await outcome(
-            name, lambda: self._executor.call(tool, arguments, McpConversation(context), blobs=blobs)
+            name, lambda: self._executor.call(tool, arguments, McpConversation(context), self._caller(), blobs)
         )
         return wire_result(structured, is_error, blobs)
 
