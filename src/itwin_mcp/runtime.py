@@ -8,6 +8,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -22,13 +23,14 @@ from itwin_mcp.executor import names
 from itwin_mcp.executor.executor import Executor
 from itwin_mcp.executor.local_files import HOW_TO_ALLOW, LocalFiles
 from itwin_mcp.executor.lookup import Names
-from itwin_mcp.executor.seals import Seals
+from itwin_mcp.executor.seals import Seals, derived_keys
 from itwin_mcp.server import dynamic, session
 from itwin_mcp.server.session import Session
 from itwin_mcp.settings import Settings
 from itwin_mcp.sign_in import USER_AGENT, BackgroundLogin, SignIn, Started, Way, background, choose, way_of, who_am_i
 from itwin_mcp.upstream.client import UpstreamClient
 from itwin_mcp.upstream.storage import STORAGE_HOSTS, Storage
+from itwin_mcp.upstream.watching import Watch, unwatched
 
 if TYPE_CHECKING:
     from itwin_mcp.sandbox import Sandbox
@@ -75,9 +77,15 @@ def read_catalog(settings: Settings, started: Started = Started.STDIO) -> Catalo
 
 @asynccontextmanager
 async def open_runtime(
-    settings: Settings, environment: Mapping[str, str], started: Started = Started.SHELL
+    settings: Settings,
+    environment: Mapping[str, str],
+    started: Started = Started.SHELL,
+    watch: Watch = unwatched,
 ) -> AsyncIterator[Runtime]:
-    """Everything that a server or a single call needs, closed at the end. Raises ConfigurationError."""
+    """Everything that a server or a single call needs, closed at the end. Raises ConfigurationError.
+
+    `watch` sees every request that goes out.
+    """
     catalog = read_catalog(settings, started)
     async with AsyncExitStack() as stack:
         sandbox = stack.enter_context(_open_sandbox(settings)) if settings.sandbox else None
@@ -96,6 +104,7 @@ async def open_runtime(
                 deadline=settings.deadline,
                 rate_per_minute=settings.rate_per_minute,
                 remedy=sign_in.remedy,
+                watch=watch,
             )
         )
         storage = await stack.enter_async_context(
@@ -103,7 +112,7 @@ async def open_runtime(
         )
         executor = Executor(
             upstream,
-            Seals(lambda: _keys(settings.state_dir)),
+            Seals(lambda: _keys(settings)),
             storage=storage,
             files=_local_files(settings, started),
             environment=_bound(catalog, environment),
@@ -134,13 +143,38 @@ async def serve_http(
     token: str | None,
     ready: Callable[[str], None],
 ) -> None:
-    """Serve MCP clients over streamable HTTP on loopback until a signal ends it. Raises OSError for a taken port."""
-    from itwin_mcp.server import transports
-    from itwin_mcp.server.app import build_server
+    """Serve MCP clients over streamable HTTP until a signal ends it.
 
-    async with open_runtime(settings, environment, Started.HTTP) as runtime:
-        server = build_server(runtime.catalog, runtime.executor, runtime.session)
-        await transports.serve_http(server, host, port, token=token, ready=ready)
+    They are its owner, who may be asked for `token`, or callers who sign in, as the settings say. Raises OSError for a
+    taken port.
+    """
+    from itwin_mcp.exposure import open_exposure
+    from itwin_mcp.server import demands, transports
+    from itwin_mcp.server.app import build_server
+    from itwin_mcp.server.guard import loopback_guard
+
+    with open_exposure(settings, host) as exposure:
+        if exposure is None:
+            async with open_runtime(settings, environment, Started.HTTP) as runtime:
+                server = build_server(runtime.catalog, runtime.executor, runtime.session)
+                guard = partial(loopback_guard, token=token)
+                await transports.serve_http(server, host, port, guard=guard, ready=ready, stateless=settings.stateless)
+            return
+        async with open_runtime(settings, environment, Started.HTTP, exposure.watch) as runtime:
+            server = build_server(runtime.catalog, runtime.executor, runtime.session, exposure.caller)
+            names = {*runtime.catalog.tools, *runtime.catalog.prompts}
+            with exposure.traced(environment, names):
+                server.middleware.insert(1, exposure.counted(runtime.catalog.tools))
+                await transports.serve_http(
+                    server,
+                    host,
+                    port,
+                    guard=exposure.guard(partial(demands.to_call, runtime.catalog)),
+                    ready=ready,
+                    stateless=settings.stateless,
+                    ending=exposure.end,
+                    drain=exposure.hosted.drain_seconds,
+                )
 
 
 def _open_sandbox(settings: Settings) -> Any:
@@ -203,8 +237,14 @@ def _bound(catalog: Catalog, environment: Mapping[str, str]) -> dict[str, str]:
     return {name: environment[name] for name in wanted if environment.get(name)}
 
 
-def _keys(folder: Path) -> Sequence[bytes]:
-    """The key that seals cursors: made once, readable by the user alone, so that cursors outlive the process."""
+def _keys(settings: Settings) -> Sequence[bytes]:
+    """The keys that seal cursors: from the secrets of a hosted server, or one that is made once.
+
+    That is readable by the user alone, and kept so that cursors outlive the process.
+    """
+    if settings.hosted is not None and settings.hosted.state_secrets:
+        return derived_keys([secret.get_secret_value() for secret in settings.hosted.state_secrets])
+    folder = settings.state_dir
     file = folder / "seal.key"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:

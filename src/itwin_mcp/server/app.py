@@ -33,17 +33,19 @@ WEBSITE = "https://developer.bentley.com"
 
 
 def build_server(
-    catalog: Catalog, executor: Executor, session: Session, caller: Callable[[], Caller] = lambda: LOCAL
+    catalog: Catalog, executor: Executor, session: Session, caller: Callable[[], Caller] | None = None
 ) -> Server[Any]:
     """The MCP server over a catalog; it serves every protocol revision from 2024-11-05 to 2026-07-28.
 
-    `caller` says who sent the request under way.
+    `caller` says who sent the request under way; without it there is one caller, who is told the same every time.
     """
+    shared = caller is None
+    caller = caller or (lambda: LOCAL)
     stamp = {"name": NAME, "version": __version__, "title": TITLE, "websiteUrl": WEBSITE}
     tools = Tools(catalog, executor, session, stamp, caller)
     resources = Resources(catalog, executor, caller)
     prompts = Prompts(catalog)
-    listed = CacheHint(ttl_ms=300_000, scope="public")
+    listed = CacheHint(ttl_ms=300_000, scope="public" if shared else "private")
     server: Server[Any] = Server(
         NAME,
         version=__version__,
@@ -67,7 +69,7 @@ def build_server(
         on_get_prompt=prompts.get,
         on_completion=Completions(catalog, executor, caller).complete,
     )
-    server.middleware.insert(0, _hide_defects)
+    server.middleware.insert(1, _hide_defects)  # inside the SDK's traces, which would carry the exception's text
     server.middleware.append(tools.shortcut)
     return server
 

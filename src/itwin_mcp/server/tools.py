@@ -10,12 +10,14 @@ from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.shared.exceptions import MCPError
 from mcp.types.version import MODERN_PROTOCOL_VERSIONS
 
+from itwin_mcp.capability.access import Access
 from itwin_mcp.capability.catalog import Catalog, Tool
 from itwin_mcp.capability.selection import DYNAMIC
 from itwin_mcp.errors import CallError
 from itwin_mcp.executor.blobs import Blob
 from itwin_mcp.executor.conversation import Caller
 from itwin_mcp.executor.executor import Executor
+from itwin_mcp.server import demands
 from itwin_mcp.server.conversation import McpConversation
 from itwin_mcp.server.dynamic import RUNS, Dynamic
 from itwin_mcp.server.results import outcome, wire_result
@@ -42,13 +44,15 @@ class Tools:
         self._caller = caller
         self._dynamic = Dynamic(catalog) if catalog.dynamic else None
         self._stamp = {SERVER_INFO: dict(stamp)}
-        self._listed: dict[str, Mapping[str, Any]] = {}
+        self._listed: dict[tuple[str, Access], Mapping[str, Any]] = {}
 
     async def list(self, _: ServerRequestContext[Any], params: t.PaginatedRequestParams | None) -> t.ListToolsResult:
-        """Every tool on one page, in the order of the catalog."""
+        """Every tool that the caller's access reaches, on one page and in the order of the catalog."""
         if params is not None and params.cursor is not None:
             raise MCPError(t.INVALID_PARAMS, "There is one page of tools: ask without a cursor.")
-        return t.ListToolsResult(tools=[t.Tool.model_validate(describe(tool)) for tool in self._catalog.tools.values()])
+        access = self._caller().access
+        listed = [tool for tool in self._catalog.tools.values() if demands.to_list(tool) <= access]
+        return t.ListToolsResult(tools=[t.Tool.model_validate(describe(tool)) for tool in listed])
 
     async def call(
         self, context: ServerRequestContext[Any], params: t.CallToolRequestParams
@@ -72,11 +76,12 @@ class Tools:
         """
         params = ctx.params or {}
         if ctx.method == "tools/list" and params.get("cursor") is None:
-            remembered = self._listed.get(ctx.protocol_version)
+            key = (ctx.protocol_version, self._caller().access)
+            remembered = self._listed.get(key)
             if remembered is None or not _initialised(ctx):
                 listed = await call_next(ctx)
                 assert isinstance(listed, dict)
-                remembered = self._listed[ctx.protocol_version] = listed
+                remembered = self._listed[key] = listed
             return dict(remembered)
         if ctx.method != "tools/call" or not _initialised(ctx):
             return await call_next(ctx)
@@ -96,19 +101,23 @@ class Tools:
         tool = self._catalog.tools.get(name)
         if tool is None:
             raise MCPError(t.INVALID_PARAMS, f"Unknown tool: {name[:128]}")
+        caller = self._caller()
+        needed = demands.to_call(self._catalog, name, arguments)
+        if needed > caller.access:
+            return wire_result({"error": demands.insufficient(needed).to_json(name)}, True)
         if name == WHO_AM_I:
             return wire_result(*await outcome(name, lambda: self._session.who_am_i(arguments)))
         if self._dynamic is not None and tool.toolset == DYNAMIC:
             try:
                 if name not in RUNS:
-                    return wire_result(self._dynamic.answer(name, arguments), False)
+                    return wire_result(self._dynamic.answer(name, arguments, caller.access), False)
                 tool, arguments = self._dynamic.chosen(name, arguments)
             except CallError as error:
                 return wire_result({"error": error.to_json(name)}, True)
             name = tool.name
         blobs: list[Blob] = []
         structured, is_error = await outcome(
-            name, lambda: self._executor.call(tool, arguments, McpConversation(context), self._caller(), blobs)
+            name, lambda: self._executor.call(tool, arguments, McpConversation(context), caller, blobs)
         )
         return wire_result(structured, is_error, blobs)
 
