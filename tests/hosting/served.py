@@ -58,9 +58,11 @@ class Served:
             async with Client(streamable_http_client(f"{HERE}/mcp", http_client=http), mode=mode) as client:
                 yield client
 
-    async def post(self, http: httpx2.AsyncClient, method: str, **params: Any) -> httpx2.Response:
+    async def post(
+        self, http: httpx2.AsyncClient, method: str, meta: dict[str, Any] | None = None, **params: Any
+    ) -> httpx2.Response:
         """One request of protocol 2026-07-28, by hand."""
-        named = {"mcp-name": params["name"]} if method in ("tools/call", "prompts/get") else {}
+        named = {"mcp-name": params.get("name", params.get("uri"))} if "name" in params or "uri" in params else {}
         return await http.post(
             "/mcp",
             headers={
@@ -69,7 +71,7 @@ class Served:
                 "mcp-method": method,
                 **named,
             },
-            json={"jsonrpc": "2.0", "id": 1, "method": method, "params": params | {"_meta": META}},
+            json={"jsonrpc": "2.0", "id": 1, "method": method, "params": params | {"_meta": META | (meta or {})}},
         )
 
     async def call(self, http: httpx2.AsyncClient, tool: str, **arguments: Any) -> httpx2.Response:

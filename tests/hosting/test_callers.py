@@ -45,8 +45,7 @@ async def test_who_sends_no_token_is_told_where_to_get_one_and_names_no_error(mo
         assert served.documents.asked == [], "nobody's token was looked at"
 
 
-@pytest.mark.parametrize("method", ["POST", "GET", "DELETE"])
-async def test_a_bad_token_is_refused_by_every_method(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+async def test_a_bad_token_is_refused_by_every_method(monkeypatch: pytest.MonkeyPatch) -> None:
     bad = {
         "expired": token(iat=1, exp=600),
         "of another key": token(rsa("evil"), {"kid": "one"}),
@@ -54,22 +53,23 @@ async def test_a_bad_token_is_refused_by_every_method(monkeypatch: pytest.Monkey
         "garbage": "garbage",
     }
     async with serve(monkeypatch) as served:
-        for given in bad.values():
-            async with served.http(given) as http:
-                answer = await http.request(method, "/mcp", headers={"accept": "text/event-stream"})
-            told = challenge(answer)
-            assert (answer.status_code, told["error"], told["scope"]) == (401, "invalid_token", "itwin:read")
-            assert told["resource_metadata"] == METADATA
-            assert given not in answer.text
-        async with served.http(token(iss="https://ims.bentley.com", aud="itwin-platform")) as http:
-            answer = await http.request(method, "/mcp")
-            assert "issued for the iTwin Platform, not for this server" in challenge(answer)["error_description"]
-        async with served.http() as http:
-            for wrong in ("Basic YTpi", "Bearer", token()):
-                answer = await http.request(method, "/mcp", headers={"authorization": wrong})
-                assert answer.status_code in (400, 401)
-            twice = [("authorization", f"Bearer {token()}"), ("authorization", f"Bearer {token()}")]
-            assert (await http.request(method, "/mcp", headers=twice)).status_code == 400
+        for method in ("POST", "GET", "DELETE"):
+            for given in bad.values():
+                async with served.http(given) as http:
+                    answer = await http.request(method, "/mcp", headers={"accept": "text/event-stream"})
+                told = challenge(answer)
+                assert (answer.status_code, told["error"], told["scope"]) == (401, "invalid_token", "itwin:read")
+                assert told["resource_metadata"] == METADATA
+                assert given not in answer.text
+            async with served.http(token(iss="https://ims.bentley.com", aud="itwin-platform")) as http:
+                answer = await http.request(method, "/mcp")
+                assert "issued for the iTwin Platform, not for this server" in challenge(answer)["error_description"]
+            async with served.http() as http:
+                for wrong, status in (("Basic YTpi", 400), ("Bearer", 401), (token(), 400)):
+                    answer = await http.request(method, "/mcp", headers={"authorization": wrong})
+                    assert answer.status_code == status
+                twice = [("authorization", f"Bearer {token()}"), ("authorization", f"Bearer {token()}")]
+                assert (await http.request(method, "/mcp", headers=twice)).status_code == 400
 
 
 async def test_without_the_sign_in_servers_keys_nobody_is_told_to_sign_in_again(
