@@ -35,6 +35,8 @@ PATIENCE = 60.0
 """Seconds in which whatever a test waits for must have happened."""
 SERVICE = "service-meridian-design-sync"
 SERVICE_SECRET = "a secret of the service application"
+READERS = 3
+"""How many read at once under load: enough that each replica always has one under way."""
 FIRST_SECRET = "a first secret of more than 32 bytes"
 _OURS = ("ITWIN_", "ITP_", "IMODEL_")
 POLICY = """\
@@ -183,16 +185,37 @@ class Deployment:
         """Until the proxy sends requests to both again: it looks after each twice a second."""
 
         async def both() -> bool:
-            return [status for status, _ in await self.seen_by_proxy()] == ["UP", "UP"]
+            return [seen.status for seen in await self.seen_by_proxy()] == ["UP", "UP"]
 
         await until(both, "the proxy sends requests to both replicas", self.replicas[0].log)
 
-    async def seen_by_proxy(self) -> list[tuple[str, int]]:
-        """How each replica stands in the proxy's eyes, and how many requests it was sent."""
+    async def seen_by_proxy(self) -> list[Seen]:
+        """What the proxy knows of each replica."""
         async with httpx2.AsyncClient(timeout=PATIENCE, trust_env=False) as http:
             table = (await http.get(f"{self.statistics}/;csv")).text.removeprefix("# ")
         rows = [row for row in csv.DictReader(table.splitlines()) if row["pxname"] == "replicas"]
-        return [(row["status"], int(row["stot"])) for row in rows if row["svname"] in ("a", "b")]
+        return [Seen(row["status"], int(row["scur"]), int(row["stot"])) for row in rows if row["svname"] in ("a", "b")]
+
+    async def kill_first(self) -> None:
+        """Kill the first replica while calls are under way at it, for certain: it is stopped until it has some."""
+        killed = self.replicas[0]
+        assert killed.process is not None
+        killed.process.send_signal(signal.SIGSTOP)
+
+        async def has_calls() -> bool:
+            return (await self.seen_by_proxy())[0].under_way > 0
+
+        await until(has_calls, "calls are under way at the first replica")
+        await killed.end(signal.SIGKILL)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One replica in the eyes of the proxy: how it stands, and its requests, under way and in all."""
+
+    status: str
+    under_way: int
+    sent: int
 
 
 async def until(
@@ -301,7 +324,7 @@ class Load:
 
 
 @asynccontextmanager
-async def under_load(whole: Deployment, legacy: bool = False, callers: int = 6) -> AsyncIterator[Load]:
+async def under_load(whole: Deployment, legacy: bool = False) -> AsyncIterator[Load]:
     load = Load()
 
     async def read(name: str) -> None:
@@ -321,7 +344,7 @@ async def under_load(whole: Deployment, legacy: bool = False, callers: int = 6) 
         await http.aclose()
 
     async with anyio.create_task_group() as tasks:
-        for number in range(callers):
+        for number in range(READERS):
             tasks.start_soon(read, f"reader-{number}")
         await load.more(20)
         yield load

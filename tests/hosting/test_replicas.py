@@ -4,7 +4,6 @@ The tests share one deployment and go on from where the one before left it, with
 """
 
 import random
-import signal
 import sys
 from collections import defaultdict
 from collections.abc import AsyncIterator
@@ -17,13 +16,15 @@ import pytest
 from mcp import Client, MCPError
 
 from tests.hosting.issuer import rsa
-from tests.hosting.replicas import FIRST_SECRET, Deployment, call, deployment, told, under_load, until
+from tests.hosting.replicas import FIRST_SECRET, READERS, Deployment, call, deployment, told, under_load, until
 
 pytestmark = [
     pytest.mark.anyio,
     pytest.mark.slow,
     pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM for another process"),
 ]
+BROKEN_OFF = ("502 ", "RemoteProtocolError", "ReadError")
+"""What a client sees of a call whose replica is gone, before or amid its answer."""
 NEXT_SECRET = "the next secret that is longer than 32 bytes"
 
 
@@ -113,7 +114,7 @@ async def test_fifty_callers_never_cross_whichever_replica_answers(whole: Deploy
     cursors: dict[tuple[str, str], list[str]] = defaultdict(list)
     crossings: list[Any] = []
     tried = {"own": 0, "foreign": 0}
-    before = [sent for _, sent in await whole.seen_by_proxy()]
+    before = [seen.sent for seen in await whole.seen_by_proxy()]
 
     async def live(me: tuple[str, str]) -> None:
         async with whole.http(sub=me[0], client_id=me[1], scope="itwin:read") as http:
@@ -137,14 +138,14 @@ async def test_fifty_callers_never_cross_whichever_replica_answers(whole: Deploy
                 tasks.start_soon(live, (f"person-{number}", application))
     assert crossings == []
     assert min(tried.values()) > 20
-    sent = [now - then for (_, now), then in zip(await whole.seen_by_proxy(), before, strict=True)]
+    sent = [seen.sent - then for seen, then in zip(await whole.seen_by_proxy(), before, strict=True)]
     assert min(sent) > 100, f"both replicas answered: {sent}"
 
 
 async def test_one_is_killed_and_one_is_rolled_and_no_read_fails(whole: Deployment) -> None:
     killed, rolled = whole.replicas
     async with under_load(whole) as load:
-        await killed.end(signal.SIGKILL)
+        await whole.kill_first()
         await load.more()
         killed.start()
         await killed.ready()
@@ -234,11 +235,11 @@ async def test_without_sessions_older_clients_are_rolled_as_well_and_a_kill_brea
         for replica in whole.replicas:
             await whole.roll(replica)
         assert load.failed == []
-        await whole.replicas[0].end(signal.SIGKILL)
+        await whole.kill_first()
         await load.more()
         # They do not say what they ask where a proxy could read it: what may have been a write is not sent again.
-        assert all(failure.startswith("502") for failure in load.failed)
-        assert len(load.failed) <= 6, "one for each that was under way"
+        assert [failure for failure in load.failed if not failure.startswith(BROKEN_OFF)] == []
+        assert 0 < len(load.failed) <= READERS, "one for each that was under way"
         before = len(load.failed)
         await load.more()
         assert len(load.failed) == before
