@@ -67,6 +67,9 @@ class Hosted:
     metrics_port: int | None = None
 
 
+_USUAL = Hosted("", "")
+
+
 class Value(Protocol):
     """Reads a setting from its variable."""
 
@@ -98,15 +101,16 @@ def read_hosted(value: Value, read_file: Callable[[str, Path], SecretStr]) -> Ho
         raise SettingsError(f"ITWIN_MCP_AUTH_SCOPE is {first!r}: set it to read, write or delete.")
     origins = value("allowed_origins", "ITWIN_MCP_ALLOWED_ORIGINS")
 
-    def number(setting: str, name: str, usual: int, least: int = 1, most: int = 1_000_000) -> int:
+    def number(setting: str, name: str, least: int = 1, most: int = 1_000_000) -> int:
         text = value(setting, name)
         if text is None:
+            usual: int = getattr(_USUAL, setting) or 0
             return usual
         if not re.fullmatch(r"[0-9]{1,7}", text) or not least <= int(text) <= most:
             raise SettingsError(f"{name} is {text!r}: set it to a whole number from {least} to {most}.")
         return int(text)
 
-    port = number("metrics_port", "ITWIN_MCP_METRICS_PORT", 0, most=65535)
+    port = number("metrics_port", "ITWIN_MCP_METRICS_PORT", most=65535)
     return Hosted(
         issuer=issuer,
         audience=audience,
@@ -116,13 +120,13 @@ def read_hosted(value: Value, read_file: Callable[[str, Path], SecretStr]) -> Ho
         allowed_hosts=_hosts(_words(value("allowed_hosts", "ITWIN_MCP_ALLOWED_HOSTS"))),
         allowed_origins=None if origins is None else _origins(origins),
         state_secrets=_secrets(value, read_file),
-        replicas=number("replicas", "ITWIN_MCP_REPLICAS", 1, most=1000),
-        caller_rate=number("caller_rate", "ITWIN_MCP_CALLER_RATE_PER_MINUTE", 600),
-        total_rate=number("total_rate", "ITWIN_MCP_TOTAL_RATE_PER_MINUTE", 6000),
-        caller_concurrency=number("caller_concurrency", "ITWIN_MCP_CALLER_CONCURRENCY", 8, most=10_000),
-        total_concurrency=number("total_concurrency", "ITWIN_MCP_TOTAL_CONCURRENCY", 64, most=10_000),
-        notice_seconds=number("notice_seconds", "ITWIN_MCP_NOTICE_SECONDS", 5, least=0, most=300),
-        drain_seconds=number("drain_seconds", "ITWIN_MCP_DRAIN_SECONDS", 30, most=3600),
+        replicas=number("replicas", "ITWIN_MCP_REPLICAS", most=1000),
+        caller_rate=number("caller_rate", "ITWIN_MCP_CALLER_RATE_PER_MINUTE"),
+        total_rate=number("total_rate", "ITWIN_MCP_TOTAL_RATE_PER_MINUTE"),
+        caller_concurrency=number("caller_concurrency", "ITWIN_MCP_CALLER_CONCURRENCY", most=10_000),
+        total_concurrency=number("total_concurrency", "ITWIN_MCP_TOTAL_CONCURRENCY", most=10_000),
+        notice_seconds=number("notice_seconds", "ITWIN_MCP_NOTICE_SECONDS", least=0, most=300),
+        drain_seconds=number("drain_seconds", "ITWIN_MCP_DRAIN_SECONDS", most=3600),
         metrics_port=port or None,
     )
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -35,6 +36,15 @@ META = {
 }
 
 
+HELLO = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "initialize",
+    "params": {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}},
+}
+"""What an older client says first."""
+
+
 @dataclass
 class Served:
     """The app, and what stands behind it."""
@@ -43,7 +53,6 @@ class Served:
     runtime: Runtime
     parts: exposure.Exposure
     documents: Documents
-    raised: list[BaseException] = field(default_factory=list)
 
     def http(self, bearer: str | None = None, **headers: str) -> httpx2.AsyncClient:
         given = {"authorization": f"Bearer {bearer}"} if bearer else {}
@@ -90,8 +99,6 @@ async def serve(
 
     monkeypatch.setattr("itwin_mcp.upstream.documents.fetch_document", fetch)
     flags = {"sandbox": True, "job_seconds": 0.0, "toolsets": "all"} | flags
-    import os
-
     settings = read_settings({**os.environ, **ENVIRONMENT, **(environment or {})}, **flags)
     with exposure.open_exposure(settings, "127.0.0.1") as parts:
         assert parts is not None

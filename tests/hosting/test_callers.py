@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.hosting.issuer import AUDIENCE, ISSUER, rsa, token
-from tests.hosting.served import HERE, serve
+from tests.hosting.served import HELLO, HERE, serve
 
 pytestmark = pytest.mark.anyio
 
@@ -168,12 +168,6 @@ async def test_tools_are_listed_by_scope_to_each_caller_whoever_asked_before(
 
 
 async def test_a_session_of_an_older_client_goes_by_each_requests_own_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    hello = {
-        "jsonrpc": "2.0",
-        "id": 1,
-        "method": "initialize",
-        "params": {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}},
-    }
     accept = {"accept": "application/json, text/event-stream", "mcp-protocol-version": "2025-11-25"}
 
     def said(answer: Any) -> dict[str, Any]:
@@ -190,7 +184,7 @@ async def test_a_session_of_an_older_client_goes_by_each_requests_own_token(monk
                     "/mcp", headers={**accept, **more, "authorization": f"Bearer {bearer}"}, json=body
                 )
 
-            opened = await post(token(scope="itwin:delete"), hello)
+            opened = await post(token(scope="itwin:delete"), HELLO)
             session = {"mcp-session-id": opened.headers["mcp-session-id"]}
             await post(token(), {"jsonrpc": "2.0", "method": "notifications/initialized"}, **session)
             listing = {"jsonrpc": "2.0", "id": 2, "method": "tools/list"}
@@ -260,19 +254,25 @@ async def test_a_page_that_was_named_may_read_the_answers(monkeypatch: pytest.Mo
 
 
 async def test_what_reaches_the_protocol_holds_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mcp.server.auth.middleware.auth_context import get_access_token
+
+    from itwin_mcp.server.tools import Tools
+
     seen: list[Any] = []
     canary = token(jti="canary")
+    whole = Tools._call
+
+    async def call(self: Tools, context: Any, *more: Any) -> Any:
+        seen.append((get_access_token(), dict(context.request.headers), context.request.url.query))
+        return await whole(self, context, *more)
+
+    monkeypatch.setattr(Tools, "_call", call)
     async with serve(monkeypatch) as served:
-        from mcp.server.auth.middleware.auth_context import get_access_token
-
-        whole = served.runtime.executor.call
-
-        async def call(tool: Any, arguments: Any, conversation: Any, *more: Any) -> Any:
-            seen.append(get_access_token())
-            return await whole(tool, arguments, conversation, *more)
-
-        monkeypatch.setattr(served.runtime.executor, "call", call)
-        async with served.client(canary) as client:
-            assert not (await client.call_tool("list-itwins", {})).is_error
-    assert seen[0].token == "" and seen[0].subject == "ada"
+        for mode in ("auto", "legacy"):
+            async with served.client(canary, mode=mode) as client:
+                assert not (await client.call_tool("list-itwins", {})).is_error
+    for known, headers, _ in seen:
+        assert (known.token, known.client_id, known.subject, known.claims) == ("", "agent", "ada", {"iss": ISSUER})
+        assert "authorization" not in headers
+    assert len(seen) == 2
     assert canary not in repr(seen)

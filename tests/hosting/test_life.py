@@ -15,6 +15,7 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from tests.hosting.issuer import AUDIENCE, public, rsa, token
+from tests.hosting.served import HELLO
 from tests.server.processes import Served, serve_http
 from tests.upstream.loopback import Asked, Loopback, loopback
 
@@ -57,14 +58,6 @@ async def process(*arguments: str, **environment: str) -> AsyncIterator[Process]
         told = {"ITWIN_MCP_AUTH_ISSUER": server.origin, "ITWIN_MCP_AUTH_AUDIENCE": AUDIENCE, **environment}
         with serve_http("--sandbox", *arguments, environment=told) as served:
             yield Process(served, server)
-
-
-HELLO = {
-    "jsonrpc": "2.0",
-    "id": 1,
-    "method": "initialize",
-    "params": {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}},
-}
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM for another process")
@@ -117,6 +110,7 @@ async def test_told_to_end_it_fails_readiness_serves_on_closes_streams_whole_and
     assert "Traceback" not in "".join(one.served.said)
 
 
+@pytest.mark.slow
 async def test_both_eras_sign_in_and_no_token_is_ever_written_or_passed_on() -> None:
     async with process("--log-level", "debug", "--toolsets", "itwins") as one:
         bearer = one.bearer(jti="canary")
@@ -136,6 +130,7 @@ async def test_both_eras_sign_in_and_no_token_is_ever_written_or_passed_on() -> 
         assert secret not in asked
 
 
+@pytest.mark.slow
 async def test_without_sessions_an_older_client_is_served_by_any_replica() -> None:
     accept = {"accept": "application/json, text/event-stream", "mcp-protocol-version": "2025-11-25"}
     async with process("--stateless") as one, one.http() as http:

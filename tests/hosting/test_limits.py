@@ -13,9 +13,14 @@ from itwin_mcp.hosting.answers import Message
 from itwin_mcp.hosting.limits import Admission, Limits, RefusedForNowError
 from itwin_mcp.hosting.sessions import Sessions
 from tests.hosting.issuer import Clock, token
-from tests.hosting.served import serve
+from tests.hosting.served import HELLO, serve
 
 pytestmark = pytest.mark.anyio
+
+
+def limits(**some: Any) -> Limits:
+    """Those that matter to a test; the others are never reached."""
+    return Limits(**{"caller_rate": 10**6, "total_rate": 10**6, "caller_at_once": 8, "total_at_once": 64} | some)
 
 
 def admitted(admission: Admission, caller: str, times: int) -> int:
@@ -31,7 +36,7 @@ def admitted(admission: Admission, caller: str, times: int) -> int:
 
 def test_a_callers_rate_is_exact_and_says_when_to_come_back() -> None:
     clock = Clock()
-    admission = Admission(Limits(caller_rate=60, total_rate=10_000), clock=clock)
+    admission = Admission(limits(caller_rate=60, total_rate=10_000), clock=clock)
     assert admitted(admission, "ada", 50) == 6, "a burst of a tenth"
     with pytest.raises(RefusedForNowError) as caught:
         admission.count("ada")
@@ -48,7 +53,7 @@ def test_a_callers_rate_is_exact_and_says_when_to_come_back() -> None:
 
 def test_all_callers_together_have_a_rate_too_and_it_is_not_spent_by_who_is_refused() -> None:
     clock = Clock()
-    admission = Admission(Limits(caller_rate=600, total_rate=120), clock=clock)
+    admission = Admission(limits(caller_rate=600, total_rate=120), clock=clock)
     assert admitted(admission, "ada", 7) == 7
     assert admitted(admission, "eve", 20) == 5
     with pytest.raises(RefusedForNowError) as caught:
@@ -61,7 +66,7 @@ def test_all_callers_together_have_a_rate_too_and_it_is_not_spent_by_who_is_refu
 def test_callers_who_went_away_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("itwin_mcp.hosting.limits.MOST_REMEMBERED", 100)
     clock = Clock()
-    admission = Admission(Limits(caller_rate=600, total_rate=1_000_000), clock=clock)
+    admission = Admission(limits(caller_rate=600, total_rate=1_000_000), clock=clock)
     for number in range(1000):
         clock.now += 1
         admission.count(f"caller-{number}")
@@ -97,7 +102,7 @@ async def settled() -> None:
 
 
 async def test_a_flood_of_one_caller_holds_no_more_than_its_own_and_the_others_walk_in() -> None:
-    hall = Hall(Admission(Limits(caller_at_once=4, total_at_once=20, caller_waiting=8)))
+    hall = Hall(Admission(limits(caller_at_once=4, total_at_once=20, caller_waiting=8)))
     async with anyio.create_task_group() as tasks:
         for _ in range(500):
             tasks.start_soon(hall.visit, "flood")
@@ -116,7 +121,7 @@ async def test_a_flood_of_one_caller_holds_no_more_than_its_own_and_the_others_w
 
 
 async def test_all_together_are_bounded_and_who_cannot_wait_longer_is_told_so() -> None:
-    hall = Hall(Admission(Limits(caller_at_once=2, total_at_once=3, total_seconds=0.05)))
+    hall = Hall(Admission(limits(caller_at_once=2, total_at_once=3, total_seconds=0.05)))
     async with anyio.create_task_group() as tasks:
         for number in range(5):
             tasks.start_soon(hall.visit, f"caller-{number}")
@@ -135,7 +140,7 @@ async def test_all_together_are_bounded_and_who_cannot_wait_longer_is_told_so() 
 
 
 async def test_who_gives_up_gives_the_turn_back() -> None:
-    hall = Hall(Admission(Limits(caller_at_once=1, total_at_once=1, caller_waiting=5)))
+    hall = Hall(Admission(limits(caller_at_once=1, total_at_once=1, caller_waiting=5)))
     async with anyio.create_task_group() as first:
         first.start_soon(hall.visit, "ada")
         await settled()
@@ -155,7 +160,7 @@ async def test_who_gives_up_gives_the_turn_back() -> None:
 
 
 def test_open_streams_are_counted_by_caller() -> None:
-    admission = Admission(Limits(caller_streams=2))
+    admission = Admission(limits(caller_streams=2))
     with admission.stream("ada"), admission.stream("ada"), admission.stream("eve"):
         with pytest.raises(RefusedForNowError) as caught:
             with admission.stream("ada"):
@@ -235,18 +240,12 @@ async def test_while_one_caller_floods_with_calls_that_hang_the_others_are_answe
 
 
 async def test_a_caller_cannot_open_all_the_sessions_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    hello = {
-        "jsonrpc": "2.0",
-        "id": 1,
-        "method": "initialize",
-        "params": {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}},
-    }
     accept = {"accept": "application/json, text/event-stream"}
     async with serve(monkeypatch) as served:
         async with served.http(token(sub="greedy"), **accept) as greedy, served.http(token(sub="b"), **accept) as other:
-            statuses = [(await greedy.post("/mcp", json=hello)).status_code for _ in range(51)]
+            statuses = [(await greedy.post("/mcp", json=HELLO)).status_code for _ in range(51)]
             assert Counter(statuses) == {200: 50, 429: 1}
-            opened = await other.post("/mcp", json=hello)
+            opened = await other.post("/mcp", json=HELLO)
             assert opened.status_code == 200
             ended = await other.delete("/mcp", headers={"mcp-session-id": opened.headers["mcp-session-id"]})
             assert ended.status_code == 200

@@ -15,7 +15,9 @@ from tests.hosting.issuer import AUDIENCE, ISSUER, Documents, ec, public, rsa, t
 
 pytestmark = pytest.mark.anyio
 
-NOW = int(time.time())
+
+def now() -> int:
+    return int(time.time())
 
 
 def verifier(documents: Documents | None = None, **more: Any) -> Verifier:
@@ -82,17 +84,17 @@ REFUSED: dict[str, tuple[str, Any]] = {
     "of another issuer": ("issuer", lambda: token(iss="https://evil.example")),
     "of our issuer with a slash": ("issuer", lambda: token(iss=f"{ISSUER}/")),
     "without an issuer": ("issuer", lambda: token(iss=None)),
-    "expired": ("expired", lambda: token(iat=NOW - 900, exp=NOW - 61)),
+    "expired": ("expired", lambda: token(iat=now() - 900, exp=now() - 61)),
     "without exp": ("claims", lambda: token(exp=None)),
     "with exp as text": ("claims", lambda: token(exp="never")),
     "that lives for ages": ("life", lambda: token(exp=10**20)),
-    "that lives longer than a day": ("life", lambda: token(exp=NOW + 86_500)),
+    "that lives longer than a day": ("life", lambda: token(exp=now() + 86_500)),
     "that lives for ever": ("claims", lambda: token(exp=float("inf"))),
     "with exp that is no number": ("claims", lambda: token(exp=float("nan"))),
-    "that ended before it was issued": ("life", lambda: token(iat=NOW + 30, exp=NOW + 10)),
-    "issued in the future": ("claims", lambda: token(iat=NOW + 200, exp=NOW + 500)),
+    "that ended before it was issued": ("life", lambda: token(iat=now() + 30, exp=now() + 10)),
+    "issued in the future": ("claims", lambda: token(iat=now() + 200, exp=now() + 500)),
     "without iat": ("claims", lambda: token(iat=None)),
-    "not yet valid": ("claims", lambda: token(nbf=NOW + 200)),
+    "not yet valid": ("claims", lambda: token(nbf=now() + 200)),
     "that names nobody": ("claims", lambda: token(sub=None)),
     "of an empty name": ("claims", lambda: token(sub="")),
     "of a name that is no text": ("claims", lambda: token(sub=7)),
@@ -131,8 +133,8 @@ TAKEN: dict[str, Any] = {
     "signed on a curve": lambda: token(ec("curve")),
     "PS256": lambda: token(header={"alg": "PS256"}),
     "for us among others": lambda: token(aud=["https://other.example", AUDIENCE]),
-    "expired a moment ago": lambda: token(exp=NOW - 30, iat=NOW - 600),
-    "issued in a moment": lambda: token(iat=NOW + 30),
+    "expired a moment ago": lambda: token(exp=now() - 30, iat=now() - 600),
+    "issued in a moment": lambda: token(iat=now() + 30),
     "with the address of other keys, which is not followed": lambda: token(header={"jku": "https://evil.example/jwks"}),
     "an access token by its use": lambda: token(token_use="access"),
     "a bearer by its claim": lambda: token(header={"typ": "JWT"}, typ="Bearer"),

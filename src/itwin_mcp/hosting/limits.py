@@ -27,11 +27,11 @@ class RefusedForNowError(Exception):
 class Limits:
     """What one replica gives; several give as many times as much, for they do not tell each other."""
 
-    caller_rate: int = 600
+    caller_rate: int
     """Requests a minute."""
-    total_rate: int = 6_000
-    caller_at_once: int = 8
-    total_at_once: int = 64
+    total_rate: int
+    caller_at_once: int
+    total_at_once: int
     caller_waiting: int = 32
     """Requests of one caller that may wait for those under way."""
     total_seconds: float = 10.0
