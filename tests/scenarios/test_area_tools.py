@@ -11,8 +11,9 @@ import jsonschema
 import pytest
 from mcp import Client
 
-from itwin_mcp.capability.catalog import Call, CallStep, Catalog, Operation, Resource, Steps, Tool, shipped
+from itwin_mcp.capability.catalog import Catalog, Resource, Tool, shipped
 from itwin_mcp.capability.linker import link_files
+from itwin_mcp.capability.plans import Call, CallStep, Operation, Steps
 from itwin_mcp.sandbox.operations import OPERATIONS
 
 pytestmark = pytest.mark.anyio

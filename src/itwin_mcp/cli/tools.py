@@ -84,7 +84,7 @@ def describe(catalog: Any, name: str, as_json: bool) -> None:
 
 
 def _path(operation: Any) -> str:
-    from itwin_mcp.capability.catalog import Slot
+    from itwin_mcp.capability.plans import Slot
 
     segments = ["".join(f"{{{p.name}}}" if isinstance(p, Slot) else p for p in parts) for parts in operation.path]
     return f"{operation.origin}/{'/'.join(segments)}"

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from itwin_mcp.capability.catalog import Operation, Tool, ToolArgument
+from itwin_mcp.capability.catalog import Tool, ToolArgument
+from itwin_mcp.capability.plans import Operation
 from itwin_mcp.errors import CallError
 from itwin_mcp.executor.conversation import Caller
 from itwin_mcp.executor.fit import clean
