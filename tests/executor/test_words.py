@@ -53,7 +53,7 @@ async def find(teams: Teams, **arguments: Any) -> tuple[dict[str, Any], list[str
 
 
 async def test_elements_of_several_lists_are_taken_once_in_order_and_their_answers_are_one_list() -> None:
-    answer, asked = await find(Teams(["a", "b"], ["b", "c"], a=named("bolt", "nut"), b=[], c=named("bolts")))
+    answer, asked = await find(Teams(["a", "b"], ["b", "c", "a"], a=named("bolt", "nut"), b=[], c=named("bolts")))
     assert answer == {
         "exact": [{"id": "id-bolt", "name": "bolt"}],
         "all": named("bolt", "nut", "bolts"),

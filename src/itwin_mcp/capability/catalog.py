@@ -56,6 +56,13 @@ class Tool:
     transfer: TransferPlan | None = None
 
     @property
+    def most_requests(self) -> int | None:
+        """How many requests a call sends at most, beside those that look up names or wait; None if it pages on."""
+        if isinstance(self.action, Call):
+            return 1 if self.action.operation.page is None else None
+        return self.action.requests
+
+    @property
     def operations(self) -> tuple[Operation, ...]:
         """Every operation that a call of this tool may send, the awaited ones included."""
         if isinstance(self.action, Call):

@@ -104,7 +104,7 @@ Orchestrated = Annotated[
 
 
 class Require(Node):
-    """`x-require`: fail with this error if the path finds nothing."""
+    """`x-require`: fail with this error if the path finds nothing, or false."""
 
     path: str
     message: str

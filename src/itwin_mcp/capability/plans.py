@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from math import ceil
 from typing import Any, Literal, TypeAlias
 
-from itwin_mcp.capability.expressions import Expression, Path, StepValue
+from itwin_mcp.capability.expressions import Argument, Expression, Path, StepValue
 
 Method: TypeAlias = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 
@@ -169,6 +170,11 @@ class Condition:
     when: Expression | None = None
     unless: Expression | None = None
 
+    def leaves_out(self, given: Collection[str], deciding: Collection[str]) -> bool:
+        """Whether it leaves the step out where, of the `deciding` arguments, these are given."""
+        absent = isinstance(self.when, Argument) and self.when.name in deciding and self.when.name not in given
+        return absent or (isinstance(self.unless, Argument) and self.unless.name in given)
+
 
 @dataclass(frozen=True, slots=True)
 class EachPlan:
@@ -266,9 +272,19 @@ class Steps:
 
     @property
     def requests(self) -> int | None:
-        """How many requests it sends at most, those of jobs apart; None where nothing bounds them."""
-        counts = [step.requests for step in self.steps if isinstance(step, CallStep)]
-        return None if None in counts else sum(count for count in counts if count is not None)
+        """How many requests it sends at most, those of jobs apart; None where nothing bounds them.
+
+        Of steps that one and the same argument lets run and leaves out, one kind counts.
+        """
+        calls = [step for step in self.steps if isinstance(step, CallStep)]
+        if any(step.requests is None for step in calls):
+            return None
+        deciding = {one.condition.unless.name for one in calls if isinstance(one.condition.unless, Argument)}
+        most = 0
+        for given in (frozenset(some) for n in range(len(deciding) + 1) for some in combinations(deciding, n)):
+            left = [step for step in calls if not step.condition.leaves_out(given, deciding)]
+            most = max(most, sum(step.requests or 0 for step in left))
+        return most
 
     @property
     def may_be_cut(self) -> bool:

@@ -27,7 +27,11 @@ def elements_of(result: Any, *, per_element: bool) -> list[Any]:
 
 def distinct(values: Iterable[Any]) -> list[Any]:
     """Each element once, in the order of its first coming; an element with an id is known by it, null is none."""
-    return list({_mark(value): value for value in reversed(list(values)) if value is not None}.values())[::-1]
+    found: dict[str, Any] = {}
+    for value in values:
+        if value is not None:
+            found.setdefault(_mark(value), value)
+    return list(found.values())
 
 
 def counted(values: Iterable[Any], name: str) -> list[dict[str, Any]]:

@@ -38,12 +38,13 @@ class _Search:
     fixed: Mapping[str, Any] = field(default_factory=dict)
 
 
-_NUMBER = _Search("itwins-api.get-my-itwins-page", "iTwins", "number", "number")
-_NAME = _Search("itwins-api.get-my-itwins-page", "iTwins", "displayName", "displayName")
+_TWENTY = {"includeInactive": True, "top": 20}
+_NUMBER = _Search("itwins-api.get-my-itwins", "iTwins", "number", "number", fixed=_TWENTY)
+_NAME = _Search("itwins-api.get-my-itwins", "iTwins", "displayName", "displayName", fixed=_TWENTY)
 _LATEST = _Search("itwins-api.get-my-recents", "iTwins", "id", fixed={"top": 1})
-_IMODEL = _Search("imodels-api.get-itwin-imodels-page", "iModels", "name", "name", "iTwinId", {"most": 20})
+_IMODEL = _Search("imodels-api.get-itwin-imodels", "iModels", "name", "name", "iTwinId", {"top": 20})
 _VERSION = _Search("imodels-api.get-imodel-named-versions", "namedVersions", "name", "name", "id", {"top": 20})
-_USER = _Search("imodels-api.get-imodel-users-page", "users", "email", None, "id", {"most": 1000})
+_USER = _Search("imodels-api.get-imodel-users", "users", "email", None, "id", {"top": 1000})
 
 _FIRST = {"itwin": 0, "imodel": 1}
 """What others are looked for in is looked for first."""

@@ -287,7 +287,7 @@ def _named(operation: Operation, body: Any) -> Any:
 
 
 def _require(requirement: Requirement, result: Any) -> None:
-    if _empty(requirement.path.find(result)):
+    if _says_no(requirement.path.find(result)):
         raise CallError(requirement.code, requirement.message, hint=requirement.hint)
 
 
@@ -296,7 +296,7 @@ def _empty(value: Any) -> bool:
 
 
 def _says_no(value: Any) -> bool:
-    """Whether a condition finds nothing, or an argument that says no."""
+    """Whether a path leads to nothing, or to a plain no."""
     return value is False or _empty(value)
 
 
