@@ -8,18 +8,7 @@ from dataclasses import dataclass, field
 
 from itwin_mcp.capability import flows, model
 from itwin_mcp.capability.actions import ActionLinker, Scope, called_operations
-from itwin_mcp.capability.catalog import (
-    Action,
-    Annotations,
-    Call,
-    Prompt,
-    Resource,
-    StaticResource,
-    Tool,
-    ToolArgument,
-    TransferPlan,
-    WaitPlan,
-)
+from itwin_mcp.capability.catalog import Annotations, Prompt, Resource, StaticResource, Tool, ToolArgument
 from itwin_mcp.capability.expressions import slots
 from itwin_mcp.capability.fragments import check_tool_rule
 from itwin_mcp.capability.node import JsonSchema
@@ -33,6 +22,7 @@ from itwin_mcp.capability.parameters import (
     wait_argument,
 )
 from itwin_mcp.capability.place import Place
+from itwin_mcp.capability.plans import Action, Call, Steps, TransferPlan, WaitPlan
 from itwin_mcp.capability.statics import static_resources
 from itwin_mcp.capability.transfers import FILE, link_transfer
 from itwin_mcp.capability.wording import there_is
@@ -159,6 +149,7 @@ class Surface:
                 action.output,
                 schema,
                 paged=_paged(action),
+                cut=isinstance(action, Steps) and action.may_be_cut,
                 waits=_awaited(action) is not None,
                 resolves=any(one.entity for one in arguments),
             ),
