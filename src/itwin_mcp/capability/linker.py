@@ -56,6 +56,8 @@ class _Linker:
         self._namespaces: dict[str, FilePath] = {}
         """Whose operations a consumed namespace holds: errors and policies name them `namespace.operation`."""
         self._operations: dict[str, Operation] = {}
+        self._apis: dict[tuple[int, tuple[tuple[str, str], ...]], Mapping[str, Operation]] = {}
+        """What was compiled: most files import the same section, under the same binds."""
         self._taken = Taken()
         self._tools: dict[str, Tool] = {}
         self._resources: list[Resource] = []
@@ -192,9 +194,11 @@ class _Linker:
         if owner != place.document.file:
             message = f"the namespace {consumes.namespace!r} is consumed in {owner} already: rename one, or import it"
             place.at("namespace").report("unique-namespace", message)
-        operations = ConsumedApi(consumes, binds, place).operations()
-        self._operations.update((operation.key, operation) for operation in operations.values())
-        return operations
+        key = (id(consumes), tuple(sorted(binds.items())))
+        if key not in self._apis:
+            self._apis[key] = ConsumedApi(consumes, binds, place).operations()
+            self._operations.update((operation.key, operation) for operation in self._apis[key].values())
+        return self._apis[key]
 
     def _flows(self, capability: model.Capability, place: Place) -> dict[str, PlacedFlow]:
         """The flows of a file, by `namespace.flow`."""
