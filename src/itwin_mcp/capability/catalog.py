@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 from typing import Any, Literal
@@ -120,6 +120,15 @@ class StaticResource:
     text: str = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Skill:
+    """A guide for agents: the front matter of its SKILL.md, and its files, that one first."""
+
+    name: str
+    front: Mapping[str, Any]
+    files: tuple[StaticResource, ...]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Catalog:
     """Everything that is served, in the order of the files."""
@@ -131,6 +140,8 @@ class Catalog:
     statics: tuple[StaticResource, ...] = ()
     reachable: Mapping[str, Tool] = field(default_factory=dict)
     """Every tool that may be run, listed or not: completions read with them, the dynamic tools run them."""
+    skills: Callable[[], tuple[Skill, ...]] = tuple
+    """The guides for agents over the whole catalog, whatever part of it is served; made when first asked for."""
 
     @property
     def dynamic(self) -> bool:
