@@ -106,6 +106,8 @@ class Prompt:
     toolset: str
     quoted: frozenset[str] = frozenset()
     """What stands in backticks in its text: the tools that it tells an agent to use are among them."""
+    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """What may stand in an argument, for those that take no other text."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""`itwin-mcp capability`: check capability files, and export the plain ones."""
+"""`itwin-mcp capability`: check capability files, explain our words, and export the plain files."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from itwin_mcp.errors import CapabilityError
 
 @click.group("capability")
 def command() -> None:
-    """Check capability files of your own, or export ours for other engines of the format.
+    """Check capability files of your own, learn our words, or export our files for other engines of the format.
 
     \b
     Examples:
       itwin-mcp capability check my-api.yaml
+      itwin-mcp capability words
       itwin-mcp capability export ./plain
     """
 
@@ -54,6 +55,19 @@ def check(files: tuple[Path, ...], as_json: bool) -> None:
         click.echo(json.dumps({"problems": [], "tools": tools}, indent=2))
     else:
         click.echo(f"No problem. Tools: {', '.join(tools) or 'none'}.")
+
+
+@command.command("words")
+def words() -> None:
+    """Explain every word that we add to the format, each with where it stands and an example.
+
+    \b
+    Examples:
+      itwin-mcp capability words
+    """
+    from itwin_mcp.capability.catalog import shipped
+
+    click.echo((shipped()[0].parent / "README.md").read_text(encoding="utf-8"))
 
 
 @command.command("export")
