@@ -216,6 +216,40 @@ class TransferPlan:
     left: str | None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class PreviewRead:
+    """One request that shows a part of what would be lost."""
+
+    name: str
+    operation: Operation
+    bindings: Mapping[str, Expression]
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Something that would be lost: `path` leads from what was read, by the read's name, to it; see `flows.Loss`."""
+
+    read: str
+    path: Path
+    match: str | None = None
+    wanted: Expression | None = None
+    fields: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ConfirmPlan:
+    """How the person is asked before a tool does anything; see `flows.Confirm`."""
+
+    question: Expression
+    name: Expression
+    target: PreviewRead | None = None
+    reads: tuple[PreviewRead, ...] = ()
+    loses: Mapping[str, Loss] = field(default_factory=dict)
+    when: Loss | None = None
+    person: bool = False
+    """Whether nothing less than a person will do."""
+
+
 @dataclass(frozen=True, slots=True)
 class Annotations:
     """What a client may assume of a tool before it calls it."""
@@ -258,10 +292,16 @@ class Tool:
     action: Action
     file: str
     transfer: TransferPlan | None = None
+    confirm: ConfirmPlan | None = None
+
+    @property
+    def confirms(self) -> bool:
+        """Whether a call may ask the person first; a download does before it replaces a local file."""
+        return self.confirm is not None or (self.transfer is not None and self.transfer.direction == "download")
 
     @property
     def operations(self) -> tuple[Operation, ...]:
-        """Every operation that a call of this tool may send, the awaited ones included."""
+        """Every operation that a call of this tool may send, the awaited ones and those of a preview included."""
         if isinstance(self.action, Call):
             first: tuple[Operation, ...] = (self.action.operation,)
         else:
@@ -273,7 +313,9 @@ class Tool:
             for operation in (one.wait.poll, one.wait.result, one.wait.find)
             if operation is not None
         ]
-        return (*first, *awaited)
+        shown = () if self.confirm is None else tuple(read.operation for read in self.confirm.reads)
+        target = () if self.confirm is None or self.confirm.target is None else (self.confirm.target.operation,)
+        return (*first, *awaited, *target, *shown)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

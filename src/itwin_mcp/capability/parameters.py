@@ -170,11 +170,24 @@ _RESOLVED = {
         "required": ["argument", "given", "id"],
     },
 }
+_PREVIEW = {
+    "type": "object",
+    "properties": {
+        "question": {"type": "string"},
+        "loses": {"type": "object"},
+        "expiresAt": {"type": "string"},
+        "approveWith": {"type": "string"},
+        "hint": {"type": "string"},
+    },
+    "required": ["question", "loses", "expiresAt", "hint"],
+}
 _TRUNCATED = {"type": "object", "properties": {"fields": {"type": "array"}}}
 
 
-def output_schema(output: Output, schema: JsonSchema, *, paged: bool, waits: bool, resolves: bool) -> JsonSchema:
-    """The schema of a tool's whole answer: what the operation gives, or a job, or an error."""
+def output_schema(
+    output: Output, schema: JsonSchema, *, paged: bool, waits: bool, resolves: bool, confirms: bool = False
+) -> JsonSchema:
+    """The schema of a tool's whole answer: what the operation gives, or a job, a preview or an error."""
     properties: dict[str, Any] = dict(schema.get("properties", {}))
     answers: list[JsonSchema] = [{"required": [name for name, _ in output.properties]}]
     if paged:
@@ -183,6 +196,9 @@ def output_schema(output: Output, schema: JsonSchema, *, paged: bool, waits: boo
     if waits:
         properties["job"] = _JOB
         answers.append({"required": ["job"]})
+    if confirms:
+        properties["preview"] = _PREVIEW
+        answers.append({"required": ["preview"]})
     if resolves:
         properties["resolved"] = _RESOLVED
     properties["truncated"] = _TRUNCATED
