@@ -9,6 +9,7 @@ from typing import Any
 import mcp.types as t
 import pytest
 from mcp import Client
+from mcp.server.lowlevel import Server
 
 from itwin_mcp.executor.conversation import LOCAL, Caller
 from itwin_mcp.runtime import open_runtime
@@ -58,20 +59,20 @@ def name_in(asked: t.ElicitRequestFormParams) -> str:
 
 
 @asynccontextmanager
-async def connect(
-    mode: str = "auto",
-    *,
-    person: Any = agrees,
-    caller: Callable[[], Caller] = lambda: LOCAL,
-    started: Started = Started.STDIO,
-    **flags: Any,
-) -> AsyncIterator[Client]:
-    """A client of our own server, in memory: all tools and the sandbox, unless flags of `read_settings` say other.
+async def serving(
+    *, caller: Callable[[], Caller] = lambda: LOCAL, started: Started = Started.STDIO, **flags: Any
+) -> AsyncIterator[Server[Any]]:
+    """Our own server for clients in memory: all tools and the sandbox, unless flags of `read_settings` say other.
 
-    `person` answers what the client shows them; with None it cannot show anything. `caller` says who calls.
+    `caller` says who calls.
     """
     settings = read_settings(os.environ, **{"sandbox": True, "job_seconds": 0.0, "toolsets": "all"} | flags)
     async with open_runtime(settings, os.environ, started) as runtime:
-        server = build_server(runtime.catalog, runtime.executor, runtime.session, caller)
-        async with Client(server, mode=mode, elicitation_callback=person) as client:
-            yield client
+        yield build_server(runtime.catalog, runtime.executor, runtime.session, caller)
+
+
+@asynccontextmanager
+async def connect(mode: str = "auto", *, person: Any = agrees, **serves: Any) -> AsyncIterator[Client]:
+    """A client of our own server, in memory. `person` answers what it shows them; with None it cannot show anything."""
+    async with serving(**serves) as server, Client(server, mode=mode, elicitation_callback=person) as client:
+        yield client
