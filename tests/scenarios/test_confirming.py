@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,13 @@ import mcp.types as t
 import pytest
 from mcp import Client
 
+from itwin_mcp import runtime
 from itwin_mcp.executor import confirm
 from itwin_mcp.executor.conversation import LOCAL, Caller
-from itwin_mcp.runtime import approvals
 from itwin_mcp.sandbox import app
 from itwin_mcp.settings import read_settings
 from itwin_mcp.sign_in import Started
-from tests.conftest import agrees, connect, name_in
+from tests.conftest import agrees, connect, name_in, serving
 from tests.scenarios.destructive import DESTRUCTIVE, OLD, TARGETS, Arguments
 from tests.scenarios.test_area_tools import Desk
 
@@ -86,14 +87,13 @@ def does(action: Any) -> Callable[[Any], t.ElicitResult]:
     return lambda _: t.ElicitResult(action=action)
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache of all")
+_link_once = functools.cache(runtime.link_files)
 
 
 @pytest.fixture(autouse=True)
-def files_are_parsed_once(own_folders: None, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ITWIN_MCP_CACHE_DIR", str(cache))
+def files_are_linked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A catalog is frozen, so that all these servers may share one."""
+    monkeypatch.setattr(runtime, "link_files", lambda files, cache: _link_once(tuple(files)))
 
 
 @asynccontextmanager
@@ -101,12 +101,16 @@ async def at_work(
     tool: str, record: Record, mode: str = "auto", person: Any = agrees, **serves: Any
 ) -> AsyncIterator[tuple[Client, Arguments, Arguments]]:
     """An agent with something to destroy and something else; the record begins when both are there."""
-    shared = {"files_root": [record.root], "sandbox_db": record.root / "sandbox"}
-    async with connect(**shared) as client:
-        one, other = await TARGETS[tool](Desk(client), record.root)
-    record.changes.clear()
-    async with connect(mode, person=person, **shared | serves) as client:
-        yield client, one, other
+    async with AsyncExitStack() as stack:
+        usual = {"files_root": [record.root], "sandbox_db": record.root / "sandbox"}
+        server = await stack.enter_async_context(serving(**usual | serves))
+        if serves.keys() & {"confirm", "toolsets"}:  # made by a server that lets its model make it
+            maker = stack.enter_async_context(connect(**usual))
+        else:
+            maker = stack.enter_async_context(Client(server, elicitation_callback=agrees))
+        one, other = await TARGETS[tool](Desk(await maker), record.root)
+        record.changes.clear()
+        yield await stack.enter_async_context(Client(server, mode=mode, elicitation_callback=person)), one, other
 
 
 async def answer_of(client: Client, tool: str, arguments: Arguments, member: str = "error") -> dict[str, Any]:
@@ -215,7 +219,7 @@ WHEN_SOMETHING_IS_LOST = {name for name, tool in DESTRUCTIVE.items() if tool.con
 async def test_a_client_that_cannot_ask_gets_a_preview_and_the_terminal_approves_once(
     tool: str, mode: str, record: Record
 ) -> None:
-    kept = approvals(read_settings(os.environ))
+    kept = runtime.approvals(read_settings(os.environ))
     who = [LOCAL]
     async with at_work(tool, record, mode, None, caller=lambda: who[0]) as (client, one, other):
         schema = next(each.output_schema for each in (await client.list_tools()).tools if each.name == tool)
