@@ -9,13 +9,14 @@ import shlex
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from anyio.abc import TaskStatus
 
-from itwin_mcp.capability.catalog import Catalog, shipped
+from itwin_mcp.capability.catalog import Catalog, Skill, shipped
 from itwin_mcp.capability.confirming import with_confirmations
 from itwin_mcp.capability.linker import link_files
 from itwin_mcp.capability.presets import Preset, with_presets
@@ -66,7 +67,8 @@ def read_catalog(settings: Settings, started: Started = Started.STDIO) -> Catalo
     own = {tool.name: tool for tool in (*session.TOOLS, *dynamic.TOOLS)}
     for name in own.keys() & catalog.tools.keys():
         raise SettingsError(f"{catalog.tools[name].file}: the name {name!r} is taken by a tool of itwin-mcp itself.")
-    every = with_presets(replace(catalog, tools={**catalog.tools, **own}), _presets(settings))
+    whole = replace(catalog, tools={**catalog.tools, **own})
+    every = with_presets(replace(whole, skills=cache(lambda: _skills(whole))), _presets(settings))
     if settings.two_step:
         every = with_confirmations(every)
     selected = every.select(
@@ -79,6 +81,12 @@ def read_catalog(settings: Settings, started: Started = Started.STDIO) -> Catalo
         return selected
     kept = {name: tool for name, tool in selected.tools.items() if name != session.SIGN_IN}
     return replace(selected, tools=kept)
+
+
+def _skills(catalog: Catalog) -> tuple[Skill, ...]:
+    from itwin_mcp.skills.guides import read_skills  # reads YAML: only who asks for skills pays for it
+
+    return read_skills(shipped()[0].parent, catalog.tools)
 
 
 @asynccontextmanager

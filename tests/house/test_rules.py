@@ -111,7 +111,10 @@ HEAVY = ["authlib", "yaml", "jsonpath", "keyring", "uvicorn.server", "jsonschema
 
 
 @pytest.mark.parametrize("sandbox", [False, True])
-def test_listing_the_tools_a_second_time_imports_nothing_heavy(sandbox: bool) -> None:
+def test_listing_the_tools_a_second_time_imports_nothing_heavy(
+    sandbox: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ITWIN_MCP_CACHE_DIR", str(tmp_path))
     script = LISTING.format(sandbox=sandbox, names=HEAVY)
     runs = [
         subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60) for _ in range(2)

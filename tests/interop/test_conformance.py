@@ -39,3 +39,17 @@ def test_the_conformance_suite_finds_nothing_but_its_own_fixtures_missing(
     assert done.returncode == 0, said
     passed = set(re.findall(r"^✓ ([\w-]+): [1-9]\d* passed, 0 failed", said, re.MULTILINE))
     assert EVERY_SERVER | OF_REVISION[revision] <= passed, said
+
+
+@pytest.mark.parametrize("scenario", ["sep-2640-skills-enumeration", "sep-2640-skills-manifest"])
+def test_the_conformance_suite_finds_nothing_wrong_with_the_skills(
+    scenario: str, served: Served, environment: dict[str, str], tmp_path: Path
+) -> None:
+    # --force: an extension is not on the timeline of the protocol's revisions.
+    command = [*makers.conformance(), "server", "--url", served.url, "--scenario", scenario, "--force"]
+    command += ["-o", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=environment)
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    assert "SKIPPED" not in said
+    assert re.search(r"Passed: (\d+)/\1, 0 failed, 0 warnings", said), said

@@ -9,19 +9,10 @@ from typing import Any
 
 from itwin_mcp.capability import flows
 from itwin_mcp.capability.actions import ActionLinker, Scope, called_operations
-from itwin_mcp.capability.catalog import (
-    Action,
-    Annotations,
-    Catalog,
-    ConfirmPlan,
-    Loss,
-    PreviewRead,
-    Tool,
-    ToolArgument,
-    TransferPlan,
-)
+from itwin_mcp.capability.catalog import Annotations, Catalog, Tool, ToolArgument
 from itwin_mcp.capability.expressions import ABSENT, Argument, Expression, Literal
 from itwin_mcp.capability.place import Place
+from itwin_mcp.capability.plans import Action, ConfirmPlan, Loss, PreviewRead, TransferPlan
 from itwin_mcp.capability.wording import there_is
 
 TARGET = "target"

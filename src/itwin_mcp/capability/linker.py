@@ -9,11 +9,12 @@ from typing import Any
 
 from itwin_mcp.capability import model
 from itwin_mcp.capability.actions import ActionLinker, Scope, called_operations
-from itwin_mcp.capability.catalog import Catalog, Operation, Prompt, Resource, StaticResource, Tool
+from itwin_mcp.capability.catalog import Catalog, Prompt, Resource, StaticResource, Tool
 from itwin_mcp.capability.consumed import ConsumedApi
 from itwin_mcp.capability.loader import Document, load
 from itwin_mcp.capability.parameters import argument
 from itwin_mcp.capability.place import Place
+from itwin_mcp.capability.plans import Operation
 from itwin_mcp.capability.surface import PlacedFlow, Surface, Taken
 from itwin_mcp.capability.wording import there_is
 from itwin_mcp.errors import CapabilityError, Problem
@@ -56,6 +57,8 @@ class _Linker:
         self._namespaces: dict[str, FilePath] = {}
         """Whose operations a consumed namespace holds: errors and policies name them `namespace.operation`."""
         self._operations: dict[str, Operation] = {}
+        self._linked: dict[Any, Mapping[str, Operation]] = {}
+        """What an entry consumes under given binds: a file that many import is linked once."""
         self._taken = Taken()
         self._tools: dict[str, Tool] = {}
         self._resources: list[Resource] = []
@@ -192,9 +195,11 @@ class _Linker:
         if owner != place.document.file:
             message = f"the namespace {consumes.namespace!r} is consumed in {owner} already: rename one, or import it"
             place.at("namespace").report("unique-namespace", message)
-        operations = ConsumedApi(consumes, binds, place).operations()
-        self._operations.update((operation.key, operation) for operation in operations.values())
-        return operations
+        key = (place.document.file, consumes.namespace, frozenset(binds.items()))
+        if key not in self._linked:
+            self._linked[key] = ConsumedApi(consumes, binds, place).operations()
+            self._operations.update((operation.key, operation) for operation in self._linked[key].values())
+        return self._linked[key]
 
     def _flows(self, capability: model.Capability, place: Place) -> dict[str, PlacedFlow]:
         """The flows of a file, by `namespace.flow`."""

@@ -64,6 +64,9 @@ class _Builder:
             self.value = self._document()
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
+            if error.problem == "exceeded maximum nesting depth":  # libyaml 0.2.6 has a bound of its own
+                message = f"is nested deeper than {most_depth} levels"
+                raise YamlRefused(mark.line + 1 if mark else 1, "bounded", message) from None
             message = f"is not YAML: {error.problem or 'it cannot be read'}"
             # The parsers disagree about where a file ends that breaks off: it is its last line with something on it.
             last = len(_LINE_END.findall(text.rstrip())) + 1

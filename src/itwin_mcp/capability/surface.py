@@ -9,16 +9,12 @@ from dataclasses import dataclass, field
 from itwin_mcp.capability import flows, model
 from itwin_mcp.capability.actions import ActionLinker, Scope, called_operations
 from itwin_mcp.capability.catalog import (
-    Action,
     Annotations,
-    Call,
     Prompt,
     Resource,
     StaticResource,
     Tool,
     ToolArgument,
-    TransferPlan,
-    WaitPlan,
     shipped,
 )
 from itwin_mcp.capability.confirming import link_confirm, must_confirm, plain_plan
@@ -35,6 +31,7 @@ from itwin_mcp.capability.parameters import (
     wait_argument,
 )
 from itwin_mcp.capability.place import Place
+from itwin_mcp.capability.plans import Action, Call, Steps, TransferPlan, WaitPlan
 from itwin_mcp.capability.statics import static_resources
 from itwin_mcp.capability.transfers import FILE, link_transfer
 from itwin_mcp.capability.wording import there_is
@@ -171,6 +168,7 @@ class Surface:
                 action.output,
                 schema,
                 paged=_paged(action),
+                cut=isinstance(action, Steps) and action.may_be_cut,
                 waits=_awaited(action) is not None,
                 resolves=any(one.entity for one in arguments),
                 confirms=confirm is not None or (transfer is not None and transfer.direction == "download"),

@@ -19,6 +19,7 @@ VERBS = {
     "auth": ("auth", "Sign in, see who is signed in, sign out."),
     "doctor": ("doctor", "Check everything between here and the platform, and say what to do."),
     "sandbox": ("sandbox", "Run the emulated platform as a server of its own."),
+    "skills": ("skills", "List the guides for agents, or write them as agent skills."),
     "capability": ("capability", "Check capability files, or export the plain ones."),
 }
 """Verb -> module, and the line that `--help` shows, so that help imports nothing else."""

@@ -8,8 +8,9 @@ from typing import Any
 
 import anyio
 
-from itwin_mcp.capability.catalog import Call, CallStep, Resource, Steps, Tool, ToolArgument
+from itwin_mcp.capability.catalog import Resource, Tool, ToolArgument
 from itwin_mcp.capability.expressions import ABSENT
+from itwin_mcp.capability.plans import Call, CallStep, Steps
 from itwin_mcp.capability.transfers import FILE
 from itwin_mcp.errors import PlatformError
 from itwin_mcp.executor.blobs import Blob, blob_of
@@ -20,7 +21,7 @@ from itwin_mcp.executor.fit import MAX_RESULT_BYTES, clean, fit
 from itwin_mcp.executor.local_files import LocalFiles
 from itwin_mcp.executor.lookup import Names
 from itwin_mcp.executor.names import read_names
-from itwin_mcp.executor.paging import first_request, list_pages
+from itwin_mcp.executor.paging import list_pages
 from itwin_mcp.executor.request import bind, build_request
 from itwin_mcp.executor.saving import save_list
 from itwin_mcp.executor.seals import Seals
@@ -30,6 +31,7 @@ from itwin_mcp.executor.targets import name_arguments
 from itwin_mcp.executor.transfer import local_file
 from itwin_mcp.executor.validate import Check, compile_check
 from itwin_mcp.executor.waiting import Pending, run_job
+from itwin_mcp.executor.walk import first_request
 from itwin_mcp.upstream.wire import Request
 
 _AROUND = 500

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from itwin_mcp.capability.catalog import Operation, Tool, ToolArgument
+from itwin_mcp.capability.catalog import Tool, ToolArgument
+from itwin_mcp.capability.plans import Operation
 from itwin_mcp.errors import CallError
 from itwin_mcp.executor.conversation import Caller
 from itwin_mcp.executor.fit import clean
@@ -37,12 +38,13 @@ class _Search:
     fixed: Mapping[str, Any] = field(default_factory=dict)
 
 
-_NUMBER = _Search("itwins-api.get-my-itwins-page", "iTwins", "number", "number")
-_NAME = _Search("itwins-api.get-my-itwins-page", "iTwins", "displayName", "displayName")
+_TWENTY = {"includeInactive": True, "top": 20}
+_NUMBER = _Search("itwins-api.get-my-itwins", "iTwins", "number", "number", fixed=_TWENTY)
+_NAME = _Search("itwins-api.get-my-itwins", "iTwins", "displayName", "displayName", fixed=_TWENTY)
 _LATEST = _Search("itwins-api.get-my-recents", "iTwins", "id", fixed={"top": 1})
-_IMODEL = _Search("imodels-api.get-itwin-imodels-page", "iModels", "name", "name", "iTwinId", {"most": 20})
+_IMODEL = _Search("imodels-api.get-itwin-imodels", "iModels", "name", "name", "iTwinId", {"top": 20})
 _VERSION = _Search("imodels-api.get-imodel-named-versions", "namedVersions", "name", "name", "id", {"top": 20})
-_USER = _Search("imodels-api.get-imodel-users-page", "users", "email", None, "id", {"most": 1000})
+_USER = _Search("imodels-api.get-imodel-users", "users", "email", None, "id", {"top": 1000})
 
 _FIRST = {"itwin": 0, "imodel": 1}
 """What others are looked for in is looked for first."""

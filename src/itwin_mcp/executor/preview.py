@@ -14,17 +14,18 @@ from typing import Any, TypeAlias
 
 import anyio
 
-from itwin_mcp.capability.catalog import ConfirmPlan, Loss, PreviewRead, Tool
+from itwin_mcp.capability.catalog import Tool
 from itwin_mcp.capability.expressions import ABSENT, Argument, Expression, StepValue, Text, evaluate
 from itwin_mcp.capability.parameters import FILE_PATH, OVERWRITE
+from itwin_mcp.capability.plans import ConfirmPlan, Loss, PreviewRead
 from itwin_mcp.errors import CallError
 from itwin_mcp.executor.fit import clean
 from itwin_mcp.executor.paging import list_all
 from itwin_mcp.executor.request import bind
 from itwin_mcp.executor.sending import Run
 
-MOST_READ = 1_000
-"""Elements of one list that are looked at."""
+MOST_READ, MOST_PAGES = 1_000, 3
+"""Elements of one list that are looked at, in so many requests."""
 MOST_SHOWN = 5
 MOST_TEXT = 80
 """Characters of a text of other people; a longer name cannot be typed, its id is."""
@@ -146,7 +147,7 @@ async def _of_plan(run: Run, tool: Tool, plan: ConfirmPlan, arguments: Mapping[s
 async def _read(run: Run, read: PreviewRead, values: Mapping[str, Any]) -> tuple[Any, bool]:
     """What a read answers, and whether it is all of it."""
     if read.operation.page is not None:
-        answer, page = await list_all(run, read.operation, values, most=MOST_READ)
+        answer, page = await list_all(run, read.operation, values, most=MOST_READ, pages=MOST_PAGES)
         return answer.body, page is None
     body = (await run.perform(read.operation, values)).body
     return {"bytes": len(body)} if read.operation.binary else body, True

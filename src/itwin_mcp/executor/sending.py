@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import anyio
 
-from itwin_mcp.capability.catalog import Operation, Output
+from itwin_mcp.capability.plans import Operation, Output
 from itwin_mcp.errors import CallError, UnexpectedAnswer
 from itwin_mcp.executor.conversation import Caller, Conversation
 from itwin_mcp.executor.request import build_request, sign

@@ -23,6 +23,7 @@ from itwin_mcp.server.instructions import instructions
 from itwin_mcp.server.prompts import Prompts
 from itwin_mcp.server.resources import Resources
 from itwin_mcp.server.session import Session
+from itwin_mcp.server.skills import Skills
 from itwin_mcp.server.tools import Tools
 
 logger = logging.getLogger(__name__)
@@ -67,6 +68,7 @@ def build_server(
         on_get_prompt=prompts.get,
         on_completion=Completions(catalog, executor, caller).complete,
     )
+    Skills(catalog).offer(server)
     server.middleware.insert(0, _hide_defects)
     server.middleware.append(tools.shortcut)
     return server

@@ -6,8 +6,9 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
-from itwin_mcp.capability.catalog import Annotations, Catalog, Output, Steps, Tool, ToolArgument
+from itwin_mcp.capability.catalog import Annotations, Catalog, Tool, ToolArgument
 from itwin_mcp.capability.expressions import ABSENT
+from itwin_mcp.capability.plans import Output, Steps
 from itwin_mcp.capability.selection import DYNAMIC
 from itwin_mcp.errors import InvalidArguments, SettingsError
 from itwin_mcp.executor.validate import Check, compile_check
