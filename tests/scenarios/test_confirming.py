@@ -29,6 +29,9 @@ pytestmark = pytest.mark.anyio
 
 ERAS = ["auto", "legacy"]
 TOOLS = sorted(DESTRUCTIVE)
+FEW = ("delete-itwin", "download-changeset", "release-briefcase", "upload-itwin-image")
+MOSTLY_SLOW = [tool if tool in FEW else pytest.param(tool, marks=pytest.mark.slow) for tool in TOOLS]
+"""All of them, the ways that differ least from tool to tool as slow ones."""
 NEVER_BY_MODEL = {"delete-itwin", "delete-imodel"}
 SOMEBODY = Caller("somebody else")
 
@@ -215,7 +218,7 @@ WHEN_SOMETHING_IS_LOST = {name for name, tool in DESTRUCTIVE.items() if tool.con
 
 
 @pytest.mark.parametrize("mode", ERAS)
-@pytest.mark.parametrize("tool", TOOLS)
+@pytest.mark.parametrize("tool", MOSTLY_SLOW)
 async def test_a_client_that_cannot_ask_gets_a_preview_and_the_terminal_approves_once(
     tool: str, mode: str, record: Record
 ) -> None:
@@ -251,7 +254,7 @@ async def call(client: Client, tool: str, arguments: Arguments) -> dict[str, Any
     return dict((await client.call_tool(tool, arguments)).structured_content or {})
 
 
-@pytest.mark.parametrize("tool", TOOLS)
+@pytest.mark.parametrize("tool", MOSTLY_SLOW)
 async def test_over_http_a_client_that_cannot_ask_is_refused_and_told_no_way_around(tool: str, record: Record) -> None:
     async with at_work(tool, record, person=None, started=Started.HTTP) as (client, one, _):
         preview = await answer_of(client, tool, one, "preview")
@@ -260,7 +263,7 @@ async def test_over_http_a_client_that_cannot_ask_is_refused_and_told_no_way_aro
         assert record.nothing_happened()
 
 
-@pytest.mark.parametrize("tool", TOOLS)
+@pytest.mark.parametrize("tool", MOSTLY_SLOW)
 async def test_two_step_takes_a_token_of_this_call_once_and_never_for_an_itwin_or_an_imodel(
     tool: str, record: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
