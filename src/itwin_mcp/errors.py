@@ -4,6 +4,7 @@ ItwinMcpError
 ├── ConfigurationError          start-up refuses and exits 2
 │   ├── SettingsError           a flag or environment variable cannot be used
 │   └── CapabilityError         capability files broke rules: file, line, rule for each
+├── Unconfirmed                 a call waits for the person's word; its preview is the answer
 └── CallError                   one call failed; it becomes the answer's `error`
     ├── InvalidArguments        refused here, nothing was sent
     ├── NotSignedIn             there is no credential, or the platform no longer takes it
@@ -51,6 +52,14 @@ class CapabilityError(ConfigurationError):
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems: tuple[Problem, ...] = tuple(sorted(problems))
         super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class Unconfirmed(ItwinMcpError):
+    """The call waits for the person's word: nothing was changed, and `preview` is the answer."""
+
+    def __init__(self, preview: Mapping[str, Any]) -> None:
+        super().__init__("not confirmed")
+        self.preview = dict(preview)
 
 
 class CallError(ItwinMcpError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import shlex
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -16,10 +17,13 @@ from urllib.parse import urlsplit
 from anyio.abc import TaskStatus
 
 from itwin_mcp.capability.catalog import Catalog, Skill, shipped
+from itwin_mcp.capability.confirming import with_confirmations
 from itwin_mcp.capability.linker import link_files
 from itwin_mcp.capability.presets import Preset, with_presets
 from itwin_mcp.errors import SettingsError
 from itwin_mcp.executor import names
+from itwin_mcp.executor.approvals import Approvals
+from itwin_mcp.executor.confirm import Confirming, Remedy
 from itwin_mcp.executor.executor import Executor
 from itwin_mcp.executor.local_files import HOW_TO_ALLOW, LocalFiles
 from itwin_mcp.executor.lookup import Names
@@ -36,6 +40,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+YES = Remedy("Nothing was changed. Repeat the command with --yes if that is meant, or without redirection.", "--yes")
+"""What a command is told that nobody can answer."""
 SANDBOX_SECONDS = 30 * 24 * 3600
 """How long the embedded sandbox takes its own token: longer than any session."""
 
@@ -63,6 +69,8 @@ def read_catalog(settings: Settings, started: Started = Started.STDIO) -> Catalo
         raise SettingsError(f"{catalog.tools[name].file}: the name {name!r} is taken by a tool of itwin-mcp itself.")
     whole = replace(catalog, tools={**catalog.tools, **own})
     every = with_presets(replace(whole, skills=cache(lambda: _skills(whole))), _presets(settings))
+    if settings.two_step:
+        every = with_confirmations(every)
     selected = every.select(
         toolsets=settings.toolsets,
         tools=settings.tools,
@@ -109,13 +117,15 @@ async def open_runtime(
         storage = await stack.enter_async_context(
             Storage.open([*STORAGE_HOSTS, *await _local_storage(settings, sandbox, stack)], user_agent=USER_AGENT)
         )
+        seals = Seals(lambda: _keys(settings.state_dir))
         executor = Executor(
             upstream,
-            Seals(lambda: _keys(settings.state_dir)),
+            seals,
             storage=storage,
             files=_local_files(settings, started),
             environment=_bound(catalog, environment),
             names=Names(catalog.operations, settings.itwin_id and _preset_id(settings, "itwin")),
+            confirming=_confirming(settings, started, seals),
             max_result_bytes=settings.max_result_bytes,
         )
         login: BackgroundLogin | None = None
@@ -179,6 +189,23 @@ def _local_files(settings: Settings, started: Started) -> LocalFiles:
     if started is Started.HTTP:
         return LocalFiles(settings.files_roots, f"The files are those of the machine that serves. {HOW_TO_ALLOW}")
     return LocalFiles(settings.files_roots)
+
+
+def _confirming(settings: Settings, started: Started, seals: Seals) -> Confirming:
+    """Who asks for a client that cannot: over stdio the terminal of the same person, from the shell nobody else."""
+    if started is Started.SHELL:
+        return Confirming(seals, remedy=YES, two_step=settings.two_step)
+    if started is Started.HTTP:
+        return Confirming(seals, two_step=settings.two_step)
+    approve = "itwin-mcp approve {}"
+    if settings.origins.get("state_dir"):
+        approve = f"{settings.origins['state_dir']}={shlex.quote(str(settings.state_dir))} {approve}"
+    return Confirming(seals, approvals=approvals(settings), approve_with=approve.format, two_step=settings.two_step)
+
+
+def approvals(settings: Settings) -> Approvals:
+    """The questions that wait for the person's terminal."""
+    return Approvals(settings.state_dir / "approvals")
 
 
 def _presets(settings: Settings) -> dict[str, Preset]:

@@ -44,6 +44,7 @@ ENVIRONMENT: Mapping[str, str] = {
     "ITWIN_MCP_SANDBOX": "`true` works with the embedded sandbox instead of the platform; no account is needed.",
     "ITWIN_MCP_CAPABILITIES": "Capability files of your own, separated by the system's path separator.",
     "ITWIN_MCP_FILES_ROOT": "Folders in which local files may be read and written, separated by the path separator.",
+    "ITWIN_MCP_CONFIRM": "Who confirms what destroys: person when unset; `two-step` lets the model call twice instead.",
     "ITWIN_MCP_RATE_PER_MINUTE": "Calls to the platform a minute; unset, pacing begins when it first says too many.",
     "ITWIN_MCP_DEADLINE_SECONDS": "How long one request may take, repeats included; 60 when unset.",
     "ITWIN_MCP_MAX_RESULT_BYTES": "Bytes of data in one answer, at least 2000; 50000 when unset.",
@@ -80,6 +81,7 @@ class Settings:
     tools: tuple[str, ...] = ()
     exclude_tools: tuple[str, ...] = ()
     read_only: bool = False
+    two_step: bool = False
     rate_per_minute: int | None = None
     deadline: float = 60.0
     """Seconds."""
@@ -121,6 +123,7 @@ def read_settings(
     tools: str | None = None,
     exclude_tools: str | None = None,
     read_only: bool = False,
+    confirm: str | None = None,
     max_result_bytes: int | None = None,
     log_level: str | None = None,
 ) -> Settings:
@@ -131,6 +134,7 @@ def read_settings(
         "toolsets": toolsets,
         "tools": tools,
         "exclude_tools": exclude_tools,
+        "confirm": confirm,
         "max_result_bytes": None if max_result_bytes is None else str(max_result_bytes),
         "log_level": log_level,
     }
@@ -203,6 +207,7 @@ def read_settings(
         tools=_names(value("tools", "ITWIN_MCP_TOOLS")),
         exclude_tools=_names(value("exclude_tools", "ITWIN_MCP_EXCLUDE_TOOLS")),
         read_only=switch("read_only", "ITWIN_MCP_READ_ONLY"),
+        two_step=_two_step(value("confirm", "ITWIN_MCP_CONFIRM") or "person"),
         rate_per_minute=_rate(value("rate_per_minute", "ITWIN_MCP_RATE_PER_MINUTE")),
         deadline=_seconds(value("deadline", "ITWIN_MCP_DEADLINE_SECONDS")),
         max_result_bytes=_bytes(value("max_result_bytes", "ITWIN_MCP_MAX_RESULT_BYTES")),
@@ -256,6 +261,12 @@ def _level(text: str) -> str:
     if text.lower() not in ("debug", "info", "warning", "error"):
         raise SettingsError(f"The log level {text!r} is none of debug, info, warning, error.")
     return text.lower()
+
+
+def _two_step(text: str) -> bool:
+    if text not in ("person", "two-step"):
+        raise SettingsError(f"--confirm is {text!r}: it must be person or two-step.")
+    return text == "two-step"
 
 
 def _profile(text: str) -> str:

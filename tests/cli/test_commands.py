@@ -29,6 +29,7 @@ VERBS = [
     ("tools",),
     ("tools", "describe"),
     ("call",),
+    ("approve",),
     ("auth",),
     ("auth", "login"),
     ("auth", "status"),

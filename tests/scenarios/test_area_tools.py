@@ -130,7 +130,5 @@ def test_the_same_argument_is_described_with_the_same_words() -> None:
     for tool in link_files(shipped()).tools.values():
         for one in tool.arguments if tool.toolset != MOVING else ():
             if one.required and one.name in ("namedVersionId", "briefcaseId", "userId", "exportId", "shareId"):
-                # A tool that may remove or overwrite takes no name, and says so.
-                kind = f"{one.name} destructive={tool.annotations.destructive}"
-                texts.setdefault(kind, set()).add(str(one.schema["description"]))
+                texts.setdefault(one.name, set()).add(str(one.schema["description"]))
     assert {name: len(words) for name, words in texts.items()} == dict.fromkeys(texts, 1)

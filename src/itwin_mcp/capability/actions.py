@@ -31,6 +31,7 @@ from itwin_mcp.capability.plans import (
     LookupStep,
     Operation,
     Output,
+    PreviewRead,
     RepeatPlan,
     Requirement,
     Step,
@@ -114,6 +115,27 @@ class ActionLinker:
             return None
         output, schema = mapped_output(parameters[0], place.at("outputParameters", 0))
         return None if operation is None else (Call(operation, bindings, output), schema)
+
+    # --- what x-confirm reads and says --------------------------------------------------------------------------
+
+    def read(self, name: str, read: flows.PreviewRead, scope: Scope, place: Place) -> PreviewRead | None:
+        """One request that only reads, for a preview."""
+        operation = self._operation(read.call, place.at("call"))
+        bindings = self._bindings(read.with_, operation, scope, place)
+        if operation is None:
+            return None
+        if operation.method != "GET" or operation.wait is not None:
+            message = f"{operation.key!r} changes or awaits something: what would be lost is only looked at"
+            place.at("call").report("x-confirm", message)
+        return PreviewRead(name, operation, bindings)
+
+    def text(self, text: str, scope: Scope, place: Place) -> Expression | None:
+        """A text with slots over inputs and earlier steps."""
+        return self._binding(text, scope, place)
+
+    def value(self, text: str, scope: Scope, place: Place) -> Expression:
+        """`$.step.field…`, or `$.input`."""
+        return self._step_value(text, scope, place)
 
     def _operation(self, reference: str, place: Place) -> Operation | None:
         namespace, _, name = reference.partition(".")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 from typing import Any, Literal
 
-from itwin_mcp.capability.plans import Action, Call, CallStep, Operation, TransferPlan
+from itwin_mcp.capability.plans import Action, Call, CallStep, ConfirmPlan, Operation, TransferPlan
 from itwin_mcp.capability.selection import DYNAMIC, Selection
 from itwin_mcp.errors import SettingsError
 
@@ -54,6 +54,12 @@ class Tool:
     action: Action
     file: str
     transfer: TransferPlan | None = None
+    confirm: ConfirmPlan | None = None
+
+    @property
+    def confirms(self) -> bool:
+        """Whether a call may ask the person first; a download does before it replaces a local file."""
+        return self.confirm is not None or (self.transfer is not None and self.transfer.direction == "download")
 
     @property
     def most_requests(self) -> int | None:
@@ -64,7 +70,7 @@ class Tool:
 
     @property
     def operations(self) -> tuple[Operation, ...]:
-        """Every operation that a call of this tool may send, the awaited ones included."""
+        """Every operation that a call of this tool may send, the awaited ones and those of a preview included."""
         if isinstance(self.action, Call):
             first: tuple[Operation, ...] = (self.action.operation,)
         else:
@@ -76,7 +82,9 @@ class Tool:
             for operation in (one.wait.poll, one.wait.result, one.wait.find)
             if operation is not None
         ]
-        return (*first, *awaited)
+        shown = () if self.confirm is None else tuple(read.operation for read in self.confirm.reads)
+        target = () if self.confirm is None or self.confirm.target is None else (self.confirm.target.operation,)
+        return (*first, *awaited, *target, *shown)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

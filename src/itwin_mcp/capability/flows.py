@@ -176,6 +176,43 @@ class StepMapping(Node):
     count: Kebab | None = Field(default=None, alias="x-count")
 
 
+class PreviewRead(Node):
+    """One request of `x-confirm`: it only reads."""
+
+    call: CallName
+    with_: With = Field(default={}, alias="with")
+
+
+class Loss(Node):
+    """Something of `x-confirm` that would be lost: a path into what was read, to a value or a list.
+
+    Of a list it is told how many, and of the first few the fields in `outputParameters`; `match` keeps the elements
+    whose field of this name is the `lookupValue`.
+    """
+
+    value: str
+    match: str | None = None
+    lookupValue: str | None = None
+    outputParameters: list[str] = Field(default=[])
+
+
+class Confirm(Node):
+    """`x-confirm`: before the tool does anything the person sees what would be lost, and types a name.
+
+    `target` reads the thing itself: where that fails, so does the call. `reads` look at the rest, with what it gave.
+    `question` and `name` are texts with slots over the inputs and what was read; where `name` is empty, an id is typed.
+    Nothing is asked if `when` leads to nothing. With `gravity: person` no lesser guard than a person will do.
+    """
+
+    target: PreviewRead | None = None
+    reads: dict[Kebab, PreviewRead] = Field(default={})
+    question: str
+    name: str
+    loses: dict[Extended, Loss] = Field(default={})
+    when: str | None = None
+    gravity: Literal["usual", "person"] = "usual"
+
+
 class Semantics(Node):
     safe: bool | None = None
     idempotent: bool | None = None

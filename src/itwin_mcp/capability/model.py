@@ -12,7 +12,7 @@ from pydantic import Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from itwin_mcp.capability.extensions import Entity, FileBody, Paging, Transfer, Waiting
-from itwin_mcp.capability.flows import Action, Aggregate, ToolInput
+from itwin_mcp.capability.flows import Action, Aggregate, Confirm, ToolInput
 from itwin_mcp.capability.node import (
     BaseUri,
     BindVariable,
@@ -224,6 +224,7 @@ class Tool(Action):
     x_schema: JsonSchema | None = Field(default=None, alias="x-schema")
     toolset: Kebab | None = Field(default=None, alias="x-toolset")
     transfer: Transfer | None = Field(default=None, alias="x-transfer")
+    confirm: Confirm | None = Field(default=None, alias="x-confirm")
 
 
 class Resource(Action):

@@ -171,13 +171,31 @@ _RESOLVED = {
         "required": ["argument", "given", "id"],
     },
 }
+_PREVIEW = {
+    "type": "object",
+    "properties": {
+        "question": {"type": "string"},
+        "loses": {"type": "object"},
+        "expiresAt": {"type": "string"},
+        "approveWith": {"type": "string"},
+        "hint": {"type": "string"},
+    },
+    "required": ["question", "loses", "expiresAt", "hint"],
+}
 _TRUNCATED = {"type": "object", "properties": {"fields": {"type": "array"}}}
 
 
 def output_schema(
-    output: Output, schema: JsonSchema, *, paged: bool, cut: bool, waits: bool, resolves: bool
+    output: Output,
+    schema: JsonSchema,
+    *,
+    paged: bool,
+    cut: bool,
+    waits: bool,
+    resolves: bool,
+    confirms: bool = False,
 ) -> JsonSchema:
-    """The schema of a tool's whole answer: what the operation gives, or a job, or an error.
+    """The schema of a tool's whole answer: what the operation gives, or a job, a preview or an error.
 
     `cut` says that steps may give less than there is, and say so.
     """
@@ -190,6 +208,9 @@ def output_schema(
     if waits:
         properties["job"] = _JOB
         answers.append({"required": ["job"]})
+    if confirms:
+        properties["preview"] = _PREVIEW
+        answers.append({"required": ["preview"]})
     if resolves:
         properties["resolved"] = _RESOLVED
     properties["truncated"] = _TRUNCATED

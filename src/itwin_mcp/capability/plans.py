@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from math import ceil
 from typing import Any, Literal, TypeAlias
@@ -305,3 +305,37 @@ class TransferPlan:
     most: int | None
     size: StepValue | None
     left: str | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PreviewRead:
+    """One request that shows a part of what would be lost."""
+
+    name: str
+    operation: Operation
+    bindings: Mapping[str, Expression]
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Something that would be lost: `path` leads from what was read, by the read's name, to it; see `flows.Loss`."""
+
+    read: str
+    path: Path
+    match: str | None = None
+    wanted: Expression | None = None
+    fields: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ConfirmPlan:
+    """How the person is asked before a tool does anything; see `flows.Confirm`."""
+
+    question: Expression
+    name: Expression
+    target: PreviewRead | None = None
+    reads: tuple[PreviewRead, ...] = ()
+    loses: Mapping[str, Loss] = field(default_factory=dict)
+    when: Loss | None = None
+    person: bool = False
+    """Whether nothing less than a person will do."""

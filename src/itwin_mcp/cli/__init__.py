@@ -15,6 +15,7 @@ VERBS = {
     "demo": ("demo", "Watch an agent's day against the embedded sandbox."),
     "tools": ("tools", "List the tools, or tell everything of one."),
     "call": ("call", "Call one tool and print its answer."),
+    "approve": ("approve", "Approve what an agent asks to destroy."),
     "auth": ("auth", "Sign in, see who is signed in, sign out."),
     "doctor": ("doctor", "Check everything between here and the platform, and say what to do."),
     "sandbox": ("sandbox", "Run the emulated platform as a server of its own."),

@@ -40,6 +40,11 @@ _SELECTION = (
 )
 _ANSWERS = (
     click.option(
+        "--confirm",
+        type=click.Choice(["person", "two-step"]),
+        help="Who confirms what destroys: the person, or the model by calling twice, which is no consent; person.",
+    ),
+    click.option(
         "--max-result-bytes", type=int, metavar="N", help="Bytes of data in one answer; 50000. The rest has a cursor."
     ),
 )

@@ -14,6 +14,7 @@ from itwin_mcp.capability.plans import Call, CallStep, Steps
 from itwin_mcp.capability.transfers import FILE
 from itwin_mcp.errors import PlatformError
 from itwin_mcp.executor.blobs import Blob, blob_of
+from itwin_mcp.executor.confirm import Confirming
 from itwin_mcp.executor.conversation import LOCAL, Caller, Conversation, Silence
 from itwin_mcp.executor.cursors import Cursors
 from itwin_mcp.executor.fit import MAX_RESULT_BYTES, clean, fit
@@ -49,6 +50,7 @@ class Executor:
         files: LocalFiles | None = None,
         environment: Mapping[str, str] | None = None,
         names: Names | None = None,
+        confirming: Confirming | None = None,
         max_result_bytes: int = MAX_RESULT_BYTES,
         sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
         now: Callable[[], float] = anyio.current_time,
@@ -57,7 +59,7 @@ class Executor:
         """`environment` holds the variables that capability files bind; `sleep`, `now` and `clock` are for tests.
 
         Without `files` no local file is read or written; `storage` is where they go and come from. Without `names`
-        nothing is looked up.
+        nothing is looked up. `confirming` is how the person is asked.
         """
         self._upstream = upstream
         self._seals = seals
@@ -65,6 +67,7 @@ class Executor:
         self._files = files or LocalFiles()
         self._environment = environment or {}
         self._names = names or Names({})
+        self._confirming = confirming or Confirming(seals)
         self._most = max_result_bytes
         self._sleep = sleep
         self._now = now
@@ -79,13 +82,14 @@ class Executor:
         caller: Caller = LOCAL,
         blobs: list[Blob] | None = None,
     ) -> dict[str, Any]:
-        """The structured answer of one tool call. Raises an error of the CallError family.
+        """The structured answer of one tool call. Raises an error of the CallError family, or Unconfirmed.
 
         Bytes that are the answer, such as a picture's, go into `blobs`.
         """
         run = self._run(tool.name, conversation, caller)
         checked = self._files.read(tool, self._check(tool)(arguments))
         ready, resolved = await self._names.resolve(run, tool, arguments, checked)
+        await self._confirming.confirm(run, tool, ready, resolved)
         try:
             result = fit(clean(await self._answer(run, tool, ready, blobs)), self._most)
         except PlatformError as error:

@@ -66,8 +66,8 @@ class Names:
         """The arguments with ids in place of what named them, and `resolved`: what was read as what.
 
         `given` is the call's own, `arguments` the same with defaults. What no name can be is refused before any
-        request; so is every name where the tool is destructive. Raises InvalidArguments, AmbiguousName, NameNotFound,
-        and what a look-up raises.
+        request. What a destructive tool is about may be named too: the person who confirms is shown the id. Raises
+        InvalidArguments, AmbiguousName, NameNotFound, and what a look-up raises.
         """
         named = [one for one in tool.arguments if one.entity is not None and isinstance(arguments.get(one.name), str)]
         ids = {one.name: self._by_itself(tool, one, arguments[one.name]) for one in named}
@@ -99,9 +99,6 @@ class Names:
         searches = self._searches(tool, one.entity)
         if not searches or (one.entity == "user" and "@" not in text):
             raise refusal(text, one.entity, one.name, ", nor an e-mail address" if searches else "")
-        if tool.annotations.destructive:
-            because = "; a tool that deletes or overwrites takes no name"
-            raise refusal(text, one.entity, one.name, because)
         if not may_be_name(text):
             raise refusal(text, one.entity, one.name, named=True)
         return None

@@ -56,7 +56,10 @@ class Tools:
         """Call a tool by way of the SDK's models; most calls never come here, see `shortcut`."""
         if params.name == SIGN_IN and SIGN_IN in self._catalog.tools and self._session.login is not None:
             return await sign_in(self._session.login, context, params)
-        result = await self._call(context, params.name, params.arguments or {})
+        conversation = McpConversation(context, params.input_responses, params.request_state)
+        result = await self._call(conversation, params.name, params.arguments or {})
+        if "inputRequests" in result:
+            return t.InputRequiredResult.model_validate(result)
         return t.CallToolResult.model_validate(result)
 
     def input_schema(self, name: str) -> Mapping[str, Any] | None:
@@ -84,15 +87,13 @@ class Tools:
         usual = isinstance(name, str) and (arguments is None or isinstance(arguments, dict))
         if not usual or name == SIGN_IN or "inputResponses" in params or "requestState" in params:
             return await call_next(ctx)
-        result = await self._call(ctx, str(name), arguments or {})
+        result = await self._call(McpConversation(ctx), str(name), arguments or {})
         if ctx.protocol_version in MODERN_PROTOCOL_VERSIONS:
-            result["resultType"] = "complete"
+            result.setdefault("resultType", "complete")
             result["_meta"] = self._stamp
         return result
 
-    async def _call(
-        self, context: ServerRequestContext[Any], name: str, arguments: Mapping[str, Any]
-    ) -> dict[str, Any]:
+    async def _call(self, conversation: McpConversation, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         tool = self._catalog.tools.get(name)
         if tool is None:
             raise MCPError(t.INVALID_PARAMS, f"Unknown tool: {name[:128]}")
@@ -108,9 +109,9 @@ class Tools:
             name = tool.name
         blobs: list[Blob] = []
         structured, is_error = await outcome(
-            name, lambda: self._executor.call(tool, arguments, McpConversation(context), self._caller(), blobs)
+            name, lambda: self._executor.call(tool, arguments, conversation, self._caller(), blobs)
         )
-        return wire_result(structured, is_error, blobs)
+        return conversation.asks() or wire_result(structured, is_error, blobs)
 
 
 def describe(tool: Tool) -> dict[str, Any]:
