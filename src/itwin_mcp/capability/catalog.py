@@ -204,6 +204,22 @@ class Steps:
 Action: TypeAlias = Call | Steps
 
 
+def operations_of(action: Action) -> tuple[Operation, ...]:
+    """Every operation that an action may send, the awaited ones included."""
+    if isinstance(action, Call):
+        first: tuple[Operation, ...] = (action.operation,)
+    else:
+        first = tuple(step.operation for step in action.steps if isinstance(step, CallStep))
+    awaited = [
+        operation
+        for one in first
+        if one.wait is not None
+        for operation in (one.wait.poll, one.wait.result, one.wait.find)
+        if operation is not None
+    ]
+    return (*first, *awaited)
+
+
 @dataclass(frozen=True, slots=True)
 class TransferPlan:
     """A local file that goes to, or comes from, a storage link right after its step; see `extensions.Transfer`."""
@@ -262,18 +278,7 @@ class Tool:
     @property
     def operations(self) -> tuple[Operation, ...]:
         """Every operation that a call of this tool may send, the awaited ones included."""
-        if isinstance(self.action, Call):
-            first: tuple[Operation, ...] = (self.action.operation,)
-        else:
-            first = tuple(step.operation for step in self.action.steps if isinstance(step, CallStep))
-        awaited = [
-            operation
-            for one in first
-            if one.wait is not None
-            for operation in (one.wait.poll, one.wait.result, one.wait.find)
-            if operation is not None
-        ]
-        return (*first, *awaited)
+        return operations_of(self.action)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -289,6 +294,11 @@ class Resource:
     entities: Mapping[str, str]
     action: Action
     toolset: str
+
+    @property
+    def operations(self) -> tuple[Operation, ...]:
+        """Every operation that reading it may send."""
+        return operations_of(self.action)
 
 
 @dataclass(frozen=True, slots=True)

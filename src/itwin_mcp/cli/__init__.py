@@ -8,7 +8,7 @@ from importlib import import_module
 import click
 
 from itwin_mcp import __version__
-from itwin_mcp.errors import CapabilityError, ConfigurationError
+from itwin_mcp.errors import ConfigurationError, FileRefused
 
 VERBS = {
     "serve": ("serve", "Serve MCP clients."),
@@ -19,6 +19,7 @@ VERBS = {
     "doctor": ("doctor", "Check everything between here and the platform, and say what to do."),
     "sandbox": ("sandbox", "Run the emulated platform as a server of its own."),
     "capability": ("capability", "Check capability files, or export the plain ones."),
+    "policy": ("policy", "Check a policy file, or ask it what a caller may do."),
 }
 """Verb -> module, and the line that `--help` shows, so that help imports nothing else."""
 
@@ -64,7 +65,7 @@ def main() -> None:
     """Run the command line; mistakes in settings and files end with exit code 2 and words, not a traceback."""
     try:
         group.main(prog_name="itwin-mcp")
-    except CapabilityError as error:
+    except FileRefused as error:
         for problem in error.problems:
             click.echo(str(problem), err=True)
         sys.exit(2)
