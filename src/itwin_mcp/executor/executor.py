@@ -158,7 +158,7 @@ class Executor:
             check = self._checks[tool.name] = compile_check(tool)
         return check
 
-    def _run(self, name: str, conversation: Conversation | None, caller: Caller, gate: Gate) -> Run:
+    def _run(self, name: str, conversation: Conversation | None, caller: Caller, gate: Gate | None = None) -> Run:
         told = conversation or Silence()
         return Run(
             name,

@@ -126,8 +126,12 @@ class Gate:
         try:
             itwins = frozenset[str]()
             if self.fenced or any(tool.name in one.tools for one in rule.pre_approved):
-                itwins = await self._about(tool, arguments)
-            self._fit(itwins, self._allowed())
+                named = list(_targets(tool, arguments))
+                itwins = await self._fit(
+                    frozenset(text for kind, text in named if kind in ("itwin", "account")),
+                    frozenset(text for kind, text in named if kind == "imodel"),
+                    self._allowed(),
+                )
             if rule.writes_per_hour is not None:
                 self._left(self._keeper.budgets.wait(self._writes, rule.writes_per_hour), rule.writes_per_hour)
         except CallError as error:
@@ -209,6 +213,10 @@ class Gate:
 
     # --- the fence ----------------------------------------------------------------------------------------------
 
+    async def judge(self, request: Request) -> None:
+        """Judge a request without sending it. Raises PolicyRefused, and what the read of an iModel raises."""
+        await self._fence(request, self._reach(request))
+
     async def _fence(self, request: Request, reach: Reach | None) -> None:
         rule, allowed = self._rule, self._allowed()
         if self._shut is not None:
@@ -224,9 +232,7 @@ class Gate:
             raise self._refused("it reaches beyond the iTwins that are allowed, or it cannot be told what it is about")
         if reach.kind == "within" and not (reach.itwins or reach.imodels):
             raise self._refused("it names no iTwin")
-        self._fit(reach.itwins, allowed)
-        for imodel in sorted(reach.imodels):
-            self._fit({await self._keeper.homes.find(imodel)}, allowed, f"the iModel {_shown(imodel, 'imodel')}")
+        await self._fit(reach.itwins, reach.imodels, allowed)
 
     def _allowed(self) -> frozenset[str] | None:
         """The iTwins of this call; None where there is no fence."""
@@ -239,13 +245,20 @@ class Gate:
             return itwin is not None
         return self._state.permit.by is None and self._keeper.homes.has_made(self._caller, itwin)
 
-    def _fit(self, itwins: frozenset[str] | set[str], allowed: frozenset[str] | None, what: str | None = None) -> None:
-        if allowed is None:
-            return
+    async def _fit(
+        self, itwins: frozenset[str], imodels: frozenset[str], allowed: frozenset[str] | None
+    ) -> frozenset[str]:
+        """All iTwins that these are and are in. Raises PolicyRefused, which never says where another iModel is."""
         for itwin in sorted(itwins):
-            if not self._may(itwin, allowed):
-                told = f"{what} is in none of the iTwins" if what else f"{_shown(itwin, 'itwin')} is none of the iTwins"
-                raise self._refused(f"{told} that are allowed")
+            if allowed is not None and not self._may(itwin, allowed):
+                raise self._refused(f"{_shown(itwin, 'itwin')} is none of the iTwins that are allowed")
+        around = set[str]()
+        for imodel in sorted(imodels):
+            home = await self._keeper.homes.find(imodel)
+            if allowed is not None and not self._may(home, allowed):
+                raise self._refused(f"the iModel {_shown(imodel, 'imodel')} is in none of the iTwins that are allowed")
+            around.add(home)
+        return itwins | around
 
     def _refused(self, why: str) -> PolicyRefused:
         by = self._state.permit.by
@@ -255,16 +268,6 @@ class Gate:
         return PolicyRefused(
             f"The policy does not let {self._name} go on: {why} ({place}). It was not sent.", hint=hint
         )
-
-    async def _about(self, tool: Tool, arguments: Mapping[str, Any]) -> frozenset[str]:
-        """The iTwins of a call's arguments, the iModels' own among them."""
-        itwins = set[str]()
-        for kind, text in _targets(tool, arguments):
-            if kind == "imodel":
-                itwins.add(await self._keeper.homes.find(text))
-            elif kind in ("itwin", "account"):
-                itwins.add(text)
-        return frozenset(itwins)
 
     # --- budgets ------------------------------------------------------------------------------------------------
 
