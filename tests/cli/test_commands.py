@@ -38,6 +38,9 @@ VERBS = [
     ("capability",),
     ("capability", "check"),
     ("capability", "export"),
+    ("policy",),
+    ("policy", "check"),
+    ("policy", "test"),
 ]
 
 

@@ -4,14 +4,20 @@ import json
 from typing import Any
 
 import anyio
+import mcp.types as t
 import pytest
 from mcp import Client
 
-from itwin_mcp.errors import PolicyRefused
+from itwin_mcp.errors import CallError, PolicyRefused
 from itwin_mcp.executor.conversation import LOCAL, Caller
-from itwin_mcp.executor.gate import FENCED
+from itwin_mcp.executor.executor import Executor
+from itwin_mcp.executor.gate import FENCED, Gatekeeper
+from itwin_mcp.executor.policy import Policy, Rule
+from itwin_mcp.executor.seals import Seals
 from itwin_mcp.server.app import build_server
 from itwin_mcp.sign_in import Started
+from itwin_mcp.upstream.wire import Request, Response
+from tests.executor.bench import shipped_catalog
 from tests.executor.fenced import ISSUER, Fenced, Places, audited, fenced, places
 
 pytestmark = pytest.mark.anyio
@@ -387,3 +393,104 @@ async def test_what_the_policy_confirmed_is_counted_and_kept_to_its_itwins() -> 
         await write("person", where.foreign)
         assert len(it.naming(where.foreign)) == 1
     assert [line.get("confirmed") for line in audited() if line["decision"] == "done"] == ["person", "policy", "person"]
+
+
+# --- what the platform says ---------------------------------------------------------------------------------------
+
+
+class Scripted:
+    """A platform in memory that answers by path, and a record of what it was asked."""
+
+    platform = "https://api.bentley.com"
+
+    def __init__(self, answers: dict[str, Response]) -> None:
+        self.asked: list[str] = []
+        self._answers = answers
+
+    async def send(self, request: Request) -> Response:
+        self.asked.append(f"{request.method} {request.path} {dict(request.query).get('iTwinId', '')}".strip())
+        return self._answers[request.path]
+
+
+async def scripted(where: Places, answers: dict[str, Response], tool: str, **arguments: Any) -> tuple[Any, list[str]]:
+    """The answer or the error of a call, and what was asked."""
+    platform, catalog = Scripted(answers), shipped_catalog()
+    rule = Rule({"entry": "policy.yaml:2"}, frozenset({where.itwin}), create_itwins=False, allow={"all": ""}, deny={})
+    keeper = Gatekeeper(platform, catalog.operations, catalog.tools, Policy("policy.yaml", rule))
+    executor = Executor(platform, Seals(lambda: [b"k" * 32]), gatekeeper=keeper)
+    try:
+        return await executor.call(catalog.tools[tool], arguments), platform.asked
+    except CallError as error:
+        return {"error": error.to_json(tool)}, platform.asked
+
+
+def says(value: Any, status: int = 200, **headers: str) -> Response:
+    return Response(status, headers, json.dumps(value).encode() if value is not None else b"")
+
+
+async def test_a_link_to_a_next_page_of_another_itwin_is_not_followed() -> None:
+    where = await places()
+    link = f"https://api.bentley.com/imodels?iTwinId={where.foreign}&$top=1&$continuationToken=x"
+    page = {"iModels": [{"id": where.imodel, "displayName": "A", "iTwinId": where.itwin}]}
+    answers = {"/imodels": says(page | {"_links": {"next": {"href": link}}})}
+    answer, asked = await scripted(where, answers, "list-imodels", iTwinId=where.itwin)
+    assert len(answer["iModels"]) == 1
+    assert answer["page"]["error"]["code"] == "PolicyRefused"
+    assert asked == [f"GET /imodels {where.itwin}"]
+
+
+async def test_a_job_that_leads_to_another_itwins_imodel_is_not_followed() -> None:
+    where = await places()
+    answers = {
+        f"/imodels/{where.imodel}": says({"iModel": {"id": where.imodel, "iTwinId": where.itwin}}),
+        f"/imodels/{where.foreign_imodel}": says({"iModel": {"id": where.foreign_imodel, "iTwinId": where.foreign}}),
+        f"/imodels/{where.imodel}/baselinefile": says({"baselineFile": {"id": "b", "state": "initialized"}}),
+    }
+    wait = {"iModelId": where.foreign_imodel, "wait": 1}
+    answer, asked = await scripted(where, answers, "wait-for-baseline-file", **wait)
+    assert answer["error"]["code"] == "PolicyRefused"
+    assert asked == [f"GET /imodels/{where.foreign_imodel}"]
+
+
+async def test_an_answer_that_says_nothing_of_an_itwin_lets_nothing_pass() -> None:
+    where = await places()
+    answers = {f"/imodels/{where.imodel}": says({"iModel": {"id": where.imodel, "iTwinId": None}})}
+    answer, asked = await scripted(where, answers, "list-locks", iModelId=where.imodel)
+    assert answer["error"]["code"] == "PolicyRefused"
+    assert asked == [f"GET /imodels/{where.imodel}"]
+
+
+async def test_a_list_of_itwins_of_another_shape_shows_nothing() -> None:
+    where = await places()
+    odd = {"iTwins": [{"id": where.foreign}, "x", {"id": 7}, {}], "count": 4, "more": [{"id": where.foreign}]}
+    answer, _ = await scripted(where, {"/itwins": says(odd)}, "list-itwins")
+    assert answer["iTwins"] == []
+    assert where.foreign not in json.dumps(answer)
+
+
+async def test_a_request_that_the_table_lacks_passes_no_fence_and_another_origin_needs_none() -> None:
+    where = await places()
+    platform = Scripted({"/storage/folders": says({}), "/x": says({})})
+    rule = Rule({"entry": "policy.yaml:2"}, frozenset({where.itwin}), create_itwins=False, allow={"all": ""}, deny={})
+    gate = Gatekeeper(platform, {}, {}, Policy("policy.yaml", rule)).gate("list-folders", LOCAL)
+    operation = shipped_catalog().operations["imodels-api.get-imodel-details"]
+
+    async def carry(origin: str, path: str) -> Response:
+        request = Request("GET", origin, path)
+        return await gate.carry(operation, request, lambda: platform.send(request))
+
+    for origin in ("https://api.bentley.com", "https://API.bentley.com:443"):
+        with pytest.raises(PolicyRefused, match="beyond"):
+            await carry(origin, "/storage/folders")
+    assert (await carry("https://weather.example", "/x")).status == 200
+    assert platform.asked == ["GET /x"]
+
+
+async def test_completions_offer_nothing_outside() -> None:
+    where = await places()
+    async with fenced(policy(where), Started.STDIO) as it:
+        runtime = it.runtime
+        async with Client(build_server(runtime.catalog, runtime.executor, runtime.session)) as client:
+            about = t.ResourceTemplateReference(uri="itwin://itwins/{iTwinId}")
+            offered = await client.complete(about, {"name": "iTwinId", "value": ""})
+        assert offered.completion.values == [where.itwin]
