@@ -19,6 +19,7 @@ VERBS = {
     "doctor": ("doctor", "Check everything between here and the platform, and say what to do."),
     "sandbox": ("sandbox", "Run the emulated platform as a server of its own."),
     "capability": ("capability", "Check capability files, or export the plain ones."),
+    "bundle": ("bundle", "Pack the desktop extension, from a source tree."),
 }
 """Verb -> module, and the line that `--help` shows, so that help imports nothing else."""
 
