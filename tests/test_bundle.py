@@ -142,6 +142,22 @@ async def test_unpacked_it_serves_from_its_own_files_and_the_switch_starts_the_s
 
 
 @pytest.mark.anyio
+async def test_files_are_written_into_the_folder_that_the_person_chose_and_into_none_before(
+    extension: Extension, tmp_path: Path
+) -> None:
+    folder = tmp_path / "my files"
+    folder.mkdir()
+    with anyio.fail_after(60):
+        async with Client(stdio_client(extension.parameters(instead=[sys.executable], sandbox=True))) as client:
+            refused = await client.call_tool("list-recent-itwins", {"saveAs": str(folder / "mine.csv")})
+            assert "the folder for files in the extension's settings" in str(refused.structured_content)
+        chosen = extension.parameters(instead=[sys.executable], sandbox=True, files_root=str(folder))
+        async with Client(stdio_client(chosen)) as client:
+            await client.call_tool("list-recent-itwins", {"saveAs": str(folder / "mine.csv")})
+    assert (folder / "mine.csv").read_text(encoding="utf-8").count("\n") > 1
+
+
+@pytest.mark.anyio
 async def test_with_no_setting_but_a_client_id_a_person_signs_in_by_a_link(
     extension: Extension, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
