@@ -221,6 +221,9 @@ def _local_files(settings: Settings, started: Started) -> LocalFiles:
         return LocalFiles(settings.files_roots or (Path.cwd(),))
     if started is Started.HTTP:
         return LocalFiles(settings.files_roots, f"The files are those of the machine that serves. {HOW_TO_ALLOW}")
+    if settings.bundle:
+        how = "Ask the person to choose the folder for files in the extension's settings."
+        return LocalFiles(settings.files_roots, how)
     return LocalFiles(settings.files_roots)
 
 

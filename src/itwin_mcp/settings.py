@@ -15,6 +15,9 @@ from itwin_mcp.errors import SettingsError
 
 PLATFORM = "https://api.bentley.com"
 SIGN_IN_SERVER = "https://ims.bentley.com"
+# Desktop hosts hand on the placeholder of an optional setting that nobody filled in, or one that was emptied as a word.
+_UNFILLED = re.compile(r"\$\{user_config\.\w+\}")
+_EMPTIED = ("null", "undefined")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 ALIASES: Mapping[str, str] = {
@@ -146,6 +149,7 @@ def read_settings(
         "log_level": log_level,
     }
     switches = {"sandbox": sandbox, "read_only": read_only}
+    in_bundle = environment.get("ITWIN_MCP_BUNDLE") == "true"
 
     def value(setting: str, *names: str) -> str | None:
         """The first that is set, and from where."""
@@ -154,8 +158,7 @@ def read_settings(
             return flags[setting]
         for name in names:
             text = environment.get(name, "").strip()
-            # Desktop hosts hand on the placeholder of an optional setting that nobody filled in.
-            if text and not re.fullmatch(r"\$\{user_config\.\w+\}", text):
+            if text and not _UNFILLED.fullmatch(text) and not (in_bundle and text in _EMPTIED):
                 origins[setting] = name
                 return text
         return None

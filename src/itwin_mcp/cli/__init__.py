@@ -22,6 +22,7 @@ VERBS = {
     "skills": ("skills", "List the guides for agents, or write them as agent skills."),
     "capability": ("capability", "Check capability files, or export the plain ones."),
     "policy": ("policy", "Check a policy file, or ask it what a caller may do."),
+    "bundle": ("bundle", "Pack the desktop extension, from a source tree."),
 }
 """Verb -> module, and the line that `--help` shows, so that help imports nothing else."""
 
