@@ -10,14 +10,14 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from anyio.abc import TaskStatus
 
-from itwin_mcp.capability.catalog import Catalog, Skill, shipped
+from itwin_mcp.capability.catalog import Catalog, Skill, Tool, shipped
 from itwin_mcp.capability.confirming import with_confirmations
 from itwin_mcp.capability.linker import link_files
 from itwin_mcp.capability.presets import Preset, with_presets
@@ -26,19 +26,20 @@ from itwin_mcp.executor import names
 from itwin_mcp.executor.approvals import Approvals
 from itwin_mcp.executor.audit import Audit
 from itwin_mcp.executor.confirm import Confirming, Remedy
-from itwin_mcp.executor.conversation import LOCAL
+from itwin_mcp.executor.conversation import LOCAL, Caller
 from itwin_mcp.executor.executor import Executor
 from itwin_mcp.executor.gate import Gatekeeper
 from itwin_mcp.executor.local_files import HOW_TO_ALLOW, LocalFiles
 from itwin_mcp.executor.lookup import Names
 from itwin_mcp.executor.policy import Policy
-from itwin_mcp.executor.seals import Seals
+from itwin_mcp.executor.seals import Seals, derived_keys
 from itwin_mcp.server import dynamic, session
 from itwin_mcp.server.session import Session
 from itwin_mcp.settings import Settings
 from itwin_mcp.sign_in import USER_AGENT, BackgroundLogin, SignIn, Started, Way, background, choose, way_of, who_am_i
 from itwin_mcp.upstream.client import UpstreamClient
 from itwin_mcp.upstream.storage import STORAGE_HOSTS, Storage
+from itwin_mcp.upstream.watching import Watch, unwatched
 
 if TYPE_CHECKING:
     from itwin_mcp.sandbox import Sandbox
@@ -95,9 +96,12 @@ def _policy(settings: Settings, every: Catalog) -> Policy | None:
 
 
 def _select(settings: Settings, started: Started, every: Catalog, policy: Policy | None) -> Catalog:
-    """What was asked for; who calls from a shell is told by the policy itself what it refuses."""
+    """What was asked for, and what the policy shows the one caller; those of a hosted server are shown each their own.
+
+    Who calls from a shell is told by the policy itself what it refuses.
+    """
     hidden: set[str] = set()
-    if policy is not None and started is not Started.SHELL:
+    if policy is not None and started is not Started.SHELL and settings.hosted is None:
         hidden = every.tools.keys() - policy.allowed_tools(LOCAL, every.tools.values())
         every = replace(every, resources=policy.allowed_resources(LOCAL, every.resources, every.tools.values()))
     selected = every.select(
@@ -120,9 +124,15 @@ def _skills(catalog: Catalog) -> tuple[Skill, ...]:
 
 @asynccontextmanager
 async def open_runtime(
-    settings: Settings, environment: Mapping[str, str], started: Started = Started.SHELL
+    settings: Settings,
+    environment: Mapping[str, str],
+    started: Started = Started.SHELL,
+    watch: Watch = unwatched,
 ) -> AsyncIterator[Runtime]:
-    """Everything that a server or a single call needs, closed at the end. Raises ConfigurationError."""
+    """Everything that a server or a single call needs, closed at the end. Raises ConfigurationError.
+
+    `watch` sees every request that goes out.
+    """
     every = read_all(settings)
     policy = _policy(settings, every)
     catalog = _select(settings, started, every, policy)
@@ -143,12 +153,13 @@ async def open_runtime(
                 deadline=settings.deadline,
                 rate_per_minute=settings.rate_per_minute,
                 remedy=sign_in.remedy,
+                watch=watch,
             )
         )
         storage = await stack.enter_async_context(
             Storage.open([*STORAGE_HOSTS, *await _local_storage(settings, sandbox, stack)], user_agent=USER_AGENT)
         )
-        seals = Seals(lambda: _keys(settings.state_dir))
+        seals = Seals(lambda: _keys(settings))
         gatekeeper = Gatekeeper(upstream, every.operations, every.tools, policy, Audit(settings.audit_log, time.time))
         executor = Executor(
             upstream,
@@ -185,13 +196,45 @@ async def serve_http(
     token: str | None,
     ready: Callable[[str], None],
 ) -> None:
-    """Serve MCP clients over streamable HTTP on loopback until a signal ends it. Raises OSError for a taken port."""
-    from itwin_mcp.server import transports
-    from itwin_mcp.server.app import build_server
+    """Serve MCP clients over streamable HTTP until a signal ends it.
 
-    async with open_runtime(settings, environment, Started.HTTP) as runtime:
-        server = build_server(runtime.catalog, runtime.executor, runtime.session)
-        await transports.serve_http(server, host, port, token=token, ready=ready)
+    They are its owner, who may be asked for `token`, or callers who sign in, as the settings say. Raises OSError for a
+    taken port.
+    """
+    from itwin_mcp.exposure import open_exposure
+    from itwin_mcp.server import demands, transports
+    from itwin_mcp.server.app import build_server
+    from itwin_mcp.server.guard import loopback_guard
+
+    with open_exposure(settings, host) as exposure:
+        if exposure is None:
+            async with open_runtime(settings, environment, Started.HTTP) as runtime:
+                server = build_server(runtime.catalog, runtime.executor, runtime.session)
+                guard = partial(loopback_guard, token=token)
+                await transports.serve_http(server, host, port, guard=guard, ready=ready, stateless=settings.stateless)
+            return
+        async with open_runtime(settings, environment, Started.HTTP, exposure.watch) as runtime:
+            policy = runtime.gatekeeper.policy
+            visible = policy.shows if policy is not None else _nothing
+            server = build_server(runtime.catalog, runtime.executor, runtime.session, exposure.caller, visible)
+            names = {*runtime.catalog.tools, *runtime.catalog.prompts}
+            with exposure.traced(environment, names):
+                server.middleware.insert(1, exposure.counted(runtime.catalog.tools))
+                await transports.serve_http(
+                    server,
+                    host,
+                    port,
+                    guard=exposure.guard(partial(demands.to_call, runtime.catalog)),
+                    ready=ready,
+                    stateless=settings.stateless,
+                    ending=exposure.end,
+                    drain=exposure.hosted.drain_seconds,
+                )
+
+
+def _nothing(_: Caller, __: Tool) -> bool:
+    """Callers who sign in are allowed nothing without a policy, and so are shown nothing."""
+    return False
 
 
 def _open_sandbox(settings: Settings) -> Any:
@@ -274,8 +317,14 @@ def _bound(catalog: Catalog, environment: Mapping[str, str]) -> dict[str, str]:
     return {name: environment[name] for name in wanted if environment.get(name)}
 
 
-def _keys(folder: Path) -> Sequence[bytes]:
-    """The key that seals cursors: made once, readable by the user alone, so that cursors outlive the process."""
+def _keys(settings: Settings) -> Sequence[bytes]:
+    """The keys that seal cursors: from the secrets of a hosted server, or one that is made once.
+
+    That is readable by the user alone, and kept so that cursors outlive the process.
+    """
+    if settings.hosted is not None and settings.hosted.state_secrets:
+        return derived_keys([secret.get_secret_value() for secret in settings.hosted.state_secrets])
+    folder = settings.state_dir
     file = folder / "seal.key"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:

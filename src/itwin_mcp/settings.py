@@ -11,7 +11,9 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
+from itwin_mcp import hosted_settings
 from itwin_mcp.errors import SettingsError
+from itwin_mcp.hosted_settings import Hosted, read_hosted
 
 PLATFORM = "https://api.bentley.com"
 SIGN_IN_SERVER = "https://ims.bentley.com"
@@ -54,6 +56,8 @@ ENVIRONMENT: Mapping[str, str] = {
     "ITWIN_MCP_DEADLINE_SECONDS": "How long one request may take, repeats included; 60 when unset.",
     "ITWIN_MCP_MAX_RESULT_BYTES": "Bytes of data in one answer, at least 2000; 50000 when unset.",
     "ITWIN_MCP_HTTP_TOKEN": "The bearer that `serve --http … --http-token` asks for; made anew when unset.",
+    "ITWIN_MCP_STATELESS": "`true` keeps no sessions for clients before 2026-07-28, so that any replica answers.",
+    **hosted_settings.ENVIRONMENT,
     "ITWIN_MCP_LOG_LEVEL": "debug, info, warning or error; warning when unset. Logs go to standard error.",
     "ITWIN_MCP_STATE_DIR": "Where sign-ins and keys are kept. The user's state folder when unset.",
     "ITWIN_MCP_CACHE_DIR": "Where parsed capability files are kept. The user's cache folder when unset.",
@@ -98,6 +102,9 @@ class Settings:
     state_dir: Path = field(default_factory=Path)
     cache_dir: Path = field(default_factory=Path)
     http_token: SecretStr | None = None
+    stateless: bool = False
+    hosted: Hosted | None = None
+    """Set where callers sign in to this server."""
     bundle: bool = False
     origins: Mapping[str, str] = field(default_factory=dict)
     """Setting -> the variable or flag that it was read from; what has its default is not in it."""
@@ -105,7 +112,8 @@ class Settings:
     @property
     def secrets(self) -> tuple[str, ...]:
         """Values that must never be read in a log."""
-        held = (self.access_token, self.client_secret, self.http_token)
+        sealing = self.hosted.state_secrets if self.hosted is not None else ()
+        held = (self.access_token, self.client_secret, self.http_token, *sealing)
         values = [secret.get_secret_value() for secret in held if secret is not None]
         return tuple(re.sub(r"^bearer\s+", "", value, flags=re.IGNORECASE) for value in values)
 
@@ -131,6 +139,7 @@ def read_settings(
     tools: str | None = None,
     exclude_tools: str | None = None,
     read_only: bool = False,
+    stateless: bool = False,
     confirm: str | None = None,
     policy: Path | None = None,
     max_result_bytes: int | None = None,
@@ -148,7 +157,7 @@ def read_settings(
         "max_result_bytes": None if max_result_bytes is None else str(max_result_bytes),
         "log_level": log_level,
     }
-    switches = {"sandbox": sandbox, "read_only": read_only}
+    switches = {"sandbox": sandbox, "read_only": read_only, "stateless": stateless}
     in_bundle = environment.get("ITWIN_MCP_BUNDLE") == "true"
 
     def value(setting: str, *names: str) -> str | None:
@@ -227,6 +236,8 @@ def read_settings(
         deadline=_seconds(value("deadline", "ITWIN_MCP_DEADLINE_SECONDS")),
         max_result_bytes=_bytes(value("max_result_bytes", "ITWIN_MCP_MAX_RESULT_BYTES")),
         http_token=secret("http_token", "ITWIN_MCP_HTTP_TOKEN"),
+        stateless=switch("stateless", "ITWIN_MCP_STATELESS"),
+        hosted=read_hosted(value, _read_secret),
         log_level=_level(value("log_level", "ITWIN_MCP_LOG_LEVEL") or "warning"),
         state_dir=state_dir,
         cache_dir=_folder(value("cache_dir", "ITWIN_MCP_CACHE_DIR"), "user_cache_path"),
@@ -308,7 +319,7 @@ def _seconds(text: str | None) -> float:
     return float(text) if text is not None else 60.0
 
 
-def _read_secret(name: str, file: Path) -> SecretStr | None:
+def _read_secret(name: str, file: Path) -> SecretStr:
     try:
         text = file.read_text(encoding="utf-8").strip()
     except OSError as error:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 from typing import Any, Literal
 
+from itwin_mcp.capability.access import Access
 from itwin_mcp.capability.plans import Action, Call, ConfirmPlan, Operation, TransferPlan, operations_of
 from itwin_mcp.capability.selection import DYNAMIC, Selection
 from itwin_mcp.errors import SettingsError
@@ -20,6 +21,11 @@ class Annotations:
     destructive: bool
     idempotent: bool
     open_world: bool
+
+    @property
+    def access(self) -> Access:
+        """What a caller must be allowed."""
+        return Access.READ if self.read_only else Access.DELETE if self.destructive else Access.WRITE
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,16 @@ import click
 from itwin_mcp.cli.options import make_settings, settings_options
 from itwin_mcp.errors import SettingsError
 
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
 
 @click.command("serve")
 @settings_options
-@click.option("--http", metavar="HOST:PORT", help="Serve streamable HTTP at /mcp on this address of this machine.")
+@click.option(
+    "--http",
+    metavar="HOST:PORT",
+    help="Serve streamable HTTP at /mcp on this address; beyond this machine only to callers who sign in.",
+)
 @click.option("--http-token", is_flag=True, help="Ask HTTP clients for a bearer: ITWIN_MCP_HTTP_TOKEN, or a new one.")
+@click.option("--stateless", is_flag=True, help="Keep no sessions for HTTP clients that speak an older protocol.")
 def command(http: str | None, http_token: bool, **flags: Any) -> None:
     """Serve one MCP client over standard input and output, or many over HTTP.
 
@@ -30,8 +33,10 @@ def command(http: str | None, http_token: bool, **flags: Any) -> None:
     """
     settings = make_settings(**flags)
     address = _address(http) if http is not None else None
-    if address is None and http_token:
-        raise SettingsError("--http-token goes with --http.")
+    if address is None and (http_token or settings.stateless):
+        raise SettingsError(f"{'--http-token' if http_token else '--stateless'} goes with --http.")
+    if http_token and settings.hosted is not None:
+        raise SettingsError("--http-token is for a server of one's own: callers of a hosted one have tokens.")
     # Importing makes many objects and no garbage: collecting meanwhile is a fifth of the start.
     gc.disable()
     import anyio
@@ -56,16 +61,11 @@ def command(http: str | None, http_token: bool, **flags: Any) -> None:
 
 
 def _address(text: str) -> tuple[str, int]:
-    """The host and port of `--http`. Beyond loopback it is refused: nothing there would know who calls."""
+    """The host and port of `--http`."""
     host, _, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise SettingsError(f"--http {text!r} is not HOST:PORT, such as 127.0.0.1:8000.")
-    if host not in _LOOPBACK:
-        raise SettingsError(
-            f"--http {text} is refused: anybody who reaches {host} could act as you on the iTwin Platform. "
-            "Listen on 127.0.0.1; serving beyond this machine needs authorization, which this version does not have."
-        )
     return host, int(port)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from itwin_mcp.capability.access import Access
+
 
 @dataclass(frozen=True, slots=True)
 class Caller:
@@ -17,6 +19,7 @@ class Caller:
     issuer: str | None = None
     subject: str | None = None
     groups: tuple[str, ...] = ()
+    access: Access = Access.DELETE
 
 
 LOCAL = Caller("local")

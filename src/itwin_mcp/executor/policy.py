@@ -107,10 +107,14 @@ class Policy:
         """The entry that counts for a caller; None where nothing is allowed to them."""
         return next((rule for rule in self.callers if rule.names(caller)), self.default)
 
+    def shows(self, caller: Caller, tool: Tool) -> bool:
+        """Whether a caller may call a tool."""
+        rule = self.rule_for(caller)
+        return rule is not None and rule.allows(tool)[0]
+
     def allowed_tools(self, caller: Caller, tools: Iterable[Tool]) -> frozenset[str]:
         """The names of the tools that a caller may call."""
-        rule = self.rule_for(caller)
-        return frozenset(tool.name for tool in tools if rule is not None and rule.allows(tool)[0])
+        return frozenset(tool.name for tool in tools if self.shows(caller, tool))
 
     def allowed_resources(
         self, caller: Caller, resources: Iterable[Resource], tools: Iterable[Tool]

@@ -64,6 +64,17 @@ class Seals:
         return self._fernet
 
 
+def derived_keys(secrets: Sequence[str]) -> tuple[bytes, ...]:
+    """Keys for `Seals` from secrets that several servers share, in their order: what one seals, another opens.
+
+    Single use is no promise of a seal: two servers that share nothing else may each open the same text.
+    """
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+    return tuple(HKDF(SHA256(), 32, salt=None, info=b"itwin-mcp seals 1").derive(one.encode()) for one in secrets)
+
+
 def _token(text: str) -> bytes:
     """The text as it was before its padding went; base64 decoders overlook what is changed in other ways."""
     token = (text + "=" * (-len(text) % 4)).encode("ascii")

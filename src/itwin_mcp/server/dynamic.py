@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from itwin_mcp.capability.catalog import Annotations, Catalog, Tool, ToolArgument
@@ -133,12 +133,16 @@ class Dynamic:
         self._index = ToolIndex(catalog.reachable.values())
         self._checks: dict[str, Check] = {}
 
-    def answer(self, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """The answer of `find-tools` and `describe-tool`. Raises InvalidArguments."""
+    def answer(
+        self, name: str, arguments: Mapping[str, Any], shows: Callable[[Tool], bool] = lambda _: True
+    ) -> dict[str, Any]:
+        """The answer of `find-tools` (of those that it `shows`) and `describe-tool`. Raises InvalidArguments."""
         ready = self._ready(name, arguments)
         if name == DESCRIBE:
             return {"tool": _whole(self._tool(ready["name"], name))}
-        return {"tools": [_brief(tool) for tool in self._index.find(ready["query"], ready["limit"])]}
+        found = self._index.find(ready["query"], len(self._tools))
+        within = [tool for tool in found if shows(tool)]
+        return {"tools": [_brief(tool) for tool in within[: ready["limit"]]]}
 
     def chosen(self, name: str, arguments: Mapping[str, Any]) -> tuple[Tool, Mapping[str, Any]]:
         """The tool that a run names, and its arguments. Raises InvalidArguments, also for a tool of the other kind."""

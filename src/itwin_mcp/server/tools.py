@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 import mcp.types as t
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
@@ -16,6 +17,7 @@ from itwin_mcp.errors import CallError
 from itwin_mcp.executor.blobs import Blob
 from itwin_mcp.executor.conversation import Caller
 from itwin_mcp.executor.executor import Executor
+from itwin_mcp.server import demands
 from itwin_mcp.server.conversation import McpConversation
 from itwin_mcp.server.dynamic import RUNS, Dynamic
 from itwin_mcp.server.results import outcome, wire_result
@@ -23,6 +25,8 @@ from itwin_mcp.server.session import SIGN_IN, WHO_AM_I, Session
 from itwin_mcp.server.signing_in import sign_in
 
 SERVER_INFO = "io.modelcontextprotocol/serverInfo"
+Visible: TypeAlias = Callable[[Caller, Tool], bool]
+"""Whether a caller is shown a tool; their access is asked besides."""
 
 
 class Tools:
@@ -35,20 +39,31 @@ class Tools:
         session: Session,
         stamp: Mapping[str, Any],
         caller: Callable[[], Caller],
+        visible: Visible,
     ) -> None:
         self._catalog = catalog
         self._executor = executor
         self._session = session
         self._caller = caller
+        self._visible = visible
         self._dynamic = Dynamic(catalog) if catalog.dynamic else None
         self._stamp = {SERVER_INFO: dict(stamp)}
-        self._listed: dict[str, Mapping[str, Any]] = {}
+        self._listed: dict[tuple[str, tuple[str, ...]], Mapping[str, Any]] = {}
 
     async def list(self, _: ServerRequestContext[Any], params: t.PaginatedRequestParams | None) -> t.ListToolsResult:
-        """Every tool on one page, in the order of the catalog."""
+        """Every tool that the caller may call, on one page and in the order of the catalog."""
         if params is not None and params.cursor is not None:
             raise MCPError(t.INVALID_PARAMS, "There is one page of tools: ask without a cursor.")
-        return t.ListToolsResult(tools=[t.Tool.model_validate(describe(tool)) for tool in self._catalog.tools.values()])
+        listed = [self._catalog.tools[name] for name in self._names()]
+        return t.ListToolsResult(tools=[t.Tool.model_validate(describe(tool)) for tool in listed])
+
+    def _names(self) -> tuple[str, ...]:
+        """The tools that the caller may call."""
+        caller = self._caller()
+        return tuple(name for name, tool in self._catalog.tools.items() if self._shows(caller, tool))
+
+    def _shows(self, caller: Caller, tool: Tool) -> bool:
+        return demands.to_list(tool) <= caller.access and self._visible(caller, tool)
 
     async def call(
         self, context: ServerRequestContext[Any], params: t.CallToolRequestParams
@@ -75,11 +90,12 @@ class Tools:
         """
         params = ctx.params or {}
         if ctx.method == "tools/list" and params.get("cursor") is None:
-            remembered = self._listed.get(ctx.protocol_version)
+            key = (ctx.protocol_version, self._names())
+            remembered = self._listed.get(key)
             if remembered is None or not _initialised(ctx):
                 listed = await call_next(ctx)
                 assert isinstance(listed, dict)
-                remembered = self._listed[ctx.protocol_version] = listed
+                remembered = self._listed[key] = listed
             return dict(remembered)
         if ctx.method != "tools/call" or not _initialised(ctx):
             return await call_next(ctx)
@@ -97,19 +113,23 @@ class Tools:
         tool = self._catalog.tools.get(name)
         if tool is None:
             raise MCPError(t.INVALID_PARAMS, f"Unknown tool: {name[:128]}")
+        caller = self._caller()
+        needed = demands.to_call(self._catalog, name, arguments)
+        if needed > caller.access:
+            return wire_result({"error": demands.insufficient(needed).to_json(name)}, True)
         if name == WHO_AM_I:
             return wire_result(*await outcome(name, lambda: self._session.who_am_i(arguments)))
         if self._dynamic is not None and tool.toolset == DYNAMIC:
             try:
                 if name not in RUNS:
-                    return wire_result(self._dynamic.answer(name, arguments), False)
+                    return wire_result(self._dynamic.answer(name, arguments, partial(self._shows, caller)), False)
                 tool, arguments = self._dynamic.chosen(name, arguments)
             except CallError as error:
                 return wire_result({"error": error.to_json(name)}, True)
             name = tool.name
         blobs: list[Blob] = []
         structured, is_error = await outcome(
-            name, lambda: self._executor.call(tool, arguments, conversation, self._caller(), blobs)
+            name, lambda: self._executor.call(tool, arguments, conversation, caller, blobs)
         )
         return conversation.asks() or wire_result(structured, is_error, blobs)
 

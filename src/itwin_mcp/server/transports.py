@@ -1,11 +1,12 @@
-"""How clients connect: stdio, and streamable HTTP on loopback."""
+"""How clients connect: stdio, and streamable HTTP."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -13,13 +14,13 @@ import anyio.abc
 from mcp.server.lowlevel import Server
 from mcp.server.stdio import stdio_server
 
-from itwin_mcp.server.guard import LOOPBACK, Guard
+from itwin_mcp.server.guard import ASGIApp
 
 if TYPE_CHECKING:
     import uvicorn
 
 PATH = "/mcp"
-DRAIN_SECONDS = 5
+DRAIN_SECONDS = 5.0
 """How long a request that is under way may take to end when the server is told to."""
 
 
@@ -30,29 +31,39 @@ async def serve_stdio(server: Server[Any]) -> None:
 
 
 async def serve_http(
-    server: Server[Any], host: str, port: int, *, token: str | None, ready: Callable[[str], None]
+    server: Server[Any],
+    host: str,
+    port: int,
+    *,
+    guard: Callable[[ASGIApp, int], ASGIApp],
+    ready: Callable[[str], None],
+    stateless: bool = False,
+    ending: Callable[[], Awaitable[None]] | None = None,
+    drain: float = DRAIN_SECONDS,
 ) -> None:
     """Serve any number of clients over streamable HTTP until SIGTERM or Ctrl-C; then drain and close.
 
-    `host` must be an address of this machine. `ready` is told the URL when connections are accepted; port 0 takes a
-    free one. With `token` every request must carry it as a bearer. Raises OSError if the port is taken.
+    `guard` is given the app and the port, and gives the app with everything in front of it that decides who may
+    speak. `ready` is told the URL when connections are accepted; port 0 takes a free one. `stateless` keeps no session
+    for clients that speak an older protocol. `ending` is waited for before the listener closes; requests under way
+    then have `drain` seconds. Raises OSError if the port is taken.
     """
     from mcp.server.transport_security import TransportSecuritySettings
 
-    assert host in LOOPBACK
     listener = _listen(host, port)
     bound = listener.getsockname()[1]
     # The guard checks Host and Origin parsed and exactly; the SDK's own check matches prefixes.
     app = server.streamable_http_app(
         streamable_http_path=PATH,
         host=host,
+        stateless_http=stateless,
         transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
     )
-    uvicorn_server = _uvicorn(Guard(app, bound, token))
+    uvicorn_server = _uvicorn(guard(app, bound), drain)
     shown = f"[{host}]" if ":" in host else host
     async with anyio.create_task_group() as tasks:
         if sys.platform != "win32":
-            await tasks.start(_stop_on_signal, uvicorn_server)
+            await tasks.start(_stop_on_signal, uvicorn_server, ending)
         ready(f"http://{shown}:{bound}{PATH}")
         await uvicorn_server.serve(sockets=[listener])
         tasks.cancel_scope.cancel()
@@ -76,7 +87,7 @@ def _listen(host: str, port: int) -> Any:
     return listener
 
 
-def _uvicorn(app: Any) -> uvicorn.Server:
+def _uvicorn(app: Any, drain: float) -> uvicorn.Server:
     import uvicorn
 
     class QuietServer(uvicorn.Server):
@@ -95,17 +106,34 @@ def _uvicorn(app: Any) -> uvicorn.Server:
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=DRAIN_SECONDS,
+        proxy_headers=False,
+        timeout_graceful_shutdown=math.ceil(drain),
         timeout_keep_alive=75,
         lifespan="on",
     )
     return QuietServer(config)
 
 
-async def _stop_on_signal(server: uvicorn.Server, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+async def _stop_on_signal(
+    server: uvicorn.Server,
+    ending: Callable[[], Awaitable[None]] | None,
+    *,
+    task_status: anyio.abc.TaskStatus[None],
+) -> None:
     """The first signal drains; a second one does not wait."""
+    told = False
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         task_status.started()
-        async for _ in signals:
-            server.force_exit = server.should_exit
-            server.should_exit = True
+        async with anyio.create_task_group() as tasks:
+
+            async def end() -> None:
+                if ending is not None:
+                    await ending()
+                server.should_exit = True
+
+            async for _ in signals:
+                if told:
+                    server.force_exit = server.should_exit = True
+                else:
+                    told = True
+                    tasks.start_soon(end)

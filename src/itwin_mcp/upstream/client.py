@@ -22,6 +22,7 @@ from itwin_mcp.upstream.origin import Origin, parse_origin
 from itwin_mcp.upstream.pacing import Pacer
 from itwin_mcp.upstream.retry import AttemptError, Repeats
 from itwin_mcp.upstream.transport import ASGIApp, BodyTooLargeError, Pools, read_bounded
+from itwin_mcp.upstream.watching import Watch, unwatched
 from itwin_mcp.upstream.wire import Request, Response
 
 DECLARED_PLATFORM = "https://api.bentley.com"
@@ -63,6 +64,7 @@ class UpstreamClient:
         pacer: Pacer,
         repeats: Repeats,
         remedy: str,
+        watch: Watch,
         now: Callable[[], float],
     ) -> None:
         self._platform = platform
@@ -75,6 +77,7 @@ class UpstreamClient:
         self._pacer = pacer
         self._repeats = repeats
         self._remedy = remedy
+        self._watch = watch
         self._now = now
         self._reads = Coalescing()
 
@@ -92,6 +95,7 @@ class UpstreamClient:
         concurrency: int = 100,
         rate_per_minute: int | None = None,
         remedy: str = hints.DEFAULT_REMEDY,
+        watch: Watch = unwatched,
         repeats: Repeats | None = None,
         pacer: Pacer | None = None,
         now: Callable[[], float] = time.time,
@@ -102,7 +106,8 @@ class UpstreamClient:
         place of that origin and of no other. `deadline` bounds each `send` in seconds, repeats and waiting included;
         `max_body` the decoded bytes of an answer; `concurrency` the requests under way. `rate_per_minute` paces the
         calls to the platform; without it pacing begins when the platform first answers 429. `remedy` says how to sign
-        in, for the hint of a NotSignedIn. `repeats`, `pacer` and `now` (seconds since 1970) are there for tests.
+        in, for the hint of a NotSignedIn. `watch` sees every request that goes out. `repeats`, `pacer` and `now`
+        (seconds since 1970) are there for tests.
         """
         origin = parse_origin(platform)
         async with Pools(origin, sandbox, connections=concurrency, user_agent=user_agent) as pools:
@@ -116,6 +121,7 @@ class UpstreamClient:
                 pacer=pacer or Pacer(rate_per_minute),
                 repeats=repeats or Repeats(),
                 remedy=remedy,
+                watch=watch,
                 now=now,
             )
 
@@ -187,6 +193,12 @@ class UpstreamClient:
 
     async def _exchange(self, call: _Call, token: Token | None) -> Response:
         """One request and its answer, whatever its status; an AttemptError when there is no whole one."""
+        with self._watch(call.request.method, call.correlation_id) as answered:
+            response = await self._send_once(call, token)
+            answered(response.status)
+        return response
+
+    async def _send_once(self, call: _Call, token: Token | None) -> Response:
         if call.is_platform:
             await self._pacer.turn(call.end - anyio.current_time())
         async with self._slots:

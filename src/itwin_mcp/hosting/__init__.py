@@ -1,0 +1,1 @@
+"""What a hosted deployment adds: who calls, limits, health, metrics, traces."""

@@ -1,0 +1,111 @@
+"""A hosted server in memory: everything but the socket, with callers whose tokens a test makes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import httpx2
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+
+from itwin_mcp import exposure
+from itwin_mcp.runtime import Runtime, open_runtime
+from itwin_mcp.server import demands
+from itwin_mcp.server.app import build_server
+from itwin_mcp.settings import read_settings
+from itwin_mcp.sign_in import Started
+from tests.hosting.issuer import AUDIENCE, ISSUER, Documents, token
+
+HERE = "http://127.0.0.1:8000"
+ENVIRONMENT = {
+    "ITWIN_MCP_AUTH_ISSUER": ISSUER,
+    "ITWIN_MCP_AUTH_AUDIENCE": AUDIENCE,
+    "ITWIN_MCP_NOTICE_SECONDS": "0",
+    "ITWIN_MCP_CALLER_RATE_PER_MINUTE": "100000",
+    "ITWIN_MCP_TOTAL_RATE_PER_MINUTE": "1000000",
+}
+META = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientCapabilities": {},
+    "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
+}
+
+
+HELLO = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "initialize",
+    "params": {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}},
+}
+"""What an older client says first."""
+
+
+@dataclass
+class Served:
+    """The app, and what stands behind it."""
+
+    app: Any
+    runtime: Runtime
+    parts: exposure.Exposure
+    documents: Documents
+
+    def http(self, bearer: str | None = None, **headers: str) -> httpx2.AsyncClient:
+        given = {"authorization": f"Bearer {bearer}"} if bearer else {}
+        return httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(self.app), base_url=HERE, headers={**given, **headers}, timeout=30
+        )
+
+    @asynccontextmanager
+    async def client(self, bearer: str | None = None, mode: str = "auto", **claims: Any) -> AsyncIterator[Client]:
+        """An MCP client with a token of its own."""
+        async with self.http(bearer or token(**claims)) as http:
+            async with Client(streamable_http_client(f"{HERE}/mcp", http_client=http), mode=mode) as client:
+                yield client
+
+    async def post(
+        self, http: httpx2.AsyncClient, method: str, meta: dict[str, Any] | None = None, **params: Any
+    ) -> httpx2.Response:
+        """One request of protocol 2026-07-28, by hand."""
+        named = {"mcp-name": params.get("name", params.get("uri"))} if "name" in params or "uri" in params else {}
+        return await http.post(
+            "/mcp",
+            headers={
+                "accept": "application/json, text/event-stream",
+                "mcp-protocol-version": "2026-07-28",
+                "mcp-method": method,
+                **named,
+            },
+            json={"jsonrpc": "2.0", "id": 1, "method": method, "params": params | {"_meta": META | (meta or {})}},
+        )
+
+    async def call(self, http: httpx2.AsyncClient, tool: str, **arguments: Any) -> httpx2.Response:
+        return await self.post(http, "tools/call", name=tool, arguments=arguments)
+
+
+@asynccontextmanager
+async def serve(
+    monkeypatch: Any, environment: Mapping[str, str] | None = None, stateless: bool = False, **flags: Any
+) -> AsyncIterator[Served]:
+    """A hosted server over the sandbox; its sign-in server is `Documents`."""
+    documents = Documents()
+
+    async def fetch(url: str, *, user_agent: str) -> Any:
+        return await documents(url)
+
+    monkeypatch.setattr("itwin_mcp.upstream.documents.fetch_document", fetch)
+    flags = {"sandbox": True, "job_seconds": 0.0, "toolsets": "all"} | flags
+    settings = read_settings({**os.environ, **ENVIRONMENT, **(environment or {})}, **flags)
+    with exposure.open_exposure(settings, "127.0.0.1") as parts:
+        assert parts is not None
+        async with open_runtime(settings, {}, Started.HTTP, parts.watch) as runtime:
+            server = build_server(runtime.catalog, runtime.executor, runtime.session, parts.caller)
+            server.middleware.insert(1, parts.counted(runtime.catalog.tools))
+            app = server.streamable_http_app(transport_security=None, host="hosted", stateless_http=stateless)
+            around = parts.guard(partial(demands.to_call, runtime.catalog))(app, 8000)
+            async with server.session_manager.run():
+                yield Served(around, runtime, parts, documents)

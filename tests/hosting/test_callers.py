@@ -1,0 +1,278 @@
+"""The way in, over HTTP: who is let through, what the others are told, and what a scope opens."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from tests.hosting.issuer import AUDIENCE, ISSUER, rsa, token
+from tests.hosting.served import HELLO, HERE, serve
+
+pytestmark = pytest.mark.anyio
+
+METADATA = "https://mcp.example/.well-known/oauth-protected-resource/mcp"
+
+
+def challenge(answer: Any) -> dict[str, str]:
+    """The parameters of the one challenge."""
+    said = answer.headers["www-authenticate"]
+    assert said.startswith("Bearer ")
+    return dict(re.findall(r'(\w+)="([^"]*)"', said))
+
+
+async def test_who_sends_no_token_is_told_where_to_get_one_and_names_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serve(monkeypatch) as served:
+        async with served.http() as http:
+            answer = await served.post(http, "tools/list")
+            assert answer.status_code == 401
+            assert challenge(answer) == {"scope": "itwin:read", "resource_metadata": METADATA}
+            in_query = await http.post(f"/mcp?access_token={token()}", json={})
+            assert (in_query.status_code, challenge(in_query).get("error")) == (401, None)
+            for path in ("", "/mcp"):
+                metadata = await http.get(f"/.well-known/oauth-protected-resource{path}")
+                assert metadata.json() == {
+                    "resource": AUDIENCE,
+                    "authorization_servers": [ISSUER],
+                    "scopes_supported": ["itwin:read"],
+                    "bearer_methods_supported": ["header"],
+                    "resource_name": "itwin-mcp",
+                }
+            assert (await http.get("/elsewhere")).status_code == 404
+            for probe in ("/healthz", "/readyz"):
+                answer = await http.get(probe, headers={"host": "10.0.0.7:8000"})
+                assert (answer.status_code, list(answer.json())) == (200, ["status"])
+        assert served.documents.asked == [], "nobody's token was looked at"
+
+
+async def test_a_bad_token_is_refused_by_every_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    bad = {
+        "expired": token(iat=1, exp=600),
+        "of another key": token(rsa("evil"), {"kid": "one"}),
+        "for another": token(aud="https://other.example"),
+        "garbage": "garbage",
+    }
+    async with serve(monkeypatch) as served:
+        for method in ("POST", "GET", "DELETE"):
+            for given in bad.values():
+                async with served.http(given) as http:
+                    answer = await http.request(method, "/mcp", headers={"accept": "text/event-stream"})
+                told = challenge(answer)
+                assert (answer.status_code, told["error"], told["scope"]) == (401, "invalid_token", "itwin:read")
+                assert told["resource_metadata"] == METADATA
+                assert given not in answer.text
+            async with served.http(token(iss="https://ims.bentley.com", aud="itwin-platform")) as http:
+                answer = await http.request(method, "/mcp")
+                assert "issued for the iTwin Platform, not for this server" in challenge(answer)["error_description"]
+            async with served.http() as http:
+                for wrong, status in (("Basic YTpi", 400), ("Bearer", 401), (token(), 400)):
+                    answer = await http.request(method, "/mcp", headers={"authorization": wrong})
+                    assert answer.status_code == status
+                twice = [("authorization", f"Bearer {token()}"), ("authorization", f"Bearer {token()}")]
+                assert (await http.request(method, "/mcp", headers=twice)).status_code == 400
+
+
+async def test_without_the_sign_in_servers_keys_nobody_is_told_to_sign_in_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with serve(monkeypatch) as served:
+        served.documents.down = True
+        async with served.http(token()) as http:
+            answer = await served.post(http, "tools/list")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+    assert "www-authenticate" not in answer.headers
+
+
+TOOLS: dict[str, tuple[str, dict[str, Any], str]] = {
+    "a reading tool": ("list-itwins", {}, "itwin:read"),
+    "a writing tool": ("create-itwin", {"displayName": "x"}, "itwin:write"),
+    "a deleting tool": ("delete-imodel", {"iModelId": "x"}, "itwin:delete"),
+    "an unknown tool": ("drop-all", {}, "itwin:read"),
+    "reading by way of another": ("run-reading-tool", {"name": "list-itwins"}, "itwin:read"),
+    "writing by way of another": ("run-writing-tool", {"name": "create-itwin"}, "itwin:write"),
+    "deleting by way of another": ("run-writing-tool", {"name": "delete-imodel"}, "itwin:delete"),
+    "nothing by way of another": ("run-writing-tool", {"name": "drop-all"}, "itwin:write"),
+    "malformed, by way of another": ("run-writing-tool", {"name": ["delete-imodel"]}, "itwin:write"),
+}
+ORDER = ["itwin:read", "itwin:write", "itwin:delete"]
+
+
+async def test_a_call_that_needs_more_is_told_all_scopes_at_once_and_never_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ran: list[str] = []
+    async with serve(monkeypatch, toolsets="all,dynamic") as served:
+        whole = served.runtime.executor.call
+
+        async def call(tool: Any, *more: Any, **named: Any) -> Any:
+            ran.append(tool.name)
+            return await whole(tool, *more, **named)
+
+        monkeypatch.setattr(served.runtime.executor, "call", call)
+        for granted in (None, "openid", *ORDER):
+            level = ORDER.index(granted) if granted in ORDER else -1
+            async with served.http(token(scope=granted)) as http:
+                for name, arguments, needed in TOOLS.values():
+                    ran.clear()
+                    answer = await served.call(http, name, **arguments)
+                    if level >= ORDER.index(needed):
+                        assert answer.status_code != 403, (granted, name)
+                        continue
+                    told = challenge(answer)
+                    assert (answer.status_code, told["error"]) == (403, "insufficient_scope")
+                    named = needed if level >= 0 else "itwin:read"
+                    if level >= 0 or needed == "itwin:read":
+                        assert told["scope"].split() == ORDER[: ORDER.index(named) + 1]
+                    assert told["resource_metadata"] == METADATA
+                    assert ran == []
+
+
+async def test_the_call_itself_is_refused_where_the_way_in_let_it_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("itwin_mcp.hosting.gate.Gate._needed", lambda self, body: 0)
+    async with serve(monkeypatch, toolsets="all,dynamic") as served:
+        async with served.client(scope="itwin:read") as client:
+            for name, arguments in (
+                ("create-itwin", {"displayName": "x", "class": "Endeavor", "subClass": "Project"}),
+                ("run-writing-tool", {"name": "delete-imodel", "arguments": {}}),
+            ):
+                result = await client.call_tool(name, arguments)
+                assert result.is_error
+                assert result.structured_content is not None
+                assert result.structured_content["error"]["code"] == "InsufficientScope"
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+async def test_tools_are_listed_by_scope_to_each_caller_whoever_asked_before(
+    mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serve(monkeypatch, toolsets="all,dynamic") as served:
+        listed: dict[str, set[str]] = {}
+        for granted in ("itwin:delete", "itwin:read", "itwin:write", "itwin:read"):
+            async with served.client(mode=mode, scope=granted) as client:
+                result = await client.list_tools()
+                names = {tool.name for tool in result.tools}
+                assert listed.setdefault(granted, names) == names
+                if mode == "auto":
+                    assert result.cache_scope == "private"
+                found = await client.call_tool("find-tools", {"query": "delete an imodel", "limit": 20})
+                assert found.structured_content is not None
+                offered = {one["name"] for one in found.structured_content["tools"]}
+                assert ("delete-imodel" in offered) is (granted == "itwin:delete")
+        assert listed["itwin:read"] < listed["itwin:write"] < listed["itwin:delete"]
+        assert {"list-itwins", "run-reading-tool"} <= listed["itwin:read"]
+        assert "create-itwin" not in listed["itwin:read"]
+        assert {"create-itwin", "run-writing-tool"} <= listed["itwin:write"]
+        assert "delete-imodel" not in listed["itwin:write"]
+        tools = served.runtime.catalog.tools
+        assert listed["itwin:delete"] == set(tools)
+
+
+async def test_a_session_of_an_older_client_goes_by_each_requests_own_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    accept = {"accept": "application/json, text/event-stream", "mcp-protocol-version": "2025-11-25"}
+
+    def said(answer: Any) -> dict[str, Any]:
+        assert answer.status_code == 200, answer.text
+        text = answer.text
+        line = next((one[6:] for one in text.splitlines() if one.startswith("data: {")), text)
+        return dict(json.loads(line))
+
+    async with serve(monkeypatch) as served:
+        async with served.http() as http:
+
+            async def post(bearer: str, body: dict[str, Any], **more: str) -> Any:
+                return await http.post(
+                    "/mcp", headers={**accept, **more, "authorization": f"Bearer {bearer}"}, json=body
+                )
+
+            opened = await post(token(scope="itwin:delete"), HELLO)
+            session = {"mcp-session-id": opened.headers["mcp-session-id"]}
+            await post(token(), {"jsonrpc": "2.0", "method": "notifications/initialized"}, **session)
+            listing = {"jsonrpc": "2.0", "id": 2, "method": "tools/list"}
+
+            def names(answer: Any) -> set[str]:
+                return {tool["name"] for tool in said(answer)["result"]["tools"]}
+
+            # The same caller with less in their token, in the session that began with more: and the other way round.
+            assert "delete-imodel" not in names(await post(token(scope="itwin:read"), listing, **session))
+            assert "delete-imodel" in names(await post(token(scope="itwin:delete"), listing, **session))
+            for other in (token(sub="eve"), token(client_id="other"), token(iss=ISSUER, sub="ada", client_id=None)):
+                assert (await post(other, listing, **session)).status_code == 404, "a session is its caller's alone"
+            delete = {**accept, **session, "authorization": f"Bearer {token(sub='eve')}"}
+            assert (await http.delete("/mcp", headers=delete)).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("environment", "headers", "status"),
+    [
+        ({}, {}, 200),
+        ({}, {"host": "mcp.example"}, 421),
+        ({"ITWIN_MCP_ALLOWED_HOSTS": "mcp.example"}, {"host": "mcp.example"}, 200),
+        ({"ITWIN_MCP_ALLOWED_HOSTS": "mcp.example"}, {"host": "MCP.example:443"}, 200),
+        ({"ITWIN_MCP_ALLOWED_HOSTS": "mcp.example"}, {"host": "mcp.example:8443"}, 421),
+        ({"ITWIN_MCP_ALLOWED_HOSTS": "mcp.example:8443"}, {"host": "mcp.example:8443"}, 200),
+        ({"ITWIN_MCP_ALLOWED_HOSTS": "mcp.example"}, {"host": "mcp.example.evil"}, 421),
+        ({"ITWIN_MCP_ALLOWED_HOSTS": "mcp.example"}, {"host": "evil@mcp.example"}, 421),
+        ({}, {"origin": "http://localhost:6274"}, 403),
+        ({"ITWIN_MCP_ALLOWED_ORIGINS": "https://app.example"}, {"origin": "https://app.example"}, 200),
+        ({"ITWIN_MCP_ALLOWED_ORIGINS": "https://app.example"}, {"origin": "https://app.example:443"}, 200),
+        ({"ITWIN_MCP_ALLOWED_ORIGINS": "https://app.example"}, {"origin": "http://app.example"}, 403),
+        ({"ITWIN_MCP_ALLOWED_ORIGINS": "https://app.example"}, {"origin": "https://app.example.evil"}, 403),
+        ({"ITWIN_MCP_ALLOWED_ORIGINS": "https://app.example"}, {"origin": "https://app.example@evil"}, 403),
+        ({"ITWIN_MCP_ALLOWED_ORIGINS": "none"}, {"origin": "null"}, 403),
+    ],
+)
+async def test_it_answers_by_the_names_and_to_the_pages_that_were_given(
+    environment: dict[str, str], headers: dict[str, str], status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from itwin_mcp.server.guard import named_guard
+
+    async def inner(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    def words(name: str) -> list[str]:
+        return [one for one in environment.get(name, "").split(",") if one and one != "none"]
+
+    hosts, origins = words("ITWIN_MCP_ALLOWED_HOSTS"), words("ITWIN_MCP_ALLOWED_ORIGINS")
+    import httpx2
+
+    app = named_guard(inner, [*hosts, "127.0.0.1:8000"], origins)
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url=HERE) as http:
+        assert (await http.post("/mcp", headers=headers)).status_code == status
+
+
+async def test_a_page_that_was_named_may_read_the_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = "https://app.example"
+    async with serve(monkeypatch, {"ITWIN_MCP_ALLOWED_ORIGINS": page}) as served:
+        async with served.http(origin=page) as http:
+            asked = {"access-control-request-method": "POST", "access-control-request-headers": "authorization"}
+            preflight = await http.options("/mcp", headers=asked)
+            assert (preflight.status_code, preflight.headers["access-control-allow-origin"]) == (200, page)
+            answer = await served.post(http, "tools/list")
+            assert answer.status_code == 401
+            assert "WWW-Authenticate" in answer.headers["access-control-expose-headers"]
+
+
+async def test_what_reaches_the_protocol_holds_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mcp.server.auth.middleware.auth_context import get_access_token
+
+    from itwin_mcp.server.tools import Tools
+
+    seen: list[Any] = []
+    canary = token(jti="canary")
+    whole = Tools._call
+
+    async def call(self: Tools, context: Any, *more: Any) -> Any:
+        seen.append((get_access_token(), dict(context.request.headers), context.request.url.query))
+        return await whole(self, context, *more)
+
+    monkeypatch.setattr(Tools, "_call", call)
+    async with serve(monkeypatch) as served:
+        for mode in ("auto", "legacy"):
+            async with served.client(canary, mode=mode) as client:
+                assert not (await client.call_tool("list-itwins", {})).is_error
+    for known, headers, _ in seen:
+        assert (known.token, known.client_id, known.subject, known.claims) == ("", "agent", "ada", {"iss": ISSUER})
+        assert "authorization" not in headers
+    assert len(seen) == 2
+    assert canary not in repr(seen)

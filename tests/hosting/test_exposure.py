@@ -1,0 +1,110 @@
+"""What a server must have before it listens, and the words in which it refuses."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from itwin_mcp.errors import SettingsError
+from itwin_mcp.exposure import check_exposure, check_replicas, missing
+from itwin_mcp.hosted_settings import Hosted
+from itwin_mcp.settings import read_settings
+from tests.hosting.issuer import AUDIENCE, ISSUER
+
+AUTH = {"ITWIN_MCP_AUTH_ISSUER": ISSUER, "ITWIN_MCP_AUTH_AUDIENCE": AUDIENCE}
+APPLICATION = {"ITWIN_CLIENT_ID": "service-x", "ITWIN_CLIENT_SECRET": "s3cr3t-canary"}
+WHOLE = {
+    "ITWIN_MCP_ALLOWED_HOSTS": "mcp.example",
+    "ITWIN_MCP_ALLOWED_ORIGINS": "none",
+    "ITWIN_MCP_STATE_SECRET": "s" * 32,
+}
+
+
+def refused(environment: dict[str, str], host: str, **flags: Any) -> str:
+    with pytest.raises(SettingsError) as caught:
+        check_exposure(read_settings({**os.environ, **environment}, **flags), host)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::", "mcp.example"])
+def test_beyond_this_machine_it_says_everything_that_is_missing(host: str) -> None:
+    told = refused({}, host, sandbox=True)
+    for name in ("AUTH_ISSUER", "AUTH_AUDIENCE", "ALLOWED_HOSTS", "ALLOWED_ORIGINS", "POLICY", "STATE_SECRET"):
+        assert f"ITWIN_MCP_{name}" in told
+    for name, value in WHOLE.items():
+        told = refused(AUTH | APPLICATION | {other: text for other, text in WHOLE.items() if other != name}, host)
+        assert name in told and "s" * 32 not in told, value
+    assert missing(read_settings(AUTH | WHOLE).hosted, Path("policy.yaml")) == []
+    assert "(ITWIN_MCP_POLICY)" in missing(read_settings(AUTH | WHOLE).hosted, None)[0]
+
+
+def test_on_this_machine_a_server_of_ones_own_needs_nothing_and_a_hosted_one_an_application() -> None:
+    for host in ("127.0.0.1", "localhost", "::1"):
+        check_exposure(read_settings({}), host)
+        check_exposure(read_settings(AUTH | APPLICATION), host)
+        check_exposure(read_settings(AUTH, sandbox=True), host)
+        for own in ({}, {"ITWIN_ACCESS_TOKEN": "token-canary"}, {"ITWIN_CLIENT_ID": "native"}):
+            told = refused(AUTH | own, host)
+            assert "acts as a service application" in told and "canary" not in told
+
+
+def test_what_callers_would_share_is_refused(tmp_path: Path) -> None:
+    told = refused(AUTH | APPLICATION | {"ITWIN_MCP_FILES_ROOT": str(tmp_path)}, "127.0.0.1")
+    assert "each other's files" in told
+    assert "ITWIN_MCP_HTTP_TOKEN" in refused(AUTH | APPLICATION | {"ITWIN_MCP_HTTP_TOKEN": "canary-of-mine"}, "::1")
+
+
+def test_more_replicas_need_a_secret_and_no_promise_that_only_one_can_keep() -> None:
+    told = refused(AUTH | APPLICATION | {"ITWIN_MCP_REPLICAS": "2"}, "127.0.0.1")
+    assert "ITWIN_MCP_STATE_SECRET" in told
+    hosted = read_settings(AUTH | WHOLE | {"ITWIN_MCP_REPLICAS": "2"}).hosted
+    assert hosted is not None
+    check_replicas(hosted, None)
+    check_replicas(hosted, "elicit")
+    check_replicas(Hosted(ISSUER, AUDIENCE), "two-step")
+    with pytest.raises(SettingsError, match="used once on each"):
+        check_replicas(hosted, "two-step")
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"ITWIN_MCP_AUTH_ISSUER": ISSUER}, "without ITWIN_MCP_AUTH_AUDIENCE"),
+        ({"ITWIN_MCP_AUTH_AUDIENCE": AUDIENCE}, "without ITWIN_MCP_AUTH_ISSUER"),
+        (AUTH | {"ITWIN_MCP_AUTH_ISSUER": "http://issuer.example"}, "must be https"),
+        (AUTH | {"ITWIN_MCP_AUTH_AUDIENCE": "mcp.example"}, "must be https"),
+        (AUTH | {"ITWIN_MCP_AUTH_AUDIENCE": "https://user@mcp.example/mcp"}, "plain address"),
+        (AUTH | {"ITWIN_MCP_AUTH_JWKS_URL": "http://issuer.example/jwks"}, "must be https"),
+        (AUTH | {"ITWIN_MCP_AUTH_SCOPE": "admin"}, "read, write or delete"),
+        (AUTH | {"ITWIN_MCP_ALLOWED_HOSTS": "*"}, "no `\\*`"),
+        (AUTH | {"ITWIN_MCP_ALLOWED_HOSTS": "https://mcp.example"}, "write a name"),
+        (AUTH | {"ITWIN_MCP_ALLOWED_ORIGINS": "*"}, "write https://name"),
+        (AUTH | {"ITWIN_MCP_ALLOWED_ORIGINS": "https://a.example/page"}, "write https://name"),
+        (AUTH | {"ITWIN_MCP_ALLOWED_ORIGINS": "none,https://a.example"}, "write https://name"),
+        (AUTH | {"ITWIN_MCP_STATE_SECRET": "short"}, "less than 32 bytes"),
+        (AUTH | {"ITWIN_MCP_STATE_SECRET": f"{'a' * 32},short"}, "less than 32 bytes"),
+        (AUTH | {"ITWIN_MCP_REPLICAS": "0"}, "whole number from 1"),
+        (AUTH | {"ITWIN_MCP_METRICS_PORT": "99999"}, "whole number from 1 to 65535"),
+        (AUTH | {"ITWIN_MCP_CALLER_CONCURRENCY": "many"}, "whole number"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_refused_in_words(environment: dict[str, str], words: str) -> None:
+    with pytest.raises(SettingsError, match=words) as caught:
+        read_settings(environment)
+    assert "short" not in str(caught.value)
+
+
+def test_symmetric_and_absent_signatures_cannot_be_configured() -> None:
+    for algorithm in ("HS256", "none", "rs256"):
+        assert algorithm in refused(AUTH | APPLICATION | {"ITWIN_MCP_AUTH_ALGORITHMS": algorithm}, "127.0.0.1")
+
+
+def test_secrets_come_from_a_file_one_a_line_and_are_never_shown(tmp_path: Path) -> None:
+    file = tmp_path / "secrets"
+    file.write_text(f"{'canary-new-' * 4}\n\n{'canary-old-' * 4}\n")
+    settings = read_settings(AUTH | {"ITWIN_MCP_STATE_SECRET_FILE": str(file)})
+    assert settings.hosted is not None
+    assert [one.get_secret_value()[:10] for one in settings.hosted.state_secrets] == ["canary-new", "canary-old"]
+    assert "canary" not in repr(settings)
+    assert set(settings.secrets) == {"canary-new-" * 4, "canary-old-" * 4}

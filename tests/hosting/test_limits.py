@@ -1,0 +1,316 @@
+"""How much callers get: exact rates, bounded queues, and a flood that only the one who makes it feels."""
+
+import json
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anyio
+import pytest
+
+from itwin_mcp.hosting import gate
+from itwin_mcp.hosting.answers import Message
+from itwin_mcp.hosting.limits import Admission, Limits, RefusedForNowError
+from itwin_mcp.hosting.sessions import Sessions
+from tests.hosting.issuer import Clock, token
+from tests.hosting.served import HELLO, serve
+
+pytestmark = pytest.mark.anyio
+
+
+def limits(**some: Any) -> Limits:
+    """Those that matter to a test; the others are never reached."""
+    return Limits(**{"caller_rate": 10**6, "total_rate": 10**6, "caller_at_once": 8, "total_at_once": 64} | some)
+
+
+def admitted(admission: Admission, caller: str, times: int) -> int:
+    count = 0
+    for _ in range(times):
+        try:
+            admission.count(caller)
+            count += 1
+        except RefusedForNowError:
+            continue
+    return count
+
+
+def test_a_callers_rate_is_exact_and_says_when_to_come_back() -> None:
+    clock = Clock()
+    admission = Admission(limits(caller_rate=60, total_rate=10_000), clock=clock)
+    assert admitted(admission, "ada", 50) == 6, "a burst of a tenth"
+    with pytest.raises(RefusedForNowError) as caught:
+        admission.count("ada")
+    assert (caught.value.reason, caught.value.after) == ("caller-rate", 1)
+    assert admitted(admission, "eve", 50) == 6, "another caller is not slower for it"
+    total = 0
+    for _ in range(480):
+        clock.now += 0.125
+        total += admitted(admission, "ada", 5)
+    assert total == 60
+    clock.now += 3600
+    assert admitted(admission, "ada", 50) == 6, "nothing is saved up"
+
+
+def test_all_callers_together_have_a_rate_too_and_it_is_not_spent_by_who_is_refused() -> None:
+    clock = Clock()
+    admission = Admission(limits(caller_rate=600, total_rate=120), clock=clock)
+    assert admitted(admission, "ada", 7) == 7
+    assert admitted(admission, "eve", 20) == 5
+    with pytest.raises(RefusedForNowError) as caught:
+        admission.count("bob")
+    assert caught.value.reason == "total-rate"
+    clock.now += 0.5
+    assert admitted(admission, "bob", 5) == 1
+
+
+def test_callers_who_went_away_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("itwin_mcp.hosting.limits.MOST_REMEMBERED", 100)
+    clock = Clock()
+    admission = Admission(limits(caller_rate=600, total_rate=1_000_000), clock=clock)
+    for number in range(1000):
+        clock.now += 1
+        admission.count(f"caller-{number}")
+    assert len(admission._caller_pace._next) <= 101
+
+
+class Hall:
+    """Where requests stay until the test lets them go."""
+
+    def __init__(self, admission: Admission) -> None:
+        self.admission = admission
+        self.inside: Counter[str] = Counter()
+        self.refused: list[tuple[str, str]] = []
+        self.doors: dict[str, anyio.Event] = {}
+        self.two_refused = anyio.Event()
+
+    async def visit(self, caller: str) -> None:
+        try:
+            async with self.admission.turn(caller):
+                self.inside[caller] += 1
+                try:
+                    await self.doors.setdefault(caller, anyio.Event()).wait()
+                finally:
+                    self.inside[caller] -= 1
+        except RefusedForNowError as error:
+            self.refused.append((caller, error.reason))
+            if len(self.refused) == 2:
+                self.two_refused.set()
+
+
+async def settled() -> None:
+    await anyio.wait_all_tasks_blocked()
+
+
+async def test_a_flood_of_one_caller_holds_no_more_than_its_own_and_the_others_walk_in() -> None:
+    hall = Hall(Admission(limits(caller_at_once=4, total_at_once=20, caller_waiting=8)))
+    async with anyio.create_task_group() as tasks:
+        for _ in range(500):
+            tasks.start_soon(hall.visit, "flood")
+        await settled()
+        assert hall.inside["flood"] == 4
+        assert hall.refused == [("flood", "caller-concurrency")] * (500 - 4 - 8)
+        for number in range(4):
+            for _ in range(4):
+                tasks.start_soon(hall.visit, f"other-{number}")
+        await settled()
+        assert [hall.inside[f"other-{number}"] for number in range(4)] == [4] * 4, "none of them waits"
+        for caller in hall.doors:
+            hall.doors[caller].set()
+    assert hall.admission.under_way == 0
+    assert hall.admission._lines == {}
+
+
+async def test_all_together_are_bounded_and_who_cannot_wait_longer_is_told_so() -> None:
+    hall = Hall(Admission(limits(caller_at_once=2, total_at_once=3, total_seconds=0.05)))
+    async with anyio.create_task_group() as tasks:
+        for number in range(5):
+            tasks.start_soon(hall.visit, f"caller-{number}")
+        await settled()
+        assert hall.admission.under_way == 3
+        with anyio.fail_after(5):
+            await hall.two_refused.wait()
+        assert {reason for _, reason in hall.refused} == {"total-concurrency"}
+        for caller in list(hall.doors):
+            hall.doors[caller].set()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(hall.visit, "late")
+        await settled()
+        assert hall.inside["late"] == 1
+        hall.doors["late"].set()
+
+
+async def test_who_gives_up_gives_the_turn_back() -> None:
+    hall = Hall(Admission(limits(caller_at_once=1, total_at_once=1, caller_waiting=5)))
+    async with anyio.create_task_group() as first:
+        first.start_soon(hall.visit, "ada")
+        await settled()
+        async with anyio.create_task_group() as second:
+            second.start_soon(hall.visit, "ada")
+            second.start_soon(hall.visit, "eve")
+            await settled()
+            second.cancel_scope.cancel()
+        assert hall.inside == {"ada": 1}
+        first.cancel_scope.cancel()
+    assert (hall.admission.under_way, hall.admission._lines) == (0, {})
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(hall.visit, "bob")
+        await settled()
+        assert hall.inside["bob"] == 1
+        tasks.cancel_scope.cancel()
+
+
+def test_open_streams_are_counted_by_caller() -> None:
+    admission = Admission(limits(caller_streams=2))
+    with admission.stream("ada"), admission.stream("ada"), admission.stream("eve"):
+        with pytest.raises(RefusedForNowError) as caught:
+            with admission.stream("ada"):
+                pass
+        assert caught.value.reason == "caller-streams"
+    with admission.stream("ada"):
+        pass
+    assert admission._streams == {}
+
+
+def test_sessions_are_counted_by_caller_until_they_end_or_idle() -> None:
+    clock = Clock()
+    sessions = Sessions(2, clock=clock)
+    sessions.use("ada", "one")
+    clock.now += 1000
+    sessions.use("ada", "two")
+    with pytest.raises(RefusedForNowError) as caught:
+        sessions.check("ada")
+    assert (caught.value.reason, caught.value.after) == ("caller-sessions", 800)
+    sessions.check("eve")
+    sessions.end("ada", "two")
+    sessions.check("ada")
+    sessions.use("ada", "three")
+    clock.now += 801
+    sessions.check("ada")
+    clock.now += 1801
+    sessions.check("ada")
+    assert sessions._used == {}
+
+
+async def test_over_http_it_is_429_with_retry_after_and_the_others_are_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serve(monkeypatch, {"ITWIN_MCP_CALLER_RATE_PER_MINUTE": "30"}) as served:
+        async with served.http(token(sub="flood")) as flood, served.http(token(sub="other")) as other:
+            answers = [await served.post(flood, "tools/list") for _ in range(6)]
+            assert [answer.status_code for answer in answers] == [200, 200, 200, 429, 429, 429]
+            assert answers[-1].headers["retry-after"] in ("1", "2")
+            assert answers[-1].json()["error"] == "too_many_requests"
+            assert (await served.post(other, "tools/list")).status_code == 200
+
+
+async def test_while_one_caller_floods_with_calls_that_hang_the_others_are_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with serve(monkeypatch, {"ITWIN_MCP_CALLER_CONCURRENCY": "3", "ITWIN_MCP_TOTAL_CONCURRENCY": "8"}) as served:
+        whole, door = served.runtime.executor.call, anyio.Event()
+        most = Counter[str]()
+
+        async def call(tool: Any, arguments: Any, conversation: Any, caller: Any, *more: Any) -> Any:
+            most[caller.subject] += 1
+            if caller.subject == "flood":
+                await door.wait()
+            return await whole(tool, arguments, conversation, caller, *more)
+
+        monkeypatch.setattr(served.runtime.executor, "call", call)
+        statuses: list[int] = []
+        refused = anyio.Event()
+        async with served.http(token(sub="flood")) as flood, anyio.create_task_group() as tasks:
+
+            async def one() -> None:
+                statuses.append((await served.call(flood, "list-itwins")).status_code)
+                if len(statuses) == 60 - 3 - 32:
+                    refused.set()
+
+            for _ in range(60):
+                tasks.start_soon(one)
+            with anyio.fail_after(20):
+                await refused.wait()
+            assert set(statuses) == {429}
+            assert most["flood"] == 3
+            for number in range(9):
+                async with served.http(token(sub=f"caller-{number}")) as http:
+                    answers = [await served.call(http, "list-itwins", limit=1) for _ in range(2)]
+                    assert [answer.status_code for answer in answers] == [200, 200]
+            assert most["flood"] == 3
+            door.set()
+        assert Counter(statuses) == {429: 25, 200: 35}
+
+
+async def test_a_caller_cannot_open_all_the_sessions_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    accept = {"accept": "application/json, text/event-stream"}
+    async with serve(monkeypatch) as served:
+        async with served.http(token(sub="greedy"), **accept) as greedy, served.http(token(sub="b"), **accept) as other:
+            statuses = [(await greedy.post("/mcp", json=HELLO)).status_code for _ in range(51)]
+            assert Counter(statuses) == {200: 50, 429: 1}
+            opened = await other.post("/mcp", json=HELLO)
+            assert opened.status_code == 200
+            ended = await other.delete("/mcp", headers={"mcp-session-id": opened.headers["mcp-session-id"]})
+            assert ended.status_code == 200
+
+
+async def test_a_body_that_is_too_large_or_too_slow_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "BODY_SECONDS", 0.1)
+    async with serve(monkeypatch) as served:
+        async with served.http(token()) as http:
+            headers = {"accept": "application/json", "content-type": "application/json"}
+
+            async def large() -> AsyncIterator[bytes]:
+                for _ in range(5):
+                    yield b"x" * 1024 * 1024
+
+            assert (await http.post("/mcp", headers=headers, content=large())).status_code == 413
+            assert (await http.post("/mcp", headers=headers, content=b"x" * (4 * 1024 * 1024 + 1))).status_code == 413
+
+        # httpx2's transport in memory reads a body as fast as it comes: a slow one is given by hand.
+        sent: list[Message] = []
+        parts = iter([{"type": "http.request", "body": b"{", "more_body": True}])
+
+        async def receive() -> Message:
+            for part in parts:
+                return part
+            await anyio.sleep_forever()
+            raise AssertionError
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/mcp",
+            "query_string": b"",
+            "headers": [(b"host", b"127.0.0.1:8000"), (b"authorization", b"Bearer " + token().encode())],
+        }
+        with anyio.fail_after(5):
+            await served.app(scope, receive, send)
+        assert sent[0]["status"] == 408
+        assert json.loads(sent[1]["body"])["error"] == "timeout"
+
+
+async def test_a_client_that_does_not_take_its_answer_is_cut_and_its_turn_is_free(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gate, "WRITE_SECONDS", 0.1)
+    ended = anyio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"x"})
+            raise AssertionError("the answer went out")
+        finally:
+            ended.set()
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def stuck(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            await anyio.sleep_forever()
+
+    with anyio.fail_after(5):
+        await gate._cut_if_slow(app, {}, receive, stuck)
+    assert ended.is_set()

@@ -1,0 +1,54 @@
+"""For whom the server acts: a service application of its own; what callers send never leaves it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.hosting.issuer import token
+from tests.hosting.served import serve
+from tests.network import certificates_are_read_once, no_proxy, no_waiting_between_attempts  # noqa: F401
+from tests.upstream.auth.identity import CLIENT_ID, CLIENT_SECRET, identity
+from tests.upstream.loopback import Asked, loopback
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.parametrize("status", [200, 401, 403, 429, 500])
+async def test_a_callers_token_never_reaches_the_platform_or_its_sign_in_server(
+    status: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def platform(asked: Asked) -> None:
+        if status == 200:
+            await asked.json(200, {"iTwins": [], "_links": {}})
+        else:
+            await asked.json(status, {"error": {"code": "Refused", "message": "no"}}, {"Retry-After": "0"})
+
+    bearer = token(jti="canary", scope="itwin:delete")
+    caplog.set_level("DEBUG", "itwin_mcp")
+    async with identity() as ims, loopback(platform) as upstream:
+        environment = {
+            "ITWIN_API_URL": upstream.origin,
+            "ITWIN_ISSUER_URL": ims.issuer,
+            "ITWIN_CLIENT_ID": CLIENT_ID,
+            "ITWIN_CLIENT_SECRET": CLIENT_SECRET,
+        }
+        said: list[Any] = []
+        async with serve(monkeypatch, environment, sandbox=False) as served:
+            async with served.http(bearer, cookie=f"session={bearer}", **{"x-canary": bearer}) as http:
+                for tool, arguments in (
+                    ("list-itwins", {"limit": 1}),
+                    ("create-itwin", {"displayName": "x", "class": "Endeavor", "subClass": "Project"}),
+                    ("who-am-i", {}),
+                ):
+                    answer = await served.call(http, tool, **arguments)
+                    assert answer.status_code == 200
+                    said.append(answer.text)
+        sent = [(one.target, one.headers, one.body.decode()) for one in (*upstream.requests, *ims.server.requests)]
+    assert any(headers.get("authorization") == "Bearer access-1-canary" for _, headers, _ in sent)
+    for secret in (bearer, *bearer.split(".")[1:]):
+        for place in (json.dumps(sent), json.dumps(said), caplog.text):
+            assert secret not in place
+    assert CLIENT_SECRET not in json.dumps(said) + caplog.text
