@@ -73,6 +73,17 @@ async def test_a_shipped_rule_across_arguments_is_told_in_words(
     assert [detail["message"] for detail in error["details"]] == said
 
 
+async def test_of_a_rule_about_values_only_what_was_given_is_told() -> None:
+    rule = (
+        "not: {anyOf: [{required: [kind, dry], properties: {kind: {const: plain}, dry: {enum: [true]}}}, "
+        "{required: [kind, count], properties: {kind: {const: fancy}}}]}"
+    )
+    async with bench("things.yaml", FINE, replacing={"not: {required: [kind, dry]}": rule}) as it:
+        error = await it.refused("make-thing", name="a", kind="plain", dry=True, count=1)
+        await it.call("make-thing", name="a", kind="plain", dry=False, count=1)
+    assert [one["message"] for one in error["details"]] == ["kind plain and dry true cannot be given together"]
+
+
 async def test_several_missing_arguments_are_each_named_once() -> None:
     async with bench("things.yaml", never) as it:
         error = await it.refused("get-part")

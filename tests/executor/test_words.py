@@ -108,6 +108,14 @@ async def test_a_list_is_read_up_to_its_bound_in_one_request_and_says_that_there
     }
 
 
+async def test_a_bounded_list_takes_no_more_requests_because_its_pages_are_short() -> None:
+    short = saying(200, {"parts": [{"id": "1"}], "next": "https://api.bentley.com/teams/a/parts?$skip=1&$top=10"})
+    async with bench("words.yaml", short) as it:
+        answer = await it.call("list-stale-parts", team="a", since="2026-02-01")
+        assert len(it.asked) == 1
+    assert answer["page"]["stoppedBecause"] == "every: only the first 1 items are read here"
+
+
 async def test_a_single_step_that_is_refused_has_no_value_and_the_steps_that_need_it_are_left_out() -> None:
     async with bench("words.yaml", Teams([], [], a=named("bolt"))) as it:
         whole = await it.call("read-team", team="a")
@@ -214,3 +222,10 @@ async def test_an_answer_that_does_not_say_whether_it_was_the_last_ends_a_repeti
     assert error["code"] == "UnexpectedAnswer"
     assert "do not repeat it" in error["hint"]
     assert error["completed"] == [{"step": "release", "ids": ["a"]}]
+
+
+async def test_what_a_step_requires_and_finds_false_ends_the_flow() -> None:
+    async with bench("words.yaml", saying(200, {"last": False})) as it:
+        error = await it.refused("end-session", team="a")
+        assert it.asked == ["POST /teams/a/release"] * 2
+    assert (error["code"], error["completed"]) == ("Left", [{"step": "release", "ids": ["a"]}])

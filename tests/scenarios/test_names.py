@@ -136,6 +136,10 @@ async def test_presets_stand_in_for_what_is_left_out(sent: list[str], monkeypatc
         assert other["iModel"]["iTwinId"] == itwin
         assert "searched" not in other["resolved"][0]
         sent.clear()
+        found = await desk.ask("find-imodel", name="Roads")  # its iTwin may be left out anyway: the preset still counts
+        assert [one["id"] for one in found["matches"]["searched"]] == [itwin]
+        assert len(sent) == 2
+        sent.clear()
         for tool in ("delete-imodel", "delete-itwin"):
             error = await desk.refused(tool)
             assert error["details"][0]["code"] == "MissingArgument"
