@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import shlex
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -23,10 +24,14 @@ from itwin_mcp.capability.presets import Preset, with_presets
 from itwin_mcp.errors import SettingsError
 from itwin_mcp.executor import names
 from itwin_mcp.executor.approvals import Approvals
+from itwin_mcp.executor.audit import Audit
 from itwin_mcp.executor.confirm import Confirming, Remedy
+from itwin_mcp.executor.conversation import LOCAL
 from itwin_mcp.executor.executor import Executor
+from itwin_mcp.executor.gate import Gatekeeper
 from itwin_mcp.executor.local_files import HOW_TO_ALLOW, LocalFiles
 from itwin_mcp.executor.lookup import Names
+from itwin_mcp.executor.policy import Policy
 from itwin_mcp.executor.seals import Seals
 from itwin_mcp.server import dynamic, session
 from itwin_mcp.server.session import Session
@@ -52,14 +57,15 @@ class Runtime:
 
     catalog: Catalog
     executor: Executor
+    gatekeeper: Gatekeeper
     session: Session
     sign_in: SignIn
     upstream: UpstreamClient
     sandbox: Sandbox | None
 
 
-def read_catalog(settings: Settings, started: Started = Started.STDIO) -> Catalog:
-    """Our capability files and the user's own, and the tools about the session; linked and selected.
+def read_all(settings: Settings) -> Catalog:
+    """Our capability files and the user's own, and the tools about the session; linked, and nothing left out.
 
     Raises CapabilityError, SettingsError.
     """
@@ -71,10 +77,33 @@ def read_catalog(settings: Settings, started: Started = Started.STDIO) -> Catalo
     every = with_presets(replace(whole, skills=cache(lambda: _skills(whole))), _presets(settings))
     if settings.two_step:
         every = with_confirmations(every)
+    return every
+
+
+def read_catalog(settings: Settings, started: Started = Started.STDIO) -> Catalog:
+    """What is served: all that there is, selected. Raises ConfigurationError."""
+    every = read_all(settings)
+    return _select(settings, started, every, _policy(settings, every))
+
+
+def _policy(settings: Settings, every: Catalog) -> Policy | None:
+    if settings.policy is None:
+        return None
+    from itwin_mcp.executor.policy_file import read_policy  # YAML and its models, only where there is one
+
+    return read_policy(settings.policy, every.tools)
+
+
+def _select(settings: Settings, started: Started, every: Catalog, policy: Policy | None) -> Catalog:
+    """What was asked for; who calls from a shell is told by the policy itself what it refuses."""
+    hidden: set[str] = set()
+    if policy is not None and started is not Started.SHELL:
+        hidden = every.tools.keys() - policy.allowed_tools(LOCAL, every.tools.values())
+        every = replace(every, resources=policy.allowed_resources(LOCAL, every.resources, every.tools.values()))
     selected = every.select(
         toolsets=settings.toolsets,
         tools=settings.tools,
-        exclude=settings.exclude_tools,
+        exclude=(*settings.exclude_tools, *hidden),
         read_only=settings.read_only,
     )
     if started is Started.STDIO and way_of(settings) is Way.LOGIN:
@@ -94,7 +123,9 @@ async def open_runtime(
     settings: Settings, environment: Mapping[str, str], started: Started = Started.SHELL
 ) -> AsyncIterator[Runtime]:
     """Everything that a server or a single call needs, closed at the end. Raises ConfigurationError."""
-    catalog = read_catalog(settings, started)
+    every = read_all(settings)
+    policy = _policy(settings, every)
+    catalog = _select(settings, started, every, policy)
     async with AsyncExitStack() as stack:
         sandbox = stack.enter_context(_open_sandbox(settings)) if settings.sandbox else None
         sign_in = choose(
@@ -118,6 +149,7 @@ async def open_runtime(
             Storage.open([*STORAGE_HOSTS, *await _local_storage(settings, sandbox, stack)], user_agent=USER_AGENT)
         )
         seals = Seals(lambda: _keys(settings.state_dir))
+        gatekeeper = Gatekeeper(upstream, every.operations, every.tools, policy, Audit(settings.audit_log, time.time))
         executor = Executor(
             upstream,
             seals,
@@ -126,13 +158,14 @@ async def open_runtime(
             environment=_bound(catalog, environment),
             names=Names(catalog.operations, settings.itwin_id and _preset_id(settings, "itwin")),
             confirming=_confirming(settings, started, seals),
+            gatekeeper=gatekeeper,
             max_result_bytes=settings.max_result_bytes,
         )
         login: BackgroundLogin | None = None
         if session.SIGN_IN in catalog.tools and sign_in.login is not None:
             login = BackgroundLogin(sign_in.login, await stack.enter_async_context(background()))
         about = Session(lambda: who_am_i(settings, sign_in, upstream), login)
-        yield Runtime(catalog, executor, about, sign_in, upstream, sandbox)
+        yield Runtime(catalog, executor, gatekeeper, about, sign_in, upstream, sandbox)
 
 
 async def serve_stdio(settings: Settings, environment: Mapping[str, str]) -> None:
@@ -188,6 +221,9 @@ def _local_files(settings: Settings, started: Started) -> LocalFiles:
         return LocalFiles(settings.files_roots or (Path.cwd(),))
     if started is Started.HTTP:
         return LocalFiles(settings.files_roots, f"The files are those of the machine that serves. {HOW_TO_ALLOW}")
+    if settings.bundle:
+        how = "Ask the person to choose the folder for files in the extension's settings."
+        return LocalFiles(settings.files_roots, how)
     return LocalFiles(settings.files_roots)
 
 

@@ -42,6 +42,9 @@ VERBS = [
     ("capability",),
     ("capability", "check"),
     ("capability", "export"),
+    ("policy",),
+    ("policy", "check"),
+    ("policy", "test"),
 ]
 
 

@@ -148,7 +148,9 @@ async def test_dates_are_compared_as_moments_and_what_has_none_lies_before(since
 async def test_what_is_no_date_is_refused_in_words() -> None:
     async with bench("words.yaml", Teams([], [], a=[])) as it:
         error = await it.refused("list-stale-parts", team="a", since="2026-02-30")
-    assert (error["code"], error["message"]) == ("InvalidArguments", "since is not a date that exists.")
+        assert it.asked == []
+    assert error["code"] == "InvalidArguments"
+    assert error["message"] == "since is not a date that exists; nothing was sent."
     assert "2026-01-31" in error["hint"]
 
 

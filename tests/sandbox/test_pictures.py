@@ -1,6 +1,7 @@
 """Images of iTwins and thumbnails of iModels: real pictures, small and large."""
 
 import io
+import sys
 from collections.abc import Callable
 
 import httpx2
@@ -44,6 +45,19 @@ async def test_an_itwin_without_an_image_says_so(http: httpx2.AsyncClient) -> No
     for method in ("GET", "DELETE"):
         answer = await http.request(method, f"/itwins/{PLAIN}/image")
         assert (answer.status_code, answer.json()["error"]["code"]) == (404, "iTwinImageNotFound")
+
+
+async def test_without_pillow_pictures_are_drawn_and_an_upload_says_what_is_missing(
+    http: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = picture(400, 250)
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    assert (await http.get(f"/imodels/{ROADS}/thumbnail")).content.startswith(b"\x89PNG")
+    for path in (f"/itwins/{ITWIN}/image", f"/imodels/{ROADS}/thumbnail"):
+        answer = await http.put(path, content=content, headers=PNG)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (501, "NotEmulated")
+        assert "pip install pillow" in answer.json()["error"]["message"]
+    assert (await http.get(f"/itwins/{ITWIN}/image")).status_code == 200, "the one that was there stays"
 
 
 @pytest.mark.parametrize("kind", ["png", "jpeg"])

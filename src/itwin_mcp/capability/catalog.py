@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 from typing import Any, Literal
 
-from itwin_mcp.capability.plans import Action, Call, CallStep, ConfirmPlan, Operation, TransferPlan
+from itwin_mcp.capability.plans import Action, Call, ConfirmPlan, Operation, TransferPlan, operations_of
 from itwin_mcp.capability.selection import DYNAMIC, Selection
 from itwin_mcp.errors import SettingsError
 
@@ -71,20 +71,9 @@ class Tool:
     @property
     def operations(self) -> tuple[Operation, ...]:
         """Every operation that a call of this tool may send, the awaited ones and those of a preview included."""
-        if isinstance(self.action, Call):
-            first: tuple[Operation, ...] = (self.action.operation,)
-        else:
-            first = tuple(step.operation for step in self.action.steps if isinstance(step, CallStep))
-        awaited = [
-            operation
-            for one in first
-            if one.wait is not None
-            for operation in (one.wait.poll, one.wait.result, one.wait.find)
-            if operation is not None
-        ]
         shown = () if self.confirm is None else tuple(read.operation for read in self.confirm.reads)
         target = () if self.confirm is None or self.confirm.target is None else (self.confirm.target.operation,)
-        return (*first, *awaited, *target, *shown)
+        return (*operations_of(self.action), *target, *shown)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,6 +90,11 @@ class Resource:
     action: Action
     toolset: str
 
+    @property
+    def operations(self) -> tuple[Operation, ...]:
+        """Every operation that reading it may send."""
+        return operations_of(self.action)
+
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
@@ -114,6 +108,8 @@ class Prompt:
     toolset: str
     quoted: frozenset[str] = frozenset()
     """What stands in backticks in its text: the tools that it tells an agent to use are among them."""
+    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """What may stand in an argument, for those that take no other text."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ WORDS = {
     "x-permission": "a consumed operation",
     "x-repeat": "a call step",
     "x-require": "a step",
-    "x-schema": "a tool, a tool or flow input, or an output parameter",
+    "x-schema": "a tool, a tool or flow input, an output parameter, or a prompt argument",
     "x-tolerate": "a call step",
     "x-toolset": "an exposes entry or a tool",
     "x-transfer": "a tool",

@@ -239,10 +239,17 @@ class Resource(Action):
     entities: dict[str, Entity] = Field(default={}, alias="x-entity")
 
 
+class Choices(Node):
+    """`x-schema` of a prompt's argument, which is always text: what may stand there."""
+
+    enum: Annotated[list[str], Field(min_length=1)]
+
+
 class PromptArgument(Node):
     display: str | None = None
     description: str
     required: bool = True
+    x_schema: Choices | None = Field(default=None, alias="x-schema")
 
 
 class PromptMessage(Node):

@@ -295,6 +295,22 @@ class Steps:
 Action: TypeAlias = Call | Steps
 
 
+def operations_of(action: Action) -> tuple[Operation, ...]:
+    """Every operation that an action may send, the awaited ones included."""
+    if isinstance(action, Call):
+        first: tuple[Operation, ...] = (action.operation,)
+    else:
+        first = tuple(step.operation for step in action.steps if isinstance(step, CallStep))
+    awaited = [
+        operation
+        for one in first
+        if one.wait is not None
+        for operation in (one.wait.poll, one.wait.result, one.wait.find)
+        if operation is not None
+    ]
+    return (*first, *awaited)
+
+
 @dataclass(frozen=True, slots=True)
 class TransferPlan:
     """A local file that goes to, or comes from, a storage link right after its step; see `extensions.Transfer`."""

@@ -256,6 +256,9 @@ class Surface:
             arguments=tuple((key, one.display, one.description, one.required) for key, one in prompt.arguments.items()),
             messages=tuple((message.role, message.content) for message in prompt.template),
             toolset=self._toolset,
+            choices={
+                key: tuple(one.x_schema.enum) for key, one in prompt.arguments.items() if one.x_schema is not None
+            },
             quoted=frozenset(quoted for message in prompt.template for quoted in _QUOTED.findall(message.content)),
         )
 

@@ -8,7 +8,7 @@ from importlib import import_module
 import click
 
 from itwin_mcp import __version__
-from itwin_mcp.errors import CapabilityError, ConfigurationError
+from itwin_mcp.errors import ConfigurationError, FileRefused
 
 VERBS = {
     "serve": ("serve", "Serve MCP clients."),
@@ -21,6 +21,8 @@ VERBS = {
     "sandbox": ("sandbox", "Run the emulated platform as a server of its own."),
     "skills": ("skills", "List the guides for agents, or write them as agent skills."),
     "capability": ("capability", "Check capability files, or export the plain ones."),
+    "policy": ("policy", "Check a policy file, or ask it what a caller may do."),
+    "bundle": ("bundle", "Pack the desktop extension, from a source tree."),
 }
 """Verb -> module, and the line that `--help` shows, so that help imports nothing else."""
 
@@ -66,7 +68,7 @@ def main() -> None:
     """Run the command line; mistakes in settings and files end with exit code 2 and words, not a traceback."""
     try:
         group.main(prog_name="itwin-mcp")
-    except CapabilityError as error:
+    except FileRefused as error:
         for problem in error.problems:
             click.echo(str(problem), err=True)
         sys.exit(2)

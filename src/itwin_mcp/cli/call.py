@@ -44,7 +44,7 @@ def command(tool: str, pairs: Sequence[str], text: str | None, dry_run: bool, ye
     found = read_catalog(settings, Started.SHELL).tools.get(tool)
     if found is None:
         raise SettingsError(f"There is no tool {tool!r}. `itwin-mcp tools` lists them.")
-    arguments = _arguments(found.input_schema["properties"], pairs, text)
+    arguments = read_arguments(found.input_schema["properties"], pairs, text)
     answer, failed = anyio.run(_call, settings, tool, arguments, dry_run, yes)
     click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
     sys.exit(1 if failed else 0)
@@ -101,7 +101,7 @@ class _Terminal:
             click.echo("\r\x1b[K", nl=False, err=True)
 
 
-def _arguments(properties: Mapping[str, Any], pairs: Sequence[str], text: str | None) -> dict[str, Any]:
+def read_arguments(properties: Mapping[str, Any], pairs: Sequence[str], text: str | None) -> dict[str, Any]:
     """The arguments of the call; a value of `--arg` is read as the type that the tool's schema gives it."""
     arguments: dict[str, Any] = {}
     if text is not None:

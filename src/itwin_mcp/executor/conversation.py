@@ -30,6 +30,11 @@ class Confirmed:
     by: Literal["person", "two-step", "policy", "yes-flag"]
     how: Literal["multi-round", "elicitation", "terminal", "approval"] | None = None
 
+    @property
+    def word(self) -> str:
+        """The same in one word, for the audit log: `person:elicitation`, `policy`."""
+        return self.by if self.how is None else f"{self.by}:{self.how}"
+
 
 @dataclass(frozen=True, slots=True)
 class Question:

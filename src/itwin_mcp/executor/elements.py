@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -58,6 +58,12 @@ def look_up(step: LookupStep, elements: Iterable[Any], wanted: Any) -> list[dict
     return [{**_fields(step, one), step.count: values.count(one.get(step.match))} for one in picked]
 
 
+def check_date(step: LookupStep, arguments: Mapping[str, Any]) -> None:
+    """Raises InvalidArguments where the caller's date, which a lookup step compares with, is none."""
+    if step.compare is not None and isinstance(step.value, Argument):
+        _limit(step, arguments.get(step.value.name, ABSENT))
+
+
 def _fields(step: LookupStep, element: dict[str, Any]) -> dict[str, Any]:
     return {name: element.get(name) for name in step.fields}
 
@@ -71,7 +77,7 @@ def _limit(step: LookupStep, wanted: Any) -> datetime | None:
         name = step.value.name if isinstance(step.value, Argument) else step.name
         why = f"{name} is not a date that exists"
         raise InvalidArguments(
-            f"{why}.",
+            f"{why}; nothing was sent." if isinstance(step.value, Argument) else f"{why}.",
             hint="Write it as 2026-01-31, or as 2026-01-31T08:00:00Z.",
             details=[{"code": "InvalidArgument", "target": name, "message": why}],
         )

@@ -12,12 +12,13 @@ from itwin_mcp.capability.catalog import Resource, Tool, ToolArgument
 from itwin_mcp.capability.expressions import ABSENT
 from itwin_mcp.capability.plans import Call, CallStep, Steps
 from itwin_mcp.capability.transfers import FILE
-from itwin_mcp.errors import PlatformError
+from itwin_mcp.errors import CallError, PlatformError, Unconfirmed
 from itwin_mcp.executor.blobs import Blob, blob_of
 from itwin_mcp.executor.confirm import Confirming
 from itwin_mcp.executor.conversation import LOCAL, Caller, Conversation, Silence
 from itwin_mcp.executor.cursors import Cursors
 from itwin_mcp.executor.fit import MAX_RESULT_BYTES, clean, fit
+from itwin_mcp.executor.gate import FENCED, Gate, Gatekeeper
 from itwin_mcp.executor.local_files import LocalFiles
 from itwin_mcp.executor.lookup import Names
 from itwin_mcp.executor.names import read_names
@@ -51,6 +52,7 @@ class Executor:
         environment: Mapping[str, str] | None = None,
         names: Names | None = None,
         confirming: Confirming | None = None,
+        gatekeeper: Gatekeeper | None = None,
         max_result_bytes: int = MAX_RESULT_BYTES,
         sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
         now: Callable[[], float] = anyio.current_time,
@@ -59,7 +61,8 @@ class Executor:
         """`environment` holds the variables that capability files bind; `sleep`, `now` and `clock` are for tests.
 
         Without `files` no local file is read or written; `storage` is where they go and come from. Without `names`
-        nothing is looked up. `confirming` is how the person is asked.
+        nothing is looked up. `confirming` is how the person is asked. Without a `gatekeeper` there is no policy and no
+        audit log.
         """
         self._upstream = upstream
         self._seals = seals
@@ -68,6 +71,7 @@ class Executor:
         self._environment = environment or {}
         self._names = names or Names({})
         self._confirming = confirming or Confirming(seals)
+        self._gatekeeper = gatekeeper or Gatekeeper(upstream, {}, {}, now=now)
         self._most = max_result_bytes
         self._sleep = sleep
         self._now = now
@@ -86,10 +90,21 @@ class Executor:
 
         Bytes that are the answer, such as a picture's, go into `blobs`.
         """
-        run = self._run(tool.name, conversation, caller)
+        gate = self._gatekeeper.gate(tool.name, caller)
+        run = self._run(tool.name, conversation, caller, gate)
+        await gate.admit(tool, arguments)
         checked = self._files.read(tool, self._check(tool)(arguments))
         ready, resolved = await self._names.resolve(run, tool, arguments, checked)
-        await self._confirming.confirm(run, tool, ready, resolved)
+        permit = await gate.permit(tool, ready)
+        try:
+            confirmed = await self._confirming.confirm(run, tool, ready, resolved, permit.waived)
+        except Unconfirmed:
+            await gate.note("asked", tool, ready)
+            raise
+        except CallError as error:
+            await gate.note("declined" if type(error) is CallError else "refused", tool, ready, code=error.code)
+            raise
+        gate.begin(permit, None if confirmed is None else confirmed.word)
         try:
             result = fit(clean(await self._answer(run, tool, ready, blobs)), self._most)
         except PlatformError as error:
@@ -98,6 +113,8 @@ class Executor:
         finally:
             if not tool.annotations.read_only:
                 self._names.forget(caller)
+        if gate.filtered and isinstance(result.get("page"), dict):
+            result["page"]["note"] = FENCED
         if resolved:
             result["resolved"] = clean(resolved)
         return result
@@ -121,7 +138,9 @@ class Executor:
         """What a resource holds: a JSON object, or bytes. Raises an error of the CallError family."""
         declared = [ToolArgument(name, {}, True, resource.entities.get(name), ABSENT) for name in resource.variables]
         values, _ = read_names(variables, declared)
-        run = self._run(resource.name, conversation, caller)
+        gate = self._gatekeeper.gate(resource.name, caller)
+        gate.admit_resource(resource)
+        run = self._run(resource.name, conversation, caller, gate)
         action = resource.action
         if isinstance(action, Steps):
             whole: dict[str, Any] = clean(await run_steps(run, action, values))
@@ -153,7 +172,7 @@ class Executor:
             check = self._checks[tool.name] = compile_check(tool)
         return check
 
-    def _run(self, name: str, conversation: Conversation | None, caller: Caller) -> Run:
+    def _run(self, name: str, conversation: Conversation | None, caller: Caller, gate: Gate | None = None) -> Run:
         told = conversation or Silence()
         return Run(
             name,
@@ -165,6 +184,7 @@ class Executor:
             self._now,
             self._clock,
             self._storage,
+            gate,
         )
 
     async def _perform(self, run: Run, tool: Tool, arguments: Mapping[str, Any]) -> dict[str, Any]:

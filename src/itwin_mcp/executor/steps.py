@@ -25,7 +25,7 @@ from itwin_mcp.capability.plans import (
 )
 from itwin_mcp.capability.transfers import FILE
 from itwin_mcp.errors import CallError, PlatformError, UnexpectedAnswer
-from itwin_mcp.executor.elements import counted, distinct, elements_of, look_up
+from itwin_mcp.executor.elements import check_date, counted, distinct, elements_of, look_up
 from itwin_mcp.executor.paging import MOST_PAGES, list_all
 from itwin_mcp.executor.request import bind
 from itwin_mcp.executor.sending import Run, say_it_was_written
@@ -99,6 +99,9 @@ class _Flow:
         return {"returned": self._returned, "complete": False, "stoppedBecause": why}
 
     async def run(self) -> dict[str, Any]:
+        for step in self._action.steps:
+            if isinstance(step, LookupStep):
+                check_date(step, self._arguments)
         for index, step in enumerate(self._action.steps):
             if self._leaves_out(step.condition):
                 continue

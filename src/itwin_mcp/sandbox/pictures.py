@@ -1,6 +1,6 @@
 """Pictures in flat colours, drawn from a recipe and the same every time, and the reading of pictures that are uploaded.
 
-Pillow is imported when the first picture is drawn or read: most sandboxes never need it.
+Pillow reads them, and is imported when the first comes: most sandboxes need none, and the desktop extension's has none.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
+from itwin_mcp.sandbox.canvas import Canvas, Point
+from itwin_mcp.sandbox.errors import ApiError
+
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from PIL.ImageDraw import ImageDraw
 
 SMALL: Final = (400, 250)
 LARGE: Final = (800, 500)
@@ -55,21 +57,22 @@ def recipe(key: str, words: str, size: tuple[int, int]) -> str:
 @lru_cache(maxsize=128)
 def draw(text: str) -> bytes:
     """The png of a recipe."""
-    from PIL import Image, ImageDraw
-
     _, motif, number, size = text.split(":")
     width, height = (int(part) for part in size.split("x"))
-    # Drawn twice as large and reduced: edges become smooth.
-    image = Image.new("RGB", (width * 2, height * 2))
-    scene = _Scene(ImageDraw.Draw(image), width * 2, height * 2, int(number), detailed=width > SMALL[0])
+    canvas = Canvas(width, height)
+    scene = _Scene(canvas, width, height, int(number), detailed=width > SMALL[0])
     _landscape(scene)
     _DRAWN[motif](scene)
-    return _png(image.resize((width, height), Image.Resampling.LANCZOS).quantize(64))
+    return canvas.png()
 
 
 def read(content: bytes) -> tuple[Image, str]:
     """An uploaded picture and its format, "png" or "jpeg"."""
-    from PIL import Image
+    try:
+        from PIL import Image
+    except ImportError:
+        message = "This sandbox reads no uploaded pictures: Pillow is not installed beside it (pip install pillow)."
+        raise ApiError("NotEmulated", message) from None
 
     try:
         with warnings.catch_warnings():
@@ -116,29 +119,27 @@ def _png(image: Image) -> bytes:
 class _Scene:
     """A canvas with shares of its width and height as coordinates, and a palette."""
 
-    def __init__(self, canvas: ImageDraw, width: int, height: int, number: int, *, detailed: bool) -> None:
+    def __init__(self, canvas: Canvas, width: int, height: int, number: int, *, detailed: bool) -> None:
         self._canvas, self._width, self._height = canvas, width, height
         self.number, self.detailed = number, detailed
         self.sky, self.sun, self.far, self.middle, self.near, self.structure, self.accent = _PALETTES[
             number % len(_PALETTES)
         ]
 
-    def _at(self, x: float, y: float) -> tuple[float, float]:
+    def _at(self, x: float, y: float) -> Point:
         return x * self._width, y * self._height
 
-    def shape(self, colour: str, *points: tuple[float, float]) -> None:
-        self._canvas.polygon([self._at(*point) for point in points], fill=colour)
+    def shape(self, colour: str, *points: Point) -> None:
+        self._canvas.polygon(colour, [self._at(*point) for point in points])
 
     def box(self, colour: str, left: float, top: float, right: float, bottom: float) -> None:
-        self._canvas.rectangle([self._at(left, top), self._at(right, bottom)], fill=colour)
+        self.shape(colour, (left, top), (right, top), (right, bottom), (left, bottom))
 
     def disc(self, colour: str, x: float, y: float, radius: float) -> None:
-        (cx, cy), reach = self._at(x, y), radius * self._height
-        self._canvas.ellipse([cx - reach, cy - reach, cx + reach, cy + reach], fill=colour)
+        self._canvas.disc(colour, self._at(x, y), radius * self._height)
 
-    def line(self, colour: str, thickness: float, *points: tuple[float, float]) -> None:
-        width = max(1, round(thickness * self._height))
-        self._canvas.line([self._at(*point) for point in points], fill=colour, width=width, joint="curve")
+    def line(self, colour: str, thickness: float, *points: Point) -> None:
+        self._canvas.line(colour, max(1, thickness * self._height), [self._at(*point) for point in points])
 
 
 def _landscape(scene: _Scene) -> None:
