@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from packaging.markers import Marker
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.tags import Tag, compatible_tags, cpython_tags, mac_platforms
 from packaging.utils import parse_wheel_filename
 
@@ -42,14 +43,26 @@ def test_it_names_only_the_public_index() -> None:
 def test_it_is_made_from_the_dependencies_that_are_declared(lock: dict[str, Any]) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     made = root(lock)["metadata"]
-    pairs = (
-        (made["requires-dist"], project["project"]["dependencies"]),
-        (made["requires-dev"]["desktop"], project["dependency-groups"]["desktop"]),
-    )
-    for locked, declared in pairs:
-        kept = {one["name"]: one["specifier"] for one in locked if "extra" not in one.get("marker", "")}
-        wanted = {one.name: one.specifier for one in map(Requirement, declared)}
-        assert {name: Requirement(f"{name}{text}").specifier for name, text in kept.items()} == wanted
+    assert made["requires-dev"].keys() == {"desktop"} == project["dependency-groups"].keys()
+    assert specifiers(made["requires-dev"]["desktop"]) == declared(project["dependency-groups"]["desktop"])
+    by_extra: dict[str, list[Any]] = {}
+    for one in made["requires-dist"]:
+        found = re.search(r"extra == '([\w-]+)'", one.get("marker", ""))
+        by_extra.setdefault(found[1] if found else "", []).append(one)
+    wanted = {"": project["project"]["dependencies"]} | project["project"]["optional-dependencies"]
+    hint = "run `uv lock`"
+    assert by_extra.keys() == wanted.keys(), hint
+    assert {extra: specifiers(ones) for extra, ones in by_extra.items()} == {
+        extra: declared(ones) for extra, ones in wanted.items()
+    }, hint
+
+
+def specifiers(locked: list[dict[str, str]]) -> dict[str, SpecifierSet]:
+    return {one["name"]: SpecifierSet(one.get("specifier", "")) for one in locked}
+
+
+def declared(requirements: list[str]) -> dict[str, SpecifierSet]:
+    return {one.name: one.specifier for one in map(Requirement, requirements)}
 
 
 @pytest.mark.parametrize("python", [(3, 11), (3, 12), (3, 13), (3, 14)])
