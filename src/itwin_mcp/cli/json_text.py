@@ -14,6 +14,7 @@ MOST_DEPTH = 100
 _MARK = "\ufeff"
 """What some editors of Windows begin a file with; it is kept."""
 _BLANK = re.compile(r"(?:[ \t\r\n]+|//[^\r\n]*|/\*.*?\*/)*+", re.DOTALL)
+_COMMENT = re.compile(r"//[^\r\n]*|/\*.*?\*/", re.DOTALL)
 _STRING = re.compile(r'"(?:[^"\\\x00-\x1f]|\\.)*"')
 _SCALAR = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|true|false|null")
 
@@ -72,14 +73,19 @@ def remove_member(text: str, path: Sequence[str]) -> str:
     if member is None:
         return text
     place = found.members.index(member)
-    start = _end_of_things(text, found.members[place - 1].value.end if place else found.start + 1, member.start)
+    before = found.members[place - 1].value.end if place else found.start + 1
+    start = _end_of_things(text, before, member.start)
     comma = _comma(text, member.value.end)
-    if comma is not None:
-        return text[:start] + text[member.value.end : comma] + text[comma + 1 :]
-    before = _comma(text, found.members[place - 1].value.end) if place else None
-    if before is None:
-        return text[:start] + text[member.value.end :]
-    return text[:before] + text[before + 1 : start] + text[member.value.end :]
+    if comma is None:
+        rest = text[member.value.end :]
+        needed = _comma(text, before) if place else None
+        head = text[:start] if needed is None else text[:needed] + text[needed + 1 : start]
+    else:
+        rest = text[member.value.end : comma] + text[comma + 1 :]
+        head = text[:start]
+    # A comment of one line ends with it: without a new line it would go on.
+    ends_open = _ends_in_line_comment(text[before:start]) and not re.match(r"[ \t]*\r?\n", rest)
+    return head + (text[start : member.start] if ends_open else "") + rest
 
 
 def _append(text: str, owner: _Value, name: str, value: Any, unit: str, newline: str) -> str:
@@ -133,6 +139,11 @@ def _end_of_things(text: str, start: int, end: int) -> int:
     return start + len(text[start:end].rstrip(" \t\r\n"))
 
 
+def _ends_in_line_comment(between: str) -> bool:
+    comments = list(_COMMENT.finditer(between))
+    return bool(comments) and comments[-1][0].startswith("//") and comments[-1].end() >= len(between)
+
+
 def _comma(text: str, end: int) -> int | None:
     """Where the comma behind a value is."""
     at = _skip(text, end)
@@ -148,7 +159,7 @@ def _indent(text: str, at: int) -> str:
 def _unit(text: str, root: _Value) -> str:
     """One step of indentation, as the first member has it."""
     if root.members and "\n" in text[root.start : root.members[0].start]:
-        return _indent(text, root.members[0].start) or "  "
+        return _indent(text, root.members[0].start).removeprefix(_indent(text, root.start)) or "  "
     return "  "
 
 
