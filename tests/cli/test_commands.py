@@ -29,6 +29,7 @@ VERBS = [
     ("tools",),
     ("tools", "describe"),
     ("call",),
+    ("install",),
     ("auth",),
     ("auth", "login"),
     ("auth", "status"),
