@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from itwin_mcp.cli import desktop_clients
-from itwin_mcp.cli.config_file import SUFFIX
+from itwin_mcp.cli.config_file import SUFFIX, ConfigFile, installed
 from itwin_mcp.cli.desktop_clients import CLIENTS, place
 from itwin_mcp.cli.install import INSTALLABLE, command
 from itwin_mcp.cli.json_text import read
@@ -75,8 +75,14 @@ FILES = {
 }
 
 
-@pytest.mark.parametrize("text", FILES.values(), ids=FILES)
-@pytest.mark.parametrize("client", INSTALLABLE)
+ROUND_TRIPS = [
+    *(pytest.param("cursor", text, id=f"cursor-{name}") for name, text in FILES.items()),
+    *(pytest.param(client, FILES["comments"], id=client) for client in INSTALLABLE if client != "cursor"),
+    pytest.param("vscode", FILES["CRLF"], id="vscode-CRLF"),
+]
+
+
+@pytest.mark.parametrize(("client", "text"), ROUND_TRIPS)
 def test_after_install_and_uninstall_the_file_is_the_same_byte_for_byte(home: Path, client: str, text: str) -> None:
     file = file_of(client)
     file.write_bytes(text.encode())
@@ -162,6 +168,16 @@ def test_a_file_in_another_encoding_is_left_alone(home: Path) -> None:
     file_of("cursor").write_bytes('{"a": "é"}'.encode("utf-16"))
     with pytest.raises(SettingsError, match="not text in UTF-8"):
         run("cursor", "--sandbox")
+
+
+def test_a_file_that_changes_while_it_is_read_is_left_alone(home: Path) -> None:
+    file = ConfigFile.at(file_of("cursor"))
+    file.path.write_text("{}")
+    old = file.read()
+    file.path.write_text('{"theme": "dark"}')
+    with pytest.raises(SettingsError, match="changed by another program"):
+        file.write(old, installed(old, ("mcpServers", "itwin"), {"command": "x"}))
+    assert [one.read_text() for one in file.path.parent.iterdir()] == ['{"theme": "dark"}']
 
 
 def test_a_link_to_the_file_stays_a_link(home: Path) -> None:
