@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from itwin_mcp.errors import CallError
+from itwin_mcp.runtime import read_catalog
 from itwin_mcp.sandbox.errors import ERRORS
-from itwin_mcp.settings import ENVIRONMENT
+from itwin_mcp.settings import ENVIRONMENT, read_settings
 from tests.cli.test_commands import GOOD
 from tests.house.commands import OPTION, complaint, every_command, lines_in, options_of
 from tests.house.documents import DOCUMENTS, ROOT, Block, blocks, prose, shell_lines, text_of
@@ -173,6 +174,17 @@ def test_the_platforms_codes_that_are_named_are_the_sandboxs_with_their_status()
     for codes, status in rows:
         for code in re.findall(r"`(\w+)`", codes):
             assert ERRORS[code][0] == int(status), code
+
+
+def test_the_resources_and_prompts_that_the_readme_names_are_those_that_are_served() -> None:
+    catalog = read_catalog(read_settings(os.environ, toolsets="all"))
+    served = {one.uri for one in (*catalog.resources, *catalog.statics)}
+    named = set(re.findall(r"`(itwin://[^`]+)`", text_of("README.md")))
+    assert named - served == set()
+    assert {one.uri for one in catalog.statics} - named == set()
+    line = re.search(r"^- prompts for whole jobs: (.+)\.$", text_of("README.md"), re.MULTILINE)
+    assert line is not None
+    assert set(re.findall(r"`([^`]+)`", line[1])) == set(catalog.prompts)
 
 
 def anchors_of(document: str) -> set[str]:
