@@ -1,14 +1,17 @@
 """What every test stands on: asyncio through anyio, and folders of its own for state and caches."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import mcp.types as t
 import pytest
 from mcp import Client
+from mcp.server.lowlevel import Server
 
+from itwin_mcp.executor.conversation import LOCAL, Caller
 from itwin_mcp.runtime import open_runtime
 from itwin_mcp.server.app import build_server
 from itwin_mcp.settings import read_settings
@@ -49,10 +52,33 @@ async def agent() -> AsyncIterator[Client]:
         yield client
 
 
+async def agrees(_: Any, asked: t.ElicitRequestParams) -> t.ElicitResult:
+    """A person who reads what they are asked, and confirms it by typing the name; they open no links."""
+    if not isinstance(asked, t.ElicitRequestFormParams):
+        return t.ElicitResult(action="cancel")
+    return t.ElicitResult(action="accept", content={"name": name_in(asked)})
+
+
+def name_in(asked: t.ElicitRequestFormParams) -> str:
+    """The name that a question asks for, as a person reads it at its end."""
+    return asked.message.rpartition("To confirm, type: ")[2]
+
+
 @asynccontextmanager
-async def connect(mode: str = "auto", **flags: Any) -> AsyncIterator[Client]:
-    """A client of our own server, in memory: all tools and the sandbox, unless flags of `read_settings` say other."""
+async def serving(
+    *, caller: Callable[[], Caller] = lambda: LOCAL, started: Started = Started.STDIO, **flags: Any
+) -> AsyncIterator[Server[Any]]:
+    """Our own server for clients in memory: all tools and the sandbox, unless flags of `read_settings` say other.
+
+    `caller` says who calls.
+    """
     settings = read_settings(os.environ, **{"sandbox": True, "job_seconds": 0.0, "toolsets": "all"} | flags)
-    async with open_runtime(settings, os.environ, Started.STDIO) as runtime:
-        async with Client(build_server(runtime.catalog, runtime.executor, runtime.session), mode=mode) as client:
-            yield client
+    async with open_runtime(settings, os.environ, started) as runtime:
+        yield build_server(runtime.catalog, runtime.executor, runtime.session, caller)
+
+
+@asynccontextmanager
+async def connect(mode: str = "auto", *, person: Any = agrees, **serves: Any) -> AsyncIterator[Client]:
+    """A client of our own server, in memory. `person` answers what it shows them; with None it cannot show anything."""
+    async with serving(**serves) as server, Client(server, mode=mode, elicitation_callback=person) as client:
+        yield client

@@ -119,3 +119,14 @@ def test_an_answer_needs_some_bytes(text: str) -> None:
     assert read_settings({"ITWIN_MCP_MAX_RESULT_BYTES": "9"}, max_result_bytes=60_000).max_result_bytes == 60_000
     with pytest.raises(SettingsError, match="max-result-bytes"):
         read_settings({"ITWIN_MCP_MAX_RESULT_BYTES": text})
+
+
+def test_a_policy_is_a_file_and_the_audit_log_is_kept_where_keys_are_unless_told_otherwise() -> None:
+    unset = read_settings({"ITWIN_MCP_STATE_DIR": "/state"})
+    assert (unset.policy, unset.audit_log) == (None, Path("/state/audit.jsonl"))
+    environment = {"ITWIN_MCP_POLICY": "/etc/policy.yaml", "ITWIN_MCP_AUDIT_LOG": "-"}
+    settings = read_settings(environment)
+    assert (settings.policy, settings.audit_log) == (Path("/etc/policy.yaml"), None)
+    assert read_settings({"ITWIN_MCP_AUDIT_LOG": "/var/log/a.jsonl"}).audit_log == Path("/var/log/a.jsonl")
+    flag = read_settings(environment, policy=Path("mine.yaml"))
+    assert (flag.policy, flag.origins["policy"]) == (Path("mine.yaml"), "--policy")

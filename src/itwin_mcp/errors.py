@@ -3,9 +3,14 @@
 ItwinMcpError
 ├── ConfigurationError          start-up refuses and exits 2
 │   ├── SettingsError           a flag or environment variable cannot be used
-│   └── CapabilityError         capability files broke rules: file, line, rule for each
+│   └── FileRefused             files broke rules: file, line, rule for each
+│       ├── CapabilityError     capability files
+│       └── PolicyError         the policy file
+├── Unconfirmed                 a call waits for the person's word; its preview is the answer
 └── CallError                   one call failed; it becomes the answer's `error`
     ├── InvalidArguments        refused here, nothing was sent
+    ├── PolicyRefused           the policy does not let this caller do it, or not now
+    ├── AuditFailed             a write cannot be written down, and so is not made
     ├── NotSignedIn             there is no credential, or the platform no longer takes it
     ├── PlatformError           the platform refused, in its own words
     ├── Unreachable             no whole answer came: network, deadline, half a body
@@ -34,7 +39,7 @@ class SettingsError(ConfigurationError):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
-    """One broken rule in a capability file; `line` counts from 1."""
+    """One broken rule in a file; `line` counts from 1."""
 
     file: str
     line: int
@@ -45,12 +50,28 @@ class Problem:
         return f"{self.file}:{self.line}: {self.message} [{self.rule}]"
 
 
-class CapabilityError(ConfigurationError):
-    """Capability files broke rules; `problems` holds every one that was found."""
+class FileRefused(ConfigurationError):
+    """Files that we were started with broke rules; `problems` holds every one that was found."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems: tuple[Problem, ...] = tuple(sorted(problems))
         super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class CapabilityError(FileRefused):
+    """Capability files broke rules."""
+
+
+class PolicyError(FileRefused):
+    """The policy file broke rules."""
+
+
+class Unconfirmed(ItwinMcpError):
+    """The call waits for the person's word: nothing was changed, and `preview` is the answer."""
+
+    def __init__(self, preview: Mapping[str, Any]) -> None:
+        super().__init__("not confirmed")
+        self.preview = dict(preview)
 
 
 class CallError(ItwinMcpError):
@@ -115,6 +136,28 @@ class InvalidArguments(CallError):
 
     def __init__(self, message: str, *, hint: str, details: Sequence[Mapping[str, Any]] = ()) -> None:
         super().__init__("InvalidArguments", message, hint=hint, details=details)
+
+
+class PolicyRefused(CallError):
+    """The policy does not let this caller do it; the request was not sent.
+
+    With `retry_after` an hourly budget is spent (code BudgetSpent), and may be tried again after so many seconds.
+    """
+
+    def __init__(self, message: str, *, hint: str, retry_after: float | None = None) -> None:
+        code = "PolicyRefused" if retry_after is None else "BudgetSpent"
+        super().__init__(code, message, hint=hint, retryable=retry_after is not None, retry_after=retry_after)
+
+
+class AuditFailed(CallError):
+    """The audit log cannot be written, and without its line no write is sent."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "AuditFailed",
+            "The audit log cannot be written, and without it nothing is changed; nothing was sent.",
+            hint="Whoever runs this server must make the file of ITWIN_MCP_AUDIT_LOG writable; its log names it.",
+        )
 
 
 class NotSignedIn(CallError):

@@ -29,8 +29,7 @@ _LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 def check_exposure(settings: Settings, host: str) -> None:
     """Refuse to serve at this address what may not be served there. Raises SettingsError: it says what is missing."""
     hosted = settings.hosted
-    # The policy is a file of another part; a server without that part has none.
-    policy: Path | None = getattr(settings, "policy", None)
+    policy = settings.policy
     if hosted is None:
         if host not in LOOPBACK:
             raise SettingsError(
@@ -52,7 +51,7 @@ def check_exposure(settings: Settings, host: str) -> None:
         )
     if settings.http_token is not None:
         raise SettingsError("ITWIN_MCP_HTTP_TOKEN is for a server of one's own: callers of a hosted one have tokens.")
-    check_replicas(hosted, getattr(settings, "confirm", None))
+    check_replicas(hosted, two_step=settings.two_step)
     _check_algorithms(hosted)
 
 
@@ -70,11 +69,10 @@ def missing(hosted: Hosted | None, policy: Path | None) -> list[str]:
     return [need for need, there in needs.items() if not there]
 
 
-def check_replicas(hosted: Hosted, confirm: str | None) -> None:
+def check_replicas(hosted: Hosted, *, two_step: bool) -> None:
     """Refuse what several servers that share nothing but a secret cannot promise. Raises SettingsError.
 
-    `confirm` is how deletions are confirmed: a token of `two-step` is good once, and no replica knows what another
-    took.
+    A token of `two_step` confirmation is good once, and no replica knows what another took.
     """
     if hosted.replicas == 1:
         return
@@ -83,7 +81,7 @@ def check_replicas(hosted: Hosted, confirm: str | None) -> None:
             f"ITWIN_MCP_REPLICAS is {hosted.replicas} without ITWIN_MCP_STATE_SECRET: a cursor of one replica would "
             "mean nothing to the others. Give all the same secret."
         )
-    if confirm == "two-step":
+    if two_step:
         raise SettingsError(
             f"ITWIN_MCP_REPLICAS is {hosted.replicas}, and two-step confirmation is refused with more than one: a "
             "token could be used once on each. Choose another way to confirm, or serve from one replica."

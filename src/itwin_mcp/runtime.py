@@ -5,24 +5,33 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import shlex
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from anyio.abc import TaskStatus
 
-from itwin_mcp.capability.catalog import Catalog, shipped
+from itwin_mcp.capability.catalog import Catalog, Skill, Tool, shipped
+from itwin_mcp.capability.confirming import with_confirmations
 from itwin_mcp.capability.linker import link_files
 from itwin_mcp.capability.presets import Preset, with_presets
 from itwin_mcp.errors import SettingsError
 from itwin_mcp.executor import names
+from itwin_mcp.executor.approvals import Approvals
+from itwin_mcp.executor.audit import Audit
+from itwin_mcp.executor.confirm import Confirming, Remedy
+from itwin_mcp.executor.conversation import LOCAL, Caller
 from itwin_mcp.executor.executor import Executor
+from itwin_mcp.executor.gate import Gatekeeper
 from itwin_mcp.executor.local_files import HOW_TO_ALLOW, LocalFiles
 from itwin_mcp.executor.lookup import Names
+from itwin_mcp.executor.policy import Policy
 from itwin_mcp.executor.seals import Seals, derived_keys
 from itwin_mcp.server import dynamic, session
 from itwin_mcp.server.session import Session
@@ -37,6 +46,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+YES = Remedy("Nothing was changed. Repeat the command with --yes if that is meant, or without redirection.", "--yes")
+"""What a command is told that nobody can answer."""
 SANDBOX_SECONDS = 30 * 24 * 3600
 """How long the embedded sandbox takes its own token: longer than any session."""
 
@@ -47,14 +58,15 @@ class Runtime:
 
     catalog: Catalog
     executor: Executor
+    gatekeeper: Gatekeeper
     session: Session
     sign_in: SignIn
     upstream: UpstreamClient
     sandbox: Sandbox | None
 
 
-def read_catalog(settings: Settings, started: Started = Started.STDIO) -> Catalog:
-    """Our capability files and the user's own, and the tools about the session; linked and selected.
+def read_all(settings: Settings) -> Catalog:
+    """Our capability files and the user's own, and the tools about the session; linked, and nothing left out.
 
     Raises CapabilityError, SettingsError.
     """
@@ -62,17 +74,52 @@ def read_catalog(settings: Settings, started: Started = Started.STDIO) -> Catalo
     own = {tool.name: tool for tool in (*session.TOOLS, *dynamic.TOOLS)}
     for name in own.keys() & catalog.tools.keys():
         raise SettingsError(f"{catalog.tools[name].file}: the name {name!r} is taken by a tool of itwin-mcp itself.")
-    every = with_presets(replace(catalog, tools={**catalog.tools, **own}), _presets(settings))
+    whole = replace(catalog, tools={**catalog.tools, **own})
+    every = with_presets(replace(whole, skills=cache(lambda: _skills(whole))), _presets(settings))
+    if settings.two_step:
+        every = with_confirmations(every)
+    return every
+
+
+def read_catalog(settings: Settings, started: Started = Started.STDIO) -> Catalog:
+    """What is served: all that there is, selected. Raises ConfigurationError."""
+    every = read_all(settings)
+    return _select(settings, started, every, _policy(settings, every))
+
+
+def _policy(settings: Settings, every: Catalog) -> Policy | None:
+    if settings.policy is None:
+        return None
+    from itwin_mcp.executor.policy_file import read_policy  # YAML and its models, only where there is one
+
+    return read_policy(settings.policy, every.tools)
+
+
+def _select(settings: Settings, started: Started, every: Catalog, policy: Policy | None) -> Catalog:
+    """What was asked for, and what the policy shows the one caller; those of a hosted server are shown each their own.
+
+    Who calls from a shell is told by the policy itself what it refuses.
+    """
+    hidden: set[str] = set()
+    if policy is not None and started is not Started.SHELL and settings.hosted is None:
+        hidden = every.tools.keys() - policy.allowed_tools(LOCAL, every.tools.values())
+        every = replace(every, resources=policy.allowed_resources(LOCAL, every.resources, every.tools.values()))
     selected = every.select(
         toolsets=settings.toolsets,
         tools=settings.tools,
-        exclude=settings.exclude_tools,
+        exclude=(*settings.exclude_tools, *hidden),
         read_only=settings.read_only,
     )
     if started is Started.STDIO and way_of(settings) is Way.LOGIN:
         return selected
     kept = {name: tool for name, tool in selected.tools.items() if name != session.SIGN_IN}
     return replace(selected, tools=kept)
+
+
+def _skills(catalog: Catalog) -> tuple[Skill, ...]:
+    from itwin_mcp.skills.guides import read_skills  # reads YAML: only who asks for skills pays for it
+
+    return read_skills(shipped()[0].parent, catalog.tools)
 
 
 @asynccontextmanager
@@ -86,7 +133,9 @@ async def open_runtime(
 
     `watch` sees every request that goes out.
     """
-    catalog = read_catalog(settings, started)
+    every = read_all(settings)
+    policy = _policy(settings, every)
+    catalog = _select(settings, started, every, policy)
     async with AsyncExitStack() as stack:
         sandbox = stack.enter_context(_open_sandbox(settings)) if settings.sandbox else None
         sign_in = choose(
@@ -110,20 +159,24 @@ async def open_runtime(
         storage = await stack.enter_async_context(
             Storage.open([*STORAGE_HOSTS, *await _local_storage(settings, sandbox, stack)], user_agent=USER_AGENT)
         )
+        seals = Seals(lambda: _keys(settings))
+        gatekeeper = Gatekeeper(upstream, every.operations, every.tools, policy, Audit(settings.audit_log, time.time))
         executor = Executor(
             upstream,
-            Seals(lambda: _keys(settings)),
+            seals,
             storage=storage,
             files=_local_files(settings, started),
             environment=_bound(catalog, environment),
             names=Names(catalog.operations, settings.itwin_id and _preset_id(settings, "itwin")),
+            confirming=_confirming(settings, started, seals),
+            gatekeeper=gatekeeper,
             max_result_bytes=settings.max_result_bytes,
         )
         login: BackgroundLogin | None = None
         if session.SIGN_IN in catalog.tools and sign_in.login is not None:
             login = BackgroundLogin(sign_in.login, await stack.enter_async_context(background()))
         about = Session(lambda: who_am_i(settings, sign_in, upstream), login)
-        yield Runtime(catalog, executor, about, sign_in, upstream, sandbox)
+        yield Runtime(catalog, executor, gatekeeper, about, sign_in, upstream, sandbox)
 
 
 async def serve_stdio(settings: Settings, environment: Mapping[str, str]) -> None:
@@ -161,7 +214,9 @@ async def serve_http(
                 await transports.serve_http(server, host, port, guard=guard, ready=ready, stateless=settings.stateless)
             return
         async with open_runtime(settings, environment, Started.HTTP, exposure.watch) as runtime:
-            server = build_server(runtime.catalog, runtime.executor, runtime.session, exposure.caller)
+            policy = runtime.gatekeeper.policy
+            visible = policy.shows if policy is not None else _nothing
+            server = build_server(runtime.catalog, runtime.executor, runtime.session, exposure.caller, visible)
             names = {*runtime.catalog.tools, *runtime.catalog.prompts}
             with exposure.traced(environment, names):
                 server.middleware.insert(1, exposure.counted(runtime.catalog.tools))
@@ -175,6 +230,11 @@ async def serve_http(
                     ending=exposure.end,
                     drain=exposure.hosted.drain_seconds,
                 )
+
+
+def _nothing(_: Caller, __: Tool) -> bool:
+    """Callers who sign in are allowed nothing without a policy, and so are shown nothing."""
+    return False
 
 
 def _open_sandbox(settings: Settings) -> Any:
@@ -204,7 +264,27 @@ def _local_files(settings: Settings, started: Started) -> LocalFiles:
         return LocalFiles(settings.files_roots or (Path.cwd(),))
     if started is Started.HTTP:
         return LocalFiles(settings.files_roots, f"The files are those of the machine that serves. {HOW_TO_ALLOW}")
+    if settings.bundle:
+        how = "Ask the person to choose the folder for files in the extension's settings."
+        return LocalFiles(settings.files_roots, how)
     return LocalFiles(settings.files_roots)
+
+
+def _confirming(settings: Settings, started: Started, seals: Seals) -> Confirming:
+    """Who asks for a client that cannot: over stdio the terminal of the same person, from the shell nobody else."""
+    if started is Started.SHELL:
+        return Confirming(seals, remedy=YES, two_step=settings.two_step)
+    if started is Started.HTTP:
+        return Confirming(seals, two_step=settings.two_step)
+    approve = "itwin-mcp approve {}"
+    if settings.origins.get("state_dir"):
+        approve = f"{settings.origins['state_dir']}={shlex.quote(str(settings.state_dir))} {approve}"
+    return Confirming(seals, approvals=approvals(settings), approve_with=approve.format, two_step=settings.two_step)
+
+
+def approvals(settings: Settings) -> Approvals:
+    """The questions that wait for the person's terminal."""
+    return Approvals(settings.state_dir / "approvals")
 
 
 def _presets(settings: Settings) -> dict[str, Preset]:

@@ -17,6 +17,9 @@ from itwin_mcp.hosted_settings import Hosted, read_hosted
 
 PLATFORM = "https://api.bentley.com"
 SIGN_IN_SERVER = "https://ims.bentley.com"
+# Desktop hosts hand on the placeholder of an optional setting that nobody filled in, or one that was emptied as a word.
+_UNFILLED = re.compile(r"\$\{user_config\.\w+\}")
+_EMPTIED = ("null", "undefined")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 ALIASES: Mapping[str, str] = {
@@ -46,6 +49,9 @@ ENVIRONMENT: Mapping[str, str] = {
     "ITWIN_MCP_SANDBOX": "`true` works with the embedded sandbox instead of the platform; no account is needed.",
     "ITWIN_MCP_CAPABILITIES": "Capability files of your own, separated by the system's path separator.",
     "ITWIN_MCP_FILES_ROOT": "Folders in which local files may be read and written, separated by the path separator.",
+    "ITWIN_MCP_CONFIRM": "Who confirms what destroys: person when unset; `two-step` lets the model call twice instead.",
+    "ITWIN_MCP_POLICY": "A policy file: which tools and iTwins may be touched, and how often. None fences nothing.",
+    "ITWIN_MCP_AUDIT_LOG": "A line for every decision on a write. `audit.jsonl` where keys are kept; `-` is stderr.",
     "ITWIN_MCP_RATE_PER_MINUTE": "Calls to the platform a minute; unset, pacing begins when it first says too many.",
     "ITWIN_MCP_DEADLINE_SECONDS": "How long one request may take, repeats included; 60 when unset.",
     "ITWIN_MCP_MAX_RESULT_BYTES": "Bytes of data in one answer, at least 2000; 50000 when unset.",
@@ -84,6 +90,10 @@ class Settings:
     tools: tuple[str, ...] = ()
     exclude_tools: tuple[str, ...] = ()
     read_only: bool = False
+    two_step: bool = False
+    policy: Path | None = None
+    audit_log: Path | None = None
+    """None for standard error."""
     rate_per_minute: int | None = None
     deadline: float = 60.0
     """Seconds."""
@@ -130,6 +140,8 @@ def read_settings(
     exclude_tools: str | None = None,
     read_only: bool = False,
     stateless: bool = False,
+    confirm: str | None = None,
+    policy: Path | None = None,
     max_result_bytes: int | None = None,
     log_level: str | None = None,
 ) -> Settings:
@@ -140,10 +152,13 @@ def read_settings(
         "toolsets": toolsets,
         "tools": tools,
         "exclude_tools": exclude_tools,
+        "confirm": confirm,
+        "policy": None if policy is None else str(policy),
         "max_result_bytes": None if max_result_bytes is None else str(max_result_bytes),
         "log_level": log_level,
     }
     switches = {"sandbox": sandbox, "read_only": read_only, "stateless": stateless}
+    in_bundle = environment.get("ITWIN_MCP_BUNDLE") == "true"
 
     def value(setting: str, *names: str) -> str | None:
         """The first that is set, and from where."""
@@ -152,8 +167,7 @@ def read_settings(
             return flags[setting]
         for name in names:
             text = environment.get(name, "").strip()
-            # Desktop hosts hand on the placeholder of an optional setting that nobody filled in.
-            if text and not re.fullmatch(r"\$\{user_config\.\w+\}", text):
+            if text and not _UNFILLED.fullmatch(text) and not (in_bundle and text in _EMPTIED):
                 origins[setting] = name
                 return text
         return None
@@ -189,6 +203,9 @@ def read_settings(
     own = value("capabilities", "ITWIN_MCP_CAPABILITIES") or ""
     if capabilities:
         origins["capabilities"] = "--capabilities"
+    policy_file = value("policy", "ITWIN_MCP_POLICY")
+    state_dir = _folder(value("state_dir", "ITWIN_MCP_STATE_DIR"), "user_state_path")
+    audit_log = value("audit_log", "ITWIN_MCP_AUDIT_LOG") or str(state_dir / "audit.jsonl")
     roots = value("files_roots", "ITWIN_MCP_FILES_ROOT") or ""
     if files_root:
         origins["files_roots"] = "--files-root"
@@ -212,6 +229,9 @@ def read_settings(
         tools=_names(value("tools", "ITWIN_MCP_TOOLS")),
         exclude_tools=_names(value("exclude_tools", "ITWIN_MCP_EXCLUDE_TOOLS")),
         read_only=switch("read_only", "ITWIN_MCP_READ_ONLY"),
+        two_step=_two_step(value("confirm", "ITWIN_MCP_CONFIRM") or "person"),
+        policy=Path(policy_file) if policy_file else None,
+        audit_log=Path(audit_log) if audit_log != "-" else None,
         rate_per_minute=_rate(value("rate_per_minute", "ITWIN_MCP_RATE_PER_MINUTE")),
         deadline=_seconds(value("deadline", "ITWIN_MCP_DEADLINE_SECONDS")),
         max_result_bytes=_bytes(value("max_result_bytes", "ITWIN_MCP_MAX_RESULT_BYTES")),
@@ -219,7 +239,7 @@ def read_settings(
         stateless=switch("stateless", "ITWIN_MCP_STATELESS"),
         hosted=read_hosted(value, _read_secret),
         log_level=_level(value("log_level", "ITWIN_MCP_LOG_LEVEL") or "warning"),
-        state_dir=_folder(value("state_dir", "ITWIN_MCP_STATE_DIR"), "user_state_path"),
+        state_dir=state_dir,
         cache_dir=_folder(value("cache_dir", "ITWIN_MCP_CACHE_DIR"), "user_cache_path"),
         bundle=switch("bundle", "ITWIN_MCP_BUNDLE"),
         origins=origins,
@@ -267,6 +287,12 @@ def _level(text: str) -> str:
     if text.lower() not in ("debug", "info", "warning", "error"):
         raise SettingsError(f"The log level {text!r} is none of debug, info, warning, error.")
     return text.lower()
+
+
+def _two_step(text: str) -> bool:
+    if text not in ("person", "two-step"):
+        raise SettingsError(f"--confirm is {text!r}: it must be person or two-step.")
+    return text == "two-step"
 
 
 def _profile(text: str) -> str:

@@ -7,9 +7,10 @@ from typing import Any
 import jsonschema
 import pytest
 
-from itwin_mcp.capability.catalog import Annotations, Call, CallStep, LookupStep, Slot, Steps, Tool, shipped
+from itwin_mcp.capability.catalog import Annotations, Tool, shipped
 from itwin_mcp.capability.expressions import ABSENT, Argument, Literal, StepValue, Text
 from itwin_mcp.capability.linker import link_files
+from itwin_mcp.capability.plans import Call, CallStep, Condition, LookupStep, Slot, Steps
 from tests.capability.files import GOOD, Folder, bent
 
 TOOL_OF = """\
@@ -101,9 +102,10 @@ def test_a_tool_that_reaches_a_paged_operation_takes_limit_and_cursor(folder: Fo
     catalog = folder.link(GOOD)
     assert [one.name for one in catalog.tools["list-parts"].arguments][:3] == ["kind", "limit", "cursor"]
     assert "page" in catalog.tools["list-parts"].output_schema["properties"]
-    # Inside steps all pages are taken.
+    # Inside steps all pages are taken; what was cut all the same is said.
     assert [one.name for one in catalog.tools["find-part"].arguments] == ["kind"]
-    assert "page" not in catalog.tools["find-part"].output_schema["properties"]
+    assert "page" in catalog.tools["find-part"].output_schema["properties"]
+    assert "page" not in catalog.tools["get-part"].output_schema["properties"]
 
 
 def test_a_tool_that_starts_a_job_takes_wait_and_may_answer_with_the_job(folder: Folder) -> None:
@@ -212,14 +214,16 @@ def test_steps_are_compiled_with_lookups_each_when_and_require(folder: Folder) -
     assert one.require is not None
     assert (one.require.path.parts, one.require.code) == ((0,), "NotFound")
     assert isinstance(whole, CallStep)
-    assert isinstance(whole.each, StepValue)
-    assert whole.each.step == "one"
-    assert whole.when == Argument("kind")
+    assert whole.each is not None
+    (elements,) = whole.each.lists
+    assert isinstance(elements, StepValue)
+    assert elements.step == "one"
+    assert whole.condition == Condition(when=Argument("kind"))
     assert isinstance(whole.bindings["id"], StepValue)
     assert (whole.bindings["id"].step, whole.bindings["id"].path.parts) == ("each", ("id",))
-    ((target, value),) = action.mappings
-    assert target == ("found", "parts")
-    assert isinstance(value, StepValue)
+    (mapping,) = action.mappings
+    assert mapping.target == ("found", "parts")
+    assert isinstance(mapping.value, StepValue)
 
 
 def test_the_title_and_toolset_are_the_tool_s_or_what_stands_around_it(folder: Folder) -> None:

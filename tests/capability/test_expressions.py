@@ -64,8 +64,21 @@ def test_what_is_no_path_is_refused_when_it_is_compiled(text: str) -> None:
 def test_a_rich_path_gives_the_list_of_all_that_match() -> None:
     answer = {"items": [{"n": 1, "ok": True}, {"n": 2}, {"n": 3, "ok": True}]}
     assert compile_path("$.items[?@.ok == true].n").find(answer) == [1, 3]
-    assert compile_path("$.items[*].n").find(answer) == [1, 2, 3]
     assert compile_path("$..n").find({}) == []
+
+
+@pytest.mark.parametrize(
+    "text", ["$.found[*].parts[*].id", "$.found[*]", "$.found[0].parts[*].id", "$.by[*].id", "$.found[*].size", "$.no[*]", "$.no[*].id", "$.found[*].no[*]", "$.found[*].size[*]", "$[*][*].parts", "$['found'][*].parts[1]"]
+)  # fmt: skip
+def test_every_element_is_one_flat_list_just_as_the_library_finds_it(text: str) -> None:
+    import jsonpath
+
+    parts = [{"id": 1}, {"id": None}, {"no-id": 3}]
+    answer = {"found": [{"parts": parts, "size": 1}, {"parts": []}, {"parts": [{"id": 4}, 5]}, 6], "by": {"x": {"id": 7}, "y": {}}}  # fmt: skip
+    path = compile_path(text)
+    assert path.query is None and path.many
+    assert path.find(answer) == jsonpath.findall(text, answer)
+    assert path.find(ABSENT) == []
 
 
 def test_a_rich_path_over_an_answer_too_deep_matches_nothing() -> None:
@@ -79,10 +92,11 @@ def test_the_library_is_imported_for_rich_paths_only() -> None:
     code = (
         "import sys; from itwin_mcp.capability.expressions import compile_path\n"
         "compile_path('$.a.b[0]').find({}); print('jsonpath' in sys.modules)\n"
-        "compile_path('$.a[*]').find({}); print('jsonpath' in sys.modules)"
+        "compile_path('$.a[*].b[*]').find({}); print('jsonpath' in sys.modules)\n"
+        "compile_path('$..a').find({}); print('jsonpath' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False", "True"]
+    assert done.stdout.split() == ["False", "False", "True"]
 
 
 def compiled(text: str) -> Any:

@@ -87,6 +87,13 @@ MODEL = [
     ("an object output without properties", ("items:\n                type: object\n                properties:\n                  id: {type: string, mapping: \"$.id\"}\n                  size: {type: number, mapping: \"$.size\"}", "items:\n                type: object"), "              items:\n", "required-key"),
     ("a static output that is no text", ('name: {type: string, mapping: "$.name"}}}\n      find', 'name: {type: string, value: 5}}}\n      find'), "value: 5", "type"),
     ("a date that is none", ('description: "Parts of a machine."', 'description: "Parts.", created: 1.5.2026'), "created", "name"),
+    ("elements without lists", ('x-each: "$.one"', "x-each: {most: 5}"), "x-each: {most: 5}", "required-key"),
+    ("elements without an end", ('x-each: "$.one"', 'x-each: {in: ["$.one"]}'), "in: [", "required-key"),
+    ("elements that are neither text nor a mapping", ('x-each: "$.one"', 'x-each: ["$.one"]'), "x-each: [", "type"),
+    ("a refusal that nobody may tolerate", ('x-each: "$.one"', "x-tolerate: [401]"), "x-tolerate", "type"),
+    ("a repetition without an end", ('x-each: "$.one"', 'x-repeat: {until: "$.last"}'), "x-repeat", "required-key"),
+    ("a comparison that is none", ("match: kind,", "match: kind, x-compare: since,"), "x-compare: since", "known-word"),
+    ("a bound on a lookup", ("match: kind,", "match: kind, x-most: 3,"), "x-most: 3", "known-key"),
     ("no tools", ("ref: flows.find-part", "reff: flows.find-part"), "reff", "known-key"),
 ]  # fmt: skip
 

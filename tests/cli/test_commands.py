@@ -29,15 +29,24 @@ VERBS = [
     ("tools",),
     ("tools", "describe"),
     ("call",),
+    ("approve",),
+    ("install",),
     ("auth",),
     ("auth", "login"),
     ("auth", "status"),
     ("auth", "logout"),
     ("doctor",),
     ("sandbox",),
+    ("skills",),
+    ("skills", "list"),
+    ("skills", "export"),
     ("capability",),
     ("capability", "check"),
+    ("capability", "words"),
     ("capability", "export"),
+    ("policy",),
+    ("policy", "check"),
+    ("policy", "test"),
 ]
 
 
@@ -73,6 +82,7 @@ def test_tools_as_json_tells_what_each_costs_a_model() -> None:
 def test_one_tool_is_described_with_its_arguments_and_requests() -> None:
     done = run("tools", "describe", "clone-imodel")
     assert done.returncode == 0
+    assert "at most 12 requests a call" in run("tools", "describe", "find-imodel").stdout
     assert "iModelId  string, required" in done.stdout
     assert "sends POST https://api.bentley.com/imodels/{id}/clone" in done.stdout
 
@@ -176,6 +186,10 @@ def test_every_problem_of_a_file_is_told_with_line_and_rule_and_the_exit_code_is
     plain = run("capability", "check", str(file))
     assert plain.returncode == 2
     assert f"{file}:" in plain.stdout
+
+
+def test_our_words_are_explained_with_where_they_stand() -> None:
+    assert "### `x-each`: a call step" in run("capability", "words").stdout
 
 
 def test_the_plain_files_are_exported_without_our_words(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """The public surface, one file per tool: what changes here changes what every agent reads."""
 
-import json
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -98,12 +97,3 @@ def test_the_readme_explains_every_setting() -> None:
     rows = ["| variable | what it says |", "|---|---|"]
     rows += [f"| `{name}` | {text} |" for name, text in ENVIRONMENT.items()]
     agree_between(ROOT / "README.md", "settings", "\n".join(rows) + "\n")
-
-
-def test_the_manifest_agrees_with_the_package() -> None:
-    from itwin_mcp import __version__
-
-    manifest = json.loads((ROOT / "manifest.json").read_text(encoding="utf-8"))
-    assert manifest["version"] == __version__
-    used = set(manifest["server"]["mcp_config"]["env"])
-    assert used <= set(ENVIRONMENT)

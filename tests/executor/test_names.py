@@ -217,27 +217,6 @@ async def test_an_index_of_a_changeset_costs_no_request() -> None:
         assert sent.path.endswith("/changesets/12")
 
 
-@pytest.mark.parametrize(
-    "tool",
-    sorted(
-        name
-        for name, tool in shipped_catalog().tools.items()
-        if tool.annotations.destructive and any(one.entity in ("itwin", "imodel") for one in tool.arguments)
-    ),
-)
-async def test_a_destructive_tool_takes_ids_and_links_alone(tool: str) -> None:
-    async with bench("", never, shipped_files=True, itwin_id=ITWIN) as it:
-        described = it.catalog.tools[tool]
-        arguments: dict[str, Any] = {one.name: ITWIN for one in described.arguments if one.entity}
-        named = next(one.name for one in described.arguments if one.entity in ("itwin", "imodel"))
-        run = it.executor._run(tool, None, Caller("a"))
-        given = {**arguments, named: "Bridge 7"}
-        with pytest.raises(Exception, match="takes no name") as caught:
-            await it.executor._names.resolve(run, described, given, given)
-        assert type(caught.value).__name__ == "InvalidArguments"
-        assert it.asked == []
-
-
 async def test_a_name_is_remembered_for_a_minute_and_for_its_caller_alone() -> None:
     async with bench("", platform(), shipped_files=True) as it:
         for caller, requests in (("a", 2), ("a", 1), ("b", 2)):
@@ -311,7 +290,7 @@ def test_each_text_says_what_its_argument_takes() -> None:
     for tool in shipped_catalog().tools.values():
         for one in tool.arguments:
             text = str(one.schema.get("description"))
-            named = one.entity in ("itwin", "imodel", "named-version", "user") and not tool.annotations.destructive
+            named = one.entity in ("itwin", "imodel", "named-version", "user")
             if one.entity is not None:
                 assert (", name or link" in text or ", e-mail or link" in text) == named, (tool.name, one.name, text)
 

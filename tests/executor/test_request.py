@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from itwin_mcp.capability.catalog import BodyTemplate, Slot
 from itwin_mcp.capability.expressions import Argument, Literal, Text
+from itwin_mcp.capability.plans import BodyTemplate, Slot
 from itwin_mcp.errors import InvalidArguments
 from itwin_mcp.executor.request import _build_body, expand_path, unfit_for_path
 from itwin_mcp.upstream.encoding import build_body, build_url

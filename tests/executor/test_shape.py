@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from itwin_mcp.capability.catalog import Call, Output, Tool, shipped
+from itwin_mcp.capability.catalog import Tool, shipped
 from itwin_mcp.capability.expressions import compile_path
 from itwin_mcp.capability.linker import link_files
+from itwin_mcp.capability.plans import Call, Output
 from itwin_mcp.errors import UnexpectedAnswer
 from itwin_mcp.executor.shape import last_segment, shape, shape_part
 from tests.executor.bench import ITWIN, bench, saying

@@ -1,5 +1,6 @@
 """What is wrong with a call is named, each thing of it, and nothing is sent."""
 
+# ruff: noqa: E501  (a table of cases reads best with one on a line)
 from typing import Any
 
 import pytest
@@ -53,6 +54,34 @@ async def test_each_unfit_argument_is_named_and_nothing_is_sent(
     assert "make-thing takes: name, count," in error["hint"]
     assert not error["retryable"]
     assert it.asked == []
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "said"),
+    [
+        ("list-itwins", {"search": "a", "number": "b", "status": "Active", "includeInactive": True}, ["search and number cannot be given together", "status and includeInactive cannot be given together"]),
+        ("create-itwin", {"displayName": "a", "class": "Thing", "subClass": "Project"}, ["class Thing and subClass Project cannot be given together"]),
+        ("provision-project", {"displayName": "a", "iModelName": "b", "class": "Endeavor", "subClass": "Asset"}, ["class Endeavor and subClass Asset cannot be given together"]),
+        ("list-repositories", {"iTwinId": ITWIN, "subClass": "ArcGIS"}, ["subClass goes with class, which is missing"]),
+    ],
+)  # fmt: skip
+async def test_a_shipped_rule_across_arguments_is_told_in_words(
+    tool: str, arguments: dict[str, Any], said: list[str]
+) -> None:
+    async with bench("", never, shipped_files=True) as it:
+        error = await it.refused(tool, **arguments)
+    assert [detail["message"] for detail in error["details"]] == said
+
+
+async def test_of_a_rule_about_values_only_what_was_given_is_told() -> None:
+    rule = (
+        "not: {anyOf: [{required: [kind, dry], properties: {kind: {const: plain}, dry: {enum: [true]}}}, "
+        "{required: [kind, count], properties: {kind: {const: fancy}}}]}"
+    )
+    async with bench("things.yaml", FINE, replacing={"not: {required: [kind, dry]}": rule}) as it:
+        error = await it.refused("make-thing", name="a", kind="plain", dry=True, count=1)
+        await it.call("make-thing", name="a", kind="plain", dry=False, count=1)
+    assert [one["message"] for one in error["details"]] == ["kind plain and dry true cannot be given together"]
 
 
 async def test_several_missing_arguments_are_each_named_once() -> None:

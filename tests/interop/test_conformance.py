@@ -6,6 +6,7 @@ fixtures beside it, loaded as a user's own capability file is. What is expected 
 in `.interop/conformance/`, and REPORT.md beside the fixtures is what they say in short.
 """
 
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -96,6 +97,20 @@ def test_with_the_suites_fixtures_every_required_scenario_passes_or_is_deprecate
         "rounds, log messages), passing says that the server carries such answers, not that its own tools give them."
     )
     _agree(f"fixtures {revision}", report.section(f"{revision}, with fixtures", about, found, required, reasons))
+
+
+@pytest.mark.parametrize("scenario", ["sep-2640-skills-enumeration", "sep-2640-skills-manifest"])
+def test_the_conformance_suite_finds_nothing_wrong_with_the_skills(
+    scenario: str, served: Served, environment: dict[str, str], tmp_path: Path
+) -> None:
+    # --force: an extension is not on the timeline of the protocol's revisions.
+    command = [*makers.conformance(), "server", "--url", served.url, "--scenario", scenario, "--force"]
+    command += ["-o", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=environment)
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    assert "SKIPPED" not in said
+    assert re.search(r"Passed: (\d+)/\1, 0 failed, 0 warnings", said), said
 
 
 def _agree(marker: str, text: str) -> None:

@@ -64,3 +64,13 @@ def test_the_inspectors_strict_lint_finds_no_tool_schema_that_some_client_refuse
     tools = {tool["name"]: tool for tool in result(done)["tools"]}
     assert tools["get-itwin"]["inputSchema"]["required"] == ["iTwinId"]
     assert "\n0 errors, " in done.stderr
+
+
+def test_the_inspector_verifies_every_file_of_every_skill(served: Served, environment: dict[str, str]) -> None:
+    command = [*makers.inspector(), served.url, "--transport", "http", "--protocol-era", "modern"]
+    command += ["--method", "skills/list", "--verify", "--require-digests"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    reports = [json.loads(line) for line in done.stdout.splitlines()]
+    assert "version-history" in {report["name"] for report in reports}
+    assert {report["outcome"] for report in reports} == {"verified"}

@@ -86,10 +86,32 @@ async def test_an_imodel_without_history_is_described_too(desk: Desk) -> None:
     assert page["briefcasesWithLocks"] == []
 
 
-async def test_the_activity_of_an_itwins_imodels_tells_which_are_stale(desk: Desk) -> None:
-    listed = (await desk.ask("list-imodel-activity", iTwinId=await desk.itwin("NL-A12-0042-WP03")))["activity"]
-    assert [one["lastChangesetPushDateTime"] for one in listed["iModels"]] == [None]
-    assert (await desk.refused("list-imodel-activity", iTwinId=NOBODY))["code"] == "iTwinNotFound"
+async def test_what_got_no_changeset_since_a_date_is_stale_and_so_is_what_never_got_one(desk: Desk) -> None:
+    itwin = await desk.itwin("NL-A12-0042")
+    every = (await desk.ask("list-imodels", iTwinId=itwin))["iModels"]
+    pushed = sorted(one["lastChangesetPushDateTime"] for one in every if one["lastChangesetPushDateTime"])
+    told = (await desk.ask("list-stale-imodels", iTwinId=itwin, since=pushed[-1]))["iModels"]
+    assert [one["lastChangesetPushDateTime"] for one in told["active"]] == [pushed[-1]]
+    assert len(told["stale"]) == len(every) - 1 > 0
+    never = await desk.ask("list-stale-imodels", iTwinId=await desk.itwin("NL-A12-0042-WP03"), since="2000-01-01")
+    assert [one["lastChangesetPushDateTime"] for one in never["iModels"]["stale"]] == [None]
+    assert (await desk.refused("list-stale-imodels", iTwinId=NOBODY, since="2026-01-01"))["code"] == "iTwinNotFound"
+    for since in ("2026-02-30", "spring"):
+        assert (await desk.refused("list-stale-imodels", iTwinId=itwin, since=since))["code"] == "InvalidArguments"
+
+
+async def test_without_an_itwin_an_imodel_is_looked_for_in_the_recents_and_favorites(desk: Desk) -> None:
+    itwin = await desk.itwin("NL-A12-0042")
+    await desk.ask("add-itwin-to-recents", iTwinId=itwin)
+    told = await desk.ask("find-imodel", name="A12 Interchange - Roads")
+    assert [one["iTwinId"] for one in told["matches"]["byName"]] == [itwin]
+    searched = told["matches"]["searched"]
+    recents = (await desk.ask("list-recent-itwins"))["iTwins"]
+    favorites = (await desk.ask("list-favorite-itwins"))["iTwins"]
+    wanted = list(dict.fromkeys(one["id"] for one in (*recents, *favorites)))
+    assert [one["id"] for one in searched] == [one for one in wanted[:10] if one in {each["id"] for each in searched}]
+    assert searched[0] == {"id": itwin, "displayName": recents[0]["displayName"], "number": "NL-A12-0042"}
+    assert ("page" in told) == (len(searched) < len(wanted))
 
 
 async def test_an_imodel_begins_with_a_template_of_its_own_data_centre(desk: Desk) -> None:

@@ -24,7 +24,7 @@ from itwin_mcp.runtime import open_runtime
 from itwin_mcp.server.app import build_server
 from itwin_mcp.settings import read_settings
 from itwin_mcp.sign_in import Started
-from tests.conftest import connect
+from tests.conftest import agrees, connect
 from tests.scenarios.test_the_main_job import ask, refused
 
 pytestmark = pytest.mark.anyio
@@ -44,7 +44,8 @@ async def agent(request: pytest.FixtureRequest, root: Path) -> AsyncIterator[Cli
     if request.param.startswith("a subprocess"):
         args = ["-m", "itwin_mcp", "serve", "--sandbox", "--job-seconds", "0", "--files-root", str(root)]
         args += ["--toolsets", "all"]
-        async with Client(stdio_client(StdioServerParameters(command=sys.executable, args=args))) as client:
+        server = stdio_client(StdioServerParameters(command=sys.executable, args=args))
+        async with Client(server, elicitation_callback=agrees) as client:
             yield client
     else:
         mode = "legacy" if "2025" in request.param else "auto"

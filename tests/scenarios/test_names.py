@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
+import mcp.types as t
 import pytest
 
 from itwin_mcp.errors import SettingsError
@@ -100,11 +101,24 @@ async def test_several_of_a_name_are_listed_and_nothing_is_done(desk: Desk, sent
     assert (await desk.ask("update-itwin", iTwinId=one["id"], displayName="Once"))["iTwin"]["displayName"] == "Once"
 
 
-async def test_a_destructive_tool_takes_no_name(desk: Desk, sent: list[str]) -> None:
-    for tool, argument, name in (("delete-itwin", "iTwinId", PROJECT), ("delete-imodel", "iModelId", ROADS)):
-        error = await desk.refused(tool, **{argument: name})
-        assert "takes no name" in error["message"]
-    assert sent == []
+async def test_what_is_destroyed_may_be_named_since_the_person_is_shown_its_id(sent: list[str]) -> None:
+    asked: list[str] = []
+
+    async def declines(_: Any, question: t.ElicitRequestParams) -> t.ElicitResult:
+        asked.append(question.message)
+        return t.ElicitResult(action="decline")
+
+    async with connect(person=declines) as client:
+        desk = Desk(client)
+        for tool, argument, name, identifier in (
+            ("delete-itwin", "iTwinId", PROJECT, await desk.itwin(PROJECT)),
+            ("delete-imodel", "iModelId", ROADS, await desk.roads()),
+        ):
+            await desk.ask("add-itwin-to-recents", iTwinId=PROJECT)
+            sent.clear()
+            assert (await desk.refused(tool, **{argument: name}))["code"] == "Declined"
+            assert f"({argument} {identifier})" in asked[-1]
+            assert {one.partition(" ")[0] for one in sent} == {"GET"}
 
 
 async def test_presets_stand_in_for_what_is_left_out(sent: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,6 +135,10 @@ async def test_presets_stand_in_for_what_is_left_out(sent: list[str], monkeypatc
         other = await desk.ask("get-imodel", iModelId="A12 Interchange - Structures")
         assert other["iModel"]["iTwinId"] == itwin
         assert "searched" not in other["resolved"][0]
+        sent.clear()
+        found = await desk.ask("find-imodel", name="Roads")  # its iTwin may be left out anyway: the preset still counts
+        assert [one["id"] for one in found["matches"]["searched"]] == [itwin]
+        assert len(sent) == 2
         sent.clear()
         for tool in ("delete-imodel", "delete-itwin"):
             error = await desk.refused(tool)

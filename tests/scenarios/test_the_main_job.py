@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from mcp import Client, StdioServerParameters, stdio_client
 
-from tests.conftest import connect
+from tests.conftest import agrees, connect
 
 pytestmark = pytest.mark.anyio
 
@@ -17,7 +17,8 @@ pytestmark = pytest.mark.anyio
 async def day(request: pytest.FixtureRequest) -> AsyncIterator[Client]:
     if request.param.startswith("a subprocess"):
         args = ["-m", "itwin_mcp", "serve", "--sandbox", "--job-seconds", "0"]
-        async with Client(stdio_client(StdioServerParameters(command=sys.executable, args=args))) as client:
+        server = stdio_client(StdioServerParameters(command=sys.executable, args=args))
+        async with Client(server, elicitation_callback=agrees) as client:
             yield client
     else:
         async with connect("legacy" if "2025" in request.param else "auto") as client:

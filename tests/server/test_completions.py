@@ -133,6 +133,13 @@ async def test_an_argument_with_a_word_before_it_means_the_same(asked: list[tupl
         assert asked[-1][1]["iTwinId"] == recent[0]["id"]  # the source is not looked for where the copy goes
 
 
+async def test_the_choices_of_a_prompt_are_offered_without_a_request(asked: list[tuple[str, dict[str, Any]]]) -> None:
+    async with connect() as client:
+        for typed, values in (("", ["clone", "fork"]), ("FO", ["fork"]), ("x", [])):
+            assert (await prompt(client, "prepare-handover", "keep", typed)).values == values
+    assert asked == []
+
+
 async def test_what_nobody_can_know_has_no_completions() -> None:
     async with connect() as client:
         assert (await prompt(client, "review-project", "since", "20")).values == []

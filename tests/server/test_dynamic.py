@@ -29,7 +29,7 @@ QUESTIONS = [
     ("What is the primary account of my company?", "get-my-account"),
     ("Which models does this project have?", "list-imodels"),
     ("Find the model called Station North", "find-imodel"),
-    ("Which iModels have not been touched since spring?", "list-imodel-activity"),
+    ("Which iModels have not been touched since spring?", "list-stale-imodels"),
     ("Give me an overview of everything about an iModel", "describe-imodel"),
     ("Create an empty iModel with a coordinate reference system", "create-imodel"),
     ("Start a new iModel from a template iModel", "create-imodel-from-template"),

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from itwin_mcp.capability import flows
-from itwin_mcp.capability.catalog import Action, Call, CallStep, LookupStep, Operation, Output, Requirement, Step, Steps
 from itwin_mcp.capability.consumed import path_slots
 from itwin_mcp.capability.expressions import (
     Argument,
@@ -23,6 +22,23 @@ from itwin_mcp.capability.expressions import (
 from itwin_mcp.capability.node import JsonSchema
 from itwin_mcp.capability.parameters import FILE_PATH, mapped_output, orchestrated_output
 from itwin_mcp.capability.place import Place
+from itwin_mcp.capability.plans import (
+    Action,
+    Call,
+    CallStep,
+    Condition,
+    EachPlan,
+    LookupStep,
+    Operation,
+    Output,
+    PreviewRead,
+    RepeatPlan,
+    Requirement,
+    Step,
+    StepMapping,
+    Steps,
+)
+from itwin_mcp.capability.targets import check_targets
 from itwin_mcp.capability.transfers import FILE, check_fact
 from itwin_mcp.capability.wording import there_is
 
@@ -99,6 +115,27 @@ class ActionLinker:
             return None
         output, schema = mapped_output(parameters[0], place.at("outputParameters", 0))
         return None if operation is None else (Call(operation, bindings, output), schema)
+
+    # --- what x-confirm reads and says --------------------------------------------------------------------------
+
+    def read(self, name: str, read: flows.PreviewRead, scope: Scope, place: Place) -> PreviewRead | None:
+        """One request that only reads, for a preview."""
+        operation = self._operation(read.call, place.at("call"))
+        bindings = self._bindings(read.with_, operation, scope, place)
+        if operation is None:
+            return None
+        if operation.method != "GET" or operation.wait is not None:
+            message = f"{operation.key!r} changes or awaits something: what would be lost is only looked at"
+            place.at("call").report("x-confirm", message)
+        return PreviewRead(name, operation, bindings)
+
+    def text(self, text: str, scope: Scope, place: Place) -> Expression | None:
+        """A text with slots over inputs and earlier steps."""
+        return self._binding(text, scope, place)
+
+    def value(self, text: str, scope: Scope, place: Place) -> Expression:
+        """`$.step.field…`, or `$.input`."""
+        return self._step_value(text, scope, place)
 
     def _operation(self, reference: str, place: Place) -> Operation | None:
         namespace, _, name = reference.partition(".")
@@ -191,9 +228,7 @@ class ActionLinker:
         steps: list[Step] = []
         for name, step in body.steps.items():
             here = place.at("steps", name)
-            if name == EACH or name in scope.inputs or name in scope.steps:
-                other = {EACH: "the element of x-each", FILE: "the file of x-transfer"}.get(name, "an input")
-                here.report("unique-name", f"the step {name!r} is called like {other}: rename the step")
+            _check_name(name, scope, here)
             linked = self._step(name, step, scope, here)
             scope.steps.add(name)
             if linked is not None:
@@ -203,7 +238,7 @@ class ActionLinker:
             message = "with `steps`, `outputParameters` is a map of names, which `mappings` fill"
             place.at("outputParameters").report("output", message)
             return None
-        self._check_targets(body.outputParameters, [target for target, _ in mappings], place)
+        check_targets(body.outputParameters, mappings, place)
         output, schema = orchestrated_output(body.outputParameters, place.at("outputParameters"))
         if not any(isinstance(step, CallStep) for step in steps):
             if len(steps) == len(body.steps):
@@ -211,32 +246,12 @@ class ActionLinker:
             return None
         return Steps(tuple(steps), mappings, output), schema
 
-    def _mappings(
-        self, body: flows.Action, scope: Scope, place: Place
-    ) -> tuple[tuple[tuple[str, ...], Expression], ...]:
-        mappings: list[tuple[tuple[str, ...], Expression]] = []
+    def _mappings(self, body: flows.Action, scope: Scope, place: Place) -> tuple[StepMapping, ...]:
+        mappings: list[StepMapping] = []
         for index, mapping in enumerate(body.mappings):
             value = self._step_value(mapping.value, scope, place.at(index, "value"))
-            mappings.append((tuple(mapping.target.split(".")), value))
+            mappings.append(StepMapping(tuple(mapping.target.split(".")), value, mapping.count))
         return tuple(mappings)
-
-    def _check_targets(
-        self, outputs: Mapping[str, flows.Orchestrated], targets: list[tuple[str, ...]], place: Place
-    ) -> None:
-        """Every mapping fills an output of its own, and every output is filled."""
-        known = dict(_output_paths(outputs))
-        for index, target in enumerate(targets):
-            here = place.at("mappings", index, "target")
-            dotted = ".".join(target)
-            if target not in known:
-                names = (".".join(path) for path in known)
-                here.report("unresolved-target", f"there is no output {dotted!r}: {there_is(names, dotted)}")
-            elif any(_overlap(target, other) for other in targets[:index]):
-                here.report("unresolved-target", f"the output {dotted!r} is filled twice: keep one mapping")
-        for path, is_leaf in known.items():
-            if is_leaf and not any(path[: len(target)] == target for target in targets):
-                message = f"no mapping fills the output {'.'.join(path)!r}: it would always be null"
-                place.at("outputParameters", path[0]).report("output", message)
 
     def _step(self, name: str, step: flows.Step, scope: Scope, place: Place) -> Step | None:
         require = None
@@ -244,23 +259,67 @@ class ActionLinker:
             wanted = step.require
             path = place.at("x-require", "path").path_of(wanted.path)
             require = None if path is None else Requirement(path, wanted.code, wanted.message, wanted.hint)
-        when = self._condition(step.when, scope, place.at("x-when"))
+        when, unless = (
+            None if text is None else self._step_value(text, scope, place.at(word))
+            for word, text in (("x-when", step.when), ("x-unless", step.unless))
+        )
+        condition = Condition(when, unless)
         if isinstance(step, flows.LookupStep):
-            if step.index not in scope.steps:
-                message = f"there is no earlier step {step.index!r}: {there_is(scope.steps, step.index)}"
-                place.at("index").report("unresolved-step", message)
-            value = self._step_value(step.lookupValue, scope, place.at("lookupValue"))
-            return LookupStep(name, step.index, step.match, value, tuple(step.outputParameters), require, when)
+            return self._lookup(name, step, scope, place, require, condition)
         operation = self._operation(step.call, place.at("call"))
-        each = self._condition(step.each, scope, place.at("x-each"))
+        each = self._each(name, step.each, scope, place.at("x-each"))
         if each is not None:
             scope.steps.add(EACH)
         bindings = self._bindings(step.with_, operation, scope, place, guarded=when is not None)
         scope.steps.discard(EACH)
-        return None if operation is None else CallStep(name, operation, bindings, require, when, each)
+        if each is not None and each.name is not None:
+            scope.steps.add(each.name)
+        repeat = None
+        if step.repeat is not None:
+            until = place.at("x-repeat", "until").path_of(step.repeat.until)
+            repeat = None if until is None else RepeatPlan(until, step.repeat.most)
+        if operation is None:
+            return None
+        if repeat is not None and (each is not None or operation.page is not None or operation.wait is not None):
+            message = "sends one request again and again: not with x-each, nor an operation that pages or waits"
+            place.at("x-repeat").report("x-repeat", message)
+        if step.most is not None and operation.page is None:
+            message = f"{operation.key!r} does not page, so that there is nothing to stop: remove x-most"
+            place.at("x-most").report("x-most", message)
+        tolerate = frozenset(step.tolerate or ())
+        return CallStep(name, operation, bindings, require, condition, each, step.most, repeat, tolerate)
 
-    def _condition(self, text: str | None, scope: Scope, place: Place) -> Expression | None:
-        return None if text is None else self._step_value(text, scope, place)
+    def _lookup(
+        self,
+        name: str,
+        step: flows.LookupStep,
+        scope: Scope,
+        place: Place,
+        require: Requirement | None,
+        condition: Condition,
+    ) -> LookupStep:
+        if step.index not in scope.steps:
+            message = f"there is no earlier step {step.index!r}: {there_is(scope.steps, step.index)}"
+            place.at("index").report("unresolved-step", message)
+        value = self._step_value(step.lookupValue, scope, place.at("lookupValue"))
+        if step.compare is not None and step.count is not None:
+            place.at("x-count").report("x-count", "counts values that are equal: remove x-compare or x-count")
+        if step.compare is not None and isinstance(value, StepValue) and value.path.many:
+            place.at("lookupValue").report("x-compare", "compares with one date: a path with [*] gives a list")
+        if step.count in step.outputParameters:
+            place.at("x-count").report("x-count", f"the element has a field {step.count!r} already: call it otherwise")
+        fields = tuple(step.outputParameters)
+        return LookupStep(name, step.index, step.match, value, fields, require, condition, step.compare, step.count)
+
+    def _each(self, step: str, each: str | flows.Each | None, scope: Scope, place: Place) -> EachPlan | None:
+        if each is None:
+            return None
+        if isinstance(each, str):
+            return EachPlan((self._step_value(each, scope, place),))
+        lists = tuple(self._step_value(text, scope, place.at("in", index)) for index, text in enumerate(each.in_))
+        if each.as_ is not None:
+            _check_name(each.as_, scope, place.at("as"), step)
+        return EachPlan(lists, each.most, each.as_)
 
     def _step_value(self, text: str, scope: Scope, place: Place) -> Expression:
         """`$.step.field…`, or `$.input` for the caller's own argument."""
@@ -268,7 +327,7 @@ class ActionLinker:
         if compiled is None:
             return Literal(None)
         if compiled.query is not None or not compiled.parts or not isinstance(compiled.parts[0], str):
-            message = f"{text[:80]!r} must be `$.`, the name of an earlier step or input, and plain keys and indexes"
+            message = f"{text[:80]!r} must be `$.`, the name of an earlier step or input, and plain keys, [0] or [*]"
             place.report("expression", message)
             return Literal(None)
         first = compiled.parts[0]
@@ -304,17 +363,9 @@ def _always(expression: Expression, scope: Scope) -> bool:
     return True
 
 
-def _output_paths(
-    outputs: Mapping[str, flows.Orchestrated], above: tuple[str, ...] = ()
-) -> Iterator[tuple[tuple[str, ...], bool]]:
-    """The path of every output that a mapping can fill, and whether it has none below it."""
-    for name, output in outputs.items():
-        path = (*above, name)
-        below = output.properties if isinstance(output, flows.OrchestratedObject) else {}
-        yield path, not below
-        yield from _output_paths(below, path)
-
-
-def _overlap(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
-    shorter = min(len(one), len(other))
-    return one[:shorter] == other[:shorter]
+def _check_name(name: str, scope: Scope, place: Place, step: str | None = None) -> None:
+    """Report a name of a step, or of what a step gives, that means something else already."""
+    if name in (EACH, step) or name in scope.inputs or name in scope.steps:
+        others = {EACH: "the element of x-each", FILE: "the file of x-transfer", step: "its own step"}
+        other = others.get(name, "an input" if name in scope.inputs else "another step")
+        place.report("unique-name", f"the step {name!r} is called like {other}: rename the step")

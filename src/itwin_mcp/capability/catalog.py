@@ -1,220 +1,16 @@
-"""The linked tools, resources and prompts, compiled once into frozen plans; and the filters over them."""
+"""The linked tools, resources and prompts, and the filters over them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 from itwin_mcp.capability.access import Access
-from itwin_mcp.capability.expressions import Expression, Path, StepValue
+from itwin_mcp.capability.plans import Action, Call, ConfirmPlan, Operation, TransferPlan, operations_of
 from itwin_mcp.capability.selection import DYNAMIC, Selection
 from itwin_mcp.errors import SettingsError
-
-Method: TypeAlias = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
-
-
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """A place in a path template that an input fills."""
-
-    name: str
-
-
-PathTemplate: TypeAlias = tuple[tuple[str | Slot, ...], ...]
-"""The segments of a path; each is text and slots."""
-
-
-@dataclass(frozen=True, slots=True)
-class WireParameter:
-    """One input of an operation: what callers name it, where it goes, its name there, and what it is when not given."""
-
-    name: str
-    place: Literal["query", "header", "path"]
-    wire: str
-    value: Expression | None
-
-
-@dataclass(frozen=True, slots=True)
-class BodyTemplate:
-    """A body as values: `data` is nested dicts and lists whose leaves are expressions over the inputs."""
-
-    kind: Literal["json", "text", "xml", "sparql", "formUrlEncoded"]
-    data: Any
-
-
-@dataclass(frozen=True, slots=True)
-class FilePlan:
-    """The body of an operation that is a local file: its media type by ending, and its largest size in bytes."""
-
-    types: Mapping[str, str]
-    most: int
-
-
-@dataclass(frozen=True, slots=True)
-class Credential:
-    """How a file says that a foreign origin is called: `parts` are expressions over bound environment variables."""
-
-    kind: Literal["basic", "apikey", "bearer"]
-    parts: Mapping[str, Expression]
-    variables: Mapping[str, str]
-    """Name in the file -> name in the process environment."""
-
-
-@dataclass(frozen=True, slots=True)
-class PagePlan:
-    """How an operation pages; see `extensions.Paging`."""
-
-    style: Literal["link", "token", "skip"]
-    items: Path
-    next: Path | None
-    size: str | None
-    most: int
-    skip: str | None
-    token: str | None
-    count: Path | None
-    within: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class WaitPlan:
-    """What an operation starts and how that is awaited; see `extensions.Waiting`."""
-
-    handle_place: Literal["header", "body", "input"]
-    handle_name: str
-    handle_path: Path | None
-    handle_as: str
-    poll: Operation
-    poll_slot: str
-    state: Path
-    pending: frozenset[str]
-    done: frozenset[str]
-    result: Operation | None
-    result_slot: str | None
-    reason: Path | None
-    subject: str
-    check: str | None
-    default: int
-    find: Operation | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Operation:
-    """One consumed operation, linked."""
-
-    namespace: str
-    name: str
-    method: Method
-    origin: str
-    path: PathTemplate
-    parameters: tuple[WireParameter, ...]
-    body: BodyTemplate | None
-    inputs: frozenset[str]
-    """Every name that a `with` may bind."""
-    required: frozenset[str]
-    """The names without which no request can be built: slots in the path and slots inside text."""
-    credential: Credential | None
-    binary: bool
-    outputs: Mapping[str, Path]
-    page: PagePlan | None
-    wait: WaitPlan | None
-    doc: str | None
-    permission: str | None
-    file: FilePlan | None = None
-
-    @property
-    def key(self) -> str:
-        """`namespace.operation`."""
-        return f"{self.namespace}.{self.name}"
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """One compiled output parameter.
-
-    `literal` is a value that the file gives; an object without properties is passed on as it came.
-    """
-
-    kind: Literal["string", "number", "boolean", "object", "array"]
-    path: Path | None = None
-    literal: Any = None
-    header: str | None = None
-    last_segment: bool = False
-    required: bool = False
-    properties: tuple[tuple[str, Output], ...] = ()
-    items: Output | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Call:
-    """One request: the operation, what fills its inputs, and how its answer is shaped."""
-
-    operation: Operation
-    bindings: Mapping[str, Expression]
-    output: Output
-
-
-@dataclass(frozen=True, slots=True)
-class Requirement:
-    """A step fails with this error when the path finds nothing."""
-
-    path: Path
-    code: str
-    message: str
-    hint: str
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class CallStep:
-    """One request of a flow; `each` runs it once per element of a list."""
-
-    name: str
-    operation: Operation
-    bindings: Mapping[str, Expression]
-    require: Requirement | None
-    when: Expression | None
-    each: Expression | None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class LookupStep:
-    """The fields of those elements of an earlier step's result whose `match` is one of the values."""
-
-    name: str
-    index: str
-    match: str
-    value: Expression
-    fields: tuple[str, ...]
-    require: Requirement | None
-    when: Expression | None
-
-
-Step: TypeAlias = CallStep | LookupStep
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Steps:
-    """Requests in order, and where in the answer their values go."""
-
-    steps: tuple[Step, ...]
-    mappings: tuple[tuple[tuple[str, ...], Expression], ...]
-    output: Output
-
-
-Action: TypeAlias = Call | Steps
-
-
-@dataclass(frozen=True, slots=True)
-class TransferPlan:
-    """A local file that goes to, or comes from, a storage link right after its step; see `extensions.Transfer`."""
-
-    direction: Literal["upload", "download"]
-    link: StepValue
-    headers: tuple[tuple[str, str], ...]
-    most: int | None
-    size: StepValue | None
-    left: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,22 +60,26 @@ class Tool:
     action: Action
     file: str
     transfer: TransferPlan | None = None
+    confirm: ConfirmPlan | None = None
+
+    @property
+    def confirms(self) -> bool:
+        """Whether a call may ask the person first; a download does before it replaces a local file."""
+        return self.confirm is not None or (self.transfer is not None and self.transfer.direction == "download")
+
+    @property
+    def most_requests(self) -> int | None:
+        """How many requests a call sends at most, beside those that look up names or wait; None if it pages on."""
+        if isinstance(self.action, Call):
+            return 1 if self.action.operation.page is None else None
+        return self.action.requests
 
     @property
     def operations(self) -> tuple[Operation, ...]:
-        """Every operation that a call of this tool may send, the awaited ones included."""
-        if isinstance(self.action, Call):
-            first: tuple[Operation, ...] = (self.action.operation,)
-        else:
-            first = tuple(step.operation for step in self.action.steps if isinstance(step, CallStep))
-        awaited = [
-            operation
-            for one in first
-            if one.wait is not None
-            for operation in (one.wait.poll, one.wait.result, one.wait.find)
-            if operation is not None
-        ]
-        return (*first, *awaited)
+        """Every operation that a call of this tool may send, the awaited ones and those of a preview included."""
+        shown = () if self.confirm is None else tuple(read.operation for read in self.confirm.reads)
+        target = () if self.confirm is None or self.confirm.target is None else (self.confirm.target.operation,)
+        return (*operations_of(self.action), *target, *shown)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -296,6 +96,11 @@ class Resource:
     action: Action
     toolset: str
 
+    @property
+    def operations(self) -> tuple[Operation, ...]:
+        """Every operation that reading it may send."""
+        return operations_of(self.action)
+
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
@@ -309,6 +114,8 @@ class Prompt:
     toolset: str
     quoted: frozenset[str] = frozenset()
     """What stands in backticks in its text: the tools that it tells an agent to use are among them."""
+    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """What may stand in an argument, for those that take no other text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,6 +130,15 @@ class StaticResource:
     text: str = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Skill:
+    """A guide for agents: the front matter of its SKILL.md, and its files, that one first."""
+
+    name: str
+    front: Mapping[str, Any]
+    files: tuple[StaticResource, ...]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Catalog:
     """Everything that is served, in the order of the files."""
@@ -334,6 +150,8 @@ class Catalog:
     statics: tuple[StaticResource, ...] = ()
     reachable: Mapping[str, Tool] = field(default_factory=dict)
     """Every tool that may be run, listed or not: completions read with them, the dynamic tools run them."""
+    skills: Callable[[], tuple[Skill, ...]] = tuple
+    """The guides for agents over the whole catalog, whatever part of it is served; made when first asked for."""
 
     @property
     def dynamic(self) -> bool:

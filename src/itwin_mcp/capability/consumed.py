@@ -8,17 +8,6 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from itwin_mcp.capability.catalog import (
-    BodyTemplate,
-    Credential,
-    FilePlan,
-    Operation,
-    PagePlan,
-    PathTemplate,
-    Slot,
-    WaitPlan,
-    WireParameter,
-)
 from itwin_mcp.capability.expressions import (
     Argument,
     Expression,
@@ -41,6 +30,17 @@ from itwin_mcp.capability.model import (
 )
 from itwin_mcp.capability.parameters import FILE_PATH
 from itwin_mcp.capability.place import Place
+from itwin_mcp.capability.plans import (
+    BodyTemplate,
+    Credential,
+    FilePlan,
+    Operation,
+    PagePlan,
+    PathTemplate,
+    Slot,
+    WaitPlan,
+    WireParameter,
+)
 from itwin_mcp.capability.wording import there_is
 
 PLATFORM_ORIGIN = "https://api.bentley.com"
@@ -259,7 +259,7 @@ class ConsumedApi:
         items = path("items", page.items)
         if items is None:
             return None
-        if items.query is not None or not items.parts:
+        if items.many or not items.parts:
             place.at("items").report("x-page", f"{page.items!r} is not the place of one list, such as $.iModels")
         return PagePlan(
             style=page.style,

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, Final, TypeAlias
 
 from itwin_mcp.capability.wording import shorten
@@ -29,39 +30,69 @@ ABSENT: Final = _Absent()
 
 # --- paths ------------------------------------------------------------------------------------------------------
 
-_PLAIN_PATH = re.compile(r"\$(?:\.|(?:\.[A-Za-z_][\w-]*|\[\d{1,9}\]|\['[^'\\]*'\])*)")
-_PATH_PART = re.compile(r"\.([A-Za-z_][\w-]*)|\[(\d+)\]|\['([^'\\]*)'\]")
+_PLAIN_PATH = re.compile(r"\$(?:\.|(?:\.[A-Za-z_][\w-]*|\[\d{1,9}\]|\[\*\]|\['[^'\\]*'\])*)")
+_PATH_PART = re.compile(r"\.([A-Za-z_][\w-]*)|\[(\d+)\]|\[(\*)\]|\['([^'\\]*)'\]")
+
+
+class Every(Enum):
+    """The part `[*]` of a path: every element of a list, or every value of an object."""
+
+    EVERY = "*"
+
+
+PathPart: TypeAlias = str | int | Every
 
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """A compiled `$.a.b[0]`; anything richer is one query of a JSONPath library (RFC 9535)."""
+    """A compiled `$.a[0]` or `$.a[*].b`; anything richer is one query of a JSONPath library (RFC 9535)."""
 
     text: str
-    parts: tuple[str | int, ...]
+    parts: tuple[PathPart, ...]
     query: Callable[[Any], Any] | None = None
 
+    @property
+    def many(self) -> bool:
+        """Whether it gives the list of all that match, however many, in place of one value."""
+        return self.query is not None or Every.EVERY in self.parts
+
     def find(self, value: Any) -> Any:
-        """What the path leads to, or ABSENT. A rich path gives the list of all that match."""
+        """What the path leads to, or ABSENT; of a path of many the list of all that match."""
         if self.query is not None:
             return self.query(value)
-        for part in self.parts:
-            if isinstance(part, str):
-                if not isinstance(value, dict) or part not in value:
-                    return ABSENT
-                value = value[part]
-            else:
-                if not isinstance(value, list) or part >= len(value):
-                    return ABSENT
-                value = value[part]
-        return value
+        found = _walk(value, self.parts)
+        return [] if found is ABSENT and Every.EVERY in self.parts else found
+
+
+def _walk(value: Any, parts: tuple[PathPart, ...]) -> Any:
+    for index, part in enumerate(parts):
+        if isinstance(part, str):
+            if not isinstance(value, dict) or part not in value:
+                return ABSENT
+            value = value[part]
+        elif isinstance(part, int):
+            if not isinstance(value, list) or part >= len(value):
+                return ABSENT
+            value = value[part]
+        else:
+            return _every(value, parts[index + 1 :])
+    return value
+
+
+def _every(value: Any, rest: tuple[PathPart, ...]) -> list[Any]:
+    """What is found below each element, as one flat list."""
+    elements = value if isinstance(value, list) else value.values() if isinstance(value, dict) else ()
+    found = [one for one in (_walk(element, rest) for element in elements) if one is not ABSENT]
+    return [one for several in found for one in several] if Every.EVERY in rest else found
 
 
 def compile_path(text: str) -> Path:
     """Compile a JSONPath. Raises ExpressionError if it is none."""
     if _PLAIN_PATH.fullmatch(text):
-        parts = tuple(int(index) if index else name or quoted for name, index, quoted in _PATH_PART.findall(text))
-        return Path(text, parts)
+        parts: list[PathPart] = []
+        for name, index, every, quoted in _PATH_PART.findall(text):
+            parts.append(int(index) if index else Every.EVERY if every else name or quoted)
+        return Path(text, tuple(parts))
     if not text.startswith("$"):
         raise ExpressionError(f"{_show(text)} is not a JSONPath: it must begin with `$`")
     return Path(text, (), _rich_query(text))

@@ -8,7 +8,17 @@ from typing import Annotated, Literal
 from pydantic import Discriminator, Field, StringConstraints, Tag
 
 from itwin_mcp.capability.extensions import Entity, HeaderPart
-from itwin_mcp.capability.node import CallName, Extended, JsonSchema, Kebab, Node, one_of, tagged_by, tagged_by_shape
+from itwin_mcp.capability.node import (
+    TEXT_OR_MAP,
+    CallName,
+    Extended,
+    JsonSchema,
+    Kebab,
+    Node,
+    one_of,
+    tagged_by,
+    tagged_by_shape,
+)
 
 With = dict[str, Annotated[str | int | float, one_of(str, float, int)]]
 """What fills the inputs of an operation: `namespace.input`, text with slots, or a value as it is."""
@@ -94,7 +104,7 @@ Orchestrated = Annotated[
 
 
 class Require(Node):
-    """`x-require`: fail with this error if the path finds nothing."""
+    """`x-require`: fail with this error if the path finds nothing, or false."""
 
     path: str
     message: str
@@ -102,19 +112,46 @@ class Require(Node):
     code: str = "NotFound"
 
 
+class Each(Node):
+    """`x-each` in its long form: the distinct elements of several lists in order, and at most so many of them.
+
+    What was left out makes the answer incomplete, in words. `as_` is what later steps and mappings call the list of
+    the elements that were taken and answered.
+    """
+
+    in_: Annotated[list[str], Field(min_length=1)] = Field(alias="in")
+    most: Annotated[int, Field(ge=1, le=100)]
+    as_: Kebab | None = Field(default=None, alias="as")
+
+
+class Repeat(Node):
+    """`x-repeat`: send again until the answer has true at this path, and at most so often."""
+
+    until: str
+    most: Annotated[int, Field(ge=2, le=100)]
+
+
 class CallStep(Node):
-    """One request of a flow."""
+    """One request of a flow; of an operation that pages, all pages or at most `x-most` items."""
 
     type: Literal["call"]
     call: CallName
     with_: With = Field(default={}, alias="with")
     require: Require | None = Field(default=None, alias="x-require")
     when: str | None = Field(default=None, alias="x-when")
-    each: str | None = Field(default=None, alias="x-each")
+    unless: str | None = Field(default=None, alias="x-unless")
+    each: Annotated[Annotated[str, Tag("<text>")] | Annotated[Each, Tag("<map>")], TEXT_OR_MAP] | None = Field(
+        default=None, alias="x-each"
+    )
+    most: Annotated[int, Field(ge=1)] | None = Field(default=None, alias="x-most")
+    repeat: Repeat | None = Field(default=None, alias="x-repeat")
+    tolerate: Annotated[list[Annotated[int, Field(ge=402, le=599)]], Field(min_length=1)] | None = Field(
+        default=None, alias="x-tolerate"
+    )
 
 
 class LookupStep(Node):
-    """Elements of an earlier step's answer whose field matches."""
+    """Elements of an earlier step's answer whose field matches, or with `x-compare` lies before or after a date."""
 
     type: Literal["lookup"]
     index: Kebab
@@ -123,16 +160,57 @@ class LookupStep(Node):
     outputParameters: Annotated[list[str], Field(min_length=1)]
     require: Require | None = Field(default=None, alias="x-require")
     when: str | None = Field(default=None, alias="x-when")
+    unless: str | None = Field(default=None, alias="x-unless")
+    compare: Literal["before", "after"] | None = Field(default=None, alias="x-compare")
+    count: Kebab | None = Field(default=None, alias="x-count")
 
 
 Step = Annotated[Annotated[CallStep, Tag("<call>")] | Annotated[LookupStep, Tag("<lookup>")], tagged_by("type")]
 
 
 class StepMapping(Node):
-    """Where in the answer a step's value goes."""
+    """Where in the answer a step's value goes; with `x-count` each distinct object of a list once, and how often."""
 
     target: Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9-_.]+$")]
     value: str
+    count: Kebab | None = Field(default=None, alias="x-count")
+
+
+class PreviewRead(Node):
+    """One request of `x-confirm`: it only reads."""
+
+    call: CallName
+    with_: With = Field(default={}, alias="with")
+
+
+class Loss(Node):
+    """Something of `x-confirm` that would be lost: a path into what was read, to a value or a list.
+
+    Of a list it is told how many, and of the first few the fields in `outputParameters`; `match` keeps the elements
+    whose field of this name is the `lookupValue`.
+    """
+
+    value: str
+    match: str | None = None
+    lookupValue: str | None = None
+    outputParameters: list[str] = Field(default=[])
+
+
+class Confirm(Node):
+    """`x-confirm`: before the tool does anything the person sees what would be lost, and types a name.
+
+    `target` reads the thing itself: where that fails, so does the call. `reads` look at the rest, with what it gave.
+    `question` and `name` are texts with slots over the inputs and what was read; where `name` is empty, an id is typed.
+    Nothing is asked if `when` leads to nothing. With `gravity: person` no lesser guard than a person will do.
+    """
+
+    target: PreviewRead | None = None
+    reads: dict[Kebab, PreviewRead] = Field(default={})
+    question: str
+    name: str
+    loses: dict[Extended, Loss] = Field(default={})
+    when: str | None = None
+    gravity: Literal["usual", "person"] = "usual"
 
 
 class Semantics(Node):

@@ -9,11 +9,12 @@ from typing import Any
 
 from itwin_mcp.capability import model
 from itwin_mcp.capability.actions import ActionLinker, Scope, called_operations
-from itwin_mcp.capability.catalog import Catalog, Operation, Prompt, Resource, StaticResource, Tool
+from itwin_mcp.capability.catalog import Catalog, Prompt, Resource, StaticResource, Tool
 from itwin_mcp.capability.consumed import ConsumedApi
 from itwin_mcp.capability.loader import Document, load
 from itwin_mcp.capability.parameters import argument
 from itwin_mcp.capability.place import Place
+from itwin_mcp.capability.plans import Operation
 from itwin_mcp.capability.surface import PlacedFlow, Surface, Taken
 from itwin_mcp.capability.wording import there_is
 from itwin_mcp.errors import CapabilityError, Problem

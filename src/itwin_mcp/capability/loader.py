@@ -45,7 +45,7 @@ class Document:
 
     def problem(self, path: YamlPath, rule: str, message: str) -> Problem:
         """A broken rule at a place of this file."""
-        return Problem(str(self.file), _line_of(self.text, path), rule, shorten(message, 400))
+        return Problem(str(self.file), line_of(self.text, path), rule, shorten(message, 400))
 
     def keep(self) -> None:
         """Put a fresh parse into the cache, whole or not at all; without it the next start only takes longer."""
@@ -70,14 +70,14 @@ def load(file: Path, *, cache: Path | None = None) -> Document:
     `cache` is a folder in which parsed files are kept as JSON, by content and by the version of this package; any
     trouble with it means that the file is parsed again. Raises CapabilityError.
     """
-    text = _read(file)
+    text = read_text(file)
     kept = _cache_file(text, cache)
     if kept is not None:
         cached = _cached(file, kept)
         if cached is not None:
             data, model = cached
             return Document(file, text, model, data, kept, fresh=False)
-    data = _parsed(file, text)
+    data = parse_text(file, text)
     try:
         model = CapabilityFile.model_validate(data)
     except ValidationError as error:
@@ -87,10 +87,11 @@ def load(file: Path, *, cache: Path | None = None) -> Document:
 
 def read_data(file: Path) -> Any:
     """The bare data of a file, read as strictly as `load` does. Raises CapabilityError."""
-    return _parsed(file, _read(file))
+    return parse_text(file, read_text(file))
 
 
-def _read(file: Path) -> str:
+def read_text(file: Path) -> str:
+    """The text of a file, bounded. Raises CapabilityError."""
     try:
         with file.open("rb") as stream:
             content = stream.read(MOST_BYTES + 1)
@@ -107,7 +108,8 @@ def _read(file: Path) -> str:
         raise CapabilityError([Problem(str(file), line, "utf-8", "is not UTF-8 text: save it as UTF-8")]) from None
 
 
-def _parsed(file: Path, text: str) -> Any:
+def parse_text(file: Path, text: str) -> Any:
+    """The data of a file's text, read strictly. Raises CapabilityError."""
     from itwin_mcp.capability import strict_yaml  # not on a second start: YAML is slow to import and to parse
 
     try:
@@ -147,7 +149,7 @@ def _problems_of(error: ValidationError, file: Path, text: str) -> Sequence[Prob
         rule, message = explain(item, path)
         where = shorten(".".join(str(part) for part in path), 200)
         at = f" (at {where})" if where else ""
-        problems.append(Problem(str(file), _line_of(text, path), rule, shorten(message, 400) + at))
+        problems.append(Problem(str(file), line_of(text, path), rule, shorten(message, 400) + at))
     return problems
 
 
@@ -155,7 +157,7 @@ def _is_tag(part: str | int) -> bool:
     return isinstance(part, str) and part.startswith("<") and part.endswith(">")
 
 
-def _line_of(text: str, path: YamlPath) -> int:
+def line_of(text: str, path: YamlPath) -> int:
     """The line of a place, or of the nearest place above it that the file has."""
     from itwin_mcp.capability import strict_yaml
 

@@ -12,7 +12,7 @@ from pydantic import Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from itwin_mcp.capability.extensions import Entity, FileBody, Paging, Transfer, Waiting
-from itwin_mcp.capability.flows import Action, Aggregate, ToolInput
+from itwin_mcp.capability.flows import Action, Aggregate, Confirm, ToolInput
 from itwin_mcp.capability.node import (
     BaseUri,
     BindVariable,
@@ -224,6 +224,7 @@ class Tool(Action):
     x_schema: JsonSchema | None = Field(default=None, alias="x-schema")
     toolset: Kebab | None = Field(default=None, alias="x-toolset")
     transfer: Transfer | None = Field(default=None, alias="x-transfer")
+    confirm: Confirm | None = Field(default=None, alias="x-confirm")
 
 
 class Resource(Action):
@@ -238,10 +239,17 @@ class Resource(Action):
     entities: dict[str, Entity] = Field(default={}, alias="x-entity")
 
 
+class Choices(Node):
+    """`x-schema` of a prompt's argument, which is always text: what may stand there."""
+
+    enum: Annotated[list[str], Field(min_length=1)]
+
+
 class PromptArgument(Node):
     display: str | None = None
     description: str
     required: bool = True
+    x_schema: Choices | None = Field(default=None, alias="x-schema")
 
 
 class PromptMessage(Node):

@@ -46,6 +46,16 @@ def tagged_by_shape(value: Any) -> str | None:
     return "<list>" if isinstance(value, list) else "<map>" if isinstance(value, dict) else None
 
 
+def _tag_of_text_or_map(value: Any) -> str | None:
+    return "<text>" if isinstance(value, str) else "<map>" if isinstance(value, dict) else None
+
+
+TEXT_OR_MAP = Discriminator(
+    _tag_of_text_or_map, custom_error_type="kind", custom_error_message="must be text or a mapping"
+)
+"""A word with a short form, which is text, and a long one; their tags are `<text>` and `<map>`."""
+
+
 def one_of(*kinds: type) -> BeforeValidator:
     """A value of one of these JSON types; one problem, where a plain union would report one for each type."""
 

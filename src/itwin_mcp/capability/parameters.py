@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from itwin_mcp.capability.catalog import Output, ToolArgument
+from itwin_mcp.capability.catalog import ToolArgument
 from itwin_mcp.capability.expressions import ABSENT, Path
 from itwin_mcp.capability.flows import (
     Mapped,
@@ -22,6 +22,7 @@ from itwin_mcp.capability.flows import (
 from itwin_mcp.capability.fragments import check_fragment, check_values
 from itwin_mcp.capability.node import JsonSchema
 from itwin_mcp.capability.place import Place
+from itwin_mcp.capability.plans import Output
 from itwin_mcp.capability.wording import shorten
 
 ENTITY_SCHEMA: JsonSchema = {"type": "string", "minLength": 1, "maxLength": 2048}
@@ -170,19 +171,46 @@ _RESOLVED = {
         "required": ["argument", "given", "id"],
     },
 }
+_PREVIEW = {
+    "type": "object",
+    "properties": {
+        "question": {"type": "string"},
+        "loses": {"type": "object"},
+        "expiresAt": {"type": "string"},
+        "approveWith": {"type": "string"},
+        "hint": {"type": "string"},
+    },
+    "required": ["question", "loses", "expiresAt", "hint"],
+}
 _TRUNCATED = {"type": "object", "properties": {"fields": {"type": "array"}}}
 
 
-def output_schema(output: Output, schema: JsonSchema, *, paged: bool, waits: bool, resolves: bool) -> JsonSchema:
-    """The schema of a tool's whole answer: what the operation gives, or a job, or an error."""
+def output_schema(
+    output: Output,
+    schema: JsonSchema,
+    *,
+    paged: bool,
+    cut: bool,
+    waits: bool,
+    resolves: bool,
+    confirms: bool = False,
+) -> JsonSchema:
+    """The schema of a tool's whole answer: what the operation gives, or a job, a preview or an error.
+
+    `cut` says that steps may give less than there is, and say so.
+    """
     properties: dict[str, Any] = dict(schema.get("properties", {}))
     answers: list[JsonSchema] = [{"required": [name for name, _ in output.properties]}]
-    if paged:
+    if paged or cut:
         properties["page"] = _PAGE
+    if paged:
         properties["saved"] = _SAVED
     if waits:
         properties["job"] = _JOB
         answers.append({"required": ["job"]})
+    if confirms:
+        properties["preview"] = _PREVIEW
+        answers.append({"required": ["preview"]})
     if resolves:
         properties["resolved"] = _RESOLVED
     properties["truncated"] = _TRUNCATED

@@ -1,4 +1,4 @@
-"""Required arguments that a setting presets: they may be left out, and the published schema says so."""
+"""Arguments that a setting presets: they may be left out, and the published schema says so."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from itwin_mcp.capability.catalog import Catalog, Tool, ToolArgument
+from itwin_mcp.capability.expressions import ABSENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +21,9 @@ class Preset:
 def with_presets(catalog: Catalog, presets: Mapping[str, Preset]) -> Catalog:
     """The catalog in which the arguments of these names have a default.
 
-    Only required arguments that name an entity, and never those of a destructive tool: what it is about must be said.
-    A tool whose own rule counts its arguments (`minProperties`) stays as it is: the rule would come to mean another.
+    Only arguments that name an entity and have no default of their own, and never those of a destructive tool: what
+    it is about must be said. A tool whose own rule counts its arguments (`minProperties`) stays as it is: the rule
+    would come to mean another.
     """
     if not presets:
         return catalog
@@ -46,7 +48,7 @@ def _preset(tool: Tool, presets: Mapping[str, Preset]) -> Tool:
 
 
 def _with_default(one: ToolArgument, preset: Preset | None) -> ToolArgument:
-    if preset is None or one.entity is None or not one.required:
+    if preset is None or one.entity is None or one.default is not ABSENT:
         return one
     schema = {**one.schema, "default": preset.id}
     return replace(one, schema=schema, required=False, default=preset.id, preset=preset.setting)

@@ -78,7 +78,9 @@ class _Builder:
         next(self._events)  # stream start
         start: Any = next(self._events)
         if isinstance(start, yaml.StreamEndEvent):
-            raise YamlRefused(1, "document", "is empty: a capability file begins with `ikanos`")
+            raise YamlRefused(
+                1, "document", "is empty: a capability file begins with `ikanos`, a policy file with `itwin-mcp-policy`"
+            )
         if start.version is not None or start.tags:
             raise YamlRefused(_line(start), "no-directives", "has a YAML directive (%…): leave it out")
         value = self._node(next(self._events), ())

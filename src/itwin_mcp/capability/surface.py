@@ -9,17 +9,15 @@ from dataclasses import dataclass, field
 from itwin_mcp.capability import flows, model
 from itwin_mcp.capability.actions import ActionLinker, Scope, called_operations
 from itwin_mcp.capability.catalog import (
-    Action,
     Annotations,
-    Call,
     Prompt,
     Resource,
     StaticResource,
     Tool,
     ToolArgument,
-    TransferPlan,
-    WaitPlan,
+    shipped,
 )
+from itwin_mcp.capability.confirming import link_confirm, must_confirm, plain_plan
 from itwin_mcp.capability.expressions import slots
 from itwin_mcp.capability.fragments import check_tool_rule
 from itwin_mcp.capability.node import JsonSchema
@@ -33,6 +31,7 @@ from itwin_mcp.capability.parameters import (
     wait_argument,
 )
 from itwin_mcp.capability.place import Place
+from itwin_mcp.capability.plans import Action, Call, Steps, TransferPlan, WaitPlan
 from itwin_mcp.capability.statics import static_resources
 from itwin_mcp.capability.transfers import FILE, link_transfer
 from itwin_mcp.capability.wording import there_is
@@ -144,27 +143,40 @@ class Surface:
         transfer = None
         if tool.transfer is not None:
             transfer = link_transfer(tool.transfer, action, place.at("x-transfer"))
+        semantics = flows.Semantics() if placed is None else placed.flow.semantics
+        annotations = _annotations(tool, semantics, action, transfer, place)
+        confirm = None
+        if tool.confirm is not None:
+            confirm = link_confirm(tool.confirm, self._actions, scope, place.at("x-confirm"))
+        elif must_confirm(annotations, action, transfer):
+            if place.document.file in shipped():
+                place.report(
+                    "x-confirm", "may destroy something: say with x-confirm what the person is shown and types"
+                )
+            confirm = plain_plan(tool.display or name, arguments)
         arguments += _engine_arguments(action, transfer, inputs, place)
         _check_outputs(body, schema, place if placed is None else placed.place)
-        semantics = flows.Semantics() if placed is None else placed.flow.semantics
         return Tool(
             name=name,
             title=tool.display or name,
             description=description,
             toolset=tool.toolset or self._toolset,
-            annotations=_annotations(tool.hints, semantics, action, transfer, place),
+            annotations=annotations,
             arguments=tuple(arguments),
             input_schema=input_schema(arguments, tool.x_schema),
             output_schema=output_schema(
                 action.output,
                 schema,
                 paged=_paged(action),
+                cut=isinstance(action, Steps) and action.may_be_cut,
                 waits=_awaited(action) is not None,
                 resolves=any(one.entity for one in arguments),
+                confirms=confirm is not None or (transfer is not None and transfer.direction == "download"),
             ),
             action=action,
             file=str(place.document.file),
             transfer=transfer,
+            confirm=confirm,
         )
 
     def _referred(self, tool: model.Tool, reference: str, place: Place) -> PlacedFlow | None:
@@ -244,6 +256,9 @@ class Surface:
             arguments=tuple((key, one.display, one.description, one.required) for key, one in prompt.arguments.items()),
             messages=tuple((message.role, message.content) for message in prompt.template),
             toolset=self._toolset,
+            choices={
+                key: tuple(one.x_schema.enum) for key, one in prompt.arguments.items() if one.x_schema is not None
+            },
             quoted=frozenset(quoted for message in prompt.template for quoted in _QUOTED.findall(message.content)),
         )
 
@@ -293,12 +308,13 @@ def _awaited(action: Action) -> WaitPlan | None:
 
 
 def _annotations(
-    hints: model.Hints, semantics: flows.Semantics, action: Action, transfer: TransferPlan | None, place: Place
+    tool: model.Tool, semantics: flows.Semantics, action: Action, transfer: TransferPlan | None, place: Place
 ) -> Annotations:
     """The tool's hints, else the flow's semantics, else what the methods of its requests mean.
 
-    A download changes this machine: it writes a file, and may replace one.
+    A download changes this machine: it writes a file, and may replace one. A tool that confirms is destructive.
     """
+    hints = tool.hints
     methods = {operation.method for operation in called_operations(action)}
     writes_here = transfer is not None and transfer.direction == "download"
 
@@ -314,9 +330,12 @@ def _annotations(
         place.at("hints").report("hints", message)
     if read_only and hints.destructive:
         place.at("hints", "destructive").report("hints", "is said to be both read-only and destructive")
+    destructive = first(hints.destructive, ("DELETE" in methods or writes_here) and not read_only)
+    if tool.confirm is not None and (read_only or hints.destructive is False):
+        place.at("hints").report("hints", "has x-confirm: a tool that asks before it acts is destructive")
     return Annotations(
         read_only=read_only,
-        destructive=first(hints.destructive, ("DELETE" in methods or writes_here) and not read_only),
+        destructive=destructive or tool.confirm is not None,
         idempotent=first(hints.idempotent, semantics.idempotent, read_only or methods <= {"GET", "PUT", "DELETE"}),
         open_world=first(hints.openWorld, True),
     )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from itwin_mcp.capability.catalog import Action, CallStep, Steps, TransferPlan
 from itwin_mcp.capability.expressions import Path, StepValue
 from itwin_mcp.capability.extensions import Transfer
 from itwin_mcp.capability.place import Place
+from itwin_mcp.capability.plans import Action, CallStep, Condition, Steps, TransferPlan
 from itwin_mcp.capability.wording import there_is
 
 FILE = "file"
@@ -42,7 +42,7 @@ def _value(text: str, action: Steps, place: Place) -> StepValue | None:
     path = place.path_of(text)
     if path is None:
         return None
-    if path.query is not None or not path.parts or not isinstance(path.parts[0], str):
+    if path.many or not path.parts or not isinstance(path.parts[0], str):
         place.report("x-transfer", f"{text[:80]!r} must be `$.`, the name of a step, and plain keys and indexes")
         return None
     calls = {step.name: step for step in action.steps if isinstance(step, CallStep)}
@@ -50,8 +50,9 @@ def _value(text: str, action: Steps, place: Place) -> StepValue | None:
     if step is None:
         place.report("x-transfer", f"there is no call step {path.parts[0]!r}: {there_is(calls, path.parts[0])}")
         return None
-    if step.each is not None or step.when is not None:
-        place.report("x-transfer", f"the step {step.name!r} may run not at all or many times: x-each and x-when go")
+    if step.each is not None or step.repeat is not None or step.tolerate or step.condition != Condition():
+        message = f"the step {step.name!r} may run not at all or many times: it needs to give one link"
+        place.report("x-transfer", message)
     return StepValue(step.name, Path(text, path.parts[1:]))
 
 

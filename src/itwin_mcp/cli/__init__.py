@@ -8,17 +8,22 @@ from importlib import import_module
 import click
 
 from itwin_mcp import __version__
-from itwin_mcp.errors import CapabilityError, ConfigurationError
+from itwin_mcp.errors import ConfigurationError, FileRefused
 
 VERBS = {
     "serve": ("serve", "Serve MCP clients."),
     "demo": ("demo", "Watch an agent's day against the embedded sandbox."),
     "tools": ("tools", "List the tools, or tell everything of one."),
     "call": ("call", "Call one tool and print its answer."),
+    "approve": ("approve", "Approve what an agent asks to destroy."),
+    "install": ("install", "Put this server into Claude, VS Code or Cursor, or take it out."),
     "auth": ("auth", "Sign in, see who is signed in, sign out."),
     "doctor": ("doctor", "Check everything between here and the platform, and say what to do."),
     "sandbox": ("sandbox", "Run the emulated platform as a server of its own."),
+    "skills": ("skills", "List the guides for agents, or write them as agent skills."),
     "capability": ("capability", "Check capability files, or export the plain ones."),
+    "policy": ("policy", "Check a policy file, or ask it what a caller may do."),
+    "bundle": ("bundle", "Pack the desktop extension, from a source tree."),
 }
 """Verb -> module, and the line that `--help` shows, so that help imports nothing else."""
 
@@ -50,6 +55,7 @@ def group() -> None:
       itwin-mcp demo                watch it work, without an account
       itwin-mcp serve --sandbox     serve the sandbox over stdio
       itwin-mcp serve               serve the platform, signed in by ITWIN_ACCESS_TOKEN
+      itwin-mcp install cursor      put it into a client's configuration
       itwin-mcp tools               what agents are given
       itwin-mcp call get-itwin --sandbox --arg iTwinId=…
 
@@ -64,7 +70,7 @@ def main() -> None:
     """Run the command line; mistakes in settings and files end with exit code 2 and words, not a traceback."""
     try:
         group.main(prog_name="itwin-mcp")
-    except CapabilityError as error:
+    except FileRefused as error:
         for problem in error.problems:
             click.echo(str(problem), err=True)
         sys.exit(2)

@@ -10,8 +10,10 @@ from typing import Any
 
 import click
 
+from itwin_mcp.cli.approve import ask_on_terminal
 from itwin_mcp.cli.options import every_tool, make_settings, settings_options
 from itwin_mcp.errors import CallError, SettingsError
+from itwin_mcp.executor.conversation import Answer, Confirmed, Later, Question
 
 
 @click.command("call")
@@ -19,8 +21,9 @@ from itwin_mcp.errors import CallError, SettingsError
 @click.option("--arg", "pairs", multiple=True, metavar="NAME=VALUE", help="One argument; may be given several times.")
 @click.option("--json", "text", metavar="JSON", help="All arguments as one JSON object; - reads standard input.")
 @click.option("--dry-run", is_flag=True, help="Print the first request, without credentials; send nothing.")
+@click.option("--yes", is_flag=True, help="Confirm what the call destroys, without being asked.")
 @settings_options
-def command(tool: str, pairs: Sequence[str], text: str | None, dry_run: bool, **flags: Any) -> None:
+def command(tool: str, pairs: Sequence[str], text: str | None, dry_run: bool, yes: bool, **flags: Any) -> None:
     """Call a tool and print its answer as JSON.
 
     Exits with 0 if it succeeded, with 1 if the answer is an error, with 2 if the call was not made.
@@ -30,6 +33,7 @@ def command(tool: str, pairs: Sequence[str], text: str | None, dry_run: bool, **
       itwin-mcp call list-itwins --sandbox --arg search=bridge --arg subClass=Asset,Project
       itwin-mcp call create-imodel --json '{"iTwinId": "…", "name": "Pier 7"}'
       itwin-mcp call get-imodel --arg iModelId=… --dry-run
+      itwin-mcp call delete-imodel --arg iModelId=… --yes
     """
     import anyio
 
@@ -40,13 +44,15 @@ def command(tool: str, pairs: Sequence[str], text: str | None, dry_run: bool, **
     found = read_catalog(settings, Started.SHELL).tools.get(tool)
     if found is None:
         raise SettingsError(f"There is no tool {tool!r}. `itwin-mcp tools` lists them.")
-    arguments = _arguments(found.input_schema["properties"], pairs, text)
-    answer, failed = anyio.run(_call, settings, tool, arguments, dry_run)
+    arguments = read_arguments(found.input_schema["properties"], pairs, text)
+    answer, failed = anyio.run(_call, settings, tool, arguments, dry_run, yes)
     click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
     sys.exit(1 if failed else 0)
 
 
-async def _call(settings: Any, name: str, arguments: dict[str, Any], dry_run: bool) -> tuple[dict[str, Any], bool]:
+async def _call(
+    settings: Any, name: str, arguments: dict[str, Any], dry_run: bool, yes: bool
+) -> tuple[dict[str, Any], bool]:
     from itwin_mcp.runtime import open_runtime
     from itwin_mcp.server.results import outcome
     from itwin_mcp.server.session import WHO_AM_I
@@ -62,17 +68,29 @@ async def _call(settings: Any, name: str, arguments: dict[str, Any], dry_run: bo
                 return _shown(runtime.executor.preview(tool, arguments)), False
             except CallError as error:
                 return {"error": error.to_json(name)}, True
-        terminal = _Terminal()
+        terminal = _Terminal(yes)
         answer = await outcome(name, lambda: runtime.executor.call(tool, arguments, terminal))
         terminal.clear()
         return answer
 
 
 class _Terminal:
-    """Progress for a person: one line on standard error, rewritten, and only on a terminal."""
+    """Progress for a person: one line on standard error, rewritten, and only on a terminal; and questions there."""
 
-    def __init__(self) -> None:
+    def __init__(self, yes: bool) -> None:
+        """`yes` answers every question as it asks to be."""
         self._live = sys.stderr.isatty()
+        self._yes = yes
+
+    async def ask(self, question: Question) -> Answer | Later:
+        if self._yes:
+            return Answer("accept", Confirmed("yes-flag"), question.name)
+        import anyio.to_thread
+
+        typed = await anyio.to_thread.run_sync(ask_on_terminal, question.message)
+        if typed is None:
+            return Later()
+        return Answer("accept" if typed else "cancel", Confirmed("person", "terminal"), typed)
 
     async def progress(self, done: float, total: float | None, text: str) -> None:
         if self._live:
@@ -83,7 +101,7 @@ class _Terminal:
             click.echo("\r\x1b[K", nl=False, err=True)
 
 
-def _arguments(properties: Mapping[str, Any], pairs: Sequence[str], text: str | None) -> dict[str, Any]:
+def read_arguments(properties: Mapping[str, Any], pairs: Sequence[str], text: str | None) -> dict[str, Any]:
     """The arguments of the call; a value of `--arg` is read as the type that the tool's schema gives it."""
     arguments: dict[str, Any] = {}
     if text is not None:

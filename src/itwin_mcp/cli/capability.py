@@ -1,23 +1,25 @@
-"""`itwin-mcp capability`: check capability files, and export the plain ones."""
+"""`itwin-mcp capability`: check capability files, explain our words, and export the plain files."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from itwin_mcp.errors import CapabilityError
+from itwin_mcp.errors import CapabilityError, Problem
 
 
 @click.group("capability")
 def command() -> None:
-    """Check capability files of your own, or export ours for other engines of the format.
+    """Check capability files of your own, learn our words, or export our files for other engines of the format.
 
     \b
     Examples:
       itwin-mcp capability check my-api.yaml
+      itwin-mcp capability words
       itwin-mcp capability export ./plain
     """
 
@@ -41,19 +43,26 @@ def check(files: tuple[Path, ...], as_json: bool) -> None:
         # Ours come along, so that a tool's name that is taken is found.
         catalog = link_files((*(file for file in shipped() if file.resolve() not in own), *files))
     except CapabilityError as error:
-        if as_json:
-            rows = [{"file": p.file, "line": p.line, "rule": p.rule, "message": p.message} for p in error.problems]
-            click.echo(json.dumps({"problems": rows}, indent=2, ensure_ascii=False))
-        else:
-            for problem in error.problems:
-                click.echo(str(problem))
-            click.echo(f"{len(error.problems)} problem{'s' if len(error.problems) != 1 else ''}.", err=True)
+        tell_problems(error.problems, as_json)
         sys.exit(2)
     tools = [tool.name for tool in catalog.tools.values() if Path(tool.file).resolve() in own]
     if as_json:
         click.echo(json.dumps({"problems": [], "tools": tools}, indent=2))
     else:
         click.echo(f"No problem. Tools: {', '.join(tools) or 'none'}.")
+
+
+@command.command("words")
+def words() -> None:
+    """Explain every word that we add to the format, each with where it stands and an example.
+
+    \b
+    Examples:
+      itwin-mcp capability words
+    """
+    from itwin_mcp.capability.catalog import shipped
+
+    click.echo((shipped()[0].parent / "README.md").read_text(encoding="utf-8"))
 
 
 @command.command("export")
@@ -75,3 +84,14 @@ def export(folder: Path, as_json: bool) -> None:
     else:
         for file in written:
             click.echo(str(file))
+
+
+def tell_problems(problems: Sequence[Problem], as_json: bool) -> None:
+    """Print what is wrong with files: one problem a line, or all as JSON."""
+    if as_json:
+        rows = [{"file": p.file, "line": p.line, "rule": p.rule, "message": p.message} for p in problems]
+        click.echo(json.dumps({"problems": rows}, indent=2, ensure_ascii=False))
+        return
+    for problem in problems:
+        click.echo(str(problem))
+    click.echo(f"{len(problems)} problem{'s' if len(problems) != 1 else ''}.", err=True)

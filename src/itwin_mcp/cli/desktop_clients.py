@@ -1,8 +1,7 @@
-"""The configuration files of desktop clients on this machine, and what they say about us."""
+"""The clients that we know: where each keeps its servers on this machine, and what is said about us there."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -12,12 +11,53 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from itwin_mcp.cli.json_text import NotJson, read
+
+
+@dataclass(frozen=True, slots=True)
+class DesktopClient:
+    """One client; source of each: its own documentation of MCP."""
+
+    key: str
+    title: str
+    file: str
+    """`~` is the home folder, `@` the folder in which this system keeps applications' settings."""
+    member: str = "mcpServers"
+    """The member of the file that holds the servers."""
+    typed: bool = False
+    """Whether an entry says `"type": "stdio"`."""
+    home: str = ""
+    """The variable that moves the file's folder elsewhere, where there is one."""
+
+
+CLIENTS = (
+    DesktopClient("claude-desktop", "Claude Desktop", "@/Claude/claude_desktop_config.json"),
+    DesktopClient("claude-code", "Claude Code", "~/.claude.json", typed=True, home="CLAUDE_CONFIG_DIR"),
+    DesktopClient("cursor", "Cursor", "~/.cursor/mcp.json"),
+    DesktopClient("vscode", "VS Code", "@/Code/User/mcp.json", member="servers", typed=True),
+    DesktopClient("windsurf", "Windsurf", "~/.codeium/windsurf/mcp_config.json"),
+)
+
+
+def place(client: DesktopClient, environment: Mapping[str, str], system: str = sys.platform) -> Path:
+    """The client's file on this machine, whether it is there or not."""
+    if environment.get(client.home):
+        return Path(environment[client.home]) / Path(client.file).name
+    home = Path(environment.get("HOME") or environment.get("USERPROFILE") or Path.home())
+    if system == "darwin":
+        applications = home / "Library/Application Support"
+    elif system == "win32":
+        applications = Path(environment.get("APPDATA") or home / "AppData/Roaming")
+    else:
+        applications = Path(environment.get("XDG_CONFIG_HOME") or home / ".config")
+    return (applications if client.file.startswith("@") else home) / client.file[2:]
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
     """One configuration file that exists: which entries of it start us, or why it cannot be read."""
 
-    client: str
+    client: DesktopClient
     file: Path
     entries: tuple[str, ...] = ()
     problem: str = ""
@@ -25,39 +65,22 @@ class Found:
 
 def look(environment: Mapping[str, str]) -> list[Found]:
     """Every configuration file that is there."""
-    return [_read(client, file, key) for client, file, key in _places(environment) if file.is_file()]
+    places = [(client, place(client, environment)) for client in CLIENTS]
+    return [_read(client, file) for client, file in places if file.is_file()]
 
 
-def _places(environment: Mapping[str, str]) -> list[tuple[str, Path, str]]:
-    """Client, file and the member that holds its servers; source: each client's own documentation of MCP."""
-    home = Path(environment.get("HOME") or environment.get("USERPROFILE") or Path.home())
-    if sys.platform == "darwin":
-        applications = home / "Library/Application Support"
-    elif sys.platform == "win32":
-        applications = Path(environment.get("APPDATA") or home / "AppData/Roaming")
-    else:
-        applications = Path(environment.get("XDG_CONFIG_HOME") or home / ".config")
-    return [
-        ("Claude Desktop", applications / "Claude/claude_desktop_config.json", "mcpServers"),
-        ("Claude Code", home / ".claude.json", "mcpServers"),
-        ("Cursor", home / ".cursor/mcp.json", "mcpServers"),
-        ("VS Code", applications / "Code/User/mcp.json", "servers"),
-        ("Windsurf", home / ".codeium/windsurf/mcp_config.json", "mcpServers"),
-    ]
-
-
-def _read(client: str, file: Path, key: str) -> Found:
+def _read(client: DesktopClient, file: Path) -> Found:
     try:
-        content = json.loads(file.read_text(encoding="utf-8") or "{}")
-    except json.JSONDecodeError as error:
-        return Found(client, file, problem=f"it is not JSON: {error.msg} in line {error.lineno}")
+        content = read(file.read_text(encoding="utf-8-sig"))
+    except NotJson as error:
+        return Found(client, file, problem=f"it is not JSON: {error}")
     except (OSError, ValueError) as error:
         return Found(client, file, problem=f"it cannot be read ({type(error).__name__})")
-    servers = content.get(key) if isinstance(content, dict) else None
+    servers = content.get(client.member) if isinstance(content, dict) else None
     if servers is None:
         return Found(client, file)
     if not isinstance(servers, dict):
-        return Found(client, file, problem=f"its {key!r} is not an object")
+        return Found(client, file, problem=f"its {client.member!r} is not an object")
     ours = {name: entry for name, entry in servers.items() if _starts_us(entry)}
     for name, entry in ours.items():
         command = entry.get("command")

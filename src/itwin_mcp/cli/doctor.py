@@ -276,10 +276,18 @@ def _clients(environment: Mapping[str, str]) -> list[Check]:
     for found in look(environment):
         if found.problem:
             fix = f"Correct {found.file}; the client starts no server while it is so."
-            checks.append(Check(found.client, FAILED, found.problem, fix))
+            checks.append(Check(found.client.title, FAILED, found.problem, fix))
         elif found.entries:
-            checks.append(Check(found.client, OK, f"{', '.join(found.entries)} in {found.file}"))
+            checks.append(Check(found.client.title, OK, f"{', '.join(found.entries)} in {found.file}"))
         else:
             said = f"{found.file} does not name itwin-mcp"
-            checks.append(Check(found.client, NOTED, said, "To use it there, add it as the README says."))
+            checks.append(Check(found.client.title, NOTED, said, _joining(found.client.key)))
     return checks or [Check("desktop clients", SKIPPED, "no configuration file of one is found")]
+
+
+def _joining(client: str) -> str:
+    from itwin_mcp.cli.install import INSTALLABLE
+
+    if client in INSTALLABLE:
+        return f"To use it there, run `itwin-mcp install {client}`."
+    return "To use it there, add it as the README says."

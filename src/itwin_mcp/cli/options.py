@@ -24,6 +24,12 @@ _SELECTION = (
     click.option("--exclude-tools", metavar="NAMES", help="Tools not to serve, separated by commas."),
     click.option("--read-only", is_flag=True, help="Serve only tools that change nothing."),
     click.option(
+        "--policy",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="A policy file: which tools and iTwins may be touched, and how often.",
+    ),
+    click.option(
         "--capabilities",
         type=click.Path(path_type=Path),
         multiple=True,
@@ -39,6 +45,11 @@ _SELECTION = (
     ),
 )
 _ANSWERS = (
+    click.option(
+        "--confirm",
+        type=click.Choice(["person", "two-step"]),
+        help="Who confirms what destroys: the person, or the model by calling twice, which is no consent; person.",
+    ),
     click.option(
         "--max-result-bytes", type=int, metavar="N", help="Bytes of data in one answer; 50000. The rest has a cursor."
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+from importlib.util import find_spec
 from typing import Any
 
 import click
@@ -50,7 +51,8 @@ def command(http: str | None, http_token: bool, **flags: Any) -> None:
             anyio.run(runtime.serve_stdio, settings, environment)
         else:
             token = _token(settings.http_token) if http_token else None
-            anyio.run(runtime.serve_http, settings, environment, *address, token, _tell)
+            faster = {"use_uvloop": find_spec("uvloop") is not None}  # with the extra `fast`
+            anyio.run(runtime.serve_http, settings, environment, *address, token, _tell, backend_options=faster)
     except KeyboardInterrupt:
         # Ctrl-C is how a person ends a server; nothing is lost.
         raise SystemExit(0) from None

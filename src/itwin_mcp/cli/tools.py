@@ -79,12 +79,14 @@ def describe(catalog: Any, name: str, as_json: bool) -> None:
         if "enum" in schema:
             click.echo(f"      one of: {', '.join(map(str, schema['enum']))}")
     click.echo()
-    for operation in tool.operations:
+    for operation in dict.fromkeys(tool.operations):
         click.echo(f"  sends {operation.method} {_path(operation)}" + (f"  {operation.doc}" if operation.doc else ""))
+    if tool.most_requests is not None:
+        click.echo(f"  at most {tool.most_requests} requests a call, beside look-ups of names and waiting for jobs")
 
 
 def _path(operation: Any) -> str:
-    from itwin_mcp.capability.catalog import Slot
+    from itwin_mcp.capability.plans import Slot
 
     segments = ["".join(f"{{{p.name}}}" if isinstance(p, Slot) else p for p in parts) for parts in operation.path]
     return f"{operation.origin}/{'/'.join(segments)}"

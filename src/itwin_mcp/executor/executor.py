@@ -8,18 +8,21 @@ from typing import Any
 
 import anyio
 
-from itwin_mcp.capability.catalog import Call, CallStep, Resource, Steps, Tool, ToolArgument
+from itwin_mcp.capability.catalog import Resource, Tool, ToolArgument
 from itwin_mcp.capability.expressions import ABSENT
+from itwin_mcp.capability.plans import Call, CallStep, Steps
 from itwin_mcp.capability.transfers import FILE
-from itwin_mcp.errors import PlatformError
+from itwin_mcp.errors import CallError, PlatformError, Unconfirmed
 from itwin_mcp.executor.blobs import Blob, blob_of
+from itwin_mcp.executor.confirm import Confirming
 from itwin_mcp.executor.conversation import LOCAL, Caller, Conversation, Silence
 from itwin_mcp.executor.cursors import Cursors
 from itwin_mcp.executor.fit import MAX_RESULT_BYTES, clean, fit
+from itwin_mcp.executor.gate import FENCED, Gate, Gatekeeper
 from itwin_mcp.executor.local_files import LocalFiles
 from itwin_mcp.executor.lookup import Names
 from itwin_mcp.executor.names import read_names
-from itwin_mcp.executor.paging import first_request, list_pages
+from itwin_mcp.executor.paging import list_pages
 from itwin_mcp.executor.request import bind, build_request
 from itwin_mcp.executor.saving import save_list
 from itwin_mcp.executor.seals import Seals
@@ -29,6 +32,7 @@ from itwin_mcp.executor.targets import name_arguments
 from itwin_mcp.executor.transfer import local_file
 from itwin_mcp.executor.validate import Check, compile_check
 from itwin_mcp.executor.waiting import Pending, run_job
+from itwin_mcp.executor.walk import first_request
 from itwin_mcp.upstream.wire import Request
 
 _AROUND = 500
@@ -47,6 +51,8 @@ class Executor:
         files: LocalFiles | None = None,
         environment: Mapping[str, str] | None = None,
         names: Names | None = None,
+        confirming: Confirming | None = None,
+        gatekeeper: Gatekeeper | None = None,
         max_result_bytes: int = MAX_RESULT_BYTES,
         sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
         now: Callable[[], float] = anyio.current_time,
@@ -55,7 +61,8 @@ class Executor:
         """`environment` holds the variables that capability files bind; `sleep`, `now` and `clock` are for tests.
 
         Without `files` no local file is read or written; `storage` is where they go and come from. Without `names`
-        nothing is looked up.
+        nothing is looked up. `confirming` is how the person is asked. Without a `gatekeeper` there is no policy and no
+        audit log.
         """
         self._upstream = upstream
         self._seals = seals
@@ -63,6 +70,8 @@ class Executor:
         self._files = files or LocalFiles()
         self._environment = environment or {}
         self._names = names or Names({})
+        self._confirming = confirming or Confirming(seals)
+        self._gatekeeper = gatekeeper or Gatekeeper(upstream, {}, {}, now=now)
         self._most = max_result_bytes
         self._sleep = sleep
         self._now = now
@@ -77,13 +86,25 @@ class Executor:
         caller: Caller = LOCAL,
         blobs: list[Blob] | None = None,
     ) -> dict[str, Any]:
-        """The structured answer of one tool call. Raises an error of the CallError family.
+        """The structured answer of one tool call. Raises an error of the CallError family, or Unconfirmed.
 
         Bytes that are the answer, such as a picture's, go into `blobs`.
         """
-        run = self._run(tool.name, conversation, caller)
+        gate = self._gatekeeper.gate(tool.name, caller)
+        run = self._run(tool.name, conversation, caller, gate)
+        await gate.admit(tool, arguments)
         checked = self._files.read(tool, self._check(tool)(arguments))
         ready, resolved = await self._names.resolve(run, tool, arguments, checked)
+        permit = await gate.permit(tool, ready)
+        try:
+            confirmed = await self._confirming.confirm(run, tool, ready, resolved, permit.waived)
+        except Unconfirmed:
+            await gate.note("asked", tool, ready)
+            raise
+        except CallError as error:
+            await gate.note("declined" if type(error) is CallError else "refused", tool, ready, code=error.code)
+            raise
+        gate.begin(permit, None if confirmed is None else confirmed.word)
         try:
             result = fit(clean(await self._answer(run, tool, ready, blobs)), self._most)
         except PlatformError as error:
@@ -92,6 +113,8 @@ class Executor:
         finally:
             if not tool.annotations.read_only:
                 self._names.forget(caller)
+        if gate.filtered and isinstance(result.get("page"), dict):
+            result["page"]["note"] = FENCED
         if resolved:
             result["resolved"] = clean(resolved)
         return result
@@ -115,7 +138,9 @@ class Executor:
         """What a resource holds: a JSON object, or bytes. Raises an error of the CallError family."""
         declared = [ToolArgument(name, {}, True, resource.entities.get(name), ABSENT) for name in resource.variables]
         values, _ = read_names(variables, declared)
-        run = self._run(resource.name, conversation, caller)
+        gate = self._gatekeeper.gate(resource.name, caller)
+        gate.admit_resource(resource)
+        run = self._run(resource.name, conversation, caller, gate)
         action = resource.action
         if isinstance(action, Steps):
             whole: dict[str, Any] = clean(await run_steps(run, action, values))
@@ -147,7 +172,7 @@ class Executor:
             check = self._checks[tool.name] = compile_check(tool)
         return check
 
-    def _run(self, name: str, conversation: Conversation | None, caller: Caller) -> Run:
+    def _run(self, name: str, conversation: Conversation | None, caller: Caller, gate: Gate | None = None) -> Run:
         told = conversation or Silence()
         return Run(
             name,
@@ -159,6 +184,7 @@ class Executor:
             self._now,
             self._clock,
             self._storage,
+            gate,
         )
 
     async def _perform(self, run: Run, tool: Tool, arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from itwin_mcp.capability.catalog import Operation, WaitPlan
+from itwin_mcp.capability.plans import Operation, WaitPlan
 from itwin_mcp.errors import CallError
 from itwin_mcp.executor.sending import Run
 

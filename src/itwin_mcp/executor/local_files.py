@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from itwin_mcp.capability.catalog import FilePlan, Tool
+from itwin_mcp.capability.catalog import Tool
 from itwin_mcp.capability.parameters import OVERWRITE
+from itwin_mcp.capability.plans import FilePlan
 from itwin_mcp.errors import InvalidArguments
 
 HOW_TO_ALLOW = (

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from itwin_mcp.capability.catalog import Operation, Tool, ToolArgument
+from itwin_mcp.capability.catalog import Tool, ToolArgument
+from itwin_mcp.capability.plans import Operation
 from itwin_mcp.errors import CallError
 from itwin_mcp.executor.conversation import Caller
 from itwin_mcp.executor.fit import clean
@@ -37,12 +38,13 @@ class _Search:
     fixed: Mapping[str, Any] = field(default_factory=dict)
 
 
-_NUMBER = _Search("itwins-api.get-my-itwins-page", "iTwins", "number", "number")
-_NAME = _Search("itwins-api.get-my-itwins-page", "iTwins", "displayName", "displayName")
+_TWENTY = {"includeInactive": True, "top": 20}
+_NUMBER = _Search("itwins-api.get-my-itwins", "iTwins", "number", "number", fixed=_TWENTY)
+_NAME = _Search("itwins-api.get-my-itwins", "iTwins", "displayName", "displayName", fixed=_TWENTY)
 _LATEST = _Search("itwins-api.get-my-recents", "iTwins", "id", fixed={"top": 1})
-_IMODEL = _Search("imodels-api.get-itwin-imodels-page", "iModels", "name", "name", "iTwinId", {"most": 20})
+_IMODEL = _Search("imodels-api.get-itwin-imodels", "iModels", "name", "name", "iTwinId", {"top": 20})
 _VERSION = _Search("imodels-api.get-imodel-named-versions", "namedVersions", "name", "name", "id", {"top": 20})
-_USER = _Search("imodels-api.get-imodel-users-page", "users", "email", None, "id", {"most": 1000})
+_USER = _Search("imodels-api.get-imodel-users", "users", "email", None, "id", {"top": 1000})
 
 _FIRST = {"itwin": 0, "imodel": 1}
 """What others are looked for in is looked for first."""
@@ -64,8 +66,8 @@ class Names:
         """The arguments with ids in place of what named them, and `resolved`: what was read as what.
 
         `given` is the call's own, `arguments` the same with defaults. What no name can be is refused before any
-        request; so is every name where the tool is destructive. Raises InvalidArguments, AmbiguousName, NameNotFound,
-        and what a look-up raises.
+        request. What a destructive tool is about may be named too: the person who confirms is shown the id. Raises
+        InvalidArguments, AmbiguousName, NameNotFound, and what a look-up raises.
         """
         named = [one for one in tool.arguments if one.entity is not None and isinstance(arguments.get(one.name), str)]
         ids = {one.name: self._by_itself(tool, one, arguments[one.name]) for one in named}
@@ -97,9 +99,6 @@ class Names:
         searches = self._searches(tool, one.entity)
         if not searches or (one.entity == "user" and "@" not in text):
             raise refusal(text, one.entity, one.name, ", nor an e-mail address" if searches else "")
-        if tool.annotations.destructive:
-            because = "; a tool that deletes or overwrites takes no name"
-            raise refusal(text, one.entity, one.name, because)
         if not may_be_name(text):
             raise refusal(text, one.entity, one.name, named=True)
         return None

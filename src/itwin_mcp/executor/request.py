@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from itwin_mcp.capability.catalog import BodyTemplate, Credential, Operation, PathTemplate, Slot
 from itwin_mcp.capability.expressions import (
     ABSENT,
     Argument,
@@ -22,6 +21,7 @@ from itwin_mcp.capability.expressions import (
     wire_text,
 )
 from itwin_mcp.capability.parameters import FILE_PATH
+from itwin_mcp.capability.plans import BodyTemplate, Credential, Operation, PathTemplate, Slot
 from itwin_mcp.errors import InvalidArguments, NotSignedIn
 from itwin_mcp.upstream.client import DECLARED_PLATFORM
 from itwin_mcp.upstream.origin import parse_origin

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 import anyio.to_thread
 
-from itwin_mcp.capability.catalog import Operation, Output
+from itwin_mcp.capability.plans import Operation, Output
 from itwin_mcp.errors import InvalidArguments
 from itwin_mcp.executor.fit import clean
 from itwin_mcp.executor.paging import save_pages

@@ -12,9 +12,10 @@ from urllib.parse import urlsplit
 
 import anyio
 
-from itwin_mcp.capability.catalog import Operation, Output
+from itwin_mcp.capability.plans import Operation, Output
 from itwin_mcp.errors import CallError, UnexpectedAnswer
 from itwin_mcp.executor.conversation import Caller, Conversation
+from itwin_mcp.executor.gate import Gate
 from itwin_mcp.executor.request import build_request, sign
 from itwin_mcp.executor.shape import shape
 from itwin_mcp.upstream.envelope import read_json
@@ -84,25 +85,37 @@ class Run:
     now: Callable[[], float] = anyio.current_time
     clock: Callable[[], float] = time.time
     storage: Transfers | None = None
+    gate: Gate | None = None
+    """What every request passes; None lets all pass."""
 
     async def perform(self, operation: Operation, values: Mapping[str, Any]) -> Answer:
         """Send one operation with these input values."""
         return await self.send(operation, build_request(operation, values))
 
     async def send(self, operation: Operation, request: Request) -> Answer:
-        """Send a built request of an operation; it is signed here."""
+        """Send a built request of an operation; it passes the gate and is signed here."""
+        if self.gate is None:
+            response = await self._exchange(operation, request)
+        else:
+            response = await self.gate.carry(operation, request, lambda: self._exchange(operation, request))
+        if 300 <= response.status < 400:
+            raise _kept_elsewhere(response)
+        if operation.binary:
+            return Answer(response.content, response.headers)
         try:
-            response = await self.upstream.send(sign(request, operation, self.environment))
+            body = _decode(response)
+        except UnexpectedAnswer as error:
+            say_it_was_written(error, operation)
+            raise
+        shown = body if self.gate is None else self.gate.show(request, body, response.headers)
+        return Answer(shown, response.headers)
+
+    async def _exchange(self, operation: Operation, request: Request) -> Response:
+        try:
+            return await self.upstream.send(sign(request, operation, self.environment))
         except anyio.get_cancelled_exc_class():
             if operation.method != "GET":
                 logger.warning("%s was cancelled in %s: it may have been carried out", self.name, operation.key)
-            raise
-        if 300 <= response.status < 400:
-            raise _kept_elsewhere(response)
-        try:
-            return Answer(response.content if operation.binary else _decode(response), response.headers)
-        except UnexpectedAnswer as error:
-            say_it_was_written(error, operation)
             raise
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from itwin_mcp.capability.catalog import Output
 from itwin_mcp.capability.expressions import ABSENT
+from itwin_mcp.capability.plans import Output
 from itwin_mcp.errors import UnexpectedAnswer
 from itwin_mcp.upstream.redaction import hide_secrets
 

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Any
 
 import anyio
 
-from itwin_mcp.capability.catalog import (
+from itwin_mcp.capability.expressions import ABSENT, Expression, evaluate
+from itwin_mcp.capability.plans import (
     CallStep,
+    Condition,
+    EachPlan,
     LookupStep,
     Operation,
+    RepeatPlan,
     Requirement,
     Slot,
     Step,
     Steps,
     TransferPlan,
 )
-from itwin_mcp.capability.expressions import ABSENT, evaluate
 from itwin_mcp.capability.transfers import FILE
-from itwin_mcp.errors import CallError, UnexpectedAnswer
-from itwin_mcp.executor.paging import list_all
+from itwin_mcp.errors import CallError, PlatformError, UnexpectedAnswer
+from itwin_mcp.executor.elements import check_date, counted, distinct, elements_of, look_up
+from itwin_mcp.executor.paging import MOST_PAGES, list_all
 from itwin_mcp.executor.request import bind
-from itwin_mcp.executor.sending import Run
+from itwin_mcp.executor.sending import Run, say_it_was_written
 from itwin_mcp.executor.shape import shape_part
 from itwin_mcp.executor.transfer import local_file, move_file
 from itwin_mcp.executor.waiting import Pending, run_job
@@ -40,8 +45,8 @@ async def run_steps(
     """The steps in order, and the local file moved after the one that gives its link; gives the whole answer.
 
     The waiting steps share the seconds of the `wait` argument; one whose time is up ends the flow with its `job`, which
-    names the steps that remain. A paged step that is cut says so in `page`. A step that fails after others wrote
-    raises its error with `completed`: what was written and stays.
+    names the steps that remain. What was cut, left out or could not be read is said in `page`. A step that fails
+    after others wrote raises its error with `completed`: what was written and stays.
     """
     flow = _Flow(run, action, arguments, transfer)
     try:
@@ -60,12 +65,17 @@ async def run_steps(
 
 @dataclass(slots=True)
 class _Outcome:
-    """What one request of a step gave."""
+    """What one request of a step gave, or all those of a list or a repetition."""
 
     value: Any
     ids: list[str] = field(default_factory=list)
     job: dict[str, Any] | None = None
-    page: dict[str, Any] | None = None
+    items: int = 1
+    """Of a list, how many came."""
+    cut: str | None = None
+    """Why it is not all."""
+    refused: int | None = None
+    """The status of a refusal that the step tolerates; it has no value then."""
 
 
 class _Flow:
@@ -76,12 +86,24 @@ class _Flow:
         self._arguments = arguments
         self._transfer = transfer
         self._results: dict[str, Any] = {FILE: local_file(transfer, arguments)} if transfer is not None else {}
-        self.page: dict[str, Any] | None = None
+        self._returned = 0
+        self._cuts: list[str] = []
         self._began = run.now()
 
+    @property
+    def page(self) -> dict[str, Any] | None:
+        """What is missing from the answer, in words; None where it is whole."""
+        if not self._cuts:
+            return None
+        why = "; ".join(dict.fromkeys(self._cuts))
+        return {"returned": self._returned, "complete": False, "stoppedBecause": why}
+
     async def run(self) -> dict[str, Any]:
+        for step in self._action.steps:
+            if isinstance(step, LookupStep):
+                check_date(step, self._arguments)
         for index, step in enumerate(self._action.steps):
-            if step.when is not None and _skips(evaluate(step.when, self._arguments, self._results)):
+            if self._leaves_out(step.condition):
                 continue
             job = await self._step(step)
             if job is not None:
@@ -90,13 +112,21 @@ class _Flow:
             if self._transfer is not None and self._transfer.link.step == step.name:
                 await self._move(self._transfer)
         answer: dict[str, Any] = {}
-        for target, expression in self._action.mappings:
-            value = evaluate(expression, self._arguments, self._results)
+        for mapping in self._action.mappings:
+            value = self._value(mapping.value)
             if value is not ABSENT:
-                _put(answer, target, value)
+                _put(answer, mapping.target, value if mapping.count is None else counted(value or (), mapping.count))
         # The flow places every value itself: a member that is not there belongs to a step that was skipped.
         shaped: dict[str, Any] = shape_part(self._action.output, answer, {}, "$")
         return {**shaped, "page": self.page} if self.page is not None else shaped
+
+    def _value(self, expression: Expression) -> Any:
+        return evaluate(expression, self._arguments, self._results)
+
+    def _leaves_out(self, condition: Condition) -> bool:
+        if condition.when is not None and _says_no(self._value(condition.when)):
+            return True
+        return condition.unless is not None and not _says_no(self._value(condition.unless))
 
     async def _move(self, transfer: TransferPlan) -> None:
         """Move the local file; the seconds of `wait` are not spent on it."""
@@ -106,33 +136,61 @@ class _Flow:
 
     async def _step(self, step: Step) -> dict[str, Any] | None:
         """Take one step; gives the job that it is left waiting for, if it is."""
+        job = None
         if isinstance(step, LookupStep):
             self._results[step.name] = self._look_up(step)
         elif step.each is None:
-            outcome = await self._once(step.operation, bind(step.bindings, self._arguments, self._results))
+            outcome = await self._tolerant(step, bind(step.bindings, self._arguments, self._results))
             self._note(step, [outcome])
-            self._results[step.name] = outcome.value
-            if outcome.job is not None:
-                return outcome.job
+            if outcome.refused is None:
+                self._results[step.name] = outcome.value
+            job = outcome.job
         else:
-            outcomes = await self._each(step, evaluate(step.each, self._arguments, self._results))
-            self._results[step.name] = [outcome.value for outcome in outcomes]
-            jobs = [outcome.job for outcome in outcomes if outcome.job is not None]
-            if jobs:
-                return jobs[0]
-        if step.require is not None:
-            _require(step.require, self._results[step.name])
-        return None
+            elements = self._elements(step, step.each)
+            outcomes = await self._each(step, elements)
+            answered = [pair for pair in zip(elements, outcomes, strict=True) if pair[1].refused is None]
+            self._results[step.name] = [outcome.value for _, outcome in answered]
+            if step.each.name is not None:
+                self._results[step.each.name] = [element for element, _ in answered]
+            job = next((outcome.job for outcome in outcomes if outcome.job is not None), None)
+        if job is None and step.require is not None:
+            _require(step.require, self._results.get(step.name, ABSENT))
+        return job
 
-    async def _each(self, step: CallStep, elements: Any) -> list[_Outcome]:
+    def _look_up(self, step: LookupStep) -> list[dict[str, Any]]:
+        per_element = any(
+            isinstance(one, CallStep) and one.name == step.index and one.each is not None for one in self._action.steps
+        )
+        elements = elements_of(self._results.get(step.index), per_element=per_element)
+        return look_up(step, elements, self._value(step.value))
+
+    # --- once per element ---------------------------------------------------------------------------------------
+
+    def _elements(self, step: CallStep, each: EachPlan) -> list[Any]:
+        """What a step runs once for each of."""
+        found: list[Any] = []
+        for expression in each.lists:
+            value = self._value(expression)
+            if isinstance(value, list):
+                found.extend(value)
+            elif value is ABSENT or value is None:
+                continue
+            elif each.most is not None:
+                found.append(value)
+            else:
+                raise UnexpectedAnswer(
+                    f"The step {step.name} runs once per element, but was not given a list.",
+                    hint="Report this to the makers of the capability file.",
+                )
+        if each.most is None:
+            return found
+        found = distinct(found)
+        if len(found) > each.most:
+            self._cuts.append(f"{step.name}: only the first {each.most} of {len(found)} are read here")
+        return found[: each.most]
+
+    async def _each(self, step: CallStep, elements: list[Any]) -> list[_Outcome]:
         """One request per element, in the order of the list; after a failure none is begun that was not under way."""
-        if elements is ABSENT or elements is None:
-            elements = []
-        if not isinstance(elements, list):
-            raise UnexpectedAnswer(
-                f"The step {step.name} runs once per element, but was not given a list.",
-                hint="Report this to the makers of the capability file.",
-            )
         gathered: list[_Outcome | None] = [None] * len(elements)
         failures: dict[int, CallError] = {}
         limiter = anyio.CapacityLimiter(AT_ONCE)
@@ -143,7 +201,7 @@ class _Flow:
                     return
                 try:
                     values = bind(step.bindings, self._arguments, {**self._results, "each": element})
-                    gathered[index] = await self._once(step.operation, values)
+                    gathered[index] = await self._tolerant(step, values)
                 except CallError as error:
                     failures[index] = error
 
@@ -156,20 +214,47 @@ class _Flow:
             raise failures[min(failures)]
         return done
 
-    def _note(self, step: CallStep, outcomes: list[_Outcome]) -> None:
-        """Remember what a step wrote, and whether a list was cut."""
-        if step.operation.method != "GET" and outcomes:
-            self.completed.append({"step": step.name, "ids": [one for outcome in outcomes for one in outcome.ids]})
-        for outcome in outcomes:
-            if outcome.page is not None:
-                told = f"{step.name}: {outcome.page['stoppedBecause']}"
-                earlier = f"{self.page['stoppedBecause']}; " if self.page is not None else ""
-                self.page = {**outcome.page, "stoppedBecause": earlier + told}
+    # --- one run of a step --------------------------------------------------------------------------------------
 
-    async def _once(self, operation: Operation, values: Mapping[str, Any]) -> _Outcome:
+    async def _tolerant(self, step: CallStep, values: Mapping[str, Any]) -> _Outcome:
+        """Run a step once; a refusal that it tolerates is no failure."""
+        try:
+            if step.repeat is not None:
+                return await self._repeat(step, step.repeat, values)
+            return await self._once(step, values)
+        except PlatformError as error:
+            if error.status not in step.tolerate:
+                raise
+            return _Outcome(None, refused=error.status)
+
+    async def _repeat(self, step: CallStep, repeat: RepeatPlan, values: Mapping[str, Any]) -> _Outcome:
+        """Send until the answer says that it was the last; what was done before a failure is noted."""
+        outcome: _Outcome | None = None
+        try:
+            for sent in range(1, repeat.most + 1):
+                outcome = await self._once(step, values)
+                last = repeat.until.find(outcome.value)
+                if not isinstance(last, bool):
+                    raise _unfinished(step, repeat)
+                if last:
+                    return outcome
+                told = f"{step.name}: {sent} requests done, at most {repeat.most}"
+                await self._run.conversation.progress(sent, repeat.most, told)
+        except CallError:
+            self._note(step, [outcome] if outcome is not None else [])
+            raise
+        assert outcome is not None
+        outcome.cut = f"not all is done after {repeat.most} requests, call again to go on"
+        return outcome
+
+    async def _once(self, step: CallStep, values: Mapping[str, Any]) -> _Outcome:
+        operation = step.operation
         if operation.page is not None:
-            answer, page = await list_all(self._run, operation, values, most=MOST_ITEMS)
-            return _Outcome(_named(operation, answer.body), page=page)
+            pages = MOST_PAGES if step.most is None else ceil(step.most / operation.page.most)
+            answer, page = await list_all(self._run, operation, values, most=step.most or MOST_ITEMS, pages=pages)
+            items = operation.page.items.find(answer.body)
+            cut = page["stoppedBecause"] if page is not None else None
+            return _Outcome(_named(operation, answer.body), items=len(items or ()), cut=cut)
         if operation.wait is not None:
             seconds = float(self._arguments.get("wait", operation.wait.default))
             left = max(seconds - (self._run.now() - self._began), 0.0)
@@ -180,17 +265,20 @@ class _Flow:
         body = (await self._run.perform(operation, values)).body
         return _Outcome(_named(operation, body), _ids(body) or _last_in_path(operation, values))
 
-    def _look_up(self, step: LookupStep) -> list[dict[str, Any]]:
-        wanted = evaluate(step.value, self._arguments, self._results)
-        values = [value for value in (wanted if isinstance(wanted, list) else [wanted]) if value is not None]
-        index = self._results.get(step.index)
-        if isinstance(index, dict):
-            index = next((value for value in index.values() if isinstance(value, list)), [])
-        return [
-            {name: element.get(name) for name in step.fields}
-            for element in index or []
-            if isinstance(element, dict) and element.get(step.match) in values
-        ]
+    def _note(self, step: CallStep, outcomes: list[_Outcome]) -> None:
+        """Remember what a step wrote, and what is missing from what it read."""
+        answered = [outcome for outcome in outcomes if outcome.refused is None]
+        if step.operation.method != "GET" and answered:
+            self.completed.append({"step": step.name, "ids": [one for outcome in answered for one in outcome.ids]})
+        cuts = [outcome.cut for outcome in answered if outcome.cut is not None]
+        refused = sorted({outcome.refused for outcome in outcomes if outcome.refused is not None})
+        if refused:
+            which = f"{len(outcomes) - len(answered)} of {len(outcomes)} " if step.each is not None else ""
+            verb = "read" if step.operation.method == "GET" else "done"
+            cuts.append(f"{which}could not be {verb} ({', '.join(map(str, refused))})")
+        if cuts:
+            self._cuts.extend(f"{step.name}: {cut}" for cut in cuts)
+            self._returned += sum(outcome.items for outcome in answered)
 
 
 def _named(operation: Operation, body: Any) -> Any:
@@ -202,7 +290,7 @@ def _named(operation: Operation, body: Any) -> Any:
 
 
 def _require(requirement: Requirement, result: Any) -> None:
-    if _empty(requirement.path.find(result)):
+    if _says_no(requirement.path.find(result)):
         raise CallError(requirement.code, requirement.message, hint=requirement.hint)
 
 
@@ -210,9 +298,18 @@ def _empty(value: Any) -> bool:
     return value is ABSENT or value is None or value in ("", [], {})
 
 
-def _skips(value: Any) -> bool:
-    """`x-when` skips where nothing is, and where an argument says no."""
+def _says_no(value: Any) -> bool:
+    """Whether a path leads to nothing, or to a plain no."""
     return value is False or _empty(value)
+
+
+def _unfinished(step: CallStep, repeat: RepeatPlan) -> UnexpectedAnswer:
+    error = UnexpectedAnswer(
+        f"The step {step.name} is sent until {repeat.until.text} is true, but the answer does not say.",
+        hint="If it stays so, report it to the makers of itwin-mcp with this message.",
+    )
+    say_it_was_written(error, step.operation)
+    return error
 
 
 def _ids(body: Any) -> list[str]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from itwin_mcp.capability.catalog import Call, CallStep, Operation, Tool
+from itwin_mcp.capability.catalog import Tool
 from itwin_mcp.capability.expressions import Argument, Expression, Text
+from itwin_mcp.capability.plans import Call, CallStep, Operation
 from itwin_mcp.errors import PlatformError
 
 

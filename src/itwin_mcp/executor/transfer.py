@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from itwin_mcp.capability.catalog import TransferPlan
 from itwin_mcp.capability.expressions import evaluate
 from itwin_mcp.capability.parameters import FILE_PATH, OVERWRITE
+from itwin_mcp.capability.plans import TransferPlan
 from itwin_mcp.capability.transfers import FILE
 from itwin_mcp.errors import CallError, UnexpectedAnswer
 from itwin_mcp.executor.sending import Run

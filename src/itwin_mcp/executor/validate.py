@@ -123,9 +123,18 @@ def _details(error: Any) -> Iterator[dict[str, Any]]:
             shown = _short(name)
             yield _detail("UnknownArgument", prefix + shown, f"{prefix}{shown} is not an argument")
         return
-    if rule == "not" and isinstance(allowed, dict) and set(allowed) == {"required"}:
-        together = " and ".join(allowed["required"])
-        yield _detail("MutuallyExclusive", together, f"{together} cannot be given together")
+    together = list(_together(allowed, given)) if rule == "not" and not where else []
+    if together:
+        for names, text in together:
+            yield _detail("MutuallyExclusive", names, f"{text} cannot be given together")
+        return
+    if rule == "dependentRequired":
+        for name, others in allowed.items():
+            for other in others if name in given else ():
+                if other not in given:
+                    yield _detail(
+                        "MissingArgument", prefix + other, f"{prefix}{name} goes with {other}, which is missing"
+                    )
         return
     if rule == "minProperties" and not where:
         yield _detail("MissingArgument", "", "nothing to change was given")
@@ -145,6 +154,17 @@ def _details(error: Any) -> Iterator[dict[str, Any]]:
         "uniqueItems": lambda: f"{name} must not repeat an element",
     }.get(rule, lambda: f"{name} does not fit the rule {rule} of its schema")()
     yield _detail("InvalidArgument", where, text)
+
+
+def _together(rule: Any, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The arguments that a tool's rule keeps apart and that were given: their names, and the same with their values
+    where the rule is about those."""
+    for one in rule.get("anyOf", [rule]):
+        names, values = one.get("required", ()), one.get("properties", {})
+        chosen = {name: part.get("enum", [part.get("const")]) for name, part in values.items()}
+        if names and all(name in given and given[name] in chosen.get(name, [given[name]]) for name in names):
+            words = (f"{name} {_value(given[name])}" if name in chosen else name for name in names)
+            yield " and ".join(names), " and ".join(words)
 
 
 def _detail(code: str, target: str, message: str) -> dict[str, Any]:

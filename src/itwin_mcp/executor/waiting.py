@@ -9,8 +9,8 @@ from typing import Any
 
 import anyio
 
-from itwin_mcp.capability.catalog import Operation, Slot, WaitPlan
 from itwin_mcp.capability.expressions import ABSENT, wire_text
+from itwin_mcp.capability.plans import Operation, Slot, WaitPlan
 from itwin_mcp.errors import CallError, JobFailed, UnexpectedAnswer
 from itwin_mcp.executor.finding import look_for
 from itwin_mcp.executor.request import unfit_for_path

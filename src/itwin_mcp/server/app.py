@@ -23,7 +23,8 @@ from itwin_mcp.server.instructions import instructions
 from itwin_mcp.server.prompts import Prompts
 from itwin_mcp.server.resources import Resources
 from itwin_mcp.server.session import Session
-from itwin_mcp.server.tools import Tools
+from itwin_mcp.server.skills import Skills
+from itwin_mcp.server.tools import Tools, Visible
 
 logger = logging.getLogger(__name__)
 
@@ -33,16 +34,21 @@ WEBSITE = "https://developer.bentley.com"
 
 
 def build_server(
-    catalog: Catalog, executor: Executor, session: Session, caller: Callable[[], Caller] | None = None
+    catalog: Catalog,
+    executor: Executor,
+    session: Session,
+    caller: Callable[[], Caller] | None = None,
+    visible: Visible = lambda _, __: True,
 ) -> Server[Any]:
     """The MCP server over a catalog; it serves every protocol revision from 2024-11-05 to 2026-07-28.
 
     `caller` says who sent the request under way; without it there is one caller, who is told the same every time.
+    `visible` says which tools a caller is shown.
     """
     shared = caller is None
     caller = caller or (lambda: LOCAL)
     stamp = {"name": NAME, "version": __version__, "title": TITLE, "websiteUrl": WEBSITE}
-    tools = Tools(catalog, executor, session, stamp, caller)
+    tools = Tools(catalog, executor, session, stamp, caller, visible)
     resources = Resources(catalog, executor, caller)
     prompts = Prompts(catalog)
     listed = CacheHint(ttl_ms=300_000, scope="public" if shared else "private")
@@ -69,6 +75,7 @@ def build_server(
         on_get_prompt=prompts.get,
         on_completion=Completions(catalog, executor, caller).complete,
     )
+    Skills(catalog).offer(server)
     server.middleware.insert(1, _hide_defects)  # inside the SDK's traces, which would carry the exception's text
     server.middleware.append(tools.shortcut)
     return server

@@ -1,8 +1,9 @@
 """`completion/complete`: what may stand in an argument of a prompt or a resource template, from the platform.
 
 What an argument names is derived, not declared twice. A template's variable has its `x-entity`; a prompt's argument
-means what the argument of that name (or that its name ends with: `toITwinId`) means in the tools that the prompt
-quotes, or else in any tool: an entity, or an enum. Values come from the tools that list the entity.
+has choices of its own (`x-schema`), or means what the argument of that name (or that its name ends with: `toITwinId`)
+means in the tools that the prompt quotes, or else in any tool: an entity, or an enum. Values come from the tools that
+list the entity.
 """
 
 from __future__ import annotations
@@ -134,6 +135,8 @@ class Completions:
         names = [argument for argument, _, _, _ in prompt.arguments] if prompt is not None else []
         if prompt is None or name not in names:
             raise MCPError(t.INVALID_PARAMS, "There is no such prompt, or it has no such argument.")
+        if name in prompt.choices:
+            return None, prompt.choices[name], names
         quoted = [tool for tool in self._catalog.reachable.values() if tool.name in prompt.quoted]
         for tools in (quoted, self._catalog.reachable.values()):
             for fits in (str.__eq__, _ends_with):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from itwin_mcp.capability.access import Access
-from itwin_mcp.capability.catalog import Annotations, Catalog, Output, Steps, Tool, ToolArgument
+from itwin_mcp.capability.catalog import Annotations, Catalog, Tool, ToolArgument
 from itwin_mcp.capability.expressions import ABSENT
+from itwin_mcp.capability.plans import Output, Steps
 from itwin_mcp.capability.selection import DYNAMIC
 from itwin_mcp.errors import InvalidArguments, SettingsError
 from itwin_mcp.executor.validate import Check, compile_check
@@ -133,13 +133,15 @@ class Dynamic:
         self._index = ToolIndex(catalog.reachable.values())
         self._checks: dict[str, Check] = {}
 
-    def answer(self, name: str, arguments: Mapping[str, Any], access: Access = Access.DELETE) -> dict[str, Any]:
-        """The answer of `find-tools` (of those that `access` reaches) and `describe-tool`. Raises InvalidArguments."""
+    def answer(
+        self, name: str, arguments: Mapping[str, Any], shows: Callable[[Tool], bool] = lambda _: True
+    ) -> dict[str, Any]:
+        """The answer of `find-tools` (of those that it `shows`) and `describe-tool`. Raises InvalidArguments."""
         ready = self._ready(name, arguments)
         if name == DESCRIBE:
             return {"tool": _whole(self._tool(ready["name"], name))}
         found = self._index.find(ready["query"], len(self._tools))
-        within = [tool for tool in found if tool.annotations.access <= access]
+        within = [tool for tool in found if shows(tool)]
         return {"tools": [_brief(tool) for tool in within[: ready["limit"]]]}
 
     def chosen(self, name: str, arguments: Mapping[str, Any]) -> tuple[Tool, Mapping[str, Any]]:

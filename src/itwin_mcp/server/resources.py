@@ -27,6 +27,7 @@ class Resources:
     def __init__(self, catalog: Catalog, executor: Executor, caller: Callable[[], Caller]) -> None:
         self._executor = executor
         self._caller = caller
+        self._skills = catalog.skills
         self._statics = {static.uri: static for static in catalog.statics}
         self._fixed = [resource for resource in catalog.resources if not resource.variables]
         self._templates = [
@@ -34,8 +35,9 @@ class Resources:
         ]
 
     async def list(self, _: ServerRequestContext[Any], __: t.PaginatedRequestParams | None) -> t.ListResourcesResult:
-        """The resources with one address."""
-        listed: list[Resource | StaticResource] = [*self._fixed, *self._statics.values()]
+        """The resources with one address; of a skill its SKILL.md, which links to its other files."""
+        skills = [skill.files[0] for skill in self._skills()]
+        listed: list[Resource | StaticResource] = [*self._fixed, *self._statics.values(), *skills]
         return t.ListResourcesResult(
             resources=[
                 t.Resource(
@@ -67,7 +69,7 @@ class Resources:
     ) -> t.ReadResourceResult:
         """Read one resource. A resource that is not there, or never could be, is -32602 with its `uri`."""
         uri = str(params.uri)
-        static = self._statics.get(uri)
+        static = self._static(uri)
         if static is not None:
             guide = t.TextResourceContents(uri=uri, mime_type=static.mime_type, text=static.text)
             return t.ReadResourceResult(contents=[guide], ttl_ms=300_000, cache_scope="public")
@@ -94,6 +96,11 @@ class Resources:
             )
         text = compact(structured)
         return t.ReadResourceResult(contents=[t.TextResourceContents(uri=uri, mime_type=resource.mime_type, text=text)])
+
+    def _static(self, uri: str) -> StaticResource | None:
+        if not uri.startswith("skill://"):
+            return self._statics.get(uri)
+        return next((file for skill in self._skills() for file in skill.files if file.uri == uri), None)
 
     def _match(self, uri: str) -> tuple[Resource, dict[str, str]]:
         for resource in self._fixed:

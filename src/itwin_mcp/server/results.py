@@ -9,14 +9,14 @@ import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from itwin_mcp.errors import CallError
+from itwin_mcp.errors import CallError, Unconfirmed
 from itwin_mcp.executor.blobs import Blob
 
 logger = logging.getLogger(__name__)
 
 
 async def outcome(operation: str, perform: Callable[[], Awaitable[dict[str, Any]]]) -> tuple[dict[str, Any], bool]:
-    """What `perform` gives, or its error as the answer's `error`; and whether it is an error.
+    """What `perform` gives, or its error as the answer's `error`, or its `preview`; and whether it is an error.
 
     Cancellation passes through. An error that is not ours is logged whole and told by a reference alone.
     """
@@ -24,6 +24,8 @@ async def outcome(operation: str, perform: Callable[[], Awaitable[dict[str, Any]
         return await perform(), False
     except CallError as error:
         return {"error": error.to_json(operation)}, True
+    except Unconfirmed as waits:
+        return {"preview": waits.preview}, True
     except Exception:  # noqa: BLE001 the one place where a call ends whatever happened; it is logged whole
         return {"error": _defect(operation).to_json(operation)}, True
 

@@ -12,6 +12,7 @@ from mcp.shared.exceptions import MCPError
 from mcp.types.version import MODERN_PROTOCOL_VERSIONS
 
 from itwin_mcp.errors import CallError
+from itwin_mcp.server.conversation import can_be_asked
 from itwin_mcp.server.results import outcome, wire_result
 from itwin_mcp.server.session import SIGN_IN, Login, Pending, check
 
@@ -35,7 +36,7 @@ async def sign_in(
         if ended is not None and ended.failure is None:
             return {"signIn": _signed_in()}
         pending = await login.begin()
-        if _can_be_asked(context):
+        if can_be_asked(context, "url"):
             if context.protocol_version in MODERN_PROTOCOL_VERSIONS:
                 question.append(_question(pending))
                 return {}
@@ -48,12 +49,6 @@ async def sign_in(
     if question:
         return question[0]
     return t.CallToolResult.model_validate(wire_result(structured, is_error))
-
-
-def _can_be_asked(context: ServerRequestContext[Any]) -> bool:
-    capabilities = context.session.client_capabilities
-    elicitation = capabilities.elicitation if capabilities is not None else None
-    return elicitation is not None and elicitation.url is not None
 
 
 def _question(pending: Pending) -> t.InputRequiredResult:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 import mcp.types as t
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.shared.exceptions import MCPError
 from mcp.types.version import MODERN_PROTOCOL_VERSIONS
 
-from itwin_mcp.capability.access import Access
 from itwin_mcp.capability.catalog import Catalog, Tool
 from itwin_mcp.capability.selection import DYNAMIC
 from itwin_mcp.errors import CallError
@@ -25,6 +25,8 @@ from itwin_mcp.server.session import SIGN_IN, WHO_AM_I, Session
 from itwin_mcp.server.signing_in import sign_in
 
 SERVER_INFO = "io.modelcontextprotocol/serverInfo"
+Visible: TypeAlias = Callable[[Caller, Tool], bool]
+"""Whether a caller is shown a tool; their access is asked besides."""
 
 
 class Tools:
@@ -37,22 +39,31 @@ class Tools:
         session: Session,
         stamp: Mapping[str, Any],
         caller: Callable[[], Caller],
+        visible: Visible,
     ) -> None:
         self._catalog = catalog
         self._executor = executor
         self._session = session
         self._caller = caller
+        self._visible = visible
         self._dynamic = Dynamic(catalog) if catalog.dynamic else None
         self._stamp = {SERVER_INFO: dict(stamp)}
-        self._listed: dict[tuple[str, Access], Mapping[str, Any]] = {}
+        self._listed: dict[tuple[str, tuple[str, ...]], Mapping[str, Any]] = {}
 
     async def list(self, _: ServerRequestContext[Any], params: t.PaginatedRequestParams | None) -> t.ListToolsResult:
-        """Every tool that the caller's access reaches, on one page and in the order of the catalog."""
+        """Every tool that the caller may call, on one page and in the order of the catalog."""
         if params is not None and params.cursor is not None:
             raise MCPError(t.INVALID_PARAMS, "There is one page of tools: ask without a cursor.")
-        access = self._caller().access
-        listed = [tool for tool in self._catalog.tools.values() if demands.to_list(tool) <= access]
+        listed = [self._catalog.tools[name] for name in self._names()]
         return t.ListToolsResult(tools=[t.Tool.model_validate(describe(tool)) for tool in listed])
+
+    def _names(self) -> tuple[str, ...]:
+        """The tools that the caller may call."""
+        caller = self._caller()
+        return tuple(name for name, tool in self._catalog.tools.items() if self._shows(caller, tool))
+
+    def _shows(self, caller: Caller, tool: Tool) -> bool:
+        return demands.to_list(tool) <= caller.access and self._visible(caller, tool)
 
     async def call(
         self, context: ServerRequestContext[Any], params: t.CallToolRequestParams
@@ -60,7 +71,10 @@ class Tools:
         """Call a tool by way of the SDK's models; most calls never come here, see `shortcut`."""
         if params.name == SIGN_IN and SIGN_IN in self._catalog.tools and self._session.login is not None:
             return await sign_in(self._session.login, context, params)
-        result = await self._call(context, params.name, params.arguments or {})
+        conversation = McpConversation(context, params.input_responses, params.request_state)
+        result = await self._call(conversation, params.name, params.arguments or {})
+        if "inputRequests" in result:
+            return t.InputRequiredResult.model_validate(result)
         return t.CallToolResult.model_validate(result)
 
     def input_schema(self, name: str) -> Mapping[str, Any] | None:
@@ -76,7 +90,7 @@ class Tools:
         """
         params = ctx.params or {}
         if ctx.method == "tools/list" and params.get("cursor") is None:
-            key = (ctx.protocol_version, self._caller().access)
+            key = (ctx.protocol_version, self._names())
             remembered = self._listed.get(key)
             if remembered is None or not _initialised(ctx):
                 listed = await call_next(ctx)
@@ -89,15 +103,13 @@ class Tools:
         usual = isinstance(name, str) and (arguments is None or isinstance(arguments, dict))
         if not usual or name == SIGN_IN or "inputResponses" in params or "requestState" in params:
             return await call_next(ctx)
-        result = await self._call(ctx, str(name), arguments or {})
+        result = await self._call(McpConversation(ctx), str(name), arguments or {})
         if ctx.protocol_version in MODERN_PROTOCOL_VERSIONS:
-            result["resultType"] = "complete"
+            result.setdefault("resultType", "complete")
             result["_meta"] = self._stamp
         return result
 
-    async def _call(
-        self, context: ServerRequestContext[Any], name: str, arguments: Mapping[str, Any]
-    ) -> dict[str, Any]:
+    async def _call(self, conversation: McpConversation, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         tool = self._catalog.tools.get(name)
         if tool is None:
             raise MCPError(t.INVALID_PARAMS, f"Unknown tool: {name[:128]}")
@@ -110,16 +122,16 @@ class Tools:
         if self._dynamic is not None and tool.toolset == DYNAMIC:
             try:
                 if name not in RUNS:
-                    return wire_result(self._dynamic.answer(name, arguments, caller.access), False)
+                    return wire_result(self._dynamic.answer(name, arguments, partial(self._shows, caller)), False)
                 tool, arguments = self._dynamic.chosen(name, arguments)
             except CallError as error:
                 return wire_result({"error": error.to_json(name)}, True)
             name = tool.name
         blobs: list[Blob] = []
         structured, is_error = await outcome(
-            name, lambda: self._executor.call(tool, arguments, McpConversation(context), caller, blobs)
+            name, lambda: self._executor.call(tool, arguments, conversation, caller, blobs)
         )
-        return wire_result(structured, is_error, blobs)
+        return conversation.asks() or wire_result(structured, is_error, blobs)
 
 
 def describe(tool: Tool) -> dict[str, Any]:

@@ -232,7 +232,9 @@ class UpstreamClient:
             call.in_flight = failure.maybe_executed
             raise failure
         call.in_flight = False
-        response = Response(answer.status_code, dict(answer.headers.items()), whole)
+        # A platform that does not say under which id it keeps the call keeps it under ours.
+        said = {"x-correlation-id": call.correlation_id, **answer.headers}
+        response = Response(answer.status_code, said, whole)
         milliseconds = (anyio.current_time() - began) * 1000
         _log.debug(
             "%s %s%s %d %.0f ms %s",

@@ -1,0 +1,37 @@
+"""An OpenAPI document of every platform operation that the capability files consume, for the rival to be made from."""
+
+from itwin_mcp.capability.catalog import Slot, shipped
+from itwin_mcp.capability.consumed import PLATFORM_ORIGIN
+from itwin_mcp.capability.linker import link_files
+
+
+def document(base_url: str) -> dict:
+    paths: dict = {}
+    for operation in link_files(shipped()).operations.values():
+        if operation.origin != PLATFORM_ORIGIN:
+            continue
+        path = "/" + "/".join(
+            "".join(f"{{{part.name}}}" if isinstance(part, Slot) else part for part in segment)
+            for segment in operation.path
+        )
+        entry: dict = {
+            "operationId": operation.name.replace("-", "_"),
+            "summary": operation.name.replace("-", " ").capitalize(),
+            "parameters": [
+                {
+                    "name": one.wire,
+                    "in": one.place,
+                    "required": one.place == "path",
+                    "schema": {"type": "string"},
+                }
+                for one in operation.parameters
+                if one.place != "header"
+            ],
+            "responses": {"200": {"description": "The answer."}},
+        }
+        if operation.body is not None and isinstance(operation.body.data, dict):
+            schema = {"type": "object", "properties": {name: {} for name in operation.body.data}}
+            entry["requestBody"] = {"content": {"application/json": {"schema": schema}}}
+        paths.setdefault(path, {}).setdefault(operation.method.lower(), entry)  # some consume one path twice
+    info = {"title": "iTwin Platform", "version": "1"}
+    return {"openapi": "3.1.0", "info": info, "servers": [{"url": base_url}], "paths": paths}

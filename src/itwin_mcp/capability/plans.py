@@ -1,0 +1,357 @@
+"""What operations are and what actions do, compiled once into frozen plans: calls, steps, pages, waits, transfers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from itertools import combinations
+from math import ceil
+from typing import Any, Literal, TypeAlias
+
+from itwin_mcp.capability.expressions import Argument, Expression, Path, StepValue
+
+Method: TypeAlias = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A place in a path template that an input fills."""
+
+    name: str
+
+
+PathTemplate: TypeAlias = tuple[tuple[str | Slot, ...], ...]
+"""The segments of a path; each is text and slots."""
+
+
+@dataclass(frozen=True, slots=True)
+class WireParameter:
+    """One input of an operation: what callers name it, where it goes, its name there, and what it is when not given."""
+
+    name: str
+    place: Literal["query", "header", "path"]
+    wire: str
+    value: Expression | None
+
+
+@dataclass(frozen=True, slots=True)
+class BodyTemplate:
+    """A body as values: `data` is nested dicts and lists whose leaves are expressions over the inputs."""
+
+    kind: Literal["json", "text", "xml", "sparql", "formUrlEncoded"]
+    data: Any
+
+
+@dataclass(frozen=True, slots=True)
+class FilePlan:
+    """The body of an operation that is a local file: its media type by ending, and its largest size in bytes."""
+
+    types: Mapping[str, str]
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """How a file says that a foreign origin is called: `parts` are expressions over bound environment variables."""
+
+    kind: Literal["basic", "apikey", "bearer"]
+    parts: Mapping[str, Expression]
+    variables: Mapping[str, str]
+    """Name in the file -> name in the process environment."""
+
+
+@dataclass(frozen=True, slots=True)
+class PagePlan:
+    """How an operation pages; see `extensions.Paging`."""
+
+    style: Literal["link", "token", "skip"]
+    items: Path
+    next: Path | None
+    size: str | None
+    most: int
+    skip: str | None
+    token: str | None
+    count: Path | None
+    within: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class WaitPlan:
+    """What an operation starts and how that is awaited; see `extensions.Waiting`."""
+
+    handle_place: Literal["header", "body", "input"]
+    handle_name: str
+    handle_path: Path | None
+    handle_as: str
+    poll: Operation
+    poll_slot: str
+    state: Path
+    pending: frozenset[str]
+    done: frozenset[str]
+    result: Operation | None
+    result_slot: str | None
+    reason: Path | None
+    subject: str
+    check: str | None
+    default: int
+    find: Operation | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Operation:
+    """One consumed operation, linked."""
+
+    namespace: str
+    name: str
+    method: Method
+    origin: str
+    path: PathTemplate
+    parameters: tuple[WireParameter, ...]
+    body: BodyTemplate | None
+    inputs: frozenset[str]
+    """Every name that a `with` may bind."""
+    required: frozenset[str]
+    """The names without which no request can be built: slots in the path and slots inside text."""
+    credential: Credential | None
+    binary: bool
+    outputs: Mapping[str, Path]
+    page: PagePlan | None
+    wait: WaitPlan | None
+    doc: str | None
+    permission: str | None
+    file: FilePlan | None = None
+
+    @property
+    def key(self) -> str:
+        """`namespace.operation`."""
+        return f"{self.namespace}.{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One compiled output parameter.
+
+    `literal` is a value that the file gives; an object without properties is passed on as it came.
+    """
+
+    kind: Literal["string", "number", "boolean", "object", "array"]
+    path: Path | None = None
+    literal: Any = None
+    header: str | None = None
+    last_segment: bool = False
+    required: bool = False
+    properties: tuple[tuple[str, Output], ...] = ()
+    items: Output | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Call:
+    """One request: the operation, what fills its inputs, and how its answer is shaped."""
+
+    operation: Operation
+    bindings: Mapping[str, Expression]
+    output: Output
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """A step fails with this error when the path finds nothing."""
+
+    path: Path
+    code: str
+    message: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A step is left out where `when` is empty, or `unless` is not."""
+
+    when: Expression | None = None
+    unless: Expression | None = None
+
+    def leaves_out(self, given: Collection[str], deciding: Collection[str]) -> bool:
+        """Whether it leaves the step out where, of the `deciding` arguments, these are given."""
+        absent = isinstance(self.when, Argument) and self.when.name in deciding and self.when.name not in given
+        return absent or (isinstance(self.unless, Argument) and self.unless.name in given)
+
+
+@dataclass(frozen=True, slots=True)
+class EachPlan:
+    """A step runs once per element of these lists.
+
+    With `most` once per distinct element, and for no more than so many; `name` is what later steps call the list of
+    those that were answered.
+    """
+
+    lists: tuple[Expression, ...]
+    most: int | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RepeatPlan:
+    """A step is sent until its answer has true at the path, at most so many times."""
+
+    until: Path
+    most: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CallStep:
+    """One request of a flow, or several: `each` element one, `repeat` until it is done, all pages up to `most` items.
+
+    A refusal with a status in `tolerate` leaves the step without a value.
+    """
+
+    name: str
+    operation: Operation
+    bindings: Mapping[str, Expression]
+    require: Requirement | None
+    condition: Condition
+    each: EachPlan | None = None
+    most: int | None = None
+    repeat: RepeatPlan | None = None
+    tolerate: frozenset[int] = frozenset()
+
+    @property
+    def requests(self) -> int | None:
+        """How many requests it sends at most, those of a job it waits for apart; None where nothing bounds them."""
+        times = 1 if self.each is None else self.each.most
+        page = self.operation.page
+        pages = 1 if page is None else None if self.most is None else ceil(self.most / page.most)
+        if times is None or pages is None:
+            return None
+        return times * pages * (self.repeat.most if self.repeat is not None else 1)
+
+    @property
+    def may_be_cut(self) -> bool:
+        """Whether it may give less than there is; the answer then has a `page` that says why."""
+        bounded = self.each is not None and self.each.most is not None
+        return bounded or self.repeat is not None or bool(self.tolerate) or self.operation.page is not None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LookupStep:
+    """The fields of those elements of an earlier step's result whose `match` is one of the values.
+
+    With `compare` those whose `match` is a date before the value, or else those at or after it. `count` is the field
+    that says how many of the values are an element's.
+    """
+
+    name: str
+    index: str
+    match: str
+    value: Expression
+    fields: tuple[str, ...]
+    require: Requirement | None
+    condition: Condition
+    compare: Literal["before", "after"] | None = None
+    count: str | None = None
+
+
+Step: TypeAlias = CallStep | LookupStep
+
+
+@dataclass(frozen=True, slots=True)
+class StepMapping:
+    """Where in the answer a value goes; with `count` each distinct object of a list once, and there how often."""
+
+    target: tuple[str, ...]
+    value: Expression
+    count: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Steps:
+    """Requests in order, and where in the answer their values go."""
+
+    steps: tuple[Step, ...]
+    mappings: tuple[StepMapping, ...]
+    output: Output
+
+    @property
+    def requests(self) -> int | None:
+        """How many requests it sends at most, those of jobs apart; None where nothing bounds them.
+
+        Of steps that one and the same argument lets run and leaves out, one kind counts.
+        """
+        calls = [step for step in self.steps if isinstance(step, CallStep)]
+        if any(step.requests is None for step in calls):
+            return None
+        deciding = {one.condition.unless.name for one in calls if isinstance(one.condition.unless, Argument)}
+        most = 0
+        for given in (frozenset(some) for n in range(len(deciding) + 1) for some in combinations(deciding, n)):
+            left = [step for step in calls if not step.condition.leaves_out(given, deciding)]
+            most = max(most, sum(step.requests or 0 for step in left))
+        return most
+
+    @property
+    def may_be_cut(self) -> bool:
+        """Whether a step may give less than there is."""
+        return any(step.may_be_cut for step in self.steps if isinstance(step, CallStep))
+
+
+Action: TypeAlias = Call | Steps
+
+
+def operations_of(action: Action) -> tuple[Operation, ...]:
+    """Every operation that an action may send, the awaited ones included."""
+    if isinstance(action, Call):
+        first: tuple[Operation, ...] = (action.operation,)
+    else:
+        first = tuple(step.operation for step in action.steps if isinstance(step, CallStep))
+    awaited = [
+        operation
+        for one in first
+        if one.wait is not None
+        for operation in (one.wait.poll, one.wait.result, one.wait.find)
+        if operation is not None
+    ]
+    return (*first, *awaited)
+
+
+@dataclass(frozen=True, slots=True)
+class TransferPlan:
+    """A local file that goes to, or comes from, a storage link right after its step; see `extensions.Transfer`."""
+
+    direction: Literal["upload", "download"]
+    link: StepValue
+    headers: tuple[tuple[str, str], ...]
+    most: int | None
+    size: StepValue | None
+    left: str | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PreviewRead:
+    """One request that shows a part of what would be lost."""
+
+    name: str
+    operation: Operation
+    bindings: Mapping[str, Expression]
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Something that would be lost: `path` leads from what was read, by the read's name, to it; see `flows.Loss`."""
+
+    read: str
+    path: Path
+    match: str | None = None
+    wanted: Expression | None = None
+    fields: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ConfirmPlan:
+    """How the person is asked before a tool does anything; see `flows.Confirm`."""
+
+    question: Expression
+    name: Expression
+    target: PreviewRead | None = None
+    reads: tuple[PreviewRead, ...] = ()
+    loses: Mapping[str, Loss] = field(default_factory=dict)
+    when: Loss | None = None
+    person: bool = False
+    """Whether nothing less than a person will do."""

@@ -1,0 +1,49 @@
+"""Where mappings put values in a flow's answer: each fills an output of its own, and every output is filled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from itwin_mcp.capability import flows
+from itwin_mcp.capability.place import Place
+from itwin_mcp.capability.plans import StepMapping
+from itwin_mcp.capability.wording import there_is
+
+
+def check_targets(outputs: Mapping[str, flows.Orchestrated], mappings: Sequence[StepMapping], place: Place) -> None:
+    """Report, at its place in the flow, every target and output that does not fit."""
+    known = dict(_outputs(outputs))
+    targets = [mapping.target for mapping in mappings]
+    for index, mapping in enumerate(mappings):
+        here, target = place.at("mappings", index, "target"), mapping.target
+        dotted = ".".join(target)
+        if target not in known:
+            names = (".".join(path) for path in known)
+            here.report("unresolved-target", f"there is no output {dotted!r}: {there_is(names, dotted)}")
+        elif any(_overlap(target, other) for other in targets[:index]):
+            here.report("unresolved-target", f"the output {dotted!r} is filled twice: keep one mapping")
+        elif mapping.count is not None:
+            output = known[target]
+            if not isinstance(output, flows.OrchestratedArray) or mapping.count not in output.items:
+                message = f"the elements of the output {dotted!r} have no number {mapping.count!r}: add it to its items"
+                place.at("mappings", index, "x-count").report("x-count", message)
+    for path, output in known.items():
+        below = isinstance(output, flows.OrchestratedObject) and output.properties
+        if not below and not any(path[: len(target)] == target for target in targets):
+            message = f"no mapping fills the output {'.'.join(path)!r}: it would always be null"
+            place.at("outputParameters", path[0]).report("output", message)
+
+
+def _outputs(
+    outputs: Mapping[str, flows.Orchestrated], above: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], flows.Orchestrated]]:
+    """Every output that a mapping can fill, by its path."""
+    for name, output in outputs.items():
+        yield (*above, name), output
+        if isinstance(output, flows.OrchestratedObject):
+            yield from _outputs(output.properties, (*above, name))
+
+
+def _overlap(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    shorter = min(len(one), len(other))
+    return one[:shorter] == other[:shorter]

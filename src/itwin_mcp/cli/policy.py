@@ -1,0 +1,139 @@
+"""`itwin-mcp policy`: check a policy file, or ask it what a caller may do."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from itwin_mcp.cli.call import read_arguments
+from itwin_mcp.cli.capability import tell_problems
+from itwin_mcp.cli.options import make_settings, settings_options
+from itwin_mcp.errors import CallError, PolicyError, SettingsError
+
+
+@click.group("policy")
+def command() -> None:
+    """Check a policy file, or ask it what a caller may do.
+
+    \b
+    Examples:
+      itwin-mcp policy check policy.yaml
+      itwin-mcp policy test policy.yaml --tool delete-imodel --arg iModelId=…
+    """
+
+
+@command.command("check")
+@click.argument("file", type=click.Path(path_type=Path))
+@settings_options
+@click.option("--json", "as_json", is_flag=True, help="Print the problems as JSON.")
+def check(file: Path, as_json: bool, **flags: Any) -> None:
+    """Find every problem in FILE, as `serve --policy` would: file, line, rule. Exits with 2 if there is one.
+
+    \b
+    Examples:
+      itwin-mcp policy check policy.yaml
+      itwin-mcp policy check policy.yaml --capabilities my-api.yaml --json
+    """
+    from itwin_mcp.executor.conversation import LOCAL
+    from itwin_mcp.executor.policy_file import read_policy
+    from itwin_mcp.runtime import read_all
+
+    every = read_all(make_settings(**flags))
+    try:
+        policy = read_policy(file, every.tools)
+    except PolicyError as error:
+        tell_problems(error.problems, as_json)
+        sys.exit(2)
+    local = len(policy.allowed_tools(LOCAL, every.tools.values())) if policy.default is not None else 0
+    if as_json:
+        figures = {"callers": len(policy.callers), "default": policy.default is not None, "localTools": local}
+        click.echo(json.dumps({"problems": [], **figures}, indent=2))
+        return
+    others = (
+        f"others, and the caller of a local server, have {local} tools" if local else "nothing is allowed to others"
+    )
+    click.echo(f"No problem. Entries for callers: {len(policy.callers)}; {others}.")
+
+
+@command.command("test")
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.option("--tool", "name", required=True, metavar="NAME", help="The tool that would be called.")
+@click.option("--arg", "pairs", multiple=True, metavar="NAME=VALUE", help="One argument; may be given several times.")
+@click.option("--issuer", metavar="URL", help="Who vouches for the caller; without one, the caller of a local server.")
+@click.option("--subject", metavar="ID", help="The caller, as the issuer names them.")
+@click.option("--group", "groups", multiple=True, metavar="NAME", help="A group of the caller's; several times.")
+@click.option("--offline", is_flag=True, help="Send nothing; what would have to be read stays unknown.")
+@settings_options
+@click.option("--json", "as_json", is_flag=True, help="Print the verdict as JSON.")
+def test(
+    file: Path | None,
+    name: str,
+    pairs: Sequence[str],
+    issuer: str | None,
+    subject: str | None,
+    groups: Sequence[str],
+    offline: bool,
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """Tell what the policy says of a call, and which line of FILE says so; the call is not made.
+
+    FILE is the policy of ITWIN_MCP_POLICY if it is left out. Of an iModel, its iTwin is read from the platform. Exits
+    with 0 if the call is allowed, with 1 if it is refused or that cannot be known.
+
+    \b
+    Examples:
+      itwin-mcp policy test policy.yaml --tool delete-imodel --arg iModelId=…
+      itwin-mcp policy test --tool create-itwin --issuer https://login.example.com --group modellers --offline
+    """
+    import anyio
+
+    if issuer is None and (subject is not None or groups):
+        raise SettingsError("--subject and --group go with --issuer: an entry names its callers by both.")
+    settings = make_settings(**flags)
+    settings = replace(settings, policy=file or settings.policy)
+    if settings.policy is None:
+        raise SettingsError("There is no policy: name its file, or set ITWIN_MCP_POLICY.")
+    verdict = anyio.run(_test, settings, name, pairs, (issuer, subject, tuple(groups)), offline)
+    if as_json:
+        click.echo(json.dumps(verdict, indent=2, ensure_ascii=False))
+    else:
+        rule = f" The entry that counts: {verdict['rule']}." if verdict["rule"] else ""
+        waived = " Nobody is asked to confirm it." if verdict["waived"] else ""
+        click.echo(f"{verdict['verdict'].capitalize()}: {verdict['because']}{waived}{rule}")
+    sys.exit(0 if verdict["verdict"] == "allowed" else 1)
+
+
+async def _test(
+    settings: Any, name: str, pairs: Sequence[str], who: tuple[str | None, str | None, tuple[str, ...]], offline: bool
+) -> dict[str, Any]:
+    from itwin_mcp.executor.conversation import LOCAL, Caller
+    from itwin_mcp.executor.gate import Gatekeeper
+    from itwin_mcp.executor.verdict import Offline, Verdict, judge
+    from itwin_mcp.runtime import open_runtime
+
+    issuer, subject, groups = who
+    caller = LOCAL if issuer is None else Caller("tested", issuer, subject, groups)
+    async with open_runtime(replace(settings, toolsets=("all",), tools=(), read_only=False), os.environ) as runtime:
+        keeper = runtime.gatekeeper
+        tool = keeper.tools.get(name)
+        if tool is None:
+            raise SettingsError(f"There is no tool {name!r}. `itwin-mcp tools` lists them.")
+        if not tool.operations:
+            raise SettingsError(f"{name} is answered by itwin-mcp itself: it is allowed unless it is denied by name.")
+        arguments = read_arguments(tool.input_schema["properties"], pairs, None)
+        sender = Offline(keeper.upstream.platform) if offline else keeper.upstream
+        try:
+            request = runtime.executor.preview(tool, arguments)
+        except CallError as error:
+            return Verdict("unknown", f"{error.message} {error.hint}").to_json()
+        # Without an audit log: what is only asked is no decision.
+        asked = Gatekeeper(sender, runtime.catalog.operations, keeper.tools, keeper.policy)
+        return (await judge(asked, tool, arguments, request, caller)).to_json()

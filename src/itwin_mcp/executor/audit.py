@@ -1,0 +1,82 @@
+"""The audit log: one JSON line for every decision on a write; ids and codes, never a value, a name or a secret."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import anyio
+
+from itwin_mcp.errors import AuditFailed
+
+logger = logging.getLogger(__name__)
+
+Decision: TypeAlias = Literal["refused", "asked", "declined", "allowed", "done", "failed"]
+"""Refused before anything was sent; the person was asked; they said no, or not in time; about to be sent; what came
+of it."""
+
+_PLAIN = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+"""What may stand in a line that came from outside: a code or an id, not a text."""
+
+
+class Audit:
+    """Appends to a file, or to standard error.
+
+    A line is one write to a file that is opened for it, so that the lines of several processes never mix and a file
+    that was moved away is begun anew. It survives the end of the process; it is not forced onto the disk.
+    """
+
+    def __init__(self, file: Path | None, clock: Callable[[], float]) -> None:
+        """`file` is None for standard error; `clock` gives seconds since 1970."""
+        self._file = file
+        self._clock = clock
+
+    async def before(self, decision: Decision, facts: Mapping[str, Any]) -> None:
+        """A decision that comes before a request. Raises AuditFailed where it cannot be written: nothing is sent."""
+        try:
+            await self._append(decision, facts)
+        except OSError as error:
+            where = self._file or "standard error"
+            logger.error("The audit log %s cannot be written: %s", where, error.strerror or error)
+            raise AuditFailed from None
+
+    async def after(self, decision: Decision, facts: Mapping[str, Any]) -> None:
+        """What has happened already: it stays true where it cannot be written, so that this is only logged."""
+        try:
+            with anyio.CancelScope(shield=True):
+                await self._append(decision, facts)
+        except OSError as error:
+            logger.error("The audit log lacks %s %s: %s", decision, facts.get("operation"), error.strerror or error)
+
+    async def _append(self, decision: Decision, facts: Mapping[str, Any]) -> None:
+        moment = datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="milliseconds")
+        line = {"time": moment.replace("+00:00", "Z"), "decision": decision, **facts}
+        known = {name: value for name, value in line.items() if value is not None}
+        text = json.dumps(known, ensure_ascii=True, separators=(",", ":")) + "\n"
+        await anyio.to_thread.run_sync(self._write, text.encode())
+
+    def _write(self, line: bytes) -> None:
+        if self._file is None:
+            sys.stderr.buffer.write(line)
+            sys.stderr.buffer.flush()
+            return
+        self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle = os.open(self._file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            written = os.write(handle, line)
+            if written != len(line):
+                raise OSError(f"only {written} of {len(line)} bytes were written")
+        finally:
+            os.close(handle)
+
+
+def plain(text: str | None) -> str | None:
+    """A code or an id from outside; None where it is none, since it may be any text."""
+    return text if text is not None and _PLAIN.fullmatch(text) else None

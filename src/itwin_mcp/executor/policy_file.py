@@ -1,0 +1,187 @@
+"""A policy file becomes a Policy: read as strictly as a capability file, every problem with its line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from itwin_mcp.capability.catalog import Tool
+from itwin_mcp.capability.loader import YamlPath, line_of, parse_text, read_text
+from itwin_mcp.capability.wording import explain, shorten, there_is
+from itwin_mcp.errors import CapabilityError, PolicyError, Problem
+from itwin_mcp.executor.names import known_id
+from itwin_mcp.executor.policy import ALL, READ_ONLY, TOOLSET, Policy, PreApproval, Rule
+
+Words = Annotated[list[str], Field(min_length=1)]
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class _Tools(_Closed):
+    allow: list[str]
+    deny: list[str] = []
+
+
+class _PreApproved(_Closed):
+    tools: Words
+    itwins: Words
+    per_hour: int = Field(alias="per-hour", ge=1)
+
+
+class _Entry(_Closed):
+    itwins: Any
+    """`all`, or a list of ids and links."""
+    tools: _Tools
+    create_itwins: bool | None = Field(default=None, alias="create-itwins")
+    writes_per_hour: int | None = Field(default=None, alias="writes-per-hour", ge=0)
+    pre_approved: list[_PreApproved] = Field(default=[], alias="pre-approved")
+
+
+class _Caller(_Entry):
+    issuer: str = Field(min_length=1)
+    subject: str | None = Field(default=None, min_length=1)
+    groups: Words | None = None
+
+
+class _File(_Closed):
+    version: Literal[1] = Field(alias="itwin-mcp-policy")
+    default: _Entry | None = None
+    callers: list[_Caller] = []
+
+
+_MODELS: Sequence[type[_Closed]] = (_File, _Caller, _Tools, _PreApproved)
+_KEYS = sorted({field.alias or name for model in _MODELS for name, field in model.model_fields.items()})
+
+
+def read_policy(file: Path, tools: Mapping[str, Tool]) -> Policy:
+    """The policy in a file; `tools` are all that exist. Raises PolicyError with every problem that it finds."""
+    try:
+        text = read_text(file)
+        data = parse_text(file, text)
+    except CapabilityError as error:
+        raise PolicyError(error.problems) from None
+    try:
+        model = _File.model_validate(data)
+    except ValidationError as error:
+        raise PolicyError([_problem(file, text, item) for item in error.errors(include_url=False)]) from None
+    reader = _Reader(file, text, tools)
+    policy = reader.policy(model)
+    if reader.problems:
+        raise PolicyError(reader.problems)
+    return policy
+
+
+def _problem(file: Path, text: str, item: Any) -> Problem:
+    path: YamlPath = item["loc"]
+    if item["type"] == "extra_forbidden":
+        key = str(path[-1])
+        close = difflib.get_close_matches(key[:80], _KEYS, n=1)
+        meant = f"did you mean {close[0]!r}?" if close else "leave it out"
+        return Problem(str(file), line_of(text, path), "known-key", f"unknown key {shorten(key)!r}: {meant}")
+    rule, message = explain(item, path)
+    where = shorten(".".join(str(part) for part in path), 200)
+    return Problem(str(file), line_of(text, path), rule, shorten(message, 400) + (f" (at {where})" if where else ""))
+
+
+class _Reader:
+    """Reads a checked model against the tools that exist, and notes what is wrong with it."""
+
+    def __init__(self, file: Path, text: str, tools: Mapping[str, Tool]) -> None:
+        self.problems: list[Problem] = []
+        self._file, self._text, self._tools = file, text, tools
+        self._toolsets = sorted({tool.toolset for tool in tools.values()})
+
+    def policy(self, model: _File) -> Policy:
+        """The policy, as far as it can be read."""
+        default = self._rule(model.default, ("default",)) if model.default is not None else None
+        callers = tuple(self._rule(one, ("callers", index)) for index, one in enumerate(model.callers))
+        return Policy(self._file.name, default, callers)
+
+    def _rule(self, entry: _Entry, path: YamlPath) -> Rule:
+        places = {"entry": self._place(path)}
+        for key in ("itwins", "tools", "create-itwins", "writes-per-hour"):
+            places[key] = self._place((*path, key))
+        itwins = self._itwins(entry.itwins, (*path, "itwins"))
+        rule = Rule(
+            places,
+            itwins,
+            create_itwins=entry.create_itwins if entry.create_itwins is not None else itwins is None,
+            allow=dict(self._words(entry.tools.allow, (*path, "tools", "allow"))),
+            deny=dict(self._words(entry.tools.deny, (*path, "tools", "deny"))),
+            writes_per_hour=entry.writes_per_hour,
+            **self._named(entry, path),
+        )
+        approved = [
+            self._pre_approval(one, rule, (*path, "pre-approved", index))
+            for index, one in enumerate(entry.pre_approved)
+        ]
+        return replace(rule, pre_approved=tuple(approved))
+
+    def _named(self, entry: _Entry, path: YamlPath) -> dict[str, Any]:
+        if not isinstance(entry, _Caller):
+            return {}
+        if (entry.subject is None) == (entry.groups is None):
+            self._report(path, "caller", "an entry names its callers by either 'subject' or 'groups'")
+        return {"issuer": entry.issuer, "subject": entry.subject, "groups": frozenset(entry.groups or ())}
+
+    def _itwins(self, given: Any, path: YamlPath) -> frozenset[str] | None:
+        if given == ALL:
+            return None
+        if not isinstance(given, list):
+            self._report(path, "type", f"must be {ALL!r}, or a list of ids")
+            return frozenset()
+        found = set[str]()
+        for index, text in enumerate(given):
+            known = known_id(text, "itwin") if isinstance(text, str) else None
+            if known is None:
+                what = repr(shorten(text)) if isinstance(text, str) else "this"
+                self._report((*path, index), "itwin", f"{what} is neither the id of an iTwin nor a link to one")
+            else:
+                found.add(known)
+        return frozenset(found)
+
+    def _words(self, given: Sequence[str], path: YamlPath) -> Iterator[tuple[str, str]]:
+        for index, word in enumerate(given):
+            here = (*path, index)
+            toolset = word.removeprefix(TOOLSET)
+            if word.startswith(TOOLSET):
+                if toolset not in self._toolsets:
+                    self._unknown(here, "toolset", toolset, self._toolsets)
+            elif word not in (ALL, READ_ONLY) and word not in self._tools:
+                self._unknown(here, "tool", word, self._tools)
+            yield word, self._place(here)
+
+    def _pre_approval(self, given: _PreApproved, rule: Rule, path: YamlPath) -> PreApproval:
+        for index, name in enumerate(given.tools):
+            here = (*path, "tools", index)
+            tool = self._tools.get(name)
+            if name in (ALL, READ_ONLY) or name.startswith(TOOLSET):
+                self._report(
+                    here, "pre-approved", f"{name!r} is no tool: what is approved beforehand is named one by one"
+                )
+            elif tool is None:
+                self._unknown(here, "tool", name, self._tools)
+            elif not rule.allows(tool)[0]:
+                self._report(here, "pre-approved", f"{name!r} is not allowed in this entry ({rule.allows(tool)[1]})")
+            elif tool.annotations.read_only:
+                self._report(here, "pre-approved", f"{name!r} changes nothing: it needs no approval, leave it out")
+        itwins = self._itwins(given.itwins, (*path, "itwins")) or frozenset()
+        for one in sorted(itwins - (rule.itwins if rule.itwins is not None else itwins)):
+            self._report((*path, "itwins"), "pre-approved", f"{one} is none of the iTwins of this entry")
+        return PreApproval(self._place(path), frozenset(given.tools), itwins, given.per_hour)
+
+    def _place(self, path: YamlPath) -> str:
+        return f"{self._file.name}:{line_of(self._text, path)}"
+
+    def _unknown(self, path: YamlPath, noun: str, name: str, known: Iterable[str]) -> None:
+        self._report(path, noun, f"there is no {noun} {shorten(name)!r}: {there_is(known, name)}")
+
+    def _report(self, path: YamlPath, rule: str, message: str) -> None:
+        self.problems.append(Problem(str(self._file), line_of(self._text, path), rule, message))

@@ -1,0 +1,265 @@
+"""What a call would destroy, read from the platform, in words that quote what other people wrote."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import anyio
+
+from itwin_mcp.capability.catalog import Tool
+from itwin_mcp.capability.expressions import ABSENT, Argument, Expression, StepValue, Text, evaluate
+from itwin_mcp.capability.parameters import FILE_PATH, OVERWRITE
+from itwin_mcp.capability.plans import ConfirmPlan, Loss, PreviewRead
+from itwin_mcp.errors import CallError
+from itwin_mcp.executor.fit import clean
+from itwin_mcp.executor.paging import list_all
+from itwin_mcp.executor.request import bind
+from itwin_mcp.executor.sending import Run
+
+MOST_READ, MOST_PAGES = 1_000, 3
+"""Elements of one list that are looked at, in so many requests."""
+MOST_SHOWN = 5
+MOST_TEXT = 80
+"""Characters of a text of other people; a longer name cannot be typed, its id is."""
+
+_QUOTES = re.compile("[\"'`\u00b4\u2018-\u201f\u2039\u203a\u00ab\u00bb\u2032\u2033\u300c-\u300f\uff02\uff07]")
+_NOT_SEEN = (403, 404)
+
+Measure: TypeAlias = int | str | None
+"""How much would be lost: a number, the fingerprint of what has none, or None where nobody may know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What the person is shown.
+
+    `question` names the resolved ids; `name` is what they type; `loses` is what would be lost, and null in it what
+    nobody was allowed to see; `measures` tells later whether it has become more.
+    """
+
+    question: str
+    name: str
+    loses: Mapping[str, Any]
+    measures: Mapping[str, Measure]
+
+    @property
+    def message(self) -> str:
+        """The whole of it as text for a person."""
+        lines = [self.question]
+        if self.loses:
+            lines += ["", "This is lost:", *(f"- {_label(key)}: {_told(value)}" for key, value in self.loses.items())]
+        return "\n".join([*lines, "", f"To confirm, type: {self.name}"])
+
+
+def grew(before: Mapping[str, Any], now: Mapping[str, Measure]) -> bool:
+    """Whether more would be lost now than was shown before, or something else."""
+    return any(_is_more(before.get(key, 0), now.get(key, 0)) for key in {*before, *now})
+
+
+def _is_more(before: Any, now: Measure) -> bool:
+    return now > before if isinstance(before, int) and isinstance(now, int) else before != now
+
+
+async def look(run: Run, tool: Tool, arguments: Mapping[str, Any]) -> Preview | None:
+    """What a call would destroy; None where it destroys nothing. Raises what reading the thing itself raises."""
+    try:
+        if tool.confirm is None:
+            return _of_file(arguments)
+        return await _of_plan(run, tool, tool.confirm, arguments)
+    except CallError as error:
+        error.hint = f"This was the look at what {tool.name} would destroy; nothing was changed. {error.hint}"
+        raise
+
+
+def as_typed(text: str) -> str:
+    """A name in the form in which what was shown and what was typed are compared: one line, one kind of quote."""
+    return _QUOTES.sub("'", " ".join(unicodedata.normalize("NFC", clean(text)).split()))
+
+
+# --- a file here ------------------------------------------------------------------------------------------------
+
+
+def _of_file(arguments: Mapping[str, Any]) -> Preview | None:
+    """A download destroys the local file that it replaces."""
+    path = Path(arguments[FILE_PATH])
+    if not arguments.get(OVERWRITE) or not path.exists():
+        return None
+    found = path.stat()
+    modified = datetime.fromtimestamp(found.st_mtime, UTC).isoformat(timespec="seconds")
+    name, told = as_typed(path.name), {"path": str(path), "size": found.st_size, "modified": modified}
+    return Preview(f"Replace the local file {_quoted(name)}?", name, {"file": told}, {"file": _fingerprint(told)})
+
+
+# --- a thing of the platform ------------------------------------------------------------------------------------
+
+
+async def _of_plan(run: Run, tool: Tool, plan: ConfirmPlan, arguments: Mapping[str, Any]) -> Preview | None:
+    seen: dict[str, Any] = {}
+    cut: set[str] = set()
+    if plan.target is not None:
+        seen[plan.target.name], _ = await _read(run, plan.target, bind(plan.target.bindings, arguments, {}))
+    hidden: dict[str, int | None] = {}
+    failures: list[CallError] = []
+
+    async def one(read: PreviewRead) -> None:
+        try:
+            body, whole = await _read(run, read, bind(read.bindings, arguments, known))
+        except CallError as error:
+            hidden[read.name] = error.status
+            if error.status not in _NOT_SEEN:
+                failures.append(error)
+            return
+        seen[read.name] = body
+        if not whole:
+            cut.add(read.name)
+
+    known = dict(seen)
+    async with anyio.create_task_group() as tasks:
+        for read in plan.reads:
+            tasks.start_soon(one, read)
+    if failures:
+        raise failures[0]
+    if plan.when is not None and _nothing(plan.when, seen, hidden):
+        return None
+    loses: dict[str, Any] = {}
+    measures: dict[str, Measure] = {}
+    for key, loss in plan.loses.items():
+        found = _lost(loss, seen, arguments)
+        if found is not ABSENT:
+            loses[key], measures[key] = _summary(found, loss, cut=loss.read in cut)
+    name = as_typed(_text(evaluate(plan.name, arguments, seen)))
+    targets = [(one.name, str(arguments[one.name])) for one in tool.arguments if one.entity and one.name in arguments]
+    if not name or len(name) > MOST_TEXT:
+        name = targets[-1][1] if targets else tool.name
+    ids = ", ".join(f"{argument} {_plain(identifier)}" for argument, identifier in targets)
+    question = _worded(plan.question, arguments, seen) + (f" ({ids})" if ids else "")
+    return Preview(question, name, loses, measures)
+
+
+async def _read(run: Run, read: PreviewRead, values: Mapping[str, Any]) -> tuple[Any, bool]:
+    """What a read answers, and whether it is all of it."""
+    if read.operation.page is not None:
+        answer, page = await list_all(run, read.operation, values, most=MOST_READ, pages=MOST_PAGES)
+        return answer.body, page is None
+    body = (await run.perform(read.operation, values)).body
+    return {"bytes": len(body)} if read.operation.binary else body, True
+
+
+def _nothing(when: Loss, seen: Mapping[str, Any], hidden: Mapping[str, int | None]) -> bool:
+    """Whether nothing is there that could be lost; what nobody may see may be there."""
+    if when.read in hidden:
+        return hidden[when.read] == 404
+    found = when.path.find(seen)
+    return found is ABSENT or found is None or found in ("", [], {})
+
+
+def _lost(loss: Loss, seen: Mapping[str, Any], arguments: Mapping[str, Any]) -> Any:
+    """What is there to lose: a value, ABSENT where nothing is, None where nobody may know."""
+    if loss.read not in seen:
+        return None
+    found = loss.path.find(seen)
+    if found is None:
+        return ABSENT
+    if loss.match is not None and isinstance(found, list):
+        wanted = None if loss.wanted is None else evaluate(loss.wanted, arguments, seen)
+        return [one for one in found if isinstance(one, dict) and one.get(loss.match) == wanted]
+    return found
+
+
+def _summary(found: Any, loss: Loss, *, cut: bool) -> tuple[Any, Measure]:
+    """What is told of a value, and its measure: of lists how many and the first few."""
+    if found is None:
+        return None, None
+    if not isinstance(found, list):
+        told = _brief(found)
+        return told, told if type(told) is int else _fingerprint(found)
+    summary: dict[str, Any] = {"count": len(found)}
+    if cut:
+        summary["more"] = True
+    if loss.fields:
+        summary["first"] = [_fields(one, loss.fields) for one in found[:MOST_SHOWN]]
+    return summary, len(found) if loss.match is None else _fingerprint(found)
+
+
+def _fields(element: Any, fields: Iterable[str]) -> dict[str, Any]:
+    if not isinstance(element, dict):
+        return {}
+    return {name: _brief(element[name]) for name in fields if element.get(name) is not None}
+
+
+# --- words ------------------------------------------------------------------------------------------------------
+
+
+def _worded(expression: Expression, arguments: Mapping[str, Any], seen: Mapping[str, Any]) -> str:
+    """A text of the file with its slots filled: what other people wrote is short, on one line and in quotes."""
+    parts = expression.parts if isinstance(expression, Text) else (expression,)
+    return "".join(part if isinstance(part, str) else _slot(part, arguments, seen) for part in parts)
+
+
+def _slot(part: Expression, arguments: Mapping[str, Any], seen: Mapping[str, Any]) -> str:
+    value = evaluate(part, arguments, seen)
+    if isinstance(part, Argument | StepValue) and isinstance(value, str):
+        return _quoted(value)
+    return _text(value) if value not in (ABSENT, None, "") else "—"
+
+
+def _text(value: Any) -> str:
+    if value is ABSENT or value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _plain(text: str) -> str:
+    text = as_typed(text)
+    return text if len(text) <= MOST_TEXT else text[: MOST_TEXT - 1] + "…"
+
+
+def _quoted(text: str) -> str:
+    return f"“{_plain(text)}”"
+
+
+def _brief(value: Any) -> Any:
+    """A value for `loses`: scalars as they are, texts short and clean, anything larger as short JSON."""
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, list) and all(isinstance(one, str) for one in value):
+        return [_plain(one) for one in value[:MOST_SHOWN]]
+    return _plain(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+
+
+def _told(value: Any) -> str:
+    """A value of `loses` for a person."""
+    if value is None:
+        return "unknown: you may not see it"
+    if isinstance(value, dict) and "count" in value:
+        count = f"{value['count']} and more" if value.get("more") else str(value["count"])
+        first = "; ".join(_told_of_one(one) for one in value.get("first", ()))
+        return f"{count} ({first}{'; …' if value['count'] > MOST_SHOWN else ''})" if first else count
+    if isinstance(value, dict):
+        return ", ".join(f"{_label(name)} {_told(one)}" for name, one in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "nothing"
+    return _quoted(value) if isinstance(value, str) else _text(value)
+
+
+def _told_of_one(fields: dict[str, Any]) -> str:
+    """One of the first few; a single field needs no label."""
+    return _told(next(iter(fields.values()))) if len(fields) == 1 else _told(fields)
+
+
+def _label(key: str) -> str:
+    """`namedVersions` -> `named versions`; iTwins and iModels stay as the platform spells them."""
+    return re.sub(r"(?<=[a-z]{2})([A-Z])", lambda found: f" {found[1].lower()}", key)
+
+
+def _fingerprint(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]

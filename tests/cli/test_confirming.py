@@ -1,0 +1,157 @@
+"""The person's own word from the shell: `call` asks for the name or takes `--yes`; `approve` is for agents' calls."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from itwin_mcp.executor.approvals import Approvals, Pending
+from itwin_mcp.executor.preview import Preview
+from tests.cli.test_commands import printed, run
+
+ROADS = "A12 Interchange - Roads"
+PREVIEW = Preview("Delete it?", "Pier 7", {"changesets": 12}, {"changesets": 12})
+
+needs_terminals = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals")
+
+
+@pytest.fixture
+def sandbox(tmp_path: Path) -> tuple[str, ...]:
+    return ("--sandbox", "--sandbox-db", str(tmp_path / "sandbox"))
+
+
+@pytest.fixture
+def roads(sandbox: tuple[str, ...]) -> str:
+    found = printed("call", "find-imodel", *sandbox, "--arg", f"name={ROADS}")
+    return str(found["matches"]["byName"][0]["id"])
+
+
+@pytest.fixture
+def approvals() -> Approvals:
+    return Approvals(Path(os.environ["ITWIN_MCP_STATE_DIR"]) / "approvals")
+
+
+@contextmanager
+def on_a_terminal(*arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """A command whose standard input and error are a terminal."""
+    import pty
+
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "itwin_mcp", *arguments]
+    process = subprocess.Popen(command, stdin=theirs, stderr=theirs, stdout=subprocess.PIPE, env=os.environ)
+    os.close(theirs)
+    try:
+        yield process, ours
+    finally:
+        process.kill()
+        process.communicate()
+        os.close(ours)
+
+
+def answered(name: bytes, *arguments: str) -> tuple[int, str, str]:
+    """Exit code, output and what the terminal showed, when the person types this name."""
+    with on_a_terminal(*arguments) as (process, terminal):
+        shown = b""
+        while b"Name:" not in shown:
+            shown += os.read(terminal, 4096)
+        os.write(terminal, name + b"\n")
+        out, _ = process.communicate(timeout=60)
+        return process.returncode, out.decode(), shown.decode()
+
+
+def test_without_a_terminal_the_preview_names_yes_and_with_it_an_id_is_needed(
+    sandbox: tuple[str, ...], roads: str
+) -> None:
+    preview = printed("call", "delete-imodel", *sandbox, "--arg", f"iModelId={roads}", code=1)["preview"]
+    assert preview["approveWith"] == "--yes"
+    assert preview["loses"]["changesets"] == 12
+    by_name = printed("call", "delete-imodel", *sandbox, "--yes", "--arg", f"iModelId={ROADS}", code=1)["error"]
+    assert "--yes takes no name" in by_name["message"]
+    assert printed("call", "get-imodel", *sandbox, "--arg", f"iModelId={roads}")["iModel"]["name"] == ROADS
+    assert printed("call", "delete-imodel", *sandbox, "--yes", "--arg", f"iModelId={roads}") == {"deleted": True}
+
+
+@needs_terminals
+def test_call_asks_on_the_terminal_for_the_name(sandbox: tuple[str, ...], roads: str) -> None:
+    call = ("call", "delete-imodel", *sandbox, "--arg", f"iModelId={roads}")
+    for typed, code in ((b"", "Cancelled"), (b"yes", "NameMismatch")):
+        status, out, shown = answered(typed, *call)
+        assert (status, json.loads(out)["error"]["code"]) == (1, code)
+        assert f"Delete the iModel “{ROADS}”" in shown
+        assert "- changesets: 12" in shown
+    assert answered(ROADS.encode(), *call)[:2] == (0, '{\n  "deleted": true\n}\n')
+
+
+def ask(approvals: Approvals, seconds: float = 300) -> Pending:
+    return approvals.ask("delete-imodel", "of this call", PREVIEW, seconds)
+
+
+def test_approve_lists_what_waits_and_gives_it_once(approvals: Approvals) -> None:
+    assert run("approve").stdout == "Nothing waits for approval.\n"
+    waiting = ask(approvals)
+    assert ask(approvals).id == waiting.id
+    listed = printed("approve", "--json")["pending"]
+    assert [(one["id"], one["tool"], one["loses"]) for one in listed] == [
+        (waiting.id, "delete-imodel", {"changesets": 12})
+    ]
+    assert waiting.id in run("approve").stdout
+    assert approvals.take("of this call") is None
+    silent = run("approve", waiting.id)
+    assert (silent.returncode, silent.stdout) == (2, "")
+    assert "There is no terminal" in silent.stderr
+    assert printed("approve", waiting.id.lower(), "--yes", "--json")["approved"]["id"] == waiting.id
+    assert "error" in printed("approve", waiting.id, "--yes", "--json", code=1)
+    assert approvals.take("of another call") is None
+    taken = approvals.take("of this call")
+    assert taken is not None and taken.id == waiting.id
+    assert approvals.take("of this call") is None
+
+
+@needs_terminals
+def test_approve_shows_the_preview_and_asks_for_the_name(approvals: Approvals) -> None:
+    waiting = ask(approvals)
+    status, _, shown = answered(b"Pier 8", "approve", waiting.id)
+    assert status == 1
+    assert "Delete it?" in shown and "- changesets: 12" in shown
+    assert approvals.take("of this call") is None
+    assert answered(b"Pier 7", "approve", waiting.id)[0] == 0
+    assert approvals.take("of this call") is not None
+
+
+def test_what_has_expired_is_neither_approved_nor_taken(approvals: Approvals) -> None:
+    waiting = ask(approvals, seconds=-1)
+    assert run("approve", waiting.id, "--yes").returncode == 1
+    now = [0.0]
+    late = Approvals(Path(os.environ["ITWIN_MCP_STATE_DIR"]) / "late", clock=lambda: now[0])
+    given = late.ask("delete-imodel", "of this call", PREVIEW, 300)
+    assert late.approve(given.id) is not None
+    now[0] = 300.0
+    assert late.take("of this call") is None
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such permissions")
+def test_only_the_owner_reads_what_waits_and_what_is_damaged_is_passed_over(approvals: Approvals) -> None:
+    waiting = ask(approvals)
+    folder = Path(os.environ["ITWIN_MCP_STATE_DIR"]) / "approvals"
+    (file,) = folder.iterdir()
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert file.stat().st_mode & 0o777 == 0o600
+    for text in ("", "[]", '{"id": "22222222"}', "{"):
+        (folder / "22222222.approved").write_text(text)
+        assert approvals.take("of this call") is None
+    (folder / "22222222.approved").write_bytes(file.read_bytes())
+    assert approvals.take("of this call") is None, "an approval copied to another id is none"
+    assert [one.id for one in approvals.pending()] == [waiting.id]
+
+
+def test_no_more_than_fifty_wait(approvals: Approvals) -> None:
+    ids: list[Any] = [approvals.ask("t", str(number), PREVIEW, 300 + number).id for number in range(52)]
+    assert [one.id for one in approvals.pending()] == ids[2:]

@@ -1,0 +1,165 @@
+"""Edits of JSON text: the member is what it should be, and no other byte is touched."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from itwin_mcp.cli.json_text import NotJson, get_member, read, remove_member, set_member
+
+PATH = ("mcpServers", "itwin")
+ENTRY = {"command": "/x/itwin-mcp", "args": ["serve", "--sandbox"]}
+
+numbers = st.one_of(st.integers(), st.floats(allow_nan=False, allow_infinity=False))
+scalars = st.one_of(st.none(), st.booleans(), numbers, st.text())
+values = st.recursive(
+    scalars,
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(), inner, max_size=3)),
+    max_leaves=4,
+)
+newlines = st.sampled_from(["\n", "\r\n"])
+units = st.sampled_from(["  ", "    ", "\t"])
+others = st.dictionaries(st.text(min_size=1).filter(lambda name: name not in PATH), values, max_size=3)
+
+
+@st.composite
+def blanks(draw: st.DrawFn, newline: str) -> str:
+    """White space and comments, as they may stand between any two things."""
+    comments = [f' // a {{ comment, "{newline}', "/* one, */", f"/*{newline} }} */"]
+    pieces = st.sampled_from(["", " ", "\t", newline, *comments])
+    return "".join(draw(st.lists(pieces, max_size=2)))
+
+
+@st.composite
+def texts(draw: st.DrawFn, value: Any, newline: str) -> str:
+    """One of the many ways to write a value."""
+    gap = blanks(newline)
+    if isinstance(value, dict):
+        items = [
+            f"{draw(gap)}{json.dumps(name)}{draw(gap)}:{draw(gap)}{draw(texts(one, newline))}{draw(gap)}"
+            for name, one in value.items()
+        ]
+        return "{" + ",".join(items) + ("," if items and draw(st.booleans()) else "") + draw(gap) + "}"
+    if isinstance(value, list):
+        items = [f"{draw(gap)}{draw(texts(one, newline))}{draw(gap)}" for one in value]
+        return "[" + ",".join(items) + ("," if items and draw(st.booleans()) else "") + draw(gap) + "]"
+    return json.dumps(value, ensure_ascii=draw(st.booleans()))
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
+    newline = draw(newlines)
+    content = draw(others)
+    if draw(st.booleans()):
+        content["mcpServers"] = draw(others)
+    mark = draw(st.sampled_from(["", "\ufeff"]))
+    return mark + draw(blanks(newline)) + draw(texts(content, newline)) + draw(blanks(newline)), content
+
+
+def loses_nothing(small: str, large: str) -> bool:
+    """Whether `large` is `small` with something put in: its characters are all there, in order."""
+    rest = iter(large)
+    return all(one in rest for one in small)
+
+
+@settings(max_examples=40, deadline=None)
+@given(documents())
+def test_what_is_set_is_there_and_nothing_else_changes(document: tuple[str, dict[str, Any]]) -> None:
+    text, content = document
+    assert read(text) == content
+    after = set_member(text, PATH, ENTRY)
+    assert read(after) == content | {"mcpServers": content.get("mcpServers", {}) | {"itwin": ENTRY}}
+    assert loses_nothing(text, after)
+    assert set_member(after, PATH, ENTRY) == after
+
+
+@settings(max_examples=40, deadline=None)
+@given(documents())
+def test_what_is_removed_again_leaves_the_text_as_it_was(document: tuple[str, dict[str, Any]]) -> None:
+    text, content = document
+    removed = remove_member(set_member(text, PATH, ENTRY), PATH)
+    assert read(removed) == {"mcpServers": {}} | content
+    if content.get("mcpServers"):
+        assert removed == text
+
+
+@settings(max_examples=40, deadline=None)
+@given(documents(), st.integers(0, 3))
+def test_a_member_anywhere_is_removed_with_its_comma_and_no_comment(
+    document: tuple[str, dict[str, Any]], which: int
+) -> None:
+    text, content = document
+    if which >= len(content):
+        return
+    name = list(content)[which]
+    removed = remove_member(text, (name,))
+    assert read(removed) == {key: value for key, value in content.items() if key != name}
+    assert loses_nothing(removed, text)
+
+
+FILE = """{
+    // what I use daily
+    "mcpServers": {
+        "files": {"command": "npx", "args": ["-y", "files"]}, // not "itwin": {}
+        /* off for now
+        "old": {}, */
+    },
+    "theme": "dark"
+}
+"""
+
+
+def test_a_member_is_put_in_the_way_the_file_is_written() -> None:
+    assert set_member(FILE, PATH, {"command": "x", "args": ["serve"]}) == FILE.replace(
+        '"old": {}, */\n',
+        '"old": {}, */\n        "itwin": {\n            "command": "x",\n'
+        '            "args": [\n                "serve"\n            ]\n        },\n',
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "after"),
+    [
+        ("", '{\n  "a": {\n    "b": 1\n  }\n}\n'),
+        ("// mine", '// mine\n{\n  "a": {\n    "b": 1\n  }\n}\n'),
+        ("{}", '{\n  "a": {\n    "b": 1\n  }\n}'),
+        ('{"a": {"c": 2}}', '{"a": {"c": 2, "b": 1}}'),
+        ('{\r\n\t"a": {}\r\n}', '{\r\n\t"a": {\r\n\t\t"b": 1\r\n\t}\r\n}'),
+        ('{"a": {"b": 0 /* old */}}', '{"a": {"b": 1 /* old */}}'),
+    ],
+)
+def test_small_texts(text: str, after: str) -> None:
+    assert set_member(text, ("a", "b"), 1) == after
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"a": 1', "',' or '}' is missing, in line 1"),
+        ('{\n"a": 1\n"b": 2}', "',' or '}' is missing, in line 3"),
+        ("{a: 1}", "a string in double quotes is missing"),
+        ("{'a': 1}", "a string in double quotes is missing"),
+        ('{"a" 1}', "':' is missing"),
+        ('{"a": }', "a value is missing"),
+        ('{"a": [1 2]}', "',' or ']' is missing"),
+        ('{"a": 1} x', "there is more after the value"),
+        ('{"a": 01}', "',' or '}' is missing"),
+        ('{"a": "\\x"}', "an escape that is none"),
+        ("{ /* never closed }", "a string in double quotes is missing"),
+        ("[" * 200, "nested more than 100 deep"),
+        ("[]", "the whole is not an object"),
+        ('{"mcpServers": []}', "mcpServers is not an object"),
+        ('{"mcpServers": {}, "mcpServers": {}}', "'mcpServers' is there twice"),
+    ],
+)
+def test_what_is_no_json_is_refused_with_the_line(text: str, words: str) -> None:
+    with pytest.raises(NotJson) as refused:
+        set_member(text, PATH, ENTRY)
+    assert words in str(refused.value)
+
+
+def test_a_member_that_is_not_there_is_none_and_removing_it_changes_nothing() -> None:
+    assert get_member(FILE, PATH) is None
+    assert remove_member(FILE, PATH) == FILE

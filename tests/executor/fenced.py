@@ -1,0 +1,103 @@
+"""A server over the sandbox with a policy, and the sandbox's own record of what reached it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+
+from itwin_mcp.errors import CallError
+from itwin_mcp.executor.conversation import LOCAL, Caller
+from itwin_mcp.runtime import Runtime, open_runtime
+from itwin_mcp.sandbox import Sandbox
+from itwin_mcp.settings import read_settings
+from itwin_mcp.sign_in import Started
+from tests.executor.bench import shipped_catalog
+
+ISSUER = "https://login.example.com"
+
+
+@dataclass(frozen=True)
+class Places:
+    """Of the sandbox: an iTwin with an iModel, and the same of another iTwin."""
+
+    itwin: str
+    imodel: str
+    foreign: str
+    foreign_imodel: str
+
+
+@dataclass
+class Fenced:
+    runtime: Runtime
+    reached: list[str] = field(default_factory=list)
+    """Each request as the sandbox got it: method, path, query and body as text."""
+
+    async def call(self, tool: str, caller: Caller = LOCAL, **arguments: Any) -> dict[str, Any]:
+        described = self.runtime.gatekeeper.tools[tool]
+        return await self.runtime.executor.call(described, arguments, caller=caller)
+
+    async def refused(self, tool: str, caller: Caller = LOCAL, **arguments: Any) -> dict[str, Any]:
+        """The error of a call that is refused."""
+        try:
+            answer = await self.call(tool, caller, **arguments)
+        except CallError as error:
+            return error.to_json(tool)
+        raise AssertionError(f"{tool} answered {answer}")
+
+    def naming(self, *ids: str) -> list[str]:
+        """The requests that name one of these ids, in whatever case."""
+        return [one for one in self.reached if any(text in one.lower() for text in ids)]
+
+
+@asynccontextmanager
+async def fenced(policy: str | None, started: Started = Started.SHELL, **flags: Any) -> AsyncIterator[Fenced]:
+    """Serve with this text as the policy file; the sandbox's jobs end at once."""
+    with pytest.MonkeyPatch.context() as patch:
+        if policy is not None:
+            flags["policy"] = Path(os.environ["ITWIN_MCP_STATE_DIR"]) / "policy.yaml"
+            flags["policy"].write_text(policy, encoding="utf-8")
+        flags.setdefault("files_root", [Path(os.environ["ITWIN_MCP_STATE_DIR"])])
+        settings = read_settings(os.environ, **{"sandbox": True, "job_seconds": 0.0, "toolsets": "all"} | flags)
+        # Linking takes longer than a test of a fence.
+        patch.setattr("itwin_mcp.runtime.link_files", lambda *_, **__: shipped_catalog())
+        async with open_runtime(settings, os.environ, started) as runtime:
+            it = Fenced(runtime)
+            answer = Sandbox.answer
+
+            def recorded(self: Sandbox, request: Any, body: bytes, upload: Any = None) -> Any:
+                url = request.url
+                it.reached.append(f"{request.method} {unquote(url.path)}?{unquote(url.query)} {body.decode('latin-1')}")
+                return answer(self, request, body, upload)
+
+            patch.setattr(Sandbox, "answer", recorded)
+            yield it
+
+
+_KNOWN: list[Places] = []
+
+
+async def places() -> Places:
+    """Found once, without a policy: the sandbox's ids are the same every time."""
+    if not _KNOWN:
+        async with fenced(None) as free:
+            found = []
+            for number in ("NL-A12-0042", "NL-MAAS-0017"):
+                itwin = (await free.call("list-itwins", number=number))["iTwins"][0]["id"]
+                imodels = (await free.call("list-imodels", iTwinId=itwin))["iModels"]
+                found += [itwin, imodels[0]["id"]]
+        _KNOWN.append(Places(*found))
+    return _KNOWN[0]
+
+
+def audited() -> list[dict[str, Any]]:
+    """The lines of the audit log."""
+    file = Path(os.environ["ITWIN_MCP_STATE_DIR"]) / "audit.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []

@@ -1,0 +1,199 @@
+"""The audit log: a line for every decision on a write, before and after, with ids and codes and nothing else."""
+
+import json
+import os
+import re
+import stat
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from itwin_mcp.executor.audit import Audit
+from itwin_mcp.executor.conversation import Caller
+from itwin_mcp.upstream.client import UpstreamClient
+from itwin_mcp.upstream.wire import Request
+from tests.executor.fenced import ISSUER, Places, audited, fenced, places
+
+pytestmark = pytest.mark.anyio
+
+CANARY = "canary-that-no-log-may-hold"
+
+
+def policy(where: Places, **more: Any) -> str:
+    entry = {"itwins": [where.itwin], "tools": {"allow": ["all"], "deny": ["delete-itwin"]}} | more
+    return json.dumps({"itwin-mcp-policy": 1, "default": entry})
+
+
+async def test_a_write_is_a_line_before_it_is_sent_and_one_with_its_outcome() -> None:
+    where = await places()
+    async with fenced(policy(where)) as it:
+        await it.call("update-itwin", iTwinId=where.itwin, type=CANARY)
+        await it.call("get-itwin", iTwinId=where.itwin)
+    before, after = audited()
+    for line in (before, after):
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line.pop("time"))
+    assert before["call"] == after["call"]
+    common = {
+        "call": before["call"],
+        "caller": {"key": "local"},
+        "tool": "update-itwin",
+        "operation": "itwins-api.update-itwin",
+        "method": "PATCH",
+        "origin": "https://api.bentley.com",
+        "targets": [{"type": "itwin", "id": where.itwin}],
+    }
+    assert before == {"decision": "allowed", **common}
+    assert re.fullmatch(r"[0-9a-f-]{36}", after.pop("correlationId"))
+    assert after == {"decision": "done", **common, "status": 200}
+
+
+async def test_what_is_refused_and_what_fails_is_told_with_its_code() -> None:
+    where = await places()
+    absent = "99999999-9999-4999-8999-999999999999"
+    async with fenced(policy(where, **{"writes-per-hour": 1})) as it:
+        await it.refused("delete-itwin", iTwinId=where.itwin)
+        await it.refused("update-itwin", iTwinId=where.foreign, type=CANARY)
+        await it.refused("update-named-version", iModelId=where.imodel, namedVersionId=absent, name=CANARY)
+        await it.refused("update-itwin", iTwinId=where.itwin, type=CANARY)
+        await it.refused("get-itwin", iTwinId=where.foreign)
+    told = [(line["decision"], line["tool"], line.get("code"), line.get("status")) for line in audited()]
+    assert told == [
+        ("refused", "delete-itwin", "PolicyRefused", None),
+        ("refused", "update-itwin", "PolicyRefused", None),
+        ("allowed", "update-named-version", None, None),
+        ("failed", "update-named-version", "NamedVersionNotFound", 404),
+        ("refused", "update-itwin", "BudgetSpent", None),
+    ]
+    version = audited()[3]["targets"]
+    assert version == [{"type": "imodel", "id": where.imodel}, {"type": "named-version", "id": absent}]
+
+
+async def test_who_called_is_told_as_their_token_says() -> None:
+    where = await places()
+    entry = {"issuer": ISSUER, "groups": ["modellers"], "itwins": [where.itwin], "tools": {"allow": ["all"]}}
+    async with fenced(json.dumps({"itwin-mcp-policy": 1, "callers": [entry]})) as it:
+        await it.call("add-itwin-to-recents", Caller("k", ISSUER, "anna", ("modellers",)), iTwinId=where.itwin)
+        await it.refused("add-itwin-to-recents", Caller("m", ISSUER, "bert"), iTwinId=where.itwin)
+    assert [(line["decision"], line["caller"]) for line in audited()] == [
+        ("allowed", {"key": "k", "issuer": ISSUER, "subject": "anna"}),
+        ("done", {"key": "k", "issuer": ISSUER, "subject": "anna"}),
+        ("refused", {"key": "m", "issuer": ISSUER, "subject": "bert"}),
+    ]
+
+
+async def test_writes_are_logged_without_a_policy_too() -> None:
+    where = await places()
+    async with fenced(None) as it:
+        made = await it.call("create-imodel", iTwinId=where.itwin, name=CANARY, description=CANARY, wait=30)
+    assert made["iModel"]["id"]
+    assert [(line["decision"], line["targets"]) for line in audited()] == [
+        ("allowed", [{"type": "itwin", "id": where.itwin}]),
+        ("done", [{"type": "itwin", "id": where.itwin}]),
+    ]
+
+
+async def test_no_value_name_or_secret_is_ever_in_it() -> None:
+    where = await places()
+    header = {"type": "Header", "key": CANARY, "value": CANARY}
+    async with fenced(None) as it:
+        repository = {"iTwinId": where.itwin, "class": "GeographicInformationSystem", "subClass": "WebMapService"}
+        await it.call("create-repository", **repository, uri=f"https://{CANARY}.example/", authentication=header)
+        soon = (datetime.now(UTC) + timedelta(days=30)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        shared = {"name": CANARY, "permission": "imodels_read", "expiration": soon}
+        key = (await it.call("create-share", iModelId=where.imodel, **shared))["share"]["shareKey"]
+        await it.refused("delete-itwin", iTwinId=CANARY)
+        await it.refused("delete-imodel", iModelId=f"https://api.bentley.com/imodels/{CANARY}")
+    text = (Path(os.environ["ITWIN_MCP_STATE_DIR"]) / "audit.jsonl").read_text()
+    assert text.count('"decision":"done"') == 2
+    assert CANARY not in text
+    assert key not in text
+    assert "eyJ" not in text
+    assert "Crossing" not in text
+
+
+async def test_a_write_that_was_cancelled_on_its_way_stays_in_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    where = await places()
+    async with fenced(None) as it:
+        under_way = anyio.Event()
+
+        async def hang(self: UpstreamClient, request: Request) -> Any:
+            under_way.set()
+            await anyio.sleep_forever()
+
+        monkeypatch.setattr(UpstreamClient, "send", hang)
+        async with anyio.create_task_group() as tasks:
+
+            async def write() -> None:
+                await it.call("update-itwin", iTwinId=where.itwin, type="Bridge")
+
+            tasks.start_soon(write)
+            await under_way.wait()
+            assert [line["decision"] for line in audited()] == ["allowed"]
+            tasks.cancel_scope.cancel()
+    last = audited()[-1]
+    assert (last["decision"], last["code"], last["outcomeUnknown"]) == ("failed", "Cancelled", True)
+
+
+async def test_without_its_line_no_write_is_sent_and_reads_go_on(caplog: pytest.LogCaptureFixture) -> None:
+    where = await places()
+    async with fenced(None) as it:
+        audit = it.runtime.gatekeeper.audit
+        assert audit is not None
+        audit._file = Path(os.environ["ITWIN_MCP_STATE_DIR"])
+        error = await it.refused("update-itwin", iTwinId=where.itwin, type="Bridge")
+        assert error["code"] == "AuditFailed"
+        assert "ITWIN_MCP_AUDIT_LOG" in error["hint"]
+        assert it.reached == []
+        assert str(audit._file) not in json.dumps(error)
+        assert str(audit._file) in caplog.text
+        await it.call("get-itwin", iTwinId=where.itwin)
+
+
+async def test_an_outcome_that_cannot_be_written_does_not_undo_the_write(caplog: pytest.LogCaptureFixture) -> None:
+    where = await places()
+    async with fenced(None) as it:
+        audit = it.runtime.gatekeeper.audit
+        assert audit is not None
+        append, left = audit._append, [1]
+
+        async def once(*given: Any) -> None:
+            if not left:
+                raise OSError(28, "No space left on device")
+            left.pop()
+            await append(*given)
+
+        audit._append = once  # type: ignore[method-assign]
+        assert (await it.call("update-itwin", iTwinId=where.itwin, type="Bridge"))["iTwin"]["type"] == "Bridge"
+    assert [line["decision"] for line in audited()] == ["allowed"]
+    assert "The audit log lacks done itwins-api.update-itwin" in caplog.text
+
+
+async def test_lines_of_many_writers_never_mix_and_the_file_is_the_owners_alone(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "audit.jsonl"
+    audits = [Audit(file, lambda: 1_700_000_000.0) for _ in range(4)]
+    async with anyio.create_task_group() as tasks:
+        for number in range(200):
+            tasks.start_soon(
+                audits[number % 4].before, "allowed", {"number": number, "code": None, "filler": "x" * 500}
+            )
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert sorted(line["number"] for line in lines) == list(range(200))
+    assert lines[0]["time"] == "2023-11-14T22:13:20.000Z"
+    assert "code" not in lines[0]
+    if sys.platform != "win32":
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+async def test_a_dash_means_standard_error(capfd: pytest.CaptureFixture[str]) -> None:
+    await Audit(None, lambda: 0.0).before("refused", {"code": "PolicyRefused"})
+    captured = capfd.readouterr()
+    assert json.loads(captured.err) == {
+        "time": "1970-01-01T00:00:00.000Z",
+        "decision": "refused",
+        "code": "PolicyRefused",
+    }
+    assert captured.out == ""

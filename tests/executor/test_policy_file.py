@@ -1,0 +1,170 @@
+"""Policy files: every problem with its line, and what an entry allows."""
+
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from itwin_mcp.errors import PolicyError
+from itwin_mcp.executor.conversation import LOCAL, Caller
+from itwin_mcp.executor.policy import Policy
+from itwin_mcp.executor.policy_file import read_policy
+from tests.executor.bench import shipped_catalog
+
+ITWIN = "11111111-1111-4111-8111-111111111111"
+OTHER = "22222222-2222-4222-8222-222222222222"
+ISSUER = "https://login.example.com"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path
+
+
+def read(folder: Path, text: str) -> Policy:
+    file = folder / "policy.yaml"
+    file.write_text(textwrap.dedent(text).lstrip("\n"), encoding="utf-8")
+    return read_policy(file, shipped_catalog().tools)
+
+
+def problems(folder: Path, text: str) -> list[tuple[int, str]]:
+    with pytest.raises(PolicyError) as refused:
+        read(folder, text)
+    assert all(problem.file.endswith("policy.yaml") for problem in refused.value.problems)
+    return [(problem.line, problem.message) for problem in refused.value.problems]
+
+
+def test_every_problem_is_found_at_once_and_names_its_line(folder: Path) -> None:
+    found = problems(
+        folder,
+        f"""
+        itwin-mcp-policy: 1
+        default:
+          itwins: some
+          tools: {{allow: [toolset:imodel, get-itwins], deny: [delete-imodell]}}
+        callers:
+        - issuer: {ISSUER}
+          itwins:
+          - bridge
+          - 7
+          tools: {{allow: [all]}}
+        - issuer: {ISSUER}
+          subject: abc
+          groups: [modellers]
+          itwins: [{ITWIN}]
+          tools: {{allow: [all], deny: [delete-itwin]}}
+          pre-approved:
+          - tools: [all, get-imodel, delete-itwin, nothing]
+            itwins: [{OTHER}]
+            per-hour: 1
+        """,
+    )
+    assert [(line, message.split(":")[0]) for line, message in found] == [
+        (3, "must be 'all', or a list of ids"),
+        (4, "there is no tool 'delete-imodell'"),
+        (4, "there is no tool 'get-itwins'"),
+        (4, "there is no toolset 'imodel'"),
+        (6, "an entry names its callers by either 'subject' or 'groups'"),
+        (8, "'bridge' is neither the id of an iTwin nor a link to one"),
+        (9, "this is neither the id of an iTwin nor a link to one"),
+        (11, "an entry names its callers by either 'subject' or 'groups'"),
+        (17, "'all' is no tool"),
+        (17, "'delete-itwin' is not allowed in this entry (policy.yaml"),
+        (17, "'get-imodel' changes nothing"),
+        (17, "there is no tool 'nothing'"),
+        (18, f"{OTHER} is none of the iTwins of this entry"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("", 1, "is empty"),
+        ("default: {itwins: all, tools: {allow: [all]}}", 1, "the key 'itwin-mcp-policy' is missing"),
+        ("itwin-mcp-policy: 2", 1, "is not one of 1"),
+        ("itwin-mcp-policy: 1\ndefault:\n  tools: {allow: [all]}", 2, "the key 'itwins' is missing"),
+        ("itwin-mcp-policy: 1\ndefault:\n  itwins: all", 2, "the key 'tools' is missing"),
+        ("itwin-mcp-policy: 1\ndefault:\n  itwins: all\n  tools: {alow: []}", 4, "did you mean 'allow'?"),
+        ("itwin-mcp-policy: 1\ncallers:\n- subject: 12\n", 3, "put it in quotes"),
+        ("itwin-mcp-policy: 1\ndefault: &a {itwins: all}", 2, "has the anchor"),
+        ("itwin-mcp-policy: 1\nitwin-mcp-policy: 1", 2, "stands twice"),
+        (
+            "itwin-mcp-policy: 1\ndefault:\n  itwins: all\n  tools: {allow: []}\n  writes-per-hour: -1",
+            5,
+            "greater than",
+        ),
+    ],
+)
+def test_a_broken_file_is_refused_with_its_line(folder: Path, text: str, line: int, message: str) -> None:
+    assert any(at == line and message in said for at, said in problems(folder, text))
+
+
+def test_a_file_that_is_not_there_is_refused(folder: Path) -> None:
+    with pytest.raises(PolicyError, match=r"nowhere\.yaml:1: cannot be read"):
+        read_policy(folder / "nowhere.yaml", {})
+
+
+def test_the_first_entry_that_names_a_caller_counts_in_the_order_of_the_file(folder: Path) -> None:
+    policy = read(
+        folder,
+        f"""
+        itwin-mcp-policy: 1
+        callers:
+        - issuer: {ISSUER}
+          groups: [modellers]
+          itwins: all
+          tools: {{allow: [all]}}
+        - issuer: {ISSUER}
+          subject: anna
+          itwins: []
+          tools: {{allow: []}}
+        """,
+    )
+
+    def line(caller: Caller) -> str | None:
+        rule = policy.rule_for(caller)
+        return rule.place("entry") if rule is not None else None
+
+    assert line(Caller("1", ISSUER, "anna", ("modellers",))) == "policy.yaml:3"
+    assert line(Caller("2", ISSUER, "anna", ("visitors",))) == "policy.yaml:7"
+    assert line(Caller("3", ISSUER, "bert")) is None
+    assert line(Caller("4", "https://login.example.org", "anna", ("modellers",))) is None
+    assert line(Caller("5", None, "anna", ("modellers",))) is None
+    assert line(LOCAL) is None
+
+
+def test_links_and_capital_letters_name_the_same_itwin(folder: Path) -> None:
+    policy = read(
+        folder,
+        f"""
+        itwin-mcp-policy: 1
+        default: {{itwins: [{ITWIN.upper()}, "https://api.bentley.com/iTwins/{OTHER}"], tools: {{allow: [all]}}}}
+        """,
+    )
+    assert policy.default is not None
+    assert policy.default.itwins == {ITWIN, OTHER}
+    assert not policy.default.create_itwins
+
+
+def test_what_is_denied_is_denied_whatever_allows_it(folder: Path) -> None:
+    policy = read(
+        folder,
+        """
+        itwin-mcp-policy: 1
+        default:
+          itwins: all
+          tools: {allow: [read-only, toolset:imodels, create-itwin], deny: [get-imodel, toolset:locks]}
+        """,
+    )
+    tools = shipped_catalog().tools
+    allowed = policy.allowed_tools(LOCAL, tools.values())
+    assert {"create-itwin", "delete-imodel", "get-itwin"} <= allowed
+    assert not {"get-imodel", "list-locks", "release-locks", "delete-itwin"} & allowed
+    assert policy.default is not None
+    assert policy.default.create_itwins
+    resources = shipped_catalog().resources
+    kept = {one.name for one in policy.allowed_resources(LOCAL, resources, tools.values())}
+    assert "itwin" in kept
+    reads_imodels = {one.name for one in resources if any(op.name == "get-imodel-details" for op in one.operations)}
+    assert reads_imodels
+    assert not kept & reads_imodels, "a resource is no way round a tool that is denied"

@@ -1,0 +1,76 @@
+"""Telemetry: none. Every connection of a process of ours is recorded, and leads where its settings say or nowhere."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.sandbox_process import Platform, running_platform
+
+RECORD = """
+import atexit, json, os, sys
+
+seen = set()
+
+def note(event, given):
+    if event == "socket.connect" and isinstance(given[1], tuple):
+        seen.add(f"{given[1][0]}:{given[1][1]}")
+    elif event == "socket.getaddrinfo":
+        seen.add(f"{given[0]}:{given[1]}")
+
+sys.addaudithook(note)
+atexit.register(lambda: open(os.environ["SEEN"], "w").write(json.dumps(sorted(seen))))
+from itwin_mcp.cli import main
+main()
+"""
+
+
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    with running_platform(tmp_path_factory.mktemp("home")) as running:
+        yield running
+
+
+def connections(folder: Path, *arguments: str, **environment: str) -> set[str]:
+    """Where a command connected to, or looked for an address of, while it ran to its end."""
+    seen = folder / "seen.json"
+    done = subprocess.run(
+        [sys.executable, "-c", RECORD, *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | environment | {"SEEN": str(seen)},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return set(json.loads(seen.read_text()))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("serve", "--sandbox"),
+        ("tools", "--toolsets", "all"),
+        ("call", "list-itwins", "--sandbox"),
+        ("doctor",),
+        ("sandbox", "coverage"),
+    ],
+    ids=" ".join,
+)
+def test_without_the_platform_nothing_at_all_is_contacted(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    home = {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path), "ITWIN_MCP_SANDBOX": "true"}
+    assert connections(tmp_path, *arguments, **home) == set()
+
+
+@pytest.mark.parametrize("arguments", [("call", "list-itwins"), ("doctor",)], ids=" ".join)
+def test_with_a_platform_it_and_its_sign_in_server_are_contacted_and_nothing_else(
+    platform: Platform, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    service = {"ITWIN_CLIENT_ID": "service-x", "ITWIN_CLIENT_SECRET": "canary"}
+    seen = connections(tmp_path, *arguments, **platform.environment | service)
+    assert seen == {urlsplit(platform.url).netloc}

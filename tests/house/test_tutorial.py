@@ -1,0 +1,106 @@
+"""The tutorial works: every block of it, in its order, from an empty folder."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.house.documents import Block, blocks, shell_lines
+from tests.sandbox_process import free_port
+
+pytestmark = pytest.mark.slow
+TUTORIAL = "capabilities/TUTORIAL.md"
+PORT = "8765"
+
+
+def agrees(shown: Any, real: Any) -> bool:
+    """Whether an answer is the one that is printed, where … stands for whatever it is."""
+    if shown == "…":
+        return True
+    if isinstance(shown, dict) and isinstance(real, dict):
+        return shown.keys() == real.keys() and all(agrees(shown[key], real[key]) for key in shown)
+    if isinstance(shown, list) and isinstance(real, list):
+        return len(shown) == len(real) and all(map(agrees, shown, real))
+    return bool(shown == real)
+
+
+class Reader:
+    """Somebody who follows the page in a folder of their own."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.folder = folder
+        self.port = port
+        self.services: list[subprocess.Popen[bytes]] = []
+        self.printed = ""
+
+    def does(self, block: Block) -> None:
+        text = block.text.replace(PORT, str(self.port))
+        key, _, value = block.words.partition("=")
+        if block.language in ("python", "yaml") and "=" not in block.words:
+            (self.folder / block.words).write_text(text, encoding="utf-8")
+        elif block.language == "yaml":
+            self.puts(text, f"# {value}" if key == "at" else value)
+        elif block.words == "service":
+            self.starts(text)
+        elif block.language == "sh":
+            for line in shell_lines(block):
+                self.runs(line, int(value) if key == "exit" else 0)
+        elif block.language == "json":
+            shown, real = json.loads(text), json.loads(self.printed)
+            if "headers" in shown:
+                real["headers"] = {}
+            assert agrees(shown, real), f"line {block.line}: {self.printed}"
+        else:
+            assert block.language == "text"
+            assert self.printed == text, f"line {block.line}"
+
+    def puts(self, text: str, before: str) -> None:
+        file = self.folder / "stations.yaml"
+        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+        (place,) = [number for number, line in enumerate(lines) if line.strip().startswith(before)]
+        file.write_text("".join([*lines[:place], text, *lines[place:]]), encoding="utf-8")
+
+    def starts(self, text: str) -> None:
+        (line,) = text.splitlines()
+        self.services.append(subprocess.Popen([sys.executable, *line.split()[1:]], cwd=self.folder, stderr=-3))
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+        raise AssertionError(f"{line} does not answer")
+
+    def runs(self, line: str, code: int) -> None:
+        scripts = str(Path(sys.executable).parent)
+        environment = os.environ | {"PATH": os.pathsep.join([scripts, os.environ["PATH"]]), "NO_PROXY": "127.0.0.1"}
+        home = {"HOME": str(self.folder), "XDG_CONFIG_HOME": str(self.folder / ".config")}
+        (self.folder / ".cursor").mkdir(exist_ok=True)
+        done = subprocess.run(
+            ["bash", "-c", line],
+            cwd=self.folder,
+            env=environment | home,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == code, f"{line}\n{done.stdout}{done.stderr}"
+        self.printed = done.stdout
+
+
+def test_every_block_of_the_tutorial_does_what_it_says(tmp_path: Path) -> None:
+    reader = Reader(tmp_path, free_port())
+    try:
+        for block in blocks(TUTORIAL):
+            reader.does(block)
+    finally:
+        for service in reader.services:
+            service.terminate()
+            service.wait(timeout=20)
+    assert "create-station-note" in (tmp_path / "stations.yaml").read_text(encoding="utf-8")

@@ -1,0 +1,48 @@
+"""`itwin-mcp install claude-code` with the real Claude Code, in a home folder that is thrown away."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.interop import makers
+
+pytestmark = pytest.mark.interop
+
+
+def test_claude_code_adds_keeps_replaces_and_removes_us(environment: dict[str, str], tmp_path: Path) -> None:
+    claude = makers.claude_code()
+    path = os.pathsep.join([str(claude.parent), environment["PATH"]])
+    quiet = {"DISABLE_AUTOUPDATER": "1", "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"}
+    surroundings = {**environment, **quiet, "PATH": path, "HOME": str(tmp_path), "ITWIN_CLIENT_ID": "native-x"}
+    surroundings.pop("CLAUDE_CONFIG_DIR", None)
+    config = tmp_path / ".claude.json"
+    config.write_text('{"mcpServers": {"other": {"type": "stdio", "command": "x", "args": []}}}')
+
+    def install(*arguments: str) -> dict[str, object]:
+        line = [sys.executable, "-m", "itwin_mcp", "install", "claude-code", "--json", *arguments]
+        done = subprocess.run(line, capture_output=True, text=True, timeout=120, env=surroundings)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return dict(json.loads(done.stdout))
+
+    told = install("--sandbox")
+    assert [line[1:4] for line in told["commands"]] == [["mcp", "add", "itwin"]]  # type: ignore[attr-defined]
+    servers = json.loads(config.read_text())["mcpServers"]
+    assert list(servers) == ["other", "itwin"]
+    assert servers["itwin"]["args"] == ["serve", "--sandbox"]
+    assert servers["itwin"]["env"]["ITWIN_CLIENT_ID"] == "native-x"
+
+    listed = subprocess.run(
+        [str(claude), "mcp", "get", "itwin"], capture_output=True, text=True, timeout=120, env=surroundings
+    )
+    assert "serve --sandbox" in listed.stdout, listed.stdout + listed.stderr
+
+    assert install("--sandbox")["changes"] is False
+    install("--read-only", "--sandbox")
+    assert "--read-only" in json.loads(config.read_text())["mcpServers"]["itwin"]["args"]
+    install("--uninstall")
+    assert list(json.loads(config.read_text())["mcpServers"]) == ["other"]
+    assert install("--uninstall")["changes"] is False

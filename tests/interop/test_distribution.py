@@ -1,0 +1,107 @@
+"""Wheel and source distribution: built, checked by others, installed where nothing is, and every command's help."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from itwin_mcp import __version__
+from itwin_mcp.cli import group
+from tests.interop import makers
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.interop
+
+
+def run(*command: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([str(one) for one in command], cwd=cwd, capture_output=True, text=True, timeout=300)
+
+
+def ran(*command: str | Path, cwd: Path | None = None) -> str:
+    done = run(*command, cwd=cwd)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the source distribution, and the wheel that was made from it."""
+    folder = tmp_path_factory.mktemp("dist")
+    ran(makers.packaging(), "-m", "build", "--no-isolation", "--outdir", folder, ROOT)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(built: Path) -> Path:
+    (file,) = built.glob("*.whl")
+    return file
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The command in an environment that held nothing else."""
+    folder = tmp_path_factory.mktemp("environment") / "venv"
+    ran(sys.executable, "-m", "venv", folder)
+    scripts = folder / ("Scripts" if os.name == "nt" else "bin")
+    ran(scripts / "python", "-m", "pip", "install", "--quiet", wheel)
+    return scripts / "itwin-mcp"
+
+
+def test_both_are_accepted_by_those_who_check_them(built: Path, wheel: Path) -> None:
+    assert len(list(built.iterdir())) == 2
+    ran(makers.packaging(), "-m", "twine", "check", "--strict", *built.iterdir())
+    ran(makers.packaging(), "-m", "check_wheel_contents", wheel)
+
+
+def test_the_wheel_holds_the_package_and_its_capability_files_alone(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    assert {name.split("/")[0] for name in names} == {"itwin_mcp", f"itwin_mcp-{__version__}.dist-info"}
+    capabilities = {file.relative_to(ROOT).as_posix() for file in (ROOT / "capabilities").rglob("*") if file.is_file()}
+    assert {name.removeprefix("itwin_mcp/") for name in names if "capabilities/" in name} == capabilities
+
+
+def test_the_source_distribution_holds_what_building_testing_and_bundling_take(built: Path) -> None:
+    (file,) = built.glob("*.tar.gz")
+    with tarfile.open(file) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    wanted = {"LICENSE", "PRIVACY.md", "README.md", "icon.png", "manifest.json", "pyproject.toml", "uv.lock"}
+    assert wanted | {".mcpbignore", "tests/conftest.py", "capabilities/itwins.yaml"} <= names
+
+
+def commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    yield path
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            assert below is not None
+            yield from commands(below, (*path, name))
+
+
+def test_every_command_tells_its_use_from_an_empty_environment(installed: Path, tmp_path: Path) -> None:
+    assert ran(installed, "--version", cwd=tmp_path) == f"itwin-mcp, version {__version__}\n"
+    paths = list(commands(group))
+    assert len(paths) > 15
+    for path in paths:
+        text = ran(installed, *path, "--help", cwd=tmp_path)
+        assert re.match(rf"Usage: {' '.join(('itwin-mcp', *path))} ", text), path
+        assert len(text.splitlines()) > 5, path
+
+
+def test_the_installed_package_works_and_says_what_bundling_needs(installed: Path, tmp_path: Path) -> None:
+    called = ran(installed, "call", "list-recent-itwins", "--sandbox", cwd=tmp_path)
+    assert json.loads(called)["iTwins"]
+    refused = run(installed, "bundle", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "packed from the sources of itwin-mcp" in refused.stderr
+    assert ran(installed, "bundle", ROOT, "--output", tmp_path / "x.mcpb").count("SHA-256") == 1

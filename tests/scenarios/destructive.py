@@ -1,0 +1,155 @@
+"""A target for every tool that may destroy something, and what stands between an agent and it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from itwin_mcp.capability.catalog import Tool, shipped
+from itwin_mcp.capability.linker import link_files
+from itwin_mcp.sandbox.seed import seeded_id
+from tests.scenarios.test_area_tools import Desk
+
+PROJECT = "NL-A12-0042"
+STRUCTURES = "A12 Interchange - Structures"
+OLD = b"what was there"
+DESTRUCTIVE: dict[str, Tool] = {
+    name: tool for name, tool in link_files(shipped()).tools.items() if tool.annotations.destructive
+}
+
+Arguments = dict[str, Any]
+Setup = Callable[[Desk, Path], Awaitable[tuple[Arguments, Arguments]]]
+"""Makes what a call destroys; gives the call's arguments, and others that name another thing which is there."""
+
+
+async def _itwin(desk: Desk, _: Path) -> tuple[Arguments, Arguments]:
+    kind = {"class": "Endeavor", "subClass": "Project"}
+    made = (await desk.ask("create-itwin", displayName="Quay 7", number="Q-7", **kind))["iTwin"]
+    await desk.ask("create-imodel", iTwinId=made["id"], name="Wall")
+    return {"iTwinId": made["id"]}, {"iTwinId": await desk.itwin(PROJECT)}
+
+
+async def _imodel(desk: Desk, _: Path) -> tuple[Arguments, Arguments]:
+    return {"iModelId": await desk.roads()}, {"iModelId": await desk.imodel(PROJECT, STRUCTURES)}
+
+
+async def _briefcase(desk: Desk, _: Path) -> tuple[Arguments, Arguments]:
+    imodel = await desk.roads()
+    number = (await desk.ask("acquire-briefcase", iModelId=imodel, deviceName="Laptop"))["briefcase"]["briefcaseId"]
+    await desk.ask("acquire-locks", iModelId=imodel, briefcaseId=number, objectIds=["0x100", "0x101"])
+    one = {"iModelId": imodel, "briefcaseId": number}
+    return one, one | {"briefcaseId": 2}
+
+
+async def _share(desk: Desk, _: Path) -> tuple[Arguments, Arguments]:
+    imodel = await desk.roads()
+    ends = (datetime.now(UTC) + timedelta(days=20)).isoformat()
+    ids = [
+        (await desk.ask("create-share", iModelId=imodel, name=name, expiration=ends))["share"]["id"]
+        for name in ("Council", "Press")
+    ]
+    return {"iModelId": imodel, "shareId": ids[0]}, {"iModelId": imodel, "shareId": ids[1]}
+
+
+async def _repository(desk: Desk, _: Path) -> tuple[Arguments, Arguments]:
+    itwin = await desk.itwin(PROJECT)
+    gis = {"class": "GeographicInformationSystem", "subClass": "WebMapService", "uri": "https://maps.example.org/wms"}
+    made = (await desk.ask("create-repository", iTwinId=itwin, displayName="Soil", **gis))["repository"]
+    one = {"iTwinId": itwin, "repositoryId": made["id"]}
+    for layer in ("soil", "water"):
+        await desk.ask("create-repository-resource", **one, resourceId=layer, displayName=f"The layer {layer}")
+    return one, one | {"repositoryId": "iModels"}
+
+
+async def _layer(desk: Desk, root: Path) -> tuple[Arguments, Arguments]:
+    one, _ = await _repository(desk, root)
+    return one | {"resourceId": "soil"}, one | {"resourceId": "water"}
+
+
+async def _user(desk: Desk, _: Path) -> tuple[Arguments, Arguments]:
+    given = {"iModelId": await desk.imodel(PROJECT, STRUCTURES), "userId": seeded_id("user", "priya")}
+    await desk.ask("update-imodel-user-permissions", **given, permissions=["imodels_webview", "imodels_read"])
+    return given | {"permissions": ["imodels_webview"]}, given | {"permissions": []}
+
+
+async def _role(desk: Desk, _: Path) -> tuple[Arguments, Arguments]:
+    imodel = await desk.imodel("NL-MAAS-0017", "Maas Crossing - Deck Renewal")
+    given = {"iModelId": imodel, "roleId": seeded_id("role", "Viewer")}
+    await desk.ask("update-imodel-role-permissions", **given, permissions=["imodels_webview", "imodels_read"])
+    return given | {"permissions": ["imodels_webview"]}, given | {"permissions": []}
+
+
+async def _image(desk: Desk, _: Path) -> tuple[Arguments, Arguments]:
+    return {"iTwinId": await desk.itwin(PROJECT)}, {"iTwinId": await desk.itwin("NL-MAAS-0017")}
+
+
+async def _new_image(desk: Desk, root: Path) -> tuple[Arguments, Arguments]:
+    one, other = await _image(desk, root)
+    return one | _picture(root), other | _picture(root)
+
+
+async def _new_thumbnail(desk: Desk, root: Path) -> tuple[Arguments, Arguments]:
+    one, other = await _imodel(desk, root)
+    return one | _picture(root), other | _picture(root)
+
+
+def _picture(root: Path) -> Arguments:
+    drawn = io.BytesIO()
+    Image.new("RGB", (60, 40), "teal").save(drawn, "png")
+    (root / "look.png").write_bytes(drawn.getvalue())
+    return {"filePath": "look.png"}
+
+
+def _files(root: Path, more: Arguments) -> tuple[Arguments, Arguments]:
+    """Two files that are there already."""
+    for name in ("old", "other"):
+        (root / name).write_bytes(OLD)
+    one = more | {"filePath": "old", "overwrite": True}
+    return one, one | {"filePath": "other"}
+
+
+async def _changeset(desk: Desk, root: Path) -> tuple[Arguments, Arguments]:
+    return _files(root, {"iModelId": await desk.roads(), "changesetId": "1"})
+
+
+async def _checkpoint(desk: Desk, root: Path) -> tuple[Arguments, Arguments]:
+    made = (await desk.ask("create-imodel", iTwinId=await desk.itwin(PROJECT), name="With a checkpoint"))["iModel"]
+    return _files(root, {"iModelId": made["id"], "changesetId": "0"})
+
+
+async def _baseline(desk: Desk, root: Path) -> tuple[Arguments, Arguments]:
+    (root / "pier.bim").write_bytes(b"pier")
+    given = {"iTwinId": await desk.itwin(PROJECT), "name": "From a file", "filePath": "pier.bim"}
+    return _files(root, {"iModelId": (await desk.ask("create-imodel-from-file", **given))["iModel"]["id"]})
+
+
+async def _export(desk: Desk, root: Path) -> tuple[Arguments, Arguments]:
+    export = (await desk.ask("create-export", outputFormat="Csv"))["export"]
+    return _files(root, {"exportId": export["id"]})
+
+
+TARGETS: dict[str, Setup] = {
+    "delete-itwin": _itwin,
+    "delete-imodel": _imodel,
+    "delete-itwin-image": _image,
+    "upload-itwin-image": _new_image,
+    "upload-imodel-thumbnail": _new_thumbnail,
+    "delete-repository": _repository,
+    "delete-repository-resource": _layer,
+    "revoke-share": _share,
+    "release-briefcase": _briefcase,
+    "end-authoring-session": _briefcase,
+    "release-all-locks": _briefcase,
+    "update-imodel-user-permissions": _user,
+    "update-imodel-role-permissions": _role,
+    "download-baseline-file": _baseline,
+    "download-changeset": _changeset,
+    "download-checkpoint": _checkpoint,
+    "download-export": _export,
+}
+"""How each finds something to destroy; a destructive tool without a line here fails the tests that are about all."""

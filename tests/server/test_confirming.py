@@ -1,0 +1,130 @@
+"""Confirming through real processes: clients of both eras over stdio and HTTP, and the person's own terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+from mcp import Client, StdioServerParameters, stdio_client
+
+from tests.conftest import agrees
+from tests.scenarios.test_confirming import Person, answer_of, code_of, does, name_in, typing
+from tests.server.processes import serve_http
+
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+
+ERAS = ["auto", "legacy"]
+ROADS = "A12 Interchange - Roads"
+FLAGS = ("--sandbox", "--job-seconds", "0", "--toolsets", "all")
+
+
+@asynccontextmanager
+async def over_stdio(mode: str, person: Any, log: Path) -> AsyncIterator[Client]:
+    server = StdioServerParameters(
+        command=sys.executable, args=["-m", "itwin_mcp", "serve", *FLAGS, "--log-level", "debug"], env=dict(os.environ)
+    )
+    with log.open("w") as stream, anyio.fail_after(120):
+        async with Client(stdio_client(server, errlog=stream), mode=mode, elicitation_callback=person) as client:
+            yield client
+
+
+@asynccontextmanager
+async def over_http(mode: str, person: Any, log: Path) -> AsyncIterator[Client]:
+    """The same over HTTP; nobody reads the log of this process meanwhile, so that it has none."""
+    with serve_http(*FLAGS) as served, anyio.fail_after(120):
+        async with Client(served.url, mode=mode, elicitation_callback=person) as client:
+            yield client
+
+
+WAYS = {"stdio": over_stdio, "http": over_http}
+
+
+def changes(log: Path) -> list[str]:
+    """The requests in a log at debug level that change something; none where there is no log."""
+    if not log.exists():
+        return []
+    lines = log.read_text().splitlines()
+    assert any("GET" in line for line in lines), "the log names requests"
+    return [line for line in lines if any(f"{method} " in line for method in ("DELETE", "PATCH", "PUT", "POST"))]
+
+
+async def roads(client: Client) -> dict[str, Any]:
+    found = (await client.call_tool("find-imodel", {"name": ROADS})).structured_content or {}
+    return {"iModelId": found["matches"]["byName"][0]["id"]}
+
+
+@pytest.mark.parametrize("mode", ERAS)
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_no_sends_nothing_and_a_yes_with_the_name_deletes(way: str, mode: str, tmp_path: Path) -> None:
+    person = Person()
+    async with WAYS[way](mode, person, tmp_path / "no") as client:
+        imodel = await roads(client)
+        for answer, code in (
+            (does("decline"), "Declined"),
+            (does("cancel"), "Cancelled"),
+            (lambda _: typing("yes"), "NameMismatch"),
+        ):
+            person.answer = answer
+            assert await code_of(client, "delete-imodel", imodel) == code
+        assert not (await client.call_tool("get-imodel", imodel)).is_error
+    assert changes(tmp_path / "no") == []
+    async with WAYS[way](mode, agrees, tmp_path / "yes") as client:
+        done = await client.call_tool("delete-imodel", await roads(client))
+        assert done.structured_content == {"deleted": True}
+    assert len(changes(tmp_path / "yes")) == (1 if way == "stdio" else 0)
+
+
+@pytest.mark.parametrize("mode", ERAS)
+async def test_over_http_a_client_that_cannot_ask_gets_the_preview_alone(mode: str, tmp_path: Path) -> None:
+    async with over_http(mode, None, tmp_path / "log") as client:
+        preview = await answer_of(client, "delete-imodel", await roads(client), "preview")
+        assert preview["loses"]["changesets"] == 12
+        assert "approveWith" not in preview
+        assert not (await client.call_tool("get-imodel", await roads(client))).is_error
+
+
+@pytest.mark.parametrize("mode", ERAS)
+async def test_over_stdio_the_person_approves_in_a_terminal_of_theirs(mode: str, tmp_path: Path) -> None:
+    def approve(*arguments: str) -> Any:
+        command = [sys.executable, "-m", "itwin_mcp", "approve", "--json", *arguments]
+        return json.loads(subprocess.run(command, capture_output=True, text=True, timeout=60).stdout)
+
+    async with over_stdio(mode, None, tmp_path / "log") as client:
+        imodel = await roads(client)
+        preview = await answer_of(client, "delete-imodel", imodel, "preview")
+        identifier = preview["approveWith"].split()[-1]
+        assert preview["approveWith"].startswith("ITWIN_MCP_STATE_DIR=")
+        (waiting,) = (await anyio.to_thread.run_sync(approve))["pending"]
+        assert (waiting["id"], waiting["name"], waiting["loses"]) == (identifier, ROADS, preview["loses"])
+        await anyio.to_thread.run_sync(approve, identifier, "--yes")
+        done = await client.call_tool("delete-imodel", imodel)
+        assert done.structured_content == {"deleted": True}
+        assert (await answer_of(client, "delete-imodel", imodel))["status"] == 404
+    assert len(changes(tmp_path / "log")) == 1
+
+
+async def test_an_answer_to_one_server_is_none_to_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys are kept per state folder: what one seals, no other opens."""
+    async with over_stdio("auto", agrees, tmp_path / "one") as client:
+        imodel = await roads(client)
+        asked = await client.session.call_tool("delete-imodel", imodel, allow_input_required=True)
+    monkeypatch.setenv("ITWIN_MCP_STATE_DIR", str(tmp_path / "elsewhere"))
+    async with over_stdio("auto", agrees, tmp_path / "two") as client:
+        question: Any = asked
+        result = await client.session.call_tool(
+            "delete-imodel",
+            imodel,
+            input_responses={"confirm": typing(name_in(question.input_requests["confirm"].params))},
+            request_state=question.request_state,
+        )
+    assert (result.structured_content or {})["error"]["code"] == "ConfirmationInvalid"
+    assert changes(tmp_path / "two") == []

@@ -1,0 +1,85 @@
+"""The skills as MCP resources, and the extension by which hosts find and verify them."""
+
+import hashlib
+from typing import Any
+
+import pytest
+from mcp import Client, MCPError
+from mcp.types import PaginatedRequestParams, Request, RequestParams, TextResourceContents
+from pydantic import TypeAdapter
+
+from tests.conftest import connect
+from tests.skills.bundles import bundles
+
+pytestmark = pytest.mark.anyio
+EXTENSION = "io.modelcontextprotocol/skills"
+modes = pytest.mark.parametrize("mode", ["auto", "legacy"])
+
+
+class Which(RequestParams):
+    uri: str
+
+
+async def ask(client: Client, method: str, params: RequestParams) -> dict[str, Any]:
+    request = Request[Any, str](method=method, params=params)
+    return await client.session.send_request(request, TypeAdapter(dict[str, Any]))
+
+
+async def read(client: Client, uri: str) -> str:
+    (content,) = (await client.read_resource(uri)).contents
+    assert isinstance(content, TextResourceContents)
+    assert content.mime_type == "text/markdown"
+    return content.text
+
+
+async def test_the_extension_is_declared() -> None:
+    async with connect(toolsets="users") as client:
+        assert client.server_capabilities is not None
+        assert client.server_capabilities.extensions == {EXTENSION: {}}
+
+
+@modes
+async def test_every_listed_skill_is_what_its_digests_and_front_matter_say(mode: str) -> None:
+    async with connect(mode, toolsets="users") as client:
+        listed = await ask(client, "skills/list", PaginatedRequestParams())
+        assert (listed["ttlMs"], listed["cacheScope"]) == (300_000, "public")
+        assert {one["uri"] for one in listed["skills"]} == {f"skill://{one.skill.name}/SKILL.md" for one in bundles()}
+        for entry, bundle in zip(listed["skills"], bundles(), strict=True):
+            assert entry["frontmatter"] == bundle.skill.front
+            assert [file["uri"].rpartition(f"{bundle.skill.name}/")[2] for file in entry["resources"]] == [
+                *bundle.files
+            ]
+            for file in entry["resources"]:
+                content = (await read(client, file["uri"])).encode()
+                assert file["size"] == len(content)
+                assert file["digest"] == f"sha256:{hashlib.sha256(content).hexdigest()}"
+            got = await ask(client, "skills/get", Which(uri=entry["uri"]))
+            assert got["skill"] == entry
+
+
+@modes
+async def test_a_skill_is_listed_among_the_resources_by_its_guide_alone(mode: str) -> None:
+    async with connect(mode) as client:
+        listed = {str(one.uri): one for one in (await client.list_resources()).resources}
+        skills = {uri: one for uri, one in listed.items() if uri.startswith("skill://")}
+        assert skills.keys() == {f"skill://{one.skill.name}/SKILL.md" for one in bundles()}
+        for bundle in bundles():
+            one = skills[f"skill://{bundle.skill.name}/SKILL.md"]
+            assert (one.name, one.description) == (bundle.skill.name, bundle.skill.front["description"])
+            assert one.mime_type == "text/markdown"
+
+
+@modes
+async def test_what_is_no_skill_is_refused(mode: str) -> None:
+    async with connect(mode) as client:
+        for uri in ("skill://version-history", "skill://version-history/references/tools.md", "skill://../SKILL.md"):
+            with pytest.raises(MCPError) as caught:
+                await ask(client, "skills/get", Which(uri=uri))
+            assert caught.value.error.code == -32602
+        for uri in ("skill://version-history/", "skill://version-history/SKILL", "skill://x/SKILL.md"):
+            with pytest.raises(MCPError) as caught:
+                await client.read_resource(uri)
+            assert caught.value.error.code == -32602
+        with pytest.raises(MCPError) as caught:
+            await ask(client, "skills/list", PaginatedRequestParams(cursor="2"))
+        assert caught.value.error.code == -32602

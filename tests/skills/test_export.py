@@ -1,0 +1,109 @@
+"""`itwin-mcp skills`: the same folders each time, and nobody else's are touched."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from itwin_mcp.cli import group, main
+from tests.skills.bundles import bundles
+
+
+def skills(*arguments: str) -> Any:
+    """The JSON that a command prints."""
+    done = CliRunner().invoke(group, ["skills", *arguments, "--json"], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def refused(*arguments: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """The words of a command that ends with exit code 2."""
+    monkeypatch.setattr(sys, "argv", ["itwin-mcp", "skills", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_the_skills_are_listed_with_what_they_are_for() -> None:
+    listed = {one["name"]: one for one in skills("list")["skills"]}
+    for bundle in bundles():
+        assert listed[bundle.skill.name]["description"] == bundle.skill.front["description"]
+        assert listed[bundle.skill.name]["files"][0] == f"skill://{bundle.skill.name}/SKILL.md"
+    plain = CliRunner().invoke(group, ["skills", "list"]).stdout
+    assert "version-history\n  Reads and marks the history" in plain
+
+
+def test_an_export_writes_what_is_served_and_a_second_one_changes_nothing(tmp_path: Path) -> None:
+    written = skills("export", str(tmp_path / "skills"))["files"]
+    first = contents(tmp_path / "skills")
+    assert {str(tmp_path / "skills" / name) for name in first} == set(written)
+    served = {f"{bundle.skill.name}/{path}": text for bundle in bundles() for path, text in bundle.files.items()}
+    assert first == {path: text.encode() for path, text in served.items()}
+    assert skills("export", str(tmp_path / "skills"))["files"] == written
+    assert contents(tmp_path / "skills") == first
+
+
+def test_an_export_by_another_process_with_other_settings_is_the_same_bytes(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "itwin_mcp", "skills", "export", str(tmp_path / "there")]
+    other = {"PYTHONHASHSEED": "7", "ITWIN_MCP_TOOLSETS": "users", "ITWIN_ID": "eba2c893-b536-5d8b-b103-56b7b184efcf"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=os.environ | other)
+    assert done.returncode == 0, done.stderr
+    skills("export", str(tmp_path / "here"))
+    assert contents(tmp_path / "there") == contents(tmp_path / "here")
+
+
+def test_an_older_export_is_replaced_and_what_somebody_put_beside_it_stays(tmp_path: Path) -> None:
+    skills("export", str(tmp_path))
+    whole = contents(tmp_path)
+    guide = tmp_path / "version-history" / "SKILL.md"
+    guide.write_bytes(guide.read_bytes().replace(b"# Version history", b"# An older text"))
+    (tmp_path / "version-history" / "references" / "notes.md").write_text("mine", encoding="utf-8")
+    (tmp_path / "other-skill").mkdir()
+    (tmp_path / "other-skill" / "SKILL.md").write_text("theirs", encoding="utf-8")
+    skills("export", str(tmp_path))
+    extra = {"version-history/references/notes.md": b"mine", "other-skill/SKILL.md": b"theirs"}
+    assert contents(tmp_path) == whole | extra
+
+
+THEIRS = "---\nname: version-history\ndescription: Another project's.\nmetadata:\n  made-by: somebody\n---\n"
+
+
+@pytest.mark.parametrize("text", [THEIRS, "no front matter", "---\n{: \n---\n", None], ids=lambda text: str(text)[:9])
+def test_a_folder_that_somebody_else_made_stops_the_whole_export(
+    text: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = tmp_path / "version-history" / ("notes.txt" if text is None else "SKILL.md")
+    theirs.parent.mkdir()
+    theirs.write_text(text or "mine", encoding="utf-8")
+    before = contents(tmp_path)
+    said = refused("export", str(tmp_path), capsys=capsys, monkeypatch=monkeypatch)
+    assert f"{theirs.parent}: not made by itwin-mcp, so nothing was written." in said
+    assert contents(tmp_path) == before
+
+
+def test_a_link_to_elsewhere_is_not_followed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "skills").mkdir()
+    (tmp_path / "skills" / "version-history").symlink_to(tmp_path / "elsewhere")
+    assert "nothing was written" in refused("export", str(tmp_path / "skills"), capsys=capsys, monkeypatch=monkeypatch)
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    said = refused("export", str(tmp_path / "file" / "skills"), capsys=capsys, monkeypatch=monkeypatch)
+    assert "cannot be written" in said

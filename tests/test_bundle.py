@@ -1,0 +1,182 @@
+"""The desktop extension: what is in it, that it is always the same, and that it runs from what is in it."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+from click.testing import CliRunner
+from mcp import Client, StdioServerParameters, stdio_client
+
+from itwin_mcp import __version__
+from itwin_mcp.bundle import FILES, FOLDERS, pack
+from itwin_mcp.cli import group
+from itwin_mcp.errors import SettingsError
+from tests.desktop_host import Extension, unpack
+from tests.sandbox_process import follow, running_platform
+
+ROOT = Path(__file__).parents[1]
+MOST_BYTES = 3_000_000
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("bundle") / "itwin-mcp.mcpb"
+    file.write_bytes(pack(ROOT).content)
+    return file
+
+
+@pytest.fixture
+def extension(bundle: Path, tmp_path: Path) -> Extension:
+    return unpack(bundle, tmp_path / "Claude Extensions" / "itwin mcp")
+
+
+def copied(to: Path) -> Path:
+    """The part of this tree that is packed, in a folder of its own."""
+    for folder in FOLDERS:
+        shutil.copytree(ROOT / folder, to / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in FILES:
+        shutil.copy(ROOT / name, to / name)
+    return to
+
+
+def test_it_holds_the_sources_the_lock_and_what_a_host_shows_and_nothing_else(bundle: Path) -> None:
+    with zipfile.ZipFile(bundle) as archive:
+        names = archive.namelist()
+    assert names == sorted(names)
+    assert {name for name in names if "/" not in name} == {
+        "LICENSE", "PRIVACY.md", "icon.png", "manifest.json", "pyproject.toml", "uv.lock",
+    }  # fmt: skip
+    kinds = {(name.split("/")[0], Path(name).suffix) for name in names if "/" in name}
+    assert kinds == {("capabilities", ".yaml"), ("capabilities", ".md"), ("src", ".py"), ("src", ".sql")}
+    assert bundle.stat().st_size < MOST_BYTES
+    git = shutil.which("git")
+    if git and (ROOT / ".git").exists():
+        command = [git, "ls-files", "--", *FILES, *FOLDERS]
+        listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+        assert set(listed) <= set(names)
+
+
+def test_the_same_tree_gives_the_same_bytes_whatever_the_clock_the_umask_and_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = pack(copied(tmp_path / "one"))
+    umask = os.umask(0o077)
+    try:
+        other = copied(tmp_path / "a" / "deeper place")
+        for number, file in enumerate(sorted(other.rglob("*"), reverse=True)):
+            if file.is_file():
+                file.chmod(0o600)
+                os.utime(file, (1_000_000_000 + number, 1_000_000_000 + number))
+        for junk in ("__pycache__/x.pyc", ".DS_Store", "x.pyc"):
+            (other / "src/itwin_mcp" / junk).parent.mkdir(exist_ok=True)
+            (other / "src/itwin_mcp" / junk).write_text("junk")
+        (other / "notes.txt").write_text("not packed")
+        monkeypatch.chdir(other)
+        again = pack(Path())
+    finally:
+        os.umask(umask)
+    assert (again.sha256, again.content) == (one.sha256, one.content)
+    (other / "LICENSE").write_text("another")
+    assert pack(other).sha256 != one.sha256
+
+
+def test_the_command_writes_it_and_tells_its_sum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    packed = pack(ROOT)
+    plain = CliRunner().invoke(group, ["bundle", str(ROOT)])
+    assert plain.exit_code == 0, plain.output
+    assert (tmp_path / f"itwin-mcp-{__version__}.mcpb").read_bytes() == packed.content
+    assert f"SHA-256 {packed.sha256}" in plain.output
+    told = CliRunner().invoke(group, ["bundle", str(ROOT), "--output", "x.mcpb", "--json"])
+    assert json.loads(told.output) == {
+        "file": "x.mcpb",
+        "version": __version__,
+        "files": list(packed.files),
+        "bytes": len(packed.content),
+        "sha256": packed.sha256,
+    }
+
+
+@pytest.mark.parametrize("manifest", [None, "[]", "{", '{"name": "another", "version": "1"}'])
+def test_a_folder_that_is_no_source_tree_of_ours_is_refused(tmp_path: Path, manifest: str | None) -> None:
+    if manifest is not None:
+        (tmp_path / "manifest.json").write_text(manifest)
+    with pytest.raises(SettingsError, match=r"manifest\.json"):
+        pack(tmp_path)
+
+
+def test_a_tree_that_lacks_a_file_is_refused_by_its_name(tmp_path: Path) -> None:
+    tree = copied(tmp_path / "tree")
+    (tree / "uv.lock").unlink()
+    with pytest.raises(SettingsError, match=r"uv\.lock cannot be read"):
+        pack(tree)
+
+
+async def first_call(parameters: StdioServerParameters, tool: str) -> tuple[set[str], dict[str, Any]]:
+    """What a host sees: the tools, and the answer of one."""
+    with anyio.fail_after(60):
+        async with Client(stdio_client(parameters)) as client:
+            listed = {tool.name for tool in (await client.list_tools()).tools}
+            return listed, dict((await client.call_tool(tool, {})).structured_content or {})
+
+
+@pytest.mark.anyio
+async def test_unpacked_it_serves_from_its_own_files_and_the_switch_starts_the_sandbox(extension: Extension) -> None:
+    parameters = extension.parameters(instead=[sys.executable], sandbox=True)
+    where = subprocess.run(
+        [sys.executable, "-c", "import itwin_mcp.capability.catalog as c; print(*c.shipped())"],
+        capture_output=True, text=True, timeout=60, env=parameters.env, check=True,
+    ).stdout  # fmt: skip
+    assert where.startswith(str(extension.folder / "capabilities"))
+    listed, answer = await first_call(parameters, "list-recent-itwins")
+    assert listed == {tool["name"] for tool in extension.manifest["tools"]} - {"sign-in"}
+    assert answer["iTwins"][0]["displayName"]
+
+
+@pytest.mark.anyio
+async def test_files_are_written_into_the_folder_that_the_person_chose_and_into_none_before(
+    extension: Extension, tmp_path: Path
+) -> None:
+    folder = tmp_path / "my files"
+    folder.mkdir()
+    with anyio.fail_after(60):
+        async with Client(stdio_client(extension.parameters(instead=[sys.executable], sandbox=True))) as client:
+            refused = await client.call_tool("list-recent-itwins", {"saveAs": str(folder / "mine.csv")})
+            assert "the folder for files in the extension's settings" in str(refused.structured_content)
+        chosen = extension.parameters(instead=[sys.executable], sandbox=True, files_root=str(folder))
+        async with Client(stdio_client(chosen)) as client:
+            await client.call_tool("list-recent-itwins", {"saveAs": str(folder / "mine.csv")})
+    assert (folder / "mine.csv").read_text(encoding="utf-8").count("\n") > 1
+
+
+@pytest.mark.anyio
+async def test_with_no_setting_but_a_client_id_a_person_signs_in_by_a_link(
+    extension: Extension, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running_platform(tmp_path) as platform:
+        for name, value in platform.environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.delenv("ITWIN_CLIENT_ID")
+        untouched = extension.parameters(instead=[sys.executable])
+        listed, answer = await first_call(untouched, "list-recent-itwins")
+        assert "sign-in" not in listed
+        assert answer["error"]["code"] == "NotSignedIn"
+        assert answer["error"]["hint"].startswith("Open the extension's settings")
+        filled = extension.parameters(instead=[sys.executable], client_id=platform.environment["ITWIN_CLIENT_ID"])
+        with anyio.fail_after(60):
+            async with Client(stdio_client(filled)) as client:
+                listed = {tool.name for tool in (await client.list_tools()).tools}
+                assert listed == {tool["name"] for tool in extension.manifest["tools"]}
+                refused = (await client.call_tool("list-recent-itwins", {})).structured_content or {}
+                assert "Call the tool `sign-in`" in refused["error"]["hint"]
+                link = (await client.call_tool("sign-in", {})).structured_content or {}
+                assert await anyio.to_thread.run_sync(follow, link["signIn"]["url"]) == 200
+                assert ((await client.call_tool("list-recent-itwins", {})).structured_content or {})["iTwins"]
