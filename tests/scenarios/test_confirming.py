@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -408,6 +409,19 @@ async def test_what_may_not_be_seen_is_said_to_be_unknown_and_the_thing_itself_m
     assert "members: unknown: you may not see it" in person.asked[0].message
     assert (error["code"], error["status"]) == ("iTwinNotFound", 404)
     assert "nothing was changed" in error["hint"]
+    assert record.nothing_happened()
+
+
+async def test_behind_a_fence_the_preview_does_not_say_that_nothing_else_is_lost(record: Record) -> None:
+    async with connect() as client:
+        itwin = await Desk(client).itwin("NL-A12-0042")
+    policy = record.root / "policy.yaml"
+    rule = {"itwins": [itwin], "tools": {"allow": ["all"]}}
+    await anyio.Path(policy).write_text(json.dumps({"itwin-mcp-policy": 1, "default": rule}), encoding="utf-8")
+    async with connect(person=None, policy=policy) as client:
+        loses = (await answer_of(client, "delete-itwin", {"iTwinId": itwin}, "preview"))["loses"]
+    assert loses["iTwinsInside"] == {"count": 0, "more": True, "first": []}
+    assert loses["iModels"]["count"] == 2 and "more" not in loses["iModels"]
     assert record.nothing_happened()
 
 
