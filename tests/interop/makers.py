@@ -52,6 +52,12 @@ def conformance() -> list[str]:
     return [_node_22(), _bin(_npm(CONFORMANCE), "conformance")]
 
 
+def conformance_requirements(revision: str) -> Path:
+    """What the suite says that a revision requires."""
+    package = "@modelcontextprotocol/conformance"
+    return _npm(CONFORMANCE) / "node_modules" / package / "requirements" / f"{revision}.yaml"
+
+
 def mcpb() -> tuple[Path, Path]:
     """A Node to run, and the folder where a script finds the reference implementation of MCPB."""
     node = shutil.which("node") or pytest.skip("node is not installed")

@@ -1,44 +1,102 @@
-"""The protocol's official conformance suite against what we ship, at both revisions that it has requirements for.
+"""The protocol's official conformance suite, at both revisions that it has requirements for.
 
-Most of its scenarios call fixtures (`test_simple_text`, …) that a product does not have: `conformance-<revision>.yml`
-names those, and the suite fails if one that is not named fails or one that is named passes.
+Against what we ship, where most of its scenarios find nothing to call; and against the same server with the suite's
+fixtures beside it, loaded as a user's own capability file is. What is expected to fail stands with its reason in
+`conformance/<surface>-<revision>.yml`; the suite fails if another fails or one of these passes. Its reports are kept
+in `.interop/conformance/`, and REPORT.md beside the fixtures is what they say in short.
 """
 
 import re
+import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
+from tests.contract.snapshots import agree_between
 from tests.interop import makers
+from tests.interop.conformance import report
 from tests.interop.driver import PATIENCE
-from tests.server.processes import Served
+from tests.server.processes import Served, serving
 
 pytestmark = pytest.mark.interop
 
-EVERY_SERVER = {"tools-list", "resources-list", "dns-rebinding-protection", "server-sse-multiple-streams"}
-OF_REVISION = {
-    "2025-11-25": {"server-initialize", "server-session-lifecycle", "ping"},
-    "2026-07-28": {
+HERE = Path(__file__).parent / "conformance"
+REVISIONS = ["2025-11-25", "2026-07-28"]
+GENERIC = {
+    "2025-11-25": [
+        "server-initialize",
+        "server-session-lifecycle",
+        "ping",
+        "tools-list",
+        "resources-list",
+        "prompts-list",
+        "server-sse-multiple-streams",
+        "dns-rebinding-protection",
+    ],
+    "2026-07-28": [
+        "tools-list",
+        "resources-list",
+        "prompts-list",
         "sep-2164-resource-not-found",
+        "dns-rebinding-protection",
+        "caching",
         "http-header-validation",
         "input-required-result-unsupported-methods",
-    },
+    ],
 }
+"""What needs nothing of the suite's own, so that it says something about the shipped surface."""
 
 
-@pytest.mark.parametrize("revision", OF_REVISION)
-def test_the_conformance_suite_finds_nothing_but_its_own_fixtures_missing(
-    revision: str, served: Served, environment: dict[str, str], tmp_path: Path
-) -> None:
-    expected = Path(__file__).with_name(f"conformance-{revision}.yml")
+def run(surface: str, revision: str, served: Served, environment: dict[str, str]) -> dict[str, report.Found]:
+    """What the suite finds, if nothing is wrong but what is expected to be."""
+    folder = makers.CACHE / "conformance" / f"{surface}-{revision}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     command = [*makers.conformance(), "server", "--url", served.url, "--requirements", revision]
-    options = ["--expected-failures", str(expected), "-o", str(tmp_path)]
+    options = ["--expected-failures", str(HERE / f"{surface}-{revision}.yml"), "-o", str(folder)]
     done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=2 * PATIENCE, env=environment)
-    said = done.stdout + done.stderr
-    assert done.returncode == 0, said
-    passed = set(re.findall(r"^✓ ([\w-]+): [1-9]\d* passed, 0 failed", said, re.MULTILINE))
-    assert EVERY_SERVER | OF_REVISION[revision] <= passed, said
+    (folder / "output.txt").write_text(done.stdout + done.stderr)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return report.read(folder)
+
+
+@pytest.fixture(scope="module")
+def with_fixtures(environment: dict[str, str]) -> Iterator[Served]:
+    with serving("tests.interop.conformance.server", environment=environment) as served:
+        yield served
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+def test_what_we_ship_passes_every_scenario_that_needs_no_fixture(
+    revision: str, served: Served, environment: dict[str, str]
+) -> None:
+    found = run("shipped", revision, served, environment)
+    wanted = GENERIC[revision]
+    assert {name: found[name].verdict for name in wanted} == dict.fromkeys(wanted, "passes")
+    about = f"The shipped server; the {len(wanted)} scenarios that call nothing of the suite's own."
+    _agree(f"shipped {revision}", report.section(f"{revision}, as shipped", about, found, wanted, {}))
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+def test_with_the_suites_fixtures_every_required_scenario_passes_or_is_deprecated(
+    revision: str, with_fixtures: Served, environment: dict[str, str]
+) -> None:
+    found = run("fixtures", revision, with_fixtures, environment)
+    file = makers.conformance_requirements(revision)
+    required = list(yaml.safe_load(file.read_text())["server"])
+    reasons = report.reasons_of(HERE / f"fixtures-{revision}.yml")
+    assert set(reasons) <= set(required)
+    failing = {name for name in required if found[name].verdict == "fails"}
+    assert failing == set(reasons)
+    about = (
+        "All that the revision requires, of the same server with the suite's fixtures, which are loaded as a user's "
+        "own capability file is. Where a fixture's answer is made in Python (sound, sampling, questions in several "
+        "rounds, log messages), passing says that the server carries such answers, not that its own tools give them."
+    )
+    _agree(f"fixtures {revision}", report.section(f"{revision}, with fixtures", about, found, required, reasons))
 
 
 @pytest.mark.parametrize("scenario", ["sep-2640-skills-enumeration", "sep-2640-skills-manifest"])
@@ -53,3 +111,7 @@ def test_the_conformance_suite_finds_nothing_wrong_with_the_skills(
     assert done.returncode == 0, said
     assert "SKIPPED" not in said
     assert re.search(r"Passed: (\d+)/\1, 0 failed, 0 warnings", said), said
+
+
+def _agree(marker: str, text: str) -> None:
+    agree_between(HERE / "REPORT.md", marker, f"\n{text}\n")

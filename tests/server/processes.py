@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 import anyio
@@ -21,9 +21,14 @@ class Served:
     said: list[str] = field(default_factory=list)
 
 
+def serve_http(*arguments: str, environment: dict[str, str] | None = None) -> AbstractContextManager[Served]:
+    return serving("itwin_mcp", "serve", "--http", "127.0.0.1:0", *arguments, environment=environment)
+
+
 @contextmanager
-def serve_http(*arguments: str, environment: dict[str, str] | None = None) -> Iterator[Served]:
-    command = [sys.executable, "-m", "itwin_mcp", "serve", "--http", "127.0.0.1:0", *arguments]
+def serving(module: str, *arguments: str, environment: dict[str, str] | None = None) -> Iterator[Served]:
+    """A Python module that says where it serves, as a process."""
+    command = [sys.executable, "-m", module, *arguments]
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,

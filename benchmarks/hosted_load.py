@@ -1,0 +1,138 @@
+"""`python -m benchmarks.hosted_load`: what a hosted replica takes, for the sizing table of HOSTING.md.
+
+The deployment is that of tests/hosting/replicas.py: real processes on loopback, callers with tokens, a policy, the
+sandbox as the platform, haproxy by the rules of compose.yaml. The clients are raw sockets that stay open, one caller
+each; they, the proxy and the sandbox share the machine with the replicas, so that CPU per call, which is the
+replicas' alone, says more than calls per second. It prints Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+import psutil
+
+from tests.hosting.replicas import Deployment, Replica, deployment
+from tests.hosting.served import META
+
+KINDS = {
+    "tools/list": {},
+    "list-itwins": {"name": "list-itwins", "arguments": {"limit": 10}},
+}
+"""One that is answered from memory, and one that asks the platform."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One run."""
+
+    rate: float
+    p50: float
+    p95: float
+    cpu: float
+    """Milliseconds of the replicas' CPU for one call."""
+    memory: float
+    """MiB of the largest replica."""
+    failed: int
+
+
+async def measure(whole: Deployment, at: Replica | None, kind: str, connections: int, seconds: float) -> Measured:
+    """Calls without a pause on so many connections, by way of the proxy or straight at one replica."""
+    port = int((whole.url if at is None else at.url).rpartition(":")[2])
+    times: list[float] = []
+    failed = 0
+
+    async def connection(number: int, until: float) -> None:
+        nonlocal failed
+        request = _request(whole, kind, f"caller-{number}")
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        while time.perf_counter() < until:
+            began = time.perf_counter()
+            writer.write(request)
+            head = await reader.readuntil(b"\r\n\r\n")
+            if b"transfer-encoding: chunked" in head.lower():
+                body = await _chunks(reader)
+            else:
+                length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+                body = await reader.readexactly(int(length.partition(b":")[2]))
+            times.append(time.perf_counter() - began)
+            failed += not head.startswith(b"HTTP/1.1 200") or b'"isError":true' in body or b'"error":' in body[:200]
+        writer.close()
+
+    async def run(length: float) -> float:
+        began = time.perf_counter()
+        await asyncio.gather(*(connection(number, began + length) for number in range(connections)))
+        return time.perf_counter() - began
+
+    await run(1.0)
+    times.clear()
+    replicas = [psutil.Process(one.process.pid) for one in whole.replicas if one.process is not None]
+    before = [sum(one.cpu_times()[:2]) for one in replicas]
+    took = await run(seconds)
+    used = sum(sum(one.cpu_times()[:2]) for one in replicas) - sum(before)
+    memory = max(one.memory_info().rss for one in replicas) / 2**20
+    cuts = statistics.quantiles(times, n=20)
+    return Measured(len(times) / took, cuts[9] * 1e3, cuts[18] * 1e3, used / len(times) * 1e3, memory, failed)
+
+
+def _request(whole: Deployment, kind: str, caller: str) -> bytes:
+    params = KINDS[kind] | {"_meta": META}
+    method = "tools/call" if "name" in params else kind
+    body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode()
+    headers = {
+        "host": whole.url.removeprefix("http://"),
+        "authorization": f"Bearer {whole.issuer.bearer(sub=caller)}",
+        "accept": "application/json, text/event-stream",
+        "content-type": "application/json",
+        "content-length": str(len(body)),
+        "mcp-protocol-version": "2026-07-28",
+        "mcp-method": method,
+        **({"mcp-name": str(params["name"])} if "name" in params else {}),
+    }
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return f"POST /mcp HTTP/1.1\r\n{lines}\r\n".encode() + body
+
+
+async def _chunks(reader: asyncio.StreamReader) -> bytes:
+    body = b""
+    while size := int(await reader.readline(), 16):
+        body += (await reader.readexactly(size + 2))[:-2]
+    await reader.readline()
+    return body
+
+
+async def main(connections: Sequence[int], seconds: float) -> None:
+    """Measure and print."""
+    print(
+        f"{os.cpu_count()} CPUs, {platform.system()} {platform.machine()}, Python {platform.python_version()}, ", end=""
+    )
+    print(f"{seconds:g} s each after 1 s of warming up; load average before: {os.getloadavg()[0]:.1f}\n")
+    print("| | Call | Callers at once | Calls/s | p50 ms | p95 ms | CPU ms/call | MiB of a replica | Failed |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        async with deployment(Path(folder)) as whole:
+            for name, at in (("one replica, straight", whole.replicas[0]), ("two behind haproxy", None)):
+                for kind in KINDS:
+                    for count in connections:
+                        one = await measure(whole, at, kind, count, seconds)
+                        figures = f"{one.rate:.0f} | {one.p50:.1f} | {one.p95:.1f} | {one.cpu:.2f} | {one.memory:.0f}"
+                        print(f"| {name} | {kind} | {count} | {figures} | {one.failed} |", flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--connections", type=int, nargs="+", default=[1, 8, 32])
+    parser.add_argument("--seconds", type=float, default=8.0)
+    given = parser.parse_args()
+    anyio.run(main, given.connections, given.seconds)

@@ -1,0 +1,383 @@
+"""Two replicas behind haproxy, as compose.yaml puts them: real processes on loopback, and a load that counts."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx2
+import pytest
+import yaml
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+
+from tests.hosting.issuer import public, rsa, token
+from tests.hosting.served import META
+from tests.sandbox_process import free_port, running_platform
+
+COMPOSE = Path(__file__).parents[2] / "compose.yaml"
+PATIENCE = 60.0
+"""Seconds in which whatever a test waits for must have happened."""
+SERVICE = "service-meridian-design-sync"
+SERVICE_SECRET = "a secret of the service application"
+READERS = 3
+"""How many read at once under load: enough that each replica always has one under way."""
+FIRST_SECRET = "a first secret of more than 32 bytes"
+_OURS = ("ITWIN_", "ITP_", "IMODEL_")
+POLICY = """\
+itwin-mcp-policy: 1
+callers:
+- issuer: {issuer}
+  groups: [engineers]
+  itwins: all
+  tools: {{allow: [all]}}
+"""
+
+
+def haproxy() -> str:
+    """The proxy from the system's packages; `.ci/run` installs it."""
+    path = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
+    return shutil.which("haproxy", path=path) or pytest.skip("haproxy is not installed: apt-get install haproxy")
+
+
+def proxy_rules() -> str:
+    """What compose.yaml gives haproxy; Compose reads $$ as $."""
+    rules: str = yaml.safe_load(COMPOSE.read_text())["configs"]["proxy"]["content"]
+    return rules.replace("$$", "$")
+
+
+@dataclass
+class Issuer:
+    """A sign-in server whose keys a test turns. `url` is what its tokens name."""
+
+    url: str
+    keys: list[Any] = field(default_factory=lambda: [rsa("one")])
+    signing: str = "one"
+    audience: str = ""
+
+    def bearer(self, **claims: Any) -> str:
+        usual = {"iss": self.url, "aud": self.audience, "scope": "itwin:delete", "groups": ["engineers"]}
+        return token(rsa(claims.pop("signing", self.signing)), **(usual | claims))
+
+
+@contextmanager
+def sign_in_server() -> Iterator[Issuer]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            known = self.path == "/.well-known/openid-configuration"
+            said: dict[str, Any] = {"issuer": issuer.url, "jwks_uri": f"{issuer.url}/jwks"}
+            content = json.dumps(said if known else {"keys": public(*issuer.keys)}).encode()
+            self.send_response(200)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: Any) -> None:
+            """Nobody reads it."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        issuer = Issuer(f"http://127.0.0.1:{server.server_port}")
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield issuer
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@dataclass
+class Replica:
+    """One server on a port of its own; started anew it has the same port, as a container has the same name."""
+
+    port: int
+    arguments: tuple[str, ...]
+    environment: dict[str, str]
+    log: Path
+    process: subprocess.Popen[str] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "itwin_mcp", "serve", "--http", f"127.0.0.1:{self.port}", *self.arguments]
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, text=True, env=self.environment
+            )
+
+    async def ready(self) -> None:
+        """Until it says so."""
+        await until(self.is_ready, f"the replica at {self.port} is ready", self.log)
+
+    async def is_ready(self) -> bool:
+        """Whether it says now that it is to be sent requests."""
+        assert self.process is not None
+        assert self.process.poll() is None, self.log.read_text()
+        try:
+            async with httpx2.AsyncClient(timeout=2, trust_env=False) as http:
+                return (await http.get(f"{self.url}/readyz")).status_code == 200
+        except httpx2.HTTPError:
+            return False
+
+    async def end(self, by: signal.Signals) -> int:
+        """What it exits with."""
+        assert self.process is not None
+        self.process.send_signal(by)
+        return await anyio.to_thread.run_sync(functools.partial(self.process.wait, PATIENCE))
+
+
+@dataclass
+class Deployment:
+    """The proxy, what is behind it, and who signs its callers in."""
+
+    url: str
+    issuer: Issuer
+    replicas: tuple[Replica, Replica]
+    statistics: str
+    """The address of the proxy's own counts, which only tests open."""
+
+    def http(self, at: Replica | None = None, bearer: str | None = None, **claims: Any) -> httpx2.AsyncClient:
+        """By way of the proxy, or at one replica under the public name, as the proxy would."""
+        base = self.url if at is None else at.url
+        host = self.url.removeprefix("http://")
+        return httpx2.AsyncClient(
+            base_url=base,
+            headers={"authorization": f"Bearer {bearer or self.issuer.bearer(**claims)}", "host": host},
+            timeout=PATIENCE,
+            trust_env=False,
+        )
+
+    @asynccontextmanager
+    async def client(self, mode: str, person: Any = None, **claims: Any) -> AsyncIterator[Client]:
+        """The official client by way of the proxy; `person` answers what it shows them."""
+        async with self.http(**claims) as http:
+            transport = streamable_http_client(f"{self.url}/mcp", http_client=http)
+            async with Client(transport, mode=mode, elicitation_callback=person) as client:
+                yield client
+
+    async def roll(self, replica: Replica, **environment: str) -> None:
+        """What a rolling update does to one replica: end it, wait for it, start it with what is new."""
+        assert await replica.end(signal.SIGTERM) == 0, replica.log.read_text()
+        replica.environment |= environment
+        replica.start()
+        await replica.ready()
+        await self.served_by_both()
+
+    async def served_by_both(self) -> None:
+        """Until the proxy sends requests to both again: it looks after each twice a second."""
+
+        async def both() -> bool:
+            return [seen.status for seen in await self.seen_by_proxy()] == ["UP", "UP"]
+
+        await until(both, "the proxy sends requests to both replicas", self.replicas[0].log)
+
+    async def seen_by_proxy(self) -> list[Seen]:
+        """What the proxy knows of each replica."""
+        async with httpx2.AsyncClient(timeout=PATIENCE, trust_env=False) as http:
+            table = (await http.get(f"{self.statistics}/;csv")).text.removeprefix("# ")
+        rows = [row for row in csv.DictReader(table.splitlines()) if row["pxname"] == "replicas"]
+        return [Seen(row["status"], int(row["scur"]), int(row["stot"])) for row in rows if row["svname"] in ("a", "b")]
+
+    async def kill_first(self) -> None:
+        """Kill the first replica while calls are under way at it, for certain: it is stopped until it has some."""
+        killed = self.replicas[0]
+        assert killed.process is not None
+        killed.process.send_signal(signal.SIGSTOP)
+
+        async def has_calls() -> bool:
+            return (await self.seen_by_proxy())[0].under_way > 0
+
+        await until(has_calls, "calls are under way at the first replica")
+        await killed.end(signal.SIGKILL)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One replica in the eyes of the proxy: how it stands, and its requests, under way and in all."""
+
+    status: str
+    under_way: int
+    sent: int
+
+
+async def until(
+    holds: Callable[[], Awaitable[Any]], what: str, log: Path | None = None, patience: float = PATIENCE
+) -> None:
+    deadline = time.monotonic() + patience
+    while not await holds():
+        assert time.monotonic() < deadline, f"not within {patience:g} s: {what}\n{_tail(log)}"
+        await anyio.sleep(0.1)
+
+
+def _tail(log: Path | None) -> str:
+    return log.read_text()[-4000:] if log is not None else ""
+
+
+@asynccontextmanager
+async def deployment(folder: Path) -> AsyncIterator[Deployment]:
+    """Everything, up and ready; all processes end with the block."""
+    program = haproxy()
+    with ExitStack() as stack:
+        issuer = stack.enter_context(sign_in_server())
+        platform = stack.enter_context(running_platform(folder))
+        port, ports = free_port(), (free_port(), free_port())
+        issuer.audience = f"http://127.0.0.1:{port}/mcp"
+        policy = folder / "policy.yaml"
+        policy.write_text(POLICY.format(issuer=issuer.url))
+        environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(_OURS)},
+            "ITWIN_MCP_STATE_DIR": str(folder / "state"),
+            "ITWIN_MCP_CACHE_DIR": str(folder / "cache"),
+            "ITWIN_API_URL": platform.url,
+            "ITWIN_ISSUER_URL": platform.url,
+            "ITWIN_CLIENT_ID": SERVICE,
+            "ITWIN_CLIENT_SECRET": SERVICE_SECRET,
+            "ITWIN_MCP_POLICY": str(policy),
+            "ITWIN_MCP_AUDIT_LOG": "-",
+            "ITWIN_MCP_AUTH_ISSUER": issuer.url,
+            "ITWIN_MCP_AUTH_AUDIENCE": issuer.audience,
+            "ITWIN_MCP_ALLOWED_HOSTS": f"127.0.0.1:{port}",
+            "ITWIN_MCP_ALLOWED_ORIGINS": "none",
+            "ITWIN_MCP_STATE_SECRET": FIRST_SECRET,
+            "ITWIN_MCP_REPLICAS": "2",
+            "ITWIN_MCP_NOTICE_SECONDS": "2",
+            "ITWIN_MCP_CALLER_RATE_PER_MINUTE": "100000",
+            "ITWIN_MCP_TOTAL_RATE_PER_MINUTE": "1000000",
+        }
+        replicas = tuple(
+            Replica(one, ("--toolsets", "all"), dict(environment), folder / f"replica-{one}.log") for one in ports
+        )
+        first, second = replicas
+        for replica in replicas:
+            replica.start()
+            stack.callback(_stop, replica)
+        counts = free_port()
+        stack.enter_context(running_proxy(program, folder, port, ports, counts))
+        whole = Deployment(f"http://127.0.0.1:{port}", issuer, (first, second), f"http://127.0.0.1:{counts}")
+        for replica in replicas:
+            await replica.ready()
+        await whole.served_by_both()
+        yield whole
+
+
+@contextmanager
+def running_proxy(program: str, folder: Path, port: int, ports: tuple[int, int], counts: int) -> Iterator[None]:
+    rules, more = folder / "haproxy.cfg", folder / "statistics.cfg"
+    rules.write_text(proxy_rules())
+    more.write_text(f"listen statistics\n  bind 127.0.0.1:{counts}\n  stats enable\n  stats uri /\n")
+    named = {
+        "MCP_BIND": f"127.0.0.1:{port}",
+        "MCP_REPLICA_A": f"127.0.0.1:{ports[0]}",
+        "MCP_REPLICA_B": f"127.0.0.1:{ports[1]}",
+    }
+    with (folder / "haproxy.log").open("w") as log:
+        process = subprocess.Popen(
+            [program, "-db", "-f", str(rules), "-f", str(more)], stdout=log, stderr=log, env=os.environ | named
+        )
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait(PATIENCE)
+
+
+def _stop(replica: Replica) -> None:
+    if replica.process is not None and replica.process.poll() is None:
+        replica.process.kill()
+        replica.process.wait(PATIENCE)
+
+
+@dataclass
+class Load:
+    """Reads without a pause from several callers, and everything that was no good answer."""
+
+    made: int = 0
+    failed: list[str] = field(default_factory=list)
+    stopping: bool = False
+
+    async def more(self, count: int = 40) -> None:
+        """Until so many further reads were made."""
+        aim = self.made + count
+
+        async def there() -> bool:
+            return self.made >= aim
+
+        await until(there, f"{count} more reads")
+
+
+@asynccontextmanager
+async def under_load(whole: Deployment, legacy: bool = False) -> AsyncIterator[Load]:
+    load = Load()
+
+    async def read(name: str) -> None:
+        signing, http = whole.issuer.signing, whole.http(sub=name)
+        while not load.stopping:
+            if signing != whole.issuer.signing:  # a client whose token was renewed
+                await http.aclose()
+                signing, http = whole.issuer.signing, whole.http(sub=name)
+            try:
+                answer = await call(http, "list-itwins", {"limit": 1}, legacy=legacy)
+            except httpx2.HTTPError as error:
+                load.failed.append(repr(error))
+            else:
+                if answer.status_code != 200 or '"isError":true' in answer.text.replace(" ", ""):
+                    load.failed.append(f"{answer.status_code} {answer.text[:300]}")
+            load.made += 1
+        await http.aclose()
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(READERS):
+            tasks.start_soon(read, f"reader-{number}")
+        await load.more(20)
+        yield load
+        load.stopping = True
+
+
+async def call(
+    http: httpx2.AsyncClient,
+    tool: str,
+    arguments: Mapping[str, Any],
+    *,
+    legacy: bool = False,
+    capabilities: Mapping[str, Any] | None = None,
+    **params: Any,
+) -> httpx2.Response:
+    """One call by hand: of protocol 2026-07-28, or as an older client sends it without a session."""
+    accept = {"accept": "application/json, text/event-stream"}
+    body: dict[str, Any] = {"name": tool, "arguments": dict(arguments), **params}
+    if legacy:
+        headers = {**accept, "mcp-protocol-version": "2025-11-25"}
+    else:
+        headers = {**accept, "mcp-protocol-version": "2026-07-28", "mcp-method": "tools/call", "mcp-name": tool}
+        body["_meta"] = META | {"io.modelcontextprotocol/clientCapabilities": dict(capabilities or {})}
+    message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": body}
+    return await http.post("/mcp", headers=headers, json=message)
+
+
+def told(answer: httpx2.Response) -> dict[str, Any]:
+    """The result of an answer, which may come as one event of a stream."""
+    assert answer.status_code == 200, answer.text
+    text = answer.text
+    if answer.headers["content-type"].startswith("text/event-stream"):
+        text = next(
+            line.removeprefix("data:") for line in text.splitlines() if line.startswith("data:") and line[5:].strip()
+        )
+    return dict(json.loads(text)["result"])

@@ -1,0 +1,221 @@
+"""The files that an operator deploys say what is true. No image is built here: that needs a container engine."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from itwin_mcp.capability.catalog import shipped
+from itwin_mcp.capability.linker import link_files
+from itwin_mcp.cli.serve import command as serve
+from itwin_mcp.exposure import check_exposure
+from itwin_mcp.hosting.front import Health
+from itwin_mcp.hosting.life import Life
+from itwin_mcp.hosting.sessions import IDLE_SECONDS
+from itwin_mcp.server import dynamic, session
+from itwin_mcp.settings import ENVIRONMENT, read_settings
+from tests.hosting.replicas import haproxy, proxy_rules
+
+ROOT = Path(__file__).parents[2]
+SCALE = {"ms": 0.001, "s": 1, "m": 60}
+ADDRESSES = {
+    "ITWIN_MCP_AUTH_ISSUER": "https://login.example.com",
+    "ITWIN_MCP_AUTH_AUDIENCE": "https://mcp.example.com/mcp",
+    "ITWIN_MCP_ALLOWED_HOSTS": "mcp.example.com",
+    "ITWIN_CLIENT_ID": "service-agents",
+}
+
+
+def dockerfile() -> Iterator[tuple[str, str]]:
+    """Each instruction, with lines that go on joined."""
+    text = re.sub(r"^\s*#.*\n", "", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)
+    for line in re.sub(r"\\\n", " ", text).splitlines():
+        if line.strip():
+            word, _, rest = line.strip().partition(" ")
+            yield word, rest.strip()
+
+
+def last(word: str) -> str:
+    return [rest for one, rest in dockerfile() if one == word][-1]
+
+
+def compose() -> dict[str, Any]:
+    return dict(yaml.safe_load((ROOT / "compose.yaml").read_text()))
+
+
+def replicas() -> dict[str, Any]:
+    return {name: one for name, one in compose()["services"].items() if name != "proxy"}
+
+
+def copied() -> list[str]:
+    """What of the project goes into the image."""
+    lines = [shlex.split(rest) for word, rest in dockerfile() if word == "COPY" and "--from=" not in rest]
+    return [source for line in lines for source in line[:-1]]
+
+
+def seconds(text: str) -> float:
+    found = re.fullmatch(r"(\d+)(ms|s|m)", text)
+    assert found is not None, text
+    return int(found[1]) * SCALE[found[2]]
+
+
+def rule(pattern: str) -> str:
+    found = re.search(pattern, proxy_rules(), re.MULTILINE)
+    assert found is not None, pattern
+    return found[1]
+
+
+# --- the image --------------------------------------------------------------------------------------------------
+
+
+def test_the_image_is_made_of_what_is_there_and_of_nothing_else() -> None:
+    ignored = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
+    assert ignored[0] == "*", "everything is left out but what is named"
+    assert sorted(line[1:] for line in ignored if line.startswith("!")) == sorted(copied())
+    for source in copied():
+        assert (ROOT / source).exists(), source
+        assert not any(fnmatch(source, line) for line in ignored[1:] if not line.startswith("!"))
+    assert "ADD" not in [word for word, _ in dockerfile()]
+
+
+def test_the_image_runs_without_root_and_with_certificate_authorities() -> None:
+    stages = "\n".join(f"{word} {rest}" for word, rest in dockerfile()).split("FROM ")
+    final = stages[-1]
+    assert re.search(r"^USER [1-9]\d+:[1-9]\d+$", final, re.MULTILINE)
+    assert final.index("USER ") < final.index("ENTRYPOINT ")
+    assert "ca-certificates" in final.partition("USER ")[0]
+    for base in stages[1:]:
+        assert re.match(r"python:3\.\d+-slim-\w+( AS build)?\n", base), "a version of Python and of Debian"
+    build = next(rest for word, rest in dockerfile() if word == "RUN" and "uv sync" in rest)
+    assert "--locked" in build and "--no-dev" in build
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(re.findall(r"--extra (\S+)", build)) <= set(extras)
+    named = re.findall(r"(ITWIN_MCP_\w+)=", last("ENV"))
+    assert named and set(named) <= set(ENVIRONMENT)
+
+
+@pytest.mark.anyio
+async def test_the_image_starts_a_command_that_exists_and_is_probed_where_it_answers() -> None:
+    entry, given = yaml.safe_load(last("ENTRYPOINT")), yaml.safe_load(last("CMD"))
+    assert entry == ["itwin-mcp"] and given[0] == "serve"
+    known = {flag for parameter in serve.params for flag in parameter.opts}
+    assert {one for one in given if one.startswith("--")} <= known
+    address = given[given.index("--http") + 1]
+    host, _, port = address.rpartition(":")
+    assert (host, last("EXPOSE")) == ("0.0.0.0", port)
+    probe = re.search(r"http://127\.0\.0\.1:(\d+)(/\w+)", last("HEALTHCHECK"))
+    assert probe is not None and probe[1] == port
+    assert {probe[2], rule(r"http-check send meth GET uri (\S+)")} == {"/readyz"}
+    answered: list[Any] = []
+
+    async def nobody(*_: Any) -> None:
+        raise AssertionError("it is no probe")
+
+    async def send(message: Any) -> None:
+        answered.append(message)
+
+    await Health(nobody, Life(0))({"type": "http", "path": probe[2]}, nobody, send)
+    assert answered[0]["status"] == 200
+
+
+@pytest.mark.slow
+def test_the_build_stage_makes_a_server_from_the_lock_file_and_the_copied_files_alone(tmp_path: Path) -> None:
+    uv = shutil.which("uv") or pytest.skip("uv is not installed")
+    for source in copied():
+        copy = shutil.copytree if (ROOT / source).is_dir() else shutil.copy
+        copy(ROOT / source, tmp_path / source)
+    build = next(rest for word, rest in dockerfile() if word == "RUN" and "uv sync" in rest)
+    assert shlex.split(build)[0] == "uv"
+    environment = os.environ | {"UV_PROJECT_ENVIRONMENT": str(tmp_path / "made"), "UV_PYTHON_DOWNLOADS": "never"}
+    command = [uv, *shlex.split(build)[1:]]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    for source in copied():
+        path = tmp_path / source
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    program = str(tmp_path / "made" / "bin" / "itwin-mcp")
+    listed = subprocess.run([program, "tools"], capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert listed.returncode == 0 and "list-itwins" in listed.stdout, listed.stderr
+
+
+# --- two replicas behind a proxy --------------------------------------------------------------------------------
+
+
+def test_the_replicas_are_the_same_and_have_all_that_a_server_beyond_loopback_needs(tmp_path: Path) -> None:
+    first, *others = replicas().values()
+    assert others == [first]
+    told = {name: re.sub(r"\$\{(\w+):[?-](\w*).*\}", _given, value) for name, value in first["environment"].items()}
+    assert set(told) <= set(ENVIRONMENT)
+    assert told["ITWIN_MCP_REPLICAS"] == str(len(replicas()))
+    secret = tmp_path / "secret"
+    secret.write_text("a secret that is longer than 32 bytes")
+    for name in [name for name in told if name.endswith("_SECRET_FILE")]:
+        assert told[name].removeprefix("/run/secrets/") in first["secrets"]
+        told[name] = str(secret)
+    assert told["ITWIN_MCP_POLICY"] in [one["target"] for one in first["configs"]]
+    settings = read_settings({**told, "ITWIN_MCP_STATE_DIR": str(tmp_path), "ITWIN_MCP_CACHE_DIR": str(tmp_path)})
+    check_exposure(settings, "0.0.0.0")
+    assert settings.hosted is not None
+    ending = settings.hosted.notice_seconds + settings.hosted.drain_seconds
+    assert seconds(first["stop_grace_period"]) > ending
+    assert seconds(rule(r"timeout server (\w+)")) > settings.deadline
+    noticed = seconds(rule(r"check inter (\w+)")) + seconds(rule(r"fastinter (\w+)")) * int(rule(r"fall (\d+)"))
+    assert noticed < settings.hosted.notice_seconds, "the proxy has seen it before the replica closes"
+
+
+def _given(found: re.Match[str]) -> str:
+    return ADDRESSES.get(found[1]) or found[2]
+
+
+def test_a_replica_has_no_more_than_it_needs() -> None:
+    for one in replicas().values():
+        assert one["read_only"] is True
+        assert one["cap_drop"] == ["ALL"]
+        assert one["security_opt"] == ["no-new-privileges:true"]
+        assert "ports" not in one and "privileged" not in one, "only the proxy is reached from outside"
+        assert not any("SECRET" in name and not name.endswith("_FILE") for name in one["environment"])
+
+
+def test_the_proxy_sends_to_the_replicas_by_their_names_and_keeps_sessions_as_long_as_they_live() -> None:
+    proxy = compose()["services"]["proxy"]
+    port = yaml.safe_load(last("CMD"))[-1].rpartition(":")[2]
+    servers = {name: value for name, value in proxy["environment"].items() if name.startswith("MCP_REPLICA_")}
+    assert sorted(servers.values()) == sorted(f"{name}:{port}" for name in replicas())
+    assert {f'"${{{name}}}"' for name in servers} == set(
+        re.findall(r"^\s*server \w+ (\S+)", proxy_rules(), re.MULTILINE)
+    )
+    assert seconds(rule(r"stick-table .* expire (\w+)")) > IDLE_SECONDS
+    assert "*" not in str(proxy["ports"]) and all(str(one).startswith("127.0.0.1:") for one in proxy["ports"])
+
+
+def test_nothing_that_changes_something_is_sent_again_by_the_proxy() -> None:
+    again = tuple(rule(r"acl reading_tool req\.hdr\(mcp-name\) -m beg (.+)$").split())
+    tools = {**link_files(shipped()).tools, **{tool.name: tool for tool in (*session.TOOLS, *dynamic.TOOLS)}}
+    named = [tool for tool in tools.values() if tool.name.startswith(again)]
+    assert [tool.name for tool in named if not tool.annotations.read_only] == []
+    assert len(named) > 50
+    methods = re.findall(r"acl reads req\.hdr\(mcp-method\) -m str (.+)$", proxy_rules(), re.MULTILINE)
+    writing = {"tools/call", "subscriptions/listen", "initialize"}
+    assert not writing & {method for line in methods for method in line.split()}
+    assert "http-request disable-l7-retry unless modern reads or modern calls reading_tool" in proxy_rules()
+
+
+@pytest.mark.slow
+def test_haproxy_takes_the_rules(tmp_path: Path) -> None:
+    rules = tmp_path / "haproxy.cfg"
+    rules.write_text(proxy_rules())
+    addresses = {"MCP_BIND": "127.0.0.1:1", "MCP_REPLICA_A": "127.0.0.1:2", "MCP_REPLICA_B": "127.0.0.1:3"}
+    done = subprocess.run(
+        [haproxy(), "-c", "-f", str(rules)], env=addresses, capture_output=True, text=True, timeout=30
+    )
+    assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stderr

@@ -1,0 +1,75 @@
+"""What a run of the conformance suite found, by scenario, and the short report that is committed of it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+ON_EVERY_FRAME = "wire-schema-valid"
+"""A check that every scenario has: alone it says nothing about the scenario."""
+_STAMP = re.compile(r"^server-(?P<scenario>.+)-\d{4}-\d\d-\d\dT[\d-]+Z$")
+
+
+@dataclass(frozen=True)
+class Found:
+    """One scenario's checks; those that were skipped, or only warned, are no passes."""
+
+    passed: int
+    failed: int
+    other: int
+    own: int
+    """Of the passed ones, those that are the scenario's own."""
+
+    @property
+    def verdict(self) -> str:
+        if self.failed:
+            return "fails"
+        return "passes" if self.own else "tests nothing"
+
+
+def read(folder: Path) -> dict[str, Found]:
+    """Scenario -> what was found, from the folder that the suite wrote."""
+    found: dict[str, Found] = {}
+    for file in sorted(folder.glob("server-*/checks.json")):
+        name = _STAMP.fullmatch(file.parent.name)
+        assert name is not None, file
+        checks = json.loads(file.read_text())
+        statuses = Counter(check["status"] for check in checks)
+        own = sum(check["status"] == "SUCCESS" and check["id"] != ON_EVERY_FRAME for check in checks)
+        passed, failed = statuses["SUCCESS"], statuses["FAILURE"] + statuses["WARNING"]
+        found[name["scenario"]] = Found(passed, failed, len(checks) - passed - failed, own)
+    return found
+
+
+def section(title: str, about: str, found: Mapping[str, Found], required: list[str], reasons: Mapping[str, str]) -> str:
+    """One run as Markdown; a scenario of `reasons` is expected to fail, and says why."""
+    counted = [name for name in required if found[name].verdict == "passes" and name not in reasons]
+    lines = [f"## {title}", "", about, "", f"**{len(counted)} of {len(required)} scenarios pass.**", ""]
+    lines += ["| Scenario | Checks passed | Failed | Not applicable | |", "|---|---|---|---|---|"]
+    for name in required:
+        one = found[name]
+        why = reasons.get(name, "" if one.verdict == "passes" else one.verdict)
+        lines.append(f"| {name} | {one.passed} | {one.failed} | {one.other} | {why} |")
+    return "\n".join(lines) + "\n"
+
+
+def reasons_of(baseline: Path) -> dict[str, str]:
+    """Scenario -> why it is expected to fail: the comment above it in the file that the suite is given."""
+    reasons: dict[str, str] = {}
+    above: list[str] = []
+    fresh = True
+    for line in baseline.read_text().splitlines():
+        text = line.strip()
+        if text.startswith("#"):
+            above = [*([] if fresh else above), text.removeprefix("#").strip()]
+            fresh = False
+        elif text.startswith("- "):
+            fresh = True
+            scenario = text.removeprefix("- ").partition(":")[0]
+            assert above, f"{baseline.name}: nothing is said about {scenario}"
+            reasons[scenario] = " ".join(above)
+    return reasons
