@@ -22,7 +22,6 @@ from pathlib import Path
 
 import anyio
 import psutil
-
 from tests.hosting.replicas import Deployment, Replica, deployment
 from tests.hosting.served import META
 
