@@ -2,7 +2,7 @@
 
 import pytest
 
-from itwin_mcp.capability.catalog import Operation, Slot
+from itwin_mcp.capability.plans import Operation, Slot
 from itwin_mcp.executor.reach import ROWS, Reach, reach_of, row_of
 from itwin_mcp.upstream.origin import parse_origin
 from itwin_mcp.upstream.wire import JsonBody, Request, TextBody

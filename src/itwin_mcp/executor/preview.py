@@ -148,7 +148,9 @@ async def _read(run: Run, read: PreviewRead, values: Mapping[str, Any]) -> tuple
     """What a read answers, and whether it is all of it."""
     if read.operation.page is not None:
         answer, page = await list_all(run, read.operation, values, most=MOST_READ, pages=MOST_PAGES)
-        return answer.body, page is None
+        # The policy shows no iTwins beyond its fence; those would be lost all the same.
+        fenced = run.gate is not None and run.gate.filtered and "iTwins" in answer.body
+        return answer.body, page is None and not fenced
     body = (await run.perform(read.operation, values)).body
     return {"bytes": len(body)} if read.operation.binary else body, True
 
@@ -240,7 +242,7 @@ def _told(value: Any) -> str:
     if value is None:
         return "unknown: you may not see it"
     if isinstance(value, dict) and "count" in value:
-        count = f"{value['count']} and more" if value.get("more") else str(value["count"])
+        count = f"at least {value['count']}" if value.get("more") else str(value["count"])
         first = "; ".join(_told_of_one(one) for one in value.get("first", ()))
         return f"{count} ({first}{'; …' if value['count'] > MOST_SHOWN else ''})" if first else count
     if isinstance(value, dict):
