@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -22,6 +23,8 @@ from itwin_mcp.sign_in import Started
 from tests.hosting.issuer import AUDIENCE, ISSUER, Documents, token
 
 HERE = "http://127.0.0.1:8000"
+OPEN = "itwin-mcp-policy: 1\ndefault: {itwins: all, tools: {allow: [all]}}\n"
+"""A policy that leaves everything to scopes; without one nobody may do anything."""
 ENVIRONMENT = {
     "ITWIN_MCP_AUTH_ISSUER": ISSUER,
     "ITWIN_MCP_AUTH_AUDIENCE": AUDIENCE,
@@ -87,6 +90,13 @@ class Served:
         return await self.post(http, "tools/call", name=tool, arguments=arguments)
 
 
+def open_policy() -> Path:
+    """A file with OPEN, in the test's own folder."""
+    file = Path(os.environ["ITWIN_MCP_STATE_DIR"]) / "policy.yaml"
+    file.write_text(OPEN)
+    return file
+
+
 @asynccontextmanager
 async def serve(
     monkeypatch: Any, environment: Mapping[str, str] | None = None, stateless: bool = False, **flags: Any
@@ -99,7 +109,8 @@ async def serve(
 
     monkeypatch.setattr("itwin_mcp.upstream.documents.fetch_document", fetch)
     flags = {"sandbox": True, "job_seconds": 0.0, "toolsets": "all"} | flags
-    settings = read_settings({**os.environ, **ENVIRONMENT, **(environment or {})}, **flags)
+    told = {**os.environ, **ENVIRONMENT, "ITWIN_MCP_POLICY": str(open_policy()), **(environment or {})}
+    settings = read_settings(told, **flags)
     with exposure.open_exposure(settings, "127.0.0.1") as parts:
         assert parts is not None
         async with open_runtime(settings, {}, Started.HTTP, parts.watch) as runtime:

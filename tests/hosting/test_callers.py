@@ -262,9 +262,10 @@ async def test_what_reaches_the_protocol_holds_no_token(monkeypatch: pytest.Monk
     canary = token(jti="canary")
     whole = Tools._call
 
-    async def call(self: Tools, context: Any, *more: Any) -> Any:
-        seen.append((get_access_token(), dict(context.request.headers), context.request.url.query))
-        return await whole(self, context, *more)
+    async def call(self: Tools, conversation: Any, *more: Any) -> Any:
+        request = conversation._context.request
+        seen.append((get_access_token(), dict(request.headers), request.url.query))
+        return await whole(self, conversation, *more)
 
     monkeypatch.setattr(Tools, "_call", call)
     async with serve(monkeypatch) as served:
