@@ -23,6 +23,7 @@ class Platform:
     url: str
     environment: dict[str, str]
     home: Path
+    pid: int
 
     def run(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
         """One command of ours against it, to its end."""
@@ -77,7 +78,7 @@ def running_platform(home: Path) -> Iterator[Platform]:
             "XDG_CONFIG_HOME": str(home / ".config"),
             "NO_PROXY": "localhost,127.0.0.1",
         }
-        yield Platform(url, environment, home)
+        yield Platform(url, environment, home, process.pid)
     finally:
         process.terminate()
         process.communicate(timeout=20)

@@ -153,6 +153,8 @@ class Deployment:
     replicas: tuple[Replica, Replica]
     statistics: str
     """The address of the proxy's own counts, which only tests open."""
+    platform: int
+    """The process of the sandbox."""
 
     def http(self, at: Replica | None = None, bearer: str | None = None, **claims: Any) -> httpx2.AsyncClient:
         """By way of the proxy, or at one replica under the public name, as the proxy would."""
@@ -196,17 +198,25 @@ class Deployment:
         rows = [row for row in csv.DictReader(table.splitlines()) if row["pxname"] == "replicas"]
         return [Seen(row["status"], int(row["scur"]), int(row["stot"])) for row in rows if row["svname"] in ("a", "b")]
 
-    async def kill_first(self) -> None:
-        """Kill the first replica while calls are under way at it, for certain: it is stopped until it has some."""
-        killed = self.replicas[0]
-        assert killed.process is not None
-        killed.process.send_signal(signal.SIGSTOP)
+    async def kill_first(self, load: Load) -> None:
+        """Kill the first replica while calls are under way at it, for certain, and none of them is half answered.
 
-        async def has_calls() -> bool:
-            return (await self.seen_by_proxy())[0].under_way > 0
+        The platform stands still meanwhile, so that whatever was asked waits in the replicas.
+        """
+        os.kill(self.platform, signal.SIGSTOP)
+        try:
+            made = -1
 
-        await until(has_calls, "calls are under way at the first replica")
-        await killed.end(signal.SIGKILL)
+            async def all_wait() -> bool:
+                nonlocal made
+                before, made = made, load.made
+                at_first, at_second = (seen.under_way for seen in await self.seen_by_proxy())
+                return before == made and at_first > 0 and at_first + at_second == READERS
+
+            await until(all_wait, "every reader waits for the platform")
+            await self.replicas[0].end(signal.SIGKILL)
+        finally:
+            os.kill(self.platform, signal.SIGCONT)
 
 
 @dataclass(frozen=True)
@@ -271,7 +281,9 @@ async def deployment(folder: Path) -> AsyncIterator[Deployment]:
             stack.callback(_stop, replica)
         counts = free_port()
         stack.enter_context(running_proxy(program, folder, port, ports, counts))
-        whole = Deployment(f"http://127.0.0.1:{port}", issuer, (first, second), f"http://127.0.0.1:{counts}")
+        whole = Deployment(
+            f"http://127.0.0.1:{port}", issuer, (first, second), f"http://127.0.0.1:{counts}", platform.pid
+        )
         for replica in replicas:
             await replica.ready()
         await whole.served_by_both()

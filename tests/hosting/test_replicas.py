@@ -145,7 +145,7 @@ async def test_fifty_callers_never_cross_whichever_replica_answers(whole: Deploy
 async def test_one_is_killed_and_one_is_rolled_and_no_read_fails(whole: Deployment) -> None:
     killed, rolled = whole.replicas
     async with under_load(whole) as load:
-        await whole.kill_first()
+        await whole.kill_first(load)
         await load.more()
         killed.start()
         await killed.ready()
@@ -235,7 +235,7 @@ async def test_without_sessions_older_clients_are_rolled_as_well_and_a_kill_brea
         for replica in whole.replicas:
             await whole.roll(replica)
         assert load.failed == []
-        await whole.kill_first()
+        await whole.kill_first(load)
         await load.more()
         # They do not say what they ask where a proxy could read it: what may have been a write is not sent again.
         assert [failure for failure in load.failed if not failure.startswith(BROKEN_OFF)] == []
