@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -14,14 +15,14 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from itwin_mcp import exposure
-from itwin_mcp.runtime import Runtime, open_runtime
+from itwin_mcp.runtime import Runtime, hosted_server, open_runtime
 from itwin_mcp.server import demands
-from itwin_mcp.server.app import build_server
 from itwin_mcp.settings import read_settings
 from itwin_mcp.sign_in import Started
 from tests.hosting.issuer import AUDIENCE, ISSUER, Documents, token
 
 HERE = "http://127.0.0.1:8000"
+EVERYBODY = "itwin-mcp-policy: 1\ndefault: {itwins: all, tools: {allow: [all]}}\n"
 ENVIRONMENT = {
     "ITWIN_MCP_AUTH_ISSUER": ISSUER,
     "ITWIN_MCP_AUTH_AUDIENCE": AUDIENCE,
@@ -43,6 +44,14 @@ HELLO = {
     "params": {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}},
 }
 """What an older client says first."""
+
+
+def keep_policy(text: str = EVERYBODY) -> Path:
+    """A policy file in the folder of the test's own."""
+    file = Path(os.environ["ITWIN_MCP_STATE_DIR"], "policy.yaml")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+    return file
 
 
 @dataclass
@@ -89,22 +98,26 @@ class Served:
 
 @asynccontextmanager
 async def serve(
-    monkeypatch: Any, environment: Mapping[str, str] | None = None, stateless: bool = False, **flags: Any
+    monkeypatch: Any,
+    environment: Mapping[str, str] | None = None,
+    stateless: bool = False,
+    policy: str = EVERYBODY,
+    **flags: Any,
 ) -> AsyncIterator[Served]:
     """A hosted server over the sandbox; its sign-in server is `Documents`."""
     documents = Documents()
+    rules = keep_policy(policy)
 
     async def fetch(url: str, *, user_agent: str) -> Any:
         return await documents(url)
 
     monkeypatch.setattr("itwin_mcp.upstream.documents.fetch_document", fetch)
-    flags = {"sandbox": True, "job_seconds": 0.0, "toolsets": "all"} | flags
+    flags = {"sandbox": True, "job_seconds": 0.0, "toolsets": "all", "policy": rules} | flags
     settings = read_settings({**os.environ, **ENVIRONMENT, **(environment or {})}, **flags)
     with exposure.open_exposure(settings, "127.0.0.1") as parts:
         assert parts is not None
         async with open_runtime(settings, {}, Started.HTTP, parts.watch) as runtime:
-            server = build_server(runtime.catalog, runtime.executor, runtime.session, parts.caller)
-            server.middleware.insert(1, parts.counted(runtime.catalog.tools))
+            server = hosted_server(runtime, parts)
             app = server.streamable_http_app(transport_security=None, host="hosted", stateless_http=stateless)
             around = parts.guard(partial(demands.to_call, runtime.catalog))(app, 8000)
             async with server.session_manager.run():

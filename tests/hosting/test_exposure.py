@@ -60,11 +60,10 @@ def test_more_replicas_need_a_secret_and_no_promise_that_only_one_can_keep() -> 
     assert "ITWIN_MCP_STATE_SECRET" in told
     hosted = read_settings(AUTH | WHOLE | {"ITWIN_MCP_REPLICAS": "2"}).hosted
     assert hosted is not None
-    check_replicas(hosted, None)
-    check_replicas(hosted, "elicit")
-    check_replicas(Hosted(ISSUER, AUDIENCE), "two-step")
+    check_replicas(hosted, two_step=False)
+    check_replicas(Hosted(ISSUER, AUDIENCE), two_step=True)
     with pytest.raises(SettingsError, match="used once on each"):
-        check_replicas(hosted, "two-step")
+        check_replicas(hosted, two_step=True)
 
 
 @pytest.mark.parametrize(
