@@ -42,6 +42,9 @@ from itwin_mcp.upstream.storage import STORAGE_HOSTS, Storage
 from itwin_mcp.upstream.watching import Watch, unwatched
 
 if TYPE_CHECKING:
+    from mcp.server.lowlevel import Server
+
+    from itwin_mcp.exposure import Exposure
     from itwin_mcp.sandbox import Sandbox
 
 logger = logging.getLogger(__name__)
@@ -214,12 +217,9 @@ async def serve_http(
                 await transports.serve_http(server, host, port, guard=guard, ready=ready, stateless=settings.stateless)
             return
         async with open_runtime(settings, environment, Started.HTTP, exposure.watch) as runtime:
-            policy = runtime.gatekeeper.policy
-            visible = policy.shows if policy is not None else _nothing
-            server = build_server(runtime.catalog, runtime.executor, runtime.session, exposure.caller, visible)
+            server = hosted_server(runtime, exposure)
             names = {*runtime.catalog.tools, *runtime.catalog.prompts}
             with exposure.traced(environment, names):
-                server.middleware.insert(1, exposure.counted(runtime.catalog.tools))
                 await transports.serve_http(
                     server,
                     host,
@@ -230,6 +230,17 @@ async def serve_http(
                     ending=exposure.end,
                     drain=exposure.hosted.drain_seconds,
                 )
+
+
+def hosted_server(runtime: Runtime, exposure: Exposure) -> Server[Any]:
+    """The MCP server for callers who sign in: each is shown what the policy allows them, and every call is counted."""
+    from itwin_mcp.server.app import build_server
+
+    policy = runtime.gatekeeper.policy
+    visible = policy.shows if policy is not None else _nothing
+    server = build_server(runtime.catalog, runtime.executor, runtime.session, exposure.caller, visible)
+    server.middleware.insert(1, exposure.counted(runtime.catalog.tools))
+    return server
 
 
 def _nothing(_: Caller, __: Tool) -> bool:

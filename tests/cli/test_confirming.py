@@ -94,6 +94,7 @@ def ask(approvals: Approvals, seconds: float = 300) -> Pending:
     return approvals.ask("delete-imodel", "of this call", PREVIEW, seconds)
 
 
+@needs_terminals
 def test_approve_lists_what_waits_and_gives_it_once(approvals: Approvals) -> None:
     assert run("approve").stdout == "Nothing waits for approval.\n"
     waiting = ask(approvals)
@@ -107,8 +108,10 @@ def test_approve_lists_what_waits_and_gives_it_once(approvals: Approvals) -> Non
     silent = run("approve", waiting.id)
     assert (silent.returncode, silent.stdout) == (2, "")
     assert "There is no terminal" in silent.stderr
-    assert printed("approve", waiting.id.lower(), "--yes", "--json")["approved"]["id"] == waiting.id
-    assert "error" in printed("approve", waiting.id, "--yes", "--json", code=1)
+    assert run("approve", waiting.id, "--yes").returncode == 2
+    status, out, _ = answered(b"Pier 7", "approve", waiting.id.lower(), "--json")
+    assert (status, json.loads(out)["approved"]["id"]) == (0, waiting.id)
+    assert "error" in printed("approve", waiting.id, "--json", code=1)
     assert approvals.take("of another call") is None
     taken = approvals.take("of this call")
     assert taken is not None and taken.id == waiting.id
@@ -128,7 +131,7 @@ def test_approve_shows_the_preview_and_asks_for_the_name(approvals: Approvals) -
 
 def test_what_has_expired_is_neither_approved_nor_taken(approvals: Approvals) -> None:
     waiting = ask(approvals, seconds=-1)
-    assert run("approve", waiting.id, "--yes").returncode == 1
+    assert run("approve", waiting.id).returncode == 1
     now = [0.0]
     late = Approvals(Path(os.environ["ITWIN_MCP_STATE_DIR"]) / "late", clock=lambda: now[0])
     given = late.ask("delete-imodel", "of this call", PREVIEW, 300)

@@ -19,7 +19,7 @@ from itwin_mcp.runtime import Runtime, open_runtime
 from itwin_mcp.sandbox import Sandbox
 from itwin_mcp.settings import read_settings
 from itwin_mcp.sign_in import Started
-from tests.executor.bench import shipped_catalog
+from tests.executor.bench import Listener, shipped_catalog
 
 ISSUER = "https://login.example.com"
 
@@ -41,8 +41,13 @@ class Fenced:
     """Each request as the sandbox got it: method, path, query and body as text."""
 
     async def call(self, tool: str, caller: Caller = LOCAL, **arguments: Any) -> dict[str, Any]:
+        """The answer of a tool, for whom nobody is there to be asked."""
         described = self.runtime.gatekeeper.tools[tool]
         return await self.runtime.executor.call(described, arguments, caller=caller)
+
+    async def agreed(self, tool: str, **arguments: Any) -> dict[str, Any]:
+        """The answer of a tool, with a person who agrees to all that they are asked."""
+        return await self.runtime.executor.call(self.runtime.gatekeeper.tools[tool], arguments, Listener())
 
     async def refused(self, tool: str, caller: Caller = LOCAL, **arguments: Any) -> dict[str, Any]:
         """The error of a call that is refused."""

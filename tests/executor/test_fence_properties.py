@@ -77,7 +77,7 @@ def test_no_request_that_names_another_itwin_leaves_whatever_the_arguments(servi
     async def call() -> None:
         try:
             with anyio.move_on_after(10):
-                await it.call(tool.name, **arguments)
+                await it.agreed(tool.name, **arguments)
         except CallError:
             return
 

@@ -15,16 +15,14 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from itwin_mcp import exposure
-from itwin_mcp.runtime import Runtime, open_runtime
+from itwin_mcp.runtime import Runtime, hosted_server, open_runtime
 from itwin_mcp.server import demands
-from itwin_mcp.server.app import build_server
 from itwin_mcp.settings import read_settings
 from itwin_mcp.sign_in import Started
 from tests.hosting.issuer import AUDIENCE, ISSUER, Documents, token
 
 HERE = "http://127.0.0.1:8000"
-OPEN = "itwin-mcp-policy: 1\ndefault: {itwins: all, tools: {allow: [all]}}\n"
-"""A policy that leaves everything to scopes; without one nobody may do anything."""
+EVERYBODY = "itwin-mcp-policy: 1\ndefault: {itwins: all, tools: {allow: [all]}}\n"
 ENVIRONMENT = {
     "ITWIN_MCP_AUTH_ISSUER": ISSUER,
     "ITWIN_MCP_AUTH_AUDIENCE": AUDIENCE,
@@ -46,6 +44,14 @@ HELLO = {
     "params": {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}},
 }
 """What an older client says first."""
+
+
+def keep_policy(text: str = EVERYBODY) -> Path:
+    """A policy file in the folder of the test's own."""
+    file = Path(os.environ["ITWIN_MCP_STATE_DIR"], "policy.yaml")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+    return file
 
 
 @dataclass
@@ -90,32 +96,28 @@ class Served:
         return await self.post(http, "tools/call", name=tool, arguments=arguments)
 
 
-def open_policy() -> Path:
-    """A file with OPEN, in the test's own folder."""
-    file = Path(os.environ["ITWIN_MCP_STATE_DIR"]) / "policy.yaml"
-    file.write_text(OPEN)
-    return file
-
-
 @asynccontextmanager
 async def serve(
-    monkeypatch: Any, environment: Mapping[str, str] | None = None, stateless: bool = False, **flags: Any
+    monkeypatch: Any,
+    environment: Mapping[str, str] | None = None,
+    stateless: bool = False,
+    policy: str = EVERYBODY,
+    **flags: Any,
 ) -> AsyncIterator[Served]:
     """A hosted server over the sandbox; its sign-in server is `Documents`."""
     documents = Documents()
+    rules = keep_policy(policy)
 
     async def fetch(url: str, *, user_agent: str) -> Any:
         return await documents(url)
 
     monkeypatch.setattr("itwin_mcp.upstream.documents.fetch_document", fetch)
-    flags = {"sandbox": True, "job_seconds": 0.0, "toolsets": "all"} | flags
-    told = {**os.environ, **ENVIRONMENT, "ITWIN_MCP_POLICY": str(open_policy()), **(environment or {})}
-    settings = read_settings(told, **flags)
+    flags = {"sandbox": True, "job_seconds": 0.0, "toolsets": "all", "policy": rules} | flags
+    settings = read_settings({**os.environ, **ENVIRONMENT, **(environment or {})}, **flags)
     with exposure.open_exposure(settings, "127.0.0.1") as parts:
         assert parts is not None
         async with open_runtime(settings, {}, Started.HTTP, parts.watch) as runtime:
-            server = build_server(runtime.catalog, runtime.executor, runtime.session, parts.caller)
-            server.middleware.insert(1, parts.counted(runtime.catalog.tools))
+            server = hosted_server(runtime, parts)
             app = server.streamable_http_app(transport_security=None, host="hosted", stateless_http=stateless)
             around = parts.guard(partial(demands.to_call, runtime.catalog))(app, 8000)
             async with server.session_manager.run():

@@ -260,14 +260,14 @@ async def test_what_reaches_the_protocol_holds_no_token(monkeypatch: pytest.Monk
 
     seen: list[Any] = []
     canary = token(jti="canary")
-    whole = Tools._call
+    whole = Tools.shortcut
 
-    async def call(self: Tools, conversation: Any, *more: Any) -> Any:
-        request = conversation._context.request
-        seen.append((get_access_token(), dict(request.headers), request.url.query))
-        return await whole(self, conversation, *more)
+    async def shortcut(self: Tools, context: Any, call_next: Any) -> Any:
+        if context.method == "tools/call":
+            seen.append((get_access_token(), dict(context.request.headers), context.request.url.query))
+        return await whole(self, context, call_next)
 
-    monkeypatch.setattr(Tools, "_call", call)
+    monkeypatch.setattr(Tools, "shortcut", shortcut)
     async with serve(monkeypatch) as served:
         for mode in ("auto", "legacy"):
             async with served.client(canary, mode=mode) as client:
@@ -277,3 +277,29 @@ async def test_what_reaches_the_protocol_holds_no_token(monkeypatch: pytest.Monk
         assert "authorization" not in headers
     assert len(seen) == 2
     assert canary not in repr(seen)
+
+
+async def test_each_caller_is_shown_and_may_run_what_the_policy_allows_them_whoever_asked_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rules = {
+        "itwin-mcp-policy": 1,
+        "callers": [
+            {"issuer": ISSUER, "subject": "ada", "itwins": "all", "tools": {"allow": ["get-itwin"]}},
+            {
+                "issuer": ISSUER,
+                "subject": "bert",
+                "itwins": "all",
+                "tools": {"allow": ["list-itwins"], "deny": ["who-am-i"]},
+            },
+        ],
+    }
+    async with serve(monkeypatch, policy=json.dumps(rules)) as served:
+        for _ in range(2):
+            for who, shown in (("ada", {"get-itwin", "who-am-i"}), ("bert", {"list-itwins"}), ("carl", set())):
+                async with served.client(sub=who, scope="itwin:delete") as client:
+                    assert {tool.name for tool in (await client.list_tools()).tools} == shown
+                    for name in {"list-itwins", "who-am-i"} - shown:
+                        answer = await client.call_tool(name, {})
+                        assert answer.structured_content is not None
+                        assert answer.structured_content["error"]["code"] == "PolicyRefused"

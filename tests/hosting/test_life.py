@@ -15,7 +15,7 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from tests.hosting.issuer import AUDIENCE, public, rsa, token
-from tests.hosting.served import HELLO, open_policy
+from tests.hosting.served import HELLO, keep_policy
 from tests.server.processes import Served, serve_http
 from tests.upstream.loopback import Asked, Loopback, loopback
 
@@ -56,7 +56,7 @@ async def process(*arguments: str, **environment: str) -> AsyncIterator[Process]
 
     async with loopback(handle) as server:
         told = {"ITWIN_MCP_AUTH_ISSUER": server.origin, "ITWIN_MCP_AUTH_AUDIENCE": AUDIENCE}
-        told |= {"ITWIN_MCP_POLICY": str(open_policy()), **environment}
+        told |= {"ITWIN_MCP_POLICY": str(keep_policy()), **environment}
         with serve_http("--sandbox", *arguments, environment=told) as served:
             yield Process(served, server)
 

@@ -16,6 +16,7 @@ import anyio.to_thread
 import pytest
 from mcp import Client, StdioServerParameters, stdio_client
 
+from tests.cli.test_confirming import answered
 from tests.conftest import agrees
 from tests.scenarios.test_confirming import Person, answer_of, code_of, does, name_in, typing
 from tests.server.processes import serve_http
@@ -105,7 +106,7 @@ async def test_over_stdio_the_person_approves_in_a_terminal_of_theirs(mode: str,
         assert preview["approveWith"].startswith("ITWIN_MCP_STATE_DIR=")
         (waiting,) = (await anyio.to_thread.run_sync(approve))["pending"]
         assert (waiting["id"], waiting["name"], waiting["loses"]) == (identifier, ROADS, preview["loses"])
-        await anyio.to_thread.run_sync(approve, identifier, "--yes")
+        await anyio.to_thread.run_sync(answered, ROADS.encode(), "approve", identifier)
         done = await client.call_tool("delete-imodel", imodel)
         assert done.structured_content == {"deleted": True}
         assert (await answer_of(client, "delete-imodel", imodel))["status"] == 404

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 @click.command("approve")
 @click.argument("identifier", metavar="[ID]", required=False)
-@click.option("--yes", is_flag=True, help="Approve without being asked for the name.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @account_options
-def command(identifier: str | None, yes: bool, as_json: bool, **flags: Any) -> None:
+def command(identifier: str | None, as_json: bool, **flags: Any) -> None:
     """Approve what an agent asks to destroy; without ID, list what waits.
 
     Shows what would be lost and asks for the name. An approval is good for one call, with the very arguments that were
-    shown, until five minutes after the agent asked. Exits with 1 if nothing was approved.
+    shown, until five minutes after the agent asked. There is no flag that answers in the person's place. Exits with 1
+    if nothing was approved.
 
     \b
     Examples:
@@ -44,13 +44,12 @@ def command(identifier: str | None, yes: bool, as_json: bool, **flags: Any) -> N
     if found is None:
         _end(f"Nothing of the id {identifier[:40]!r} waits: it was approved, has expired, or never was.", as_json)
         return
-    if not yes:
-        typed = ask_on_terminal(f"{found.tool}\n\n{found.message}")
-        if typed is None:
-            raise SettingsError("There is no terminal to ask on: approve it there, or with --yes.")
-        if as_typed(typed) != found.name:
-            _end("That is not the name: nothing was approved.", as_json)
-            return
+    typed = ask_on_terminal(f"{found.tool}\n\n{found.message}")
+    if typed is None:
+        raise SettingsError("There is no terminal to ask on. Only the person approves, in a terminal of theirs.")
+    if as_typed(typed) != found.name:
+        _end("That is not the name: nothing was approved.", as_json)
+        return
     if kept.approve(found.id) is None:
         _end("It has expired meanwhile, or was approved elsewhere: nothing was approved here.", as_json)
         return

@@ -25,7 +25,13 @@ from itwin_mcp.errors import SettingsError
 from itwin_mcp.settings import ENVIRONMENT, Settings, read_settings
 
 INSTALLABLE = ("claude-desktop", "claude-code", "vscode", "cursor")
-SECRETS = ("ITWIN_ACCESS_TOKEN", "ITWIN_CLIENT_SECRET", "ITP_SERVICE_CLIENT_SECRET", "ITWIN_MCP_HTTP_TOKEN")
+SECRETS = (
+    "ITWIN_ACCESS_TOKEN",
+    "ITWIN_CLIENT_SECRET",
+    "ITP_SERVICE_CLIENT_SECRET",
+    "ITWIN_MCP_HTTP_TOKEN",
+    "ITWIN_MCP_STATE_SECRET",
+)
 PATHS = tuple(name for name in ENVIRONMENT if name.endswith(("_FILE", "_DIR", "_ROOT", "_CAPABILITIES")))
 _OWN = ("ITWIN_MCP_BUNDLE", "ITP_SERVICE_CLIENT_ID")
 """The desktop extension's own, and an id that is nothing without its secret."""

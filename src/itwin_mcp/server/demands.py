@@ -7,7 +7,7 @@ from typing import Any
 
 from itwin_mcp.capability.access import Access
 from itwin_mcp.capability.catalog import Catalog, Tool
-from itwin_mcp.errors import CallError
+from itwin_mcp.errors import CallError, PolicyRefused
 from itwin_mcp.server.dynamic import RUN_WRITING, RUNS
 
 
@@ -27,6 +27,14 @@ def to_call(catalog: Catalog, name: Any, arguments: Any) -> Access:
         if inner is not None:
             return max(to_list(tool), inner.annotations.access)
     return to_list(tool)
+
+
+def not_allowed(name: str) -> CallError:
+    """The refusal of a tool that the caller is not shown."""
+    return PolicyRefused(
+        f"The policy of this server does not allow {name} to this caller; nothing was sent.",
+        hint="Ask whoever runs this server if it should be allowed; calling again will not help.",
+    )
 
 
 def insufficient(needed: Access) -> CallError:
