@@ -42,8 +42,6 @@ from itwin_mcp.upstream.storage import STORAGE_HOSTS, Storage
 from itwin_mcp.upstream.watching import Watch, unwatched
 
 if TYPE_CHECKING:
-    from mcp.server.lowlevel import Server
-
     from itwin_mcp.exposure import Exposure
     from itwin_mcp.sandbox import Sandbox
 
@@ -232,7 +230,7 @@ async def serve_http(
                 )
 
 
-def hosted_server(runtime: Runtime, exposure: Exposure) -> Server[Any]:
+def hosted_server(runtime: Runtime, exposure: Exposure) -> Any:
     """The MCP server for callers who sign in: each is shown what the policy allows them, and every call is counted."""
     from itwin_mcp.server.app import build_server
 

@@ -152,7 +152,7 @@ async def test_every_command_of_a_guide_is_a_call_that_succeeds_on_the_sandbox(b
         for command in bundle.commands:
             parsed = call.command.make_context("call", variables.fill(command)).params
             properties = catalog().tools[parsed["tool"]].input_schema["properties"]
-            result = await client.call_tool(parsed["tool"], call._arguments(properties, parsed["pairs"], None))
+            result = await client.call_tool(parsed["tool"], call.read_arguments(properties, parsed["pairs"], None))
             assert not result.is_error, (command, result.structured_content)
             variables.take(command, result.structured_content)
 
