@@ -131,6 +131,7 @@ async def echo() -> AsyncIterator[str]:
         yield running.origin
 
 
+@pytest.mark.slow
 async def test_no_secret_of_a_login_is_in_any_output_at_debug_level(server: Identity, echo: str) -> None:
     environment = {
         "ITWIN_API_URL": echo,
@@ -176,6 +177,7 @@ def follow_back(url: str) -> None:
         assert page.status == 200
 
 
+@pytest.mark.slow
 async def test_no_secret_of_a_service_application_is_in_any_output_at_debug_level(server: Identity, echo: str) -> None:
     environment = {
         "ITWIN_API_URL": echo,

@@ -67,6 +67,7 @@ def answered(name: bytes, *arguments: str) -> tuple[int, str, str]:
         return process.returncode, out.decode(), shown.decode()
 
 
+@pytest.mark.slow
 def test_without_a_terminal_the_preview_names_yes_and_with_it_an_id_is_needed(
     sandbox: tuple[str, ...], roads: str
 ) -> None:
@@ -80,6 +81,7 @@ def test_without_a_terminal_the_preview_names_yes_and_with_it_an_id_is_needed(
 
 
 @needs_terminals
+@pytest.mark.slow
 def test_call_asks_on_the_terminal_for_the_name(sandbox: tuple[str, ...], roads: str) -> None:
     call = ("call", "delete-imodel", *sandbox, "--arg", f"iModelId={roads}")
     for typed, code in ((b"", "Cancelled"), (b"yes", "NameMismatch")):

@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from itwin_mcp.cli.demo import STEPS
 
 
@@ -23,6 +25,7 @@ def test_the_demo_walks_every_step_and_exits_with_zero() -> None:
     assert "\x1b" not in done.stdout, "no colour where there is no terminal"
 
 
+@pytest.mark.slow
 def test_the_demo_prints_one_json_object_a_line_when_asked() -> None:
     done = run("--json")
     assert done.returncode == 0, done.stderr

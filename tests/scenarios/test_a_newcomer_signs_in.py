@@ -69,6 +69,7 @@ def test_login_status_doctor_call_and_logout_walk_through_and_show_no_secret(pla
             assert secret not in said(done)
 
 
+@pytest.mark.slow
 def test_processes_that_share_a_login_never_lose_it(platform: Platform) -> None:
     """The sandbox revokes the whole login when a refresh token is used twice, as the standard advises."""
     platform.sign_in()

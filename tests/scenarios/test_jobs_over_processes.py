@@ -31,7 +31,7 @@ async def ask(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
     return dict(result.structured_content)
 
 
-@pytest.mark.parametrize("mode", ["auto", "legacy"])
+@pytest.mark.parametrize("mode", ["auto", pytest.param("legacy", marks=pytest.mark.slow)])
 async def test_clone_and_fork_are_awaited_with_progress_cancelled_midway_and_resumed_by_handle_in_a_new_process(
     mode: str, tmp_path: Path
 ) -> None:
