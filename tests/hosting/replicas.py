@@ -31,7 +31,7 @@ from tests.hosting.served import META
 from tests.sandbox_process import free_port, running_platform
 
 COMPOSE = Path(__file__).parents[2] / "compose.yaml"
-PATIENCE = 60.0
+PATIENCE = 120.0
 """Seconds in which whatever a test waits for must have happened."""
 SERVICE = "service-meridian-design-sync"
 SERVICE_SECRET = "a secret of the service application"
