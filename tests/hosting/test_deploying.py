@@ -14,12 +14,14 @@ from typing import Any
 import pytest
 import yaml
 
+from itwin_mcp import hosted_settings
 from itwin_mcp.capability.catalog import shipped
 from itwin_mcp.capability.linker import link_files
 from itwin_mcp.cli.serve import command as serve
 from itwin_mcp.exposure import check_exposure
 from itwin_mcp.hosting.front import Health
 from itwin_mcp.hosting.life import Life
+from itwin_mcp.hosting.metrics import Metrics
 from itwin_mcp.hosting.sessions import IDLE_SECONDS
 from itwin_mcp.server import dynamic, session
 from itwin_mcp.settings import ENVIRONMENT, read_settings
@@ -145,6 +147,16 @@ def test_the_build_stage_makes_a_server_from_the_lock_file_and_the_copied_files_
     program = str(tmp_path / "made" / "bin" / "itwin-mcp")
     listed = subprocess.run([program, "tools"], capture_output=True, text=True, timeout=60, cwd=tmp_path)
     assert listed.returncode == 0 and "list-itwins" in listed.stdout, listed.stderr
+
+
+# --- the guide --------------------------------------------------------------------------------------------------
+
+
+def test_the_guide_tells_of_every_setting_of_a_hosted_server_and_of_every_metric() -> None:
+    guide = (ROOT / "HOSTING.md").read_text()
+    assert [name for name in hosted_settings.ENVIRONMENT if f"`{name}`" not in guide] == []
+    counted = {f"{one.name}_total" if one.type == "counter" else one.name for one in Metrics().registry.collect()}
+    assert set(re.findall(r"`(itwin_mcp_\w+)`", guide)) == counted
 
 
 # --- two replicas behind a proxy --------------------------------------------------------------------------------

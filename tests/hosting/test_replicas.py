@@ -246,3 +246,9 @@ async def test_without_sessions_older_clients_are_rolled_as_well_and_a_kill_brea
     async with whole.client("legacy") as client:
         for _ in range(4):
             assert not (await client.call_tool("list-itwins", {"limit": 1})).is_error
+    briefcase = await a_briefcase(whole)
+    async with whole.client("legacy", agrees) as client:
+        result = await client.call_tool("release-briefcase", briefcase)
+    assert result.structured_content is not None
+    assert "preview" in result.structured_content, "nobody can be asked without a session"
+    assert not await gone(whole, briefcase)
