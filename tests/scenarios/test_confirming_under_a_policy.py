@@ -60,7 +60,10 @@ async def at_work(tool: str, record: Record) -> AsyncIterator[Work]:
         desk = Desk(maker)
         one, other = await TARGETS[tool](desk, record.root)
         if tool == "delete-repository":  # the other one there is the platform's own, which nobody may delete
-            other, _ = await TARGETS[tool](desk, record.root)
+            kind = {"class": "GeographicInformationSystem", "subClass": "WebMapService"}
+            told = {"displayName": "Water", "uri": "https://maps.example.org/water"}
+            made = await desk.ask("create-repository", iTwinId=one["iTwinId"], **kind, **told)
+            other = one | {"repositoryId": made["repository"]["id"]}
         homes = []
         for target in (one, other):
             if "iModelId" in target:
