@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ("README.md", "HOSTING.md", "CONTRIBUTING.md", "capabilities/TUTORIAL.md")
+DOCUMENTS = ("README.md", "HOSTING.md", "PRIVACY.md", "CONTRIBUTING.md", "capabilities/TUTORIAL.md")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,120 @@
+"""What a policy forbids, confirms and counts, for every destructive tool and with a person to ask."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mcp import Client
+
+from itwin_mcp.executor.policy import writes
+from tests.conftest import connect
+from tests.hosting.served import keep_policy
+from tests.scenarios.destructive import DESTRUCTIVE, TARGETS, Arguments
+from tests.scenarios.test_area_tools import Desk
+from tests.scenarios.test_confirming import Person, Record, answer_of, does, files_are_linked_once, record
+
+__all__ = ["files_are_linked_once", "record"]
+
+pytestmark = pytest.mark.anyio
+
+WRITING = sorted(name for name, tool in DESTRUCTIVE.items() if writes(tool.operations))
+"""The others overwrite a file of this machine, about which no policy speaks: the person is asked."""
+FEW = ("delete-imodel", "release-all-locks")
+MOSTLY_SLOW = [tool if tool in FEW else pytest.param(tool, marks=pytest.mark.slow) for tool in WRITING]
+ELSEWHERE = "00000000-0000-4000-8000-00000000e15e"
+
+
+@dataclass
+class Work:
+    """Two things to destroy, the iTwins that they are in, and a person who says no if asked."""
+
+    one: Arguments
+    other: Arguments
+    homes: list[str]
+    person: Person
+    usual: dict[str, Any]
+
+    @asynccontextmanager
+    async def agent(self, **rule: Any) -> AsyncIterator[Client]:
+        """An agent under a policy for everybody."""
+        default = {"itwins": "all", "tools": {"allow": ["all"]}} | rule
+        policy = keep_policy(json.dumps({"itwin-mcp-policy": 1, "default": default}))
+        async with connect(policy=policy, person=self.person, **self.usual) as client:
+            yield client
+
+    def pre_approved(self, tool: str, per_hour: int) -> dict[str, Any]:
+        return {"pre-approved": [{"tools": [tool], "itwins": self.homes, "per-hour": per_hour}]}
+
+
+@asynccontextmanager
+async def at_work(tool: str, record: Record) -> AsyncIterator[Work]:
+    usual = {"files_root": [record.root], "sandbox_db": record.root / "sandbox"}
+    async with connect(**usual) as maker:
+        desk = Desk(maker)
+        one, other = await TARGETS[tool](desk, record.root)
+        if tool == "delete-repository":  # the other one there is the platform's own, which nobody may delete
+            kind = {"class": "GeographicInformationSystem", "subClass": "WebMapService"}
+            told = {"displayName": "Water", "uri": "https://maps.example.org/water"}
+            made = await desk.ask("create-repository", iTwinId=one["iTwinId"], **kind, **told)
+            other = one | {"repositoryId": made["repository"]["id"]}
+        homes = []
+        for target in (one, other):
+            if "iModelId" in target:
+                homes.append((await desk.ask("get-imodel", iModelId=target["iModelId"]))["iModel"]["iTwinId"])
+            else:
+                homes.append(target["iTwinId"])
+    person = Person()
+    person.answer = does("decline")
+    record.changes.clear()
+    yield Work(one, other, sorted(set(homes)), person, usual)
+
+
+def decisions() -> list[tuple[str, str | None]]:
+    """What the audit log says was decided, and who confirmed it."""
+    lines = Path(os.environ["ITWIN_MCP_STATE_DIR"], "audit.jsonl").read_text(encoding="utf-8").splitlines()
+    return [(line["decision"], line.get("confirmed")) for line in map(json.loads, lines)]
+
+
+@pytest.mark.parametrize("tool", MOSTLY_SLOW)
+async def test_outside_the_policy_nobody_is_asked_and_nothing_is_sent(tool: str, record: Record) -> None:
+    async with at_work(tool, record) as work, work.agent(itwins=[ELSEWHERE]) as client:
+        assert (await answer_of(client, tool, work.one))["code"] == "PolicyRefused"
+    assert work.person.asked == []
+    assert record.nothing_happened()
+    assert decisions()[-1] == ("refused", None)
+
+
+@pytest.mark.parametrize("tool", MOSTLY_SLOW)
+async def test_what_is_pre_approved_goes_on_without_a_person_until_its_cap_is_reached(
+    tool: str, record: Record
+) -> None:
+    async with at_work(tool, record) as work, work.agent(**work.pre_approved(tool, 1)) as client:
+        done = await client.call_tool(tool, work.other)
+        assert not done.is_error, done.structured_content
+        assert work.person.asked == []
+        assert record.something_happened()
+        assert decisions()[-1] == ("done", "policy")
+        record.changes.clear()
+        assert (await answer_of(client, tool, work.one))["code"] == "Declined"
+    assert len(work.person.asked) == 1
+    assert record.nothing_happened()
+    assert decisions()[-1] == ("declined", None)
+
+
+@pytest.mark.parametrize("tool", MOSTLY_SLOW)
+async def test_once_the_budget_is_spent_not_even_the_person_is_asked(tool: str, record: Record) -> None:
+    async with at_work(tool, record) as work, work.agent(**{"writes-per-hour": 1}) as client:
+        work.person.answer = Person().answer
+        assert not (await client.call_tool(tool, work.other)).is_error
+        record.changes.clear()
+        asked = len(work.person.asked)
+        assert (await answer_of(client, tool, work.one))["code"] == "BudgetSpent"
+    assert len(work.person.asked) == asked
+    assert record.nothing_happened()
