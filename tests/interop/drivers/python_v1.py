@@ -13,6 +13,13 @@ import anyio
 from mcp import ClientSession, McpError, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
+from mcp.types import ElicitResult
+
+
+async def confirm(_: Any, asked: Any) -> ElicitResult:
+    """The person at this client types what they are asked to type."""
+    told = asked.requestedSchema["properties"]["name"]["description"]
+    return ElicitResult(action="accept", content={"name": told.removeprefix("Type it to confirm: ")})
 
 
 async def answer(session: ClientSession, asked: dict[str, Any]) -> dict[str, Any]:
@@ -42,7 +49,7 @@ async def main() -> None:
             command, *args = way["stdio"]
             server = StdioServerParameters(command=command, args=args, env=dict(os.environ))
             read, write = await stack.enter_async_context(stdio_client(server))
-        session = await stack.enter_async_context(ClientSession(read, write))
+        session = await stack.enter_async_context(ClientSession(read, write, elicitation_callback=confirm))
         hello = await session.initialize()
         say({"protocol": hello.protocolVersion, "server": hello.serverInfo.name})
         while line := await anyio.to_thread.run_sync(sys.stdin.readline):

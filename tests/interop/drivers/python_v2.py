@@ -10,6 +10,13 @@ from typing import Any
 
 import anyio
 from mcp import Client, MCPError, StdioServerParameters, stdio_client
+from mcp.types import ElicitResult
+
+
+async def confirm(_: Any, asked: Any) -> ElicitResult:
+    """The person at this client types what they are asked to type."""
+    told = asked.requested_schema["properties"]["name"]["description"]
+    return ElicitResult(action="accept", content={"name": told.removeprefix("Type it to confirm: ")})
 
 
 async def answer(client: Client, asked: dict[str, Any]) -> dict[str, Any]:
@@ -37,7 +44,7 @@ async def main() -> None:
     else:
         command, *args = way["stdio"]
         server = stdio_client(StdioServerParameters(command=command, args=args, env=dict(os.environ)))
-    async with Client(server, mode=sys.argv[2]) as client:
+    async with Client(server, mode=sys.argv[2], elicitation_callback=confirm) as client:
         say({"protocol": client.protocol_version, "server": client.server_info.name if client.server_info else None})
         while line := await anyio.to_thread.run_sync(sys.stdin.readline):
             try:

@@ -4,6 +4,7 @@ import { createInterface } from "node:readline";
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { StdioClientTransport } from "@modelcontextprotocol/sdk/client/stdio.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
+import { ElicitRequestSchema } from "@modelcontextprotocol/sdk/types.js";
 
 const way = JSON.parse(process.argv[2]);
 const [command, ...args] = way.stdio ?? [];
@@ -16,7 +17,12 @@ let protocol;
 const told = transport.setProtocolVersion?.bind(transport);
 transport.setProtocolVersion = (version) => (protocol = version) && told?.(version);
 
-const client = new Client({ name: "interop", version: "1" });
+const client = new Client({ name: "interop", version: "1" }, { capabilities: { elicitation: { form: {} } } });
+// The person at this client types what they are asked to type.
+client.setRequestHandler(ElicitRequestSchema, ({ params }) => {
+  const told = params.requestedSchema.properties.name.description;
+  return { action: "accept", content: { name: told.replace("Type it to confirm: ", "") } };
+});
 await client.connect(transport);
 const say = (reply) => process.stdout.write(JSON.stringify(reply) + "\n");
 say({ protocol, server: client.getServerVersion().name });

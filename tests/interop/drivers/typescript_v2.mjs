@@ -11,7 +11,15 @@ const transport = way.http
   ? new StreamableHTTPClientTransport(new URL(way.http))
   : new StdioClientTransport({ command, args, env: process.env });
 
-const client = new Client({ name: "interop", version: "1" }, mode === "auto" ? { versionNegotiation: { mode } } : {});
+const client = new Client(
+  { name: "interop", version: "1" },
+  { capabilities: { elicitation: { form: {} } }, ...(mode === "auto" ? { versionNegotiation: { mode } } : {}) },
+);
+// The person at this client types what they are asked to type.
+client.setRequestHandler("elicitation/create", ({ params }) => {
+  const told = params.requestedSchema.properties.name.description;
+  return { action: "accept", content: { name: told.replace("Type it to confirm: ", "") } };
+});
 await client.connect(transport);
 const say = (reply) => process.stdout.write(JSON.stringify(reply) + "\n");
 say({ protocol: client.getNegotiatedProtocolVersion(), server: client.getServerVersion().name });
