@@ -59,6 +59,7 @@ NOT_RUN = {
     "uvx --from . itwin-mcp demo": "it needs uv; the command itself is `demo`, which tests/cli/test_demo.py runs",
     ".venv/bin/itwin-mcp auth login": PERSON,
     "itwin-mcp auth login": PERSON,
+    "itwin-mcp approve K7QX2M9P": PERSON,
 }
 """Lines of shell blocks that are not run here, each with the reason."""
 SERVICES = {
@@ -258,8 +259,10 @@ def test_no_reason_for_not_running_a_line_is_stale() -> None:
 
 @pytest.fixture
 def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """A folder of a reader who has no account: our programs, an own API's file, every client started once."""
+    """A folder of a reader who has no account: our programs, the files that README names, every client started once."""
     (tmp_path / "my-api.yaml").write_text(GOOD, encoding="utf-8")
+    (policy,) = [block.text for block in blocks("README.md") if "itwin-mcp-policy" in block.text]
+    (tmp_path / "policy.yaml").write_text(policy, encoding="utf-8")
     for folder in (".venv", ".cursor", ".config/Claude", ".config/Code/User"):
         (tmp_path / folder).mkdir(parents=True)
     scripts = Path(sys.executable).parent
