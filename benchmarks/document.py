@@ -1,8 +1,9 @@
 """An OpenAPI document of every platform operation that the capability files consume, for the rival to be made from."""
 
-from itwin_mcp.capability.catalog import Slot, shipped
+from itwin_mcp.capability.catalog import shipped
 from itwin_mcp.capability.consumed import PLATFORM_ORIGIN
 from itwin_mcp.capability.linker import link_files
+from itwin_mcp.capability.plans import Slot
 
 
 def document(base_url: str) -> dict:
