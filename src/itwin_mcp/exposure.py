@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from itwin_mcp.errors import SettingsError
-from itwin_mcp.hosted_settings import Hosted
+from itwin_mcp.hosted_settings import LOOPBACK, Hosted
 from itwin_mcp.settings import Settings
 from itwin_mcp.sign_in import USER_AGENT, Way, way_of
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from itwin_mcp.hosting.watching import Meter
     from itwin_mcp.upstream.watching import Watch
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PUBLIC_PATH = "/mcp"
 _LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import SecretStr
 
@@ -16,7 +16,7 @@ from itwin_mcp.errors import SettingsError
 LEAST_SECRET = 32
 """Bytes."""
 NO_ORIGINS = "none"
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 ENVIRONMENT: Mapping[str, str] = {
     "ITWIN_MCP_AUTH_ISSUER": "The sign-in server of a hosted server's callers, exactly as its tokens name it.",
@@ -135,17 +135,26 @@ def _words(text: str | None) -> tuple[str, ...]:
     return tuple(part.strip() for part in (text or "").split(",") if part.strip())
 
 
-def _check_address(name: str, text: str) -> None:
-    """https, or http on this machine. It is compared as it is, so nothing in it is changed."""
+def split_address(name: str, text: str, example: str) -> SplitResult:
+    """The parts of a plain https address, or http on this machine. Raises SettingsError, which shows the example."""
     try:
         parts = urlsplit(text)
         _ = parts.port
     except ValueError:
         raise SettingsError(f"{name} is {text!r}, which is no address.") from None
-    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK):
+    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOOPBACK):
         raise SettingsError(f"{name} must be https (http is for an address of this machine).")
-    if not parts.hostname or parts.query or parts.fragment or parts.username or '"' in text or not text.isascii():
-        raise SettingsError(f"{name} must be a plain address such as https://mcp.example.com/mcp.")
+    if not parts.hostname or parts.query or parts.fragment or parts.username:
+        raise SettingsError(f"{name} must be a plain address such as {example}.")
+    return parts
+
+
+def _check_address(name: str, text: str) -> None:
+    """An address that is compared as it is, so that nothing in it is changed."""
+    example = "https://mcp.example.com/mcp"
+    split_address(name, text, example)
+    if '"' in text or not text.isascii():
+        raise SettingsError(f"{name} must be a plain address such as {example}.")
 
 
 def _hosts(named: tuple[str, ...]) -> tuple[str, ...]:

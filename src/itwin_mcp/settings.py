@@ -13,14 +13,13 @@ from pydantic import SecretStr
 
 from itwin_mcp import hosted_settings
 from itwin_mcp.errors import SettingsError
-from itwin_mcp.hosted_settings import Hosted, read_hosted
+from itwin_mcp.hosted_settings import LOOPBACK, Hosted, read_hosted, split_address
 
 PLATFORM = "https://api.bentley.com"
 SIGN_IN_SERVER = "https://ims.bentley.com"
 # Desktop hosts hand on the placeholder of an optional setting that nobody filled in, or one that was emptied as a word.
 _UNFILLED = re.compile(r"\$\{user_config\.\w+\}")
 _EMPTIED = ("null", "undefined")
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 ALIASES: Mapping[str, str] = {
     "ITP_API_URL": "ITWIN_API_URL",
@@ -249,7 +248,7 @@ def read_settings(
 def issuer_of(api_url: str) -> str:
     """The sign-in server that belongs to a platform: QA's also for development, a local platform's own."""
     parts = urlsplit(api_url)
-    if parts.hostname in _LOOPBACK:
+    if parts.hostname in LOOPBACK:
         return api_url
     prefix = "qa-" if re.match(r"(qa|dev)-", parts.hostname or "") else ""
     return SIGN_IN_SERVER.replace("//", f"//{prefix}")
@@ -360,15 +359,7 @@ def _address(origins: Mapping[str, str], setting: str, text: str | None) -> str 
     """An https address, or http on this machine, without a slash at the end."""
     if text is None:
         return None
-    name = origins[setting]
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError:
-        raise SettingsError(f"{name} is {text!r}, which is no address.") from None
-    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK):
-        raise SettingsError(f"{name} must be https (http is for an address of this machine).")
-    if not parts.hostname or parts.query or parts.fragment or parts.username:
-        raise SettingsError(f"{name} must be a plain address such as {PLATFORM}.")
+    parts = split_address(origins[setting], text, PLATFORM)
+    assert parts.hostname is not None
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{parts.scheme}://{host}" + (f":{port}" if port is not None else "") + parts.path.rstrip("/")
+    return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port is not None else "") + parts.path.rstrip("/")

@@ -85,18 +85,24 @@ async def test_without_any_key_nobody_is_known_and_it_asks_every_five_seconds() 
     assert await keys.find("one") is not None
 
 
-async def test_others_go_on_with_the_keys_they_have_while_one_asks() -> None:
-    keys, documents, clock = steered()
-    await keys.find("one")
-    clock.now += 3601
+def answering_late(keys: Any, documents: Any) -> tuple[anyio.Event, anyio.Event]:
+    """The sign-in server answers when the second is set; the first tells that it was asked."""
     asked, release = anyio.Event(), anyio.Event()
 
-    async def slow(url: str) -> Any:
+    async def late(url: str) -> Any:
         asked.set()
         await release.wait()
         return await documents(url)
 
-    keys._fetch = slow
+    keys._fetch = late
+    return asked, release
+
+
+async def test_others_go_on_with_the_keys_they_have_while_one_asks() -> None:
+    keys, documents, clock = steered()
+    await keys.find("one")
+    clock.now += 3601
+    asked, release = answering_late(keys, documents)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(keys.find, "one")
         await asked.wait()
@@ -107,14 +113,7 @@ async def test_others_go_on_with_the_keys_they_have_while_one_asks() -> None:
 
 async def test_who_gives_up_leaves_the_others_their_keys() -> None:
     keys, documents, _ = steered()
-    asked, release = anyio.Event(), anyio.Event()
-
-    async def slow(url: str) -> Any:
-        asked.set()
-        await release.wait()
-        return await documents(url)
-
-    keys._fetch = slow
+    asked, release = answering_late(keys, documents)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(keys.find, "one")
         await asked.wait()

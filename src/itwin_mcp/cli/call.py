@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import click
@@ -37,32 +38,28 @@ def command(tool: str, pairs: Sequence[str], text: str | None, dry_run: bool, ye
     """
     import anyio
 
-    from itwin_mcp.runtime import read_catalog
-    from itwin_mcp.sign_in import Started
-
     settings = every_tool(make_settings(**flags))
-    found = read_catalog(settings, Started.SHELL).tools.get(tool)
-    if found is None:
-        raise SettingsError(f"There is no tool {tool!r}. `itwin-mcp tools` lists them.")
-    arguments = read_arguments(found.input_schema["properties"], pairs, text)
-    answer, failed = anyio.run(_call, settings, tool, arguments, dry_run, yes)
+    answer, failed = anyio.run(_call, settings, tool, partial(read_arguments, pairs=pairs, text=text), dry_run, yes)
     click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
     sys.exit(1 if failed else 0)
 
 
 async def _call(
-    settings: Any, name: str, arguments: dict[str, Any], dry_run: bool, yes: bool
+    settings: Any, name: str, read: Callable[[Mapping[str, Any]], dict[str, Any]], dry_run: bool, yes: bool
 ) -> tuple[dict[str, Any], bool]:
     from itwin_mcp.runtime import open_runtime
     from itwin_mcp.server.results import outcome
     from itwin_mcp.server.session import WHO_AM_I
 
     async with open_runtime(settings, os.environ) as runtime:
+        tool = runtime.catalog.tools.get(name)
+        if tool is None:
+            raise SettingsError(f"There is no tool {name!r}. `itwin-mcp tools` lists them.")
+        arguments = read(tool.input_schema["properties"])
         if name == WHO_AM_I:
             if dry_run:
                 raise SettingsError(f"{name} is answered by itwin-mcp itself: there is no request to show.")
             return await outcome(name, lambda: runtime.session.who_am_i(arguments))
-        tool = runtime.catalog.tools[name]
         if dry_run:
             try:
                 return _shown(runtime.executor.preview(tool, arguments)), False

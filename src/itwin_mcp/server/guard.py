@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from itwin_mcp.hosted_settings import LOOPBACK
+
 ASGIApp = Callable[..., Awaitable[None]]
 Test = Callable[[str], bool]
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _PORTS = {"http": 80, "https": 443}
 
 

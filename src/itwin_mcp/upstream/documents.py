@@ -16,7 +16,6 @@ from itwin_mcp.upstream.wire import Request
 
 MOST_BYTES = 64 * 1024
 MOST_SECONDS = 5.0
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _HINT = "Check the address and the network."
 
 
@@ -29,7 +28,7 @@ async def fetch_document(url: str, *, user_agent: str) -> Any:
         origin, path = split_url(url)
     except ValueError:
         raise UnexpectedAnswer("The address of the document is none.", hint=_HINT) from None
-    if origin.scheme != "https" and origin.host not in _LOOPBACK:
+    if not origin.is_private:
         raise UnexpectedAnswer(f"A document of {origin} must be read by https.", hint=_HINT)
     failure: CallError = Unreachable("TimedOut", f"No answer from {origin} within {MOST_SECONDS:.0f} s.", hint=_HINT)
     with anyio.move_on_after(MOST_SECONDS):

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 DEFAULT_PORTS = {"https": 443, "http": 80}
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 _ORIGIN = re.compile(
     r"(?P<scheme>https?)://(?P<host>\[[0-9a-f:.]+\]|[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?)(?::(?P<port>[0-9]{1,5}))?/?",
@@ -20,6 +21,11 @@ class Origin:
     scheme: str
     host: str
     port: int
+
+    @property
+    def is_private(self) -> bool:
+        """Whether nobody on the way reads what is sent there: https, or this machine."""
+        return self.scheme == "https" or self.host in _LOOPBACK
 
     def __str__(self) -> str:
         if DEFAULT_PORTS[self.scheme] == self.port:

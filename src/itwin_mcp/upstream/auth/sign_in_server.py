@@ -29,7 +29,6 @@ OFFLINE_SCOPE = "offline_access"
 ASSUMED_LIFE = 300.0
 """Seconds, when the server does not say how long a token lives."""
 LONGEST_LIFE = 86400.0
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +82,7 @@ class SignInServer:
     ) -> None:
         """`issuer` is `https://ims.bentley.com` or the like; plain http is taken on loopback only, else ValueError."""
         origin, rest = split_url(issuer)
-        if origin.scheme != "https" and origin.host not in _LOOPBACK:
+        if not origin.is_private:
             raise ValueError("the sign-in server must be called by https")
         if "?" in rest:
             raise ValueError("the sign-in server's address has no query")
