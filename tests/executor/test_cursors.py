@@ -4,7 +4,7 @@ import base64
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from itwin_mcp.executor.conversation import LOCAL, Caller
@@ -107,7 +107,8 @@ POSITIONS = st.builds(
     size=st.integers(0, 1000),
     trail=st.lists(st.text("0123456789abcdef", min_size=8, max_size=8), max_size=MOST_TRAIL).map(tuple),
 )
-SEALS = Seals(lambda: [KEY])
+# The clock stands: what is sealed when this file is read is opened minutes later in a whole run.
+SEALS = Seals(lambda: [KEY], clock=lambda: 1_800_000_000.0)
 
 
 @given(
@@ -131,6 +132,7 @@ def test_whatever_text_is_no_seal_of_ours_is_refused_in_the_same_words(text: str
 
 
 @given(at=st.integers(0, len(SEALED) - 1), by=st.characters())
+@example(at=0, by=SEALED[0])
 def test_a_seal_of_which_one_character_is_another_is_refused(at: int, by: str) -> None:
     changed = SEALED[:at] + by + SEALED[at + 1 :]
     if changed == SEALED:
