@@ -8,6 +8,7 @@ from typing import Any
 
 import mcp.types as t
 import pytest
+from hypothesis import HealthCheck, settings
 from mcp import Client
 from mcp.server.lowlevel import Server
 
@@ -16,6 +17,12 @@ from itwin_mcp.runtime import open_runtime
 from itwin_mcp.server.app import build_server
 from itwin_mcp.settings import read_settings
 from itwin_mcp.sign_in import Started
+
+# How fast a machine is must not decide whether a property holds; and our fixtures may serve all examples of a test.
+settings.register_profile(
+    "untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("untimed")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

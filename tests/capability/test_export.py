@@ -165,7 +165,7 @@ VALUES = (
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.recursive(VALUES, lambda i: st.lists(i, max_size=4) | st.dictionaries(TEXTS, i, max_size=4), max_leaves=12))
 def test_any_data_re_reads_equal_here_and_in_a_reader_of_yaml_1_1(value: Any) -> None:
     written = plain_yaml({"value": value})

@@ -4,7 +4,7 @@
 import json
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from itwin_mcp.capability.linker import checked_files, link_files
@@ -234,7 +234,7 @@ JSONISH = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=150)
 @given(st.one_of(st.text(max_size=200), st.dictionaries(st.sampled_from(["capability", "consumes", "binds"]), JSONISH)))
 def test_whatever_stands_in_a_file_the_only_error_is_a_capability_error(folder: Folder, content: object) -> None:
     text = content if isinstance(content, str) else json.dumps({"ikanos": "1.0.0-beta5", **content})  # type: ignore[dict-item]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from itwin_mcp.capability import strict_yaml
@@ -190,7 +190,7 @@ def test_every_key_and_element_has_its_line() -> None:
 YAMLISH = st.text(st.sampled_from(list("ab:-?,[]{}&*!|>'\"%@`#\\ \n\t01.~<=é\x00\x85\ud7ff")), max_size=60)
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=300)
 @given(st.one_of(YAMLISH, st.text(max_size=60)))
 def test_no_text_whatever_raises_anything_but_a_refusal(text: str) -> None:
     try:
@@ -210,7 +210,7 @@ def only_json(value: Any) -> bool:
 
 
 @pytest.mark.skipif(not hasattr(yaml, "CSafeLoader"), reason="PyYAML was built without libyaml: there is one parser")
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=300)
 @given(YAMLISH)
 def test_what_both_parsers_accept_they_read_alike(text: str) -> None:
     read: list[Any] = []

@@ -64,7 +64,7 @@ def loses_nothing(small: str, large: str) -> bool:
     return all(one in rest for one in small)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(documents())
 def test_what_is_set_is_there_and_nothing_else_changes(document: tuple[str, dict[str, Any]]) -> None:
     text, content = document
@@ -75,7 +75,7 @@ def test_what_is_set_is_there_and_nothing_else_changes(document: tuple[str, dict
     assert set_member(after, PATH, ENTRY) == after
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(documents())
 def test_what_is_removed_again_leaves_the_text_as_it_was(document: tuple[str, dict[str, Any]]) -> None:
     text, content = document
@@ -85,7 +85,7 @@ def test_what_is_removed_again_leaves_the_text_as_it_was(document: tuple[str, di
         assert removed == text
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(documents(), st.integers(0, 3))
 def test_a_member_anywhere_is_removed_with_its_comma_and_no_comment(
     document: tuple[str, dict[str, Any]], which: int

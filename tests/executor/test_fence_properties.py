@@ -67,7 +67,7 @@ def arguments_of(tool: Tool, pool: list[str], chance: Random) -> dict[str, Any]:
     )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(chance=st.randoms(use_true_random=False))
 def test_no_request_that_names_another_itwin_leaves_whatever_the_arguments(serving: Serving, chance: Random) -> None:
     it, where, portal = serving

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx2
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from itwin_mcp.sandbox.seed import seeded_id
@@ -221,7 +221,7 @@ async def test_a_request_too_large_for_memory_is_refused(http: httpx2.AsyncClien
 _TEXT = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=30)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(
     method=st.sampled_from(["GET", "HEAD", "PUT"]),
     query=st.dictionaries(st.sampled_from(["comp", "blockid", "sp", "se", "sig"]), st.text(max_size=20), max_size=2),

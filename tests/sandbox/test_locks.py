@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from itwin_mcp.sandbox import Sandbox
@@ -229,7 +229,7 @@ _WORDS = ("changesets", "changesetgroups", "namedversions", "briefcases", "locks
 _TIMELINE = [one for one in OPERATIONS if any(f"}}/{word}" in one.path for word in _WORDS)]
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200)
 @given(
     operation=st.sampled_from(_TIMELINE),
     slot=st.sampled_from(["0", "2", "5", "x", "9" * 12, "a" * 40]),

@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from itwin_mcp.sandbox.seed import seeded_id
@@ -337,7 +337,7 @@ _JSON = st.recursive(
 _NAMES = st.sampled_from([*TILES, "id", "outputFormat", "queryScope", "select", "filter", "includeInactive"])
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=120)
 @given(
     method=st.sampled_from(["GET", "POST", "PATCH", "DELETE"]),
     repository=st.sampled_from(

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, quote_plus
 
 import httpx2
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from joserfc import jwt
 from joserfc.jwk import KeySet
@@ -406,7 +406,7 @@ _NAMES = st.sampled_from(
 _VALUES = st.sampled_from([*REQUEST.values(), "authorization_code", "allow", "refresh_token"]) | st.text(max_size=12)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(
     route=st.sampled_from([("GET", "authorize"), ("POST", "authorize"), ("POST", "token"), ("POST", "revocation")]),
     pairs=st.lists(st.tuples(_NAMES, _VALUES), max_size=9),

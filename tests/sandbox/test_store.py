@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import httpx2
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from itwin_mcp.sandbox import Sandbox
@@ -130,7 +130,7 @@ _VALUES = st.text(max_size=30) | st.lists(_WORDS, max_size=12).map(" ".join) | s
 _KNOWN = {"iTwinId": seeded_id("itwin", "interchange"), "iModelId": seeded_id("imodel", "roads")}
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150)
 @given(
     operation=st.sampled_from(OPERATIONS),
     slot=st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1, max_size=12)
