@@ -160,6 +160,17 @@ class AuditFailed(CallError):
         )
 
 
+class StateUnusable(CallError):
+    """The state folder cannot be read or written: no cursor can be sealed, and no question kept."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "StateUnusable",
+            "The folder where this server keeps its keys and questions cannot be used; nothing was sent.",
+            hint="Whoever runs this server must make the folder of ITWIN_MCP_STATE_DIR writable; its log names it.",
+        )
+
+
 class NotSignedIn(CallError):
     """No credential is configured, or the platform answered 401 to the one we have."""
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import secrets
-import shlex
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -21,9 +18,9 @@ from itwin_mcp.capability.catalog import Catalog, Skill, Tool, shipped
 from itwin_mcp.capability.confirming import with_confirmations
 from itwin_mcp.capability.linker import link_files
 from itwin_mcp.capability.presets import Preset, with_presets
-from itwin_mcp.errors import SettingsError
+from itwin_mcp.errors import SettingsError, StateUnusable
 from itwin_mcp.executor import names
-from itwin_mcp.executor.approvals import Approvals
+from itwin_mcp.executor.approvals import Approvals, approve_command
 from itwin_mcp.executor.audit import Audit
 from itwin_mcp.executor.confirm import Confirming, Remedy
 from itwin_mcp.executor.conversation import LOCAL, Caller
@@ -32,7 +29,7 @@ from itwin_mcp.executor.gate import Gatekeeper
 from itwin_mcp.executor.local_files import HOW_TO_ALLOW, LocalFiles
 from itwin_mcp.executor.lookup import Names
 from itwin_mcp.executor.policy import Policy
-from itwin_mcp.executor.seals import Seals, derived_keys
+from itwin_mcp.executor.seals import Seals, derived_keys, kept_key
 from itwin_mcp.server import dynamic, session
 from itwin_mcp.server.session import Session
 from itwin_mcp.settings import Settings
@@ -47,7 +44,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-YES = Remedy("Nothing was changed. Repeat the command with --yes if that is meant, or without redirection.", "--yes")
+NO_TERMINAL = Remedy(
+    "Nothing was changed: nobody could be asked. The person runs the command in a terminal, where it asks them; --yes "
+    "is their word in a script of theirs, and nobody else's."
+)
 """What a command is told that nobody can answer."""
 SANDBOX_SECONDS = 30 * 24 * 3600
 """How long the embedded sandbox takes its own token: longer than any session."""
@@ -269,26 +269,29 @@ async def _local_storage(settings: Settings, sandbox: Sandbox | None, stack: Asy
 
 def _local_files(settings: Settings, started: Started) -> LocalFiles:
     """The folders that were allowed; whoever calls from a shell stands in theirs."""
+    roots, how = settings.files_roots, HOW_TO_ALLOW
     if started is Started.SHELL:
-        return LocalFiles(settings.files_roots or (Path.cwd(),))
-    if started is Started.HTTP:
-        return LocalFiles(settings.files_roots, f"The files are those of the machine that serves. {HOW_TO_ALLOW}")
-    if settings.bundle:
+        roots = roots or (Path.cwd(),)
+    elif started is Started.HTTP:
+        how = f"The files are those of the machine that serves. {HOW_TO_ALLOW}"
+    elif settings.bundle:
         how = "Ask the person to choose the folder for files in the extension's settings."
-        return LocalFiles(settings.files_roots, how)
-    return LocalFiles(settings.files_roots)
+    return LocalFiles(roots, how, own=settings.own_files)
 
 
 def _confirming(settings: Settings, started: Started, seals: Seals) -> Confirming:
     """Who asks for a client that cannot: over stdio the terminal of the same person, from the shell nobody else."""
     if started is Started.SHELL:
-        return Confirming(seals, remedy=YES, two_step=settings.two_step)
+        return Confirming(seals, remedy=NO_TERMINAL, two_step=settings.two_step)
     if started is Started.HTTP:
         return Confirming(seals, two_step=settings.two_step)
-    approve = "itwin-mcp approve {}"
-    if settings.origins.get("state_dir"):
-        approve = f"{settings.origins['state_dir']}={shlex.quote(str(settings.state_dir))} {approve}"
-    return Confirming(seals, approvals=approvals(settings), approve_with=approve.format, two_step=settings.two_step)
+    approve = approve_command(settings.origins.get("state_dir"), settings.state_dir)
+    return Confirming(
+        seals,
+        approvals=approvals(settings),
+        approve_with=lambda identifier: f"{approve} {identifier}",
+        two_step=settings.two_step,
+    )
 
 
 def approvals(settings: Settings) -> Approvals:
@@ -333,17 +336,9 @@ def _keys(settings: Settings) -> Sequence[bytes]:
     """
     if settings.hosted is not None and settings.hosted.state_secrets:
         return derived_keys([secret.get_secret_value() for secret in settings.hosted.state_secrets])
-    folder = settings.state_dir
-    file = folder / "seal.key"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    file = settings.state_dir / "seal.key"
     try:
-        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        key = file.read_bytes()
-        if len(key) != 32:
-            raise SettingsError(f"{file} is damaged: delete it; cursors given so far become invalid.") from None
-        return (key,)
-    key = secrets.token_bytes(32)
-    with os.fdopen(handle, "wb") as stream:
-        stream.write(key)
-    return (key,)
+        return (kept_key(file),)
+    except OSError as error:
+        logger.error("The key %s cannot be kept: %s", file, error.strerror or error)
+        raise StateUnusable from None

@@ -74,6 +74,8 @@ class Settings:
     access_token_file: Path | None = None
     client_id: str | None = None
     client_secret: SecretStr | None = None
+    client_secret_file: Path | None = None
+    """Where `client_secret` was read from."""
     redirect_uri: str | None = None
     profile: str = "default"
     api_url: str = PLATFORM
@@ -115,6 +117,12 @@ class Settings:
         held = (self.access_token, self.client_secret, self.http_token, *sealing)
         values = [secret.get_secret_value() for secret in held if secret is not None]
         return tuple(re.sub(r"^bearer\s+", "", value, flags=re.IGNORECASE) for value in values)
+
+    @property
+    def own_files(self) -> tuple[Path, ...]:
+        """Files and folders of ours, which no tool may read or write: logins, keys, approvals, rules, secrets."""
+        files = (self.access_token_file, self.client_secret_file, self.policy, self.audit_log, self.sandbox_db)
+        return (self.state_dir, self.cache_dir, *self.capabilities, *(file for file in files if file is not None))
 
     @property
     def environment(self) -> str:
@@ -186,6 +194,7 @@ def read_settings(
     token = secret("access_token", "ITWIN_ACCESS_TOKEN")
     token_file = value("access_token_file", "ITWIN_ACCESS_TOKEN_FILE")
     client_id = value("client_id", "ITWIN_CLIENT_ID", "ITP_SERVICE_CLIENT_ID")
+    secret_file: str | None = None
     # An id and a secret of different names belong to different applications.
     if origins.get("client_id") == "ITP_SERVICE_CLIENT_ID":
         client_secret = secret("client_secret", "ITP_SERVICE_CLIENT_SECRET")
@@ -213,6 +222,7 @@ def read_settings(
         access_token_file=Path(token_file) if token_file else None,
         client_id=client_id,
         client_secret=client_secret,
+        client_secret_file=Path(secret_file) if secret_file else None,
         redirect_uri=_redirect(value("redirect_uri", "ITWIN_REDIRECT_URI")),
         profile=_profile(value("profile", "ITWIN_PROFILE") or "default"),
         api_url=api_url,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from itwin_mcp.cli import group
+from itwin_mcp.errors import SettingsError
 from itwin_mcp.executor.approvals import Approvals, Pending
 from itwin_mcp.executor.preview import Preview
 from tests.cli.test_commands import printed, run
@@ -41,11 +45,11 @@ def approvals() -> Approvals:
 
 @contextmanager
 def on_a_terminal(*arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """A command whose standard input and error are a terminal."""
+    """A command of ours whose standard input and error are a terminal; `sh` as its first word is that shell."""
     import pty
 
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "itwin_mcp", *arguments]
+    command = arguments if arguments[0] == "sh" else [sys.executable, "-m", "itwin_mcp", *arguments]
     process = subprocess.Popen(command, stdin=theirs, stderr=theirs, stdout=subprocess.PIPE, env=os.environ)
     os.close(theirs)
     try:
@@ -72,7 +76,8 @@ def test_without_a_terminal_the_preview_names_yes_and_with_it_an_id_is_needed(
     sandbox: tuple[str, ...], roads: str
 ) -> None:
     preview = printed("call", "delete-imodel", *sandbox, "--arg", f"iModelId={roads}", code=1)["preview"]
-    assert preview["approveWith"] == "--yes"
+    assert "approveWith" not in preview
+    assert "in a terminal, where it asks them; --yes is their word" in preview["hint"]
     assert preview["loses"]["changesets"] == 12
     by_name = printed("call", "delete-imodel", *sandbox, "--yes", "--arg", f"iModelId={ROADS}", code=1)["error"]
     assert "--yes takes no name" in by_name["message"]
@@ -90,6 +95,18 @@ def test_call_asks_on_the_terminal_for_the_name(sandbox: tuple[str, ...], roads:
         assert f"Delete the iModel “{ROADS}”" in shown
         assert "- changesets: 12" in shown
     assert answered(ROADS.encode(), *call)[:2] == (0, '{\n  "deleted": true\n}\n')
+
+
+@needs_terminals
+@pytest.mark.slow
+def test_ctrl_c_at_the_question_ends_the_call_at_once(sandbox: tuple[str, ...], roads: str) -> None:
+    with on_a_terminal("call", "delete-imodel", *sandbox, "--arg", f"iModelId={roads}") as (process, terminal):
+        shown = b""
+        while b"Name:" not in shown:
+            shown += os.read(terminal, 4096)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 1
+    assert printed("call", "get-imodel", *sandbox, "--arg", f"iModelId={roads}")["iModel"]["name"] == ROADS
 
 
 def ask(approvals: Approvals, seconds: float = 300) -> Pending:
@@ -149,12 +166,31 @@ def test_only_the_owner_reads_what_waits_and_what_is_damaged_is_passed_over(appr
     (file,) = folder.iterdir()
     assert folder.stat().st_mode & 0o777 == 0o700
     assert file.stat().st_mode & 0o777 == 0o600
-    for text in ("", "[]", '{"id": "22222222"}', "{"):
+    forged = json.loads(file.read_text()) | {"id": "22222222"}
+    for text in (
+        *("", "[]", '{"id": "22222222"}', "{"),
+        json.dumps(forged | {"expires": "soon"}),
+        json.dumps(forged | {"expires": forged["expires"] + 10_000}),
+        json.dumps(forged | {"measures": None}),
+    ):
         (folder / "22222222.approved").write_text(text)
         assert approvals.take("of this call") is None
     (folder / "22222222.approved").write_bytes(file.read_bytes())
     assert approvals.take("of this call") is None, "an approval copied to another id is none"
     assert [one.id for one in approvals.pending()] == [waiting.id]
+
+
+def test_approve_says_which_folder_cannot_be_written(approvals: Approvals, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(*_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    waiting = ask(approvals)
+    monkeypatch.setattr("itwin_mcp.cli.approve.put_question", lambda _: True)
+    monkeypatch.setattr("itwin_mcp.cli.approve.read_answer", lambda: "Pier 7")
+    monkeypatch.setattr(Path, "rename", refuses)
+    done = CliRunner().invoke(group, ["approve", waiting.id])
+    assert isinstance(done.exception, SettingsError)
+    assert f"{os.environ['ITWIN_MCP_STATE_DIR']} cannot be used: nothing was approved" in str(done.exception)
 
 
 def test_no_more_than_fifty_wait(approvals: Approvals) -> None:

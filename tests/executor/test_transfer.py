@@ -19,6 +19,7 @@ from typing import Any
 import anyio
 import pytest
 
+from itwin_mcp.errors import CallError
 from tests.executor.bench import TOKEN, Bench, bench, never
 from tests.upstream.loopback import Asked, Handler, Loopback, loopback
 
@@ -165,6 +166,37 @@ async def test_a_download_that_is_not_the_file_leaves_nothing_and_the_old_file_a
         assert (at.root / "b.bin").read_bytes() == b"old"
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+async def test_a_file_that_comes_there_meanwhile_stays_since_nobody_agreed_to_lose_it(
+    tmp_path: Path, overwrite: bool
+) -> None:
+    async def saved_by_the_person(asked: Asked) -> None:
+        (at.root / "b.bin").write_bytes(b"mine")
+        await gives(asked)
+
+    async with desk(tmp_path, saved_by_the_person) as at:
+        error = await at.it.refused("take-file", fileId="f1", filePath="b.bin", overwrite=overwrite)
+        assert "exists, or has changed meanwhile; it was left as it is" in error["message"]
+        assert [(path.name, path.read_bytes()) for path in at.root.iterdir()] == [("b.bin", b"mine")]
+
+
+async def test_of_two_downloads_to_one_place_one_is_told_that_it_is_taken(tmp_path: Path) -> None:
+    async with desk(tmp_path, gives) as at:
+        codes: list[str] = []
+
+        async def take() -> None:
+            try:
+                await at.it.call("take-file", fileId="f1", filePath="b.bin")
+            except CallError as error:
+                codes.append(error.code)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(take)
+            tasks.start_soon(take)
+        assert codes == ["InvalidArguments"]
+        assert [(path.name, path.read_bytes()) for path in at.root.iterdir()] == [("b.bin", CONTENT)]
+
+
 async def test_a_download_that_is_cancelled_leaves_nothing(tmp_path: Path) -> None:
     async def never_ends(asked: Asked) -> None:
         await asked.raw(b"HTTP/1.1 200 OK\r\nContent-Length: 1500000\r\n\r\n" + CONTENT[:700_000])
@@ -230,6 +262,9 @@ def outside(tmp_path: Path) -> Path:
         ("a" * 300, "cannot be looked at"),
         ("large.bin", "has 3000001 bytes, more than the 3000000 allowed"),
         ("~/x", "does not exist"),
+        (".env", "is hidden"),
+        ("sub/.ssh/key.bin", "is hidden, or lies in a hidden folder"),
+        ("open/key.bin", "is hidden, or lies in a hidden folder"),
     ],
 )
 async def test_a_file_outside_of_the_folder_or_that_is_none_is_not_sent(
@@ -241,6 +276,10 @@ async def test_a_file_outside_of_the_folder_or_that_is_none_is_not_sent(
         (at.root / "folder").symlink_to(tmp_path)
         (at.root / "round.bin").symlink_to(at.root / "round.bin")
         os.mkfifo(at.root / "pipe")
+        (at.root / "sub" / ".ssh").mkdir()
+        (at.root / "open").symlink_to(at.root / "sub" / ".ssh")
+        for secret in (".env", "open/key.bin"):
+            (at.root / secret).write_bytes(b"secret")
         (at.root / "large.bin").write_bytes(bytes(3_000_001))
         error = await at.it.refused("send-file", filePath=path.format(outside=outside, root=at.root))
         assert any(words in error["message"] for words in said.split("|")), error
@@ -258,6 +297,8 @@ async def test_a_file_outside_of_the_folder_or_that_is_none_is_not_sent(
         ("sub", "is there and no plain file"),
         ("pipe", "is there and no plain file"),
         ("aux.bin", "names a device"),
+        (".bashrc", "is hidden"),
+        (".config/autostart.bin", "is hidden, or lies in a hidden folder"),
     ],
 )
 async def test_nothing_is_written_outside_of_the_folder_or_over_a_file(

@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import re
+import shutil
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -232,7 +233,7 @@ async def test_a_client_that_cannot_ask_gets_a_preview_and_the_terminal_approves
         preview = await answer_of(client, tool, one, "preview")
         assert "preview" in (schema or {})["properties"]
         (waiting,) = kept.pending()
-        assert preview["approveWith"].endswith(f"itwin-mcp approve {waiting.id}")
+        assert preview["approveWith"].endswith(f" approve {waiting.id}")
         assert preview["question"] == waiting.question
         assert preview["loses"]
         again = await answer_of(client, tool, one, "preview")
@@ -319,6 +320,26 @@ async def test_run_writing_tool_asks_for_the_tool_that_it_runs(mode: str, record
         result = await client.call_tool("run-writing-tool", run)
         assert result.structured_content == {"deleted": True}
     assert "Soil" in person.asked[0].message
+
+
+@pytest.mark.parametrize("broken", ["seal.key", "approvals"])
+async def test_a_state_folder_that_cannot_be_used_is_told_to_whoever_runs_the_server(
+    broken: str, record: Record, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = tmp_path / "st{a}te"
+    monkeypatch.setenv("ITWIN_MCP_STATE_DIR", str(state))
+    async with at_work("delete-imodel", record, person=None) as (client, one, _):
+        preview = await answer_of(client, "delete-imodel", one, "preview")
+        assert f"{state}' itwin-mcp" in preview["approveWith"] or f"{state}' /" in preview["approveWith"]
+    spoilt = state / broken
+    spoilt.unlink() if spoilt.is_file() else shutil.rmtree(spoilt)
+    spoilt.write_text("no key, and no folder")
+    async with connect(person=None, files_root=[record.root]) as client:
+        error = await answer_of(client, "delete-imodel", {"iModelId": await Desk(client).roads()})
+        assert error["code"] == "StateUnusable"
+        assert str(tmp_path) not in str(error)
+        assert str(spoilt) in caplog.text
+    assert record.nothing_happened()
 
 
 # --- what is shown ----------------------------------------------------------------------------------------------

@@ -214,3 +214,40 @@ def test_whoever_calls_from_a_shell_stands_in_the_folder(root: Path) -> None:
     wrong = call("--files-root", "no-such-folder")
     assert wrong.returncode == 2
     assert "--files-root no-such-folder is no folder" in wrong.stderr
+
+
+# --- what is ours -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def state(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A state folder inside the folder that was allowed, as where somebody allows their home folder."""
+    monkeypatch.setenv("ITWIN_MCP_STATE_DIR", str(root / "state"))
+    (root / "state" / "approvals").mkdir(parents=True)
+    (root / "state" / "seal.key").write_bytes(bytes(32))
+    return root / "state"
+
+
+@pytest.mark.parametrize("path", ["state/approvals/AAAAAAAA.approved", "State/seal", "near/policy.yaml", "platform.db"])
+async def test_no_download_puts_a_file_where_this_program_would_believe_it(root: Path, state: Path, path: str) -> None:
+    (root / "State").symlink_to(state)
+    (root / "near").symlink_to(root)
+    policy = root / "policy.yaml"
+    policy.write_text("itwin-mcp-policy: 1\ndefault: {itwins: all, tools: {allow: [all]}}\n")
+    async with connect(files_root=[root], policy=policy, sandbox_db=root / "platform.db", person=None) as agent:
+        imodel = (await ask(agent, "list-imodels", iTwinId=await an_itwin(agent), limit=1))["iModels"][0]["id"]
+        before = sorted(root.rglob("*"))
+        arguments = {"iModelId": imodel, "changesetId": "1", "filePath": path, "overwrite": True}
+        error = await refused(agent, "download-changeset", **arguments)
+        assert "is where itwin-mcp keeps its own files" in error["message"]
+        assert sorted(root.rglob("*")) == before
+
+
+async def test_no_upload_sends_what_this_program_keeps_secret(root: Path, state: Path) -> None:
+    async with connect(files_root=[root]) as agent:
+        new = {"iTwinId": await an_itwin(agent), "name": "Mine"}
+        for secret in ("state/seal.key", "state/approvals/../seal.key", str(state / "seal.key")):
+            error = await refused(agent, "create-imodel-from-file", **new, filePath=secret)
+            assert "its own files" in error["message"] or "`..`" in error["message"]
+        (root / "plan.bim").write_bytes(b"plan")
+        assert await ask(agent, "create-imodel-from-file", **new, filePath="plan.bim")

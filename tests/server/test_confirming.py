@@ -94,7 +94,9 @@ async def test_over_http_a_client_that_cannot_ask_gets_the_preview_alone(mode: s
 
 
 @pytest.mark.parametrize("mode", ERAS)
-async def test_over_stdio_the_person_approves_in_a_terminal_of_theirs(mode: str, tmp_path: Path) -> None:
+async def test_over_stdio_the_person_approves_in_a_terminal_of_theirs(
+    mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def approve(*arguments: str) -> Any:
         command = [sys.executable, "-m", "itwin_mcp", "approve", "--json", *arguments]
         return json.loads(subprocess.run(command, capture_output=True, text=True, timeout=60).stdout)
@@ -103,10 +105,14 @@ async def test_over_stdio_the_person_approves_in_a_terminal_of_theirs(mode: str,
         imodel = await roads(client)
         preview = await answer_of(client, "delete-imodel", imodel, "preview")
         identifier = preview["approveWith"].split()[-1]
-        assert preview["approveWith"].startswith("ITWIN_MCP_STATE_DIR=")
+        assert f"`{preview['approveWith']}`" in preview["hint"]
         (waiting,) = (await anyio.to_thread.run_sync(approve))["pending"]
         assert (waiting["id"], waiting["name"], waiting["loses"]) == (identifier, ROADS, preview["loses"])
-        await anyio.to_thread.run_sync(answered, ROADS.encode(), "approve", identifier)
+        # As it is named, in a shell that knows nothing of this installation.
+        monkeypatch.chdir("/")
+        monkeypatch.setenv("PATH", "/usr/bin:/bin")
+        monkeypatch.delenv("ITWIN_MCP_STATE_DIR")
+        await anyio.to_thread.run_sync(answered, ROADS.encode(), "sh", "-c", preview["approveWith"])
         done = await client.call_tool("delete-imodel", imodel)
         assert done.structured_content == {"deleted": True}
         assert (await answer_of(client, "delete-imodel", imodel))["status"] == 404

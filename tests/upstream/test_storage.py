@@ -18,6 +18,7 @@ import anyio
 import pytest
 
 from itwin_mcp.errors import CallError, InvalidArguments, PlatformError, UnexpectedAnswer, Unreachable
+from itwin_mcp.upstream.naming import Standing
 from itwin_mcp.upstream.storage import STORAGE_HOSTS, Storage
 
 from .loopback import Asked, Handler, Loopback, free_port, loopback  # noqa: TID252
@@ -247,10 +248,10 @@ async def test_only_the_platforms_storage_is_called(link: str, allowed: bool) ->
 async def test_a_file_that_exists_is_not_replaced_unasked(target: Path) -> None:
     target.write_text("mine")
     async with opened(whole) as (server, storage, link):
-        with pytest.raises(InvalidArguments, match="exists already"):
+        with pytest.raises(InvalidArguments, match="exists, or has changed"):
             await storage.download(link, target)
         assert (target.read_text(), server.requests) == ("mine", [])
-        await storage.download(link, target, overwrite=True)
+        await storage.download(link, target, replaces=Standing.at(target))
     assert target.read_bytes() == CONTENT
 
 
@@ -262,7 +263,7 @@ async def test_a_failed_download_leaves_the_file_that_was_there(target: Path) ->
 
     async with opened(handler) as (_, storage, link):
         with pytest.raises(PlatformError):
-            await storage.download(link, target, overwrite=True)
+            await storage.download(link, target, replaces=Standing.at(target))
     assert target.read_text() == "mine"
     assert left(target) == ["file.bim"]
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from itwin_mcp.cli.options import account_options, make_settings
-from itwin_mcp.errors import SettingsError
+from itwin_mcp.errors import SettingsError, StateUnusable
 
 if TYPE_CHECKING:
-    from itwin_mcp.executor.approvals import Pending
+    from itwin_mcp.executor.approvals import Approvals, Pending
 
 
 @click.command("approve")
@@ -33,10 +33,20 @@ def command(identifier: str | None, as_json: bool, **flags: Any) -> None:
       itwin-mcp approve
       itwin-mcp approve K7QX2M9P
     """
-    from itwin_mcp.executor.preview import as_typed
     from itwin_mcp.runtime import approvals
 
-    kept = approvals(make_settings(**flags))
+    settings = make_settings(**flags)
+    try:
+        _approve(approvals(settings), identifier, as_json)
+    except StateUnusable:
+        raise SettingsError(
+            f"{settings.state_dir} cannot be used: nothing was approved. The line above says why."
+        ) from None
+
+
+def _approve(kept: Approvals, identifier: str | None, as_json: bool) -> None:
+    from itwin_mcp.executor.preview import as_typed
+
     if identifier is None:
         _list(kept.pending(), as_json)
         return
@@ -44,10 +54,9 @@ def command(identifier: str | None, as_json: bool, **flags: Any) -> None:
     if found is None:
         _end(f"Nothing of the id {identifier[:40]!r} waits: it was approved, has expired, or never was.", as_json)
         return
-    typed = ask_on_terminal(f"{found.tool}\n\n{found.message}")
-    if typed is None:
+    if not put_question(f"{found.tool}\n\n{found.message}"):
         raise SettingsError("There is no terminal to ask on. Only the person approves, in a terminal of theirs.")
-    if as_typed(typed) != found.name:
+    if as_typed(read_answer()) != found.name:
         _end("That is not the name: nothing was approved.", as_json)
         return
     if kept.approve(found.id) is None:
@@ -59,15 +68,17 @@ def command(identifier: str | None, as_json: bool, **flags: Any) -> None:
         click.echo(f"Approved: {found.tool}. The agent can repeat its call within {_left(found)} seconds.")
 
 
-def ask_on_terminal(message: str) -> str | None:
-    """What the person types after they read the message, empty for nothing; None where there is no terminal."""
+def put_question(message: str) -> bool:
+    """Show it, and ask for the name; False where there is no terminal, and nobody to ask."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        return None
-    click.echo(message, err=True)
-    try:
-        return str(click.prompt("Name", default="", show_default=False, err=True))
-    except click.Abort:
-        return ""
+        return False
+    click.echo(f"{message}\nName: ", nl=False, err=True)
+    return True
+
+
+def read_answer() -> str:
+    """The line that the person types; empty for nothing."""
+    return sys.stdin.buffer.readline().decode(sys.stdin.encoding, "replace").strip()
 
 
 def _list(waiting: Sequence[Pending], as_json: bool) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from itwin_mcp.cli.approve import ask_on_terminal
+from itwin_mcp.cli.approve import put_question, read_answer
 from itwin_mcp.cli.options import every_tool, make_settings, settings_options
 from itwin_mcp.errors import CallError, SettingsError
 from itwin_mcp.executor.conversation import Answer, Confirmed, Later, Question
@@ -82,11 +82,9 @@ class _Terminal:
     async def ask(self, question: Question) -> Answer | Later:
         if self._yes:
             return Answer("accept", Confirmed("yes-flag"), question.name)
-        import anyio.to_thread
-
-        typed = await anyio.to_thread.run_sync(ask_on_terminal, question.message)
-        if typed is None:
+        if not put_question(question.message):
             return Later()
+        typed = await _answer()
         return Answer("accept" if typed else "cancel", Confirmed("person", "terminal"), typed)
 
     async def progress(self, done: float, total: float | None, text: str) -> None:
@@ -96,6 +94,16 @@ class _Terminal:
     def clear(self) -> None:
         if self._live:
             click.echo("\r\x1b[K", nl=False, err=True)
+
+
+async def _answer() -> str:
+    """What the person types. Ctrl-C ends the waiting: nothing reads the terminal before there is a line."""
+    import anyio.to_thread
+
+    if sys.platform == "win32":  # whose consoles cannot be waited for
+        return await anyio.to_thread.run_sync(read_answer)
+    await anyio.wait_readable(sys.stdin)
+    return read_answer()
 
 
 def read_arguments(properties: Mapping[str, Any], pairs: Sequence[str], text: str | None) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import anyio
 
 from itwin_mcp.capability.catalog import Resource, Tool, ToolArgument
 from itwin_mcp.capability.expressions import ABSENT
+from itwin_mcp.capability.parameters import OVERWRITE
 from itwin_mcp.capability.plans import Call, CallStep, Steps
 from itwin_mcp.capability.transfers import FILE
 from itwin_mcp.errors import CallError, PlatformError, Unconfirmed
@@ -104,6 +105,8 @@ class Executor:
         except CallError as error:
             await gate.note("declined" if type(error) is CallError else "refused", tool, ready, code=error.code)
             raise
+        if confirmed is None and tool.transfer is not None and OVERWRITE in ready:
+            ready = {**ready, OVERWRITE: False}  # nothing was there to lose: what comes there by now stays
         gate.begin(permit, None if confirmed is None else confirmed.word)
         try:
             result = fit(clean(await self._answer(run, tool, ready, blobs)), self._most)

@@ -23,9 +23,16 @@ _RESERVED = frozenset({"con", "prn", "aux", "nul", *(f"{name}{n}" for name in ("
 class LocalFiles:
     """The folders that were allowed. A path is taken as it is after all links are followed."""
 
-    def __init__(self, roots: Sequence[Path] = (), how_to_allow: str = HOW_TO_ALLOW) -> None:
-        """With no `roots` no file is touched; `how_to_allow` tells then what the person can do."""
+    def __init__(
+        self, roots: Sequence[Path] = (), how_to_allow: str = HOW_TO_ALLOW, *, own: Sequence[Path] = ()
+    ) -> None:
+        """With no `roots` no file is touched; `how_to_allow` tells then what the person can do.
+
+        `own` are files and folders of this program, never touched even inside the roots: a file that could be put there
+        would be believed, and one that is read there tells secrets.
+        """
         self._roots = tuple(root.resolve() for root in roots)
+        self._own = tuple(one.absolute() for one in own)
         self._how_to_allow = how_to_allow
 
     def read(self, tool: Tool, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,10 +98,21 @@ class LocalFiles:
             folders = ", ".join(map(str, self._roots))
             hint = f"Choose a path inside {folders}. {self._how_to_allow}"
             raise _refused(name, "lies outside of the folders that were allowed", hint)
-        return next((path for path in inside if os.path.lexists(path)), inside[0])
+        path = next((path for path in inside if os.path.lexists(path)), inside[0])
+        if self._hidden(path):
+            hint = "Choose another; the person can allow a hidden folder by naming it itself."
+            raise _refused(name, "is hidden, or lies in a hidden folder (a dot before its name)", hint)
+        if any(_same(one, own) for one in (path, *path.parents) for own in self._own):
+            raise _refused(name, "is where itwin-mcp keeps its own files", "Choose a place that is not its own.")
+        return path
 
     def _holds(self, path: Path) -> bool:
         return any(path != root and path.is_relative_to(root) for root in self._roots)
+
+    def _hidden(self, path: Path) -> bool:
+        """Settings, keys and start scripts of other programs: whoever allows their home folder does not mean those."""
+        within = [path.relative_to(root) for root in self._roots if path.is_relative_to(root)]
+        return all(any(part.startswith(".") for part in one.parts) for one in within)
 
 
 def _resolved(name: str, path: Path) -> Path:
@@ -102,6 +120,14 @@ def _resolved(name: str, path: Path) -> Path:
         return path.resolve()
     except (OSError, ValueError, RuntimeError):  # links that go round, a name that is too long
         raise _refused(name, "cannot be followed", "Give a plain path.") from None
+
+
+def _same(path: Path, other: Path) -> bool:
+    """Whether both are one thing, in whatever case or by whatever link they are named."""
+    try:
+        return path == other or path.samefile(other)
+    except OSError:  # one of them is not there
+        return False
 
 
 def _look(name: str, path: Path) -> tuple[int | None, int]:

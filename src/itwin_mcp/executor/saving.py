@@ -17,6 +17,7 @@ from itwin_mcp.errors import InvalidArguments
 from itwin_mcp.executor.fit import clean
 from itwin_mcp.executor.paging import save_pages
 from itwin_mcp.executor.sending import Run
+from itwin_mcp.upstream.naming import put_in_place
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What a spreadsheet takes for the beginning of a formula; such text gets an apostrophe before it (OWASP)."""
@@ -46,7 +47,10 @@ async def save_list(
 
             listing, count = await save_pages(run, operation, values, output, take, full)
             rows.end()
-        size = _keep(beside, path)
+        size = beside.stat().st_size
+        put_in_place(beside, path)
+    except FileExistsError:
+        raise _unwritable(path, "it exists by now") from None
     except OSError as error:
         raise _unwritable(path, error.strerror or "it cannot be written") from None
     finally:
@@ -54,15 +58,6 @@ async def save_list(
             beside.unlink(missing_ok=True)
     saved = {"path": str(path), "items": count, "bytes": size}
     return {**listing.result, "page": listing.page, "saved": saved}
-
-
-def _keep(beside: Path, path: Path) -> int:
-    """Give the finished file its name; its size in bytes."""
-    if path.exists():
-        raise _unwritable(path, "it exists by now")
-    size = beside.stat().st_size
-    beside.replace(path)
-    return size
 
 
 class _Json:

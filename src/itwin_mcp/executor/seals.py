@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from itwin_mcp.executor.conversation import Caller
@@ -73,6 +76,22 @@ def derived_keys(secrets: Sequence[str]) -> tuple[bytes, ...]:
     from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
     return tuple(HKDF(SHA256(), 32, salt=None, info=b"itwin-mcp seals 1").derive(one.encode()) for one in secrets)
+
+
+def kept_key(file: Path) -> bytes:
+    """The key in the file, which its owner alone can read, and which is made where there is none. Raises OSError."""
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        key = file.read_bytes()
+        if len(key) != 32:
+            raise OSError("it is damaged; without it cursors given so far are invalid, and a new one is made") from None
+        return key
+    key = secrets.token_bytes(32)
+    with os.fdopen(handle, "wb") as stream:
+        stream.write(key)
+    return key
 
 
 def _token(text: str) -> bytes:

@@ -19,6 +19,7 @@ from itwin_mcp.executor.gate import Gate
 from itwin_mcp.executor.request import build_request, sign
 from itwin_mcp.executor.shape import shape
 from itwin_mcp.upstream.envelope import read_json
+from itwin_mcp.upstream.naming import Standing
 from itwin_mcp.upstream.storage import Progress
 from itwin_mcp.upstream.wire import Request, Response
 
@@ -55,7 +56,7 @@ class Transfers(Protocol):
         target: Path,
         *,
         size: int | None = None,
-        overwrite: bool = False,
+        replaces: Standing | None = None,
         progress: Progress | None = None,
     ) -> int:
         """Write what the link leads to into the target."""

@@ -30,7 +30,7 @@ from itwin_mcp.executor.paging import MOST_PAGES, list_all
 from itwin_mcp.executor.request import bind
 from itwin_mcp.executor.sending import Run, say_it_was_written
 from itwin_mcp.executor.shape import shape_part
-from itwin_mcp.executor.transfer import local_file, move_file
+from itwin_mcp.executor.transfer import local_file, move_file, replaceable
 from itwin_mcp.executor.waiting import Pending, run_job
 
 MOST_ITEMS = 5_000
@@ -86,6 +86,7 @@ class _Flow:
         self._arguments = arguments
         self._transfer = transfer
         self._results: dict[str, Any] = {FILE: local_file(transfer, arguments)} if transfer is not None else {}
+        self._replaces = replaceable(arguments) if transfer is not None else None
         self._returned = 0
         self._cuts: list[str] = []
         self._began = run.now()
@@ -131,7 +132,7 @@ class _Flow:
     async def _move(self, transfer: TransferPlan) -> None:
         """Move the local file; the seconds of `wait` are not spent on it."""
         began = self._run.now()
-        self._results[FILE] = await move_file(self._run, transfer, self._arguments, self._results)
+        self._results[FILE] = await move_file(self._run, transfer, self._arguments, self._results, self._replaces)
         self._began += self._run.now() - began
 
     async def _step(self, step: Step) -> dict[str, Any] | None:

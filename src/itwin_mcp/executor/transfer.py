@@ -12,6 +12,7 @@ from itwin_mcp.capability.plans import TransferPlan
 from itwin_mcp.capability.transfers import FILE
 from itwin_mcp.errors import CallError, UnexpectedAnswer
 from itwin_mcp.executor.sending import Run
+from itwin_mcp.upstream.naming import Standing
 
 _STEPS_TOLD = 40
 _LEAST_TOLD = 1 << 20
@@ -25,10 +26,19 @@ def local_file(plan: TransferPlan, arguments: Mapping[str, Any]) -> dict[str, An
     return known | {"size": path.stat().st_size} if plan.direction == "upload" else known
 
 
+def replaceable(arguments: Mapping[str, Any]) -> Standing | None:
+    """The local file that the person agreed to lose, as it stands now; None where they agreed to none."""
+    return Standing.at(Path(arguments[FILE_PATH])) if arguments.get(OVERWRITE) else None
+
+
 async def move_file(
-    run: Run, plan: TransferPlan, arguments: Mapping[str, Any], results: Mapping[str, Any]
+    run: Run,
+    plan: TransferPlan,
+    arguments: Mapping[str, Any],
+    results: Mapping[str, Any],
+    replaces: Standing | None,
 ) -> dict[str, Any]:
-    """Move the file; gives what the later steps know of it.
+    """Move the file; gives what the later steps know of it. A download may take the place of what it `replaces`.
 
     Raises an error of the CallError family, which says what stays on the platform.
     """
@@ -49,7 +59,7 @@ async def move_file(
                 link,
                 path,
                 size=expected if type(expected) is int else None,
-                overwrite=bool(arguments.get(OVERWRITE)),
+                replaces=replaces,
                 progress=told,
             )
     except CallError as error:

@@ -20,6 +20,7 @@ import httpx2
 from itwin_mcp.errors import CallError, InvalidArguments, PlatformError, UnexpectedAnswer, Unreachable
 from itwin_mcp.upstream.encoding import file_chunks, file_size
 from itwin_mcp.upstream.envelope import retry_after
+from itwin_mcp.upstream.naming import Standing, put_in_place
 from itwin_mcp.upstream.origin import DEFAULT_PORTS, Origin, parse_origin, split_url
 from itwin_mcp.upstream.redaction import clean_text, hide_secrets
 from itwin_mcp.upstream.retry import AttemptError, Repeats
@@ -108,18 +109,19 @@ class Storage:
         *,
         size: int | None = None,
         digest: tuple[str, str] | None = None,
-        overwrite: bool = False,
+        replaces: Standing | None = None,
         progress: Progress | None = None,
     ) -> int:
         """GET `link` into `target` and give the size in bytes; `target` appears only when the file is whole and right.
 
+        `replaces` is the file that may be replaced there: without it, or once that is another, what is there stays.
         `size` in bytes and `digest` as (name for hashlib, hex text) are compared where given, and the MD5 where the
         storage says it. InvalidArguments when the target exists, cannot be written or the disk is too small;
         UnexpectedAnswer when size or digest differ.
         """
         origin, url = self._check(link)
-        if not overwrite and await anyio.Path(target).exists():
-            raise _unusable(f"{target} exists already", "Choose another name, or say that it may be replaced.")
+        if Standing.at(target) != replaces:
+            raise _taken(target)
         await _make_room(target, size)
         told = _Told(progress, size)
         beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
@@ -137,7 +139,9 @@ class Storage:
 
         try:
             count = await self._run(attempt, origin)
-            beside.replace(target)
+            put_in_place(beside, target, replaces)
+        except FileExistsError:
+            raise _taken(target) from None
         except OSError as error:
             raise _unusable(f"{target} cannot be written ({error.strerror})", "Choose another place.") from None
         finally:
@@ -338,6 +342,13 @@ def _differs(how: str) -> UnexpectedAnswer:
     return UnexpectedAnswer(
         f"The file {how}; it was not kept.",
         hint="Call again; if it stays, the platform's copy is damaged: tell support.",
+    )
+
+
+def _taken(target: Path) -> InvalidArguments:
+    return _unusable(
+        f"{target} exists, or has changed meanwhile; it was left as it is",
+        "Choose another name, or call again to have it replaced.",
     )
 
 
