@@ -47,7 +47,7 @@ ENVIRONMENT: Mapping[str, str] = {
     "ITWIN_MCP_READ_ONLY": "`true` serves only tools that change nothing.",
     "ITWIN_MCP_SANDBOX": "`true` works with the embedded sandbox instead of the platform; no account is needed.",
     "ITWIN_MCP_CAPABILITIES": "Capability files of your own, separated by the system's path separator.",
-    "ITWIN_MCP_FILES_ROOT": "Folders whose files may be read and written, by the path separator; never hidden ones or ours.",
+    "ITWIN_MCP_FILES_ROOT": "Folders with files to read and write, by the path separator; never hidden ones or ours.",
     "ITWIN_MCP_CONFIRM": "Who confirms what destroys: person when unset; `two-step` lets the model call twice instead.",
     "ITWIN_MCP_POLICY": "A policy file: which tools and iTwins may be touched, and how often. None fences nothing.",
     "ITWIN_MCP_AUDIT_LOG": "A line for every decision on a write. `audit.jsonl` where keys are kept; `-` is stderr.",

@@ -1,6 +1,9 @@
 """A cursor is good for the call it was given for, and for no other; what it is not is said before anything is sent."""
 
 import base64
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +12,7 @@ from hypothesis import strategies as st
 
 from itwin_mcp.executor.conversation import LOCAL, Caller
 from itwin_mcp.executor.cursors import MOST_CURSOR, MOST_TRAIL, Cursors, Position
-from itwin_mcp.executor.seals import SealError, Seals
+from itwin_mcp.executor.seals import SealError, Seals, kept_key
 from tests.executor.bench import KEY, Bench, bench
 from tests.executor.test_paging import Store
 
@@ -151,3 +154,12 @@ def test_the_first_key_seals_and_all_keys_open() -> None:
     assert Seals(lambda: [new]).open(sealed, "p", LOCAL, seconds=60) == {"n": 2}
     with pytest.raises(SealError):
         Seals(lambda: [old]).open(sealed, "p", LOCAL, seconds=60)
+
+
+def test_all_who_start_at_once_have_the_same_key(tmp_path: Path) -> None:
+    file = tmp_path / "state" / "seal.key"
+    with ThreadPoolExecutor(16) as pool:
+        keys = set(pool.map(lambda _: kept_key(file), range(64)))
+    assert [len(key) for key in keys] == [32]
+    assert sys.platform == "win32" or file.stat().st_mode & 0o777 == 0o600
+    assert list(file.parent.iterdir()) == [file]

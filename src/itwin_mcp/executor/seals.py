@@ -8,6 +8,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -81,16 +82,20 @@ def derived_keys(secrets: Sequence[str]) -> tuple[bytes, ...]:
 def kept_key(file: Path) -> bytes:
     """The key in the file, which its owner alone can read, and which is made where there is none. Raises OSError."""
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    try:
-        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        key = file.read_bytes()
-        if len(key) != 32:
-            raise OSError("it is damaged; without it cursors given so far are invalid, and a new one is made") from None
-        return key
-    key = secrets.token_bytes(32)
-    with os.fdopen(handle, "wb") as stream:
-        stream.write(key)
+    if not file.exists():
+        # Written beside it first: another process that starts meanwhile must not read half a key, nor make a second.
+        beside = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
+        handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(secrets.token_bytes(32))
+            with suppress(FileExistsError):
+                os.link(beside, file)
+        finally:
+            beside.unlink()
+    key = file.read_bytes()
+    if len(key) != 32:
+        raise OSError("it is damaged; without it cursors given so far are invalid, and a new one is made")
     return key
 
 
