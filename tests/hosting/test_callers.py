@@ -303,3 +303,27 @@ async def test_each_caller_is_shown_and_may_run_what_the_policy_allows_them_whoe
                         answer = await client.call_tool(name, {})
                         assert answer.structured_content is not None
                         assert answer.structured_content["error"]["code"] == "PolicyRefused"
+
+
+async def test_the_tools_of_the_server_itself_are_refused_where_the_policy_denies_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    project = {"displayName": "Pier 7", "class": "Endeavor", "subClass": "Project"}
+    calls: dict[str, dict[str, Any]] = {
+        "who-am-i": {},
+        "find-tools": {"query": "delete an iTwin"},
+        "describe-tool": {"name": "delete-itwin"},
+        "run-reading-tool": {"name": "list-itwins", "arguments": {}},
+        "run-writing-tool": {"name": "create-itwin", "arguments": project},
+    }
+    default = {"itwins": "all", "tools": {"allow": ["all"], "deny": list(calls)}}
+    rules = json.dumps({"itwin-mcp-policy": 1, "default": default})
+    async with serve(monkeypatch, policy=rules, toolsets="dynamic") as served:
+        async with served.client(scope="itwin:delete") as client:
+            assert (await client.list_tools()).tools == []
+            for name, arguments in calls.items():
+                refused = (await client.call_tool(name, arguments)).structured_content
+                assert refused is not None
+                assert list(refused) == ["error"], name
+                assert refused["error"]["code"] == "PolicyRefused"
+                assert name in refused["error"]["message"]

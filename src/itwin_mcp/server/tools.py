@@ -117,9 +117,10 @@ class Tools:
         needed = demands.to_call(self._catalog, name, arguments)
         if needed > caller.access:
             return wire_result({"error": demands.insufficient(needed).to_json(name)}, True)
+        # What no capability file declares never comes to the executor, which asks the policy about all others.
+        if not tool.file and not self._visible(caller, tool):
+            return wire_result({"error": demands.not_allowed(name).to_json(name)}, True)
         if name == WHO_AM_I:
-            if not self._visible(caller, tool):
-                return wire_result({"error": demands.not_allowed(name).to_json(name)}, True)
             return wire_result(*await outcome(name, lambda: self._session.who_am_i(arguments)))
         if self._dynamic is not None and tool.toolset == DYNAMIC:
             try:
