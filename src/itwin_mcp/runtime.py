@@ -93,7 +93,7 @@ def _policy(settings: Settings, every: Catalog) -> Policy | None:
         return None
     from itwin_mcp.executor.policy_file import read_policy  # YAML and its models, only where there is one
 
-    return read_policy(settings.policy, every.tools)
+    return read_policy(settings.policy, every.tools, settings.hosted.issuer if settings.hosted else None)
 
 
 def _select(settings: Settings, started: Started, every: Catalog, policy: Policy | None) -> Catalog:

@@ -75,6 +75,15 @@ def test_every_problem_is_told_with_its_line_and_the_exit_code_is_2(file: Path) 
         assert f"{file}:4: there is no tool 'fly'" in refused.stderr
 
 
+def test_a_file_for_another_issuer_than_the_servers_is_a_problem(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ITWIN_MCP_AUTH_AUDIENCE", "https://mcp.example/mcp")
+    for issuer, code in ((ISSUER, 0), (f"{ISSUER}/", 2)):
+        monkeypatch.setenv("ITWIN_MCP_AUTH_ISSUER", issuer)
+        done = invoke("policy", "check", file)
+        assert done.exit_code == code, done.output
+    assert f"'{ISSUER}' names no caller: this server takes tokens of '{ISSUER}/' alone" in done.output
+
+
 def test_a_verdict_names_the_line_that_says_so(file: Path, where: Places) -> None:
     lines = file.read_text().splitlines()
 

@@ -21,15 +21,15 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def read(folder: Path, text: str) -> Policy:
+def read(folder: Path, text: str, issuer: str | None = None) -> Policy:
     file = folder / "policy.yaml"
     file.write_text(textwrap.dedent(text).lstrip("\n"), encoding="utf-8")
-    return read_policy(file, shipped_catalog().tools)
+    return read_policy(file, shipped_catalog().tools, issuer)
 
 
-def problems(folder: Path, text: str) -> list[tuple[int, str]]:
+def problems(folder: Path, text: str, issuer: str | None = None) -> list[tuple[int, str]]:
     with pytest.raises(PolicyError) as refused:
-        read(folder, text)
+        read(folder, text, issuer)
     assert all(problem.file.endswith("policy.yaml") for problem in refused.value.problems)
     return [(problem.line, problem.message) for problem in refused.value.problems]
 
@@ -131,6 +131,38 @@ def test_the_first_entry_that_names_a_caller_counts_in_the_order_of_the_file(fol
     assert line(Caller("4", "https://login.example.org", "anna", ("modellers",))) is None
     assert line(Caller("5", None, "anna", ("modellers",))) is None
     assert line(LOCAL) is None
+
+
+def test_an_entry_whose_callers_earlier_ones_name_is_a_problem_and_one_that_shares_some_is_none(folder: Path) -> None:
+    def entries(*who: str) -> str:
+        lines = [f"- {{issuer: {ISSUER}, {one}, itwins: all, tools: {{allow: [all]}}}}" for one in who]
+        return "\n".join(["itwin-mcp-policy: 1", "callers:", *lines])
+
+    shadowed = entries("groups: [a]", "groups: [a, b]", "subject: ada", "groups: [b, a]", "subject: ada")
+    never = "never counts, for the first entry does: all its callers are named before"
+    assert problems(folder, shadowed) == [
+        (6, f"{never} (policy.yaml:3 and policy.yaml:4)"),
+        (7, f"{never} (policy.yaml:5)"),
+    ]
+    read(folder, entries("subject: a", "groups: [a]", "groups: [a, b]", "subject: b"))
+    read(folder, entries("groups: [a]") + f"\n- {{issuer: {ISSUER}/, groups: [a], itwins: all, tools: {{allow: []}}}}")
+
+
+def test_an_entry_of_another_issuer_than_the_servers_is_a_problem_and_both_are_named(folder: Path) -> None:
+    text = f"""
+        itwin-mcp-policy: 1
+        default: {{itwins: all, tools: {{allow: [all]}}}}
+        callers:
+        - issuer: {ISSUER}/
+          subject: ada
+          itwins: all
+          tools: {{allow: [read-only]}}
+        """
+    ((line, message),) = problems(folder, text, ISSUER)
+    assert line == 4
+    assert f"'{ISSUER}/'" in message and f"'{ISSUER}' alone" in message
+    read(folder, text, f"{ISSUER}/")
+    read(folder, text)
 
 
 def test_links_and_capital_letters_name_the_same_itwin(folder: Path) -> None:

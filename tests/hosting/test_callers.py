@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from itwin_mcp.errors import PolicyError
 from tests.hosting.issuer import AUDIENCE, ISSUER, rsa, token
 from tests.hosting.served import HELLO, HERE, serve
 
@@ -327,3 +328,16 @@ async def test_the_tools_of_the_server_itself_are_refused_where_the_policy_denie
                 assert list(refused) == ["error"], name
                 assert refused["error"]["code"] == "PolicyRefused"
                 assert name in refused["error"]["message"]
+
+
+async def test_a_policy_for_callers_of_another_issuer_is_refused_before_anybody_is_served(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rules = f"""itwin-mcp-policy: 1
+default: {{itwins: all, tools: {{allow: [all]}}}}
+callers:
+- {{issuer: "{ISSUER}/", subject: ada, itwins: all, tools: {{allow: [read-only]}}}}
+"""
+    with pytest.raises(PolicyError, match=f"'{ISSUER}/' names no caller: this server takes tokens of '{ISSUER}' alone"):
+        async with serve(monkeypatch, policy=rules):
+            raise AssertionError("it was served")

@@ -45,9 +45,10 @@ def check(file: Path, as_json: bool, **flags: Any) -> None:
     from itwin_mcp.executor.policy_file import read_policy
     from itwin_mcp.runtime import read_all
 
-    every = read_all(make_settings(**flags))
+    settings = make_settings(**flags)
+    every = read_all(settings)
     try:
-        policy = read_policy(file, every.tools)
+        policy = read_policy(file, every.tools, settings.hosted.issuer if settings.hosted else None)
     except PolicyError as error:
         tell_problems(error.problems, as_json)
         sys.exit(2)

@@ -60,8 +60,11 @@ _MODELS: Sequence[type[_Closed]] = (_File, _Caller, _Tools, _PreApproved)
 _KEYS = sorted({field.alias or name for model in _MODELS for name, field in model.model_fields.items()})
 
 
-def read_policy(file: Path, tools: Mapping[str, Tool]) -> Policy:
-    """The policy in a file; `tools` are all that exist. Raises PolicyError with every problem that it finds."""
+def read_policy(file: Path, tools: Mapping[str, Tool], issuer: str | None = None) -> Policy:
+    """The policy in a file. Raises PolicyError with every problem that it finds.
+
+    `tools` are all that exist; `issuer` is the one whose tokens a hosted server takes.
+    """
     try:
         text = read_text(file)
         data = parse_text(file, text)
@@ -71,7 +74,7 @@ def read_policy(file: Path, tools: Mapping[str, Tool]) -> Policy:
         model = _File.model_validate(data)
     except ValidationError as error:
         raise PolicyError([_problem(file, text, item) for item in error.errors(include_url=False)]) from None
-    reader = _Reader(file, text, tools)
+    reader = _Reader(file, text, tools, issuer)
     policy = reader.policy(model)
     if reader.problems:
         raise PolicyError(reader.problems)
@@ -93,16 +96,30 @@ def _problem(file: Path, text: str, item: Any) -> Problem:
 class _Reader:
     """Reads a checked model against the tools that exist, and notes what is wrong with it."""
 
-    def __init__(self, file: Path, text: str, tools: Mapping[str, Tool]) -> None:
+    def __init__(self, file: Path, text: str, tools: Mapping[str, Tool], issuer: str | None) -> None:
         self.problems: list[Problem] = []
-        self._file, self._text, self._tools = file, text, tools
+        self._file, self._text, self._tools, self._issuer = file, text, tools, issuer
         self._toolsets = sorted({tool.toolset for tool in tools.values()})
 
     def policy(self, model: _File) -> Policy:
         """The policy, as far as it can be read."""
         default = self._rule(model.default, ("default",)) if model.default is not None else None
         callers = tuple(self._rule(one, ("callers", index)) for index, one in enumerate(model.callers))
+        self._check_reached(callers)
         return Policy(self._file.name, default, callers)
+
+    def _check_reached(self, callers: Sequence[Rule]) -> None:
+        """Report each entry whose callers are all named by earlier ones."""
+        first: dict[tuple[str | None, str, str], str] = {}
+        for index, rule in enumerate(callers):
+            by_subject = [] if rule.subject is None else [(rule.issuer, "subject", rule.subject)]
+            named = by_subject or [(rule.issuer, "group", group) for group in rule.groups]
+            if named and first.keys() >= set(named):
+                places = " and ".join(sorted({first[one] for one in named}))
+                message = f"never counts, for the first entry does: all its callers are named before ({places})"
+                self._report(("callers", index), "caller", message)
+            for one in named:
+                first.setdefault(one, rule.place("entry"))
 
     def _rule(self, entry: _Entry, path: YamlPath) -> Rule:
         places = {"entry": self._place(path)}
@@ -129,6 +146,9 @@ class _Reader:
             return {}
         if (entry.subject is None) == (entry.groups is None):
             self._report(path, "caller", "an entry names its callers by either 'subject' or 'groups'")
+        if self._issuer is not None and entry.issuer != self._issuer:
+            only = f"this server takes tokens of {self._issuer!r} alone (ITWIN_MCP_AUTH_ISSUER)"
+            self._report((*path, "issuer"), "caller", f"{shorten(entry.issuer)!r} names no caller: {only}")
         return {"issuer": entry.issuer, "subject": entry.subject, "groups": frozenset(entry.groups or ())}
 
     def _itwins(self, given: Any, path: YamlPath) -> frozenset[str] | None:
