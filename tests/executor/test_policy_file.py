@@ -165,6 +165,30 @@ def test_an_entry_of_another_issuer_than_the_servers_is_a_problem_and_both_are_n
     read(folder, text)
 
 
+def test_what_asks_nobody_cannot_be_approved_beforehand(folder: Path) -> None:
+    def approving(tools: list[str]) -> str:
+        approved = f"{{tools: {tools}, itwins: [{ITWIN}], per-hour: 1}}"
+        default = f"{{itwins: all, tools: {{allow: [all]}}, pre-approved: [{approved}]}}"
+        return f"itwin-mcp-policy: 1\ndefault: {default}"
+
+    tools = shipped_catalog().tools
+    asking = sorted(one.name for one in tools.values() if one.confirm is not None)
+    assert problems(folder, approving(["create-imodel", "download-changeset", "get-imodel", *asking])) == [
+        (
+            2,
+            "'create-imodel' asks nobody, so that there is nothing to approve: leave it out; writes-per-hour bounds it",
+        ),
+        (
+            2,
+            "'download-changeset' changes nothing on the platform, and a policy approves nothing on this machine: "
+            "leave it out",
+        ),
+        (2, "'get-imodel' changes nothing: it needs no approval, leave it out"),
+    ]
+    assert {"delete-imodel", "delete-itwin", "release-all-locks"} <= set(asking)
+    read(folder, approving(asking))
+
+
 def test_links_and_capital_letters_name_the_same_itwin(folder: Path) -> None:
     policy = read(
         folder,

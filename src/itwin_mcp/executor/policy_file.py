@@ -15,7 +15,7 @@ from itwin_mcp.capability.loader import YamlPath, line_of, parse_text, read_text
 from itwin_mcp.capability.wording import explain, shorten, there_is
 from itwin_mcp.errors import CapabilityError, PolicyError, Problem
 from itwin_mcp.executor.names import known_id
-from itwin_mcp.executor.policy import ALL, READ_ONLY, TOOLSET, Policy, PreApproval, Rule
+from itwin_mcp.executor.policy import ALL, READ_ONLY, TOOLSET, Policy, PreApproval, Rule, writes
 
 Words = Annotated[list[str], Field(min_length=1)]
 
@@ -192,6 +192,12 @@ class _Reader:
                 self._report(here, "pre-approved", f"{name!r} is not allowed in this entry ({rule.allows(tool)[1]})")
             elif tool.annotations.read_only:
                 self._report(here, "pre-approved", f"{name!r} changes nothing: it needs no approval, leave it out")
+            elif not writes(tool.operations):
+                why = "changes nothing on the platform, and a policy approves nothing on this machine: leave it out"
+                self._report(here, "pre-approved", f"{name!r} {why}")
+            elif tool.confirm is None:
+                why = "asks nobody, so that there is nothing to approve: leave it out; writes-per-hour bounds it"
+                self._report(here, "pre-approved", f"{name!r} {why}")
         itwins = self._itwins(given.itwins, (*path, "itwins")) or frozenset()
         for one in sorted(itwins - (rule.itwins if rule.itwins is not None else itwins)):
             self._report((*path, "itwins"), "pre-approved", f"{one} is none of the iTwins of this entry")
