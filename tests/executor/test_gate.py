@@ -105,6 +105,17 @@ async def test_a_tool_that_is_not_allowed_is_neither_listed_nor_run() -> None:
     ]
 
 
+async def test_a_flow_is_no_way_round_a_tool_that_is_denied() -> None:
+    where = await places()
+    text = policy(where, itwins="all", tools={"allow": ["all"], "deny": ["create-itwin"]})
+    async with fenced(text, Started.STDIO) as it:
+        assert not {"create-itwin", "provision-project"} & it.runtime.catalog.tools.keys()
+        error = await it.refused("provision-project", displayName="Pier 7")
+        assert error["code"] == "PolicyRefused"
+        assert "(policy.yaml:1 denies create-itwin, which sends the same)" in error["message"]
+        assert it.reached == []
+
+
 async def test_the_dynamic_tools_run_nothing_that_is_not_allowed() -> None:
     where = await places()
     text = policy(where, tools={"allow": ["all"], "deny": ["list-locks"]})

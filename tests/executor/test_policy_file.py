@@ -189,6 +189,21 @@ def test_what_asks_nobody_cannot_be_approved_beforehand(folder: Path) -> None:
     read(folder, approving(asking))
 
 
+def test_what_sends_the_writes_of_a_denied_tool_is_denied_with_it_unless_it_is_allowed_by_name(folder: Path) -> None:
+    tools = shipped_catalog().tools
+
+    def denied(deny: str, allow: str = "all") -> set[str]:
+        policy = read(
+            folder, f"itwin-mcp-policy: 1\ndefault: {{itwins: all, tools: {{allow: [{allow}], deny: [{deny}]}}}}"
+        )
+        return set(tools) - policy.allowed_tools(LOCAL, tools.values())
+
+    assert denied("create-itwin") == {"create-itwin", "provision-project"}
+    assert denied("create-itwin", "all, provision-project") == {"create-itwin"}
+    assert denied("release-briefcase, list-locks") == {"release-briefcase", "end-authoring-session", "list-locks"}
+    assert denied("provision-project, end-authoring-session") == {"provision-project", "end-authoring-session"}
+
+
 def test_links_and_capital_letters_name_the_same_itwin(folder: Path) -> None:
     policy = read(
         folder,

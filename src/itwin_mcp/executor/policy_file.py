@@ -126,12 +126,14 @@ class _Reader:
         for key in ("itwins", "tools", "create-itwins", "writes-per-hour"):
             places[key] = self._place((*path, key))
         itwins = self._itwins(entry.itwins, (*path, "itwins"))
+        allow = dict(self._words(entry.tools.allow, (*path, "tools", "allow")))
+        deny = dict(self._words(entry.tools.deny, (*path, "tools", "deny")))
         rule = Rule(
             places,
             itwins,
             create_itwins=entry.create_itwins if entry.create_itwins is not None else itwins is None,
-            allow=dict(self._words(entry.tools.allow, (*path, "tools", "allow"))),
-            deny=dict(self._words(entry.tools.deny, (*path, "tools", "deny"))),
+            allow=allow,
+            deny={**dict(self._same_writes(deny, allow)), **deny},
             writes_per_hour=entry.writes_per_hour,
             **self._named(entry, path),
         )
@@ -178,6 +180,15 @@ class _Reader:
                 self._unknown(here, "tool", word, self._tools)
             yield word, self._place(here)
 
+    def _same_writes(self, deny: Mapping[str, str], allow: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+        """Each tool that sends every write of one that is denied, and why; but for those that are allowed by name."""
+        sent = {name: _writes_of(tool) for name, tool in self._tools.items()}
+        for denied, place in deny.items():
+            changed = sent.get(denied, frozenset())
+            for name in sent.keys() - allow.keys():
+                if changed and changed <= sent[name]:
+                    yield name, f"{place} denies {denied}, which sends the same"
+
     def _pre_approval(self, given: _PreApproved, rule: Rule, path: YamlPath) -> PreApproval:
         for index, name in enumerate(given.tools):
             here = (*path, "tools", index)
@@ -211,3 +222,7 @@ class _Reader:
 
     def _report(self, path: YamlPath, rule: str, message: str) -> None:
         self.problems.append(Problem(str(self._file), line_of(self._text, path), rule, message))
+
+
+def _writes_of(tool: Tool) -> frozenset[str]:
+    return frozenset(operation.key for operation in tool.operations if writes([operation]))
