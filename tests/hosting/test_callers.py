@@ -1,12 +1,15 @@
 """The way in, over HTTP: who is let through, what the others are told, and what a scope opens."""
 
 import json
+import os
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from itwin_mcp.errors import PolicyError
+from tests.executor.fenced import audited
 from tests.hosting.issuer import AUDIENCE, ISSUER, rsa, token
 from tests.hosting.served import HELLO, HERE, serve
 
@@ -128,8 +131,34 @@ async def test_a_call_that_needs_more_is_told_all_scopes_at_once_and_never_runs(
                     assert ran == []
 
 
+async def test_a_write_for_which_the_token_is_too_little_has_its_line_in_the_audit_log(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    imodel = {"iModelId": "99999999-9999-4999-8999-999999999999"}
+    calls: list[tuple[str, dict[str, Any]]] = [
+        ("delete-imodel", imodel),
+        ("run-writing-tool", {"name": "delete-imodel", "arguments": imodel}),
+        ("run-writing-tool", {"name": "delete-imodel", "arguments": "x"}),
+        ("run-writing-tool", {"name": "drop-all"}),
+    ]
+    async with serve(monkeypatch, toolsets="all,dynamic") as served:
+        async with served.http(token(scope="itwin:read")) as http:
+            for name, arguments in calls:
+                assert (await served.call(http, name, **arguments)).status_code == 403
+        told = [(one["tool"], one["caller"]["subject"], one["targets"]) for one in audited()]
+        target = {"type": "imodel", "id": imodel["iModelId"]}
+        assert told == [("delete-imodel", "ada", targets) for targets in ([target], [target], [])]
+        assert {(one["decision"], one["code"]) for one in audited()} == {("refused", "InsufficientScope")}
+        audit = served.runtime.gatekeeper.audit
+        assert audit is not None
+        audit._file = Path(os.environ["ITWIN_MCP_STATE_DIR"])
+        async with served.http(token(scope="itwin:read")) as http:
+            unwritten = await served.call(http, "delete-imodel", **imodel)
+        assert unwritten.status_code == 403, "without its line it is refused all the same"
+
+
 async def test_the_call_itself_is_refused_where_the_way_in_let_it_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("itwin_mcp.hosting.gate.Gate._needed", lambda self, body: 0)
+    monkeypatch.setattr("itwin_mcp.hosting.gate._called", lambda body: (None, None))
     async with serve(monkeypatch, toolsets="all,dynamic") as served:
         async with served.client(scope="itwin:read") as client:
             for name, arguments in (
@@ -328,6 +357,7 @@ async def test_the_tools_of_the_server_itself_are_refused_where_the_policy_denie
                 assert list(refused) == ["error"], name
                 assert refused["error"]["code"] == "PolicyRefused"
                 assert name in refused["error"]["message"]
+        assert [(one["decision"], one["tool"]) for one in audited()] == [("refused", "create-itwin")]
 
 
 async def test_a_policy_for_callers_of_another_issuer_is_refused_before_anybody_is_served(

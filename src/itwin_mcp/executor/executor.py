@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -12,7 +13,7 @@ from itwin_mcp.capability.catalog import Resource, Tool, ToolArgument
 from itwin_mcp.capability.expressions import ABSENT
 from itwin_mcp.capability.plans import Call, CallStep, Steps
 from itwin_mcp.capability.transfers import FILE
-from itwin_mcp.errors import CallError, PlatformError, Unconfirmed
+from itwin_mcp.errors import AuditFailed, CallError, PlatformError, Unconfirmed
 from itwin_mcp.executor.blobs import Blob, blob_of
 from itwin_mcp.executor.confirm import Confirming
 from itwin_mcp.executor.conversation import LOCAL, Caller, Conversation, Silence
@@ -98,8 +99,11 @@ class Executor:
         permit = await gate.permit(tool, ready)
         try:
             confirmed = await self._confirming.confirm(run, tool, ready, resolved, permit.waived)
-        except Unconfirmed:
-            await gate.note("asked", tool, ready)
+        except Unconfirmed as waits:
+            if waits.asked:
+                await gate.note("asked", tool, ready)
+            else:
+                await gate.note("refused", tool, ready, code="NobodyToAsk")
             raise
         except CallError as error:
             await gate.note("declined" if type(error) is CallError else "refused", tool, ready, code=error.code)
@@ -118,6 +122,11 @@ class Executor:
         if resolved:
             result["resolved"] = clean(resolved)
         return result
+
+    async def note_refused(self, code: str, tool: Tool, arguments: Mapping[str, Any], caller: Caller) -> None:
+        """Write into the audit log that a call was refused before it came here; without its line it still is."""
+        with suppress(AuditFailed):
+            await self._gatekeeper.gate(tool.name, caller).note("refused", tool, arguments, code=code)
 
     async def _answer(self, run: Run, tool: Tool, ready: Mapping[str, Any], blobs: list[Blob] | None) -> dict[str, Any]:
         if isinstance(tool.action, Call) and tool.action.operation.binary:
