@@ -86,8 +86,9 @@ def test(
 ) -> None:
     """Tell what the policy says of a call, and which line of FILE says so; the call is not made.
 
-    FILE is the policy of ITWIN_MCP_POLICY if it is left out. Of an iModel, its iTwin is read from the platform. Exits
-    with 0 if the call is allowed, with 1 if it is refused or that cannot be known.
+    FILE is the policy of ITWIN_MCP_POLICY if it is left out. Things are given by id or link, no name is looked for; of
+    an iModel, its iTwin is read from the platform. Exits with 0 if the call is allowed, with 1 if it is refused or that
+    cannot be known.
 
     \b
     Examples:

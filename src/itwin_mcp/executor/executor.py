@@ -13,7 +13,7 @@ from itwin_mcp.capability.catalog import Resource, Tool, ToolArgument
 from itwin_mcp.capability.expressions import ABSENT
 from itwin_mcp.capability.plans import Call, CallStep, Steps
 from itwin_mcp.capability.transfers import FILE
-from itwin_mcp.errors import AuditFailed, CallError, PlatformError, Unconfirmed
+from itwin_mcp.errors import AuditFailed, CallError, InvalidArguments, PlatformError, Unconfirmed
 from itwin_mcp.executor.blobs import Blob, blob_of
 from itwin_mcp.executor.confirm import Confirming
 from itwin_mcp.executor.conversation import LOCAL, Caller, Conversation, Silence
@@ -28,7 +28,7 @@ from itwin_mcp.executor.request import bind, build_request
 from itwin_mcp.executor.saving import save_list
 from itwin_mcp.executor.seals import Seals
 from itwin_mcp.executor.sending import Run, Transfers, Upstream, shape_answer
-from itwin_mcp.executor.steps import MOST_ITEMS, run_steps
+from itwin_mcp.executor.steps import MOST_ITEMS, leaves_out, run_steps
 from itwin_mcp.executor.targets import name_arguments
 from itwin_mcp.executor.transfer import local_file
 from itwin_mcp.executor.validate import Check, compile_check
@@ -166,13 +166,13 @@ class Executor:
 
         Raises an error of the CallError family.
         """
-        values, _ = read_names(self._check(tool)(arguments), tool.arguments)
-        ready = self._files.read(tool, values)
-        action = tool.action
-        first = action if isinstance(action, Call) else next(s for s in action.steps if isinstance(s, CallStep))
-        values = bind(first.bindings, ready, {FILE: local_file(tool.transfer, ready)} if tool.transfer else {})
+        ready = self._files.read(tool, self._names.known(tool, self._check(tool)(arguments)))
+        results = {FILE: local_file(tool.transfer, ready)} if tool.transfer else {}
+        first = _first_sent(tool, ready, results)
+        values = bind(first.bindings, ready, results)
         if first.operation.page is not None:
-            return first_request(first.operation, values, ready.get("limit", MOST_ITEMS))
+            most = first.most if isinstance(first, CallStep) else ready.get("limit")
+            return first_request(first.operation, values, most or MOST_ITEMS)
         return build_request(first.operation, values)
 
     def _check(self, tool: Tool) -> Check:
@@ -222,3 +222,16 @@ class Executor:
                 return {"job": ended.job}
             return shape_answer(ended.operation, action.output, ended.answer)
         return shape_answer(operation, action.output, await run.perform(operation, values))
+
+
+def _first_sent(tool: Tool, arguments: Mapping[str, Any], results: Mapping[str, Any]) -> Call | CallStep:
+    """What sends a call's first request. Raises InvalidArguments where the arguments leave out every step."""
+    if isinstance(tool.action, Call):
+        return tool.action
+    for step in tool.action.steps:
+        if isinstance(step, CallStep) and not leaves_out(step.condition, arguments, results):
+            return step
+    raise InvalidArguments(
+        f"With these arguments {tool.name} sends nothing.",
+        hint=f"Give more of them: `itwin-mcp tools describe {tool.name}` names all.",
+    )
