@@ -67,11 +67,15 @@ class PolicyError(FileRefused):
 
 
 class Unconfirmed(ItwinMcpError):
-    """The call waits for the person's word: nothing was changed, and `preview` is the answer."""
+    """The call waits for the person's word: nothing was changed, and `preview` is the answer.
 
-    def __init__(self, preview: Mapping[str, Any]) -> None:
+    `asked` says whether the question waits somewhere for them.
+    """
+
+    def __init__(self, preview: Mapping[str, Any], *, asked: bool = True) -> None:
         super().__init__("not confirmed")
         self.preview = dict(preview)
+        self.asked = asked
 
 
 class CallError(ItwinMcpError):

@@ -15,8 +15,8 @@ from itwin_mcp.settings import Settings
 from itwin_mcp.sign_in import USER_AGENT, Way, way_of
 
 if TYPE_CHECKING:
-    from itwin_mcp.capability.access import Access
     from itwin_mcp.executor.conversation import Caller
+    from itwin_mcp.hosting.gate import Demands, Refused
     from itwin_mcp.hosting.limits import Admission
     from itwin_mcp.hosting.watching import Meter
     from itwin_mcp.upstream.watching import Watch
@@ -110,8 +110,8 @@ class Exposure:
     watch: Watch
     caller: Callable[[], Caller]
     end: Callable[[], Awaitable[None]]
-    guard: Callable[[Callable[[Any, Any], Access]], Callable[[Any, int], Any]]
-    """Given what calls need, gives what goes around the protocol's app."""
+    guard: Callable[[Demands, Refused], Callable[[Any, int], Any]]
+    """Given what calls need, and who notes those that lack it, gives what goes around the protocol's app."""
 
     def counted(self, tools: Collection[str]) -> Any:
         """The SDK's middleware that counts calls of these tools."""
@@ -162,9 +162,9 @@ def open_exposure(settings: Settings, host: str) -> Iterator[Exposure | None]:
     with ExitStack() as stack:
         meter = _open_meter(hosted, host, admission, stack)
 
-        def guard(demands: Callable[[Any, Any], Access]) -> Callable[[Any, int], Any]:
+        def guard(demands: Demands, refused: Refused) -> Callable[[Any, int], Any]:
             def around(app: Any, port: int) -> Any:
-                gate = Gate(app, resource, verifier, demands, admission, sessions, meter, life.ending)
+                gate = Gate(app, resource, verifier, demands, refused, admission, sessions, meter, life.ending)
                 front = Front(gate, PUBLIC_PATH, resource)
                 local = tuple(f"{name}:{port}" for name in _LOCAL_HOSTS) if host in LOOPBACK else ()
                 origins = hosted.allowed_origins or ()

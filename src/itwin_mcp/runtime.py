@@ -93,7 +93,7 @@ def _policy(settings: Settings, every: Catalog) -> Policy | None:
         return None
     from itwin_mcp.executor.policy_file import read_policy  # YAML and its models, only where there is one
 
-    return read_policy(settings.policy, every.tools)
+    return read_policy(settings.policy, every.tools, settings.hosted.issuer if settings.hosted else None)
 
 
 def _select(settings: Settings, started: Started, every: Catalog, policy: Policy | None) -> Catalog:
@@ -203,7 +203,7 @@ async def serve_http(
     taken port.
     """
     from itwin_mcp.exposure import open_exposure
-    from itwin_mcp.server import demands, transports
+    from itwin_mcp.server import transports
     from itwin_mcp.server.app import build_server
     from itwin_mcp.server.guard import loopback_guard
 
@@ -222,7 +222,7 @@ async def serve_http(
                     server,
                     host,
                     port,
-                    guard=exposure.guard(partial(demands.to_call, runtime.catalog)),
+                    guard=hosted_guard(runtime, exposure),
                     ready=ready,
                     stateless=settings.stateless,
                     ending=exposure.end,
@@ -239,6 +239,14 @@ def hosted_server(runtime: Runtime, exposure: Exposure) -> Any:
     server = build_server(runtime.catalog, runtime.executor, runtime.session, exposure.caller, visible)
     server.middleware.insert(1, exposure.counted(runtime.catalog.tools))
     return server
+
+
+def hosted_guard(runtime: Runtime, exposure: Exposure) -> Any:
+    """What goes around the protocol's app: a call that needs more than its caller may is refused there, and noted."""
+    from itwin_mcp.server import demands
+
+    refused = partial(demands.note_refused, runtime.catalog, runtime.executor, "InsufficientScope")
+    return exposure.guard(partial(demands.to_call, runtime.catalog), refused)
 
 
 def _nothing(_: Caller, __: Tool) -> bool:

@@ -75,6 +75,15 @@ def test_every_problem_is_told_with_its_line_and_the_exit_code_is_2(file: Path) 
         assert f"{file}:4: there is no tool 'fly'" in refused.stderr
 
 
+def test_a_file_for_another_issuer_than_the_servers_is_a_problem(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ITWIN_MCP_AUTH_AUDIENCE", "https://mcp.example/mcp")
+    for issuer, code in ((ISSUER, 0), (f"{ISSUER}/", 2)):
+        monkeypatch.setenv("ITWIN_MCP_AUTH_ISSUER", issuer)
+        done = invoke("policy", "check", file)
+        assert done.exit_code == code, done.output
+    assert f"'{ISSUER}' names no caller: this server takes tokens of '{ISSUER}/' alone" in done.output
+
+
 def test_a_verdict_names_the_line_that_says_so(file: Path, where: Places) -> None:
     lines = file.read_text().splitlines()
 
@@ -118,9 +127,20 @@ def test_nothing_is_sent_but_the_read_of_an_imodel_and_offline_not_even_that(
     assert "--offline" in offline["because"]
     named = verdict(file, "--tool", "list-imodels", "--arg", "iTwinId=NL-A12-0042", code=1)
     assert named["verdict"] == "unknown"
+    assert "if it is a name, a call would have to look for it; nothing was sent" in named["because"]
     assert verdict(file, "--tool", "list-itwins", code=0)["verdict"] == "allowed"
     assert sent == []
     assert audited() == [], "what is only asked is no decision"
+
+
+def test_a_flow_is_judged_by_the_first_request_that_its_arguments_let_it_send(file: Path, where: Places) -> None:
+    about = ("--tool", "find-imodel", "--arg", "name=Bridge")
+    assert verdict(file, *about, code=0)["verdict"] == "allowed"
+    assert verdict(file, *about, "--arg", f"iTwinId={where.itwin}", code=0)["verdict"] == "allowed"
+    assert verdict(file, *about, "--arg", f"iTwinId={where.foreign}", code=1)["verdict"] == "refused"
+    dry = json.loads(invoke("call", "find-imodel", "--sandbox", "--arg", "name=Bridge", "--dry-run").output)
+    assert dry["url"].endswith("/itwins/recents")
+    assert {"name": "$top", "value": "25"} in dry["query"]
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,10 @@ from typing import Any
 import anyio
 import pytest
 
+from itwin_mcp.errors import Unconfirmed
 from itwin_mcp.executor.audit import Audit
 from itwin_mcp.executor.conversation import Caller
+from itwin_mcp.sign_in import Started
 from itwin_mcp.upstream.client import UpstreamClient
 from itwin_mcp.upstream.wire import Request
 from tests.executor.fenced import ISSUER, Places, audited, fenced, places
@@ -70,6 +72,20 @@ async def test_what_is_refused_and_what_fails_is_told_with_its_code() -> None:
     ]
     version = audited()[3]["targets"]
     assert version == [{"type": "imodel", "id": where.imodel}, {"type": "named-version", "id": absent}]
+
+
+async def test_a_question_that_nobody_could_be_asked_is_a_refusal_and_one_that_waits_for_the_person_is_none() -> None:
+    where = await places()
+    for started in (Started.SHELL, Started.HTTP, Started.STDIO):
+        async with fenced(None, started) as it:
+            with pytest.raises(Unconfirmed):
+                await it.call("delete-imodel", iModelId=where.imodel)
+            assert all(one.startswith("GET") for one in it.reached)
+    assert [(line["decision"], line.get("code")) for line in audited()] == [
+        ("refused", "NobodyToAsk"),
+        ("refused", "NobodyToAsk"),
+        ("asked", None),
+    ]
 
 
 async def test_who_called_is_told_as_their_token_says() -> None:

@@ -1,6 +1,7 @@
 """What a policy lets pass: through the whole server, against the sandbox's own record of what reached it."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -102,6 +103,17 @@ async def test_a_tool_that_is_not_allowed_is_neither_listed_nor_run() -> None:
     assert [(line["decision"], line["targets"]) for line in audited()] == [
         ("refused", [{"type": "imodel", "id": where.imodel}])
     ]
+
+
+async def test_a_flow_is_no_way_round_a_tool_that_is_denied() -> None:
+    where = await places()
+    text = policy(where, itwins="all", tools={"allow": ["all"], "deny": ["create-itwin"]})
+    async with fenced(text, Started.STDIO) as it:
+        assert not {"create-itwin", "provision-project"} & it.runtime.catalog.tools.keys()
+        error = await it.refused("provision-project", displayName="Pier 7")
+        assert error["code"] == "PolicyRefused"
+        assert "(policy.yaml:1 denies create-itwin, which sends the same)" in error["message"]
+        assert it.reached == []
 
 
 async def test_the_dynamic_tools_run_nothing_that_is_not_allowed() -> None:
@@ -354,15 +366,25 @@ async def permit(it: Fenced, tool: str, **arguments: Any) -> str | None:
     return (await it.runtime.gatekeeper.gate(tool, LOCAL).permit(described, arguments)).waived
 
 
+def approve(it: Fenced, *tools: str) -> None:
+    """Approve these instead of what the file says: of the shipped tools that ask, none names two iTwins."""
+    keeper = it.runtime.gatekeeper
+    assert keeper.policy is not None and keeper.policy.default is not None
+    approved = tuple(replace(one, tools=frozenset(tools)) for one in keeper.policy.default.pre_approved)
+    keeper.policy = replace(keeper.policy, default=replace(keeper.policy.default, pre_approved=approved))
+
+
 async def test_approval_beforehand_is_for_these_tools_in_these_itwins_up_to_its_cap() -> None:
     where = await places()
-    approved = [{"tools": ["release-all-locks", "fork-imodel"], "itwins": [where.itwin], "per-hour": 1}]
+    approved = [{"tools": ["release-all-locks"], "itwins": [where.itwin], "per-hour": 1}]
     text = policy(where, itwins=[where.itwin, where.foreign], **{"pre-approved": approved})
     async with fenced(text) as it:
         lock = {"iModelId": where.imodel, "briefcaseId": "2"}
         assert await permit(it, "release-all-locks", **lock) == "policy"
         assert await permit(it, "release-all-locks", **lock | {"iModelId": where.foreign_imodel}) is None
         assert await permit(it, "delete-imodel", iModelId=where.imodel) is None
+        approve(it, "fork-imodel")
+        assert await permit(it, "fork-imodel", iModelId=where.imodel, iTwinId=where.itwin) == "policy"
         assert await permit(it, "fork-imodel", iModelId=where.imodel, iTwinId=where.foreign) is None
         assert await permit(it, "fork-imodel", iModelId=where.foreign_imodel, iTwinId=where.itwin) is None
         fork = it.runtime.gatekeeper.tools["fork-imodel"]
@@ -371,9 +393,10 @@ async def test_approval_beforehand_is_for_these_tools_in_these_itwins_up_to_its_
 
 async def test_what_the_policy_confirmed_is_counted_and_kept_to_its_itwins() -> None:
     where = await places()
-    approved = [{"tools": ["update-itwin"], "itwins": [where.itwin], "per-hour": 1}]
+    approved = [{"tools": ["release-all-locks"], "itwins": [where.itwin], "per-hour": 1}]
     text = policy(where, itwins=[where.itwin, where.foreign], **{"pre-approved": approved})
     async with fenced(text) as it:
+        approve(it, "update-itwin")
         keeper, tool = it.runtime.gatekeeper, it.runtime.gatekeeper.tools["update-itwin"]
 
         async def write(confirmed: str | None, itwin: str) -> None:

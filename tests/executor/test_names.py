@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from itwin_mcp.capability.presets import Preset, with_presets
+from itwin_mcp.errors import InvalidArguments
 from itwin_mcp.executor.conversation import Caller
 from itwin_mcp.executor.lookup import SECONDS
 from itwin_mcp.executor.names import WHERE
@@ -251,8 +252,12 @@ async def test_a_look_up_that_fails_says_that_the_tool_was_not_called() -> None:
 
 async def test_a_preview_sends_nothing_and_so_knows_no_name() -> None:
     async with bench("", never, shipped_files=True) as it:
-        with pytest.raises(Exception, match="nothing was sent"):
-            it.executor.preview(it.catalog.tools["get-itwin"], {"iTwinId": "B-7"})
+        tools, would = it.catalog.tools, "if it is a name, a call would have to look for it"
+        with pytest.raises(InvalidArguments, match=f"'B-7' is neither an id .*; {would}; nothing was sent"):
+            it.executor.preview(tools["get-itwin"], {"iTwinId": "B-7"})
+        with pytest.raises(InvalidArguments) as refused:
+            it.executor.preview(tools["get-changeset"], {"iModelId": IMODEL, "changesetId": "B-7"})
+        assert "would have to" not in refused.value.message, "no call looks for a changeset by its name"
         assert it.asked == []
 
 

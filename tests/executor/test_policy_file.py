@@ -21,15 +21,15 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def read(folder: Path, text: str) -> Policy:
+def read(folder: Path, text: str, issuer: str | None = None) -> Policy:
     file = folder / "policy.yaml"
     file.write_text(textwrap.dedent(text).lstrip("\n"), encoding="utf-8")
-    return read_policy(file, shipped_catalog().tools)
+    return read_policy(file, shipped_catalog().tools, issuer)
 
 
-def problems(folder: Path, text: str) -> list[tuple[int, str]]:
+def problems(folder: Path, text: str, issuer: str | None = None) -> list[tuple[int, str]]:
     with pytest.raises(PolicyError) as refused:
-        read(folder, text)
+        read(folder, text, issuer)
     assert all(problem.file.endswith("policy.yaml") for problem in refused.value.problems)
     return [(problem.line, problem.message) for problem in refused.value.problems]
 
@@ -131,6 +131,77 @@ def test_the_first_entry_that_names_a_caller_counts_in_the_order_of_the_file(fol
     assert line(Caller("4", "https://login.example.org", "anna", ("modellers",))) is None
     assert line(Caller("5", None, "anna", ("modellers",))) is None
     assert line(LOCAL) is None
+
+
+def test_an_entry_whose_callers_earlier_ones_name_is_a_problem_and_one_that_shares_some_is_none(folder: Path) -> None:
+    def entries(*who: str) -> str:
+        lines = [f"- {{issuer: {ISSUER}, {one}, itwins: all, tools: {{allow: [all]}}}}" for one in who]
+        return "\n".join(["itwin-mcp-policy: 1", "callers:", *lines])
+
+    shadowed = entries("groups: [a]", "groups: [a, b]", "subject: ada", "groups: [b, a]", "subject: ada")
+    never = "never counts, for the first entry does: all its callers are named before"
+    assert problems(folder, shadowed) == [
+        (6, f"{never} (policy.yaml:3 and policy.yaml:4)"),
+        (7, f"{never} (policy.yaml:5)"),
+    ]
+    read(folder, entries("subject: a", "groups: [a]", "groups: [a, b]", "subject: b"))
+    read(folder, entries("groups: [a]") + f"\n- {{issuer: {ISSUER}/, groups: [a], itwins: all, tools: {{allow: []}}}}")
+
+
+def test_an_entry_of_another_issuer_than_the_servers_is_a_problem_and_both_are_named(folder: Path) -> None:
+    text = f"""
+        itwin-mcp-policy: 1
+        default: {{itwins: all, tools: {{allow: [all]}}}}
+        callers:
+        - issuer: {ISSUER}/
+          subject: ada
+          itwins: all
+          tools: {{allow: [read-only]}}
+        """
+    ((line, message),) = problems(folder, text, ISSUER)
+    assert line == 4
+    assert f"'{ISSUER}/'" in message and f"'{ISSUER}' alone" in message
+    read(folder, text, f"{ISSUER}/")
+    read(folder, text)
+
+
+def test_what_asks_nobody_cannot_be_approved_beforehand(folder: Path) -> None:
+    def approving(tools: list[str]) -> str:
+        approved = f"{{tools: {tools}, itwins: [{ITWIN}], per-hour: 1}}"
+        default = f"{{itwins: all, tools: {{allow: [all]}}, pre-approved: [{approved}]}}"
+        return f"itwin-mcp-policy: 1\ndefault: {default}"
+
+    tools = shipped_catalog().tools
+    asking = sorted(one.name for one in tools.values() if one.confirm is not None)
+    assert problems(folder, approving(["create-imodel", "download-changeset", "get-imodel", *asking])) == [
+        (
+            2,
+            "'create-imodel' asks nobody, so that there is nothing to approve: leave it out; writes-per-hour bounds it",
+        ),
+        (
+            2,
+            "'download-changeset' changes nothing on the platform, and a policy approves nothing on this machine: "
+            "leave it out",
+        ),
+        (2, "'get-imodel' changes nothing: it needs no approval, leave it out"),
+    ]
+    assert {"delete-imodel", "delete-itwin", "release-all-locks"} <= set(asking)
+    read(folder, approving(asking))
+
+
+def test_what_sends_the_writes_of_a_denied_tool_is_denied_with_it_unless_it_is_allowed_by_name(folder: Path) -> None:
+    tools = shipped_catalog().tools
+
+    def denied(deny: str, allow: str = "all") -> set[str]:
+        policy = read(
+            folder, f"itwin-mcp-policy: 1\ndefault: {{itwins: all, tools: {{allow: [{allow}], deny: [{deny}]}}}}"
+        )
+        return set(tools) - policy.allowed_tools(LOCAL, tools.values())
+
+    assert denied("create-itwin") == {"create-itwin", "provision-project"}
+    assert denied("create-itwin", "all, provision-project") == {"create-itwin"}
+    assert denied("release-briefcase, list-locks") == {"release-briefcase", "end-authoring-session", "list-locks"}
+    assert denied("provision-project, end-authoring-session") == {"provision-project", "end-authoring-session"}
 
 
 def test_links_and_capital_letters_name_the_same_itwin(folder: Path) -> None:

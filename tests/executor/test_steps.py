@@ -1,10 +1,13 @@
 """Flows: in order, each step with what came before; and what was written is never kept from whoever must clean up."""
 
+from dataclasses import replace
 from typing import Any
 
 import anyio
 import pytest
 
+from itwin_mcp.capability.plans import Steps
+from itwin_mcp.errors import InvalidArguments
 from itwin_mcp.executor import steps
 from tests.executor.bench import bench, hang_up, query_of, saying
 from tests.upstream.loopback import Asked
@@ -207,4 +210,9 @@ async def test_the_preview_of_a_flow_is_its_first_request() -> None:
     async with bench("flows.yaml", Teams()) as it:
         request = it.executor.preview(it.catalog.tools["find-team"], {"name": "Team 1"})
         assert (request.method, request.path, request.query) == ("GET", "/teams", (("$top", "1000"),))
+        tool = it.catalog.tools["find-team"]
+        assert isinstance(tool.action, Steps)
+        only_details = replace(tool, action=replace(tool.action, steps=tool.action.steps[2:]))
+        with pytest.raises(InvalidArguments, match="With these arguments find-team sends nothing"):
+            it.executor.preview(only_details, {"name": "Team 1"})
         assert it.asked == []

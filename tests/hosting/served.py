@@ -6,7 +6,6 @@ import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,7 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from itwin_mcp import exposure
-from itwin_mcp.runtime import Runtime, hosted_server, open_runtime
-from itwin_mcp.server import demands
+from itwin_mcp.runtime import Runtime, hosted_guard, hosted_server, open_runtime
 from itwin_mcp.settings import read_settings
 from itwin_mcp.sign_in import Started
 from tests.hosting.issuer import AUDIENCE, ISSUER, Documents, token
@@ -119,6 +117,6 @@ async def serve(
         async with open_runtime(settings, {}, Started.HTTP, parts.watch) as runtime:
             server = hosted_server(runtime, parts)
             app = server.streamable_http_app(transport_security=None, host="hosted", stateless_http=stateless)
-            around = parts.guard(partial(demands.to_call, runtime.catalog))(app, 8000)
+            around = hosted_guard(runtime, parts)(app, 8000)
             async with server.session_manager.run():
                 yield Served(around, runtime, parts, documents)

@@ -1,11 +1,15 @@
 """The way in, over HTTP: who is let through, what the others are told, and what a scope opens."""
 
 import json
+import os
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from itwin_mcp.errors import PolicyError
+from tests.executor.fenced import audited
 from tests.hosting.issuer import AUDIENCE, ISSUER, rsa, token
 from tests.hosting.served import HELLO, HERE, serve
 
@@ -127,8 +131,34 @@ async def test_a_call_that_needs_more_is_told_all_scopes_at_once_and_never_runs(
                     assert ran == []
 
 
+async def test_a_write_for_which_the_token_is_too_little_has_its_line_in_the_audit_log(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    imodel = {"iModelId": "99999999-9999-4999-8999-999999999999"}
+    calls: list[tuple[str, dict[str, Any]]] = [
+        ("delete-imodel", imodel),
+        ("run-writing-tool", {"name": "delete-imodel", "arguments": imodel}),
+        ("run-writing-tool", {"name": "delete-imodel", "arguments": "x"}),
+        ("run-writing-tool", {"name": "drop-all"}),
+    ]
+    async with serve(monkeypatch, toolsets="all,dynamic") as served:
+        async with served.http(token(scope="itwin:read")) as http:
+            for name, arguments in calls:
+                assert (await served.call(http, name, **arguments)).status_code == 403
+        told = [(one["tool"], one["caller"]["subject"], one["targets"]) for one in audited()]
+        target = {"type": "imodel", "id": imodel["iModelId"]}
+        assert told == [("delete-imodel", "ada", targets) for targets in ([target], [target], [])]
+        assert {(one["decision"], one["code"]) for one in audited()} == {("refused", "InsufficientScope")}
+        audit = served.runtime.gatekeeper.audit
+        assert audit is not None
+        audit._file = Path(os.environ["ITWIN_MCP_STATE_DIR"])
+        async with served.http(token(scope="itwin:read")) as http:
+            unwritten = await served.call(http, "delete-imodel", **imodel)
+        assert unwritten.status_code == 403, "without its line it is refused all the same"
+
+
 async def test_the_call_itself_is_refused_where_the_way_in_let_it_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("itwin_mcp.hosting.gate.Gate._needed", lambda self, body: 0)
+    monkeypatch.setattr("itwin_mcp.hosting.gate._called", lambda body: (None, None))
     async with serve(monkeypatch, toolsets="all,dynamic") as served:
         async with served.client(scope="itwin:read") as client:
             for name, arguments in (
@@ -303,3 +333,41 @@ async def test_each_caller_is_shown_and_may_run_what_the_policy_allows_them_whoe
                         answer = await client.call_tool(name, {})
                         assert answer.structured_content is not None
                         assert answer.structured_content["error"]["code"] == "PolicyRefused"
+
+
+async def test_the_tools_of_the_server_itself_are_refused_where_the_policy_denies_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    project = {"displayName": "Pier 7", "class": "Endeavor", "subClass": "Project"}
+    calls: dict[str, dict[str, Any]] = {
+        "who-am-i": {},
+        "find-tools": {"query": "delete an iTwin"},
+        "describe-tool": {"name": "delete-itwin"},
+        "run-reading-tool": {"name": "list-itwins", "arguments": {}},
+        "run-writing-tool": {"name": "create-itwin", "arguments": project},
+    }
+    default = {"itwins": "all", "tools": {"allow": ["all"], "deny": list(calls)}}
+    rules = json.dumps({"itwin-mcp-policy": 1, "default": default})
+    async with serve(monkeypatch, policy=rules, toolsets="dynamic") as served:
+        async with served.client(scope="itwin:delete") as client:
+            assert (await client.list_tools()).tools == []
+            for name, arguments in calls.items():
+                refused = (await client.call_tool(name, arguments)).structured_content
+                assert refused is not None
+                assert list(refused) == ["error"], name
+                assert refused["error"]["code"] == "PolicyRefused"
+                assert name in refused["error"]["message"]
+        assert [(one["decision"], one["tool"]) for one in audited()] == [("refused", "create-itwin")]
+
+
+async def test_a_policy_for_callers_of_another_issuer_is_refused_before_anybody_is_served(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rules = f"""itwin-mcp-policy: 1
+default: {{itwins: all, tools: {{allow: [all]}}}}
+callers:
+- {{issuer: "{ISSUER}/", subject: ada, itwins: all, tools: {{allow: [read-only]}}}}
+"""
+    with pytest.raises(PolicyError, match=f"'{ISSUER}/' names no caller: this server takes tokens of '{ISSUER}' alone"):
+        async with serve(monkeypatch, policy=rules):
+            raise AssertionError("it was served")

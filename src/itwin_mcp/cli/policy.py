@@ -45,9 +45,10 @@ def check(file: Path, as_json: bool, **flags: Any) -> None:
     from itwin_mcp.executor.policy_file import read_policy
     from itwin_mcp.runtime import read_all
 
-    every = read_all(make_settings(**flags))
+    settings = make_settings(**flags)
+    every = read_all(settings)
     try:
-        policy = read_policy(file, every.tools)
+        policy = read_policy(file, every.tools, settings.hosted.issuer if settings.hosted else None)
     except PolicyError as error:
         tell_problems(error.problems, as_json)
         sys.exit(2)
@@ -85,8 +86,9 @@ def test(
 ) -> None:
     """Tell what the policy says of a call, and which line of FILE says so; the call is not made.
 
-    FILE is the policy of ITWIN_MCP_POLICY if it is left out. Of an iModel, its iTwin is read from the platform. Exits
-    with 0 if the call is allowed, with 1 if it is refused or that cannot be known.
+    FILE is the policy of ITWIN_MCP_POLICY if it is left out. Things are given by id or link, no name is looked for; of
+    an iModel, its iTwin is read from the platform. Exits with 0 if the call is allowed, with 1 if it is refused or that
+    cannot be known.
 
     \b
     Examples:

@@ -151,7 +151,7 @@ class Confirming:
             if isinstance(answer, Later):
                 if not answer.asked and self._approvals is not None:
                     return await self._approved(self._approvals, tool, binding, shown)
-                raise Unconfirmed(_told(shown, self._remedy, SECONDS))
+                raise Unconfirmed(_told(shown, self._remedy, SECONDS), asked=answer.asked)
             if answer.state is not None:
                 asked = self._opened(run, answer.state, binding)
             self._accept(tool, answer, asked)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -13,7 +14,7 @@ from itwin_mcp.capability.expressions import ABSENT
 from itwin_mcp.capability.parameters import OVERWRITE
 from itwin_mcp.capability.plans import Call, CallStep, Steps
 from itwin_mcp.capability.transfers import FILE
-from itwin_mcp.errors import CallError, PlatformError, Unconfirmed
+from itwin_mcp.errors import AuditFailed, CallError, InvalidArguments, PlatformError, Unconfirmed
 from itwin_mcp.executor.blobs import Blob, blob_of
 from itwin_mcp.executor.confirm import Confirming
 from itwin_mcp.executor.conversation import LOCAL, Caller, Conversation, Silence
@@ -28,7 +29,7 @@ from itwin_mcp.executor.request import bind, build_request
 from itwin_mcp.executor.saving import save_list
 from itwin_mcp.executor.seals import Seals
 from itwin_mcp.executor.sending import Run, Transfers, Upstream, shape_answer
-from itwin_mcp.executor.steps import MOST_ITEMS, run_steps
+from itwin_mcp.executor.steps import MOST_ITEMS, leaves_out, run_steps
 from itwin_mcp.executor.targets import name_arguments
 from itwin_mcp.executor.transfer import local_file
 from itwin_mcp.executor.validate import Check, compile_check
@@ -99,8 +100,11 @@ class Executor:
         permit = await gate.permit(tool, ready)
         try:
             confirmed = await self._confirming.confirm(run, tool, ready, resolved, permit.waived)
-        except Unconfirmed:
-            await gate.note("asked", tool, ready)
+        except Unconfirmed as waits:
+            if waits.asked:
+                await gate.note("asked", tool, ready)
+            else:
+                await gate.note("refused", tool, ready, code="NobodyToAsk")
             raise
         except CallError as error:
             await gate.note("declined" if type(error) is CallError else "refused", tool, ready, code=error.code)
@@ -121,6 +125,11 @@ class Executor:
         if resolved:
             result["resolved"] = clean(resolved)
         return result
+
+    async def note_refused(self, code: str, tool: Tool, arguments: Mapping[str, Any], caller: Caller) -> None:
+        """Write into the audit log that a call was refused before it came here; without its line it still is."""
+        with suppress(AuditFailed):
+            await self._gatekeeper.gate(tool.name, caller).note("refused", tool, arguments, code=code)
 
     async def _answer(self, run: Run, tool: Tool, ready: Mapping[str, Any], blobs: list[Blob] | None) -> dict[str, Any]:
         if isinstance(tool.action, Call) and tool.action.operation.binary:
@@ -160,13 +169,13 @@ class Executor:
 
         Raises an error of the CallError family.
         """
-        values, _ = read_names(self._check(tool)(arguments), tool.arguments)
-        ready = self._files.read(tool, values)
-        action = tool.action
-        first = action if isinstance(action, Call) else next(s for s in action.steps if isinstance(s, CallStep))
-        values = bind(first.bindings, ready, {FILE: local_file(tool.transfer, ready)} if tool.transfer else {})
+        ready = self._files.read(tool, self._names.known(tool, self._check(tool)(arguments)))
+        results = {FILE: local_file(tool.transfer, ready)} if tool.transfer else {}
+        first = _first_sent(tool, ready, results)
+        values = bind(first.bindings, ready, results)
         if first.operation.page is not None:
-            return first_request(first.operation, values, ready.get("limit", MOST_ITEMS))
+            most = first.most if isinstance(first, CallStep) else ready.get("limit")
+            return first_request(first.operation, values, most or MOST_ITEMS)
         return build_request(first.operation, values)
 
     def _check(self, tool: Tool) -> Check:
@@ -216,3 +225,16 @@ class Executor:
                 return {"job": ended.job}
             return shape_answer(ended.operation, action.output, ended.answer)
         return shape_answer(operation, action.output, await run.perform(operation, values))
+
+
+def _first_sent(tool: Tool, arguments: Mapping[str, Any], results: Mapping[str, Any]) -> Call | CallStep:
+    """What sends a call's first request. Raises InvalidArguments where the arguments leave out every step."""
+    if isinstance(tool.action, Call):
+        return tool.action
+    for step in tool.action.steps:
+        if isinstance(step, CallStep) and not leaves_out(step.condition, arguments, results):
+            return step
+    raise InvalidArguments(
+        f"With these arguments {tool.name} sends nothing.",
+        hint=f"Give more of them: `itwin-mcp tools describe {tool.name}` names all.",
+    )

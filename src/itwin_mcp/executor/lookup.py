@@ -83,6 +83,21 @@ class Names:
                 told[one.name] = {"argument": one.name, "given": text, "id": identifier, **more}
         return {**arguments, **ids}, [told[one.name] for one in named if one.name in told]
 
+    def known(self, tool: Tool, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments with ids in place of links; nothing is sent, so that a name is refused.
+
+        Raises InvalidArguments.
+        """
+        read = dict(arguments)
+        for one in tool.arguments:
+            text = arguments.get(one.name)
+            if one.entity is not None and isinstance(text, str):
+                read[one.name] = self._by_itself(tool, one, text)
+                if read[one.name] is None:
+                    why = "; if it is a name, a call would have to look for it"
+                    raise refusal(text, one.entity, one.name, why)
+        return read
+
     def forget(self, caller: Caller) -> None:
         """After a write a name may mean another thing."""
         for key in [key for key in self._remembered if key[0] == caller.key]:

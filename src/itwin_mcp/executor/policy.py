@@ -33,8 +33,9 @@ class PreApproval:
 class Rule:
     """One entry of a policy file.
 
-    `allow` and `deny` hold what was written (`all`, `read-only`, `toolset:NAME`, a tool's name) and the place of each;
-    `itwins` is None where every iTwin is allowed. `places` says where the entry, `itwins`, `tools` … stand.
+    `allow` and `deny` hold what was written (`all`, `read-only`, `toolset:NAME`, a tool's name) and the place of each,
+    `deny` also the tools that send the same as one that is denied; `itwins` is None where every iTwin is allowed.
+    `places` says where the entry, `itwins`, `tools` … stand.
     """
 
     places: Mapping[str, str]

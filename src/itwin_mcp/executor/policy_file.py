@@ -15,7 +15,7 @@ from itwin_mcp.capability.loader import YamlPath, line_of, parse_text, read_text
 from itwin_mcp.capability.wording import explain, shorten, there_is
 from itwin_mcp.errors import CapabilityError, PolicyError, Problem
 from itwin_mcp.executor.names import known_id
-from itwin_mcp.executor.policy import ALL, READ_ONLY, TOOLSET, Policy, PreApproval, Rule
+from itwin_mcp.executor.policy import ALL, READ_ONLY, TOOLSET, Policy, PreApproval, Rule, writes
 
 Words = Annotated[list[str], Field(min_length=1)]
 
@@ -60,8 +60,11 @@ _MODELS: Sequence[type[_Closed]] = (_File, _Caller, _Tools, _PreApproved)
 _KEYS = sorted({field.alias or name for model in _MODELS for name, field in model.model_fields.items()})
 
 
-def read_policy(file: Path, tools: Mapping[str, Tool]) -> Policy:
-    """The policy in a file; `tools` are all that exist. Raises PolicyError with every problem that it finds."""
+def read_policy(file: Path, tools: Mapping[str, Tool], issuer: str | None = None) -> Policy:
+    """The policy in a file. Raises PolicyError with every problem that it finds.
+
+    `tools` are all that exist; `issuer` is the one whose tokens a hosted server takes.
+    """
     try:
         text = read_text(file)
         data = parse_text(file, text)
@@ -71,7 +74,7 @@ def read_policy(file: Path, tools: Mapping[str, Tool]) -> Policy:
         model = _File.model_validate(data)
     except ValidationError as error:
         raise PolicyError([_problem(file, text, item) for item in error.errors(include_url=False)]) from None
-    reader = _Reader(file, text, tools)
+    reader = _Reader(file, text, tools, issuer)
     policy = reader.policy(model)
     if reader.problems:
         raise PolicyError(reader.problems)
@@ -93,28 +96,44 @@ def _problem(file: Path, text: str, item: Any) -> Problem:
 class _Reader:
     """Reads a checked model against the tools that exist, and notes what is wrong with it."""
 
-    def __init__(self, file: Path, text: str, tools: Mapping[str, Tool]) -> None:
+    def __init__(self, file: Path, text: str, tools: Mapping[str, Tool], issuer: str | None) -> None:
         self.problems: list[Problem] = []
-        self._file, self._text, self._tools = file, text, tools
+        self._file, self._text, self._tools, self._issuer = file, text, tools, issuer
         self._toolsets = sorted({tool.toolset for tool in tools.values()})
 
     def policy(self, model: _File) -> Policy:
         """The policy, as far as it can be read."""
         default = self._rule(model.default, ("default",)) if model.default is not None else None
         callers = tuple(self._rule(one, ("callers", index)) for index, one in enumerate(model.callers))
+        self._check_reached(callers)
         return Policy(self._file.name, default, callers)
+
+    def _check_reached(self, callers: Sequence[Rule]) -> None:
+        """Report each entry whose callers are all named by earlier ones."""
+        first: dict[tuple[str | None, str, str], str] = {}
+        for index, rule in enumerate(callers):
+            by_subject = [] if rule.subject is None else [(rule.issuer, "subject", rule.subject)]
+            named = by_subject or [(rule.issuer, "group", group) for group in rule.groups]
+            if named and first.keys() >= set(named):
+                places = " and ".join(sorted({first[one] for one in named}))
+                message = f"never counts, for the first entry does: all its callers are named before ({places})"
+                self._report(("callers", index), "caller", message)
+            for one in named:
+                first.setdefault(one, rule.place("entry"))
 
     def _rule(self, entry: _Entry, path: YamlPath) -> Rule:
         places = {"entry": self._place(path)}
         for key in ("itwins", "tools", "create-itwins", "writes-per-hour"):
             places[key] = self._place((*path, key))
         itwins = self._itwins(entry.itwins, (*path, "itwins"))
+        allow = dict(self._words(entry.tools.allow, (*path, "tools", "allow")))
+        deny = dict(self._words(entry.tools.deny, (*path, "tools", "deny")))
         rule = Rule(
             places,
             itwins,
             create_itwins=entry.create_itwins if entry.create_itwins is not None else itwins is None,
-            allow=dict(self._words(entry.tools.allow, (*path, "tools", "allow"))),
-            deny=dict(self._words(entry.tools.deny, (*path, "tools", "deny"))),
+            allow=allow,
+            deny={**dict(self._same_writes(deny, allow)), **deny},
             writes_per_hour=entry.writes_per_hour,
             **self._named(entry, path),
         )
@@ -129,6 +148,9 @@ class _Reader:
             return {}
         if (entry.subject is None) == (entry.groups is None):
             self._report(path, "caller", "an entry names its callers by either 'subject' or 'groups'")
+        if self._issuer is not None and entry.issuer != self._issuer:
+            only = f"this server takes tokens of {self._issuer!r} alone (ITWIN_MCP_AUTH_ISSUER)"
+            self._report((*path, "issuer"), "caller", f"{shorten(entry.issuer)!r} names no caller: {only}")
         return {"issuer": entry.issuer, "subject": entry.subject, "groups": frozenset(entry.groups or ())}
 
     def _itwins(self, given: Any, path: YamlPath) -> frozenset[str] | None:
@@ -158,6 +180,15 @@ class _Reader:
                 self._unknown(here, "tool", word, self._tools)
             yield word, self._place(here)
 
+    def _same_writes(self, deny: Mapping[str, str], allow: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+        """Each tool that sends every write of one that is denied, and why; but for those that are allowed by name."""
+        sent = {name: _writes_of(tool) for name, tool in self._tools.items()}
+        for denied, place in deny.items():
+            changed = sent.get(denied, frozenset())
+            for name in sent.keys() - allow.keys():
+                if changed and changed <= sent[name]:
+                    yield name, f"{place} denies {denied}, which sends the same"
+
     def _pre_approval(self, given: _PreApproved, rule: Rule, path: YamlPath) -> PreApproval:
         for index, name in enumerate(given.tools):
             here = (*path, "tools", index)
@@ -172,6 +203,12 @@ class _Reader:
                 self._report(here, "pre-approved", f"{name!r} is not allowed in this entry ({rule.allows(tool)[1]})")
             elif tool.annotations.read_only:
                 self._report(here, "pre-approved", f"{name!r} changes nothing: it needs no approval, leave it out")
+            elif not writes(tool.operations):
+                why = "changes nothing on the platform, and a policy approves nothing on this machine: leave it out"
+                self._report(here, "pre-approved", f"{name!r} {why}")
+            elif tool.confirm is None:
+                why = "asks nobody, so that there is nothing to approve: leave it out; writes-per-hour bounds it"
+                self._report(here, "pre-approved", f"{name!r} {why}")
         itwins = self._itwins(given.itwins, (*path, "itwins")) or frozenset()
         for one in sorted(itwins - (rule.itwins if rule.itwins is not None else itwins)):
             self._report((*path, "itwins"), "pre-approved", f"{one} is none of the iTwins of this entry")
@@ -185,3 +222,7 @@ class _Reader:
 
     def _report(self, path: YamlPath, rule: str, message: str) -> None:
         self.problems.append(Problem(str(self._file), line_of(self._text, path), rule, message))
+
+
+def _writes_of(tool: Tool) -> frozenset[str]:
+    return frozenset(operation.key for operation in tool.operations if writes([operation]))

@@ -104,7 +104,7 @@ class _Flow:
             if isinstance(step, LookupStep):
                 check_date(step, self._arguments)
         for index, step in enumerate(self._action.steps):
-            if self._leaves_out(step.condition):
+            if leaves_out(step.condition, self._arguments, self._results):
                 continue
             job = await self._step(step)
             if job is not None:
@@ -123,11 +123,6 @@ class _Flow:
 
     def _value(self, expression: Expression) -> Any:
         return evaluate(expression, self._arguments, self._results)
-
-    def _leaves_out(self, condition: Condition) -> bool:
-        if condition.when is not None and _says_no(self._value(condition.when)):
-            return True
-        return condition.unless is not None and not _says_no(self._value(condition.unless))
 
     async def _move(self, transfer: TransferPlan) -> None:
         """Move the local file; the seconds of `wait` are not spent on it."""
@@ -280,6 +275,13 @@ class _Flow:
         if cuts:
             self._cuts.extend(f"{step.name}: {cut}" for cut in cuts)
             self._returned += sum(outcome.items for outcome in answered)
+
+
+def leaves_out(condition: Condition, arguments: Mapping[str, Any], results: Mapping[str, Any]) -> bool:
+    """Whether a step is left out after these results of the steps before it."""
+    if condition.when is not None and _says_no(evaluate(condition.when, arguments, results)):
+        return True
+    return condition.unless is not None and not _says_no(evaluate(condition.unless, arguments, results))
 
 
 def _named(operation: Operation, body: Any) -> Any:

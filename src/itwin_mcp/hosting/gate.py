@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,6 +14,7 @@ from mcp.server.auth.middleware.auth_context import AuthContextMiddleware
 from starlette.authentication import AuthCredentials
 
 from itwin_mcp.capability.access import Access
+from itwin_mcp.executor.conversation import Caller
 from itwin_mcp.hosting.answers import Answer, ASGIApp, Message, Receive, Scope, Send, refusal
 from itwin_mcp.hosting.caller import VerifiedUser
 from itwin_mcp.hosting.challenges import Resource
@@ -32,6 +33,8 @@ WRITE_SECONDS = 30.0
 
 Demands = Callable[[Any, Any], Access]
 """What a call of the tool of this name with these arguments needs."""
+Refused = Callable[[Caller, Any, Any], Awaitable[None]]
+"""Takes note that a call of the tool of this name, with these arguments, needs more than its caller may."""
 
 
 class Counter(Protocol):
@@ -59,6 +62,7 @@ class Gate:
     resource: Resource
     verifier: Verifier
     demands: Demands
+    refused: Refused
     admission: Admission
     sessions: Sessions
     counter: Counter
@@ -113,8 +117,10 @@ class Gate:
                 await self._stream(app, known, receive, send)
             return
         body = await _read(receive)
-        needed = self._needed(body)
+        called = _called(body)
+        needed = self.demands(*called)
         if needed > caller.access:
+            await self.refused(caller, *called)
             raise _Refused(self.resource.insufficient(needed))
         if session is None and b'"initialize"' in body:
             self.sessions.check(caller.key)
@@ -126,17 +132,6 @@ class Gate:
 
         async with self.admission.turn(caller.key):
             await _cut_if_slow(app, known, _replay(body, receive), noting)
-
-    def _needed(self, body: bytes) -> Access:
-        """What a request needs; one that the protocol will refuse anyhow needs no more than any other."""
-        try:
-            message = json.loads(body)
-        except (ValueError, RecursionError):
-            return Access.READ
-        params = message.get("params") if isinstance(message, dict) else None
-        if not isinstance(params, dict) or message.get("method") != "tools/call":
-            return Access.READ
-        return self.demands(params.get("name"), params.get("arguments"))
 
     def _note(self, caller: str, method: str, session: str | None, start: Message) -> None:
         answered = next(
@@ -171,6 +166,18 @@ class Gate:
 
 def _header(scope: Scope, name: bytes) -> str | None:
     return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), None)
+
+
+def _called(body: bytes) -> tuple[Any, Any]:
+    """The name and arguments of the tool that a request calls; None where it calls none, or is refused anyhow."""
+    try:
+        message = json.loads(body)
+    except (ValueError, RecursionError):
+        return None, None
+    params = message.get("params") if isinstance(message, dict) else None
+    if not isinstance(params, dict) or message.get("method") != "tools/call":
+        return None, None
+    return params.get("name"), params.get("arguments")
 
 
 async def _read(receive: Receive) -> bytes:

@@ -8,6 +8,8 @@ from typing import Any
 from itwin_mcp.capability.access import Access
 from itwin_mcp.capability.catalog import Catalog, Tool
 from itwin_mcp.errors import CallError, PolicyRefused
+from itwin_mcp.executor.conversation import Caller
+from itwin_mcp.executor.executor import Executor
 from itwin_mcp.server.dynamic import RUN_WRITING, RUNS
 
 
@@ -21,12 +23,27 @@ def to_call(catalog: Catalog, name: Any, arguments: Any) -> Access:
     tool = catalog.tools.get(name) if isinstance(name, str) else None
     if tool is None:
         return Access.READ
-    if tool.name in RUNS and isinstance(arguments, Mapping):
-        run = arguments.get("name")
-        inner = catalog.reachable.get(run) if isinstance(run, str) else None
-        if inner is not None:
-            return max(to_list(tool), inner.annotations.access)
-    return to_list(tool)
+    return max(to_list(tool), to_list(_meant(catalog, tool, arguments)[0]))
+
+
+async def note_refused(
+    catalog: Catalog, executor: Executor, code: str, caller: Caller, name: Any, arguments: Any
+) -> None:
+    """Write into the audit log that a call was refused before it came to the executor."""
+    tool = catalog.tools.get(name) if isinstance(name, str) else None
+    if tool is not None:
+        await executor.note_refused(code, *_meant(catalog, tool, arguments), caller)
+
+
+def _meant(catalog: Catalog, tool: Tool, arguments: Any) -> tuple[Tool, Mapping[str, Any]]:
+    """The tool that a call would run in the end, and its arguments: of one that runs others, the other."""
+    given = arguments if isinstance(arguments, Mapping) else {}
+    run = given.get("name") if tool.name in RUNS else None
+    inner = catalog.reachable.get(run) if isinstance(run, str) else None
+    if inner is None:
+        return tool, given
+    within = given.get("arguments")
+    return inner, within if isinstance(within, Mapping) else {}
 
 
 def not_allowed(name: str) -> CallError:

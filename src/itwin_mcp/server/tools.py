@@ -115,11 +115,16 @@ class Tools:
             raise MCPError(t.INVALID_PARAMS, f"Unknown tool: {name[:128]}")
         caller = self._caller()
         needed = demands.to_call(self._catalog, name, arguments)
+        refused: CallError | None = None
         if needed > caller.access:
-            return wire_result({"error": demands.insufficient(needed).to_json(name)}, True)
+            refused = demands.insufficient(needed)
+        # What no capability file declares never comes to the executor, which asks the policy about all others.
+        elif not tool.file and not self._visible(caller, tool):
+            refused = demands.not_allowed(name)
+        if refused is not None:
+            await demands.note_refused(self._catalog, self._executor, refused.code, caller, name, arguments)
+            return wire_result({"error": refused.to_json(name)}, True)
         if name == WHO_AM_I:
-            if not self._visible(caller, tool):
-                return wire_result({"error": demands.not_allowed(name).to_json(name)}, True)
             return wire_result(*await outcome(name, lambda: self._session.who_am_i(arguments)))
         if self._dynamic is not None and tool.toolset == DYNAMIC:
             try:
