@@ -111,6 +111,7 @@ def test_the_tables_are_the_catalogs(bundle: Bundle) -> None:
 @each
 def test_a_guide_leaves_every_confirmation_to_the_person(bundle: Bundle) -> None:
     flat = " ".join(bundle.guide.split())
+    assert "`preview` instead of an answer means that nothing was done" in flat
     assert "never confirm by yourself, never type a name or give `--yes` in their place" in flat
     for command in bundle.commands:
         assert "--yes" not in command
