@@ -78,6 +78,8 @@ def test_the_same_tree_gives_the_same_bytes_whatever_the_clock_the_umask_and_the
         for junk in ("__pycache__/x.pyc", ".DS_Store", "x.pyc"):
             (other / "src/itwin_mcp" / junk).parent.mkdir(exist_ok=True)
             (other / "src/itwin_mcp" / junk).write_text("junk")
+        for junk in ("notes.txt~", ".#itwins.yaml", "guides/errors.md.orig"):
+            (other / "capabilities" / junk).write_text("junk")
         (other / "notes.txt").write_text("not packed")
         monkeypatch.chdir(other)
         again = pack(Path())

@@ -13,8 +13,8 @@ from pathlib import Path
 from itwin_mcp.errors import SettingsError
 
 FILES = ("LICENSE", "PRIVACY.md", "icon.png", "manifest.json", "pyproject.toml", "uv.lock")
-FOLDERS = ("capabilities", "src/itwin_mcp")
-"""All that an extension needs; `.mcpbignore` says the same to `mcpb pack`."""
+FOLDERS = {"capabilities": (".md", ".yaml"), "src/itwin_mcp": (".py", ".sql")}
+"""All that an extension needs, with the endings of what counts there; `.mcpbignore` says it to `mcpb pack`."""
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)
 
 
@@ -59,11 +59,11 @@ def _version(tree: Path) -> str:
 
 def _names(tree: Path) -> Iterator[str]:
     yield from FILES
-    for folder in FOLDERS:
+    for folder, endings in FOLDERS.items():
         for file in (tree / folder).rglob("*"):
             inside = file.relative_to(tree)
-            junk = file.suffix == ".pyc" or any(part == "__pycache__" or part.startswith(".") for part in inside.parts)
-            if file.is_file() and not junk:
+            hidden = any(part.startswith(".") for part in inside.parts)
+            if file.is_file() and file.suffix in endings and not hidden:
                 yield inside.as_posix()
 
 

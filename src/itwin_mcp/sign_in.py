@@ -190,7 +190,10 @@ def _remedy(way: Way, settings: Settings, started: Started, *, has_tool: bool) -
         return f"Sign in with `{command}`, then call again."
     application = f"a native application, registered at {PORTAL} with the redirect URI {DEFAULT_REDIRECT}"
     if settings.bundle:
-        return f"Open the extension's settings and enter an access token, or the client id of {application}."
+        return (
+            "Open the extension's settings (in Claude Desktop: Settings, Extensions) and enter an access token, or the "
+            f"client id of {application}; or turn on “Try it without an account” there."
+        )
     return f"Set ITWIN_ACCESS_TOKEN to an access token, or ITWIN_CLIENT_ID to the id of {application}, {again}"
 
 

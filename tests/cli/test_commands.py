@@ -98,6 +98,8 @@ def test_a_call_that_fails_prints_the_error_and_exits_with_one() -> None:
     absent = "1c4b1d5e-0000-4000-8000-000000000000"
     answer = printed("call", "get-itwin", "--sandbox", "--arg", f"iTwinId={absent}", code=1)
     assert answer["error"]["code"] == "iTwinNotFound"
+    refused = printed("call", "get-itwin", "--sandbox", "--arg", "iTwinId=a/b", code=1)
+    assert refused["error"]["code"] == "InvalidArguments", "an answer too, though nothing was sent"
 
 
 def test_a_dry_run_prints_the_request_without_credentials_and_sends_nothing() -> None:

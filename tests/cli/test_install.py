@@ -12,12 +12,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 from itwin_mcp.cli import desktop_clients
-from itwin_mcp.cli.config_file import SUFFIX, ConfigFile, installed
+from itwin_mcp.cli.config_file import SUFFIX, ConfigFile, Kept, installed
 from itwin_mcp.cli.desktop_clients import CLIENTS, place
 from itwin_mcp.cli.install import INSTALLABLE, command
 from itwin_mcp.cli.json_text import read
 from itwin_mcp.cli.start_command import start_command
 from itwin_mcp.errors import SettingsError
+from tests.capability.files import GOOD
 
 IMODEL = "3f0b2f6e-0000-4000-8000-000000000001"
 
@@ -129,6 +130,58 @@ def test_what_the_client_itself_changed_in_between_stays(home: Path) -> None:
     assert file.with_name(file.name + SUFFIX).read_text() == changed
 
 
+FOREIGN = '{"mcpServers":{"itwin":{"command":"/opt/mine/run","env":{"KEY":"precious"}}}}'
+
+
+@pytest.mark.parametrize("arguments", [("--sandbox",), ("--uninstall",)])
+def test_an_entry_that_starts_another_server_is_left_alone(home: Path, arguments: tuple[str, ...]) -> None:
+    file = file_of("cursor")
+    file.write_text(FOREIGN)
+    with pytest.raises(SettingsError, match=r"'itwin' in .*mcp\.json starts another server.*--name"):
+        run("cursor", *arguments)
+    assert [one.read_text() for one in file.parent.iterdir()] == [FOREIGN]
+
+
+def test_what_the_first_install_replaced_is_kept_however_often_it_is_installed_and_taken_out(home: Path) -> None:
+    file = file_of("cursor")
+    by_hand = FOREIGN.replace("/opt/mine/run", "/opt/itwin-mcp")
+    file.write_text(by_hand)
+    done("cursor", "--sandbox")
+    done("cursor", "--sandbox", "--read-only")
+    told = run("cursor", "--uninstall").output
+    assert json.loads(file.read_text()) == {"mcpServers": {}}
+    backup = file.with_name(file.name + SUFFIX)
+    assert backup.read_text() == by_hand
+    assert str(backup) in told
+
+
+def test_another_server_that_an_earlier_version_replaced_comes_back(home: Path) -> None:
+    file = file_of("cursor")
+    done("cursor", "--sandbox")
+    entry = json.loads(file.read_text())["mcpServers"]["itwin"]
+    kept = installed(Kept(FOREIGN), ("mcpServers", "itwin"), entry)
+    assert kept.text is not None
+    file.write_text(kept.text)
+    file.with_name(file.name + SUFFIX).write_text(FOREIGN)
+    done("cursor", "--uninstall")
+    assert [one.read_text() for one in file.parent.iterdir()] == [FOREIGN]
+
+
+def test_a_file_that_cannot_be_written_leaves_no_backup(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, replaced = file_of("cursor"), Path.replace
+    file.write_text("{}")
+
+    def refuse(part: Path, target: Path) -> Path:
+        if Path(target) == file:
+            raise PermissionError(1, "Operation not permitted")
+        return replaced(part, target)
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(SettingsError, match="cannot be written: Operation not permitted"):
+        run("cursor", "--sandbox")
+    assert [one.read_text() for one in file.parent.iterdir()] == ["{}"]
+
+
 def test_two_servers_of_ours_come_and_go_apart(home: Path) -> None:
     file = file_of("cursor")
     file.write_text('{"mcpServers": {"a": {}}}')
@@ -153,12 +206,23 @@ def test_print_changes_nothing_and_shows_the_file_and_the_entry(home: Path) -> N
     assert "itwin" not in file.read_text()
 
 
-@pytest.mark.parametrize("text", ['{"mcpServers": ', "[]", '{"mcpServers": {}, "mcpServers": {}}', '{"mcpServers": 1}'])
+BROKEN = {
+    '{"mcpServers": ': "it is not JSON: a value is missing, in line 1",
+    "[]": "the whole is not an object",
+    '{"mcpServers": {}, "mcpServers": {}}': "'mcpServers' is there twice",
+    '{"mcpServers": 1}': "mcpServers is not an object",
+    '{"mcpServers": null}': "json: mcpServers is not an object",
+}
+
+
+@pytest.mark.parametrize(("text", "words"), BROKEN.items())
 @pytest.mark.parametrize("arguments", [("--sandbox",), ("--uninstall",)])
-def test_a_file_that_is_broken_is_named_and_left_alone(home: Path, text: str, arguments: tuple[str, ...]) -> None:
+def test_a_file_that_is_broken_is_named_and_left_alone(
+    home: Path, text: str, words: str, arguments: tuple[str, ...]
+) -> None:
     file = file_of("cursor")
     file.write_text(text)
-    with pytest.raises(SettingsError, match=r"is not JSON.*Nothing was changed") as refused:
+    with pytest.raises(SettingsError, match=f"{words}.*Nothing was changed") as refused:
         run("cursor", *arguments)
     assert str(file) in str(refused.value)
     assert [one.read_text() for one in file.parent.iterdir()] == [text]
@@ -196,8 +260,8 @@ def test_a_client_that_is_not_installed_is_not_given_a_file(home: Path) -> None:
     assert not file_of("cursor").parent.exists()
 
 
-def test_another_file_can_be_named(home: Path) -> None:
-    file = home / "project.json"
+def test_another_file_can_be_named_in_a_folder_that_is_not_there_yet(home: Path) -> None:
+    file = home / "project/mcp.json"
     assert done("cursor", "--sandbox", "--file", str(file))["file"] == str(file)
     assert "itwin" in json.loads(file.read_text())["mcpServers"]
     assert not file_of("cursor").exists()
@@ -207,17 +271,30 @@ def test_options_and_settings_go_along_with_absolute_paths(home: Path, monkeypat
     monkeypatch.chdir(home)
     (home / "data").mkdir()
     (home / "token").write_text("x")
+    (home / "policy.yaml").write_text("itwin-mcp-policy: 1\n")
     monkeypatch.setenv("ITWIN_CLIENT_ID", "native-x")
     monkeypatch.setenv("IMODEL_ID", IMODEL)
     monkeypatch.setenv("ITWIN_ACCESS_TOKEN_FILE", "token")
     monkeypatch.setenv("ITWIN_PROFILE", "")
+    monkeypatch.setenv("ITWIN_MCP_POLICY", "policy.yaml")
+    monkeypatch.setenv("ITWIN_MCP_AUDIT_LOG", "writes.jsonl")
     options = ("--toolsets", "itwins,files", "--read-only", "--files-root", "data", "--files-root", str(home))
     entry = done("vscode", *options, "--log-level", "info")["entry"]
     roots = ["--files-root", str(home / "data"), "--files-root", str(home)]
     assert entry["args"] == ["serve", "--toolsets", "itwins,files", "--read-only", *roots, "--log-level", "info"]
-    token = str(home / "token")
-    assert entry["env"] == {"ITWIN_ACCESS_TOKEN_FILE": token, "ITWIN_CLIENT_ID": "native-x", "IMODEL_ID": IMODEL}
+    assert entry["env"] == {
+        "ITWIN_ACCESS_TOKEN_FILE": str(home / "token"),
+        "ITWIN_CLIENT_ID": "native-x",
+        "IMODEL_ID": IMODEL,
+        "ITWIN_MCP_POLICY": str(home / "policy.yaml"),
+        "ITWIN_MCP_AUDIT_LOG": str(home / "writes.jsonl"),
+    }
     assert entry["type"] == "stdio"
+
+
+def test_an_audit_log_on_standard_error_stays_there(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ITWIN_MCP_AUDIT_LOG", "-")
+    assert done("cursor", "--sandbox")["entry"]["env"] == {"ITWIN_MCP_AUDIT_LOG": "-"}
 
 
 def test_a_secret_is_never_handed_on_and_that_is_said(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,6 +307,17 @@ def test_a_secret_is_never_handed_on_and_that_is_said(home: Path, monkeypatch: p
     assert "env" not in told["entry"]
     assert "ITWIN_ACCESS_TOKEN, ITWIN_CLIENT_SECRET is set here and was not handed on" in result.stderr
     assert "auth login" in result.stderr
+
+
+def test_a_variable_that_a_capability_file_binds_is_named_and_not_handed_on(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PARTS_TOKEN", "canary")
+    own = home / "parts.yaml"
+    own.write_text(GOOD)
+    told = done("cursor", "--sandbox", "--capabilities", str(own))
+    assert "canary" not in file_of("cursor").read_text() + json.dumps(told)
+    assert any(note.startswith("PARTS_TOKEN, which your capability files bind") for note in told["notes"])
 
 
 def test_who_gives_no_way_to_sign_in_is_told_what_to_do(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,6 +410,33 @@ def test_claude_code_that_has_it_already_is_asked_for_nothing_or_for_a_replaceme
     ]
 
 
+FORGETFUL = """#!{python}
+import json, pathlib, sys
+file = pathlib.Path({file!r})
+if sys.argv[2] == "add":
+    sys.exit("no room")
+content = json.loads(file.read_text())
+del content["mcpServers"]["itwin"]
+file.write_text(json.dumps(content))
+"""
+
+
+@needs_scripts
+def test_what_claude_code_took_out_for_a_replacement_is_put_back_where_that_fails(home: Path) -> None:
+    file = file_of("claude-code")
+    entry = {"command": "itwin-mcp", "args": ["serve"], "env": {"ITWIN_CLIENT_SECRET": "precious"}}
+    file.write_text(json.dumps({"mcpServers": {"itwin": entry}, "theme": "dark"}))
+    before = file.read_text()
+    put_program(home, "claude")
+    (home / "programs/claude").write_text(FORGETFUL.format(python=sys.executable, file=str(file)))
+    result = run("claude-code", "--sandbox")
+    assert result.exit_code == 1
+    assert "no room" in result.stderr
+    assert f"'itwin' out of {file}: that was put back" in result.stderr
+    assert json.loads(file.read_text()) == json.loads(before)
+    assert file.with_name(file.name + SUFFIX).read_text() == before
+
+
 @needs_scripts
 def test_vs_code_is_told_by_its_own_command_and_cleared_in_its_file(home: Path) -> None:
     record = put_program(home, "code")
@@ -334,7 +449,7 @@ def test_vs_code_is_told_by_its_own_command_and_cleared_in_its_file(home: Path) 
         "command": start_command(os.environ).program,
         "args": ["serve", "--sandbox"],
     }
-    file_of("vscode").write_text('{\n\t"servers": {\n\t\t"itwin": {},\n\t\t"other": {}\n\t}\n}')
+    file_of("vscode").write_text('{\n\t"servers": {\n\t\t"itwin": {"command": "itwin-mcp"},\n\t\t"other": {}\n\t}\n}')
     done("vscode", "--uninstall")
     assert json.loads(file_of("vscode").read_text()) == {"servers": {"other": {}}}
     assert len(calls(record)) == 1

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from itwin_mcp.sandbox.errors import ERRORS
+
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = ("README.md", "HOSTING.md", "PRIVACY.md", "CONTRIBUTING.md", "capabilities/TUTORIAL.md")
 
@@ -60,3 +62,20 @@ def shell_lines(block: Block) -> list[str]:
     """The commands of a shell block, without their comments."""
     lines = [re.sub(r"\s+# .*$", "", line).strip() for line in block.text.splitlines()]
     return [line for line in lines if line and not line.startswith("#")]
+
+
+def between(marker: str) -> str:
+    """What the README has between two of its markers."""
+    readme = text_of("README.md")
+    return readme[readme.index(f"<!-- {marker}:") : readme.index(f"<!-- /{marker} -->")]
+
+
+def codes_in(text: str) -> set[str]:
+    """The codes in the first column of a table."""
+    return set(re.findall(r"`([A-Za-z]+)`", re.sub(r"^(\|[^|]*\|).*$", r"\1", text, flags=re.MULTILINE)))
+
+
+def coming_codes() -> set[str]:
+    """Every code that an answer's `error` may have: ours, and the sandbox's but for those that become one of ours."""
+    platforms = {code for code, (status, _) in ERRORS.items() if status not in (401, 501)}
+    return platforms | codes_in(between("codes"))

@@ -20,7 +20,18 @@ from itwin_mcp.sandbox.errors import ERRORS
 from itwin_mcp.settings import ENVIRONMENT, read_settings
 from tests.cli.test_commands import GOOD
 from tests.house.commands import OPTION, complaint, every_command, lines_in, options_of
-from tests.house.documents import DOCUMENTS, ROOT, Block, blocks, prose, shell_lines, text_of
+from tests.house.documents import (
+    DOCUMENTS,
+    ROOT,
+    Block,
+    between,
+    blocks,
+    codes_in,
+    coming_codes,
+    prose,
+    shell_lines,
+    text_of,
+)
 from tests.sandbox_process import free_port
 
 LINKED = [
@@ -67,15 +78,6 @@ SERVICES = {
     "itwin-mcp sandbox --port 8080": "The sandbox answers at",
 }
 """Lines that run until they are ended, and what they say once they are up."""
-
-
-def codes_in(text: str) -> set[str]:
-    return set(re.findall(r"`([A-Za-z]+)`", re.sub(r"^(\|[^|]*\|).*$", r"\1", text, flags=re.MULTILINE)))
-
-
-def between(marker: str) -> str:
-    readme = text_of("README.md")
-    return readme[readme.index(f"<!-- {marker}:") : readme.index(f"<!-- /{marker} -->")]
 
 
 def test_every_command_that_a_document_prints_is_there_with_its_options() -> None:
@@ -180,15 +182,50 @@ def test_the_platforms_codes_that_are_named_are_the_sandboxs_with_their_status()
             assert ERRORS[code][0] == int(status), code
 
 
+def test_the_guide_about_errors_has_every_code_of_ours_and_codes_of_the_platform_that_come() -> None:
+    tables = text_of("capabilities/guides/errors.md").split("## Codes of the platform")
+    ours, platforms = (
+        {
+            code
+            for row in re.findall(r"^\| ([A-Z]\w+(?:, \w+)*|i\w+(?:, \w+)*) \|", table, re.MULTILINE)
+            for code in row.split(", ")
+        }
+        for table in tables
+    )
+    assert ours == codes_in(between("codes"))
+    assert platforms - coming_codes() == set()
+    assert len(platforms) > 10
+
+
+def test_what_the_guides_call_missing_is_no_api_that_is_consumed() -> None:
+    limits = text_of("capabilities/guides/limits.md")
+    missing = " ".join(re.findall(r"^\|[^|]*\|([^|]*)\|$", limits, re.MULTILINE))
+    consumed = [file.name.removesuffix("-api.consumes.yaml") for file in ROOT.glob("capabilities/platform/*.yaml")]
+    names = {"itwins": "iTwins API", "imodels": "iModels API", "access-control": "Access Control API"}
+    assert sorted(consumed) == sorted(names)
+    for name in names.values():
+        assert name in limits.split("\n| ")[0]
+        assert name.removesuffix(" API") not in missing
+
+
+def test_the_tools_that_the_guides_name_are_there() -> None:
+    tools = read_catalog(read_settings(os.environ, toolsets="all")).tools
+    for file in ROOT.glob("capabilities/guides/*.md"):
+        named = re.findall(r"`([a-z]+-[a-z-]+)`", file.read_text(encoding="utf-8"))
+        assert {name for name in named if name not in tools} == set(), file
+
+
 def test_the_resources_and_prompts_that_the_readme_names_are_those_that_are_served() -> None:
     catalog = read_catalog(read_settings(os.environ, toolsets="all"))
     served = {one.uri for one in (*catalog.resources, *catalog.statics)}
     named = set(re.findall(r"`(itwin://[^`]+)`", text_of("README.md")))
     assert named - served == set()
     assert {one.uri for one in catalog.statics} - named == set()
-    line = re.search(r"^- prompts for whole jobs: (.+)\.$", text_of("README.md"), re.MULTILINE)
-    assert line is not None
-    assert set(re.findall(r"`([^`]+)`", line[1])) == set(catalog.prompts)
+    prompts = re.search(r"^- prompts for whole jobs: (.+?); (.+?)\.$", text_of("README.md"), re.MULTILINE | re.DOTALL)
+    assert prompts is not None
+    usual, others = (set(re.findall(r"`([^`]+)`", part)) for part in prompts.groups())
+    assert usual == set(read_catalog(read_settings(os.environ)).prompts)
+    assert usual | others == set(catalog.prompts)
 
 
 def anchors_of(document: str) -> set[str]:

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -77,8 +78,28 @@ def test_the_readme_holds_its_two_commands_and_gives_a_reason_for_every_dependen
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = [re.split(r"[<>=\[]", one)[0] for one in project["dependencies"]]
     assert re.findall(r"^\| ([\w-]+) \| \S", readme.split("## Dependencies")[1], re.M)[1:] == declared
-    extras = [re.split(r"[<>=\[]", one)[0] for group in project["optional-dependencies"].values() for one in group]
-    assert [name for name in extras if name not in readme.split("## Dependencies")[1]] == []
+    for extra, group in project["optional-dependencies"].items():
+        said = readme.split(f"Extra `{extra}`: ")[1].split("Extra `")[0]
+        assert [name for one in group if (name := re.split(r"[<>=\[]", one)[0]) not in said] == [], extra
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists() or shutil.which("git") is None, reason="this is no clone")
+def test_a_clone_has_the_same_bytes_on_every_system() -> None:
+    """Whatever `core.autocrlf` says: a bundle has one SHA-256, and scripts run in containers."""
+
+    def git(*words: str, given: bytes = b"") -> bytes:
+        return subprocess.run(["git", *words], cwd=ROOT, input=given, capture_output=True, check=True).stdout
+
+    listed = git("ls-files", "-z")
+    told = git("check-attr", "-z", "--stdin", "text", "eol", given=listed).decode().split("\0")[:-1]
+    held: dict[str, dict[str, str]] = {}
+    for name, attribute, value in zip(told[::3], told[1::3], told[2::3], strict=True):
+        held.setdefault(name, {})[attribute] = value
+    assert len(held) > 100
+    for name, attributes in held.items():
+        binary = (ROOT / name).is_file() and b"\0" in (ROOT / name).read_bytes()
+        assert attributes["text"] == ("unset" if binary else "auto"), name
+        assert binary or attributes["eol"] == "lf", name
 
 
 def test_every_dependency_is_bounded_below() -> None:

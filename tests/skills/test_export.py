@@ -66,7 +66,9 @@ def test_an_older_export_is_replaced_and_what_somebody_put_beside_it_stays(tmp_p
     skills("export", str(tmp_path))
     whole = contents(tmp_path)
     guide = tmp_path / "version-history" / "SKILL.md"
-    guide.write_bytes(guide.read_bytes().replace(b"# Version history", b"# An older text"))
+    older = guide.read_bytes().replace(b"# Version history", b"# An older text")
+    guide.write_bytes(older + b"\nAnd [old](references/old.md).\n")
+    (tmp_path / "version-history" / "references" / "old.md").write_text("of that export", encoding="utf-8")
     (tmp_path / "version-history" / "references" / "notes.md").write_text("mine", encoding="utf-8")
     (tmp_path / "other-skill").mkdir()
     (tmp_path / "other-skill" / "SKILL.md").write_text("theirs", encoding="utf-8")

@@ -197,6 +197,14 @@ def test_403_names_the_permission_and_whom_to_invite() -> None:
     assert "administrator" in told(answer(403)).hint
 
 
+def test_403_for_a_limit_that_is_reached_asks_for_no_permission() -> None:
+    full = answer(403, {"error": {"code": "ResourceQuotaExceeded", "message": "100 briefcases."}})
+    hint = told(full, asked(path="/imodels/1/briefcases", permission="imodels_write")).hint
+    assert "no permission changes that" in hint
+    assert "`list-briefcases`" in hint
+    assert "imodels_write" not in hint
+
+
 @pytest.mark.parametrize(
     ("path", "code", "listing"),
     [

@@ -27,7 +27,8 @@ from itwin_mcp.executor.conversation import Answer, Confirmed, Later, Question
 def command(tool: str, pairs: Sequence[str], text: str | None, dry_run: bool, yes: bool, **flags: Any) -> None:
     """Call a tool and print its answer as JSON.
 
-    Exits with 0 if it succeeded, with 1 if the answer is an error, with 2 if the call was not made.
+    Exits with 0 if it succeeded, with 1 if the answer is an error or a preview, with 2 if the command itself, a setting
+    or a file is wrong.
 
     \b
     Examples:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from itwin_mcp.cli.desktop_clients import starts_us
 from itwin_mcp.cli.json_text import NotJson, get_member, remove_member, set_member
 from itwin_mcp.errors import SettingsError
 
@@ -35,11 +36,18 @@ def installed(kept: Kept, path: Sequence[str], entry: Mapping[str, Any]) -> Kept
 
 
 def uninstalled(kept: Kept, path: Sequence[str]) -> Kept:
-    """The same without the entry: the very file from before where nobody else changed it since."""
+    """The same without the entry: the very file from before where nobody else changed it since.
+
+    What that file held in our place stays in it, unless it is an entry of ours too: that is in the backup alone.
+    """
     if kept.text is None or get_member(kept.text, path) is None:
         return kept
     known, original = _original(kept, path)
-    return Kept(original) if known else Kept(remove_member(kept.text, path), kept.text)
+    if not known:
+        return Kept(remove_member(kept.text, path), kept.text)
+    if original is not None and starts_us(get_member(original, path)):
+        return Kept(remove_member(original, path), original)
+    return Kept(original)
 
 
 def _original(kept: Kept, path: Sequence[str]) -> tuple[bool, str | None]:
@@ -48,8 +56,7 @@ def _original(kept: Kept, path: Sequence[str]) -> tuple[bool, str | None]:
     if entry is None:
         return False, None
     with contextlib.suppress(NotJson):  # somebody put another file in the backup's place
-        before = kept.backup or ""
-        if get_member(before, path) is None and set_member(before, path, entry) == kept.text:
+        if set_member(kept.backup or "", path, entry) == kept.text:
             return True, kept.backup
     return False, None
 
@@ -75,16 +82,22 @@ class ConfigFile:
         return Kept(_read(self.path), _read(self.backup))
 
     def write(self, old: Kept, new: Kept) -> None:
-        """Make it so, if it still is as it was read; the backup first. Raises SettingsError."""
+        """Make it so, in a folder that is made where there is none, if it still is as it was read; the backup first.
+
+        Raises SettingsError; then the backup is as it was, too.
+        """
         if self.read() != old:
             raise SettingsError(f"{self.path} was changed by another program meanwhile. Nothing was done: try again.")
         try:
+            self.path.parent.mkdir(exist_ok=True)
             if new.backup != old.backup and new.backup is not None:
                 _write(self.backup, new.backup, like=self.path)
-            if new.text is None:
-                self.path.unlink()
-            else:
-                _write(self.path, new.text, like=self.path)
+            try:
+                if new.text != old.text:
+                    _put(self.path, new.text, like=self.path)
+            except OSError:
+                _put(self.backup, old.backup, like=self.path)
+                raise
             if new.backup is None:
                 self.backup.unlink(missing_ok=True)
         except OSError as error:
@@ -100,6 +113,14 @@ def _read(path: Path) -> str | None:
         raise SettingsError(f"{path} cannot be read: {error.strerror or error}. Nothing was changed.") from None
     except ValueError:
         raise SettingsError(f"{path} is not text in UTF-8. Nothing was changed: save it as UTF-8.") from None
+
+
+def _put(path: Path, text: str | None, *, like: Path) -> None:
+    """The file with this text; without it none."""
+    if text is None:
+        path.unlink(missing_ok=True)
+    else:
+        _write(path, text, like=like)
 
 
 def _write(path: Path, text: str, *, like: Path) -> None:

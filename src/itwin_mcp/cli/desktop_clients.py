@@ -73,7 +73,7 @@ def _read(client: DesktopClient, file: Path) -> Found:
     try:
         content = read(file.read_text(encoding="utf-8-sig"))
     except NotJson as error:
-        return Found(client, file, problem=f"it is not JSON: {error}")
+        return Found(client, file, problem=str(error))
     except (OSError, ValueError) as error:
         return Found(client, file, problem=f"it cannot be read ({type(error).__name__})")
     servers = content.get(client.member) if isinstance(content, dict) else None
@@ -81,7 +81,7 @@ def _read(client: DesktopClient, file: Path) -> Found:
         return Found(client, file)
     if not isinstance(servers, dict):
         return Found(client, file, problem=f"its {client.member!r} is not an object")
-    ours = {name: entry for name, entry in servers.items() if _starts_us(entry)}
+    ours = {name: entry for name, entry in servers.items() if starts_us(entry)}
     for name, entry in ours.items():
         command = entry.get("command")
         if isinstance(command, str) and shutil.which(os.path.expandvars(command)) is None:
@@ -89,7 +89,8 @@ def _read(client: DesktopClient, file: Path) -> Found:
     return Found(client, file, tuple(ours))
 
 
-def _starts_us(entry: Any) -> bool:
+def starts_us(entry: Any) -> bool:
+    """Whether a client that has this entry starts this server."""
     if not isinstance(entry, dict):
         return False
     words = [entry.get("command"), *(entry["args"] if isinstance(entry.get("args"), list) else [])]

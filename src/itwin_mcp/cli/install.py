@@ -9,7 +9,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,8 @@ import click
 
 from itwin_mcp.cli.client_commands import COMMANDS, CommandFailed, find_program, run
 from itwin_mcp.cli.config_file import ConfigFile, Kept, installed, uninstalled
-from itwin_mcp.cli.desktop_clients import CLIENTS, DesktopClient, place
-from itwin_mcp.cli.json_text import NotJson, get_member
+from itwin_mcp.cli.desktop_clients import CLIENTS, DesktopClient, place, starts_us
+from itwin_mcp.cli.json_text import NotJson, get_member, set_member
 from itwin_mcp.cli.options import settings_options
 from itwin_mcp.cli.start_command import start_command
 from itwin_mcp.errors import SettingsError
@@ -32,7 +32,8 @@ SECRETS = (
     "ITWIN_MCP_HTTP_TOKEN",
     "ITWIN_MCP_STATE_SECRET",
 )
-PATHS = tuple(name for name in ENVIRONMENT if name.endswith(("_FILE", "_DIR", "_ROOT", "_CAPABILITIES")))
+_PATHS = ("_FILE", "_DIR", "_ROOT", "_CAPABILITIES", "_POLICY", "_AUDIT_LOG")
+PATHS = tuple(name for name in ENVIRONMENT if name.endswith(_PATHS))
 _OWN = ("ITWIN_MCP_BUNDLE", "ITP_SERVICE_CLIENT_ID")
 """The desktop extension's own, and an id that is nothing without its secret."""
 _RESTART = {
@@ -75,7 +76,8 @@ def command(
     """Have a client start this server: by its own command where it has one, else in its configuration file.
 
     The options of `serve` that are given here, and the settings that this shell has in its environment, go along;
-    secrets never do. All else in the file stays as it is, and what it was is kept beside it.
+    secrets never do. All else in the file stays as it is, and what it was is kept beside it where it is edited or an
+    entry is replaced. An entry of that name that starts another server is left alone.
 
     \b
     Examples:
@@ -94,9 +96,9 @@ def command(
         plan = _plan(known, name, None if uninstall else entry, file)
     except NotJson as error:
         told = file or place(known, os.environ)
-        raise SettingsError(f"{told} is not JSON: {error}. Nothing was changed: correct it, then try again.") from None
+        raise SettingsError(f"{told}: {error}. Nothing was changed: correct it, then try again.") from None
     if not only_print:
-        _carry_out(plan)
+        _carry_out(plan, name)
         if plan.changes and not uninstall:
             notes.append(_RESTART[client])
     if as_json:
@@ -114,7 +116,16 @@ def _entry(client: DesktopClient, context: click.Context, flags: Mapping[str, An
 
     taken = _taken(os.environ, notes)
     settings = read_settings(taken, **flags)
-    read_catalog(settings)  # a toolset or file that is wrong is told here, not in the client's log
+    catalog = read_catalog(settings)  # a toolset or file that is wrong is told here, not in the client's log
+    credentials = [
+        operation.credential for operation in catalog.operations.values() if operation.credential is not None
+    ]
+    bound = {variable for credential in credentials for variable in credential.variables.values()} - ENVIRONMENT.keys()
+    if bound:
+        notes.append(
+            f"{', '.join(sorted(bound))}, which your capability files bind, is not handed on: it may be a secret. "
+            f"Have it in the environment that {client.title} is started with, or in the `env` of this entry."
+        )
     if not settings.sandbox and not _signs_in(settings):
         notes.append(
             "Nothing signs it in yet: set ITWIN_CLIENT_ID to your application and run this again, "
@@ -143,7 +154,8 @@ def _taken(environment: Mapping[str, str], notes: list[str]) -> dict[str, str]:
 
 
 def _absolute(value: str) -> str:
-    return os.pathsep.join(str(Path(part).absolute()) for part in value.split(os.pathsep) if part)
+    parts = [part for part in value.split(os.pathsep) if part]
+    return os.pathsep.join(part if part == "-" else str(Path(part).absolute()) for part in parts)
 
 
 def _signs_in(settings: Settings) -> bool:
@@ -170,12 +182,18 @@ def _plan(client: DesktopClient, name: str, entry: Mapping[str, Any] | None, fil
     """What there is to do; `entry` is None to take ours out."""
     config = ConfigFile.at(file or place(client, os.environ))
     old, path = config.read(), (client.member, name)
+    there = None if old.text is None else get_member(old.text, path)
+    if there is not None and not starts_us(there):
+        raise SettingsError(
+            f"{name!r} in {config.path} starts another server, and was left alone: "
+            "choose another name by --name, or take that entry out yourself."
+        )
     new = uninstalled(old, path) if entry is None else installed(old, path, entry)
     program = find_program(client.key, os.environ) if file is None else None
-    there = None if old.text is None else get_member(old.text, path)
     lines = _lines(client.key, program, name, entry, there) if program is not None else None
     if lines is not None:
-        return Plan(client, config, old, old, lines)
+        replaces = bool(lines) and entry is not None and there is not None
+        return Plan(client, config, old, replace(old, backup=old.text) if replaces else old, lines)
     if new != old and file is None and not config.path.parent.is_dir():
         raise SettingsError(
             f"{client.title} was not found: there is no folder {config.path.parent}. "
@@ -206,15 +224,29 @@ def _same(there: Any, entry: Mapping[str, Any]) -> bool:
     )
 
 
-def _carry_out(plan: Plan) -> None:
+def _carry_out(plan: Plan, name: str) -> None:
+    """Change the file, or keep its backup before a program changes it; ends the process where that program fails."""
+    if plan.new != plan.old:
+        plan.file.write(plan.old, plan.new)
     try:
         for line in plan.lines:
             run(line)
     except CommandFailed as error:
-        click.echo(f"{error}\nName the configuration file by --file {plan.file.path} to edit it instead.", err=True)
+        click.echo(str(error), err=True)
+        if len(plan.lines) > 1 and _put_back(plan, (plan.client.member, name)):
+            click.echo(f"It had taken {name!r} out of {plan.file.path}: that was put back as it was.", err=True)
+        click.echo(f"Name the configuration file by --file {plan.file.path} to edit it instead.", err=True)
         sys.exit(1)
-    if plan.new != plan.old:
-        plan.file.write(plan.old, plan.new)
+
+
+def _put_back(plan: Plan, path: Sequence[str]) -> bool:
+    """Whether an entry that the client's program took out had to be put back, and was. Raises SettingsError."""
+    there = None if plan.old.text is None else get_member(plan.old.text, path)
+    now = plan.file.read()
+    if there is None or get_member(now.text or "", path) is not None:
+        return False
+    plan.file.write(now, replace(now, text=set_member(now.text or "", path, there)))
+    return True
 
 
 def _shown(plan: Plan, name: str, entry: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -239,11 +271,14 @@ def _told(plan: Plan, name: str, entry: Mapping[str, Any], *, uninstall: bool, o
     if only_print:
         shown = json.dumps({plan.client.member: {name: entry}}, indent=2, ensure_ascii=False)
         return f"Into {plan.file.path}:\n{shown}"
+    kept = (
+        f"; what the file was is in {plan.file.backup}" if plan.new.backup is not None and plan.new != plan.old else ""
+    )
     if plan.lines:
-        return f"{plan.client.title}: `{Path(plan.lines[0][0]).stem}` {'took out' if uninstall else 'added'} {name!r}."
+        done = "took out" if uninstall else "added"
+        return f"{plan.client.title}: `{Path(plan.lines[0][0]).stem}` {done} {name!r}{kept}."
     if uninstall:
-        return f"{plan.client.title}: {name!r} was taken out of {plan.file.path}."
-    kept = f"; what it was is in {plan.file.backup}" if plan.new.backup is not None else ""
+        return f"{plan.client.title}: {name!r} was taken out of {plan.file.path}{kept}."
     return f"{plan.client.title}: {name!r} was put into {plan.file.path}{kept}."
 
 

@@ -20,7 +20,7 @@ _SCALAR = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|true
 
 
 class NotJson(ItwinMcpError):
-    """Text that is no JSON, comments and trailing commas granted: what is wrong, and in which line."""
+    """Text that is no JSON, comments and trailing commas granted, or without a place for a member: what is wrong."""
 
 
 @dataclass(slots=True)
@@ -258,4 +258,4 @@ def _skip(text: str, start: int) -> int:
 
 
 def _wrong(text: str, at: int, what: str) -> NotJson:
-    return NotJson(f"{what}, in line {text.count(chr(10), 0, at) + 1}")
+    return NotJson(f"it is not JSON: {what}, in line {text.count(chr(10), 0, at) + 1}")

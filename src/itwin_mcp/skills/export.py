@@ -8,14 +8,14 @@ from pathlib import Path
 from itwin_mcp.capability.catalog import Skill
 from itwin_mcp.capability.strict_yaml import YamlRefused
 from itwin_mcp.errors import SettingsError
-from itwin_mcp.skills.guides import MANIFEST, SCHEME, front_matter, made_by_us
+from itwin_mcp.skills.guides import MANIFEST, SCHEME, front_matter, made_by_us, references
 
 
 def export(skills: Sequence[Skill], folder: Path) -> tuple[Path, ...]:
     """Write each skill into a folder of its name; gives the files written.
 
     A folder of that name is replaced file by file if an export made it, and nothing is written at all if another did.
-    What else lies in it stays. Raises SettingsError.
+    References of the earlier export that are none any more go, what else lies in it stays. Raises SettingsError.
     """
     foreign = [folder / skill.name for skill in skills if not _is_free(folder / skill.name)]
     if foreign:
@@ -24,6 +24,9 @@ def export(skills: Sequence[Skill], folder: Path) -> tuple[Path, ...]:
     written = []
     try:
         for skill in skills:
+            targets = {folder / file.uri.removeprefix(SCHEME) for file in skill.files}
+            for stale in _written_before(folder / skill.name) - targets:
+                stale.unlink(missing_ok=True)
             for file in skill.files:
                 target = folder / file.uri.removeprefix(SCHEME)
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -32,6 +35,12 @@ def export(skills: Sequence[Skill], folder: Path) -> tuple[Path, ...]:
     except OSError as error:
         raise SettingsError(f"{folder} cannot be written: {error.strerror}. Give a folder that can be.") from None
     return tuple(written)
+
+
+def _written_before(folder: Path) -> set[Path]:
+    """The references that an earlier export wrote into its folder: those that its guide links to."""
+    guide = folder / MANIFEST
+    return {folder / path for path in references(guide.read_text(encoding="utf-8"))} if guide.is_file() else set()
 
 
 def _is_free(folder: Path) -> bool:

@@ -48,6 +48,11 @@ def made_by_us(front: Mapping[str, Any]) -> bool:
     return isinstance(metadata, dict) and str(metadata.get("made-by", "")).split(" ")[0] == MADE_BY
 
 
+def references(text: str) -> set[str]:
+    """The files inside its folder that a SKILL.md links to."""
+    return {*_LINK.findall(text)}
+
+
 def _skill(guide: Path, capabilities: Path, tools: Mapping[str, Tool]) -> Skill:
     name = guide.parent.name
     try:
@@ -57,7 +62,7 @@ def _skill(guide: Path, capabilities: Path, tools: Mapping[str, Tool]) -> Skill:
         body = _PLACE.sub(lambda place: _filled(place[1], guide, used), _stamped(written))
         front = front_matter(body)
         files = {MANIFEST: body}
-        for path in sorted({*_LINK.findall(body)}):
+        for path in sorted(references(body)):
             own = guide.parent / path
             files[path] = (
                 tables.reference(used)

@@ -256,7 +256,9 @@ def error_from(
             correlation_id=correlation_id(response),
         )
     unknown = outcome_unknown(response, request, moment)
-    if status == 403:
+    if status == 403 and refusal.code == "ResourceQuotaExceeded":
+        hint = hints.for_quota(path)
+    elif status == 403:
         hint = hints.for_forbidden(request.permission, token.member if token else None)
     elif status == 404:
         hint = hints.for_not_found(path, refusal.code)

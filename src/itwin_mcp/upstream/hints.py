@@ -95,6 +95,17 @@ def for_forbidden(permission: str | None, member: str | None) -> str:
     return f"{needs}Ask an administrator of the iTwin for a role {role}; calling again will not help before."
 
 
+def for_quota(path: str) -> str:
+    """403 because a limit is reached, which no permission changes: what to free, or to wait for."""
+    noun = noun_of(path)
+    listing = f" (`{_LISTINGS[noun][1]}` shows what there is)" if noun else ""
+    return (
+        "A limit of the platform is reached, as the message says; no permission changes that. "
+        f"Release what is not needed any more{listing}, or where the limit is for an hour or until a job ends, "
+        "call again after that."
+    )
+
+
 def for_not_found(path: str, code: str) -> str:
     """404: which listing shows what is there."""
     return f"It does not exist, or this sign-in may not see it. Find {listing_for(path, code)}, then call again."
