@@ -1,0 +1,43 @@
+"""What a person is shown before something is destroyed is true, and enough to judge by."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mcp import Client
+
+from tests.conftest import connect
+from tests.scenarios.test_area_tools import Desk
+
+pytestmark = pytest.mark.anyio
+
+
+async def preview(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
+    """What a client that cannot ask the person is told."""
+    answer = (await client.call_tool(tool, arguments)).structured_content or {}
+    return dict(answer["preview"])
+
+
+async def test_itwins_inside_are_told_to_an_administrator_who_is_no_member_of_them(tmp_path: Path) -> None:
+    kept = tmp_path / "sandbox"
+    async with connect(person=None, sandbox_db=kept) as client:
+        itwin = await Desk(client).itwin("NL-A12-0042")
+        with closing(sqlite3.connect(kept)) as database, database:
+            inside = "SELECT id FROM itwins WHERE parent_id = ?"
+            database.execute(f"DELETE FROM itwin_members WHERE itwin_id IN ({inside})", (itwin,))
+        loses = (await preview(client, "delete-itwin", iTwinId=itwin))["loses"]
+    names = ["WP-03 Drainage and Earthworks", "WP-05 Viaduct and Retaining Walls"]
+    assert loses["iTwinsInside"] == {"count": 2, "more": True, "first": [{"displayName": name} for name in names]}
+
+
+async def test_itwins_inside_are_at_least_those_that_can_be_seen() -> None:
+    """Those inside of them are not read, nor are those that the caller may not see."""
+    async with connect(person=None) as client:
+        itwin = await Desk(client).itwin("UK-HWTW-0008")
+        loses = (await preview(client, "delete-itwin", iTwinId=itwin))["loses"]
+    assert loses["iTwinsInside"] == {"count": 0, "more": True, "first": []}
+    assert "more" not in loses["iModels"]
