@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -41,3 +42,18 @@ async def test_itwins_inside_are_at_least_those_that_can_be_seen() -> None:
         loses = (await preview(client, "delete-itwin", iTwinId=itwin))["loses"]
     assert loses["iTwinsInside"] == {"count": 0, "more": True, "first": []}
     assert "more" not in loses["iModels"]
+
+
+async def test_a_share_ends_at_another_time_only_if_the_person_agrees() -> None:
+    def in_days(days: int) -> str:
+        return (datetime.now(UTC) + timedelta(days=days)).isoformat()
+
+    async with connect(person=None) as client:
+        desk = Desk(client)
+        imodel = await desk.roads()
+        made = (await desk.ask("create-share", iModelId=imodel, name="Press", expiration=in_days(20)))["share"]
+        one = {"iModelId": imodel, "shareId": made["id"]}
+        told = await preview(client, "update-share", **one, expiration=in_days(1))
+        assert (await desk.ask("get-share", **one))["share"]["expiration"] == made["expiration"]
+    assert told["loses"] == {"permission": "imodels_webview", "until": made["expiration"]}
+    assert "“Press” of the iModel “A12 Interchange - Roads” end at " in told["question"]
