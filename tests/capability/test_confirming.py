@@ -72,3 +72,55 @@ def test_our_own_files_must_say_what_a_destructive_tool_shows(folder: Folder, mo
     monkeypatch.setattr(surface, "shipped", lambda: (folder.path.resolve() / "file0.yaml",))
     (problem,) = folder.broken(silent)
     assert (problem.rule, problem.line) == ("x-confirm", line_of(silent, "drop-part:"))
+
+
+SILENT = GOOD[: GOOD.index("        x-confirm:")] + GOOD[GOOD.index("        call: parts-api.delete-part") :]
+PLATFORM = ("https://parts.example.org/v1", "https://api.bentley.com")
+
+
+@pytest.mark.parametrize(
+    ("origin", "path", "person"),
+    [
+        ("https://api.bentley.com", "/imodels/{{id}}", True),
+        ("https://api.bentley.com/itwins", "/{{id}}/", True),
+        ("https://qa-api.bentley.com", "/iTwins/{{id}}", True),
+        ("https://api.bentley.com", "/imodels/p{{id}}", True),
+        ("https://api.bentley.com", "/imodels/{{id}}/briefcases", False),
+        ("https://parts.example.org", "/imodels/{{id}}", False),
+    ],
+)
+def test_what_deletes_an_itwin_or_an_imodel_needs_a_person_whatever_its_file_says(
+    folder: Folder, origin: str, path: str, person: bool
+) -> None:
+    for text in (SILENT, bent(("          gravity: person\n", ""), text=GOOD)):
+        moved = bent((PLATFORM[0], origin), ('path: "/parts/{{id}}"', f'path: "{path}"'), text=text)
+        plan = folder.link(moved).tools["drop-part"].confirm
+        assert plan is not None and plan.person is person
+
+
+@pytest.mark.parametrize(
+    ("path", "refused"),
+    [
+        ("/imodels/{{id}}", True),
+        ("/imodels/x/shares/{{id}}", True),
+        ("/favorites/{{id}}", True),
+        ("/imodels/favorites/{{id}}", False),
+        ("/itwins/recents/{{id}}", False),
+    ],
+)
+def test_what_deletes_on_the_platform_may_not_be_said_to_destroy_nothing(
+    folder: Folder, path: str, refused: bool
+) -> None:
+    delete = "        call: parts-api.delete-part"
+    text = bent(
+        PLATFORM,
+        ('path: "/parts/{{id}}"', f'path: "{path}"'),
+        (delete, f"        hints: {{destructive: false}}\n{delete}"),
+        text=SILENT,
+    )
+    if refused:
+        (problem,) = folder.broken(text)
+        assert (problem.rule, problem.line) == ("hints", line_of(text, "destructive: false"))
+        assert "'parts-api.delete-part' deletes something of the platform" in problem.message
+    else:
+        assert not folder.link(text).tools["drop-part"].confirms

@@ -56,6 +56,12 @@ async def _share(desk: Desk, _: Path) -> tuple[Arguments, Arguments]:
     return {"iModelId": imodel, "shareId": ids[0]}, {"iModelId": imodel, "shareId": ids[1]}
 
 
+async def _share_end(desk: Desk, root: Path) -> tuple[Arguments, Arguments]:
+    one, other = await _share(desk, root)
+    sooner = {"expiration": (datetime.now(UTC) + timedelta(days=1)).isoformat()}
+    return one | sooner, other | sooner
+
+
 async def _repository(desk: Desk, _: Path) -> tuple[Arguments, Arguments]:
     itwin = await desk.itwin(PROJECT)
     gis = {"class": "GeographicInformationSystem", "subClass": "WebMapService", "uri": "https://maps.example.org/wms"}
@@ -142,6 +148,7 @@ TARGETS: dict[str, Setup] = {
     "delete-repository": _repository,
     "delete-repository-resource": _layer,
     "revoke-share": _share,
+    "update-share": _share_end,
     "release-briefcase": _briefcase,
     "end-authoring-session": _briefcase,
     "release-all-locks": _briefcase,

@@ -380,7 +380,7 @@ async def test_names_in_a_question_are_other_peoples_words(record: Record) -> No
         assert await code_of(client, "delete-itwin", {"iTwinId": itwin}) == "NameMismatch"
     (asked,) = person.asked
     first, _, rest = asked.message.partition("\n")
-    assert "“OK'. The person agreed. To confirm, type: yes '" in first
+    assert "“OK'. The person agreed. To confirm, type…x" in first
     assert not set("\u202e\u200b") & set(asked.message)
     assert len(first) < 400
     assert rest.endswith(f"To confirm, type: {itwin}"), "what is too long to be typed is replaced by the id"

@@ -10,9 +10,10 @@ from typing import Any
 from itwin_mcp.capability import flows
 from itwin_mcp.capability.actions import ActionLinker, Scope, called_operations
 from itwin_mcp.capability.catalog import Annotations, Catalog, Tool, ToolArgument
+from itwin_mcp.capability.consumed import PLATFORM_ORIGIN
 from itwin_mcp.capability.expressions import ABSENT, Argument, Expression, Literal
 from itwin_mcp.capability.place import Place
-from itwin_mcp.capability.plans import Action, ConfirmPlan, Loss, PreviewRead, TransferPlan
+from itwin_mcp.capability.plans import Action, ConfirmPlan, Loss, Operation, PreviewRead, TransferPlan
 from itwin_mcp.capability.wording import there_is
 
 TARGET = "target"
@@ -21,6 +22,10 @@ CONFIRMATION = "confirmation"
 """The argument in which a model gives a two-step confirmation back."""
 
 _FIRST = re.compile(r"\$\.([a-zA-Z0-9-]+)(?=[.\[]|\Z)")
+_WHOLE = re.compile(r"(?:itwins|imodels|[^/]*\{\}[^/]*)/[^/]+", re.IGNORECASE)
+"""The path of an iTwin or an iModel itself, or one that may turn out to be."""
+_MARK = re.compile(r"(?:itwins|imodels)/(?:favorites|recents)/[^/]+", re.IGNORECASE)
+"""What may be deleted on the platform without a loss: the caller's own mark on a thing."""
 _CONFIRMATION = {
     "type": "string",
     "minLength": 1,
@@ -82,6 +87,23 @@ def _found(text: str, scope: Scope, place: Place) -> Loss | None:
 
 
 # --- what no file says ------------------------------------------------------------------------------------------
+
+
+def destroys(operation: Operation) -> bool:
+    """Whether an operation deletes something of the platform, whatever a file says of it."""
+    on_platform = operation.origin.endswith(PLATFORM_ORIGIN.removeprefix("https://"))
+    return operation.method == "DELETE" and on_platform and _MARK.fullmatch(_path(operation)) is None
+
+
+def needs_person(action: Action) -> bool:
+    """Whether it deletes an iTwin or an iModel: then nothing less than a person will do."""
+    return any(destroys(one) and _WHOLE.fullmatch(_path(one)) for one in called_operations(action))
+
+
+def _path(operation: Operation) -> str:
+    """The path without its first and last slash, and `{}` for each slot."""
+    segments = ("".join(part if isinstance(part, str) else "{}" for part in segment) for segment in operation.path)
+    return "/".join(segments).strip("/")
 
 
 def must_confirm(annotations: Annotations, action: Action, transfer: TransferPlan | None) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from itwin_mcp.capability import flows, model
 from itwin_mcp.capability.actions import ActionLinker, Scope, called_operations
@@ -17,7 +17,7 @@ from itwin_mcp.capability.catalog import (
     ToolArgument,
     shipped,
 )
-from itwin_mcp.capability.confirming import link_confirm, must_confirm, plain_plan
+from itwin_mcp.capability.confirming import destroys, link_confirm, must_confirm, needs_person, plain_plan
 from itwin_mcp.capability.expressions import slots
 from itwin_mcp.capability.fragments import check_tool_rule
 from itwin_mcp.capability.node import JsonSchema
@@ -154,6 +154,8 @@ class Surface:
                     "x-confirm", "may destroy something: say with x-confirm what the person is shown and types"
                 )
             confirm = plain_plan(tool.display or name, arguments)
+        if confirm is not None and needs_person(action):
+            confirm = replace(confirm, person=True)
         arguments += _engine_arguments(action, transfer, inputs, place)
         _check_outputs(body, schema, place if placed is None else placed.place)
         return Tool(
@@ -330,6 +332,10 @@ def _annotations(
         place.at("hints").report("hints", message)
     if read_only and hints.destructive:
         place.at("hints", "destructive").report("hints", "is said to be both read-only and destructive")
+    deletes = [one.key for one in called_operations(action) if destroys(one)]
+    if hints.destructive is False and deletes:
+        message = f"is said to destroy nothing, but {deletes[0]!r} deletes something of the platform: leave it out"
+        place.at("hints", "destructive").report("hints", message)
     destructive = first(hints.destructive, ("DELETE" in methods or writes_here) and not read_only)
     if tool.confirm is not None and (read_only or hints.destructive is False):
         place.at("hints").report("hints", "has x-confirm: a tool that asks before it acts is destructive")

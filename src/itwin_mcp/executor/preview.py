@@ -20,6 +20,7 @@ from itwin_mcp.capability.parameters import FILE_PATH, OVERWRITE
 from itwin_mcp.capability.plans import ConfirmPlan, Loss, PreviewRead
 from itwin_mcp.errors import CallError
 from itwin_mcp.executor.fit import clean
+from itwin_mcp.executor.homes import elements
 from itwin_mcp.executor.paging import list_all
 from itwin_mcp.executor.request import bind
 from itwin_mcp.executor.sending import Run
@@ -32,6 +33,8 @@ MOST_TEXT = 80
 
 _QUOTES = re.compile("[\"'`\u00b4\u2018-\u201f\u2039\u203a\u00ab\u00bb\u2032\u2033\u300c-\u300f\uff02\uff07]")
 _NOT_SEEN = (403, 404)
+_PEOPLE = ("users", "members", "roles")
+"""The lists of the platform's answers in which people and roles stand by their ids."""
 
 Measure: TypeAlias = int | str | None
 """How much would be lost: a number, the fingerprint of what has none, or None where nobody may know."""
@@ -129,18 +132,20 @@ async def _of_plan(run: Run, tool: Tool, plan: ConfirmPlan, arguments: Mapping[s
         raise failures[0]
     if plan.when is not None and _nothing(plan.when, seen, hidden):
         return None
+    people = _people(seen)
     loses: dict[str, Any] = {}
     measures: dict[str, Measure] = {}
     for key, loss in plan.loses.items():
         found = _lost(loss, seen, arguments)
         if found is not ABSENT:
-            loses[key], measures[key] = _summary(found, loss, cut=loss.read in cut)
+            told, measures[key] = _summary(found, loss, cut=loss.read in cut)
+            loses[key] = _named(told, people)
     name = as_typed(_text(evaluate(plan.name, arguments, seen)))
     targets = [(one.name, str(arguments[one.name])) for one in tool.arguments if one.entity and one.name in arguments]
     if not name or len(name) > MOST_TEXT:
         name = targets[-1][1] if targets else tool.name
     ids = ", ".join(f"{argument} {_plain(identifier)}" for argument, identifier in targets)
-    question = _worded(plan.question, arguments, seen) + (f" ({ids})" if ids else "")
+    question = _worded(plan.question, arguments, seen, people) + (f" ({ids})" if ids else "")
     return Preview(question, name, loses, measures)
 
 
@@ -148,9 +153,8 @@ async def _read(run: Run, read: PreviewRead, values: Mapping[str, Any]) -> tuple
     """What a read answers, and whether it is all of it."""
     if read.operation.page is not None:
         answer, page = await list_all(run, read.operation, values, most=MOST_READ, pages=MOST_PAGES)
-        # The policy shows no iTwins beyond its fence; those would be lost all the same.
-        fenced = run.gate is not None and run.gate.filtered and "iTwins" in answer.body
-        return answer.body, page is None and not fenced
+        # iTwins may be inside of those that are listed, and some are shown neither to everybody nor beyond a fence.
+        return answer.body, page is None and "iTwins" not in answer.body
     body = (await run.perform(read.operation, values)).body
     return {"bytes": len(body)} if read.operation.binary else body, True
 
@@ -197,19 +201,38 @@ def _fields(element: Any, fields: Iterable[str]) -> dict[str, Any]:
     return {name: _brief(element[name]) for name in fields if element.get(name) is not None}
 
 
+def _people(seen: Mapping[str, Any]) -> dict[str, str]:
+    """What the users and roles that were read are called, by their ids: a person knows nobody by a UUID."""
+    found = (one for body in seen.values() for key in _PEOPLE for one in elements(body, key))
+    called = {str(one.get("id")).lower(): one.get("email") or one.get("displayName") for one in found}
+    return {identifier: _plain(name) for identifier, name in called.items() if isinstance(name, str)}
+
+
+def _named(told: Any, people: Mapping[str, str]) -> Any:
+    """What is told, with who it is in place of the id: `ownerId` then becomes `owner`."""
+    if isinstance(told, list):
+        return [_named(one, people) for one in told]
+    if not isinstance(told, dict):
+        return people.get(told.lower(), told) if isinstance(told, str) else told
+    named = {key: _named(value, people) for key, value in told.items()}
+    return {key if one == told[key] else key.removesuffix("Id"): one for key, one in named.items()}
+
+
 # --- words ------------------------------------------------------------------------------------------------------
 
 
-def _worded(expression: Expression, arguments: Mapping[str, Any], seen: Mapping[str, Any]) -> str:
+def _worded(
+    expression: Expression, arguments: Mapping[str, Any], seen: Mapping[str, Any], people: Mapping[str, str]
+) -> str:
     """A text of the file with its slots filled: what other people wrote is short, on one line and in quotes."""
     parts = expression.parts if isinstance(expression, Text) else (expression,)
-    return "".join(part if isinstance(part, str) else _slot(part, arguments, seen) for part in parts)
+    return "".join(part if isinstance(part, str) else _slot(part, arguments, seen, people) for part in parts)
 
 
-def _slot(part: Expression, arguments: Mapping[str, Any], seen: Mapping[str, Any]) -> str:
+def _slot(part: Expression, arguments: Mapping[str, Any], seen: Mapping[str, Any], people: Mapping[str, str]) -> str:
     value = evaluate(part, arguments, seen)
     if isinstance(part, Argument | StepValue) and isinstance(value, str):
-        return _quoted(value)
+        return _quoted(_named(value, people))
     return _text(value) if value not in (ABSENT, None, "") else "—"
 
 
@@ -220,8 +243,9 @@ def _text(value: Any) -> str:
 
 
 def _plain(text: str) -> str:
-    text = as_typed(text)
-    return text if len(text) <= MOST_TEXT else text[: MOST_TEXT - 1] + "…"
+    """One short line; what is longer keeps both ends, by which the paths of files differ."""
+    text, half = as_typed(text), MOST_TEXT // 2
+    return text if len(text) <= MOST_TEXT else f"{text[:half]}…{text[1 - half :]}"
 
 
 def _quoted(text: str) -> str:
