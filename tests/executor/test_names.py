@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from itwin_mcp.capability.presets import Preset, with_presets
+from itwin_mcp.errors import InvalidArguments
 from itwin_mcp.executor.conversation import Caller
 from itwin_mcp.executor.lookup import SECONDS
 from itwin_mcp.executor.names import WHERE
@@ -23,11 +24,15 @@ TWIN = {"id": OTHER, "displayName": "Bridge 7", "number": "B-8", "subClass": "As
 STEEL = {"id": IMODEL, "name": "Steel", "iTwinId": ITWIN}
 
 UNSENT = [
-    *("..", "a/b", "../x", "a?b=c", "a#b", "100%", "%2e%2e", "a\\b", "a\x00b", "a\nb", "a\x7fb", "a\x9fb", "   "),
+    *("a\x00b", "a\nb", "a\x7fb", "a\x9fb", "   "),
     *("n" * 256, "https://evil.example/itwins/1", f"https://evil.example/itwins/{ITWIN}"),
     *("https://api.bentley.com/itwins", f"https://api.bentley.com/imodels/{IMODEL}", "itwin://imodels/x"),
-    "javascript:/x",
 ]
+NO_IDS = [
+    *("..", ".", "a/b", "../x", "../../imodels/x", "a?b=c", "a#b", "100%", "60% Design", "%2e%2e", "%2F..%2f", "a\\b"),
+    *("javascript:/x", "//evil.example/x", f"../imodels/{IMODEL}", f"{IMODEL}/..", f"%20{IMODEL}"),
+]
+"""Texts that would climb or add a segment if they stood in a path, as a name may."""
 
 
 def platform(
@@ -56,6 +61,8 @@ def platform(
             await asked.json(200, {"iTwin": {"id": path.rpartition("/")[2]}})
         elif path.startswith("/imodels/") and "/users/" in path:
             await asked.json(200, {"user": {"id": path.rpartition("/")[2]}})
+        elif path.startswith("/imodels/") and "/changesets/" in path:
+            await asked.json(200, {"changeset": {"id": "c" * 40, "index": 3}})
         elif path.startswith("/imodels/") and "/namedversions/" in path:
             await asked.json(200, {"namedVersion": {"id": path.rpartition("/")[2]}})
         else:
@@ -103,6 +110,76 @@ async def test_what_no_name_can_be_is_refused_without_a_request(tool: str, text:
         assert error["code"] == "InvalidArguments"
         assert error["details"][0]["target"] == "iTwinId"
         assert it.asked == []
+
+
+@pytest.mark.parametrize("text", NO_IDS)
+async def test_a_name_that_looks_like_a_path_is_the_value_of_a_query_and_never_in_a_path(text: str) -> None:
+    version = {"id": MADE, "name": text}
+    async with bench("", platform(versions=[version]), shipped_files=True) as it:
+        found = await it.call("get-named-version", iModelId=IMODEL, namedVersionId=text)
+        assert found["resolved"] == [{"argument": "namedVersionId", "given": text, "id": MADE}]
+        assert (await it.refused("get-itwin", iTwinId=text))["code"] == "NameNotFound"
+        paths = [asked.target.partition("?")[0] for asked in it.server.requests]
+        versions = f"/imodels/{IMODEL}/namedversions"
+        assert paths == [versions, f"{versions}/{MADE}", "/itwins", "/itwins"]
+        assert query_of(it.server.requests[0])["name"] == text
+        assert query_of(it.server.requests[2])["number"] == text
+
+
+@pytest.mark.parametrize("text", NO_IDS)
+@pytest.mark.parametrize(
+    ("tool", "argument"),
+    [("get-changeset", "changesetId"), ("get-share", "shareId"), ("get-imodel-user", "userId")],
+)
+async def test_where_nothing_is_looked_up_such_a_text_sends_nothing(tool: str, argument: str, text: str) -> None:
+    async with bench("", never, shipped_files=True) as it:
+        error = await it.refused(tool, iModelId=IMODEL, **{argument: text})
+        assert (error["code"], error["details"][0]["target"]) == ("InvalidArguments", argument)
+        assert it.asked == []
+
+
+async def test_blanks_round_an_id_or_a_link_are_no_part_of_it() -> None:
+    async with bench("", platform(), shipped_files=True) as it:
+        for given in (f" {ITWIN} ", f" https://api.bentley.com/itwins/{ITWIN}\u00a0"):
+            answer = await it.call("get-itwin", iTwinId=given)
+            assert answer["resolved"] == [{"argument": "iTwinId", "given": given, "id": ITWIN}]
+        assert it.asked == [f"GET /itwins/{ITWIN}"] * 2
+
+
+@pytest.mark.parametrize(
+    ("tool", "given", "argument"),
+    [
+        ("get-changeset", {"iModelId": IMODEL, "changesetId": f"https://api.bentley.com/imodels/{MADE}/changesets/3"},
+         "changesetId"),
+        ("get-changeset", {"iModelId": IMODEL, "changesetId": f"itwin://imodels/{MADE}/changesets/3"}, "changesetId"),
+        ("get-named-version", {"iModelId": IMODEL, "namedVersionId": f"itwin://imodels/{MADE}/namedversions/{OTHER}"},
+         "namedVersionId"),
+        ("get-repository",
+         {"iTwinId": ITWIN, "repositoryId": f"https://api.bentley.com/itwins/{OTHER}/repositories/forms"},
+         "repositoryId"),
+        ("get-repository-resource",
+         {"iTwinId": ITWIN, "repositoryId": "maps",
+          "resourceId": f"https://api.bentley.com/itwins/{ITWIN}/repositories/forms/resources/1"},
+         "resourceId"),
+    ],
+)  # fmt: skip
+async def test_a_link_into_another_imodel_itwin_or_repository_is_refused(
+    tool: str, given: dict[str, str], argument: str
+) -> None:
+    async with bench("", never, shipped_files=True) as it:
+        error = await it.refused(tool, **given)
+        assert (error["code"], error["details"][0]["target"]) == ("InvalidArguments", argument)
+        assert "is a link into the" in error["message"]
+        assert it.asked == []
+        with pytest.raises(InvalidArguments, match="is a link into the"):
+            it.executor.preview(it.catalog.tools[tool], given)
+
+
+async def test_a_link_into_what_the_call_is_about_is_read() -> None:
+    async with bench("", platform(), shipped_files=True) as it:
+        link = f"https://api.bentley.com/imodels/{IMODEL.upper()}/changesets/3"
+        await it.call("get-changeset", iModelId="Steel", changesetId=link)
+        assert it.asked[-1] == f"GET /imodels/{IMODEL}/changesets/3"
 
 
 async def test_a_name_that_needs_quoting_is_the_value_of_a_query_and_nothing_else() -> None:

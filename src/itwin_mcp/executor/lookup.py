@@ -12,7 +12,7 @@ from itwin_mcp.capability.plans import Operation
 from itwin_mcp.errors import CallError
 from itwin_mcp.executor.conversation import Caller
 from itwin_mcp.executor.fit import clean
-from itwin_mcp.executor.names import WHERE, known_id, may_be_name, refusal, shown
+from itwin_mcp.executor.names import WHERE, check_links, known_id, may_be_name, refusal, shown
 from itwin_mcp.executor.sending import Run
 
 SECONDS = 60.0
@@ -81,6 +81,7 @@ class Names:
                 more["preset"] = one.preset
             if identifier != text or more:
                 told[one.name] = {"argument": one.name, "given": text, "id": identifier, **more}
+        check_links(named, arguments, ids)
         return {**arguments, **ids}, [told[one.name] for one in named if one.name in told]
 
     def forget(self, caller: Caller) -> None:
