@@ -92,12 +92,16 @@ async def test_a_link_is_read_and_never_followed(link: str) -> None:
         assert it.asked == [f"GET /itwins/{ITWIN}"]
 
 
-@pytest.mark.parametrize(("given", "requests"), [("B-7", 1), ("Bridge 7", 2)])
-async def test_an_itwin_is_found_by_its_number_then_by_its_name(given: str, requests: int) -> None:
+@pytest.mark.parametrize(
+    ("given", "requests", "more"), [("B-7", 1, {"by": "number", "name": "Bridge 7"}), ("Bridge 7", 2, {})]
+)
+async def test_an_itwin_is_found_by_its_number_then_by_its_name(
+    given: str, requests: int, more: dict[str, str]
+) -> None:
     async with bench("", platform(), shipped_files=True) as it:
         answer = await it.call("get-itwin", iTwinId=given)
         assert answer["iTwin"]["id"] == ITWIN
-        assert answer["resolved"] == [{"argument": "iTwinId", "given": given, "id": ITWIN}]
+        assert answer["resolved"] == [{"argument": "iTwinId", "given": given, "id": ITWIN, **more}]
         assert len(it.asked) == requests + 1
         assert query_of(it.server.requests[0])["number"] == given
 
@@ -288,6 +292,31 @@ async def test_a_user_is_found_by_e_mail_and_by_no_other_name() -> None:
         assert (refused["code"], len(it.asked)) == ("InvalidArguments", 2)
 
 
+async def test_the_number_of_one_itwin_that_is_the_name_of_another_is_told_as_a_number() -> None:
+    async with bench("", platform([BRIDGE, {**TWIN, "number": "Bridge 7", "displayName": "Quay"}]),
+                     shipped_files=True) as it:  # fmt: skip
+        for _ in range(2):
+            answer = await it.call("get-itwin", iTwinId="Bridge 7")
+            told = {"argument": "iTwinId", "given": "Bridge 7", "id": OTHER, "by": "number", "name": "Quay"}
+            assert answer["resolved"] == [told]
+
+
+async def test_an_owner_is_me_or_a_user_by_id_or_e_mail() -> None:
+    users = [{"id": MADE, "email": "Ann@Example.com"}]
+    briefcases = {"briefcases": []}
+
+    async def answer(asked: Asked) -> None:
+        await asked.json(200, {"users": users} if "/users" in asked.target else briefcases)
+
+    async with bench("", answer, shipped_files=True) as it:
+        for given, meant in (("me", "me"), (MADE, MADE), ("ann@example.com", MADE)):
+            await it.call("list-briefcases", iModelId=IMODEL, ownerId=given)
+            assert query_of(it.server.requests[-1])["ownerId"] == meant
+        assert len(it.asked) == 4
+        error = await it.refused("list-briefcases", iModelId=IMODEL, ownerId="Ann")
+        assert (error["code"], len(it.asked)) == ("InvalidArguments", 4)
+
+
 async def test_an_index_of_a_changeset_costs_no_request() -> None:
     async with bench("", never, shipped_files=True) as it:
         sent = it.executor.preview(it.catalog.tools["get-changeset"], {"iModelId": IMODEL, "changesetId": "12"})
@@ -354,6 +383,8 @@ def test_a_preset_makes_the_published_schema_say_so_but_never_that_of_a_destruct
         before = catalog.tools[name]
         if tool.annotations.destructive or "minProperties" in tool.input_schema:
             assert tool is before
+        if name in ("wait-for-imodel", "get-imodel-creation"):
+            assert tool is before, "the new iModel is not the one of the setting"
         required = {one.name for one in tool.arguments if one.required}
         assert set(tool.input_schema.get("required", ())) == required
         assert {one.name for one in before.arguments if one.required} - required <= {"iTwinId", "iModelId"}
@@ -367,7 +398,7 @@ def test_each_text_says_what_its_argument_takes() -> None:
     for tool in shipped_catalog().tools.values():
         for one in tool.arguments:
             text = str(one.schema.get("description"))
-            named = one.entity in ("itwin", "imodel", "named-version", "user")
+            named = one.entity in ("itwin", "imodel", "named-version", "user", "owner")
             if one.entity is not None:
                 assert (", name or link" in text or ", e-mail or link" in text) == named, (tool.name, one.name, text)
 

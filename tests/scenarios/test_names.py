@@ -42,7 +42,8 @@ async def test_an_itwin_by_number_name_and_link(desk: Desk, sent: list[str]) -> 
     by_number = await desk.ask("list-imodels", iTwinId=PROJECT)
     assert len(sent) == 2
     identifier = by_number["resolved"][0]["id"]
-    assert by_number["resolved"] == [{"argument": "iTwinId", "given": PROJECT, "id": identifier}]
+    told = {"argument": "iTwinId", "given": PROJECT, "id": identifier, "by": "number", "name": NAME}
+    assert by_number["resolved"] == [told]
     by_name = await desk.ask("list-imodels", iTwinId=NAME)
     assert len(sent) == 5
     by_link = await desk.ask("get-itwin", iTwinId=f"https://api.bentley.com/iTwins/{identifier}")
@@ -153,6 +154,17 @@ async def test_presets_stand_in_for_what_is_left_out(sent: list[str], monkeypatc
             error = await desk.refused(tool)
             assert error["details"][0]["code"] == "MissingArgument"
         assert sent == []
+
+
+async def test_a_hint_says_which_of_the_tools_that_it_names_are_not_served() -> None:
+    async with connect(toolsets="locks") as client:
+        hint = (await Desk(client).refused("list-locks", iModelId="Nothing of this name"))["hint"]
+        assert "Not served here: find-imodel (toolset imodels), list-imodels (toolset imodels)." in hint
+    for toolsets in ("all", "dynamic,locks"):
+        async with connect(toolsets=toolsets) as client:
+            hint = (await Desk(client).refused("list-locks", iModelId="Nothing of this name"))["hint"]
+            assert "find-imodel" in hint
+            assert "Not served" not in hint
 
 
 async def test_a_preset_that_is_no_id_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,10 +19,11 @@ _IDS: Mapping[str, re.Pattern[str]] = {
     "briefcase": re.compile(r"[0-9]{1,8}"),
     "repository": re.compile(_WORD),
     "resource": re.compile(_WORD),
+    "owner": re.compile(rf"me|{_UUID}"),
     "share": re.compile(_WORD),
 }
 _ANY_UUID = re.compile(_UUID)
-_LOWER = frozenset({_ANY_UUID, _IDS["changeset"]})
+_LOWER = frozenset({_ANY_UUID, _IDS["changeset"], _IDS["owner"]})
 """Ids whose case means nothing; the platform writes them in lower case."""
 
 _LINK_SEGMENTS: Mapping[str, str] = {
@@ -33,6 +34,7 @@ _LINK_SEGMENTS: Mapping[str, str] = {
     "named-version": "namedversions",
     "briefcase": "briefcases",
     "user": "users",
+    "owner": "users",
     "repository": "repositories",
     "resource": "resources",
     "export": "exports",
@@ -48,6 +50,7 @@ WHERE: Mapping[str, str] = {
     "imodel": "Look for it with find-imodel or list-imodels, in the iTwin that has it.",
     "named-version": "Look for it with list-named-versions.",
     "user": "Look for the user with list-imodel-users.",
+    "owner": "Look for the user with list-imodel-users, or give me.",
 }
 """Where an id is found, for the hint of an error."""
 _NO_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
