@@ -103,7 +103,7 @@ def check_links(declared: Sequence[ToolArgument], given: Mapping[str, Any], ids:
 
 def known_id(given: str, entity: str) -> str | None:
     """The id in a text, whatever blanks stand round it: the id itself, or the platform's link; None for neither."""
-    given, pattern = given.strip(), _IDS.get(entity, _ANY_UUID)
+    given, pattern = given.strip(" "), _IDS.get(entity, _ANY_UUID)
     for found in (given, _id_in_link(given, entity)):
         if found is not None and pattern.fullmatch(found):
             return found.lower() if pattern in _LOWER else found
@@ -172,7 +172,7 @@ def _id_in_link(given: str, entity: str) -> str | None:
 
 
 def _is_link(given: str) -> bool:
-    return re.fullmatch(r"(https?|itwin)://\S+", given.strip()) is not None
+    return re.fullmatch(r"(https?|itwin)://\S+", given.strip(" ")) is not None
 
 
 def _printable(text: str) -> str:
