@@ -24,11 +24,15 @@ TWIN = {"id": OTHER, "displayName": "Bridge 7", "number": "B-8", "subClass": "As
 STEEL = {"id": IMODEL, "name": "Steel", "iTwinId": ITWIN}
 
 UNSENT = [
-    *("..", "a/b", "../x", "a?b=c", "a#b", "100%", "%2e%2e", "a\\b", "a\x00b", "a\nb", "a\x7fb", "a\x9fb", "   "),
+    *("a\x00b", "a\nb", "a\x7fb", "a\x9fb", "   "),
     *("n" * 256, "https://evil.example/itwins/1", f"https://evil.example/itwins/{ITWIN}"),
     *("https://api.bentley.com/itwins", f"https://api.bentley.com/imodels/{IMODEL}", "itwin://imodels/x"),
-    "javascript:/x",
 ]
+NO_IDS = [
+    *("..", ".", "a/b", "../x", "../../imodels/x", "a?b=c", "a#b", "100%", "60% Design", "%2e%2e", "%2F..%2f", "a\\b"),
+    *("javascript:/x", "//evil.example/x", f"../imodels/{IMODEL}", f"{IMODEL}/..", f"%20{IMODEL}"),
+]
+"""Texts that would climb or add a segment if they stood in a path, as a name may."""
 
 
 def platform(
@@ -57,6 +61,8 @@ def platform(
             await asked.json(200, {"iTwin": {"id": path.rpartition("/")[2]}})
         elif path.startswith("/imodels/") and "/users/" in path:
             await asked.json(200, {"user": {"id": path.rpartition("/")[2]}})
+        elif path.startswith("/imodels/") and "/changesets/" in path:
+            await asked.json(200, {"changeset": {"id": "c" * 40, "index": 3}})
         elif path.startswith("/imodels/") and "/namedversions/" in path:
             await asked.json(200, {"namedVersion": {"id": path.rpartition("/")[2]}})
         else:
@@ -86,12 +92,16 @@ async def test_a_link_is_read_and_never_followed(link: str) -> None:
         assert it.asked == [f"GET /itwins/{ITWIN}"]
 
 
-@pytest.mark.parametrize(("given", "requests"), [("B-7", 1), ("Bridge 7", 2)])
-async def test_an_itwin_is_found_by_its_number_then_by_its_name(given: str, requests: int) -> None:
+@pytest.mark.parametrize(
+    ("given", "requests", "more"), [("B-7", 1, {"by": "number", "name": "Bridge 7"}), ("Bridge 7", 2, {})]
+)
+async def test_an_itwin_is_found_by_its_number_then_by_its_name(
+    given: str, requests: int, more: dict[str, str]
+) -> None:
     async with bench("", platform(), shipped_files=True) as it:
         answer = await it.call("get-itwin", iTwinId=given)
         assert answer["iTwin"]["id"] == ITWIN
-        assert answer["resolved"] == [{"argument": "iTwinId", "given": given, "id": ITWIN}]
+        assert answer["resolved"] == [{"argument": "iTwinId", "given": given, "id": ITWIN, **more}]
         assert len(it.asked) == requests + 1
         assert query_of(it.server.requests[0])["number"] == given
 
@@ -104,6 +114,76 @@ async def test_what_no_name_can_be_is_refused_without_a_request(tool: str, text:
         assert error["code"] == "InvalidArguments"
         assert error["details"][0]["target"] == "iTwinId"
         assert it.asked == []
+
+
+@pytest.mark.parametrize("text", NO_IDS)
+async def test_a_name_that_looks_like_a_path_is_the_value_of_a_query_and_never_in_a_path(text: str) -> None:
+    version = {"id": MADE, "name": text}
+    async with bench("", platform(versions=[version]), shipped_files=True) as it:
+        found = await it.call("get-named-version", iModelId=IMODEL, namedVersionId=text)
+        assert found["resolved"] == [{"argument": "namedVersionId", "given": text, "id": MADE}]
+        assert (await it.refused("get-itwin", iTwinId=text))["code"] == "NameNotFound"
+        paths = [asked.target.partition("?")[0] for asked in it.server.requests]
+        versions = f"/imodels/{IMODEL}/namedversions"
+        assert paths == [versions, f"{versions}/{MADE}", "/itwins", "/itwins"]
+        assert query_of(it.server.requests[0])["name"] == text
+        assert query_of(it.server.requests[2])["number"] == text
+
+
+@pytest.mark.parametrize("text", NO_IDS)
+@pytest.mark.parametrize(
+    ("tool", "argument"),
+    [("get-changeset", "changesetId"), ("get-share", "shareId"), ("get-imodel-user", "userId")],
+)
+async def test_where_nothing_is_looked_up_such_a_text_sends_nothing(tool: str, argument: str, text: str) -> None:
+    async with bench("", never, shipped_files=True) as it:
+        error = await it.refused(tool, iModelId=IMODEL, **{argument: text})
+        assert (error["code"], error["details"][0]["target"]) == ("InvalidArguments", argument)
+        assert it.asked == []
+
+
+async def test_blanks_round_an_id_or_a_link_are_no_part_of_it() -> None:
+    async with bench("", platform(), shipped_files=True) as it:
+        for given in (f" {ITWIN} ", f" https://api.bentley.com/itwins/{ITWIN} "):
+            answer = await it.call("get-itwin", iTwinId=given)
+            assert answer["resolved"] == [{"argument": "iTwinId", "given": given, "id": ITWIN}]
+        assert it.asked == [f"GET /itwins/{ITWIN}"] * 2
+
+
+@pytest.mark.parametrize(
+    ("tool", "given", "argument"),
+    [
+        ("get-changeset", {"iModelId": IMODEL, "changesetId": f"https://api.bentley.com/imodels/{MADE}/changesets/3"},
+         "changesetId"),
+        ("get-changeset", {"iModelId": IMODEL, "changesetId": f"itwin://imodels/{MADE}/changesets/3"}, "changesetId"),
+        ("get-named-version", {"iModelId": IMODEL, "namedVersionId": f"itwin://imodels/{MADE}/namedversions/{OTHER}"},
+         "namedVersionId"),
+        ("get-repository",
+         {"iTwinId": ITWIN, "repositoryId": f"https://api.bentley.com/itwins/{OTHER}/repositories/forms"},
+         "repositoryId"),
+        ("get-repository-resource",
+         {"iTwinId": ITWIN, "repositoryId": "maps",
+          "resourceId": f"https://api.bentley.com/itwins/{ITWIN}/repositories/forms/resources/1"},
+         "resourceId"),
+    ],
+)  # fmt: skip
+async def test_a_link_into_another_imodel_itwin_or_repository_is_refused(
+    tool: str, given: dict[str, str], argument: str
+) -> None:
+    async with bench("", never, shipped_files=True) as it:
+        error = await it.refused(tool, **given)
+        assert (error["code"], error["details"][0]["target"]) == ("InvalidArguments", argument)
+        assert "is a link into the" in error["message"]
+        assert it.asked == []
+        with pytest.raises(InvalidArguments, match="is a link into the"):
+            it.executor.preview(it.catalog.tools[tool], given)
+
+
+async def test_a_link_into_what_the_call_is_about_is_read() -> None:
+    async with bench("", platform(), shipped_files=True) as it:
+        link = f"https://api.bentley.com/imodels/{IMODEL.upper()}/changesets/3"
+        await it.call("get-changeset", iModelId="Steel", changesetId=link)
+        assert it.asked[-1] == f"GET /imodels/{IMODEL}/changesets/3"
 
 
 async def test_a_name_that_needs_quoting_is_the_value_of_a_query_and_nothing_else() -> None:
@@ -212,6 +292,31 @@ async def test_a_user_is_found_by_e_mail_and_by_no_other_name() -> None:
         assert (refused["code"], len(it.asked)) == ("InvalidArguments", 2)
 
 
+async def test_the_number_of_one_itwin_that_is_the_name_of_another_is_told_as_a_number() -> None:
+    async with bench("", platform([BRIDGE, {**TWIN, "number": "Bridge 7", "displayName": "Quay"}]),
+                     shipped_files=True) as it:  # fmt: skip
+        for _ in range(2):
+            answer = await it.call("get-itwin", iTwinId="Bridge 7")
+            told = {"argument": "iTwinId", "given": "Bridge 7", "id": OTHER, "by": "number", "name": "Quay"}
+            assert answer["resolved"] == [told]
+
+
+async def test_an_owner_is_me_or_a_user_by_id_or_e_mail() -> None:
+    users = [{"id": MADE, "email": "Ann@Example.com"}]
+    briefcases = {"briefcases": []}
+
+    async def answer(asked: Asked) -> None:
+        await asked.json(200, {"users": users} if "/users" in asked.target else briefcases)
+
+    async with bench("", answer, shipped_files=True) as it:
+        for given, meant in (("me", "me"), (MADE, MADE), ("ann@example.com", MADE)):
+            await it.call("list-briefcases", iModelId=IMODEL, ownerId=given)
+            assert query_of(it.server.requests[-1])["ownerId"] == meant
+        assert len(it.asked) == 4
+        error = await it.refused("list-briefcases", iModelId=IMODEL, ownerId="Ann")
+        assert (error["code"], len(it.asked)) == ("InvalidArguments", 4)
+
+
 async def test_an_index_of_a_changeset_costs_no_request() -> None:
     async with bench("", never, shipped_files=True) as it:
         sent = it.executor.preview(it.catalog.tools["get-changeset"], {"iModelId": IMODEL, "changesetId": "12"})
@@ -282,6 +387,8 @@ def test_a_preset_makes_the_published_schema_say_so_but_never_that_of_a_destruct
         before = catalog.tools[name]
         if tool.annotations.destructive or "minProperties" in tool.input_schema:
             assert tool is before
+        if name in ("wait-for-imodel", "get-imodel-creation"):
+            assert tool is before, "the new iModel is not the one of the setting"
         required = {one.name for one in tool.arguments if one.required}
         assert set(tool.input_schema.get("required", ())) == required
         assert {one.name for one in before.arguments if one.required} - required <= {"iTwinId", "iModelId"}
@@ -295,7 +402,7 @@ def test_each_text_says_what_its_argument_takes() -> None:
     for tool in shipped_catalog().tools.values():
         for one in tool.arguments:
             text = str(one.schema.get("description"))
-            named = one.entity in ("itwin", "imodel", "named-version", "user")
+            named = one.entity in ("itwin", "imodel", "named-version", "user", "owner")
             if one.entity is not None:
                 assert (", name or link" in text or ", e-mail or link" in text) == named, (tool.name, one.name, text)
 

@@ -1,6 +1,7 @@
 """What is wrong with a call is named, each thing of it, and nothing is sent."""
 
 # ruff: noqa: E501  (a table of cases reads best with one on a line)
+import json
 from typing import Any
 
 import pytest
@@ -10,6 +11,16 @@ from tests.executor.bench import ITWIN, bench, never, saying
 pytestmark = pytest.mark.anyio
 
 FINE = saying(200, {"thing": {"id": "1"}})
+GIS = "GeographicInformationSystem"
+MAP = {"iTwinId": ITWIN, "uri": "https://maps.example"}
+NO_MOMENTS = (
+    "2027-01-01",
+    "2027-01-01T00:00:00",
+    "2027-02-30T00:00:00Z",
+    "2027-01-01T24:30:00Z",
+    "2027-01-01 00:00:00Z",
+    "soon",
+)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +73,14 @@ async def test_each_unfit_argument_is_named_and_nothing_is_sent(
         ("list-itwins", {"search": "a", "number": "b", "status": "Active", "includeInactive": True}, ["search and number cannot be given together", "status and includeInactive cannot be given together"]),
         ("create-itwin", {"displayName": "a", "class": "Thing", "subClass": "Project"}, ["class Thing and subClass Project cannot be given together"]),
         ("provision-project", {"displayName": "a", "iModelName": "b", "class": "Endeavor", "subClass": "Asset"}, ["class Endeavor and subClass Asset cannot be given together"]),
+        ("provision-project", {"displayName": "a", "iModelName": "b", "subClass": "Asset"}, ["class Endeavor (its default) and subClass Asset cannot be given together"]),
+        ("provision-project", {"displayName": "a", "iModelName": "b", "class": "Thing"}, ["class Thing and subClass Project (its default) cannot be given together"]),
         ("list-repositories", {"iTwinId": ITWIN, "subClass": "ArcGIS"}, ["subClass goes with class, which is missing"]),
+        ("list-repositories", {"iTwinId": ITWIN, "class": "iModels", "subClass": "ArcGIS"}, ["class iModels and subClass ArcGIS cannot be given together"]),
+        ("create-repository", {**MAP, "class": "Construction", "subClass": "ArcGIS"}, ["class Construction and subClass ArcGIS cannot be given together"]),
+        ("create-repository", {**MAP, "class": "Subsurface", "subClass": "Performance"}, ["class Subsurface and subClass Performance cannot be given together"]),
+        ("create-repository", {**MAP, "class": GIS, "subClass": "EvoWorkspace"}, [f"class {GIS} and subClass EvoWorkspace cannot be given together"]),
+        ("push-changeset", {"iModelId": ITWIN, "changesetId": "a" * 40, "briefcaseId": 2, "filePath": "1.cs", "changedFiles": ["a.dgn"]}, ["changedFiles goes with taskId, which is missing"]),
     ],
 )  # fmt: skip
 async def test_a_shipped_rule_across_arguments_is_told_in_words(
@@ -71,6 +89,38 @@ async def test_a_shipped_rule_across_arguments_is_told_in_words(
     async with bench("", never, shipped_files=True) as it:
         error = await it.refused(tool, **arguments)
     assert [detail["message"] for detail in error["details"]] == said
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "said"),
+    [
+        ("create-repository", {**MAP, "class": GIS, "authentication": {"type": "Basic", "key": "a", "value": "b"}}, ["authentication.username is missing", "authentication.password is missing"]),
+        ("update-repository", {"iTwinId": ITWIN, "repositoryId": "a", "authentication": {"type": "Header", "key": "a"}}, ["authentication.value is missing"]),
+        ("create-repository", {**MAP, "class": GIS, "uri": "https://"}, ["uri does not have the form"]),
+        ("update-repository", {"iTwinId": ITWIN, "repositoryId": "a", "uri": "http:///maps"}, ["uri does not have the form"]),
+        ("create-itwin", {"displayName": " ", "class": "Thing", "subClass": "Asset"}, ["displayName must not be blank"]),
+        ("update-itwin", {"iTwinId": ITWIN, "displayName": "\t"}, ["displayName must not be blank"]),
+        ("provision-project", {"displayName": " ", "iModelName": "b"}, ["displayName must not be blank"]),
+        *(("create-share", {"iModelId": ITWIN, "name": "a", "expiration": text}, ["expiration must be a date and time with its zone"]) for text in NO_MOMENTS),
+        ("start-authoring-session", {"iModelId": ITWIN, "objectIds": ["0x78", "0x0000078"]}, ["objectIds.1 does not have the form"]),
+        ("start-authoring-session", {"iModelId": ITWIN, "objectIds": ["0XaB"]}, ["objectIds.0 does not have the form"]),
+    ],
+)  # fmt: skip
+async def test_a_call_that_the_platform_would_refuse_or_misread_is_not_sent(
+    tool: str, arguments: dict[str, Any], said: list[str]
+) -> None:
+    async with bench("", never, shipped_files=True) as it:
+        error = await it.refused(tool, **arguments)
+    messages = [detail["message"] for detail in error["details"]]
+    assert len(messages) == len(said)
+    assert all(message.startswith(words) for message, words in zip(messages, said, strict=True))
+
+
+@pytest.mark.parametrize("text", ["2027-01-01T00:00:00Z", "2028-02-29t23:59:59.25+05:30"])
+async def test_a_moment_with_its_zone_is_sent_as_it_was_given(text: str) -> None:
+    async with bench("", saying(201, {"share": {"id": "a"}}), shipped_files=True) as it:
+        await it.call("create-share", iModelId=ITWIN, name="a", expiration=text)
+        assert json.loads(it.server.requests[0].body)["expiration"] == text
 
 
 async def test_of_a_rule_about_values_only_what_was_given_is_told() -> None:

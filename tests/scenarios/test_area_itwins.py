@@ -49,7 +49,7 @@ async def test_a_project_is_provisioned_in_one_call_and_says_what_it_made(desk: 
     assert made["iModel"]["iTwinId"] == made["iTwin"]["id"]
     assert made["namedVersion"]["name"] == "Start"
     refused = await desk.refused("provision-project", displayName="Lock 13", subClass="Asset", iModelName="Gate")
-    assert refused["code"] == "InvalidiTwinsRequest"
+    assert refused["code"] == "InvalidArguments"
     taken = await desk.refused("provision-project", displayName="Lock 14", number="NL-A12-0042", iModelName="Gate")
     assert taken["code"] == "iTwinExists"
 

@@ -60,19 +60,23 @@ async def an_itwin(client: Client) -> str:
 async def test_an_imodel_is_made_from_a_file_and_the_file_comes_back_as_it_was(agent: Client, root: Path) -> None:
     (root / "pier.bim").write_bytes(BASELINE)
     told: list[tuple[float, float | None, str | None]] = []
+    extent = {"southWest": {"latitude": 51, "longitude": 4}, "northEast": {"latitude": 52, "longitude": 5}}
+    where = {"extent": extent, "containersEnabled": 3}
 
     async def listen(done: float, total: float | None, text: str | None) -> None:
         told.append((done, total, text))
 
     result = await agent.call_tool(
         "create-imodel-from-file",
-        {"iTwinId": await an_itwin(agent), "name": "From a file", "filePath": "pier.bim"},
+        {"iTwinId": await an_itwin(agent), "name": "From a file", "filePath": "pier.bim", **where},
         progress_callback=listen,
     )
     assert not result.is_error, result.structured_content
     assert result.structured_content is not None
     imodel = result.structured_content["iModel"]
     assert imodel["state"] == "initialized"
+    read = (await ask(agent, "get-imodel", iModelId=imodel["id"]))["iModel"]
+    assert (read["extent"], read["containersEnabled"]) == (extent, 3)
     bytes_told = [done for done, total, _ in told if total == len(BASELINE)]
     assert bytes_told[-1] == len(BASELINE)
     assert bytes_told == sorted(bytes_told)
@@ -94,8 +98,12 @@ async def test_a_changeset_is_pushed_and_downloaded_by_its_index(agent: Client, 
         iModelId=imodel,
         changesetId=hashlib.sha1(content).hexdigest(),
         briefcaseId=briefcase,
+        taskId="sync-7",
+        changedFiles=["pier.dgn"],
         filePath=str(root / "1.cs"),
     )
+    changeset = (await ask(agent, "get-changeset", iModelId=imodel, changesetId="1"))["changeset"]
+    assert changeset["synchronizationInfo"] == {"taskId": "sync-7", "changedFiles": ["pier.dgn"]}
     assert (pushed["changeset"]["state"], pushed["changeset"]["fileSize"]) == ("fileUploaded", len(content))
     await ask(agent, "download-changeset", iModelId=imodel, changesetId="1", filePath="copy.cs")
     assert (root / "copy.cs").read_bytes() == content

@@ -42,7 +42,8 @@ async def test_an_itwin_by_number_name_and_link(desk: Desk, sent: list[str]) -> 
     by_number = await desk.ask("list-imodels", iTwinId=PROJECT)
     assert len(sent) == 2
     identifier = by_number["resolved"][0]["id"]
-    assert by_number["resolved"] == [{"argument": "iTwinId", "given": PROJECT, "id": identifier}]
+    told = {"argument": "iTwinId", "given": PROJECT, "id": identifier, "by": "number", "name": NAME}
+    assert by_number["resolved"] == [told]
     by_name = await desk.ask("list-imodels", iTwinId=NAME)
     assert len(sent) == 5
     by_link = await desk.ask("get-itwin", iTwinId=f"https://api.bentley.com/iTwins/{identifier}")
@@ -68,11 +69,20 @@ async def test_a_question_in_a_persons_words_from_start_to_end(desk: Desk, sent:
     assert changeset["changeset"]["index"] == 12
 
 
-async def test_a_name_with_characters_of_a_link_is_refused_and_sends_nothing(desk: Desk, sent: list[str]) -> None:
-    for text in ("60% Design", "WP-03/Drainage", "../itwins", "a?b", "a#b", "https://evil.example/itwins/1"):
-        error = await desk.refused("get-named-version", iModelId=ROADS, namedVersionId=text)
-        assert error["code"] == "InvalidArguments"
-        assert (await desk.refused("list-imodels", iTwinId=text))["code"] == "InvalidArguments"
+async def test_the_usual_names_of_versions_are_names(desk: Desk, sent: list[str]) -> None:
+    imodel = await desk.roads()
+    versions = {"olderVersionId": "30% Design", "newerVersionId": "60% Design"}
+    compared = await desk.ask("compare-named-versions", iModelId=imodel, **versions)
+    assert [one["given"] for one in compared["resolved"]] == ["30% Design", "60% Design"]
+    await desk.ask("create-named-version", iModelId=imodel, name="../Issue #4/b?")
+    read = await desk.ask("get-named-version", iModelId=imodel, namedVersionId="../Issue #4/b?")
+    assert read["namedVersion"]["name"] == "../Issue #4/b?"
+
+
+async def test_a_link_that_is_not_of_the_platform_is_no_name_and_sends_nothing(desk: Desk, sent: list[str]) -> None:
+    link = "https://evil.example/itwins/1"
+    assert (await desk.refused("get-named-version", iModelId=ROADS, namedVersionId=link))["code"] == "InvalidArguments"
+    assert (await desk.refused("list-imodels", iTwinId=link))["code"] == "InvalidArguments"
     assert sent == []
 
 
@@ -144,6 +154,17 @@ async def test_presets_stand_in_for_what_is_left_out(sent: list[str], monkeypatc
             error = await desk.refused(tool)
             assert error["details"][0]["code"] == "MissingArgument"
         assert sent == []
+
+
+async def test_a_hint_says_which_of_the_tools_that_it_names_are_not_served() -> None:
+    async with connect(toolsets="locks") as client:
+        hint = (await Desk(client).refused("list-locks", iModelId="Nothing of this name"))["hint"]
+        assert "Not served here: find-imodel (toolset imodels), list-imodels (toolset imodels)." in hint
+    for toolsets in ("all", "dynamic,locks"):
+        async with connect(toolsets=toolsets) as client:
+            hint = (await Desk(client).refused("list-locks", iModelId="Nothing of this name"))["hint"]
+            assert "find-imodel" in hint
+            assert "Not served" not in hint
 
 
 async def test_a_preset_that_is_no_id_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,6 +85,10 @@ async def test_itwins_are_the_recent_ones_and_then_those_that_a_search_finds(
         assert [name for name, _ in asked] == ["list-recent-itwins", "list-itwins"]
         started = await prompt(client, "review-project", "iTwinId", recent[0]["id"][:8])
         assert started.values == [recent[0]["id"]]
+        shorter = await prompt(client, "review-project", "iTwinId", recent[0]["id"][:5])
+        assert recent[0]["id"] in shorter.values
+        for year in ("2026", "2026-20"):
+            assert "Corridor Renewal 2026-2030" in (await prompt(client, "review-project", "iTwinId", year)).values
         nothing = await prompt(client, "review-project", "iTwinId", "no such project anywhere")
         assert (nothing.values, nothing.total, nothing.has_more) == ([], 0, False)
 

@@ -67,6 +67,14 @@ QUESTIONS = [
     ("Is the checkpoint of the named version ready?", "wait-for-checkpoint"),
     ("Get the checkpoint of the latest changeset", "get-latest-checkpoint"),
     ("Which global imagery repositories are there?", "list-global-repositories"),
+    ("versions of the model", "list-named-versions"),
+    ("Which versions does the iModel have?", "list-named-versions"),
+    ("what changed since 30% design", "compare-named-versions"),
+    ("What changed in the model since last week?", "list-changesets"),
+    ("who pushed the last change", "list-changesets"),
+    ("remove my favourite", "remove-itwin-from-favorites"),
+    ("remove my favourite", "remove-imodel-from-favorites"),
+    ("show my favourites", "list-favorite-imodels"),
 ]
 
 
@@ -86,6 +94,15 @@ async def test_engineers_questions_find_their_tool_among_the_first_three() -> No
     index.close()
     assert missed == []
     assert len(QUESTIONS) >= 40
+
+
+async def test_what_destroys_is_not_first_where_nobody_asked_for_it() -> None:
+    tools = read_catalog(read_settings(os.environ)).reachable
+    index = ToolIndex(tools.values())
+    kept = [question for question, wanted in QUESTIONS if not tools[wanted].annotations.destructive]
+    destroying = [one for one in kept if index.find(one, 1)[0].annotations.destructive]
+    index.close()
+    assert destroying == []
 
 
 async def test_a_question_of_nothing_but_quotes_and_operators_finds_nothing(few: Client) -> None:

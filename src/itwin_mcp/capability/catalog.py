@@ -150,6 +150,8 @@ class Catalog:
     statics: tuple[StaticResource, ...] = ()
     reachable: Mapping[str, Tool] = field(default_factory=dict)
     """Every tool that may be run, listed or not: completions read with them, the dynamic tools run them."""
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
+    """The tools that exist and cannot be run here, with their toolsets."""
     skills: Callable[[], tuple[Skill, ...]] = tuple
     """The guides for agents over the whole catalog, whatever part of it is served; made when first asked for."""
 
@@ -194,7 +196,8 @@ class Catalog:
             for name, prompt in self.prompts.items()
             if asked.takes(prompt.toolset) and prompt.quoted & self.tools.keys() <= runnable
         }
-        return replace(selected, prompts=prompts)
+        elsewhere = {name: tool.toolset for name, tool in self.tools.items() if name not in runnable}
+        return replace(selected, prompts=prompts, elsewhere=elsewhere)
 
 
 def shipped() -> tuple[FilePath, ...]:

@@ -46,12 +46,13 @@ Entity = Literal[
     "repository",
     "resource",
     "user",
+    "owner",
     "export",
     "share",
     "changeset-group",
     "role",
 ]
-"""What an argument with `x-entity` may name."""
+"""What an argument with `x-entity` may name; an `owner` is a user, or `me`."""
 
 
 class HeaderPart(Node):

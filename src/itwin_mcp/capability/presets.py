@@ -8,6 +8,7 @@ from typing import Any
 
 from itwin_mcp.capability.catalog import Catalog, Tool, ToolArgument
 from itwin_mcp.capability.expressions import ABSENT
+from itwin_mcp.capability.plans import Call
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,22 +23,29 @@ def with_presets(catalog: Catalog, presets: Mapping[str, Preset]) -> Catalog:
     """The catalog in which the arguments of these names have a default.
 
     Only arguments that name an entity and have no default of their own, and never those of a destructive tool: what
-    it is about must be said. A tool whose own rule counts its arguments (`minProperties`) stays as it is: the rule
-    would come to mean another.
+    it is about must be said. Nor the argument that names what a job has just made: the setting names an older one. A
+    tool whose own rule counts its arguments (`minProperties`) stays as it is: the rule would come to mean another.
     """
     if not presets:
         return catalog
+    made = {
+        operation.wait.poll.key: operation.wait.handle_as
+        for operation in catalog.operations.values()
+        if operation.wait is not None and operation.wait.handle_place != "input"
+    }
     return replace(
         catalog,
-        tools={name: _preset(tool, presets) for name, tool in catalog.tools.items()},
-        reachable={name: _preset(tool, presets) for name, tool in catalog.reachable.items()},
+        tools={name: _preset(tool, presets, made) for name, tool in catalog.tools.items()},
+        reachable={name: _preset(tool, presets, made) for name, tool in catalog.reachable.items()},
     )
 
 
-def _preset(tool: Tool, presets: Mapping[str, Preset]) -> Tool:
+def _preset(tool: Tool, presets: Mapping[str, Preset], made: Mapping[str, str]) -> Tool:
+    """`made` says of the operations that poll a job which argument names what it makes."""
     if tool.annotations.destructive or "minProperties" in tool.input_schema:
         return tool
-    arguments = tuple(_with_default(one, presets.get(one.name)) for one in tool.arguments)
+    new = made.get(_polled(tool))
+    arguments = tuple(_with_default(one, presets.get(one.name)) if one.name != new else one for one in tool.arguments)
     if arguments == tool.arguments:
         return tool
     schema: dict[str, Any] = {**tool.input_schema, "properties": {one.name: dict(one.schema) for one in arguments}}
@@ -45,6 +53,14 @@ def _preset(tool: Tool, presets: Mapping[str, Preset]) -> Tool:
     if not schema["required"]:
         del schema["required"]
     return replace(tool, arguments=arguments, input_schema=schema)
+
+
+def _polled(tool: Tool) -> str:
+    """The operation that a tool reads, once or until the job has ended."""
+    if not isinstance(tool.action, Call):
+        return ""
+    wait = tool.action.operation.wait
+    return wait.poll.key if wait is not None and wait.handle_place == "input" else tool.action.operation.key
 
 
 def _with_default(one: ToolArgument, preset: Preset | None) -> ToolArgument:

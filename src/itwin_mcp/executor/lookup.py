@@ -12,7 +12,7 @@ from itwin_mcp.capability.plans import Operation
 from itwin_mcp.errors import CallError
 from itwin_mcp.executor.conversation import Caller
 from itwin_mcp.executor.fit import clean
-from itwin_mcp.executor.names import WHERE, known_id, may_be_name, refusal, shown
+from itwin_mcp.executor.names import WHERE, check_links, known_id, may_be_name, refusal, shown
 from itwin_mcp.executor.sending import Run
 
 SECONDS = 60.0
@@ -45,6 +45,14 @@ _LATEST = _Search("itwins-api.get-my-recents", "iTwins", "id", fixed={"top": 1})
 _IMODEL = _Search("imodels-api.get-itwin-imodels", "iModels", "name", "name", "iTwinId", {"top": 20})
 _VERSION = _Search("imodels-api.get-imodel-named-versions", "namedVersions", "name", "name", "id", {"top": 20})
 _USER = _Search("imodels-api.get-imodel-users", "users", "email", None, "id", {"top": 1000})
+_SEARCHES: Mapping[str, Sequence[_Search]] = {
+    "itwin": (_NUMBER, _NAME),
+    "imodel": (_IMODEL,),
+    "named-version": (_VERSION,),
+    "user": (_USER,),
+    "owner": (_USER,),
+}
+"""Where an entity is looked for, one listing after the other."""
 
 _FIRST = {"itwin": 0, "imodel": 1}
 """What others are looked for in is looked for first."""
@@ -58,7 +66,7 @@ class Names:
         """`operations` are those of the catalog; `itwin_id` is the iTwin in which iModels are looked for by default."""
         self._operations = operations
         self._itwin_id = itwin_id
-        self._remembered: OrderedDict[tuple[str, str, str, str], tuple[str, float]] = OrderedDict()
+        self._remembered: OrderedDict[tuple[str, str, str, str], tuple[str, Mapping[str, str], float]] = OrderedDict()
 
     async def resolve(
         self, run: Run, tool: Tool, given: Mapping[str, Any], arguments: Mapping[str, Any]
@@ -81,6 +89,7 @@ class Names:
                 more["preset"] = one.preset
             if identifier != text or more:
                 told[one.name] = {"argument": one.name, "given": text, "id": identifier, **more}
+        check_links(named, arguments, ids)
         return {**arguments, **ids}, [told[one.name] for one in named if one.name in told]
 
     def known(self, tool: Tool, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,7 +121,7 @@ class Names:
         if found is not None:
             return found
         searches = self._searches(tool, one.entity)
-        if not searches or (one.entity == "user" and "@" not in text):
+        if not searches or (_USER in searches and "@" not in text):
             raise refusal(text, one.entity, one.name, ", nor an e-mail address" if searches else "")
         if not may_be_name(text):
             raise refusal(text, one.entity, one.name, named=True)
@@ -121,13 +130,9 @@ class Names:
     def _searches(self, tool: Tool, entity: str) -> Sequence[_Search]:
         """The listings in which an entity can be found; none where one is missing from the catalog."""
         in_imodel = any(one.entity == "imodel" and one.name == "iModelId" for one in tool.arguments)
-        wanted: Sequence[_Search] = ()
-        if entity == "itwin":
-            wanted = (_NUMBER, _NAME)
-        elif entity == "imodel":
-            wanted = (_IMODEL, _LATEST)
-        elif in_imodel:
-            wanted = {"named-version": (_VERSION,), "user": (_USER,)}.get(entity, ())
+        wanted = _SEARCHES.get(entity, ()) if in_imodel or entity in _FIRST else ()
+        if entity == "imodel":
+            wanted = (*wanted, _LATEST)
         return wanted if all(one.operation in self._operations for one in wanted) else ()
 
     # --- what is looked for -------------------------------------------------------------------------------------
@@ -150,10 +155,10 @@ class Names:
                 within = ids["iModelId"]
                 where = f"the iModel {within}"
             key = (run.caller.key, entity, within or "", text)
-            remembered = self._recall(run, key)
+            remembered, what = self._recall(run, key)
             if remembered is not None:
-                return remembered, told
-            searches = {"itwin": (_NUMBER, _NAME), "imodel": (_IMODEL,), "user": (_USER,)}.get(entity, (_VERSION,))
+                return remembered, {**told, **what}
+            searches = _SEARCHES[entity]
             near: list[dict[str, Any]] = []
             for search in searches if within or entity == "itwin" else ():
                 items = await self._items(run, search, text, within)
@@ -165,12 +170,14 @@ class Names:
         except CallError as error:
             error.hint = f"This was the look-up of {one.name} by name; {tool.name} itself was not called. {error.hint}"
             raise
-        if entity == "user":
+        if _USER in searches:
             found = found or near
         if len(found) != 1:
             raise _several(one, text, found, where) if found else _none(one, text, near, where)
-        self._remember(run, key, found[0]["id"])
-        return found[0]["id"], told
+        # A text may be the number of one iTwin and the name of another: it is said what was found by its number.
+        what = {"by": "number", "name": str(found[0].get("displayName"))} if search is _NUMBER else dict[str, str]()
+        self._remember(run, key, found[0]["id"], what)
+        return found[0]["id"], {**told, **what}
 
     def _around(self, tool: Tool, ids: Mapping[str, str | None]) -> tuple[str | None, str]:
         """The iTwin in which an iModel is looked for. In a tool that writes, iTwinId is where something goes."""
@@ -181,13 +188,13 @@ class Names:
 
     async def _latest(self, run: Run) -> str | None:
         key = (run.caller.key, "latest", "", "")
-        remembered = self._recall(run, key)
+        remembered, _ = self._recall(run, key)
         if remembered is not None:
             return remembered
         recent = await self._items(run, _LATEST, "", None)
         if not recent:
             return None
-        self._remember(run, key, recent[0]["id"])
+        self._remember(run, key, recent[0]["id"], {})
         return str(recent[0]["id"])
 
     async def _items(self, run: Run, search: _Search, text: str, within: str | None) -> list[dict[str, Any]]:
@@ -205,12 +212,13 @@ class Names:
 
     # --- memory -------------------------------------------------------------------------------------------------
 
-    def _recall(self, run: Run, key: tuple[str, str, str, str]) -> str | None:
-        found, until = self._remembered.get(key, ("", 0.0))
-        return found if found and run.now() < until else None
+    def _recall(self, run: Run, key: tuple[str, str, str, str]) -> tuple[str | None, Mapping[str, str]]:
+        found, what, until = self._remembered.get(key, ("", {}, 0.0))
+        return (found, what) if found and run.now() < until else (None, {})
 
-    def _remember(self, run: Run, key: tuple[str, str, str, str], identifier: str) -> None:
-        self._remembered[key] = (identifier, run.now() + SECONDS)
+    def _remember(self, run: Run, key: tuple[str, str, str, str], identifier: str, what: Mapping[str, str]) -> None:
+        """`what` is to be told of it beside its id."""
+        self._remembered[key] = (identifier, what, run.now() + SECONDS)
         self._remembered.move_to_end(key)
         if len(self._remembered) > MOST_REMEMBERED:
             self._remembered.popitem(last=False)

@@ -19,10 +19,11 @@ _IDS: Mapping[str, re.Pattern[str]] = {
     "briefcase": re.compile(r"[0-9]{1,8}"),
     "repository": re.compile(_WORD),
     "resource": re.compile(_WORD),
+    "owner": re.compile(rf"me|{_UUID}"),
     "share": re.compile(_WORD),
 }
 _ANY_UUID = re.compile(_UUID)
-_LOWER = frozenset({_ANY_UUID, _IDS["changeset"]})
+_LOWER = frozenset({_ANY_UUID, _IDS["changeset"], _IDS["owner"]})
 """Ids whose case means nothing; the platform writes them in lower case."""
 
 _LINK_SEGMENTS: Mapping[str, str] = {
@@ -33,6 +34,7 @@ _LINK_SEGMENTS: Mapping[str, str] = {
     "named-version": "namedversions",
     "briefcase": "briefcases",
     "user": "users",
+    "owner": "users",
     "repository": "repositories",
     "resource": "resources",
     "export": "exports",
@@ -40,15 +42,19 @@ _LINK_SEGMENTS: Mapping[str, str] = {
     "share": "shares",
 }
 """The path segment after which an entity's id stands in the platform's links."""
+_AROUND = ("itwin", "imodel", "repository")
+"""What other entities are in, as their links say."""
 
 WHERE: Mapping[str, str] = {
     "itwin": "Look for it by a part of its name or number with find-itwin.",
     "imodel": "Look for it with find-imodel or list-imodels, in the iTwin that has it.",
     "named-version": "Look for it with list-named-versions.",
     "user": "Look for the user with list-imodel-users.",
+    "owner": "Look for the user with list-imodel-users, or give me.",
 }
 """Where an id is found, for the hint of an error."""
-FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f/\\?#%\ud800-\udfff]|\.\.")
+_NO_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_NO_ID = re.compile(rf"{_NO_TEXT.pattern}|[/\\?#%]|\.\.")
 MOST_NAME = 255
 """Characters of a name on the platform."""
 
@@ -58,7 +64,7 @@ def read_names(
 ) -> tuple[dict[str, Any], list[dict[str, str]]]:
     """The arguments with ids in place of links, and `resolved`: what was read as what; names are refused.
 
-    Raises InvalidArguments; no request is sent.
+    Raises InvalidArguments, also for a link into another iModel; no request is sent.
     """
     read = dict(arguments)
     resolved: list[dict[str, str]] = []
@@ -69,12 +75,35 @@ def read_names(
         read[one.name] = entity_id(given, one.entity, one.name)
         if read[one.name] != given:
             resolved.append({"argument": one.name, "given": given, "id": read[one.name]})
+    check_links(declared, arguments, read)
     return read, resolved
 
 
+def check_links(declared: Sequence[ToolArgument], given: Mapping[str, Any], ids: Mapping[str, Any]) -> None:
+    """That a link to what is in an iTwin, iModel or repository leads into the one that the call is about.
+
+    An id means nothing outside of what it is in: read in another, it would be another thing. Raises InvalidArguments.
+    """
+    for one in declared:
+        text, segment = given.get(one.name), _LINK_SEGMENTS.get(one.entity or "", "itwins")
+        if segment in ("itwins", "imodels") or not isinstance(text, str) or not _is_link(text):
+            continue
+        for kind in (kind for kind in _AROUND if kind != one.entity):
+            linked = known_id(text, kind)
+            around = {other.name: ids[other.name] for other in declared if other.entity == kind and other.name in ids}
+            if linked is None or not around or linked in around.values():
+                continue
+            why = f"is a link into the {kind} {linked}, but {' and '.join(around)} is {' and '.join(around.values())}"
+            raise InvalidArguments(
+                f"{one.name} {shown(text)!r} {why}; nothing was done.",
+                hint=f"Give the {' or '.join(around)} that the link names, or an id from the other one.",
+                details=[{"code": "InvalidArgument", "target": one.name, "message": f"{one.name} {why}"}],
+            )
+
+
 def known_id(given: str, entity: str) -> str | None:
-    """The id in a text: the id itself, or the platform's link; None where it is neither."""
-    pattern = _IDS.get(entity, _ANY_UUID)
+    """The id in a text, whatever blanks stand round it: the id itself, or the platform's link; None for neither."""
+    given, pattern = given.strip(" "), _IDS.get(entity, _ANY_UUID)
     for found in (given, _id_in_link(given, entity)):
         if found is not None and pattern.fullmatch(found):
             return found.lower() if pattern in _LOWER else found
@@ -82,8 +111,8 @@ def known_id(given: str, entity: str) -> str | None:
 
 
 def may_be_name(given: str) -> bool:
-    """Whether a text that is no id may be a name that is looked for."""
-    return len(given) <= MOST_NAME and given.strip() != "" and not FORBIDDEN.search(given)
+    """Whether a text that is no id may be a name that is looked for: it is sent as the value of a query only."""
+    return len(given) <= MOST_NAME and given.strip() != "" and not (_NO_TEXT.search(given) or _is_link(given))
 
 
 def entity_id(given: str, entity: str, argument: str) -> str:
@@ -99,9 +128,8 @@ def refusal(given: str, entity: str, argument: str, because: str = "", *, named:
     noun = "id of the kind " + entity
     if _is_link(given):
         why = f"is a link, but has no {noun} in it"
-    elif FORBIDDEN.search(given):
-        nor = ", nor a name that is looked up: `..` or any of `/\\?#%`"
-        why = f"has characters that no id has{nor if named else ''}"
+    elif (_NO_TEXT if named else _NO_ID).search(given):
+        why = f"has characters that no id has{', nor a name' if named else ''}"
     elif named:
         why = f"is no id, no link and no name: that has 1 to {MOST_NAME} characters"
     else:
@@ -144,7 +172,7 @@ def _id_in_link(given: str, entity: str) -> str | None:
 
 
 def _is_link(given: str) -> bool:
-    return re.match(r"(https?|itwin)://\S+\Z", given) is not None
+    return re.fullmatch(r"(https?|itwin)://\S+", given.strip(" ")) is not None
 
 
 def _printable(text: str) -> str:

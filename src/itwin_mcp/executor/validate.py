@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from typing import Any
 
 from itwin_mcp.capability.catalog import Tool
@@ -15,6 +16,8 @@ from itwin_mcp.errors import InvalidArguments
 MOST_DEPTH = 64
 MOST_DETAILS = 20
 _SHOWN = 60
+_DATE_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII | re.IGNORECASE)
+"""RFC 3339, which JSON Schema's `date-time` means: a moment, with its zone."""
 
 Check = Callable[[Mapping[str, Any]], dict[str, Any]]
 """Arguments in; the same with defaults out, or InvalidArguments."""
@@ -32,7 +35,12 @@ def compile_check(tool: Tool) -> Check:
         if validator.is_type(given, "string") and not re.search(ecma_pattern(pattern), given):
             yield ValidationError(f"{given!r} does not match {pattern!r}")
 
-    validator = extend(Draft202012Validator, {"pattern": check_pattern})(  # type: ignore[no-untyped-call]
+    def check_format(validator: Any, form: str, given: Any, _: Any) -> Iterator[ValidationError]:
+        if form == "date-time" and validator.is_type(given, "string") and not _is_moment(given):
+            yield ValidationError(f"{given!r} is no {form}")
+
+    own = {"pattern": check_pattern, "format": check_format}
+    validator = extend(Draft202012Validator, own)(  # type: ignore[no-untyped-call]
         tool.input_schema, registry=Registry()
     )
     defaults = {one.name: one.default for one in tool.arguments if one.default is not ABSENT}
@@ -81,6 +89,13 @@ def ecma_pattern(pattern: str) -> str:
     return "".join(translated)
 
 
+def _is_moment(text: str) -> bool:
+    try:
+        return _DATE_TIME.fullmatch(text) is not None and datetime.fromisoformat(text.upper()) is not None
+    except ValueError:
+        return False
+
+
 def _unfit_values(value: Any, where: str = "", depth: int = 0) -> Iterator[dict[str, Any]]:
     """What no JSON value can be, or would exhaust whoever reads it."""
     if depth > MOST_DEPTH:
@@ -123,7 +138,7 @@ def _details(error: Any) -> Iterator[dict[str, Any]]:
             shown = _short(name)
             yield _detail("UnknownArgument", prefix + shown, f"{prefix}{shown} is not an argument")
         return
-    together = list(_together(allowed, given)) if rule == "not" and not where else []
+    together = list(_together(allowed, given, error.schema)) if rule == "not" and not where else []
     if together:
         for names, text in together:
             yield _detail("MutuallyExclusive", names, f"{text} cannot be given together")
@@ -145,6 +160,7 @@ def _details(error: Any) -> Iterator[dict[str, Any]]:
         "enum": lambda: f"{name} must be one of {', '.join(map(_value, allowed))}",
         "const": lambda: f"{name} must be {_value(allowed)}",
         "pattern": lambda: f"{name} {_pattern(allowed)}",
+        "format": lambda: f"{name} must be a date and time with its zone, such as 2027-01-31T12:00:00Z",
         "minLength": lambda: f"{name} must have at least {_count(allowed, 'character')}",
         "maxLength": lambda: f"{name} must have at most {_count(allowed, 'character')}, it has {len(given)}",
         "minimum": lambda: f"{name} must be at least {allowed}",
@@ -156,15 +172,27 @@ def _details(error: Any) -> Iterator[dict[str, Any]]:
     yield _detail("InvalidArgument", where, text)
 
 
-def _together(rule: Any, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The arguments that a tool's rule keeps apart and that were given: their names, and the same with their values
-    where the rule is about those."""
+def _together(rule: Any, given: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The arguments that a tool's rule keeps apart: their names, and the same with their values where the rule is
+    about those. One that was left out has its default."""
+    declared = schema.get("properties", {}).items()
+    whole = {name: one["default"] for name, one in declared if "default" in one} | dict(given)
     for one in rule.get("anyOf", [rule]):
-        names, values = one.get("required", ()), one.get("properties", {})
-        chosen = {name: part.get("enum", [part.get("const")]) for name, part in values.items()}
-        if names and all(name in given and given[name] in chosen.get(name, [given[name]]) for name in names):
-            words = (f"{name} {_value(given[name])}" if name in chosen else name for name in names)
-            yield " and ".join(names), " and ".join(words)
+        values = one.get("properties", {})
+        names = list(dict.fromkeys((*values, *one.get("required", ()))))
+        if names and all(name in whole and _says(values.get(name, {}), whole[name]) for name in names):
+            words = (f"{name} {_value(whole[name])}" if name in values else name for name in names)
+            parts = (
+                text if name in given else f"{text} (its default)" for name, text in zip(names, words, strict=True)
+            )
+            yield " and ".join(names), " and ".join(parts)
+
+
+def _says(part: Mapping[str, Any], value: Any) -> bool:
+    """Whether a value is what a part of a rule is about."""
+    if "not" in part:
+        return not _says(part["not"], value)
+    return value in part.get("enum", [part["const"]] if "const" in part else [value])
 
 
 def _detail(code: str, target: str, message: str) -> dict[str, Any]:

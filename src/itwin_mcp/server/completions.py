@@ -37,7 +37,9 @@ MOST_REMEMBERED = 500
 MOST_CHARACTERS = 255
 
 _LABELS = ("displayName", "name", "index", "deviceName")
-_LIKE_AN_ID = re.compile(r"[0-9a-fA-F-]{4,}")
+_IN_AN_ID = re.compile(r"[0-9a-fA-F-]{4,}")
+_AN_ID = re.compile(r"[0-9a-fA-F]{8}[0-9a-fA-F-]*")
+"""What can only be the beginning of an id; a shorter part of one may as well be a year in a name, and is searched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,16 +157,23 @@ class Completions:
     # --- values -------------------------------------------------------------------------------------------------
 
     async def _from_platform(self, entity: str, asked: _Asked) -> t.CompleteResult:
-        likes_ids = asked.ids or _LIKE_AN_ID.fullmatch(asked.typed) is not None
-        source = self._source(entity, asked, searches=bool(asked.typed) and _LIKE_AN_ID.fullmatch(asked.typed) is None)
+        found: t.CompleteResult | None = None
+        if asked.typed and not _AN_ID.fullmatch(asked.typed):
+            found = await self._listed(entity, asked, searches=True)
+        if found is None or (not found.completion.values and _IN_AN_ID.fullmatch(asked.typed)):
+            found = await self._listed(entity, asked, searches=False)
+        return found
+
+    async def _listed(self, entity: str, asked: _Asked, *, searches: bool) -> t.CompleteResult:
+        source = self._source(entity, asked, searches=searches)
         given = await self._given(source, asked) if source is not None else None
         if source is None or given is None:
             return _result([], 0, more=False)
-        searched = source.search is not None and bool(asked.typed) and _LIKE_AN_ID.fullmatch(asked.typed) is None
-        if searched and source.search is not None:
+        searched = searches and source.search is not None
+        if searches and source.search is not None:
             given[source.search] = asked.typed
         answer = await self._ask(source.tool, given, asked.caller)
-        values = list(self._values(entity, answer.get(source.items) or (), asked, ids=likes_ids))
+        values = list(self._values(entity, answer.get(source.items) or (), asked))
         page = answer.get("page") or {}
         complete = page.get("complete", True)
         total = page.get("total") if searched or not asked.typed else None
@@ -227,15 +236,17 @@ class Completions:
         _trim(self._answers)
         return answer
 
-    def _values(self, entity: str, items: Iterable[Mapping[str, Any]], asked: _Asked, *, ids: bool) -> Iterator[str]:
+    def _values(self, entity: str, items: Iterable[Mapping[str, Any]], asked: _Asked) -> Iterator[str]:
+        """What fits: the name of a thing, or its id for whoever typed a part of that."""
         typed = asked.typed.lower()
         labelled = [(str(item.get("id", "")), _label(item), item) for item in items]
         labels = [label for _, label, _ in labelled]
         for identity, label, item in labelled:
-            texts = [identity, label, *(str(item[key]) for key in ("number", "description") if item.get(key))]
-            if not identity or not any(typed in text.lower() for text in texts):
+            texts = [label, *(str(item[key]) for key in ("number", "description") if item.get(key))]
+            named = any(typed in text.lower() for text in texts)
+            if not identity or not (named or typed in identity.lower()):
                 continue
-            if ids or not _sayable(label) or labels.count(label) > 1:
+            if asked.ids or not named or not _sayable(label) or labels.count(label) > 1:
                 yield identity
             else:
                 self._ids[asked.caller.key, entity, label] = identity

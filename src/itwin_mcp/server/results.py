@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import re
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from itwin_mcp.errors import CallError, Unconfirmed
@@ -38,6 +39,15 @@ def _defect(operation: str) -> CallError:
         f"itwin-mcp has a defect: {operation} failed unexpectedly (reference {reference}).",
         hint="Nothing more is known here. Report the reference to whoever runs this server; its log has the details.",
     )
+
+
+def tell_unserved(structured: Mapping[str, Any], elsewhere: Mapping[str, str]) -> None:
+    """Say of the tools that an error's hint names which cannot be run here; `elsewhere` are their toolsets."""
+    error = structured.get("error") or {}
+    named = [word for word in re.findall(r"[a-z]+(?:-[a-z]+)+", error.get("hint", "")) if word in elsewhere]
+    if named:
+        unserved = ", ".join(f"{name} (toolset {elsewhere[name]})" for name in dict.fromkeys(named))
+        error["hint"] += f" Not served here: {unserved}."
 
 
 def wire_result(structured: dict[str, Any], is_error: bool, blobs: Sequence[Blob] = ()) -> dict[str, Any]:

@@ -15,11 +15,13 @@ _COLUMNS = {"name": 8.0, "title": 4.0, "description": 3.0, "arguments": 1.0, "ch
 
 _COVERED = 2.0
 """How many times over a name counts all of whose words were said."""
+_UNASKED = 0.5
+"""What is left of the score of a tool that writes for a question, or destroys where nobody said its verb."""
 _MOST_WORDS = 40
 _SILENT_TEXT = """
     a about all also am an and any are as at be been before by can could did do does every first for from get
     give going good has have help here how i if in into is it its just last let like make may me mine must my
-    need no not now of on one or our out over own please really same see should so some something tell than that
+    need no not now of on one or our out over own please really same see should since so some something tell than that
     the their them then there these they thing this those to too under up us use used using want was we were
     when will with work would you your
 """
@@ -39,10 +41,13 @@ _SAME_TEXT = """
     update inactive: deactivate archive
     remove delete: remove
     delete: drop erase trash destroy
-    named version: milestone milestones deliverable
+    named version: milestone milestones deliverable version design
+    list named versions: versions
     create named version: tag mark
-    changesets: history commits push pushed
+    changesets: history commits push
+    list changesets history: pushed
     changeset: commit
+    compare list changesets: changed
     compare: happened difference differences diff between
     list activity: stale untouched
     activity: old dormant touched
@@ -58,6 +63,7 @@ _SAME_TEXT = """
     locks: lock locked
     release locks: unlock
     locks holders: holding holds
+    favorites: favourite favourites favorite
     favorites add: bookmark star
     list favorites: starred
     favorites remove: unstar unfavorite
@@ -94,6 +100,8 @@ _SAME_TEXT = """
 """
 _SILENT = frozenset(_SILENT_TEXT.split())
 """Words of a question that say nothing of what it is about."""
+_ASKING = frozenset({"who", "what", "which", "when", "where", "how", "is", "are", "has", "have", "does", "did"})
+"""Words that a question begins with which wants to know something and change nothing."""
 _SAME: Mapping[str, Sequence[str]] = {
     said: meant.split()
     for meant, _, spoken in (line.partition(":") for line in _SAME_TEXT.strip().splitlines())
@@ -122,7 +130,8 @@ class ToolIndex:
 
     def find(self, question: str, most: int) -> tuple[Tool, ...]:
         """The tools that answer a question, the best first; the order of the catalog breaks ties."""
-        words = [word for word in _words(question) if word not in _SILENT][:_MOST_WORDS]
+        said = _words(question)
+        words = [word for word in said if word not in _SILENT][:_MOST_WORDS]
         meant = dict.fromkeys(part for word in words for part in _SAME.get(word, (word,)))
         if not meant:
             return ()
@@ -132,7 +141,11 @@ class ToolIndex:
             (" OR ".join(f'"{word}"' for word in meant),),
         )
         stems = {_stem(word) for word in meant}
-        ranked = sorted((-score * (1 + _COVERED * self._covered(row, stems)), row) for row, score in found)
+        asks = said[0] in _ASKING
+        scored = (
+            (self._tools[row - 1], row, score * (1 + _COVERED * self._covered(row, stems))) for row, score in found
+        )
+        ranked = sorted((-score * _fitness(tool, stems, asks=asks), row) for tool, row, score in scored)
         return tuple(self._tools[row - 1] for _, row in ranked[:most])
 
     def _covered(self, row: int, stems: set[str]) -> float:
@@ -143,6 +156,13 @@ class ToolIndex:
     def close(self) -> None:
         """Give the memory back."""
         self._rows.close()
+
+
+def _fitness(tool: Tool, stems: set[str], *, asks: bool) -> float:
+    """Less than 1 for what nobody asked for: a change where something is to be known, a loss that was not named."""
+    verb = _stem(_words(tool.name)[0])
+    unasked = (asks and not tool.annotations.read_only) or (tool.annotations.destructive and verb not in stems)
+    return _UNASKED if unasked else 1.0
 
 
 def _row(tool: Tool) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from itwin_mcp.executor.executor import Executor
 from itwin_mcp.server import demands
 from itwin_mcp.server.conversation import McpConversation
 from itwin_mcp.server.dynamic import RUNS, Dynamic
-from itwin_mcp.server.results import outcome, wire_result
+from itwin_mcp.server.results import outcome, tell_unserved, wire_result
 from itwin_mcp.server.session import SIGN_IN, WHO_AM_I, Session
 from itwin_mcp.server.signing_in import sign_in
 
@@ -138,6 +138,8 @@ class Tools:
         structured, is_error = await outcome(
             name, lambda: self._executor.call(tool, arguments, conversation, caller, blobs)
         )
+        if is_error:
+            tell_unserved(structured, self._catalog.elsewhere)
         return conversation.asks() or wire_result(structured, is_error, blobs)
 
 
