@@ -21,6 +21,7 @@ WORDS = {
     "x-header": "a scalar output parameter",
     "x-most": "a call step",
     "x-page": "a consumed operation",
+    "x-partial": "a call step",
     "x-permission": "a consumed operation",
     "x-repeat": "a call step",
     "x-require": "a step",

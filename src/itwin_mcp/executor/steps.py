@@ -271,6 +271,8 @@ class _Flow:
         if step.operation.method != "GET" and answered:
             self.completed.append({"step": step.name, "ids": [one for outcome in answered for one in outcome.ids]})
         cuts = [outcome.cut for outcome in answered if outcome.cut is not None]
+        if step.partial is not None and answered:
+            cuts.append(step.partial)
         refused = sorted({outcome.refused for outcome in outcomes if outcome.refused is not None})
         if refused:
             which = f"{len(outcomes) - len(answered)} of {len(outcomes)} " if step.each is not None else ""
