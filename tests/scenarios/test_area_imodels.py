@@ -74,7 +74,10 @@ async def test_an_imodel_is_described_on_one_page(desk: Desk) -> None:
     assert page["latestChangeset"]["index"] == 12
     assert page["latestNamedVersion"]["name"] == "Tender Draft"
     assert {one["givenName"] for one in page["users"]} == {"Anna", "Tomasz", "Design"}
-    assert page["briefcasesWithLocks"] == [{"briefcaseId": 2}, {"briefcaseId": 4}]
+    levels = {
+        one["briefcaseId"]: [lock["lockLevel"] for lock in one["lockedObjects"]] for one in page["briefcasesWithLocks"]
+    }
+    assert levels == {2: ["exclusive", "shared"], 4: ["shared"]}
     assert "imodels_manage" in page["my"]["permissions"]
     assert (await desk.refused("describe-imodel", iModelId=NOBODY))["code"] == "iModelNotFound"
 

@@ -73,6 +73,11 @@ class PagePlan:
     token: str | None
     count: Path | None
     within: int | None
+    counts: Path | None = None
+
+    def size_for(self, items: int) -> int:
+        """The page size that gives so many items in the fewest requests."""
+        return self.most if self.counts is not None else min(self.most, items)
 
 
 @dataclass(frozen=True, slots=True)
