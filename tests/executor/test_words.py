@@ -195,7 +195,8 @@ async def test_matches_and_distinct_objects_are_counted() -> None:
     parts = [{"id": str(n), "maker": maker, "tool": tool} for n, (maker, tool) in enumerate(makers)]
     async with bench("words.yaml", Teams(["y", "x", "z"], [], a=parts)) as it:
         answer = await it.call("list-makers", team="a")
-    assert [(one["id"], one["parts"]) for one in answer["makers"]] == [("y", 1), ("x", 3)]
+    assert [(one["id"], one["parts"]) for one in answer["makers"]] == [("y", 1), ("x", 3), ("unknown", 1)]
+    assert answer["makers"][2] == {"id": "unknown", "name": None, "parts": 1}
     assert answer["tools"] == [{"name": "file", "parts": 3}, {"name": "saw", "parts": 1}]
 
 

@@ -45,8 +45,8 @@ async def run_steps(
     """The steps in order, and the local file moved after the one that gives its link; gives the whole answer.
 
     The waiting steps share the seconds of the `wait` argument; one whose time is up ends the flow with its `job`, which
-    names the steps that remain. What was cut, left out or could not be read is said in `page`. A step that fails
-    after others wrote raises its error with `completed`: what was written and stays.
+    names what was written before it and the steps that remain. What was cut, left out or could not be read is said in
+    `page`. A step that fails after others wrote raises its error with `completed`: what was written and stays.
     """
     flow = _Flow(run, action, arguments, transfer)
     try:
@@ -105,10 +105,12 @@ class _Flow:
         for index, step in enumerate(self._action.steps):
             if self._leaves_out(step.condition):
                 continue
+            before = list(self.completed)
             job = await self._step(step)
             if job is not None:
                 remaining = [later.name for later in self._action.steps[index + 1 :]]
-                return {"job": {**job, "remaining": remaining} if remaining else job}
+                around = {"completed": before, "remaining": remaining}
+                return {"job": {**job, **{name: steps for name, steps in around.items() if steps}}}
             if self._transfer is not None and self._transfer.link.step == step.name:
                 await self._move(self._transfer)
         answer: dict[str, Any] = {}
