@@ -68,6 +68,18 @@ async def test_a_question_in_a_persons_words_from_start_to_end(desk: Desk, sent:
     assert changeset["changeset"]["index"] == 12
 
 
+async def test_a_name_costs_one_or_two_requests_more_than_a_tool_tells(desk: Desk, sent: list[str]) -> None:
+    await desk.ask("add-itwin-to-recents", iTwinId=PROJECT)
+    older = (await desk.ask("list-named-versions", iModelId=await desk.roads()))["namedVersions"][1]["id"]
+    sent.clear()
+    compared = await desk.ask(
+        "compare-named-versions", iModelId=ROADS, olderVersionId=older, newerVersionId="Tender Draft"
+    )
+    assert [one["argument"] for one in compared["resolved"]] == ["iModelId", "newerVersionId"]
+    assert len(sent) == 4 + 2 + 1
+    assert "for 1 or 2 requests more than a tool tells" in (desk.client.instructions or "")
+
+
 async def test_a_name_with_characters_of_a_link_is_refused_and_sends_nothing(desk: Desk, sent: list[str]) -> None:
     for text in ("60% Design", "WP-03/Drainage", "../itwins", "a?b", "a#b", "https://evil.example/itwins/1"):
         error = await desk.refused("get-named-version", iModelId=ROADS, namedVersionId=text)
@@ -138,7 +150,7 @@ async def test_presets_stand_in_for_what_is_left_out(sent: list[str], monkeypatc
         sent.clear()
         found = await desk.ask("find-imodel", name="Roads")  # its iTwin may be left out anyway: the preset still counts
         assert [one["id"] for one in found["matches"]["searched"]] == [itwin]
-        assert len(sent) == 2
+        assert len(sent) == 3
         sent.clear()
         for tool in ("delete-imodel", "delete-itwin"):
             error = await desk.refused(tool)

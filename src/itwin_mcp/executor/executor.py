@@ -107,7 +107,7 @@ class Executor:
             raise
         gate.begin(permit, None if confirmed is None else confirmed.word)
         try:
-            result = fit(clean(await self._answer(run, tool, ready, blobs)), self._most)
+            result = fit(clean(await self._answer(run, tool, ready, blobs)), self._most, tool.lists)
         except PlatformError as error:
             name_arguments(error, tool)
             raise
