@@ -219,6 +219,28 @@ async def test_an_item_larger_than_an_answer_is_given_alone_without_its_largest_
 
 
 @pytest.mark.anyio
+async def test_what_of_a_flow_did_not_fit_is_said_to_be_given_by_the_list_tool_with_the_arguments_for_it() -> None:
+    async def history(asked: Asked) -> None:
+        last = asked.path.rpartition("/")[2]
+        if last == "users":
+            await asked.json(200, {"users": []})
+        elif last == "changesets":
+            await asked.json(200, {"changesets": [{"id": f"{n:040x}", "index": n} for n in range(3, 150)]})
+        else:
+            await asked.json(200, {"namedVersion": {"id": last, "name": "Tender", "changesetIndex": int(last[0])}})
+
+    async with bench("", serving(imodels(100)), shipped_files=True, max_result_bytes=5_000) as it:
+        stale = await it.call("list-stale-imodels", iTwinId=ITWIN, since="2026-01-01")
+    assert [one["path"] for one in stale["truncated"]["fields"]] == ["$.iModels.stale"]
+    assert stale["truncated"]["hint"] == "All of it, page by page: list-imodels (with iTwinId, orderBy)."
+    async with bench("", history, shipped_files=True, max_result_bytes=5_000) as it:
+        versions = {"olderVersionId": ITWIN, "newerVersionId": IMODEL}
+        compared = await it.call("compare-named-versions", iModelId=IMODEL, **versions)
+    hint = "All of it, page by page: list-changesets (with iModelId, afterIndex, lastIndex)."
+    assert compared["truncated"]["hint"] == hint
+
+
+@pytest.mark.anyio
 async def test_full_detail_gives_every_field_but_no_signed_link() -> None:
     async with bench("", serving(imodels(2)), shipped_files=True) as it:
         short = (await it.call("list-imodels", iTwinId=ITWIN))["iModels"][0]

@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from itwin_mcp.executor import paging
-from tests.executor.bench import Bench, Clock, bench, hang_up, in_turn, query_of, saying
+from tests.executor.bench import IMODEL, Bench, Clock, bench, hang_up, in_turn, query_of, saying
 from tests.upstream.loopback import Asked
 
 pytestmark = pytest.mark.anyio
@@ -451,3 +451,49 @@ async def test_a_changed_name_before_the_cursor_does_not_make_it_stale() -> None
     async with bench("things.yaml", answers) as it:
         cursor = (await it.call("list-things", limit=4))["page"]["cursor"]
         assert (await it.call("list-things", limit=4, cursor=cursor))["things"][0]["id"] == "t4"
+
+
+# --- pages whose size counts what is in the items ----------------------------------------------------------------
+
+
+async def locks(asked: Asked) -> None:
+    """40 briefcases, each with 80 locked elements; the size of a page counts the elements, as the platform's does."""
+    if asked.path.endswith("/locks"):
+        query = query_of(asked)
+        skip, top = int(query.get("$skip", 0)), int(query["$top"])
+        held: dict[int, list[str]] = {}
+        for element in range(skip, min(skip + top, 3_200)):
+            held.setdefault(2 + element // 80, []).append(f"0x{element:x}")
+        href = f"{PLATFORM}/imodels/{IMODEL}/locks?$skip={skip + top}&$top={top}"
+        listed = [
+            {"briefcaseId": number, "lockedObjects": [{"lockLevel": "exclusive", "objectIds": elements}]}
+            for number, elements in held.items()
+        ]
+        await asked.json(200, {"locks": listed, "_links": {"next": {"href": href} if skip + top < 3_200 else None}})
+    else:
+        await asked.json(200, {asked.path.rpartition("/")[2]: [], "_links": {}})
+
+
+async def test_locks_are_listed_in_few_requests_and_limit_counts_the_entries_of_briefcases() -> None:
+    async with bench("", locks, shipped_files=True) as it:
+        one = await it.call("list-locks", iModelId=IMODEL, limit=1)
+        assert it.asked == [f"GET /imodels/{IMODEL}/locks?$top=1000"]
+        assert len(one["locks"][0]["lockedObjects"][0]["objectIds"]) == 80
+        following = await it.call("list-locks", iModelId=IMODEL, limit=1, cursor=one["page"]["cursor"])
+        assert following["locks"][0]["briefcaseId"] == 3
+        whole = await it.call("list-locks", iModelId=IMODEL, limit=100)
+        assert len(it.asked) == 2 + 4
+    assert {lock["briefcaseId"] for lock in whole["locks"]} == set(range(2, 42))
+    assert whole["page"]["complete"]
+
+
+async def test_no_holder_of_locks_is_lost_where_they_hold_many_and_what_is_left_out_is_counted_in_elements() -> None:
+    async with bench("", locks, shipped_files=True) as it:
+        holders = (await it.call("list-lock-holders", iModelId=IMODEL))["holders"]
+        assert {lock["briefcaseId"] for lock in holders["held"]["locks"]} == set(range(2, 42))
+        assert len(it.asked) == 4 + 2
+    async with bench("", locks, shipped_files=True) as it:
+        resource = next(one for one in it.catalog.resources if one.name == "locks")
+        told = await it.executor.read(resource, {"iModelId": IMODEL})
+    assert isinstance(told, dict)
+    assert told["page"]["stoppedBecause"] == "held: only the first 1000 objectIds in 13 items are read here"

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.executor.bench import bench, in_turn, query_of, saying
+from tests.executor.bench import ITWIN, bench, in_turn, query_of, saying
 from tests.upstream.loopback import Asked
 
 pytestmark = pytest.mark.anyio
@@ -116,6 +116,23 @@ async def test_a_bounded_list_takes_no_more_requests_because_its_pages_are_short
     assert answer["page"]["stoppedBecause"] == "every: only the first 1 items are read here"
 
 
+async def test_the_exact_name_is_found_in_an_itwin_with_more_imodels_of_such_a_name_than_are_searched() -> None:
+    async def platform(asked: Asked) -> None:
+        if asked.path.startswith("/itwins/"):
+            await asked.json(200, {"iTwin": {"id": ITWIN, "displayName": "Corridor"}})
+            return
+        names = ["A"] if "name" in query_of(asked) else [f"Model A {number}" for number in range(100)]
+        more = None if "name" in query_of(asked) else {"href": "https://api.bentley.com/imodels?$continuationToken=x"}
+        listed = [{"id": f"id-{name}", "name": name} for name in names]
+        await asked.json(200, {"iModels": listed, "_links": {"next": more}})
+
+    async with bench("", platform, shipped_files=True) as it:
+        matches = (await it.call("find-imodel", iTwinId=ITWIN, name="A"))["matches"]
+        assert len(it.asked) == 3
+    assert [one["name"] for one in matches["byName"]] == ["A"]
+    assert len(matches["containing"]) == 100
+
+
 async def test_a_single_step_that_is_refused_has_no_value_and_the_steps_that_need_it_are_left_out() -> None:
     async with bench("words.yaml", Teams([], [], a=named("bolt"))) as it:
         whole = await it.call("read-team", team="a")
@@ -178,7 +195,8 @@ async def test_matches_and_distinct_objects_are_counted() -> None:
     parts = [{"id": str(n), "maker": maker, "tool": tool} for n, (maker, tool) in enumerate(makers)]
     async with bench("words.yaml", Teams(["y", "x", "z"], [], a=parts)) as it:
         answer = await it.call("list-makers", team="a")
-    assert [(one["id"], one["parts"]) for one in answer["makers"]] == [("y", 1), ("x", 3)]
+    assert [(one["id"], one["parts"]) for one in answer["makers"]] == [("y", 1), ("x", 3), ("unknown", 1)]
+    assert answer["makers"][2] == {"id": "unknown", "name": None, "parts": 1}
     assert answer["tools"] == [{"name": "file", "parts": 3}, {"name": "saw", "parts": 1}]
 
 

@@ -74,7 +74,10 @@ async def test_an_imodel_is_described_on_one_page(desk: Desk) -> None:
     assert page["latestChangeset"]["index"] == 12
     assert page["latestNamedVersion"]["name"] == "Tender Draft"
     assert {one["givenName"] for one in page["users"]} == {"Anna", "Tomasz", "Design"}
-    assert page["briefcasesWithLocks"] == [{"briefcaseId": 2}, {"briefcaseId": 4}]
+    levels = {
+        one["briefcaseId"]: [lock["lockLevel"] for lock in one["lockedObjects"]] for one in page["briefcasesWithLocks"]
+    }
+    assert levels == {2: ["exclusive", "shared"], 4: ["shared"]}
     assert "imodels_manage" in page["my"]["permissions"]
     assert (await desk.refused("describe-imodel", iModelId=NOBODY))["code"] == "iModelNotFound"
 
@@ -111,7 +114,19 @@ async def test_without_an_itwin_an_imodel_is_looked_for_in_the_recents_and_favor
     wanted = list(dict.fromkeys(one["id"] for one in (*recents, *favorites)))
     assert [one["id"] for one in searched] == [one for one in wanted[:10] if one in {each["id"] for each in searched}]
     assert searched[0] == {"id": itwin, "displayName": recents[0]["displayName"], "number": "NL-A12-0042"}
-    assert ("page" in told) == (len(searched) < len(wanted))
+    assert told["page"]["complete"] is False
+    assert "only iTwins that you used last or made favorites are searched" in told["page"]["stoppedBecause"]
+
+
+async def test_nothing_found_without_an_itwin_is_not_said_to_be_all_there_is(desk: Desk) -> None:
+    told = await desk.ask("find-imodel", name="WP-03 Drainage")
+    assert told["matches"]["byName"] == told["matches"]["containing"] == []
+    assert told["page"]["complete"] is False
+    assert "give iTwinId, which find-itwin finds" in told["page"]["stoppedBecause"]
+    itwin = await desk.itwin("NL-A12-0042-WP03")
+    within = await desk.ask("find-imodel", iTwinId=itwin, name="WP-03 Drainage")
+    assert len(within["matches"]["byName"]) == 1
+    assert "page" not in within
 
 
 async def test_an_imodel_begins_with_a_template_of_its_own_data_centre(desk: Desk) -> None:

@@ -59,6 +59,9 @@ async def test_a_provisioned_imodel_that_is_not_ready_in_time_is_a_job_that_says
         desk = Desk(client)
         job = (await desk.ask("provision-project", displayName="Lock 15", iModelName="Gate", wait=1))["job"]
         assert (job["checkWith"], job["remaining"]) == ("wait-for-imodel", ["named-version"])
+        (done,) = job["completed"]
+        assert done["step"] == "itwin"
+        assert (await desk.ask("get-itwin", iTwinId=done["ids"][0]))["iTwin"]["displayName"] == "Lock 15"
         assert (await desk.ask("get-imodel", iModelId=job["iModelId"]))["iModel"]["name"] == "Gate"
 
 

@@ -7,7 +7,9 @@ import pytest
 
 from itwin_mcp.sandbox.seed import seeded_id
 from tests.conftest import connect
+from tests.executor.bench import IMODEL, ITWIN, bench
 from tests.scenarios.test_area_tools import Desk
+from tests.upstream.loopback import Asked
 
 pytestmark = pytest.mark.anyio
 NOBODY = "1c4b1d5e-0000-4000-8000-000000000000"
@@ -46,10 +48,35 @@ async def test_permissions_are_given_to_users_and_then_told_by_describe_access(d
     access = (await desk.ask("describe-access", iModelId=imodel))["access"]
     assert access["ofUsers"]["userPermissions"] == [held]
     assert access["iModel"]["id"] == imodel
+    assert "Viewer" in {role["displayName"] for role in access["iTwin"]["roles"]["roles"]}
     excluded = {"iModelId": imodel, "roleId": seeded_id("role", "Viewer"), "permissions": ["imodels_read"]}
     assert (await desk.refused("update-imodel-role-permissions", **excluded))["code"] == "InvalidiModelsRequest"
     wrong = await desk.refused("update-imodel-user-permissions", **given | {"permissions": ["imodels_delete"]})
     assert wrong["code"] == "InvalidArguments"
+
+
+async def test_where_an_imodel_has_no_permissions_of_its_own_its_itwin_tells_who_may_do_what(desk: Desk) -> None:
+    access = (await desk.ask("describe-access", iModelId=await desk.roads()))["access"]
+    assert access["ofUsers"]["userPermissions"] == access["ofRoles"]["rolePermissions"] == []
+    members = {one["givenName"]: [role["displayName"] for role in one["roles"]] for one in access["iTwin"]["members"]}
+    assert members["Priya"] == ["Viewer"]
+    assert [one["givenName"] for one in access["iTwin"]["owners"]] == ["Anna"]
+
+
+async def test_what_of_the_itwin_may_not_be_read_is_said_and_the_rest_is_told() -> None:
+    async def platform(asked: Asked) -> None:
+        if asked.path.startswith("/accesscontrol/"):
+            await asked.json(403, {"error": {"code": "InsufficientPermissions", "message": "No."}})
+        elif asked.path.endswith(IMODEL):
+            await asked.json(200, {"iModel": {"id": IMODEL, "name": "Roads", "iTwinId": ITWIN}})
+        else:
+            await asked.json(200, {"permissions": [], "userPermissions": [], "rolePermissions": [], "users": []})
+
+    async with bench("", platform, shipped_files=True) as it:
+        told = await it.call("describe-access", iModelId=IMODEL)
+    assert told["access"]["iModel"]["name"] == "Roads"
+    assert told["access"]["iTwin"] is None
+    assert told["page"]["stoppedBecause"].count("could not be read (403)") == 3
 
 
 async def test_permissions_are_given_to_roles(desk: Desk) -> None:

@@ -4,6 +4,8 @@
 
 import hashlib
 import io
+import json
+import re
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -297,9 +299,13 @@ ELSEWHERE = {
     "itwin://repositories/{repositoryId}/resources/{resourceId}": GLOBAL,
     "itwin://imodels/{iModelId}/changesets/{changesetId}/extendeddata": {"changesetId": "5"},
 }
+SIGNED_OR_KEY = re.compile(
+    r"[?&](?:sig|signature|X-Amz-Signature)=|shareKey|sasToken|password|authorization", re.IGNORECASE
+)
 NEEDED = [
     "find-itwin", "create-repository", "create-repository-resource", "list-global-repository-resources", "create-export",
     "find-imodel", "create-changeset-group", "list-named-versions", "list-imodel-users", "create-share",
+    "upload-itwin-image",
 ]  # fmt: skip
 
 
@@ -316,7 +322,21 @@ async def test_every_resource_template_is_read_and_refuses_what_is_not_there(des
         values = filled(TEMPLATES | ELSEWHERE.get(one.uri_template, {}), kept)
         contents = (await desk.client.read_resource(one.uri_template.format(**values))).contents[0]
         assert contents.mime_type == one.mime_type, one.uri_template
+        assert not SIGNED_OR_KEY.search(getattr(contents, "text", "")), one.uri_template
         assert getattr(contents, "text", "") or getattr(contents, "blob", ""), one.uri_template
         with pytest.raises(MCPError) as caught:
             await desk.client.read_resource(one.uri_template.format(**dict.fromkeys(values, NOBODY)))
         assert caught.value.error.code == -32602, one.uri_template
+
+
+async def test_no_list_in_full_and_no_part_of_it_gives_a_secret(desk: Desk) -> None:
+    kept: dict[str, Any] = {}
+    for row in (next(row for row in ROWS if row.tool == name) for name in NEEDED):
+        answer = await desk.ask(row.tool, **filled(row.given, kept))
+        kept |= {name: at(answer, path) for name, path in row.keep.items()}
+    kept["imodel"] = kept["roads"]
+    lists = {name for name, tool in link_files(shipped()).tools.items() if "detail" in tool.input_schema["properties"]}
+    assert {"list-shares", "list-itwins", "list-changesets"} <= lists
+    for row in (row for row in ROWS if row.tool in lists):
+        answer = await desk.ask(row.tool, **filled(row.given, kept), detail="full")
+        assert not SIGNED_OR_KEY.search(json.dumps(answer)), row.tool

@@ -86,6 +86,18 @@ async def test_a_link_that_is_not_of_the_platform_is_no_name_and_sends_nothing(d
     assert sent == []
 
 
+async def test_a_name_costs_one_or_two_requests_more_than_a_tool_tells(desk: Desk, sent: list[str]) -> None:
+    await desk.ask("add-itwin-to-recents", iTwinId=PROJECT)
+    older = (await desk.ask("list-named-versions", iModelId=await desk.roads()))["namedVersions"][1]["id"]
+    sent.clear()
+    compared = await desk.ask(
+        "compare-named-versions", iModelId=ROADS, olderVersionId=older, newerVersionId="Tender Draft"
+    )
+    assert [one["argument"] for one in compared["resolved"]] == ["iModelId", "newerVersionId"]
+    assert len(sent) == 4 + 2 + 1
+    assert "for 1 or 2 requests more than a tool tells" in (desk.client.instructions or "")
+
+
 async def test_nothing_of_a_name_says_what_was_searched_and_where_to_look(desk: Desk, sent: list[str]) -> None:
     absent = await desk.refused("list-imodels", iTwinId="A12 Motorway")
     assert absent["code"] == "NameNotFound"
@@ -148,7 +160,7 @@ async def test_presets_stand_in_for_what_is_left_out(sent: list[str], monkeypatc
         sent.clear()
         found = await desk.ask("find-imodel", name="Roads")  # its iTwin may be left out anyway: the preset still counts
         assert [one["id"] for one in found["matches"]["searched"]] == [itwin]
-        assert len(sent) == 2
+        assert len(sent) == 3
         sent.clear()
         for tool in ("delete-imodel", "delete-itwin"):
             error = await desk.refused(tool)

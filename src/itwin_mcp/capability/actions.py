@@ -238,7 +238,7 @@ class ActionLinker:
             message = "with `steps`, `outputParameters` is a map of names, which `mappings` fill"
             place.at("outputParameters").report("output", message)
             return None
-        check_targets(body.outputParameters, mappings, place)
+        check_targets(body.outputParameters, mappings, steps, place)
         output, schema = orchestrated_output(body.outputParameters, place.at("outputParameters"))
         if not any(isinstance(step, CallStep) for step in steps):
             if len(steps) == len(body.steps):
@@ -287,7 +287,7 @@ class ActionLinker:
             message = f"{operation.key!r} does not page, so that there is nothing to stop: remove x-most"
             place.at("x-most").report("x-most", message)
         tolerate = frozenset(step.tolerate or ())
-        return CallStep(name, operation, bindings, require, condition, each, step.most, repeat, tolerate)
+        return CallStep(name, operation, bindings, require, condition, each, step.most, repeat, tolerate, step.partial)
 
     def _lookup(
         self,

@@ -61,6 +61,8 @@ class Tool:
     file: str
     transfer: TransferPlan | None = None
     confirm: ConfirmPlan | None = None
+    lists: Mapping[str, str] = field(default_factory=dict)
+    """The outputs of a flow that are parts of lists, by path, and the tool that lists all; see `continuing`."""
 
     @property
     def confirms(self) -> bool:

@@ -271,6 +271,7 @@ class ConsumedApi:
             token=page.token,
             count=path("count", page.count),
             within=page.within,
+            counts=path("counts", page.counts),
         )
 
     def _wait(self, operations: Mapping[str, Operation], name: str, wait: Waiting, place: Place) -> WaitPlan | None:

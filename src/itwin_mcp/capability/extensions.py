@@ -21,6 +21,7 @@ WORDS = {
     "x-header": "a scalar output parameter",
     "x-most": "a call step",
     "x-page": "a consumed operation",
+    "x-partial": "a call step",
     "x-permission": "a consumed operation",
     "x-repeat": "a call step",
     "x-require": "a step",
@@ -66,7 +67,8 @@ class Paging(Node):
     """`x-page`: how an operation pages.
 
     `items` is where a page's items are, `next` where the link or token of the next page is, `size` the input
-    parameter that sets the page size, `most` the largest page the platform gives, `skip` the parameter of the
+    parameter that sets the page size, `most` the largest page the platform gives, `counts` leads from an item to what a
+    page's size counts where that is not the items: each page is then as large as it may be; `skip` the parameter of the
     `skip` style and `token` that of the `token` style. `cap` names the header that bounds a whole listing
     (iTwins: `X-Max-Return`), `within` its value.
     """
@@ -80,6 +82,7 @@ class Paging(Node):
     token: str | None = None
     count: str | None = None
     within: Annotated[int, Field(ge=1)] | None = None
+    counts: str | None = None
 
     @model_validator(mode="after")
     def _style_has_what_it_needs(self) -> Paging:

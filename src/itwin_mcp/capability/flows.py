@@ -132,7 +132,10 @@ class Repeat(Node):
 
 
 class CallStep(Node):
-    """One request of a flow; of an operation that pages, all pages or at most `x-most` items."""
+    """One request of a flow; of an operation that pages, all pages or at most `x-most` items.
+
+    `x-partial` says what part of the whole it is that the step reads; an answer with it is not complete.
+    """
 
     type: Literal["call"]
     call: CallName
@@ -148,6 +151,7 @@ class CallStep(Node):
     tolerate: Annotated[list[Annotated[int, Field(ge=402, le=599)]], Field(min_length=1)] | None = Field(
         default=None, alias="x-tolerate"
     )
+    partial: Annotated[str, StringConstraints(min_length=1)] | None = Field(default=None, alias="x-partial")
 
 
 class LookupStep(Node):

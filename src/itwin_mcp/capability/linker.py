@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -11,6 +12,7 @@ from itwin_mcp.capability import model
 from itwin_mcp.capability.actions import ActionLinker, Scope, called_operations
 from itwin_mcp.capability.catalog import Catalog, Prompt, Resource, StaticResource, Tool
 from itwin_mcp.capability.consumed import ConsumedApi
+from itwin_mcp.capability.continuing import lists_behind
 from itwin_mcp.capability.loader import Document, load
 from itwin_mcp.capability.parameters import argument
 from itwin_mcp.capability.place import Place
@@ -106,7 +108,9 @@ class _Linker:
         self._check_followers()
         if self._problems:
             raise CapabilityError(list(dict.fromkeys(self._problems)))
-        return Catalog(self._tools, tuple(self._resources), self._prompts, self._operations, tuple(self._statics))
+        every = self._tools.values()
+        tools = {tool.name: replace(tool, lists=lists_behind(tool, every)) for tool in every}
+        return Catalog(tools, tuple(self._resources), self._prompts, self._operations, tuple(self._statics))
 
     # --- files --------------------------------------------------------------------------------------------------
 

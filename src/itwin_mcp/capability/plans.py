@@ -73,6 +73,11 @@ class PagePlan:
     token: str | None
     count: Path | None
     within: int | None
+    counts: Path | None = None
+
+    def size_for(self, items: int) -> int:
+        """The page size that gives so many items in the fewest requests."""
+        return self.most if self.counts is not None else min(self.most, items)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +206,8 @@ class RepeatPlan:
 class CallStep:
     """One request of a flow, or several: `each` element one, `repeat` until it is done, all pages up to `most` items.
 
-    A refusal with a status in `tolerate` leaves the step without a value.
+    A refusal with a status in `tolerate` leaves the step without a value. `partial` says why what it reads, though all
+    of that, is not all there is.
     """
 
     name: str
@@ -213,6 +219,7 @@ class CallStep:
     most: int | None = None
     repeat: RepeatPlan | None = None
     tolerate: frozenset[int] = frozenset()
+    partial: str | None = None
 
     @property
     def requests(self) -> int | None:
@@ -228,7 +235,8 @@ class CallStep:
     def may_be_cut(self) -> bool:
         """Whether it may give less than there is; the answer then has a `page` that says why."""
         bounded = self.each is not None and self.each.most is not None
-        return bounded or self.repeat is not None or bool(self.tolerate) or self.operation.page is not None
+        paged = self.operation.page is not None or self.partial is not None
+        return bounded or self.repeat is not None or bool(self.tolerate) or paged
 
 
 @dataclass(frozen=True, slots=True, eq=False)

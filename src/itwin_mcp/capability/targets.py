@@ -1,17 +1,21 @@
-"""Where mappings put values in a flow's answer: each fills an output of its own, and every output is filled."""
+"""Where mappings put values in a flow's answer: no two fill one output in one call, and every output is filled."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
 from itwin_mcp.capability import flows
+from itwin_mcp.capability.expressions import Argument, StepValue
 from itwin_mcp.capability.place import Place
-from itwin_mcp.capability.plans import StepMapping
+from itwin_mcp.capability.plans import Condition, Step, StepMapping
 from itwin_mcp.capability.wording import there_is
 
 
-def check_targets(outputs: Mapping[str, flows.Orchestrated], mappings: Sequence[StepMapping], place: Place) -> None:
+def check_targets(
+    outputs: Mapping[str, flows.Orchestrated], mappings: Sequence[StepMapping], steps: Sequence[Step], place: Place
+) -> None:
     """Report, at its place in the flow, every target and output that does not fit."""
+    conditions = {step.name: step.condition for step in steps}
     known = dict(_outputs(outputs))
     targets = [mapping.target for mapping in mappings]
     for index, mapping in enumerate(mappings):
@@ -20,8 +24,11 @@ def check_targets(outputs: Mapping[str, flows.Orchestrated], mappings: Sequence[
         if target not in known:
             names = (".".join(path) for path in known)
             here.report("unresolved-target", f"there is no output {dotted!r}: {there_is(names, dotted)}")
-        elif any(_overlap(target, other) for other in targets[:index]):
-            here.report("unresolved-target", f"the output {dotted!r} is filled twice: keep one mapping")
+        elif any(
+            _overlap(target, other.target) and not _exclude(mapping, other, conditions) for other in mappings[:index]
+        ):
+            message = f"the output {dotted!r} is filled twice: keep one mapping, or let one input decide between steps"
+            here.report("unresolved-target", message)
         elif mapping.count is not None:
             output = known[target]
             if not isinstance(output, flows.OrchestratedArray) or mapping.count not in output.items:
@@ -42,6 +49,18 @@ def _outputs(
         yield (*above, name), output
         if isinstance(output, flows.OrchestratedObject):
             yield from _outputs(output.properties, (*above, name))
+
+
+def _exclude(one: StepMapping, other: StepMapping, conditions: Mapping[str, Condition]) -> bool:
+    """Whether the steps of two mappings never both run, since an input that lets one run leaves the other out."""
+    first, second = (
+        conditions.get(mapping.value.step, Condition()) if isinstance(mapping.value, StepValue) else Condition()
+        for mapping in (one, other)
+    )
+    return any(
+        isinstance(when, Argument) and when == unless
+        for when, unless in ((first.when, second.unless), (second.when, first.unless))
+    )
 
 
 def _overlap(one: tuple[str, ...], other: tuple[str, ...]) -> bool:

@@ -43,7 +43,10 @@ def counted(values: Iterable[Any], name: str) -> list[dict[str, Any]]:
 
 
 def look_up(step: LookupStep, elements: Iterable[Any], wanted: Any) -> list[dict[str, Any]]:
-    """The fields of the elements that a lookup step picks. Raises InvalidArguments for a value that is no date."""
+    """The fields of the elements that a lookup step picks. Raises InvalidArguments for a value that is no date.
+
+    Where it counts, a value without an element is an element of which nothing else is known.
+    """
     known = [element for element in elements if isinstance(element, dict)]
     if step.compare is not None:
         limit = _limit(step, wanted)
@@ -55,7 +58,12 @@ def look_up(step: LookupStep, elements: Iterable[Any], wanted: Any) -> list[dict
     picked = [one for one in known if one.get(step.match) in values]
     if step.count is None:
         return [_fields(step, one) for one in picked]
-    return [{**_fields(step, one), step.count: values.count(one.get(step.match))} for one in picked]
+    known_values = [one.get(step.match) for one in picked]
+    unknown = [{step.match: value} for value in dict.fromkeys(values) if value not in known_values]
+    return [
+        {**_fields(step, one), step.count: values.count(one[step.match])}
+        for one in (*picked, *(unknown if step.match in step.fields else ()))
+    ]
 
 
 def check_date(step: LookupStep, arguments: Mapping[str, Any]) -> None:

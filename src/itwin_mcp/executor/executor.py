@@ -29,6 +29,7 @@ from itwin_mcp.executor.request import bind, build_request
 from itwin_mcp.executor.saving import save_list
 from itwin_mcp.executor.seals import Seals
 from itwin_mcp.executor.sending import Run, Transfers, Upstream, shape_answer
+from itwin_mcp.executor.shape import without_secrets
 from itwin_mcp.executor.steps import MOST_ITEMS, leaves_out, run_steps
 from itwin_mcp.executor.targets import name_arguments
 from itwin_mcp.executor.transfer import local_file
@@ -113,7 +114,7 @@ class Executor:
             ready = {**ready, OVERWRITE: False}  # nothing was there to lose: what comes there by now stays
         gate.begin(permit, None if confirmed is None else confirmed.word)
         try:
-            result = fit(clean(await self._answer(run, tool, ready, blobs)), self._most)
+            result = fit(clean(await self._answer(run, tool, ready, blobs)), self._most, tool.lists)
         except PlatformError as error:
             name_arguments(error, tool)
             raise
@@ -147,7 +148,7 @@ class Executor:
         conversation: Conversation | None = None,
         caller: Caller = LOCAL,
     ) -> dict[str, Any] | Blob:
-        """What a resource holds: a JSON object, or bytes. Raises an error of the CallError family."""
+        """What a resource holds, without secrets: a JSON object, or bytes. Raises an error of the CallError family."""
         declared = [ToolArgument(name, {}, True, resource.entities.get(name), ABSENT) for name in resource.variables]
         values, _ = read_names(variables, declared)
         gate = self._gatekeeper.gate(resource.name, caller)
@@ -155,13 +156,13 @@ class Executor:
         run = self._run(resource.name, conversation, caller, gate)
         action = resource.action
         if isinstance(action, Steps):
-            whole: dict[str, Any] = clean(await run_steps(run, action, values))
+            whole: dict[str, Any] = clean(without_secrets(await run_steps(run, action, values)))
             return whole
         # The linker lets no operation here that pages or waits: a resource is read at once.
         answer = await run.perform(action.operation, bind(action.bindings, values, {}))
         if action.operation.binary:
             return blob_of(answer)
-        shaped: dict[str, Any] = clean(shape_answer(action.operation, action.output, answer))
+        shaped: dict[str, Any] = clean(without_secrets(shape_answer(action.operation, action.output, answer)))
         return shaped
 
     def preview(self, tool: Tool, arguments: Mapping[str, Any]) -> Request:

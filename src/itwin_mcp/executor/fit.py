@@ -6,7 +6,7 @@ import copy
 import json
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,6 +101,9 @@ _SMALL = 200
 """Bytes of a value that is not worth taking away."""
 
 
+_READ_PARTS = "Ask for less where an argument lets you, or read the parts with the list and get tools."
+
+
 def size_of(value: Any) -> int:
     """Bytes of a value as compact JSON."""
     return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass"))
@@ -116,8 +119,10 @@ def first_that_fit(items: list[Any], room: int, *, one: bool) -> tuple[list[Any]
     return items, room
 
 
-def fit(result: dict[str, Any], most: int) -> dict[str, Any]:
+def fit(result: dict[str, Any], most: int, listers: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The answer within `most` bytes of data, if it can be; `truncated` says what was taken from a larger one.
+
+    `listers` are the places of the answer whose whole another tool lists, and the words for that tool.
 
     Lists lose their last elements, the longest first; then the largest values that hold no id become null. What is
     there is whole: no text is cut.
@@ -143,8 +148,13 @@ def fit(result: dict[str, Any], most: int) -> dict[str, Any]:
             place.holder[place.name] = None
         excess = size_of(whole) - most
     because = f"the answer has {had} bytes, more than the {most} that one may have"
-    hint = "Ask for less with the arguments, or read the parts with the list and get tools."
+    tools = dict.fromkeys(words for path, words in (listers or {}).items() if any(_within(one, path) for one in fields))
+    hint = f"All of it, page by page: {', '.join(tools)}." if tools else _READ_PARTS
     return {**result, **whole, "truncated": {"because": because, "fields": list(fields.values()), "hint": hint}}
+
+
+def _within(path: str, place: str) -> bool:
+    return path == place or path.startswith((f"{place}.", f"{place}["))
 
 
 @dataclass(frozen=True, slots=True)

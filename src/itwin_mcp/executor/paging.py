@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from itwin_mcp.capability.plans import Operation, Output
+from itwin_mcp.capability.plans import Operation, Output, PagePlan
 from itwin_mcp.executor.cursors import Cursors, Position
 from itwin_mcp.executor.sending import Answer, Run
 from itwin_mcp.executor.walk import Budget, Sink, Walk
@@ -101,6 +101,16 @@ async def list_all(
     read = await walk.collect()
     if read.complete:
         return walk.whole(read), None
+    assert operation.page is not None
     spent = read.stopped is None or read.pages >= pages
-    stopped = f"only the first {read.count} items are read here" if spent else read.stopped
+    stopped = f"only the first {_told(operation.page, read.items)} are read here" if spent else read.stopped
     return walk.whole(read), {"returned": len(read.items), "complete": False, "stoppedBecause": stopped}
+
+
+def _told(plan: PagePlan, items: list[Any]) -> str:
+    """How much was read, in what the bound of a step counts."""
+    if plan.counts is None:
+        return f"{len(items)} items"
+    found = [plan.counts.find(item) for item in items]
+    names = [part for part in plan.counts.parts if isinstance(part, str)]
+    return f"{sum(len(one) for one in found if isinstance(one, list))} {names[-1]} in {len(items)} items"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,6 +12,10 @@ from itwin_mcp.capability.expressions import ABSENT
 from itwin_mcp.capability.plans import Output
 from itwin_mcp.errors import UnexpectedAnswer
 from itwin_mcp.upstream.redaction import hide_secrets
+
+_SECRET_NAME = re.compile(
+    r"(?:share|api|account)_?key$|(?:access|refresh|sas)_?token$|password$|secret$|authorization$|^sas$", re.IGNORECASE
+)
 
 _TYPES: Mapping[str, tuple[type, ...]] = {
     "string": (str,),
@@ -57,17 +62,32 @@ def shape_part(output: Output, body: Any, headers: Mapping[str, str], where: str
 
 
 def widen(shaped: Any, body: Any) -> Any:
-    """An item with every other field that the platform gave; a link that carries a signature is left out."""
+    """An item with every other field that the platform gave and that is no secret."""
     if not isinstance(shaped, dict) or not isinstance(body, dict):
         return shaped
-    return {**shaped, **{name: child for name, child in _unsigned(body).items() if name not in shaped}}
+    return {**shaped, **{name: child for name, child in without_secrets(body).items() if name not in shaped}}
 
 
-def _unsigned(value: Any) -> Any:
-    if isinstance(value, dict):
-        kept = {name: _unsigned(child) for name, child in value.items() if not _is_signed(child)}
-        return {name: child for name, child in kept.items() if child != {} or value[name] == {}}
-    return [_unsigned(child) for child in value if not _is_signed(child)] if isinstance(value, list) else value
+def without_secrets(value: Any) -> Any:
+    """The same without links that carry a signature and without fields whose name says that they hold a secret.
+
+    Of an `authentication` its type stays.
+    """
+    if isinstance(value, list):
+        return [without_secrets(child) for child in value if not _is_signed(child)]
+    if not isinstance(value, dict):
+        return value
+    kept = {
+        name: {key: one for key, one in child.items() if key == "type"} if _is_authentication(name, child) else child
+        for name, child in value.items()
+        if not (_SECRET_NAME.search(name) or _is_signed(child))
+    }
+    opened = {name: without_secrets(child) for name, child in kept.items()}
+    return {name: child for name, child in opened.items() if child != {} or value[name] == {}}
+
+
+def _is_authentication(name: str, value: Any) -> bool:
+    return name.lower() == "authentication" and isinstance(value, dict)
 
 
 def _is_signed(value: Any) -> bool:

@@ -45,8 +45,8 @@ async def run_steps(
     """The steps in order, and the local file moved after the one that gives its link; gives the whole answer.
 
     The waiting steps share the seconds of the `wait` argument; one whose time is up ends the flow with its `job`, which
-    names the steps that remain. What was cut, left out or could not be read is said in `page`. A step that fails
-    after others wrote raises its error with `completed`: what was written and stays.
+    names what was written before it and the steps that remain. What was cut, left out or could not be read is said in
+    `page`. A step that fails after others wrote raises its error with `completed`: what was written and stays.
     """
     flow = _Flow(run, action, arguments, transfer)
     try:
@@ -106,10 +106,12 @@ class _Flow:
         for index, step in enumerate(self._action.steps):
             if leaves_out(step.condition, self._arguments, self._results):
                 continue
+            before = list(self.completed)
             job = await self._step(step)
             if job is not None:
                 remaining = [later.name for later in self._action.steps[index + 1 :]]
-                return {"job": {**job, "remaining": remaining} if remaining else job}
+                around = {"completed": before, "remaining": remaining}
+                return {"job": {**job, **{name: steps for name, steps in around.items() if steps}}}
             if self._transfer is not None and self._transfer.link.step == step.name:
                 await self._move(self._transfer)
         answer: dict[str, Any] = {}
@@ -267,6 +269,8 @@ class _Flow:
         if step.operation.method != "GET" and answered:
             self.completed.append({"step": step.name, "ids": [one for outcome in answered for one in outcome.ids]})
         cuts = [outcome.cut for outcome in answered if outcome.cut is not None]
+        if step.partial is not None and answered:
+            cuts.append(step.partial)
         refused = sorted({outcome.refused for outcome in outcomes if outcome.refused is not None})
         if refused:
             which = f"{len(outcomes) - len(answered)} of {len(outcomes)} " if step.each is not None else ""

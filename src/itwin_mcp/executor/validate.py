@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
+from itertools import count, islice
 from typing import Any
 
 from itwin_mcp.capability.catalog import Tool
@@ -15,6 +16,10 @@ from itwin_mcp.errors import InvalidArguments
 
 MOST_DEPTH = 64
 MOST_DETAILS = 20
+MOST_VALUES = 10_000
+"""Values in the arguments of one call, each member and element counted. No tool takes nearly as many."""
+_MOST_FOUND = 200
+"""Problems after which no more are looked for."""
 _SHOWN = 60
 _DATE_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII | re.IGNORECASE)
 """RFC 3339, which JSON Schema's `date-time` means: a moment, with its zone."""
@@ -39,7 +44,13 @@ def compile_check(tool: Tool) -> Check:
         if form == "date-time" and validator.is_type(given, "string") and not _is_moment(given):
             yield ValidationError(f"{given!r} is no {form}")
 
-    own = {"pattern": check_pattern, "format": check_format}
+    def check_unique(validator: Any, unique: bool, given: Any, _: Any) -> Iterator[ValidationError]:
+        # Each compared with a set of texts: jsonschema compares every pair of them.
+        if unique and validator.is_type(given, "array"):
+            if len({json.dumps(one, sort_keys=True) for one in given}) < len(given):
+                yield ValidationError("an element is repeated")
+
+    own = {"pattern": check_pattern, "format": check_format, "uniqueItems": check_unique}
     validator = extend(Draft202012Validator, own)(  # type: ignore[no-untyped-call]
         tool.input_schema, registry=Registry()
     )
@@ -47,12 +58,12 @@ def compile_check(tool: Tool) -> Check:
     known = ", ".join(one.name for one in tool.arguments) or "no arguments"
 
     def problems_of(arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
-        unfit = list(_unfit_values(arguments))
+        unfit = list(islice(_unfit_values(arguments, count()), _MOST_FOUND))
         if unfit:
             return unfit
         # jsonschema reports each missing argument on its own, with the same list of all that are required.
-        found = [detail for error in validator.iter_errors(arguments) for detail in _details(error)]
-        return [detail for index, detail in enumerate(found) if detail not in found[:index]]
+        found = (detail for error in validator.iter_errors(arguments) for detail in _details(error))
+        return list({tuple(detail.values()): detail for detail in islice(found, _MOST_FOUND)}.values())
 
     def check(arguments: Mapping[str, Any]) -> dict[str, Any]:
         problems = problems_of(arguments)
@@ -96,16 +107,20 @@ def _is_moment(text: str) -> bool:
         return False
 
 
-def _unfit_values(value: Any, where: str = "", depth: int = 0) -> Iterator[dict[str, Any]]:
-    """What no JSON value can be, or would exhaust whoever reads it."""
-    if depth > MOST_DEPTH:
+def _unfit_values(value: Any, seen: Iterator[int], where: str = "", depth: int = 0) -> Iterator[dict[str, Any]]:
+    """What no JSON value can be, or would exhaust whoever reads it. `seen` counts the values of the whole call."""
+    if next(seen) == MOST_VALUES:
+        yield _detail("InvalidArgument", where.partition(".")[0], f"there are more than {MOST_VALUES} values in it")
+    elif depth > MOST_DEPTH:
         yield _detail("InvalidArgument", where.partition(".")[0], f"it is nested deeper than {MOST_DEPTH} levels")
     elif isinstance(value, float) and not math.isfinite(value):
         yield _detail("InvalidArgument", where, f"{where} must be a number, not {value}")
     elif isinstance(value, dict | list):
-        for key, child in value.items() if isinstance(value, dict) else enumerate(value):
+        # Not one by one where there are too many: the first says so.
+        few = islice(value.items() if isinstance(value, dict) else enumerate(value), MOST_VALUES)
+        for key, child in few:
             name = _short(str(key))
-            yield from _unfit_values(child, f"{where}.{name}" if where else name, depth + 1)
+            yield from _unfit_values(child, seen, f"{where}.{name}" if where else name, depth + 1)
 
 
 def _plain(value: Any, schema: Any) -> Any:

@@ -40,7 +40,7 @@ class Budget:
 def first_request(operation: Operation, values: Mapping[str, Any], limit: int) -> Request:
     """The request of a list's first page, before it is signed."""
     assert operation.page is not None
-    return _first(operation, operation.page, values, min(operation.page.most, limit))
+    return _first(operation, operation.page, values, operation.page.size_for(limit))
 
 
 def _first(operation: Operation, plan: PagePlan, values: Mapping[str, Any], size: int) -> Request:
@@ -105,7 +105,7 @@ class Walk:
         self.place, self._item = _place_of(output, self._plan) if output is not None else (None, None)
         # A page that is found by counting may change its size; what an opaque token stands for may not.
         counted = start.query is None or self._skip_in(start.query)
-        self._size = min(self._plan.most, start.offset + limit) if counted else start.size
+        self._size = self._plan.size_for(start.offset + limit) if counted else start.size
         self._base = _first(operation, self._plan, values, self._size)
 
     async def collect(self) -> Read:

@@ -104,7 +104,10 @@ class Verifier:
 
     def _refuse_the_platforms(self, claims: Mapping[str, Any]) -> None:
         """A clear word for the likeliest mistake; a token that is not for us is refused below in any case."""
-        host = urlsplit(str(claims.get("iss", ""))).hostname or ""
+        try:
+            host = urlsplit(str(claims.get("iss", ""))).hostname or ""
+        except ValueError:  # no address at all: somebody else's in any case
+            return
         if host.endswith(".bentley.com") and not self._is_ours(claims):
             raise RefusedTokenError(
                 "platform-token", "The token was issued for the iTwin Platform, not for this server: send one of ours"
