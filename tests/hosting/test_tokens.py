@@ -59,6 +59,10 @@ REFUSED: dict[str, tuple[str, Any]] = {
     "signed by a key that nobody knows": ("unknown-key", lambda: token(rsa("evil"))),
     "without kid, where there are two keys": ("unknown-key", lambda: token(header={"kid": None})),
     "with a kid that is no text": ("malformed", lambda: unsigned({"alg": "RS256", "kid": 1, "typ": "JWT"}, b"x")),
+    "with an issuer that is no address": (
+        "signature",
+        lambda: unsigned({"alg": "RS256", "kid": "one", "typ": "JWT"}, b"x", iss="https://["),
+    ),
     "alg none": ("algorithm", lambda: unsigned({"alg": "none", "kid": "one", "typ": "at+jwt"}, b"x")),
     "alg none, without a signature": ("malformed", lambda: unsigned({"alg": "none", "typ": "at+jwt"})),
     "HS256 with the public key": ("algorithm", confused),

@@ -46,9 +46,9 @@ def compile_check(tool: Tool) -> Check:
 
     def check_unique(validator: Any, unique: bool, given: Any, _: Any) -> Iterator[ValidationError]:
         # Each compared with a set of texts: jsonschema compares every pair of them.
-        if unique and validator.is_type(given, "array"):
-            if len({json.dumps(one, sort_keys=True) for one in given}) < len(given):
-                yield ValidationError("an element is repeated")
+        is_list = unique and validator.is_type(given, "array")
+        if is_list and len({json.dumps(one, sort_keys=True) for one in given}) < len(given):
+            yield ValidationError("an element is repeated")
 
     own = {"pattern": check_pattern, "format": check_format, "uniqueItems": check_unique}
     validator = extend(Draft202012Validator, own)(  # type: ignore[no-untyped-call]
@@ -58,18 +58,16 @@ def compile_check(tool: Tool) -> Check:
     known = ", ".join(one.name for one in tool.arguments) or "no arguments"
 
     def problems_of(arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
-        unfit = list(islice(_unfit_values(arguments, count()), _MOST_FOUND))
-        if unfit:
-            return unfit
         # jsonschema reports each missing argument on its own, with the same list of all that are required.
         found = (detail for error in validator.iter_errors(arguments) for detail in _details(error))
-        return list({tuple(detail.values()): detail for detail in islice(found, _MOST_FOUND)}.values())
+        return _first_of(_unfit_values(arguments, count())) or _first_of(found)
 
     def check(arguments: Mapping[str, Any]) -> dict[str, Any]:
         problems = problems_of(arguments)
         if problems:
             named = "; ".join(problem["message"] for problem in problems[:5])
-            more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+            others = "many" if len(problems) == _MOST_FOUND else len(problems) - 5
+            more = f"; and {others} more" if len(problems) > 5 else ""
             raise InvalidArguments(
                 f"{tool.name} was not called: {named}{more}.",
                 hint=f"Correct the arguments named in details and call again. {tool.name} takes: {known}.",
@@ -100,6 +98,11 @@ def ecma_pattern(pattern: str) -> str:
     return "".join(translated)
 
 
+def _first_of(problems: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The first ones, each once."""
+    return list({tuple(problem.values()): problem for problem in islice(problems, _MOST_FOUND)}.values())
+
+
 def _is_moment(text: str) -> bool:
     try:
         return _DATE_TIME.fullmatch(text) is not None and datetime.fromisoformat(text.upper()) is not None
@@ -109,8 +112,12 @@ def _is_moment(text: str) -> bool:
 
 def _unfit_values(value: Any, seen: Iterator[int], where: str = "", depth: int = 0) -> Iterator[dict[str, Any]]:
     """What no JSON value can be, or would exhaust whoever reads it. `seen` counts the values of the whole call."""
-    if next(seen) == MOST_VALUES:
-        yield _detail("InvalidArgument", where.partition(".")[0], f"there are more than {MOST_VALUES} values in it")
+    if next(seen) >= MOST_VALUES:
+        yield _detail(
+            "InvalidArgument",
+            where.partition(".")[0],
+            f"{where.partition('.')[0] or 'the call'}: there are more than {MOST_VALUES} values in it",
+        )
     elif depth > MOST_DEPTH:
         yield _detail("InvalidArgument", where.partition(".")[0], f"it is nested deeper than {MOST_DEPTH} levels")
     elif isinstance(value, float) and not math.isfinite(value):
