@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -117,20 +117,23 @@ class Gate:
                 await self._stream(app, known, receive, send)
             return
         body = await _read(receive)
-        called = _called(body)
+        message = _message(body)
+        called = _called(message)
         needed = self.demands(*called)
         if needed > caller.access:
             await self.refused(caller, *called)
             raise _Refused(self.resource.insufficient(needed))
         if session is None and b'"initialize"' in body:
             self.sessions.check(caller.key)
+        expected = _is_answered(message)
+        del message, called
 
         async def noting(message: Message) -> None:
             if message["type"] == "http.response.start":
                 self._note(caller.key, scope["method"], session, message)
             await send(message)
 
-        async with self.admission.turn(caller.key):
+        async with self.admission.turn(caller.key) if expected else nullcontext():
             await _cut_if_slow(app, known, _replay(body, receive), noting)
 
     def _note(self, caller: str, method: str, session: str | None, start: Message) -> None:
@@ -168,16 +171,25 @@ def _header(scope: Scope, name: bytes) -> str | None:
     return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), None)
 
 
-def _called(body: bytes) -> tuple[Any, Any]:
-    """The name and arguments of the tool that a request calls; None where it calls none, or is refused anyhow."""
+def _message(body: bytes) -> Any:
+    """What a body says; None where it cannot be read, and is refused anyhow."""
     try:
-        message = json.loads(body)
+        return json.loads(body)
     except (ValueError, RecursionError):
-        return None, None
+        return None
+
+
+def _called(message: Any) -> tuple[Any, Any]:
+    """The name and arguments of the tool that a request calls; None where it calls none, or is refused anyhow."""
     params = message.get("params") if isinstance(message, dict) else None
     if not isinstance(params, dict) or message.get("method") != "tools/call":
         return None, None
     return params.get("name"), params.get("arguments")
+
+
+def _is_answered(message: Any) -> bool:
+    """False for a client's answer or notification: the call that it ends or cancels has the turn it would wait for."""
+    return not isinstance(message, dict) or ("method" in message and "id" in message)
 
 
 async def _read(receive: Receive) -> bytes:
