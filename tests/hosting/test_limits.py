@@ -245,6 +245,9 @@ async def test_a_caller_cannot_open_all_the_sessions_there_are(monkeypatch: pyte
         async with served.http(token(sub="greedy"), **accept) as greedy, served.http(token(sub="b"), **accept) as other:
             statuses = [(await greedy.post("/mcp", json=HELLO)).status_code for _ in range(51)]
             assert Counter(statuses) == {200: 50, 429: 1}
+            escaped = json.dumps(HELLO).replace("initialize", "initi\\u0061lize")
+            again = await greedy.post("/mcp", content=escaped, headers={"content-type": "application/json"})
+            assert again.status_code == 429, "however it spells that it opens one"
             opened = await other.post("/mcp", json=HELLO)
             assert opened.status_code == 200
             ended = await other.delete("/mcp", headers={"mcp-session-id": opened.headers["mcp-session-id"]})

@@ -123,7 +123,7 @@ class Gate:
         if needed > caller.access:
             await self.refused(caller, *called)
             raise _Refused(self.resource.insufficient(needed))
-        if session is None and b'"initialize"' in body:
+        if session is None and isinstance(message, dict) and message.get("method") == "initialize":
             self.sessions.check(caller.key)
         expected = _is_answered(message)
         del message, called
