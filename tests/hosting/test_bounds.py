@@ -109,3 +109,15 @@ async def test_a_call_can_be_cancelled_though_it_has_the_only_turn(monkeypatch: 
         assert (await http.post("/mcp", json=cancelled)).status_code == 202
         listed = await http.post("/mcp", json={"jsonrpc": "2.0", "id": 8, "method": "tools/list"})
         assert listed.status_code == 200, "the turn is free again"
+
+
+async def test_sessions_that_a_client_invents_are_not_remembered_and_cost_it_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with serve(monkeypatch) as served, served.http(token(), **ACCEPT) as http:
+        for number in range(60):
+            http.headers["mcp-session-id"] = f"invented-{number}"
+            assert (await served.post(http, "server/discover")).status_code == 200
+        del http.headers["mcp-session-id"]
+        opened = await http.post("/mcp", json=HELLO)
+        assert opened.status_code == 200

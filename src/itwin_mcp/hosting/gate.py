@@ -144,8 +144,10 @@ class Gate:
             return
         if method == "DELETE" and session is not None:
             self.sessions.end(caller, session)
-        elif answered is not None or session is not None:
-            self.sessions.use(caller, str(answered or session))
+        elif answered is not None:
+            self.sessions.use(caller, answered)
+        elif session is not None:
+            self.sessions.renew(caller, session)
 
     async def _stream(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """A stream ends whole when the server does: its client sees an end, and no broken connection."""
