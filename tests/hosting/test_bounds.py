@@ -1,6 +1,7 @@
 """What one caller may hold at once: turns, sessions and bodies; and that it never waits for itself."""
 
 import json
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from itwin_mcp.hosting.answers import Message
 from tests.hosting.issuer import token
-from tests.hosting.served import HELLO, Served, serve
+from tests.hosting.served import HELLO, META, Served, serve
 
 pytestmark = pytest.mark.anyio
 
@@ -35,7 +36,7 @@ class Post:
         }
         self._parts = [*parts]
         self.goes_on = anyio.Event()
-        """Set by the test when the end of the body is to come."""
+        """Set by the test when what follows the first part of the body is to come."""
         self.read = 0
         self.status = 0
         self.content = b""
@@ -57,6 +58,8 @@ class Post:
 
     async def _receive(self) -> Message:
         if self._parts:
+            if self.read:
+                await self.goes_on.wait()
             self.read += 1
             return {"type": "http.request", "body": self._parts.pop(0), "more_body": bool(self._parts)}
         await anyio.sleep_forever()
@@ -121,3 +124,24 @@ async def test_sessions_that_a_client_invents_are_not_remembered_and_cost_it_non
         del http.headers["mcp-session-id"]
         opened = await http.post("/mcp", json=HELLO)
         assert opened.status_code == 200
+
+
+async def test_of_one_callers_bodies_few_are_read_at_once_and_the_other_callers_do_not_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": META}}).encode()
+    async with serve(monkeypatch, {"ITWIN_MCP_CALLER_CONCURRENCY": "3"}) as served:
+        bearer, told = token(sub="flood"), {"mcp_protocol_version": "2026-07-28", "mcp_method": "tools/list"}
+        posts = [Post(served, bearer, asked[:9], asked[9:], **told) for _ in range(180)]
+        with anyio.fail_after(20):
+            async with served.http(token(sub="other")) as other, anyio.create_task_group() as tasks:
+                for post in posts:
+                    tasks.start_soon(post.run)
+                await anyio.wait_all_tasks_blocked()
+                assert sum(post.read for post in posts) == 8
+                assert Counter(post.status for post in posts) == {0: 8 + 32, 429: 180 - 8 - 32}
+                assert (await served.post(other, "tools/list")).status_code == 200
+                for post in posts:
+                    post.goes_on.set()
+        finished = Counter(post.status for post in posts)
+        assert finished[200] >= 3 + 32 and finished.keys() == {200, 429}

@@ -25,7 +25,8 @@ from itwin_mcp.hosting.tokens import RefusedTokenError, Verified, Verifier
 
 logger = logging.getLogger(__name__)
 
-MOST_BODY = 4 * 1024 * 1024
+MOST_BODY = 1024 * 1024
+"""In bytes; the longest argument that a tool's schema bounds, data in Base64, is a fifth of it."""
 BODY_SECONDS = 20.0
 """In which a request's body must have come."""
 WRITE_SECONDS = 30.0
@@ -116,7 +117,8 @@ class Gate:
             with self.admission.stream(caller.key):
                 await self._stream(app, known, receive, send)
             return
-        body = await _read(receive)
+        async with self.admission.reading(caller.key):
+            body = await _read(receive)
         message = _message(body)
         called = _called(message)
         needed = self.demands(*called)
@@ -204,7 +206,7 @@ async def _read(receive: Receive) -> bytes:
                 raise _Refused(refusal(400, "invalid_request", "The request ended before its body did"))
             content += message.get("body", b"")
             if len(content) > MOST_BODY:
-                raise _Refused(refusal(413, "too_large", "The request has more than 4 MiB", connection="close"))
+                raise _Refused(refusal(413, "too_large", "The request has more than 1 MiB", connection="close"))
             if not message.get("more_body", False):
                 return bytes(content)
     raise _Refused(refusal(408, "timeout", "The request's body came too slowly", connection="close"))
