@@ -158,7 +158,7 @@ async def test_a_write_for_which_the_token_is_too_little_has_its_line_in_the_aud
 
 
 async def test_the_call_itself_is_refused_where_the_way_in_let_it_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("itwin_mcp.hosting.gate._called", lambda body: (None, None))
+    monkeypatch.setattr("itwin_mcp.hosting.gate._called", lambda message: (None, None))
     async with serve(monkeypatch, toolsets="all,dynamic") as served:
         async with served.client(scope="itwin:read") as client:
             for name, arguments in (

@@ -245,6 +245,9 @@ async def test_a_caller_cannot_open_all_the_sessions_there_are(monkeypatch: pyte
         async with served.http(token(sub="greedy"), **accept) as greedy, served.http(token(sub="b"), **accept) as other:
             statuses = [(await greedy.post("/mcp", json=HELLO)).status_code for _ in range(51)]
             assert Counter(statuses) == {200: 50, 429: 1}
+            escaped = json.dumps(HELLO).replace("initialize", "initi\\u0061lize")
+            again = await greedy.post("/mcp", content=escaped, headers={"content-type": "application/json"})
+            assert again.status_code == 429, "however it spells that it opens one"
             opened = await other.post("/mcp", json=HELLO)
             assert opened.status_code == 200
             ended = await other.delete("/mcp", headers={"mcp-session-id": opened.headers["mcp-session-id"]})
@@ -255,14 +258,15 @@ async def test_a_body_that_is_too_large_or_too_slow_is_cut(monkeypatch: pytest.M
     monkeypatch.setattr(gate, "BODY_SECONDS", 0.1)
     async with serve(monkeypatch) as served:
         async with served.http(token()) as http:
-            headers = {"accept": "application/json", "content-type": "application/json"}
+            headers = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
 
             async def large() -> AsyncIterator[bytes]:
                 for _ in range(5):
-                    yield b"x" * 1024 * 1024
+                    yield b"x" * 256 * 1024
 
             assert (await http.post("/mcp", headers=headers, content=large())).status_code == 413
-            assert (await http.post("/mcp", headers=headers, content=b"x" * (4 * 1024 * 1024 + 1))).status_code == 413
+            for size, status in ((1024 * 1024, 400), (1024 * 1024 + 1, 413)):
+                assert (await http.post("/mcp", headers=headers, content=b"x" * size)).status_code == status
 
         # httpx2's transport in memory reads a body as fast as it comes: a slow one is given by hand.
         sent: list[Message] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -25,7 +25,8 @@ from itwin_mcp.hosting.tokens import RefusedTokenError, Verified, Verifier
 
 logger = logging.getLogger(__name__)
 
-MOST_BODY = 4 * 1024 * 1024
+MOST_BODY = 1024 * 1024
+"""In bytes; the longest argument that a tool's schema bounds, data in Base64, is a fifth of it."""
 BODY_SECONDS = 20.0
 """In which a request's body must have come."""
 WRITE_SECONDS = 30.0
@@ -116,21 +117,25 @@ class Gate:
             with self.admission.stream(caller.key):
                 await self._stream(app, known, receive, send)
             return
-        body = await _read(receive)
-        called = _called(body)
+        async with self.admission.reading(caller.key):
+            body = await _read(receive)
+        message = _message(body)
+        called = _called(message)
         needed = self.demands(*called)
         if needed > caller.access:
             await self.refused(caller, *called)
             raise _Refused(self.resource.insufficient(needed))
-        if session is None and b'"initialize"' in body:
+        if session is None and isinstance(message, dict) and message.get("method") == "initialize":
             self.sessions.check(caller.key)
+        expected = _is_answered(message)
+        del message, called
 
         async def noting(message: Message) -> None:
             if message["type"] == "http.response.start":
                 self._note(caller.key, scope["method"], session, message)
             await send(message)
 
-        async with self.admission.turn(caller.key):
+        async with self.admission.turn(caller.key) if expected else nullcontext():
             await _cut_if_slow(app, known, _replay(body, receive), noting)
 
     def _note(self, caller: str, method: str, session: str | None, start: Message) -> None:
@@ -141,8 +146,10 @@ class Gate:
             return
         if method == "DELETE" and session is not None:
             self.sessions.end(caller, session)
-        elif answered is not None or session is not None:
-            self.sessions.use(caller, str(answered or session))
+        elif answered is not None:
+            self.sessions.use(caller, answered)
+        elif session is not None:
+            self.sessions.renew(caller, session)
 
     async def _stream(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """A stream ends whole when the server does: its client sees an end, and no broken connection."""
@@ -168,16 +175,25 @@ def _header(scope: Scope, name: bytes) -> str | None:
     return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), None)
 
 
-def _called(body: bytes) -> tuple[Any, Any]:
-    """The name and arguments of the tool that a request calls; None where it calls none, or is refused anyhow."""
+def _message(body: bytes) -> Any:
+    """What a body says; None where it cannot be read, and is refused anyhow."""
     try:
-        message = json.loads(body)
+        return json.loads(body)
     except (ValueError, RecursionError):
-        return None, None
+        return None
+
+
+def _called(message: Any) -> tuple[Any, Any]:
+    """The name and arguments of the tool that a request calls; None where it calls none, or is refused anyhow."""
     params = message.get("params") if isinstance(message, dict) else None
     if not isinstance(params, dict) or message.get("method") != "tools/call":
         return None, None
     return params.get("name"), params.get("arguments")
+
+
+def _is_answered(message: Any) -> bool:
+    """False for a client's answer or notification: the call that it ends or cancels has the turn it would wait for."""
+    return not isinstance(message, dict) or ("method" in message and "id" in message)
 
 
 async def _read(receive: Receive) -> bytes:
@@ -190,7 +206,7 @@ async def _read(receive: Receive) -> bytes:
                 raise _Refused(refusal(400, "invalid_request", "The request ended before its body did"))
             content += message.get("body", b"")
             if len(content) > MOST_BODY:
-                raise _Refused(refusal(413, "too_large", "The request has more than 4 MiB", connection="close"))
+                raise _Refused(refusal(413, "too_large", "The request has more than 1 MiB", connection="close"))
             if not message.get("more_body", False):
                 return bytes(content)
     raise _Refused(refusal(408, "timeout", "The request's body came too slowly", connection="close"))

@@ -36,6 +36,8 @@ class Limits:
     """Requests of one caller that may wait for those under way."""
     total_seconds: float = 10.0
     """How long a request may wait until fewer are under way in all."""
+    caller_bodies: int = 8
+    """Bodies of one caller that are read at once; others wait, as many as for their turn."""
     caller_streams: int = 8
     """Open streams of one caller that wait for what the server says by itself."""
     caller_sessions: int = 50
@@ -79,6 +81,7 @@ class Admission:
         self._caller_pace = Pace(limits.caller_rate, clock)
         self._total_pace = Pace(limits.total_rate, clock)
         self._lines: dict[str, _Line] = {}
+        self._readings: dict[str, _Line] = {}
         self._total = anyio.Semaphore(limits.total_at_once)
         self._streams: dict[str, int] = {}
         self.under_way = 0
@@ -98,23 +101,35 @@ class Admission:
     @asynccontextmanager
     async def turn(self, caller: str) -> AsyncIterator[None]:
         """One request under way. Raises RefusedForNowError where too many wait already."""
-        line = self._lines.setdefault(caller, _Line(self._limits.caller_at_once))
-        if line.present >= self._limits.caller_at_once + self._limits.caller_waiting:
-            raise RefusedForNowError("caller-concurrency", 1)
+        async with self._place(self._lines, caller, self._limits.caller_at_once, "caller-concurrency"):
+            await self._enter()
+            try:
+                self.under_way += 1
+                yield
+            finally:
+                self.under_way -= 1
+                self._total.release()
+
+    @asynccontextmanager
+    async def reading(self, caller: str) -> AsyncIterator[None]:
+        """One body being read, before its turn. Raises RefusedForNowError where too many wait already."""
+        async with self._place(self._readings, caller, self._limits.caller_bodies, "caller-bodies"):
+            yield
+
+    @asynccontextmanager
+    async def _place(self, lines: dict[str, _Line], caller: str, at_once: int, reason: str) -> AsyncIterator[None]:
+        """One of the places of a caller, once it is free."""
+        line = lines.setdefault(caller, _Line(at_once))
+        if line.present >= max(at_once, self._limits.caller_at_once) + self._limits.caller_waiting:
+            raise RefusedForNowError(reason, 1)
         line.present += 1
         try:
             async with line.slots:
-                await self._enter()
-                try:
-                    self.under_way += 1
-                    yield
-                finally:
-                    self.under_way -= 1
-                    self._total.release()
+                yield
         finally:
             line.present -= 1
             if line.present == 0:
-                self._lines.pop(caller, None)
+                lines.pop(caller, None)
 
     async def _enter(self) -> None:
         with anyio.move_on_after(self._limits.total_seconds):

@@ -30,8 +30,13 @@ class Sessions:
             raise RefusedForNowError("caller-sessions", IDLE_SECONDS - (now - min(mine.values())))
 
     def use(self, caller: str, session: str) -> None:
-        """A session answered: it was opened, or used."""
+        """A session that the server named in its answer: it was opened, or used."""
         self._used.setdefault(caller, {})[session] = self._clock()
+
+    def renew(self, caller: str, session: str) -> None:
+        """A session that only the client named: it was used if the caller has it, and else is nothing."""
+        if session in self._used.get(caller, {}):
+            self.use(caller, session)
 
     def end(self, caller: str, session: str) -> None:
         """The caller closed a session."""

@@ -1,0 +1,147 @@
+"""What one caller may hold at once: turns, sessions and bodies; and that it never waits for itself."""
+
+import json
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import httpx2
+import pytest
+
+from itwin_mcp.hosting.answers import Message
+from tests.hosting.issuer import token
+from tests.hosting.served import HELLO, META, Served, serve
+
+pytestmark = pytest.mark.anyio
+
+ACCEPT = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
+ONE_AT_ONCE = {"ITWIN_MCP_CALLER_CONCURRENCY": "1"}
+ASKABLE = HELLO | {"params": {**HELLO["params"], "capabilities": {"elicitation": {}}}}
+
+
+class Post:
+    """A POST by hand, for httpx2's transport in memory gives neither a body nor an answer in parts."""
+
+    def __init__(self, served: Served, bearer: str, *parts: bytes, **headers: str) -> None:
+        self._app = served.app
+        given = {"host": "127.0.0.1:8000", "authorization": f"Bearer {bearer}", **ACCEPT, **headers}
+        self._scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/mcp",
+            "query_string": b"",
+            "headers": [(name.replace("_", "-").encode(), value.encode()) for name, value in given.items()],
+        }
+        self._parts = [*parts]
+        self.goes_on = anyio.Event()
+        """Set by the test when what follows the first part of the body is to come."""
+        self.read = 0
+        self.status = 0
+        self.content = b""
+        self._came = anyio.Event()
+
+    async def run(self) -> None:
+        await self._app(self._scope, self._receive, self._send)
+
+    async def said(self) -> dict[str, Any]:
+        """The next event of the answer that is a message."""
+        while True:
+            for line in self.content.splitlines(keepends=True):
+                if line.startswith(b"data: {") and line.endswith(b"\n"):
+                    self.content = self.content.partition(line)[2]
+                    message: dict[str, Any] = json.loads(line[6:])
+                    return message
+            self._came = anyio.Event()
+            await self._came.wait()
+
+    async def _receive(self) -> Message:
+        if self._parts:
+            if self.read:
+                await self.goes_on.wait()
+            self.read += 1
+            return {"type": "http.request", "body": self._parts.pop(0), "more_body": bool(self._parts)}
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    async def _send(self, message: Message) -> None:
+        self.status = message.get("status", self.status)
+        self.content += message.get("body", b"")
+        self._came.set()
+
+
+@asynccontextmanager
+async def deleting(served: Served) -> AsyncIterator[tuple[httpx2.AsyncClient, Post, dict[str, Any]]]:
+    """An older client amid the deletion of an iTwin: its session, the call, and the question that came."""
+    bearer = token(scope="itwin:delete")
+    async with served.client(bearer) as client:
+        made = await client.call_tool(
+            "create-itwin", {"displayName": "Doomed", "class": "Endeavor", "subClass": "Project"}
+        )
+        assert made.structured_content is not None
+        itwin = made.structured_content["iTwin"]["id"]
+    async with served.http(bearer, **ACCEPT) as http:
+        session = (await http.post("/mcp", json=ASKABLE)).headers["mcp-session-id"]
+        http.headers["mcp-session-id"] = session
+        await http.post("/mcp", json={"jsonrpc": "2.0", "method": "notifications/initialized"})
+        asked = {"name": "delete-itwin", "arguments": {"iTwinId": itwin}}
+        body = json.dumps({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": asked}).encode()
+        call = Post(served, bearer, body, mcp_session_id=session)
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(call.run)
+                question = await call.said()
+                assert question["method"] == "elicitation/create"
+                yield http, call, question
+
+
+async def test_a_persons_answer_never_waits_for_the_call_that_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serve(monkeypatch, ONE_AT_ONCE) as served, deleting(served) as (http, call, question):
+        given = {"action": "accept", "content": {"name": "Doomed"}}
+        answered = await http.post("/mcp", json={"jsonrpc": "2.0", "id": question["id"], "result": given})
+        assert answered.status_code == 202
+        result = await call.said()
+        assert result["id"] == 7
+        assert not result["result"].get("isError"), result
+
+
+async def test_a_call_can_be_cancelled_though_it_has_the_only_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serve(monkeypatch, ONE_AT_ONCE) as served, deleting(served) as (http, _call, _):
+        cancelled = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 7}}
+        assert (await http.post("/mcp", json=cancelled)).status_code == 202
+        listed = await http.post("/mcp", json={"jsonrpc": "2.0", "id": 8, "method": "tools/list"})
+        assert listed.status_code == 200, "the turn is free again"
+
+
+async def test_sessions_that_a_client_invents_are_not_remembered_and_cost_it_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with serve(monkeypatch) as served, served.http(token(), **ACCEPT) as http:
+        for number in range(60):
+            http.headers["mcp-session-id"] = f"invented-{number}"
+            assert (await served.post(http, "server/discover")).status_code == 200
+        del http.headers["mcp-session-id"]
+        opened = await http.post("/mcp", json=HELLO)
+        assert opened.status_code == 200
+
+
+async def test_of_one_callers_bodies_few_are_read_at_once_and_the_other_callers_do_not_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": META}}).encode()
+    async with serve(monkeypatch, {"ITWIN_MCP_CALLER_CONCURRENCY": "3"}) as served:
+        bearer, told = token(sub="flood"), {"mcp_protocol_version": "2026-07-28", "mcp_method": "tools/list"}
+        posts = [Post(served, bearer, asked[:9], asked[9:], **told) for _ in range(180)]
+        with anyio.fail_after(20):
+            async with served.http(token(sub="other")) as other, anyio.create_task_group() as tasks:
+                for post in posts:
+                    tasks.start_soon(post.run)
+                await anyio.wait_all_tasks_blocked()
+                assert sum(post.read for post in posts) == 8
+                assert Counter(post.status for post in posts) == {0: 8 + 32, 429: 180 - 8 - 32}
+                assert (await served.post(other, "tools/list")).status_code == 200
+                for post in posts:
+                    post.goes_on.set()
+        finished = Counter(post.status for post in posts)
+        assert finished[200] >= 3 + 32 and finished.keys() == {200, 429}
