@@ -98,7 +98,7 @@ def test_a_call_that_fails_prints_the_error_and_exits_with_one() -> None:
     absent = "1c4b1d5e-0000-4000-8000-000000000000"
     answer = printed("call", "get-itwin", "--sandbox", "--arg", f"iTwinId={absent}", code=1)
     assert answer["error"]["code"] == "iTwinNotFound"
-    refused = printed("call", "get-itwin", "--sandbox", "--arg", "iTwinId=a/b", code=1)
+    refused = printed("call", "list-itwins", "--sandbox", "--arg", "limit=x", code=1)
     assert refused["error"]["code"] == "InvalidArguments", "an answer too, though nothing was sent"
 
 

@@ -28,7 +28,8 @@ async def test_repositories_are_listed_by_class_and_read_without_their_secrets(d
     read = (await desk.ask("get-repository", iTwinId=itwin, repositoryId=basemap["id"]))["repository"]
     assert read["authentication"] == {"type": "Header", "key": "X-Api-Key", "username": None}
     assert read["options"]["minimumLevel"] == 6
-    assert (await desk.read(f"itwin://itwins/{itwin}/repositories/{basemap['id']}"))["repository"] == read
+    whole = (await desk.read(f"itwin://itwins/{itwin}/repositories/{basemap['id']}"))["repository"]
+    assert whole == read | {"authentication": {"type": "Header"}}
     assert (await desk.refused("list-repositories", iTwinId=itwin, subClass="ArcGIS"))["code"] == "InvalidArguments"
     assert (await desk.refused("get-repository", iTwinId=itwin, repositoryId="none"))[
         "code"

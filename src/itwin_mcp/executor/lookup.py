@@ -105,6 +105,7 @@ class Names:
                 if read[one.name] is None:
                     why = "; if it is a name, a call would have to look for it"
                     raise refusal(text, one.entity, one.name, why)
+        check_links(tool.arguments, arguments, read)
         return read
 
     def forget(self, caller: Caller) -> None:
