@@ -160,3 +160,20 @@ TARGETS: dict[str, Setup] = {
     "download-export": _export,
 }
 """How each finds something to destroy; a destructive tool without a line here fails the tests that are about all."""
+
+
+async def two_targets(tool: str, desk: Desk, root: Path) -> tuple[Arguments, Arguments, list[str]]:
+    """What is destroyed, something else that may be destroyed too, and the iTwins that they are in."""
+    one, other = await TARGETS[tool](desk, root)
+    if tool == "delete-repository":  # the other one there is the platform's own, which nobody may delete
+        kind = {"class": "GeographicInformationSystem", "subClass": "WebMapService"}
+        told = {"displayName": "Water", "uri": "https://maps.example.org/water"}
+        made = await desk.ask("create-repository", iTwinId=one["iTwinId"], **kind, **told)
+        other = one | {"repositoryId": made["repository"]["id"]}
+    homes = set()
+    for target in (one, other):
+        if "iModelId" in target:
+            homes.add((await desk.ask("get-imodel", iModelId=target["iModelId"]))["iModel"]["iTwinId"])
+        elif "iTwinId" in target:  # an export is in none
+            homes.add(target["iTwinId"])
+    return one, other, sorted(homes)

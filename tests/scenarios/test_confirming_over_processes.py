@@ -26,7 +26,7 @@ from itwin_mcp.executor.policy import writes
 from itwin_mcp.sandbox import Sandbox, identity, listener
 from tests.conftest import agrees, connect, name_in
 from tests.hosting.replicas import FIRST_SECRET, SERVICE, SERVICE_SECRET, Issuer, sign_in_server
-from tests.scenarios.destructive import DESTRUCTIVE, TARGETS, Arguments
+from tests.scenarios.destructive import DESTRUCTIVE, Arguments, two_targets
 from tests.scenarios.test_area_tools import Desk
 from tests.scenarios.test_confirming import (
     ERAS,
@@ -128,7 +128,7 @@ async def place(tool: str, mode: str, record: Record, tmp_path: Path) -> AsyncIt
                 for name, value in (environment | mine).items():
                     patched.setenv(name, value)
                 async with connect(sandbox=False, job_seconds=1.0, files_root=[record.root]) as maker:
-                    one, other, homes = await _targets(tool, Desk(maker), record.root)
+                    one, other, homes = await two_targets(tool, Desk(maker), record.root)
             record.changes.clear()
             patience = tmp_path / "process"
             yield Place(sandbox, record.root, record, one, other, homes, environment | mine, patience)
@@ -137,23 +137,6 @@ async def place(tool: str, mode: str, record: Record, tmp_path: Path) -> AsyncIt
 
 async def _listen(sandbox: Sandbox, *, task_status: anyio.abc.TaskStatus[int]) -> None:
     await listener.serve(sandbox, "127.0.0.1", 0, started=task_status.started, embedded=True)
-
-
-async def _targets(tool: str, desk: Desk, root: Path) -> tuple[Arguments, Arguments, list[str]]:
-    """What is destroyed, something else that may be, and the iTwins that they are in."""
-    one, other = await TARGETS[tool](desk, root)
-    if tool == "delete-repository":  # the other one there is the platform's own, which nobody may delete
-        kind = {"class": "GeographicInformationSystem", "subClass": "WebMapService"}
-        told = {"displayName": "Water", "uri": "https://maps.example.org/water"}
-        made = await desk.ask("create-repository", iTwinId=one["iTwinId"], **kind, **told)
-        other = one | {"repositoryId": made["repository"]["id"]}
-    homes = set()
-    for target in (one, other):
-        if "iModelId" in target:
-            homes.add((await desk.ask("get-imodel", iModelId=target["iModelId"]))["iModel"]["iTwinId"])
-        elif "iTwinId" in target:
-            homes.add(target["iTwinId"])
-    return one, other, sorted(homes)
 
 
 async def every_no_is_heard(it: Place, client: Client, tool: str, person: Person, mode: str) -> None:

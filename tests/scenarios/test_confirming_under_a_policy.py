@@ -16,7 +16,7 @@ from mcp import Client
 from itwin_mcp.executor.policy import writes
 from tests.conftest import connect
 from tests.hosting.served import keep_policy
-from tests.scenarios.destructive import DESTRUCTIVE, TARGETS, Arguments
+from tests.scenarios.destructive import DESTRUCTIVE, Arguments, two_targets
 from tests.scenarios.test_area_tools import Desk
 from tests.scenarios.test_confirming import Person, Record, answer_of, does, files_are_linked_once, record
 
@@ -57,23 +57,11 @@ class Work:
 async def at_work(tool: str, record: Record) -> AsyncIterator[Work]:
     usual = {"files_root": [record.root], "sandbox_db": record.root / "sandbox"}
     async with connect(**usual) as maker:
-        desk = Desk(maker)
-        one, other = await TARGETS[tool](desk, record.root)
-        if tool == "delete-repository":  # the other one there is the platform's own, which nobody may delete
-            kind = {"class": "GeographicInformationSystem", "subClass": "WebMapService"}
-            told = {"displayName": "Water", "uri": "https://maps.example.org/water"}
-            made = await desk.ask("create-repository", iTwinId=one["iTwinId"], **kind, **told)
-            other = one | {"repositoryId": made["repository"]["id"]}
-        homes = []
-        for target in (one, other):
-            if "iModelId" in target:
-                homes.append((await desk.ask("get-imodel", iModelId=target["iModelId"]))["iModel"]["iTwinId"])
-            else:
-                homes.append(target["iTwinId"])
+        one, other, homes = await two_targets(tool, Desk(maker), record.root)
     person = Person()
     person.answer = does("decline")
     record.changes.clear()
-    yield Work(one, other, sorted(set(homes)), person, usual)
+    yield Work(one, other, homes, person, usual)
 
 
 def decisions() -> list[tuple[str, str | None]]:
