@@ -14,7 +14,8 @@ from itwin_mcp.errors import InvalidArguments
 from itwin_mcp.executor.conversation import Caller
 from itwin_mcp.executor.lookup import SECONDS
 from itwin_mcp.executor.names import WHERE
-from tests.executor.bench import IMODEL, ITWIN, MADE, bench, never, query_of, shipped_catalog
+from tests.conftest import shipped_catalog
+from tests.executor.bench import IMODEL, ITWIN, MADE, bench, never, query_of
 from tests.upstream.loopback import Asked, Handler
 
 pytestmark = pytest.mark.anyio

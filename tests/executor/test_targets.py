@@ -2,12 +2,11 @@
 
 import pytest
 
-from itwin_mcp.capability.catalog import shipped
-from itwin_mcp.capability.linker import link_files
 from itwin_mcp.errors import PlatformError
 from itwin_mcp.executor.targets import name_arguments
+from tests.conftest import shipped_catalog
 
-TOOLS = link_files(shipped()).tools
+TOOLS = shipped_catalog().tools
 
 
 @pytest.mark.parametrize(
