@@ -59,6 +59,8 @@ class Tool:
     output_schema: Mapping[str, Any]
     action: Action
     file: str
+    rule: Mapping[str, Any] = field(default_factory=dict)
+    """JSON Schema across the arguments: it is enforced, but not published in `input_schema`."""
     transfer: TransferPlan | None = None
     confirm: ConfirmPlan | None = None
     lists: Mapping[str, str] = field(default_factory=dict)

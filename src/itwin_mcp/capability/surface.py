@@ -24,10 +24,11 @@ from itwin_mcp.capability.node import JsonSchema
 from itwin_mcp.capability.parameters import (
     RESERVED_OUTPUTS,
     argument,
+    clear_argument,
     file_arguments,
-    input_schema,
     output_schema,
     page_arguments,
+    published_schema,
     wait_argument,
 )
 from itwin_mcp.capability.place import Place
@@ -156,7 +157,11 @@ class Surface:
             confirm = plain_plan(tool.display or name, arguments)
         if confirm is not None and needs_person(action):
             confirm = replace(confirm, person=True)
-        arguments += _engine_arguments(action, transfer, inputs, place)
+        arguments += (*clear_argument(arguments), *_engine_arguments(action, transfer))
+        for one in arguments[len(inputs) :]:
+            if one.name in inputs:
+                message = f"the engine adds {one.name!r} to this tool: call yours something else"
+                place.at("inputParameters", one.name).report("reserved-input", message)
         _check_outputs(body, schema, place if placed is None else placed.place)
         return Tool(
             name=name,
@@ -165,7 +170,8 @@ class Surface:
             toolset=tool.toolset or self._toolset,
             annotations=annotations,
             arguments=tuple(arguments),
-            input_schema=input_schema(arguments, tool.x_schema),
+            input_schema=published_schema(arguments),
+            rule=tool.x_schema or {},
             output_schema=output_schema(
                 action.output,
                 schema,
@@ -273,9 +279,7 @@ def _is_free(name: str, taken: dict[str, Place], place: Place, rule: str, noun: 
     return True
 
 
-def _engine_arguments(
-    action: Action, transfer: TransferPlan | None, taken: Iterable[str], place: Place
-) -> tuple[ToolArgument, ...]:
+def _engine_arguments(action: Action, transfer: TransferPlan | None) -> tuple[ToolArgument, ...]:
     added: tuple[ToolArgument, ...] = page_arguments() if _paged(action) else ()
     if transfer is not None:
         added += file_arguments(transfer.direction)
@@ -284,10 +288,6 @@ def _engine_arguments(
     wait = _awaited(action)
     if wait is not None:
         added += (wait_argument(wait.default),)
-    for one in added:
-        if one.name in taken:
-            message = f"the engine adds {one.name!r} to this tool: call yours something else"
-            place.at("inputParameters", one.name).report("reserved-input", message)
     return added
 
 
