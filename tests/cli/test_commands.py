@@ -111,7 +111,7 @@ def test_a_dry_run_prints_the_request_without_credentials_and_sends_nothing() ->
         "--arg",
         "iTwinId=1c4b1d5e-0000-4000-8000-000000000000",
         "--arg",
-        "latitude=null",
+        "clear=latitude",
         "--arg",
         "status=Inactive",
         ITWIN_API_URL="http://127.0.0.1:1",
@@ -170,7 +170,11 @@ capability:
 def test_a_good_file_passes_the_check_and_its_tools_are_named(tmp_path: Path) -> None:
     file = tmp_path / "weather.yaml"
     file.write_text(GOOD)
-    assert printed("capability", "check", str(file), "--json") == {"problems": [], "tools": ["get-station"]}
+    assert printed("capability", "check", str(file), "--json") == {
+        "problems": [],
+        "warnings": [],
+        "tools": ["get-station"],
+    }
     assert run("capability", "check", str(file)).stdout == "No problem. Tools: get-station.\n"
 
 

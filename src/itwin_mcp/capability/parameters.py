@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -23,7 +24,7 @@ from itwin_mcp.capability.fragments import check_fragment, check_values
 from itwin_mcp.capability.node import JsonSchema
 from itwin_mcp.capability.place import Place
 from itwin_mcp.capability.plans import Output
-from itwin_mcp.capability.published import is_nullable, publish, unbounded
+from itwin_mcp.capability.published import is_nullable, names_in, publish, unbounded
 from itwin_mcp.capability.wording import shorten
 
 ENTITY_SCHEMA: JsonSchema = {"type": "string", "minLength": 1, "maxLength": 2048}
@@ -65,6 +66,8 @@ _FILE_PATH = {
 _OVERWRITE = {"type": "boolean", "default": False, "description": "Replace the file if it is there already."}
 
 
+_PUBLISHED_NAME = re.compile(r"[A-Za-z0-9_-]{1,60}")
+
 RESERVED_OUTPUTS = frozenset({"error", "job", "page", "preview", "resolved", "saved", "truncated"})
 """What the engine puts beside an answer, or in its place."""
 
@@ -74,12 +77,18 @@ def argument(name: str, parameter: ToolInput, place: Place) -> ToolArgument:
     if parameter.entity is not None and parameter.type != "string":
         message = f"an argument that names an entity is text, not {parameter.type!r}: make its type string"
         place.at("x-entity").report("x-entity", message)
+    sound = check_fragment(parameter.x_schema, place.at("x-schema"))
+    fragment = parameter.x_schema if sound and parameter.x_schema else {}
+    for each in (name, *names_in(fragment)):
+        if not _PUBLISHED_NAME.fullmatch(each):
+            message = f"the name {shorten(each)!r} is refused by some clients: use at most 60 letters, digits, - and _"
+            place.report("name", message)
     schema: dict[str, Any] = {"type": parameter.type}
     if parameter.entity is not None:
         schema |= ENTITY_SCHEMA
     schema["description"] = parameter.description
-    schema |= parameter.x_schema or {}
-    if check_fragment(parameter.x_schema, place.at("x-schema")):
+    schema |= fragment
+    if sound:
         check_values(schema, place.at("x-schema"))
     default = schema.get("default", ABSENT)
     required = parameter.required and default is ABSENT

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 from itwin_mcp.capability.expressions import ABSENT
 from itwin_mcp.capability.node import JsonSchema
@@ -49,14 +49,19 @@ def publish(schema: Mapping[str, Any]) -> JsonSchema:
     if choices:
         published["enum"] = choices
     if kind == "array":
-        published["items"] = publish(schema.get("items") or {})
+        published["items"] = publish(_as_schema(schema.get("items")))
     properties = schema.get("properties", {})
     if kind == "object" and properties:
-        published["properties"] = {name: publish(child) for name, child in properties.items()}
+        published["properties"] = {name: publish(_as_schema(child)) for name, child in properties.items()}
         required = [name for name in schema.get("required", ()) if name in properties]
         if required:
             published["required"] = required
     return published
+
+
+def _as_schema(value: Any) -> JsonSchema:
+    """Return a subschema; true, false and none say nothing that is published."""
+    return value if isinstance(value, dict) else {}
 
 
 def _copied(schema: Mapping[str, Any]) -> JsonSchema:
@@ -77,9 +82,10 @@ def pairs_of(schema: Mapping[str, Any]) -> JsonSchema | None:
 
 def kinds_of(schema: Mapping[str, Any]) -> tuple[Kind, ...]:
     """The types that a schema accepts, null apart; without `type` those of its choices, or what its keywords imply."""
-    declared: Any = schema.get("type")
+    declared = schema.get("type")
     if declared is not None:
-        return tuple(kind for kind in ([declared] if isinstance(declared, str) else declared) if kind != "null")
+        kinds = [declared] if isinstance(declared, str) else declared
+        return cast("tuple[Kind, ...]", tuple(kind for kind in kinds if kind != "null"))
     choices = _choices(schema)
     if choices:
         return tuple(dict.fromkeys(_JSON_TYPES[type(choice)] for choice in choices if choice is not None))
@@ -115,11 +121,11 @@ def example_of(schema: Mapping[str, Any]) -> Any:
     if kind == "boolean":
         return True
     if kind == "array":
-        element = example_of(schema.get("items", {"type": "string"}))
+        element = example_of(_as_schema(schema.get("items")) or {"type": "string"})
         return [element] if element is not ABSENT and schema.get("minItems", 0) <= 1 else ABSENT
     if kind == "object":
         properties = schema.get("properties", {})
-        return _together({name: example_of(properties.get(name, {})) for name in schema.get("required", ())})
+        return _together({name: example_of(_as_schema(properties.get(name))) for name in schema.get("required", ())})
     if kind != "string" or "format" in schema:
         return "2027-01-31T12:00:00Z" if schema.get("format") == "date-time" else ABSENT
     text = "text".ljust(schema.get("minLength", 0), "x")[: schema.get("maxLength")]
@@ -133,13 +139,26 @@ def _together(members: Mapping[str, Any], *, wrap: bool = False) -> Any:
     return [dict(members)] if wrap else dict(members)
 
 
+def names_in(schema: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the names of all properties in a schema, at every depth."""
+    yield from schema.get("properties", {})
+    for child in subschemas(schema):
+        yield from names_in(child)
+
+
+def subschemas(schema: Mapping[str, Any]) -> Iterator[JsonSchema]:
+    """Yield the schemas of the members and elements; one that is only true or false says nothing."""
+    children = (*schema.get("properties", {}).values(), schema.get("items"))
+    yield from (child for child in children if isinstance(child, dict))
+
+
 def unbounded(schema: JsonSchema) -> JsonSchema:
     """Return the schema of an output without choices, format and bounds: the platform may answer something new."""
     kept = {key: value for key, value in schema.items() if key in _OF_OUTPUTS}
     if "properties" in kept:
-        kept["properties"] = {name: unbounded(child) for name, child in kept["properties"].items()}
+        kept["properties"] = {name: unbounded(_as_schema(child)) for name, child in kept["properties"].items()}
     if "items" in kept:
-        kept["items"] = unbounded(kept["items"])
+        kept["items"] = unbounded(_as_schema(kept["items"]))
     return kept
 
 
@@ -179,9 +198,8 @@ def _rules_inside(schema: Mapping[str, Any], text: str) -> Iterator[tuple[str, A
     """Every keyword that is not published, with its value and the descriptions around it."""
     text = f"{text} {_text_of(schema)}"
     yield from ((key, value, text) for key, value in schema.items() if key not in _PUBLISHED | _SILENT and value)
-    for child in (*schema.get("properties", {}).values(), schema.get("items")):
-        if isinstance(child, dict):
-            yield from _rules_inside(child, text)
+    for child in subschemas(schema):
+        yield from _rules_inside(child, text)
 
 
 def _names_in(part: Any) -> Iterator[str]:

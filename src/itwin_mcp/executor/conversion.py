@@ -65,11 +65,14 @@ def _convert(value: Any, schema: Mapping[str, Any]) -> Any:
         elif isinstance(schema.get("items"), dict):
             return [_convert(element, schema["items"]) for element in value]
     if isinstance(value, dict) and len(value) <= MAX_VALUES:
-        properties, others = schema.get("properties", {}), schema.get("additionalProperties")
+        properties = schema.get("properties", {})
         if properties or is_map:
-            rest = others if isinstance(others, dict) else {}
+            schemas = {name: properties.get(name, schema.get("additionalProperties")) for name in value}
             members = ((name, child) for name, child in value.items() if child is not None)
-            return {name: _convert(child, properties.get(name, rest)) for name, child in members}
+            return {
+                name: _convert(child, schemas[name]) if isinstance(schemas[name], dict) else child
+                for name, child in members
+            }
     return value
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from itwin_mcp.capability.catalog import Tool
 from itwin_mcp.capability.expressions import ABSENT
 from itwin_mcp.capability.parameters import CLEAR, enforced_schema, removable_arguments
-from itwin_mcp.capability.published import example_of, pairs_of
+from itwin_mcp.capability.published import example_of, kind_of, pairs_of
 from itwin_mcp.errors import InvalidArguments
 from itwin_mcp.executor.conversion import MAX_VALUES
 
@@ -158,7 +158,8 @@ def _details(error: Any) -> Iterator[dict[str, Any]]:
     if rule == "required":
         for name in allowed:
             if name not in given:
-                shown = _such_as(error.schema.get("properties", {}).get(name, {}))
+                schema = error.schema.get("properties", {}).get(name, {})
+                shown = "" if kind_of(schema) == "string" and "examples" not in schema else _such_as(schema)
                 yield _detail("MissingArgument", prefix + name, f"{prefix}{name} is missing{shown}")
         return
     if rule == "additionalProperties":
@@ -210,7 +211,7 @@ def _such_as(schema: Mapping[str, Any]) -> str:
     """A valid value, for the end of a message; an id is never made up."""
     example = example_of(schema)
     text = json.dumps(example, ensure_ascii=False) if example is not ABSENT else ""
-    return f", such as {text}" if 0 < len(text) <= MAX_EXAMPLE else ""
+    return f" (for example {text})" if 0 < len(text) <= MAX_EXAMPLE else ""
 
 
 def _together(rule: Any, given: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
