@@ -135,6 +135,48 @@ def test_an_output_schema_is_one_object_whose_ids_are_sure_and_whose_scalars_may
     assert not accepts({"other": 1})
 
 
+def test_an_output_schema_carries_no_choices_format_or_bounds(folder: Folder) -> None:
+    more = "x-schema: {type: [string, 'null'], enum: [a, null], format: date, maxLength: 3, description: Name.}"
+    old = 'name: {type: string, mapping: "$.name"}}}\n      find'
+    text = bent((old, old.replace('"$.name"', f'"$.name", {more}')))
+    schema = folder.link(text).tools["get-part"].output_schema
+    assert schema["properties"]["name"] == {"type": ["string", "null"], "description": "Name."}
+
+
+def test_clear_lists_the_arguments_of_a_users_file_that_are_nullable(folder: Folder) -> None:
+    nullable = 'partId: {type: string, description: "Part.", x-schema: {type: [string, "null"]}}'
+    tool = folder.link(bent(('partId: {type: string, description: "Part."}', nullable))).tools["get-part"]
+    assert [one.name for one in tool.arguments] == ["partId", "clear"]
+    assert tool.input_schema["properties"]["clear"]["items"] == {"type": "string", "enum": ["partId"]}
+    assert tool.input_schema["properties"]["partId"] == {"type": "string", "description": "Part."}
+
+
+@pytest.mark.parametrize(
+    ("fragment", "published"),
+    [
+        ("{type: [integer, string]}", {"type": "integer"}),
+        ("{type: integer, enum: [1, 2]}", {"type": "integer"}),
+        ("{const: bolt}", {"type": "string", "enum": ["bolt"]}),
+        ('{type: [string, "null"], enum: [bolt, null]}', {"type": "string", "enum": ["bolt"]}),
+        ("{anyOf: [{minLength: 2}], not: {const: a}}", {"type": "string"}),
+        ("{type: array}", {"type": "array", "items": {"type": "string"}}),
+        ("{type: array, items: {enum: [a]}, uniqueItems: true}", {"type": "array", "items": {"type": "string", "enum": ["a"]}}),
+        ("{type: object, additionalProperties: true}", {"type": "object"}),
+        ("{type: object, properties: {a: true}, required: [a, b]}", {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}),
+        (
+            "{type: object, additionalProperties: {type: integer}}",
+            {"type": "array", "items": {"type": "object", "properties": {"name": {"type": "string"}, "value": {"type": "integer"}}, "required": ["name", "value"]}},
+        ),
+    ],
+)  # fmt: skip
+def test_a_published_argument_has_one_type_and_only_keywords_that_all_clients_take(
+    folder: Folder, fragment: str, published: dict[str, Any]
+) -> None:
+    new = f'partId: {{type: string, description: "Part.", x-schema: {fragment}}}'
+    tool = folder.link(bent(('partId: {type: string, description: "Part."}', new))).tools["get-part"]
+    assert tool.input_schema["properties"]["partId"] == {**published, "description": "Part."}
+
+
 def test_a_flow_s_output_schema_follows_its_map(folder: Folder) -> None:
     schema = folder.link(GOOD).tools["find-part"].output_schema["properties"]["found"]
     assert schema == {

@@ -141,6 +141,29 @@ async def test_of_a_rule_about_values_only_what_was_given_is_told() -> None:
     assert [one["message"] for one in error["details"]] == ["kind plain and dry true cannot be given together"]
 
 
+@pytest.mark.parametrize(
+    ("rule", "given", "said"),
+    [
+        (
+            "{anyOf: [{required: [mark]}, {required: [kind, dry]}]}",
+            {},
+            "at least one of these must be given: mark, kind and dry",
+        ),
+        (
+            "{oneOf: [{required: [mark]}, {required: [kind]}]}",
+            {"mark": "beef", "kind": "plain"},
+            "exactly one of these must be given: mark, kind",
+        ),
+    ],
+)
+async def test_a_rule_that_asks_for_one_of_several_is_told_in_words(
+    rule: str, given: dict[str, Any], said: str
+) -> None:
+    async with bench("things.yaml", never, replacing={"{not: {required: [kind, dry]}}": rule}) as it:
+        error = await it.refused("make-thing", name="a", **given)
+    assert [detail["message"] for detail in error["details"]] == [said]
+
+
 async def test_several_missing_arguments_are_each_named_once() -> None:
     async with bench("things.yaml", never) as it:
         error = await it.refused("get-part")

@@ -46,7 +46,7 @@ def publish(schema: Mapping[str, Any]) -> JsonSchema:
     kind = kind_of(schema) or "string"
     published: JsonSchema = {"type": kind, **_copied(schema)}
     choices = [choice for choice in _choices(schema) if choice is not None]
-    if choices:
+    if choices and kind == "string":  # some clients take no others
         published["enum"] = choices
     if kind == "array":
         published["items"] = publish(_as_schema(schema.get("items")))
@@ -197,7 +197,8 @@ def _rules_between(rule: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 def _rules_inside(schema: Mapping[str, Any], text: str) -> Iterator[tuple[str, Any, str]]:
     """Every keyword that is not published, with its value and the descriptions around it."""
     text = f"{text} {_text_of(schema)}"
-    yield from ((key, value, text) for key, value in schema.items() if key not in _PUBLISHED | _SILENT and value)
+    shown = _SILENT | (_PUBLISHED if kind_of(schema) in ("string", None) else _PUBLISHED - {"enum", "const"})
+    yield from ((key, value, text) for key, value in schema.items() if key not in shown and value)
     for child in subschemas(schema):
         yield from _rules_inside(child, text)
 
