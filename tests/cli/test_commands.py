@@ -111,7 +111,7 @@ def test_a_dry_run_prints_the_request_without_credentials_and_sends_nothing() ->
         "--arg",
         "iTwinId=1c4b1d5e-0000-4000-8000-000000000000",
         "--arg",
-        "latitude=null",
+        "clear=latitude",
         "--arg",
         "status=Inactive",
         ITWIN_API_URL="http://127.0.0.1:1",
@@ -170,8 +170,39 @@ capability:
 def test_a_good_file_passes_the_check_and_its_tools_are_named(tmp_path: Path) -> None:
     file = tmp_path / "weather.yaml"
     file.write_text(GOOD)
-    assert printed("capability", "check", str(file), "--json") == {"problems": [], "tools": ["get-station"]}
+    assert printed("capability", "check", str(file), "--json") == {
+        "problems": [],
+        "warnings": [],
+        "tools": ["get-station"],
+    }
     assert run("capability", "check", str(file)).stdout == "No problem. Tools: get-station.\n"
+
+
+def test_capability_check_warns_of_a_rule_that_no_description_states(tmp_path: Path) -> None:
+    file = tmp_path / "weather.yaml"
+    old = 'inputParameters: {id: {type: string, description: "Its id."}}'
+    new = """x-schema: {{not: {{required: [more, sort]}}}}
+        inputParameters:
+          id: {{type: string, description: "Its id."}}
+          more: {{type: boolean, required: false, description: "All of it{stated}."}}
+          sort: {{type: array, required: false, description: "Kinds{once}.", x-schema: {{uniqueItems: true}}}}"""
+    inputs = (
+        "inputParameters: {id: {in: path}}",
+        "inputParameters: {id: {in: path}, more: {in: query}, sort: {in: query}}",
+    )
+    used = ("with: {id: stations.id}", 'with: {id: "{{id}}", more: stations.more, sort: stations.sort}')
+    file.write_text(GOOD.replace(old, new.format(stated="", once="")).replace(*used).replace(*inputs))
+    warnings = printed("capability", "check", str(file), "--json")["warnings"]
+    line = file.read_text().splitlines().index("      get-station:") + 1
+    assert [(one["rule"], one["line"]) for one in warnings] == [("unstated-rule", line)] * 2
+    assert "'not' of more and sort" in warnings[0]["message"]
+    assert "'uniqueItems' of sort" in warnings[1]["message"]
+    shown = run("capability", "check", str(file)).stdout.splitlines()
+    assert (len(shown), shown[0].startswith("warning: "), shown[-1][:11]) == (3, True, "No problem.")
+    file.write_text(
+        GOOD.replace(old, new.format(stated=", not with sort", once=", each once")).replace(*used).replace(*inputs)
+    )
+    assert printed("capability", "check", str(file), "--json")["warnings"] == []
 
 
 def test_every_problem_of_a_file_is_told_with_line_and_rule_and_the_exit_code_is_two(tmp_path: Path) -> None:

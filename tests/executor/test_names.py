@@ -386,7 +386,7 @@ def test_a_preset_makes_the_published_schema_say_so_but_never_that_of_a_destruct
     assert preset.tools["get-imodel"].input_schema["properties"]["iModelId"]["default"] == IMODEL
     for name, tool in preset.tools.items():
         before = catalog.tools[name]
-        if tool.annotations.destructive or "minProperties" in tool.input_schema:
+        if tool.annotations.destructive or "minProperties" in tool.rule:
             assert tool is before
         if name in ("wait-for-imodel", "get-imodel-creation"):
             assert tool is before, "the new iModel is not the one of the setting"

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from itwin_mcp.capability.access import Access
 from itwin_mcp.capability.plans import Action, Call, ConfirmPlan, Operation, TransferPlan, operations_of
 from itwin_mcp.capability.selection import DYNAMIC, Selection
-from itwin_mcp.errors import SettingsError
+from itwin_mcp.errors import Problem, SettingsError
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,8 @@ class Tool:
     output_schema: Mapping[str, Any]
     action: Action
     file: str
+    rule: Mapping[str, Any] = field(default_factory=dict)
+    """JSON Schema across the arguments: it is enforced, but not published in `input_schema`."""
     transfer: TransferPlan | None = None
     confirm: ConfirmPlan | None = None
     lists: Mapping[str, str] = field(default_factory=dict)
@@ -154,6 +156,8 @@ class Catalog:
     """Every tool that may be run, listed or not: completions read with them, the dynamic tools run them."""
     elsewhere: Mapping[str, str] = field(default_factory=dict)
     """The tools that exist and cannot be run here, with their toolsets."""
+    warnings: tuple[Problem, ...] = ()
+    """What the authors of freshly read files should know; `capability check` prints it."""
     skills: Callable[[], tuple[Skill, ...]] = tuple
     """The guides for agents over the whole catalog, whatever part of it is served; made when first asked for."""
 

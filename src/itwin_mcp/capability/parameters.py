@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -23,6 +24,7 @@ from itwin_mcp.capability.fragments import check_fragment, check_values
 from itwin_mcp.capability.node import JsonSchema
 from itwin_mcp.capability.place import Place
 from itwin_mcp.capability.plans import Output
+from itwin_mcp.capability.published import is_nullable, names_in, publish, unbounded
 from itwin_mcp.capability.wording import shorten
 
 ENTITY_SCHEMA: JsonSchema = {"type": "string", "minLength": 1, "maxLength": 2048}
@@ -48,9 +50,12 @@ _DETAIL = {
 }
 FILE_PATH = "filePath"
 OVERWRITE = "overwrite"
+CLEAR = "clear"
+"""The argument that lists the arguments whose values are removed."""
 _LOCAL: JsonSchema = {"type": "string", "minLength": 1, "maxLength": 4096}
 _SAVE_AS = {
     **_LOCAL,
+    "examples": ["items.csv"],
     "pattern": r"\.([cC][sS][vV]|[jJ][sS][oO][nN])$",
     "description": "New local .csv or .json file for all items; the answer then shows the first few.",
 }
@@ -61,6 +66,8 @@ _FILE_PATH = {
 _OVERWRITE = {"type": "boolean", "default": False, "description": "Replace the file if it is there already."}
 
 
+_PUBLISHED_NAME = re.compile(r"[A-Za-z0-9_-]{1,60}")
+
 RESERVED_OUTPUTS = frozenset({"error", "job", "page", "preview", "resolved", "saved", "truncated"})
 """What the engine puts beside an answer, or in its place."""
 
@@ -70,12 +77,18 @@ def argument(name: str, parameter: ToolInput, place: Place) -> ToolArgument:
     if parameter.entity is not None and parameter.type != "string":
         message = f"an argument that names an entity is text, not {parameter.type!r}: make its type string"
         place.at("x-entity").report("x-entity", message)
+    sound = check_fragment(parameter.x_schema, place.at("x-schema"))
+    fragment = parameter.x_schema if sound and parameter.x_schema else {}
+    for each in (name, *names_in(fragment)):
+        if not _PUBLISHED_NAME.fullmatch(each):
+            message = f"the name {shorten(each)!r} is refused by some clients: use at most 60 letters, digits, - and _"
+            place.report("name", message)
     schema: dict[str, Any] = {"type": parameter.type}
     if parameter.entity is not None:
         schema |= ENTITY_SCHEMA
     schema["description"] = parameter.description
-    schema |= parameter.x_schema or {}
-    if check_fragment(parameter.x_schema, place.at("x-schema")):
+    schema |= fragment
+    if sound:
         check_values(schema, place.at("x-schema"))
     default = schema.get("default", ABSENT)
     required = parameter.required and default is ABSENT
@@ -113,17 +126,40 @@ def wait_argument(default: int) -> ToolArgument:
     return ToolArgument("wait", schema, False, None, default)
 
 
-def input_schema(arguments: Sequence[ToolArgument], more: JsonSchema | None = None) -> JsonSchema:
-    """The schema of a tool's arguments; `more` is the tool's own rule across arguments."""
-    schema: JsonSchema = {
+def removable_arguments(arguments: Sequence[ToolArgument]) -> list[str]:
+    """Return the names of the arguments whose values `clear` can remove."""
+    return [argument.name for argument in arguments if is_nullable(argument.schema)]
+
+
+def clear_argument(arguments: Sequence[ToolArgument]) -> tuple[ToolArgument, ...]:
+    """The argument that every tool takes with arguments whose values can be removed: those that are nullable."""
+    removable = removable_arguments(arguments)
+    if not removable:
+        return ()
+    schema = {
+        "type": "array",
+        "items": {"type": "string", "enum": removable},
+        "description": "Values to remove; arguments that are left out, empty or null change nothing.",
+    }
+    return (ToolArgument(CLEAR, schema, False, None, ABSENT),)
+
+
+def published_schema(arguments: Sequence[ToolArgument]) -> JsonSchema:
+    """Return the schema of a tool's arguments as clients read it; rules across arguments are not in it."""
+    schema: JsonSchema = {"type": "object", "properties": {one.name: publish(one.schema) for one in arguments}}
+    required = [one.name for one in arguments if one.required]
+    return schema | ({"required": required} if required else {})
+
+
+def enforced_schema(arguments: Sequence[ToolArgument], rule: Mapping[str, Any]) -> JsonSchema:
+    """Return the schema that converted arguments must fit; `rule` is the tool's own rule across arguments."""
+    return {
         "type": "object",
         "properties": {one.name: dict(one.schema) for one in arguments},
         "additionalProperties": False,
+        "required": [one.name for one in arguments if one.required],
+        **rule,
     }
-    required = [one.name for one in arguments if one.required]
-    if required:
-        schema["required"] = required
-    return schema | (more or {})
 
 
 # --- outputs ----------------------------------------------------------------------------------------------------
@@ -227,7 +263,7 @@ def mapped_output(parameter: Mapped, place: Place, name: str = "") -> tuple[Outp
     mapping = parameter.mapping
     path = place.at("mapping").path_of(mapping) if mapping is not None else None
     check_fragment(parameter.x_schema, place.at("x-schema"))
-    more = parameter.x_schema or {}
+    more = unbounded(parameter.x_schema or {})
     if isinstance(parameter, MappedObject):
         parts = [
             (key, *mapped_output(child, place.at("properties", key), key))
@@ -284,7 +320,7 @@ def orchestrated_output(
     for name, parameter in parameters.items():
         here = place.at(name)
         check_fragment(parameter.x_schema, here.at("x-schema"))
-        more = parameter.x_schema or {}
+        more = unbounded(parameter.x_schema or {})
         path = Path(f"$['{name}']", (name,))
         if isinstance(parameter, OrchestratedObject):
             child, schema = orchestrated_output(parameter.properties, here.at("properties"), root=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -46,7 +46,7 @@ def command(tool: str, pairs: Sequence[str], text: str | None, dry_run: bool, ye
 
 
 async def _call(
-    settings: Any, name: str, read: Callable[[Mapping[str, Any]], dict[str, Any]], dry_run: bool, yes: bool
+    settings: Any, name: str, read: Callable[[Any], dict[str, Any]], dry_run: bool, yes: bool
 ) -> tuple[dict[str, Any], bool]:
     from itwin_mcp.runtime import open_runtime
     from itwin_mcp.server.results import outcome
@@ -56,7 +56,7 @@ async def _call(
         tool = runtime.catalog.tools.get(name)
         if tool is None:
             raise SettingsError(f"There is no tool {name!r}. `itwin-mcp tools` lists them.")
-        arguments = read(tool.input_schema["properties"])
+        arguments = read(tool)
         if name == WHO_AM_I:
             if dry_run:
                 raise SettingsError(f"{name} is answered by itwin-mcp itself: there is no request to show.")
@@ -107,8 +107,13 @@ async def _answer() -> str:
     return read_answer()
 
 
-def read_arguments(properties: Mapping[str, Any], pairs: Sequence[str], text: str | None) -> dict[str, Any]:
-    """The arguments of the call; a value of `--arg` is read as the type that the tool's schema gives it."""
+def read_arguments(tool: Any, pairs: Sequence[str], text: str | None) -> dict[str, Any]:
+    """Return the arguments of the call: each value of `--arg` is text, of a list separated by commas or JSON.
+
+    The call converts text to the types that the tool declares.
+    """
+    from itwin_mcp.capability.published import kind_of
+
     arguments: dict[str, Any] = {}
     if text is not None:
         try:
@@ -117,28 +122,14 @@ def read_arguments(properties: Mapping[str, Any], pairs: Sequence[str], text: st
             raise SettingsError(f"--json is not JSON: {error}.") from None
         if not isinstance(arguments, dict):
             raise SettingsError("--json must be one JSON object: the arguments by name.")
+    lists = {argument.name for argument in tool.arguments if kind_of(argument.schema) == "array"}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
             raise SettingsError(f"--arg {pair!r} is not NAME=VALUE.")
-        arguments[name] = _value(value, properties.get(name, {}))
+        is_plain_list = name in lists and value != "" and not value.startswith("[")
+        arguments[name] = value.split(",") if is_plain_list else value
     return arguments
-
-
-def _value(text: str, schema: Mapping[str, Any]) -> Any:
-    kinds = schema.get("type", "string")
-    kinds = [kinds] if isinstance(kinds, str) else kinds
-    if "null" in kinds and text == "null":
-        return None
-    if "string" in kinds:
-        return text
-    if "array" in kinds and not text.startswith("["):
-        return [_value(part, schema.get("items", {})) for part in text.split(",")]
-    try:
-        return json.loads(text)
-    except ValueError:
-        # Left as text: the check of the arguments says what the type must be.
-        return text
 
 
 def _shown(request: Any) -> dict[str, Any]:

@@ -117,6 +117,7 @@ async def _test(
     settings: Any, name: str, pairs: Sequence[str], who: tuple[str | None, str | None, tuple[str, ...]], offline: bool
 ) -> dict[str, Any]:
     from itwin_mcp.executor.conversation import LOCAL, Caller
+    from itwin_mcp.executor.conversion import convert_arguments
     from itwin_mcp.executor.gate import Gatekeeper
     from itwin_mcp.executor.verdict import Offline, Verdict, judge
     from itwin_mcp.runtime import open_runtime
@@ -130,7 +131,7 @@ async def _test(
             raise SettingsError(f"There is no tool {name!r}. `itwin-mcp tools` lists them.")
         if not tool.operations:
             raise SettingsError(f"{name} is answered by itwin-mcp itself: it is allowed unless it is denied by name.")
-        arguments = read_arguments(tool.input_schema["properties"], pairs, None)
+        arguments = convert_arguments(tool, read_arguments(tool, pairs, None))
         sender = Offline(keeper.upstream.platform) if offline else keeper.upstream
         try:
             request = runtime.executor.preview(tool, arguments)

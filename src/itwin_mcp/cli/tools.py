@@ -56,6 +56,8 @@ def describe(catalog: Any, name: str, as_json: bool) -> None:
       itwin-mcp tools describe create-imodel
       itwin-mcp tools describe create-imodel --json
     """
+    from itwin_mcp.capability.published import publish
+
     tool = catalog.tools.get(name)
     if tool is None:
         raise SettingsError(f"There is no tool {name!r}. `itwin-mcp tools` lists them.")
@@ -69,12 +71,11 @@ def describe(catalog: Any, name: str, as_json: bool) -> None:
     click.echo(tool.description)
     click.echo()
     for argument in tool.arguments:
-        schema = argument.schema
+        schema = publish(argument.schema)
         need = (
             "required" if argument.required else f"default {schema['default']}" if "default" in schema else "optional"
         )
-        kind = schema["type"] if isinstance(schema["type"], str) else " or ".join(schema["type"])
-        click.echo(f"  {click.style(argument.name, fg='cyan')}  {kind}, {need}")
+        click.echo(f"  {click.style(argument.name, fg='cyan')}  {schema['type']}, {need}")
         click.echo(f"      {schema['description']}")
         if "enum" in schema:
             click.echo(f"      one of: {', '.join(map(str, schema['enum']))}")

@@ -8,9 +8,11 @@ from typing import Any
 
 from itwin_mcp.capability.catalog import Annotations, Catalog, Tool, ToolArgument
 from itwin_mcp.capability.expressions import ABSENT
+from itwin_mcp.capability.parameters import published_schema
 from itwin_mcp.capability.plans import Output, Steps
 from itwin_mcp.capability.selection import DYNAMIC
 from itwin_mcp.errors import InvalidArguments, SettingsError
+from itwin_mcp.executor.conversion import convert_arguments
 from itwin_mcp.executor.validate import Check, compile_check
 
 FIND = "find-tools"
@@ -31,12 +33,6 @@ def _tool(
     answers: Mapping[str, Any],
     annotations: Annotations,
 ) -> Tool:
-    schema: dict[str, Any] = {
-        "type": "object",
-        "properties": {one.name: one.schema for one in arguments},
-        "required": [one.name for one in arguments if one.required],
-        "additionalProperties": False,
-    }
     output: dict[str, Any] = {"type": "object", "properties": {**answers, **_ERROR}}
     if answers:
         output["anyOf"] = [{"required": [one]} for one in (*answers, "error")]
@@ -47,7 +43,7 @@ def _tool(
         toolset=DYNAMIC,
         annotations=annotations,
         arguments=arguments,
-        input_schema=schema,
+        input_schema=published_schema(arguments),
         output_schema=output,
         action=Steps((), (), Output("object")),
         file="",
@@ -156,9 +152,10 @@ class Dynamic:
         return tool, ready["arguments"]
 
     def _ready(self, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        tool = next(tool for tool in TOOLS if tool.name == name)
         if name not in self._checks:
-            self._checks[name] = compile_check(next(tool for tool in TOOLS if tool.name == name))
-        return self._checks[name](arguments)
+            self._checks[name] = compile_check(tool)
+        return self._checks[name](convert_arguments(tool, arguments))
 
     def _tool(self, wanted: str, name: str) -> Tool:
         tool = self._tools.get(wanted)
