@@ -91,7 +91,6 @@ async def test_engineers_questions_find_their_tool_among_the_first_three() -> No
         found = [tool.name for tool in index.find(question, 3)]
         if wanted not in found:
             missed.append((question, wanted, found))
-    index.close()
     assert missed == []
     assert len(QUESTIONS) >= 40
 
@@ -101,7 +100,6 @@ async def test_what_destroys_is_not_first_where_nobody_asked_for_it() -> None:
     index = ToolIndex(tools.values())
     kept = [question for question, wanted in QUESTIONS if not tools[wanted].annotations.destructive]
     destroying = [one for one in kept if index.find(one, 1)[0].annotations.destructive]
-    index.close()
     assert destroying == []
 
 
