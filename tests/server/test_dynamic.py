@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 from mcp import Client
+from mcp.shared.exceptions import MCPError
+from mcp.types import INVALID_PARAMS
 
 from itwin_mcp.errors import SettingsError
 from itwin_mcp.runtime import read_catalog
@@ -186,7 +188,31 @@ async def test_what_is_excluded_or_writes_on_a_read_only_server_is_neither_found
         assert found.structured_content is not None
         assert not {"delete-itwin", "find-itwin"} & {tool["name"] for tool in found.structured_content["tools"]}
         said = await error(client, "run-reading-tool", {"name": "delete-itwin", "arguments": {}})
-        assert "there is no tool" in said["message"]
+        assert "It is not served here: it changes data, and --read-only leaves it out." in said["hint"]
+
+
+@pytest.mark.parametrize(
+    ("serves", "name", "words"),
+    [
+        ({}, "list_itwins", "Unknown tool: list_itwins. Did you mean 'list-itwins'?"),
+        ({}, "get-itwinn", "Did you mean 'get-itwin'?"),
+        ({}, "fly", "Unknown tool: fly. See tools/list."),
+        ({"toolsets": "itwins"}, "list-locks", "It is not served here: it is in the toolset locks."),
+        ({"read_only": True}, "delete-itwin", "it changes data, and --read-only leaves it out"),
+        ({"toolsets": "dynamic"}, "list-itwins", "Run it with run-reading-tool."),
+        ({"toolsets": "dynamic"}, "delete-itwin", "Run it with run-writing-tool."),
+        ({"toolsets": "dynamic"}, "find_tools", "Did you mean 'find-tools'?"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+async def test_call_of_an_unknown_tool_names_the_one_to_call(
+    mode: str, serves: dict[str, Any], name: str, words: str
+) -> None:
+    async with connect(mode, **serves) as client:
+        with pytest.raises(MCPError) as refused:
+            await client.call_tool(name, {})
+    assert refused.value.error.code == INVALID_PARAMS
+    assert words in refused.value.error.message
 
 
 async def test_named_toolsets_and_tools_are_listed_beside_the_four() -> None:

@@ -33,8 +33,8 @@ from itwin_mcp.capability.parameters import (
 from itwin_mcp.capability.place import Place
 from itwin_mcp.capability.plans import Action, Call, Steps, TransferPlan, WaitPlan
 from itwin_mcp.capability.statics import static_resources
+from itwin_mcp.capability.suggestions import there_is
 from itwin_mcp.capability.transfers import FILE, link_transfer
-from itwin_mcp.capability.wording import there_is
 
 _URI_SLOT = re.compile(r"\{([a-zA-Z0-9_]+)\}")
 _QUOTED = re.compile(r"`([a-z0-9-]+)`")

@@ -7,12 +7,13 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import click
 
 from itwin_mcp.cli.approve import put_question, read_answer
-from itwin_mcp.cli.options import every_tool, make_settings, settings_options
+from itwin_mcp.cli.options import every_tool, find_tool, make_settings, settings_options
 from itwin_mcp.errors import CallError, SettingsError
 from itwin_mcp.executor.conversation import Answer, Confirmed, Later, Question
 
@@ -20,7 +21,9 @@ from itwin_mcp.executor.conversation import Answer, Confirmed, Later, Question
 @click.command("call")
 @click.argument("tool")
 @click.option("--arg", "pairs", multiple=True, metavar="NAME=VALUE", help="One argument; may be given several times.")
-@click.option("--json", "text", metavar="JSON", help="All arguments as one JSON object; - reads standard input.")
+@click.option(
+    "--json", "text", metavar="JSON", help="All arguments as one JSON object; @FILE reads a file, - standard input."
+)
 @click.option("--dry-run", is_flag=True, help="Print the first request, without credentials; send nothing.")
 @click.option("--yes", is_flag=True, help="Confirm what the call destroys, without being asked.")
 @settings_options
@@ -34,6 +37,7 @@ def command(tool: str, pairs: Sequence[str], text: str | None, dry_run: bool, ye
     Examples:
       itwin-mcp call list-itwins --sandbox --arg search=bridge --arg subClass=Asset,Project
       itwin-mcp call create-imodel --json '{"iTwinId": "…", "name": "Pier 7"}'
+      itwin-mcp call create-itwin --json @itwin.json
       itwin-mcp call get-imodel --arg iModelId=… --dry-run
       itwin-mcp call delete-imodel --arg iModelId=… --yes
     """
@@ -53,9 +57,7 @@ async def _call(
     from itwin_mcp.server.session import WHO_AM_I
 
     async with open_runtime(settings, os.environ) as runtime:
-        tool = runtime.catalog.tools.get(name)
-        if tool is None:
-            raise SettingsError(f"There is no tool {name!r}. `itwin-mcp tools` lists them.")
+        tool = find_tool(runtime.catalog, name)
         arguments = read(tool.input_schema["properties"])
         if name == WHO_AM_I:
             if dry_run:
@@ -112,7 +114,7 @@ def read_arguments(properties: Mapping[str, Any], pairs: Sequence[str], text: st
     arguments: dict[str, Any] = {}
     if text is not None:
         try:
-            arguments = json.loads(sys.stdin.read() if text == "-" else text)
+            arguments = json.loads(_read_json(text))
         except ValueError as error:
             raise SettingsError(f"--json is not JSON: {error}.") from None
         if not isinstance(arguments, dict):
@@ -123,6 +125,19 @@ def read_arguments(properties: Mapping[str, Any], pairs: Sequence[str], text: st
             raise SettingsError(f"--arg {pair!r} is not NAME=VALUE.")
         arguments[name] = _value(value, properties.get(name, {}))
     return arguments
+
+
+def _read_json(text: str) -> str:
+    """Return the text that `--json` means: itself, a file's after `@`, or standard input. Raises SettingsError."""
+    if not text.startswith("@"):
+        return sys.stdin.read() if text == "-" else text
+    file = Path(text[1:]).expanduser()
+    try:
+        return file.read_text(encoding="utf-8-sig")  # editors of Windows begin a file with a byte order mark
+    except OSError as error:
+        raise SettingsError(f"--json {text}: {file} cannot be read: {error.strerror or error}.") from None
+    except ValueError:
+        raise SettingsError(f"--json {text}: {file} is not text in UTF-8.") from None
 
 
 def _value(text: str, schema: Mapping[str, Any]) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 
 from itwin_mcp.capability.catalog import Tool
 from itwin_mcp.capability.expressions import ABSENT
+from itwin_mcp.capability.suggestions import find_similar
 from itwin_mcp.errors import InvalidArguments
 
 MOST_DEPTH = 64
@@ -158,7 +159,9 @@ def _details(error: Any) -> Iterator[dict[str, Any]]:
     if rule == "additionalProperties":
         for name in sorted(set(given) - set(error.schema.get("properties", {}))):
             shown = _short(name)
-            yield _detail("UnknownArgument", prefix + shown, f"{prefix}{shown} is not an argument")
+            close = find_similar(name, error.schema.get("properties", {}))
+            meant = f" (did you mean {prefix}{close[0]}?)" if close else ""
+            yield _detail("UnknownArgument", prefix + shown, f"{prefix}{shown} is not an argument{meant}")
         return
     together = list(_together(allowed, given, error.schema)) if rule == "not" and not where else []
     if together:

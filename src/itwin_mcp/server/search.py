@@ -142,8 +142,9 @@ class ToolIndex:
         Filling a table takes 3 ms and is done for every search: nobody has to close a connection that stays open.
         """
         with closing(sqlite3.connect(":memory:")) as sql:
+            columns = ", ".join(_COLUMNS)
             try:
-                sql.execute(f"CREATE VIRTUAL TABLE tools USING fts5({', '.join(_COLUMNS)}, tokenize='porter unicode61')")
+                sql.execute(f"CREATE VIRTUAL TABLE tools USING fts5({columns}, tokenize='porter unicode61')")
             except sqlite3.OperationalError as error:
                 raise SettingsError(
                     f"--toolsets dynamic searches with SQLite's FTS5, which this Python lacks ({error}): "
