@@ -37,7 +37,7 @@ def command(context: click.Context, /, **flags: Any) -> None:
 @settings_options
 @_list_json
 @click.pass_obj
-def list_tools(group_flags: Mapping[str, Any], **flags: Any) -> None:
+def list_tools(group_flags: Mapping[str, Any], /, **flags: Any) -> None:
     """List the tools, as `itwin-mcp tools` does.
 
     \b
@@ -53,7 +53,7 @@ def list_tools(group_flags: Mapping[str, Any], **flags: Any) -> None:
 @settings_options
 @click.option("--json", "as_json", is_flag=True, help="Print the tool as MCP clients get it.")
 @click.pass_obj
-def describe(group_flags: Mapping[str, Any], name: str, **flags: Any) -> None:
+def describe(group_flags: Mapping[str, Any], /, name: str, **flags: Any) -> None:
     """Show one tool: what it does, its arguments, what it sends.
 
     \b
