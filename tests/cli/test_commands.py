@@ -109,8 +109,11 @@ def test_tools_describe_knows_the_tools_of_a_file_of_ones_own(tmp_path: Path) ->
 
 
 def test_call_suggests_the_argument_that_was_meant() -> None:
-    error = printed("call", "list-itwins", "--sandbox", "--arg", "serach=bridge", code=1)["error"]
+    done = run("call", "list-itwins", "--sandbox", "--arg", "serach=bridge")
+    error = json.loads(done.stdout)["error"]
+    assert (done.returncode, error["code"]) == (1, "InvalidArguments")
     assert error["details"][0]["message"] == "serach is not an argument (did you mean search?)"
+    assert "`itwin-mcp tools describe list-itwins`" in done.stderr
 
 
 def test_call_reads_its_arguments_from_a_file_and_from_standard_input(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from itwin_mcp.errors import ConfigurationError, FileRefused
 VERBS = {
     "serve": ("serve", "Serve MCP clients."),
     "demo": ("demo", "Watch an agent's day against the embedded sandbox."),
-    "tools": ("tools", "List the tools, or tell everything of one."),
+    "tools": ("tools", "List the tools, or show one with its arguments."),
     "call": ("call", "Call one tool and print its answer."),
     "approve": ("approve", "Approve what an agent asks to destroy."),
     "install": ("install", "Put this server into Claude, VS Code or Cursor, or take it out."),

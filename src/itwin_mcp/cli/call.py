@@ -46,6 +46,8 @@ def command(tool: str, pairs: Sequence[str], text: str | None, dry_run: bool, ye
     settings = every_tool(make_settings(**flags))
     answer, failed = anyio.run(_call, settings, tool, partial(read_arguments, pairs=pairs, text=text), dry_run, yes)
     click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
+    if failed and answer.get("error", {}).get("code") == "InvalidArguments":
+        click.echo(f"`itwin-mcp tools describe {tool}` shows the arguments.", err=True)
     sys.exit(1 if failed else 0)
 
 

@@ -224,7 +224,7 @@ def _plan(
     if new != old and file is None and not only_print and not config.path.parent.is_dir():
         raise SettingsError(
             f"{client.title} was not found: there is no folder {config.path.parent}. "
-            "Start it once, or name its configuration file by --file."
+            "Start it once, name its configuration file by --file, or see by --print what to put there."
         )
     return Plan(client, config, path, old, new)
 
