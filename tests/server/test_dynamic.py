@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -195,8 +196,10 @@ async def test_what_is_excluded_or_writes_on_a_read_only_server_is_neither_found
     ("serves", "name", "words"),
     [
         ({}, "list_itwins", "Unknown tool: list_itwins. Did you mean 'list-itwins'?"),
-        ({}, "get-itwinn", "Did you mean 'get-itwin'?"),
         ({}, "fly", "Unknown tool: fly. See tools/list."),
+        ({}, "Get-iTwinn", "Did you mean 'get-itwin'?"),
+        ({"exclude_tools": "get-itwin"}, "get-itwin", "--exclude-tools leaves it out"),
+        ({"read_only": True}, "delete_itwin", "Did you mean 'delete-itwin'? It is not served here: it changes data"),
         ({"toolsets": "itwins"}, "list-locks", "It is not served here: it is in the toolset locks."),
         ({"read_only": True}, "delete-itwin", "it changes data, and --read-only leaves it out"),
         ({"toolsets": "dynamic"}, "list-itwins", "Run it with run-reading-tool."),
@@ -213,6 +216,14 @@ async def test_call_of_an_unknown_tool_names_the_one_to_call(
             await client.call_tool(name, {})
     assert refused.value.error.code == INVALID_PARAMS
     assert words in refused.value.error.message
+
+
+async def test_call_of_a_tool_that_the_policy_hides_says_so(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("itwin-mcp-policy: 1\ndefault: {itwins: all, tools: {allow: [read-only]}}\n")
+    async with connect(policy=policy) as client:
+        with pytest.raises(MCPError, match="It is not served here: the policy does not allow it"):
+            await client.call_tool("delete-itwin", {})
 
 
 async def test_named_toolsets_and_tools_are_listed_beside_the_four() -> None:
