@@ -85,8 +85,6 @@ def _unknown_key(key: str) -> tuple[str, str]:
         return "known-key", f"{shown!r} is not one of our words: {meant}"
     if key in NOT_SERVED:
         return "not-served", f"{key!r} is a word of the format that this server does not serve here: leave it out"
-    if key in _known_keys():
-        return "known-key", f"{shown!r} does not belong here: move it to where the format has it, or leave it out"
     close = find_similar(key, _known_keys())
     meant = f": did you mean {close[0]!r}?" if close else ": leave it out"
     return "known-key", f"unknown key {shown!r}{meant}"
