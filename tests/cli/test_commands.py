@@ -27,6 +27,7 @@ VERBS = [
     ("serve",),
     ("demo",),
     ("tools",),
+    ("tools", "list"),
     ("tools", "describe"),
     ("call",),
     ("approve",),
@@ -87,6 +88,49 @@ def test_one_tool_is_described_with_its_arguments_and_requests() -> None:
     assert "sends POST https://api.bentley.com/imodels/{id}/clone" in done.stdout
 
 
+def test_tools_describe_shows_choices_and_members_of_objects() -> None:
+    described = run("tools", "describe", "create-imodel").stdout
+    assert "southWest  object, required\n          latitude  number, required" in described
+    assert "one of: Account, Portfolio, Asset" in run("tools", "describe", "list-itwins").stdout
+
+
+def test_tools_list_takes_options_before_and_after_it() -> None:
+    listed = run("tools", "list", "--toolsets", "locks", "--read-only").stdout
+    assert "list-locks" in listed
+    assert "acquire-locks" not in listed
+    assert run("tools", "--read-only", "list", "--toolsets", "locks").stdout == listed
+
+
+def test_tools_describe_knows_the_tools_of_a_file_of_ones_own(tmp_path: Path) -> None:
+    file = tmp_path / "weather.yaml"
+    file.write_text(GOOD)
+    assert "Read one weather station." in run("tools", "describe", "get-station", "--capabilities", str(file)).stdout
+
+
+def test_call_suggests_the_argument_that_was_meant() -> None:
+    done = run("call", "list-itwins", "--sandbox", "--arg", "serach=bridge")
+    error = json.loads(done.stdout)["error"]
+    assert (done.returncode, error["code"]) == (1, "InvalidArguments")
+    assert error["details"][0]["message"] == "serach is not an argument (did you mean search?)"
+    assert "`itwin-mcp tools describe list-itwins`" in done.stderr
+
+
+def test_call_reads_its_arguments_from_a_file_and_from_standard_input(tmp_path: Path) -> None:
+    file = tmp_path / "arguments.json"
+    file.write_bytes(b'\xef\xbb\xbf{"limit": 2, "search": "bridge"}')
+    command = ("call", "list-itwins", "--dry-run", "--json")
+    shown = printed(*command, f"@{file}")
+    assert {"name": "$search", "value": "bridge"} in shown["query"]
+    piped = subprocess.run(
+        [sys.executable, "-m", "itwin_mcp", *command, "-"],
+        input=file.read_text(encoding="utf-8-sig"),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert json.loads(piped.stdout) == shown
+
+
 def test_a_call_prints_its_answer_and_reads_arguments_as_their_types() -> None:
     answer = printed("call", "list-itwins", "--sandbox", "--arg", "subClass=Asset,Project", "--arg", "limit=2")
     assert [one["subClass"] in ("Asset", "Project") for one in answer["iTwins"]] == [True, True]
@@ -126,12 +170,19 @@ def test_a_dry_run_prints_the_request_without_credentials_and_sends_nothing() ->
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (("instal", "cursor"), "No such command 'instal'. Did you mean 'install'?"),
+        (("list-itwins",), "`itwin-mcp call NAME`"),
         (("call", "fly"), "There is no tool 'fly'"),
+        (("call", "list_itwins"), "There is no tool 'list_itwins'. Did you mean 'list-itwins'?"),
+        (("call", "create-imodel", "--read-only"), "it changes data, and --read-only leaves it out"),
+        (("call", "sign-in"), "`itwin-mcp auth login`"),
+        (("call", "create-itwin", "--json", "@no-such.json"), "no-such.json cannot be read: No such file"),
         (("call", "list-itwins", "--arg", "limit"), "is not NAME=VALUE"),
         (("call", "list-itwins", "--json", "{"), "--json is not JSON"),
         (("call", "list-itwins", "--json", "[]"), "must be one JSON object"),
         (("tools", "describe", "fly"), "There is no tool 'fly'"),
         (("tools", "--toolsets", "fly"), "There is no toolset 'fly'"),
+        (("tools", "--toolsets", "imodel"), "did you mean 'imodels'?"),
     ],
 )
 def test_wrong_usage_exits_with_two_and_says_why_on_stderr(arguments: tuple[str, ...], words: str) -> None:

@@ -118,3 +118,21 @@ def test_the_desktop_clients_files_are_read(tmp_path: Path) -> None:
     assert "/no/such/itwin-mcp" in checks["Cursor"]["said"]
     assert checks["VS Code"]["status"] == "noted"
     assert "not JSON" in checks["Claude Code"]["said"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the folders are those of Linux")
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('\ufeff{"mcpServers": {}}', "byte order mark: Claude Desktop cannot read it"),
+        ('{\n  // mine\n  "mcpServers": {}\n}', "comments or trailing commas (line 2)"),
+    ],
+)
+def test_doctor_fails_a_file_that_its_client_cannot_read(tmp_path: Path, text: str, words: str) -> None:
+    file = tmp_path / ".config/Claude/claude_desktop_config.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(text, encoding="utf-8")
+    environment = {"ITWIN_MCP_SANDBOX": "1", "HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path / ".config")}
+    check = examine(1, **environment)["Claude Desktop"]
+    assert (check["status"], str(file) in check["fix"]) == ("failed", True)
+    assert words in check["said"]

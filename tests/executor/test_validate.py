@@ -27,7 +27,11 @@ NO_MOMENTS = (
     ("arguments", "targets", "words"),
     [
         ({}, ["name"], "name is missing"),
-        ({"name": "a", "nmae": 1, "x": 2}, ["nmae", "x"], "nmae is not an argument; x is not an argument"),
+        (
+            {"name": "a", "nmae": 1, "x": 2},
+            ["nmae", "x"],
+            "nmae is not an argument (did you mean name?); x is not an argument",
+        ),
         ({"name": ["a"]}, ["name"], 'name must be string, not array (for example "text")'),
         ({"name": "a", "dry": "yes"}, ["dry"], "dry must be boolean, not string"),
         ({"name": "a", "count": True}, ["count"], "count must be integer, not boolean"),

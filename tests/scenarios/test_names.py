@@ -171,7 +171,7 @@ async def test_presets_stand_in_for_what_is_left_out(sent: list[str], monkeypatc
 async def test_a_hint_says_which_of_the_tools_that_it_names_are_not_served() -> None:
     async with connect(toolsets="locks") as client:
         hint = (await Desk(client).refused("list-locks", iModelId="Nothing of this name"))["hint"]
-        assert "Not served here: find-imodel (toolset imodels), list-imodels (toolset imodels)." in hint
+        assert "find-imodel (it is in the toolset imodels), list-imodels (it is in the toolset imodels)." in hint
     for toolsets in ("all", "dynamic,locks"):
         async with connect(toolsets=toolsets) as client:
             hint = (await Desk(client).refused("list-locks", iModelId="Nothing of this name"))["hint"]

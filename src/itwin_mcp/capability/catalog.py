@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 from typing import Any, Literal
@@ -10,6 +10,7 @@ from typing import Any, Literal
 from itwin_mcp.capability.access import Access
 from itwin_mcp.capability.plans import Action, Call, ConfirmPlan, Operation, TransferPlan, operations_of
 from itwin_mcp.capability.selection import DYNAMIC, Selection
+from itwin_mcp.capability.suggestions import find_similar
 from itwin_mcp.errors import Problem, SettingsError
 
 
@@ -155,7 +156,7 @@ class Catalog:
     reachable: Mapping[str, Tool] = field(default_factory=dict)
     """Every tool that may be run, listed or not: completions read with them, the dynamic tools run them."""
     elsewhere: Mapping[str, str] = field(default_factory=dict)
-    """The tools that exist and cannot be run here, with their toolsets."""
+    """The tools that exist and cannot be run here, each with the reason."""
     warnings: tuple[Problem, ...] = ()
     """What the authors of freshly read files should know; `capability check` prints it."""
     skills: Callable[[], tuple[Skill, ...]] = tuple
@@ -178,15 +179,17 @@ class Catalog:
         tools: Sequence[str] = (),
         exclude: Sequence[str] = (),
         read_only: bool = False,
+        hidden: Collection[str] = (),
     ) -> Catalog:
         """The part of the catalog that was asked for.
 
         Empty `toolsets` and `tools` mean DEFAULT_TOOLSETS and whatever is not in our own files; with both, their
         union. `exclude` is taken away from that, and `read_only` keeps the tools whose annotation says so. Resources
         go with their toolset, by default all are there; a prompt is there if every tool that it names can be run;
-        static resources always are. Raises SettingsError for a name that does not exist.
+        static resources always are. A policy's `hidden` tools are left out too. Raises SettingsError for a name that
+        does not exist.
         """
-        asked = Selection(toolsets, tools, exclude, read_only, {str(file) for file in shipped()})
+        asked = Selection(toolsets, tools, exclude, read_only, {str(file) for file in shipped()}, hidden)
         asked.check(self.tools, self.toolsets)
         served = {name: tool for name, tool in self.tools.items() if asked.lists(tool)}
         reachable = {name: tool for name, tool in self.tools.items() if asked.reaches(tool)}
@@ -202,8 +205,21 @@ class Catalog:
             for name, prompt in self.prompts.items()
             if asked.takes(prompt.toolset) and prompt.quoted & self.tools.keys() <= runnable
         }
-        elsewhere = {name: tool.toolset for name, tool in self.tools.items() if name not in runnable}
-        return replace(selected, prompts=prompts, elsewhere=elsewhere)
+        absent = {name: asked.explain_absence(tool) for name, tool in self.tools.items() if name not in runnable}
+        return replace(selected, prompts=prompts, elsewhere=absent)
+
+    def suggest_tool(self, name: str, among: Collection[str] | None = None) -> str:
+        """Return a sentence for whoever named a tool that is not served: why it is not, or which name they meant.
+
+        `among` are the tools that may be suggested, all that are served if None. Empty if there is nothing to say.
+        """
+        if name in self.elsewhere:
+            return f"It is not served here: {self.elsewhere[name]}."
+        close = find_similar(name, {*(self.tools if among is None else among), *self.elsewhere})
+        if not close:
+            return ""
+        reason = f" It is not served here: {self.elsewhere[close[0]]}." if close[0] in self.elsewhere else ""
+        return f"Did you mean {close[0]!r}?{reason}"
 
 
 def shipped() -> tuple[FilePath, ...]:

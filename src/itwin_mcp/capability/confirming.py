@@ -14,7 +14,7 @@ from itwin_mcp.capability.expressions import ABSENT, Argument, Expression, Liter
 from itwin_mcp.capability.parameters import published_schema
 from itwin_mcp.capability.place import Place
 from itwin_mcp.capability.plans import Action, ConfirmPlan, Loss, Operation, PreviewRead, TransferPlan
-from itwin_mcp.capability.wording import there_is
+from itwin_mcp.capability.suggestions import there_is
 
 TARGET = "target"
 """What the other texts and paths of `x-confirm` call the thing itself."""

@@ -17,8 +17,8 @@ from itwin_mcp.capability.loader import Document, load
 from itwin_mcp.capability.parameters import argument
 from itwin_mcp.capability.place import Place
 from itwin_mcp.capability.plans import Operation
+from itwin_mcp.capability.suggestions import there_is
 from itwin_mcp.capability.surface import PlacedFlow, Surface, Taken
-from itwin_mcp.capability.wording import there_is
 from itwin_mcp.errors import CapabilityError, Problem
 
 

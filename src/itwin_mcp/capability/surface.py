@@ -35,8 +35,8 @@ from itwin_mcp.capability.place import Place
 from itwin_mcp.capability.plans import Action, Call, Steps, TransferPlan, WaitPlan
 from itwin_mcp.capability.published import unstated_rules
 from itwin_mcp.capability.statics import static_resources
+from itwin_mcp.capability.suggestions import there_is
 from itwin_mcp.capability.transfers import FILE, link_transfer
-from itwin_mcp.capability.wording import there_is
 from itwin_mcp.errors import Problem
 
 _URI_SLOT = re.compile(r"\{([a-zA-Z0-9_]+)\}")

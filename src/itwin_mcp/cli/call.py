@@ -7,12 +7,13 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import click
 
 from itwin_mcp.cli.approve import put_question, read_answer
-from itwin_mcp.cli.options import every_tool, make_settings, settings_options
+from itwin_mcp.cli.options import every_tool, find_tool, make_settings, settings_options
 from itwin_mcp.errors import CallError, SettingsError
 from itwin_mcp.executor.conversation import Answer, Confirmed, Later, Question
 
@@ -20,7 +21,9 @@ from itwin_mcp.executor.conversation import Answer, Confirmed, Later, Question
 @click.command("call")
 @click.argument("tool")
 @click.option("--arg", "pairs", multiple=True, metavar="NAME=VALUE", help="One argument; may be given several times.")
-@click.option("--json", "text", metavar="JSON", help="All arguments as one JSON object; - reads standard input.")
+@click.option(
+    "--json", "text", metavar="JSON", help="All arguments as one JSON object; @FILE reads a file, - standard input."
+)
 @click.option("--dry-run", is_flag=True, help="Print the first request, without credentials; send nothing.")
 @click.option("--yes", is_flag=True, help="Confirm what the call destroys, without being asked.")
 @settings_options
@@ -34,6 +37,7 @@ def command(tool: str, pairs: Sequence[str], text: str | None, dry_run: bool, ye
     Examples:
       itwin-mcp call list-itwins --sandbox --arg search=bridge --arg subClass=Asset,Project
       itwin-mcp call create-imodel --json '{"iTwinId": "…", "name": "Pier 7"}'
+      itwin-mcp call create-itwin --json @itwin.json
       itwin-mcp call get-imodel --arg iModelId=… --dry-run
       itwin-mcp call delete-imodel --arg iModelId=… --yes
     """
@@ -42,6 +46,8 @@ def command(tool: str, pairs: Sequence[str], text: str | None, dry_run: bool, ye
     settings = every_tool(make_settings(**flags))
     answer, failed = anyio.run(_call, settings, tool, partial(read_arguments, pairs=pairs, text=text), dry_run, yes)
     click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
+    if failed and answer.get("error", {}).get("code") == "InvalidArguments":
+        click.echo(f"`itwin-mcp tools describe {tool}` shows the arguments.", err=True)
     sys.exit(1 if failed else 0)
 
 
@@ -53,9 +59,7 @@ async def _call(
     from itwin_mcp.server.session import WHO_AM_I
 
     async with open_runtime(settings, os.environ) as runtime:
-        tool = runtime.catalog.tools.get(name)
-        if tool is None:
-            raise SettingsError(f"There is no tool {name!r}. `itwin-mcp tools` lists them.")
+        tool = find_tool(runtime.catalog, name)
         arguments = read(tool)
         if name == WHO_AM_I:
             if dry_run:
@@ -117,7 +121,7 @@ def read_arguments(tool: Any, pairs: Sequence[str], text: str | None) -> dict[st
     arguments: dict[str, Any] = {}
     if text is not None:
         try:
-            arguments = json.loads(sys.stdin.read() if text == "-" else text)
+            arguments = json.loads(_read_json(text))
         except ValueError as error:
             raise SettingsError(f"--json is not JSON: {error}.") from None
         if not isinstance(arguments, dict):
@@ -130,6 +134,19 @@ def read_arguments(tool: Any, pairs: Sequence[str], text: str | None) -> dict[st
         is_plain_list = name in lists and value != "" and not value.startswith("[")
         arguments[name] = value.split(",") if is_plain_list else value
     return arguments
+
+
+def _read_json(text: str) -> str:
+    """Return the text that `--json` means: itself, a file's after `@`, or standard input. Raises SettingsError."""
+    if not text.startswith("@"):
+        return sys.stdin.read() if text == "-" else text
+    file = Path(text[1:]).expanduser()
+    try:
+        return file.read_text(encoding="utf-8-sig")  # editors of Windows begin a file with a byte order mark
+    except OSError as error:
+        raise SettingsError(f"--json {text}: {file} cannot be read: {error.strerror or error}.") from None
+    except ValueError:
+        raise SettingsError(f"--json {text}: {file} is not text in UTF-8.") from None
 
 
 def _shown(request: Any) -> dict[str, Any]:

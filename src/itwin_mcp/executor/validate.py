@@ -14,6 +14,7 @@ from itwin_mcp.capability.catalog import Tool
 from itwin_mcp.capability.expressions import ABSENT
 from itwin_mcp.capability.parameters import CLEAR, enforced_schema, removable_arguments
 from itwin_mcp.capability.published import example_of, kind_of, pairs_of
+from itwin_mcp.capability.suggestions import find_similar
 from itwin_mcp.errors import InvalidArguments
 from itwin_mcp.executor.conversion import MAX_VALUES
 
@@ -165,7 +166,9 @@ def _details(error: Any) -> Iterator[dict[str, Any]]:
     if rule == "additionalProperties":
         for name in sorted(set(given) - set(error.schema.get("properties", {}))):
             shown = _short(name)
-            yield _detail("UnknownArgument", prefix + shown, f"{prefix}{shown} is not an argument")
+            close = find_similar(name, error.schema.get("properties", {}))
+            meant = f" (did you mean {prefix}{close[0]}?)" if close else ""
+            yield _detail("UnknownArgument", prefix + shown, f"{prefix}{shown} is not an argument{meant}")
         return
     together = list(_together(allowed, given, error.schema)) if rule == "not" and not where else []
     if together:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ from itwin_mcp.capability.expressions import ABSENT
 from itwin_mcp.capability.parameters import published_schema
 from itwin_mcp.capability.plans import Output, Steps
 from itwin_mcp.capability.selection import DYNAMIC
+from itwin_mcp.capability.suggestions import find_similar
 from itwin_mcp.errors import InvalidArguments, SettingsError
 from itwin_mcp.executor.conversion import convert_arguments
 from itwin_mcp.executor.validate import Check, compile_check
@@ -125,7 +125,7 @@ class Dynamic:
         from itwin_mcp.server.search import ToolIndex  # only where it is used: SQLite costs start-up time
 
         self._tools = catalog.reachable
-        self._listed = catalog.tools
+        self._catalog = catalog
         self._index = ToolIndex(catalog.reachable.values())
         self._checks: dict[str, Check] = {}
 
@@ -139,6 +139,11 @@ class Dynamic:
         found = self._index.find(ready["query"], len(self._tools))
         within = [tool for tool in found if shows(tool)]
         return {"tools": [_brief(tool) for tool in within[: ready["limit"]]]}
+
+    def runs(self, name: str) -> str | None:
+        """The tool that runs the tool of this name; None if no tool does."""
+        tool = self._tools.get(name)
+        return _run_with(tool) if tool is not None else None
 
     def chosen(self, name: str, arguments: Mapping[str, Any]) -> tuple[Tool, Mapping[str, Any]]:
         """The tool that a run names, and its arguments. Raises InvalidArguments, also for a tool of the other kind."""
@@ -161,9 +166,11 @@ class Dynamic:
         tool = self._tools.get(wanted)
         if tool is not None:
             return tool
-        if wanted in self._listed:
+        if wanted in self._catalog.tools:
             raise _refused(f"{wanted} is not run by {name}", f"Call {wanted} itself.")
-        close = difflib.get_close_matches(wanted, self._tools, n=3)
+        if wanted in self._catalog.elsewhere:
+            raise _refused(f"{wanted} is not served here", self._catalog.suggest_tool(wanted))
+        close = find_similar(wanted, self._tools, 3)
         meant = f"Did you mean {' or '.join(close)}? " if close else ""
         raise _refused(f"there is no tool of the name given to {name}", f"{meant}Look for it with {FIND}.")
 
