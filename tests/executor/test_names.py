@@ -133,7 +133,7 @@ async def test_a_name_that_looks_like_a_path_is_the_value_of_a_query_and_never_i
 @pytest.mark.parametrize("text", NO_IDS)
 @pytest.mark.parametrize(
     ("tool", "argument"),
-    [("get-changeset", "changesetId"), ("get-share", "shareId"), ("get-imodel-user", "userId")],
+    [("get-changeset-group", "changesetGroupId"), ("get-share", "shareId"), ("get-imodel-user", "userId")],
 )
 async def test_where_nothing_is_looked_up_such_a_text_sends_nothing(tool: str, argument: str, text: str) -> None:
     async with bench("", never, shipped_files=True) as it:
@@ -224,11 +224,11 @@ async def test_portal_link_to_a_source_may_lead_out_of_the_receiving_itwin() -> 
 @pytest.mark.parametrize(
     ("tool", "given", "argument"),
     [
-        ("get-changeset", {"iModelId": IMODEL, "changesetId": f"https://api.bentley.com/imodels/{MADE}/changesets/3"},
-         "changesetId"),
-        ("get-changeset", {"iModelId": IMODEL, "changesetId": f"itwin://imodels/{MADE}/changesets/3"}, "changesetId"),
-        ("get-changeset", {"iModelId": IMODEL, "changesetId": f"'itwin://imodels/{MADE}/changesets/3'\u00a0"},
-         "changesetId"),
+        ("get-changeset", {"iModelId": IMODEL, "changeset": f"https://api.bentley.com/imodels/{MADE}/changesets/3"},
+         "changeset"),
+        ("get-changeset", {"iModelId": IMODEL, "changeset": f"itwin://imodels/{MADE}/changesets/3"}, "changeset"),
+        ("get-changeset", {"iModelId": IMODEL, "changeset": f"'itwin://imodels/{MADE}/changesets/3'\u00a0"},
+         "changeset"),
         ("get-named-version", {"iModelId": IMODEL, "namedVersionId": f"itwin://imodels/{MADE}/namedversions/{OTHER}"},
          "namedVersionId"),
         ("get-repository",
@@ -255,7 +255,7 @@ async def test_a_link_into_another_imodel_itwin_or_repository_is_refused(
 async def test_a_link_into_what_the_call_is_about_is_read() -> None:
     async with bench("", platform(), shipped_files=True) as it:
         link = f"https://api.bentley.com/imodels/{IMODEL.upper()}/changesets/3"
-        await it.call("get-changeset", iModelId="Steel", changesetId=link)
+        await it.call("get-changeset", iModelId="Steel", changeset=link)
         assert it.asked[-1] == f"GET /imodels/{IMODEL}/changesets/3"
 
 
@@ -392,7 +392,7 @@ async def test_an_owner_is_me_or_a_user_by_id_or_e_mail() -> None:
 
 async def test_an_index_of_a_changeset_costs_no_request() -> None:
     async with bench("", never, shipped_files=True) as it:
-        sent = it.executor.preview(it.catalog.tools["get-changeset"], {"iModelId": IMODEL, "changesetId": "12"})
+        sent = it.executor.preview(it.catalog.tools["get-changeset"], {"iModelId": IMODEL, "changeset": "12"})
         assert sent.path.endswith("/changesets/12")
 
 
@@ -434,8 +434,10 @@ async def test_a_preview_sends_nothing_and_so_knows_no_name() -> None:
         with pytest.raises(InvalidArguments, match=f"'B-7' is neither an id .*; {would}; nothing was sent"):
             it.executor.preview(tools["get-itwin"], {"iTwinId": "B-7"})
         with pytest.raises(InvalidArguments) as refused:
-            it.executor.preview(tools["get-changeset"], {"iModelId": IMODEL, "changesetId": "B-7"})
-        assert "would have to" not in refused.value.message, "no call looks for a changeset by its name"
+            it.executor.preview(tools["get-changeset"], {"iModelId": IMODEL, "changeset": "B-7"})
+        assert "a call would have to look for it" in refused.value.message
+        with pytest.raises(InvalidArguments, match="a call would have to look for it"):
+            it.executor.preview(tools["create-named-version"], {"iModelId": IMODEL, "name": "x"})
         assert it.asked == []
 
 

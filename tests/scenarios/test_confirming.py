@@ -456,7 +456,7 @@ async def test_nobody_is_asked_where_nothing_would_be_lost(record: Record) -> No
         assert person.asked == []
         await desk.ask("upload-itwin-image", **one)
         assert len(person.asked) == 1
-        await desk.ask("download-changeset", iModelId=await desk.roads(), changesetId="1", filePath="new")
+        await desk.ask("download-changeset", iModelId=await desk.roads(), changeset="1", filePath="new")
         assert len(person.asked) == 1
 
 
@@ -516,7 +516,7 @@ async def test_a_model_that_does_what_every_text_tells_it_destroys_nothing(
         tools = {one.name: one for one in (await client.list_tools()).tools if one.name in {*TOOLS, "get-itwin"}}
         known = {"iTwinId": itwin, "iModelId": imodel, "briefcaseId": number, "permissions": []}
         known |= {"userId": seeded_id("user", "priya"), "roleId": seeded_id("role", "Viewer")}
-        known |= {"changesetId": "0", "filePath": "old", "overwrite": True, "yes": True, "name": "Pier"}
+        known |= {"changeset": "0", "filePath": "old", "overwrite": True, "yes": True, "name": "Pier"}
         model = Obedient(client, tools, known)
         await model.read(words)
         await model.read(str(await call(client, "get-itwin", {"iTwinId": itwin})))

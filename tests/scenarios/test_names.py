@@ -65,7 +65,7 @@ async def test_a_question_in_a_persons_words_from_start_to_end(desk: Desk, sent:
     assert version["namedVersion"]["changesetIndex"] == 12
     assert [one["argument"] for one in version["resolved"]] == ["iModelId", "namedVersionId"]
     assert len(sent) == 2, "the name of the iModel is remembered"
-    changeset = await desk.ask("get-changeset", iModelId=ROADS, changesetId="12")
+    changeset = await desk.ask("get-changeset", iModelId=ROADS, changeset="12")
     assert changeset["changeset"]["index"] == 12
 
 

@@ -50,6 +50,8 @@ _AROUND = ("imodel", "itwin", "repository")
 """What other entities are in, as their links say."""
 
 WHERE: Mapping[str, str] = {
+    "changeset": "Give latest, an id or index from list-changesets, or the exact name of a named version from "
+    "list-named-versions.",
     "itwin": "Look for it by a part of its name or number with find-itwin.",
     "imodel": "Look for it with find-imodel or list-imodels, in the iTwin that has it.",
     "named-version": "Look for it with list-named-versions.",

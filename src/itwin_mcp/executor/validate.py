@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import count, islice
 from typing import Any
@@ -156,9 +157,11 @@ def _details(error: Any) -> Iterator[dict[str, Any]]:
                 yield _detail("MissingArgument", prefix + name, f"{prefix}{name} is missing")
         return
     if rule == "additionalProperties":
-        for name in sorted(set(given) - set(error.schema.get("properties", {}))):
-            shown = _short(name)
-            yield _detail("UnknownArgument", prefix + shown, f"{prefix}{shown} is not an argument")
+        known = error.schema.get("properties", {})
+        for name in sorted(set(given) - set(known)):
+            shown, meant = _short(name), _nearest(name, [one for one in known if one not in given])
+            text = f"{prefix}{shown} is not an argument" + (f": did you mean {prefix}{meant}?" if meant else "")
+            yield _detail("UnknownArgument", prefix + shown, text)
         return
     together = list(_together(allowed, given, error.schema)) if rule == "not" and not where else []
     if together:
@@ -215,6 +218,13 @@ def _says(part: Mapping[str, Any], value: Any) -> bool:
     if "not" in part:
         return not _says(part["not"], value)
     return value in part.get("enum", [part["const"]] if "const" in part else [value])
+
+
+def _nearest(name: str, known: Sequence[str]) -> str | None:
+    """The argument that was probably meant: one whose name is in the given one, such as `changeset` in `changesetId`,
+    or is spelt nearly like it."""
+    inside = [one for one in known if len(one) > 3 and one.lower() in name.lower()]
+    return next(iter(inside or difflib.get_close_matches(name[:_SHOWN], known, n=1)), None)
 
 
 def _detail(code: str, target: str, message: str) -> dict[str, Any]:
