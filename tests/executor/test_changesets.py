@@ -216,7 +216,7 @@ async def test_latest_is_the_newest_changeset_with_its_file(
 async def test_latest_gives_up_rather_than_read_a_whole_history() -> None:
     async with bench("", history(range(1, 1200), 1199), shipped_files=True) as it:
         error = await it.refused("create-named-version", iModelId=IMODEL, name="x")
-        assert (error["code"], len(it.asked)) == ("NoUploadedChangeset", 3)
+        assert (error["code"], len(it.asked)) == ("NameNotFound", 3)
 
 
 ODD: list[Mapping[str, Any]] = [

@@ -113,7 +113,7 @@ async def test_a_changeset_is_pushed_and_downloaded_by_its_index(agent: Client, 
     (root / "copy.cs").write_bytes(b"old")
     await ask(agent, "download-changeset", iModelId=imodel, changeset="1", filePath="copy.cs", overwrite=True)
     assert (root / "copy.cs").read_bytes() == content
-    await ask(agent, "download-checkpoint", iModelId=imodel, changesetId="0", filePath="model.bim")
+    await ask(agent, "download-checkpoint", iModelId=imodel, changeset="baseline", filePath="model.bim")
     assert (root / "model.bim").stat().st_size > 0
 
 

@@ -254,7 +254,7 @@ class Names:
                 return BASELINE
             values["lastIndex"] = lowest - 1
         raise CallError(
-            "NoUploadedChangeset",
+            "NameNotFound",
             f"None of the newest {sum(PAGES)} changesets of the iModel {imodel} has its file; nothing was done.",
             hint="Find an earlier changeset with list-changesets and get-changeset, and call again with its id.",
         )
