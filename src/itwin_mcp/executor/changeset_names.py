@@ -11,7 +11,6 @@ from itwin_mcp.capability.expressions import ABSENT
 from itwin_mcp.errors import InvalidArguments, UnexpectedAnswer
 from itwin_mcp.executor.names import bare, known_id, shown
 
-LATEST: Final = "latest"
 PAGES: Final = (5, 100, 1000)
 """How many changesets each request for the latest one reads. Usually at most one has no file yet."""
 _BASELINE: Final = "baseline"
@@ -45,7 +44,7 @@ BASELINE: Final = Changeset("", 0)
 
 
 def is_latest(text: str) -> bool:
-    return bare(text).casefold() == LATEST
+    return bare(text).casefold() == "latest"
 
 
 def read_changeset(text: str) -> Changeset | None:
@@ -66,6 +65,16 @@ def refuse_baseline(argument: str, text: str, tool: str) -> InvalidArguments:
     return InvalidArguments(
         f"{argument} {shown(text)!r} {why}; nothing was done.",
         hint="See with list-changesets which changesets the iModel has, if any.",
+        details=[{"code": "InvalidArgument", "target": argument, "message": f"{argument} {why}"}],
+    )
+
+
+def refuse_unread(argument: str, text: str) -> InvalidArguments:
+    """Return the error for a changeset that a call would look up, where nothing may be sent."""
+    why = "would have to be looked up"
+    return InvalidArguments(
+        f"{argument} {shown(text)!r} {why}; nothing was sent.",
+        hint="Give the changeset's id, 40 hexadecimal digits from list-changesets.",
         details=[{"code": "InvalidArgument", "target": argument, "message": f"{argument} {why}"}],
     )
 

@@ -21,6 +21,7 @@ from itwin_mcp.executor.changeset_names import (
     newest_uploaded,
     read_changeset,
     refuse_baseline,
+    refuse_unread,
 )
 from itwin_mcp.executor.conversation import Caller
 from itwin_mcp.executor.fit import clean
@@ -75,6 +76,7 @@ _NOUNS: Mapping[str, str] = {"changeset": "named-version"}
 """What is looked for by name, where it is not the entity itself."""
 _FIRST = {"itwin": 0, "imodel": 1}
 """What others are looked for in is looked for first."""
+_LAST = len(_FIRST)
 _SHOWN = ("id", "displayName", "name", "number", "subClass", "status", "iTwinId", "createdDateTime", "email")
 
 
@@ -100,25 +102,32 @@ class Names:
         named = [one for one in tool.arguments if one.entity is not None and isinstance(arguments.get(one.name), str)]
         ids = {one.name: self._by_itself(tool, one, arguments[one.name]) for one in named}
         told: dict[str, dict[str, Any]] = {}
-        for one in sorted(named, key=lambda one: _FIRST.get(one.entity or "", 2)):
-            text, more = arguments[one.name], dict[str, Any]()
-            if one.changeset is not None:
-                changeset = read_changeset(text)
-                if ids[one.name] is None:
-                    changeset = await self._changeset(run, tool, one, text, ids)
-                    ids[one.name] = _taken(tool, one, text, changeset)
-                about = changeset.told if changeset is not None else {}
-            else:
-                if ids[one.name] is None:
-                    ids[one.name], more = await self._look_up(run, tool, one, text, ids)
-                about = {"id": ids[one.name]}
+        for one in sorted(named, key=_order):
+            if _order(one) == _LAST:
+                check_links(named, arguments, ids)  # before anything is looked for in the iModel of the call
+            text = arguments[one.name]
+            about, more = await self._settle(run, tool, one, text, ids)
             if one.preset is not None and one.name not in given:
                 more["preset"] = one.preset
             if ids[one.name] != text or more:
                 told[one.name] = {"argument": one.name, "given": text, **about, **more}
-        check_links(named, arguments, ids)
         ready = {name: value for name, value in {**arguments, **ids}.items() if value is not ABSENT}
         return ready, [told[one.name] for one in named if one.name in told]
+
+    async def _settle(
+        self, run: Run, tool: Tool, one: ToolArgument, text: str, ids: dict[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Look for what is not in `ids` yet. Return what was found, and what else is to be told of it."""
+        if one.changeset is None:
+            more: dict[str, Any] = {}
+            if ids[one.name] is None:
+                ids[one.name], more = await self._look_up(run, tool, one, text, ids)
+            return {"id": ids[one.name]}, more
+        changeset = read_changeset(text)
+        if changeset is None or ids[one.name] is None:
+            changeset = await self._changeset(run, tool, one, text, ids)
+            ids[one.name] = _taken(tool, one, text, changeset)
+        return changeset.told, {}
 
     def known(self, tool: Tool, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments with ids in place of links; nothing is sent, so that a name is refused.
@@ -132,9 +141,8 @@ class Names:
                 read[one.name] = self._by_itself(tool, one, text)
                 if read[one.name] is None:
                     if one.changeset is not None:
-                        why = "; a call would have to look for it"
-                    else:
-                        why = "; if it is a name, a call would have to look for it"
+                        raise refuse_unread(one.name, text)
+                    why = "; if it is a name, a call would have to look for it"
                     raise refusal(text, one.entity, one.name, why)
         check_links(tool.arguments, arguments, read)
         return {name: value for name, value in read.items() if value is not ABSENT}
@@ -224,11 +232,8 @@ class Names:
         self, run: Run, tool: Tool, one: ToolArgument, text: str, ids: Mapping[str, str | None]
     ) -> Changeset:
         """The changeset that a text names: the latest one, one by its index, or that of a named version."""
-        imodel, said, version = (
-            ids.get(_imodel_argument(tool) or ""),
-            read_changeset(text),
-            known_id(text, "named-version"),
-        )
+        imodel, said = ids.get(_imodel_argument(tool) or ""), read_changeset(text)
+        version = known_id(text, "named-version")
         try:
             if is_latest(text):
                 return await self._latest_changeset(run, imodel)
@@ -306,6 +311,10 @@ class Names:
         self._remembered.move_to_end(key)
         if len(self._remembered) > MOST_REMEMBERED:
             self._remembered.popitem(last=False)
+
+
+def _order(one: ToolArgument) -> int:
+    return _FIRST.get(one.entity or "", _LAST)
 
 
 def _imodel_argument(tool: Tool) -> str | None:
