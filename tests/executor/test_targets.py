@@ -21,7 +21,7 @@ TOOLS = shipped_catalog().tools
         ("list-itwins", "$search", "search"),
         ("list-itwins", "SubClass", "subClass"),
         ("list-itwins", "$top", None),
-        ("create-named-version", "changesetId", "changesetId"),
+        ("create-named-version", "changesetId", "changeset"),
     ],
 )
 def test_a_detail_is_given_the_argument_that_filled_its_target(tool: str, target: str, argument: str | None) -> None:

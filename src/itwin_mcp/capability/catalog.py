@@ -30,6 +30,18 @@ class Annotations:
 
 
 @dataclass(frozen=True, slots=True)
+class ChangesetForm:
+    """In which form an operation takes a changeset.
+
+    With `only_id` it takes no index. `baseline` is what stands for the baseline: the index 0, an empty id, or an
+    argument that is left out; None if the operation does not take the baseline.
+    """
+
+    only_id: bool = False
+    baseline: Literal["index", "empty", "absent"] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ToolArgument:
     """One argument of a tool; `default` is applied when it is left out, ABSENT where there is none.
 
@@ -44,6 +56,8 @@ class ToolArgument:
     local: Literal["source", "target"] | None = None
     preset: str | None = None
     """The setting that its default comes from; see `presets`."""
+    changeset: ChangesetForm | None = None
+    """For an argument that names a changeset."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -8,8 +8,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from itwin_mcp.capability.catalog import ToolArgument
+from itwin_mcp.capability.catalog import ChangesetForm, ToolArgument
 from itwin_mcp.capability.expressions import ABSENT, Path
+from itwin_mcp.capability.extensions import Entity, EntityForm
 from itwin_mcp.capability.flows import (
     Mapped,
     MappedArray,
@@ -92,7 +93,14 @@ def argument(name: str, parameter: ToolInput, place: Place) -> ToolArgument:
         check_values(schema, place.at("x-schema"))
     default = schema.get("default", ABSENT)
     required = parameter.required and default is ABSENT
-    return ToolArgument(name, schema, required, parameter.entity, default)
+    entity, changeset = _entity(parameter.entity)
+    return ToolArgument(name, schema, required, entity, default, changeset=changeset)
+
+
+def _entity(word: Entity | EntityForm | None) -> tuple[str | None, ChangesetForm | None]:
+    if isinstance(word, EntityForm):
+        return word.kind, ChangesetForm(word.takes == "id", word.baseline)
+    return word, ChangesetForm() if word == "changeset" else None
 
 
 def page_arguments() -> tuple[ToolArgument, ...]:
@@ -203,8 +211,13 @@ _RESOLVED = {
     "type": "array",
     "items": {
         "type": "object",
-        "properties": {"argument": {"type": "string"}, "given": {"type": "string"}, "id": {"type": "string"}},
-        "required": ["argument", "given", "id"],
+        "properties": {
+            "argument": {"type": "string"},
+            "given": {"type": "string"},
+            "id": {"type": "string"},
+            "index": {"type": "integer"},
+        },
+        "required": ["argument", "given"],
     },
 }
 _PREVIEW = {

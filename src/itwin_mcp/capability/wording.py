@@ -32,6 +32,7 @@ _RULES = {
     "model_type": ("type", "must be a mapping, not {kind}"),
     "kind": ("type", "{msg}, not {kind}"),
     "too_short": ("type", "must have at least {min_length} element"),
+    "x-entity": ("x-entity", "{msg}"),
     "x-page": ("x-page", "{msg}"),
     "x-wait": ("x-wait", "{msg}"),
     "x-body": ("x-body", "{msg}"),

@@ -43,7 +43,7 @@ class Homes:
 
     async def find(self, imodel_id: str) -> str:
         """The iTwin of an iModel, read from the platform if need be. Raises PolicyRefused, and what the read raises."""
-        if imodel_id not in self._homes and known_id(imodel_id, "imodel") is not None and self._reads is not None:
+        if imodel_id not in self._homes and known_id(imodel_id, "imodel") == imodel_id and self._reads is not None:
             request = build_request(self._reads, {"id": imodel_id})
             try:
                 response = await self._upstream.send(request)
