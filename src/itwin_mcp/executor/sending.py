@@ -18,8 +18,10 @@ from itwin_mcp.executor.conversation import Caller, Conversation
 from itwin_mcp.executor.gate import Gate
 from itwin_mcp.executor.request import build_request, sign
 from itwin_mcp.executor.shape import shape
+from itwin_mcp.upstream.client import DECLARED_PLATFORM
 from itwin_mcp.upstream.envelope import read_json
 from itwin_mcp.upstream.naming import Standing
+from itwin_mcp.upstream.origin import Origin, parse_origin
 from itwin_mcp.upstream.storage import Progress
 from itwin_mcp.upstream.wire import Request, Response
 
@@ -110,6 +112,16 @@ class Run:
             raise
         shown = body if self.gate is None else self.gate.show(request, body, response.headers)
         return Answer(shown, response.headers)
+
+    def origins_of(self, declared: str) -> frozenset[Origin]:
+        """The origins that an operation's own links may lead to: the declared one, and what it stands for.
+
+        Raises ValueError for a declared origin that is none.
+        """
+        own = parse_origin(declared)
+        if own != parse_origin(DECLARED_PLATFORM):
+            return frozenset({own})
+        return frozenset({own, parse_origin(self.upstream.platform)})
 
     async def _exchange(self, operation: Operation, request: Request) -> Response:
         try:

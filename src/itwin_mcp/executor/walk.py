@@ -18,8 +18,7 @@ from itwin_mcp.executor.fit import first_that_fit
 from itwin_mcp.executor.request import build_request
 from itwin_mcp.executor.sending import Answer, Run, shape_answer
 from itwin_mcp.executor.shape import shape_part, widen
-from itwin_mcp.upstream.client import DECLARED_PLATFORM
-from itwin_mcp.upstream.origin import parse_origin, split_url
+from itwin_mcp.upstream.origin import split_url
 from itwin_mcp.upstream.wire import Request
 
 SHOWN = 10
@@ -264,9 +263,7 @@ class Walk:
         try:
             origin, rest = split_url(link)
             parts = urlsplit(rest)
-            own = {parse_origin(self._base.origin)}
-            if parse_origin(DECLARED_PLATFORM) in own:
-                own.add(parse_origin(self._run.upstream.platform))
+            own = self._run.origins_of(self._base.origin)
         except ValueError:
             return None
         # The platform spells its paths now `/itwins`, now `/iTwins`; the path that is sent stays ours.
