@@ -91,13 +91,21 @@ async def save_pages(
 
 
 async def list_all(
-    run: Run, operation: Operation, values: Mapping[str, Any], *, most: int, pages: int = MOST_PAGES
+    run: Run,
+    operation: Operation,
+    values: Mapping[str, Any],
+    *,
+    most: int,
+    pages: int = MOST_PAGES,
+    strict: bool = False,
 ) -> tuple[Answer, dict[str, Any] | None]:
     """All pages, up to `most` items in at most `pages` requests, as one answer; and a `page` where it is not all.
 
-    Raises what the failing page raises.
+    With `strict` a list that is null is an error: a decision must not take it for an empty one. Raises what the
+    failing page raises.
     """
-    walk = Walk(run, operation, values, Position(), most, None, Budget(pages, MOST_SECONDS), whole=True)
+    budget = Budget(pages, MOST_SECONDS)
+    walk = Walk(run, operation, values, Position(), most, None, budget, whole=True, strict=strict)
     read = await walk.collect()
     if read.complete:
         return walk.whole(read), None

@@ -110,7 +110,7 @@ class Run:
         except UnexpectedAnswer as error:
             say_it_was_written(error, operation)
             raise
-        shown = body if self.gate is None else self.gate.show(request, body, response.headers)
+        shown = body if self.gate is None else self.gate.show(request, body)
         return Answer(shown, response.headers)
 
     def origins_of(self, declared: str) -> frozenset[Origin]:

@@ -92,6 +92,7 @@ class Walk:
         budget: Budget,
         *,
         whole: bool = False,
+        strict: bool = False,
         sink: Sink | None = None,
         full: bool = False,
         room: int | None = None,
@@ -100,7 +101,7 @@ class Walk:
         self._budget = budget
         assert operation.page is not None
         self._run, self._operation, self._plan = run, operation, operation.page
-        self._start, self._limit, self._whole = start, limit, whole
+        self._start, self._limit, self._whole, self._strict = start, limit, whole, strict
         self.place, self._item = _place_of(output, self._plan) if output is not None else (None, None)
         # A page that is found by counting may change its size; what an opaque token stands for may not.
         counted = start.query is None or self._skip_in(start.query)
@@ -184,7 +185,7 @@ class Walk:
 
     def _items(self, body: Any, position: Position) -> list[Any]:
         items = self._plan.items.find(body)
-        if items is None:
+        if items is None and not self._strict:
             items = []
         if not isinstance(items, list):
             why = "is missing" if items is ABSENT else "is not a list"
