@@ -87,11 +87,23 @@ async def test_locks_that_cannot_be_read_are_asked_about_as_unknown(status: int,
             await asked.json(200, {"iModel": {"name": "Pier"}, "briefcase": {"briefcaseId": 2, "ownerId": "x"}})
 
     async with bench("", handler, shipped_files=True) as it:
+        arguments = {"iModelId": IMODEL, "briefcaseId": 2}
         with pytest.raises(Unconfirmed) as waits:
-            arguments = {"iModelId": IMODEL, "briefcaseId": 2}
             await it.executor.call(it.catalog.tools["release-all-locks"], arguments, Silence())
     lost = waits.value.preview["loses"]["lockedElements"]
     assert lost is None or lost == {"count": 0, "more": True}
+
+
+async def test_read_that_lacks_an_id_of_the_target_is_asked_about_as_unknown() -> None:
+    async def handler(asked: Any) -> None:
+        assert "/itwins" not in asked.path
+        await asked.json(200, {"iModel": {"id": IMODEL, "name": "Pier"}, "userPermissions": []})
+
+    async with bench("", handler, shipped_files=True) as it:
+        arguments = {"iModelId": IMODEL, "userId": ITWIN, "permissions": ["imodels_read"]}
+        with pytest.raises(Unconfirmed) as waits:
+            await it.executor.call(it.catalog.tools["update-imodel-user-permissions"], arguments, Silence())
+    assert "Pier" in waits.value.preview["question"]
 
 
 def test_a_nonce_counts_once_and_is_forgotten_when_it_cannot_be_used_any_more() -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from itwin_mcp.capability.plans import Operation, Output, PagePlan
+from itwin_mcp.errors import StateUnusable
 from itwin_mcp.executor.cursors import Cursors, Position
 from itwin_mcp.executor.sending import Answer, Run
 from itwin_mcp.executor.walk import Budget, Sink, Walk
@@ -19,6 +20,10 @@ MOST_SAVED = 100_000
 """Items that a list written to a file may have; it has a budget of its own."""
 MOST_SAVED_PAGES = 1_000
 MOST_SAVED_SECONDS = 600.0
+
+
+_NO_KEY = "the folder of ITWIN_MCP_STATE_DIR, where the server keeps the key for cursors, cannot be used"
+_TOO_LONG = "the platform's link to the next page is too long to be kept"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +59,16 @@ async def list_pages(
     read = await walk.collect()
     page: dict[str, Any] = {"returned": len(read.items), "complete": read.complete}
     if read.next is not None:
-        given = cursors.give(read.next)
+        try:
+            given = cursors.give(read.next)
+        except StateUnusable:
+            # What was read is worth giving without a way to continue.
+            given, read.stopped = None, f"the list cannot be continued, because {_NO_KEY}: take more at once with limit"
+        else:
+            if given is None:
+                read.stopped = f"the list cannot be continued, because {_TOO_LONG}: take more at once with limit"
         if given is not None:
             page["cursor"] = given
-        else:
-            read.stopped = "the platform's link to the next page is too long to be kept: take more at once with limit"
     total = read.total if read.total is not None else start.before + read.count if read.complete else None
     if total is not None:
         page["total"] = total

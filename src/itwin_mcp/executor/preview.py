@@ -27,7 +27,7 @@ from itwin_mcp.capability.expressions import (
 )
 from itwin_mcp.capability.parameters import FILE_PATH, OVERWRITE
 from itwin_mcp.capability.plans import ConfirmPlan, Loss, PreviewRead
-from itwin_mcp.errors import CallError, UnexpectedAnswer
+from itwin_mcp.errors import CallError, InvalidArguments, UnexpectedAnswer
 from itwin_mcp.executor.fit import clean
 from itwin_mcp.executor.homes import elements
 from itwin_mcp.executor.paging import list_all
@@ -124,8 +124,10 @@ async def _of_plan(run: Run, tool: Tool, plan: ConfirmPlan, arguments: Mapping[s
     async def one(read: PreviewRead) -> None:
         try:
             body, whole = await _read(run, read, bind(read.bindings, arguments, known))
-        except UnexpectedAnswer:
-            return  # an answer that cannot be read hides what would be lost, so that the person is asked
+        except (UnexpectedAnswer, InvalidArguments):
+            # An answer that cannot be read, or an id that the target's answer lacks, hides what would be lost. Then
+            # the person is asked.
+            return
         except CallError as error:
             if error.status not in _NOT_SEEN:
                 failures.append(error)
