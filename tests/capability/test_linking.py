@@ -90,6 +90,7 @@ CASES = [
     ("polling where no slot takes the handle", ("poll: parts-api.get-part", "poll: parts-api.list-parts"), "poll: parts-api.list", "x-wait"),
     ("a handle slot that is not there", ("as: partId}", "as: partId, in: part}"), "poll: parts-api", "x-wait"),
     ("a handle from an input that is not there", ("handle: {header: Location", "handle: {input: id"), "input: id", "x-wait"),
+    ("a state that is both pending and failed", ("done: [ready]", "done: [ready]\n              failed: [RUNNING]"), "failed: [RUNNING]", "x-wait"),
     ("a state that is both pending and done", ("done: [ready]", "done: [running]"), "done: [running]", "x-wait"),
     ("a state that is no path", ('state: "$.state"', "state: state"), "state: state", "expression"),
     # inputs' schemas

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.network import UNUSABLE, unusable_value
 from tests.sandbox_process import Platform, free_port, running_platform
 from tests.upstream.auth.identity import jwt
 
@@ -44,6 +45,23 @@ def test_with_the_sandbox_nothing_fails_and_nothing_is_asked(tmp_path: Path) -> 
 def test_a_setting_that_cannot_be_used_is_a_failed_check() -> None:
     checks = examine(1, ITWIN_API_URL="http://api.bentley.com")
     assert "must be https" in checks["configuration"]["said"]
+    assert list(checks)[-1] not in ("configuration", "network")
+
+
+def test_doctor_finishes_its_list_with_an_unusable_state_folder(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("a file")
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    checks = examine(1, ITWIN_MCP_STATE_DIR=str(tmp_path / "state"), ITWIN_CLIENT_ID="native-x", ITWIN_API_URL=nowhere)
+    assert checks["sign-in"]["status"] == "failed"
+    assert "ITWIN_MCP_STATE_DIR" in checks["sign-in"]["fix"]
+    assert list(checks)[-1] != "sign-in"
+
+
+def test_doctor_finishes_its_list_with_a_broken_file(tmp_path: Path) -> None:
+    (tmp_path / "policy.yaml").write_text("itwin-mcp-policy: 2\n")
+    checks = examine(1, ITWIN_MCP_SANDBOX="1", ITWIN_MCP_POLICY=str(tmp_path / "policy.yaml"))
+    assert "policy.yaml:1: " in checks["sign-in"]["said"]
+    assert list(checks)[-1] != "sign-in"
 
 
 def test_servers_that_cannot_be_reached_are_named_with_their_variables() -> None:
@@ -62,7 +80,22 @@ def test_a_proxy_is_told_without_its_password() -> None:
 
 def test_a_certificate_file_that_is_missing_is_named() -> None:
     checks = examine(1, SSL_CERT_FILE="/no/such/ca.pem", ITWIN_MCP_SANDBOX="1")
-    assert "SSL_CERT_FILE=/no/such/ca.pem" in checks["certificates"]["said"]
+    assert "SSL_CERT_FILE cannot be used: /no/such/ca.pem does not exist" in checks["certificates"]["said"]
+
+
+@pytest.mark.parametrize(("variable", "value", "words"), UNUSABLE[:5])
+def test_doctor_finishes_its_list_with_unusable_network_settings(
+    variable: str, value: str, words: str, tmp_path: Path
+) -> None:
+    value = unusable_value(value, tmp_path)
+    checks = examine(1, **{variable: value}, ITWIN_ACCESS_TOKEN="canary-token")
+    check = checks["proxy" if "PROXY" in variable.upper() else "certificates"]
+    assert check["status"] == "failed"
+    assert variable in check["said"]
+    assert words in check["said"]
+    assert checks["network"]["status"] == "skipped"
+    assert variable in checks["read"]["said"]
+    assert "desktop clients" in checks or "Cursor" in checks
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -20,7 +19,7 @@ import click
 
 from itwin_mcp import __version__
 from itwin_mcp.cli.options import account_options, make_settings
-from itwin_mcp.errors import CallError, SettingsError
+from itwin_mcp.errors import CallError, ConfigurationError, FileRefused, SettingsError
 from itwin_mcp.settings import Settings
 
 if TYPE_CHECKING:
@@ -84,24 +83,28 @@ async def _show(flags: Mapping[str, Any], as_json: bool) -> bool:
 
 async def _examine(flags: Mapping[str, Any]) -> AsyncIterator[Check]:
     yield _python()
+    settings: Settings | None = None
     try:
         settings = make_settings(**flags)
     except SettingsError as error:
         yield Check("configuration", FAILED, str(error), "Correct the variable or the flag.")
-        return
-    yield _configuration(settings)
-    yield _proxy(os.environ)
-    certificates = _certificates(os.environ)
+    else:
+        yield _configuration(settings)
+    proxy, certificates = _proxy(os.environ), _certificates(os.environ)
+    yield proxy
     yield certificates
-    if settings.sandbox:
+    if settings is None:
+        yield Check("network", SKIPPED, "nothing can be asked before the configuration is right")
+    elif settings.sandbox:
         yield Check("network", SKIPPED, "the embedded sandbox needs none")
-    elif certificates.status == FAILED:
-        yield Check("network", SKIPPED, "nothing can be asked without certificates")
+    elif FAILED in (proxy.status, certificates.status):
+        yield Check("network", SKIPPED, "nothing can be asked before the proxies and certificates are right")
     else:
         async for check in _network(settings):
             yield check
-    async for check in _account(settings):
-        yield check
+    if settings is not None:
+        async for check in _account(settings):
+            yield check
     for check in _clients(os.environ):
         yield check
 
@@ -134,8 +137,12 @@ def _configuration(settings: Settings) -> Check:
 
 
 def _proxy(environment: Mapping[str, str]) -> Check:
+    from itwin_mcp.upstream.network_settings import find_proxy_problem
     from itwin_mcp.upstream.redaction import hide_secrets
 
+    problem = find_proxy_problem(environment)
+    if problem is not None:
+        return Check("proxy", FAILED, str(problem), problem.fix)
     names = [name for name in environment if name.lower() in ("http_proxy", "https_proxy", "all_proxy", "no_proxy")]
     if not names:
         return Check("proxy", OK, "none is set")
@@ -144,18 +151,14 @@ def _proxy(environment: Mapping[str, str]) -> Check:
 
 def _certificates(environment: Mapping[str, str]) -> Check:
     """The certificate store that TLS stands on."""
-    file, folder = environment.get("SSL_CERT_FILE"), environment.get("SSL_CERT_DIR")
-    if folder and not Path(folder).is_dir():
-        return Check("certificates", FAILED, f"SSL_CERT_DIR={folder} is no folder", "Correct it, or unset it.")
-    if not file:
-        told = f"SSL_CERT_DIR={folder}" if folder else "the system's"
-        return Check("certificates", OK, f"{told}, {ssl.OPENSSL_VERSION}")
-    try:
-        ssl.create_default_context().load_verify_locations(cafile=file)
-    except (OSError, ssl.SSLError) as error:
-        fix = "Set SSL_CERT_FILE to a PEM file with your certificate authorities, or unset it."
-        return Check("certificates", FAILED, f"SSL_CERT_FILE={file} cannot be used: {error.strerror or error}", fix)
-    return Check("certificates", OK, f"SSL_CERT_FILE={file}, {ssl.OPENSSL_VERSION}")
+    from itwin_mcp.upstream.network_settings import find_certificate_problem
+
+    problem = find_certificate_problem(environment)
+    if problem is not None:
+        return Check("certificates", FAILED, str(problem), problem.fix)
+    names = [name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if environment.get(name)]
+    used = f"{names[0]}={environment[names[0]]}" if names else "the system's"
+    return Check("certificates", OK, f"{used}, {ssl.OPENSSL_VERSION}")
 
 
 async def _network(settings: Settings) -> AsyncIterator[Check]:
@@ -203,7 +206,9 @@ async def _account(settings: Settings) -> AsyncIterator[Check]:
         async with open_runtime(settings, os.environ) as runtime:
             async for check in _signed_in(settings, runtime):
                 yield check
-    except SettingsError as error:
+    except FileRefused as error:
+        yield Check("sign-in", FAILED, str(error), "Correct the file.")
+    except ConfigurationError as error:
         yield Check("sign-in", FAILED, str(error), "Correct the variable.")
 
 
