@@ -159,10 +159,3 @@ def shape_answer(run: Run, operation: Operation, output: Output, answer: Answer)
     Raises: UnexpectedAnswer for a read that has nothing to give. A change that was made is never reported as failed.
     """
     return shape(output, answer.body, answer.headers, run.warnings, written=operation.method != "GET")
-
-
-def report_written(error: UnexpectedAnswer, operation: Operation, ids: Sequence[str] = ()) -> None:
-    """Say in an error that the change was made, so that nobody makes it twice."""
-    if operation.method != "GET":
-        error.completed = ({"step": operation.name, "ids": list(ids)},)
-        error.hint = f"The platform accepted the change: do not repeat it, look at the result first. {error.hint}"

@@ -28,7 +28,7 @@ from itwin_mcp.errors import CallError, PlatformError, UnexpectedAnswer
 from itwin_mcp.executor.elements import check_date, counted, distinct, elements_of, look_up
 from itwin_mcp.executor.paging import MOST_PAGES, list_all
 from itwin_mcp.executor.request import bind, unfit_for_path
-from itwin_mcp.executor.sending import Run, report_written
+from itwin_mcp.executor.sending import Run
 from itwin_mcp.executor.shape import convert, shape_part
 from itwin_mcp.executor.transfer import local_file, move_file, replaceable
 from itwin_mcp.executor.waiting import Pending, run_job
@@ -52,10 +52,10 @@ async def run_steps(
     try:
         return await flow.run()
     except CallError as error:
-        error.completed = (*flow.completed, *error.completed)
+        error.completed = tuple(flow.completed)
         if flow.page is not None:
             error.hint = f"{error.hint} Not everything was read: {flow.page['stoppedBecause']}."
-        if error.completed:
+        if flow.completed:
             error.hint = (
                 f"{error.hint} What completed names is done and stays: go on from there instead of calling again, or "
                 "undo it."
@@ -152,7 +152,7 @@ class _Flow:
                 self._results[step.name] = outcome.value
             job = outcome.job
         else:
-            elements, bound = self._bind_each(step, self._elements(step, step.each))
+            elements, bound = self._bind_each(step, step.each, self._elements(step, step.each))
             outcomes = await self._each(step, bound)
             answered = [pair for pair in zip(elements, outcomes, strict=True) if pair[1].refused is None]
             self._results[step.name] = [outcome.value for _, outcome in answered]
@@ -192,10 +192,21 @@ class _Flow:
             self._cuts.append(f"{step.name}: only the first {each.most} of {len(found)} are read here")
         return found[: each.most]
 
-    def _bind_each(self, step: CallStep, elements: list[Any]) -> tuple[list[Any], list[dict[str, Any]]]:
-        """Return the elements that a request can be sent for, and the values of each; the others are said in `page`."""
+    def _bind_each(self, step: CallStep, each: EachPlan, elements: list[Any]) -> tuple[list[Any], list[dict[str, Any]]]:
+        """Return the elements that a request can be sent for, and the values of each.
+
+        Elements of an answer that have no id are counted in `page`. Those that the caller gave are all taken: one that
+        is no id is refused before it is sent.
+        """
         bound = [bind(step.bindings, self._arguments, {**self._results, "each": element}) for element in elements]
-        pairs = [pair for pair in zip(elements, bound, strict=True) if _find_lacking(step, pair[1]) is None]
+        ours = all(isinstance(expression, StepValue) for expression in each.lists)
+        pairs = []
+        for element, values in zip(elements, bound, strict=True):
+            lacking = _find_lacking(step, values)
+            if lacking is not None and lacking.step != "each":
+                raise _without_id(step, lacking)
+            if lacking is None or not ours:
+                pairs.append((element, values))
         if len(pairs) < len(elements):
             self._cuts.append(f"{step.name}: {len(elements) - len(pairs)} of {len(elements)} have no id")
         return [element for element, _ in pairs], [values for _, values in pairs]
@@ -362,12 +373,10 @@ def _says_no(value: Any) -> bool:
 
 
 def _unfinished(step: CallStep, repeat: RepeatPlan) -> UnexpectedAnswer:
-    error = UnexpectedAnswer(
+    return UnexpectedAnswer(
         f"The step {step.name} is sent until {repeat.until.text} is true, but the answer does not say.",
-        hint="If it stays so, report it to the makers of itwin-mcp with this message.",
+        hint="The platform accepted the change: do not repeat it, look at the result first.",
     )
-    report_written(error, step.operation)
-    return error
 
 
 def _ids(body: Any) -> list[str]:
