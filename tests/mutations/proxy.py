@@ -167,6 +167,7 @@ class Proxy:
                 refusal = {"error": {"code": "NotRecorded", "message": "This request was not recorded."}}
                 await give(Exchange(method, target, 404, JSON, json.dumps(refusal).encode()), send)
                 return
+            receive = read_nothing
         if self._recorded is None:
             await self._app(scope, receive, send)
             return
@@ -214,6 +215,11 @@ async def drain(receive: Receive) -> None:
     """Read the request's body to its end."""
     while (await receive()).get("more_body"):
         pass
+
+
+async def read_nothing() -> Message:
+    """The body of a request that has none."""
+    return {"type": "http.request", "body": b"", "more_body": False}
 
 
 async def give(exchange: Exchange, send: Send) -> None:

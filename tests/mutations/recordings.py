@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+import re
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +17,7 @@ from jsonschema import Draft202012Validator
 from mcp import Client
 
 from itwin_mcp.executor.executor import Executor
-from itwin_mcp.runtime import open_runtime
+from itwin_mcp.runtime import Runtime, open_runtime
 from itwin_mcp.sandbox import Sandbox
 from itwin_mcp.server.app import build_server
 from itwin_mcp.settings import read_settings
@@ -22,7 +25,7 @@ from itwin_mcp.sign_in import Started
 from tests.conftest import agrees
 from tests.executor.bench import Clock, shipped_catalog
 from tests.mutations.proxy import Exchange, Mutation, Proxy, Replay
-from tests.scenarios.test_every_tool import ROWS, at, filled
+from tests.scenarios.test_every_tool import ROWS, at, fill, filled
 
 
 @dataclass(frozen=True)
@@ -41,13 +44,14 @@ class Mutated:
 
     client: Client
     proxy: Proxy
+    runtime: Runtime
     validators: dict[str, Draft202012Validator]
 
     async def ask(self, tool: str, arguments: dict[str, Any]) -> tuple[dict[str, Any], bool]:
         """The structured answer, which always fits the published schema, and whether it is an error."""
         result = await self.client.call_tool(tool, arguments)
         answer = result.structured_content
-        assert answer is not None
+        assert isinstance(answer, dict)
         self.validators[tool].validate(answer)
         return answer, bool(result.is_error)
 
@@ -86,19 +90,37 @@ async def mutated(*, person: Any = agrees, **flags: Any) -> AsyncIterator[Mutate
         ):
             schemas = {tool.name: tool.output_schema for tool in (await client.list_tools()).tools}
             validators = {name: Draft202012Validator(schema) for name, schema in schemas.items() if schema is not None}
-            yield Mutated(client, proxies[0], validators)
+            yield Mutated(client, proxies[0], runtime, validators)
 
 
-async def record(it: Mutated) -> dict[str, Recording]:
-    """Call every tool that moves no file, in the order of the table of all tools."""
-    kept: dict[str, Any] = {}
-    recordings: dict[str, Recording] = {}
-    for row in ROWS:
-        arguments = filled(row.given, kept)
-        with it.proxy.recording() as exchanges:
-            answer, is_error = await it.ask(row.tool, arguments)
-        assert not is_error, answer
-        kept |= {name: at(answer, path) for name, path in row.keep.items()}
-        if "filePath" not in arguments:
-            recordings[row.tool] = Recording(row.tool, arguments, exchanges, answer)
-    return recordings
+_RECORDED: dict[str, Recording] = {}
+
+
+async def recorded() -> dict[str, Recording]:
+    """Every tool called once, in the order of the table of all tools; those that move a file are left out."""
+    if _RECORDED:
+        return _RECORDED
+    with tempfile.TemporaryDirectory() as folder:
+        fill(Path(folder))
+        async with mutated(files_root=[Path(folder)]) as it:
+            kept: dict[str, Any] = {}
+            for row in ROWS:
+                arguments = filled(row.given, kept)
+                with it.proxy.recording() as exchanges:
+                    answer, is_error = await it.ask(row.tool, arguments)
+                assert not is_error, answer
+                kept |= {name: at(answer, path) for name, path in row.keep.items()}
+                if "filePath" not in arguments:
+                    _RECORDED[row.tool] = Recording(row.tool, arguments, exchanges, answer)
+    return _RECORDED
+
+
+def distinct(exchanges: list[Exchange], *, writes: bool) -> Iterator[tuple[int, Exchange]]:
+    """The reads among exchanges, or the writes: of those to one kind of thing the first."""
+    seen = set[tuple[str, str]]()
+    for index, exchange in enumerate(exchanges):
+        path = exchange.target.partition("?")[0]
+        kind = exchange.method, re.sub(r"/[^/]*[0-9][^/]*", "/*", path)
+        if (exchange.method != "GET") is writes and kind not in seen:
+            seen.add(kind)
+            yield index, exchange
