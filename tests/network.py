@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpcore2
 import pytest
@@ -22,6 +23,29 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Loopback servers are reached directly, whatever the machine's proxy variables say."""
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
+
+
+UNUSABLE = [
+    ("ALL_PROXY", "socks5h://user:canary-pw@127.0.0.1:1", "names a SOCKS proxy"),
+    ("HTTPS_PROXY", "htp://user:canary-pw@proxy.example:8080", "has the scheme 'htp'"),
+    ("SSL_CERT_FILE", "MISSING", "does not exist"),
+    ("SSL_CERT_FILE", "FOLDER", "is a folder"),
+    ("SSL_CERT_FILE", "TEXT", "holds no certificate in PEM form"),
+    ("SSL_CERT_DIR", "TEXT", "is not a folder"),
+    ("https_proxy", "https//proxy.example", "names no host"),
+    ("http_proxy", "http://", "names no host"),
+    ("HTTP_PROXY", "http://pro xy:8080", "names no host"),
+    ("HTTPS_PROXY", "http://proxy.example:port", "host or port cannot be read"),
+    ("HTTPS_PROXY", "http://proxy.example:99999", "host or port cannot be read"),
+    ("HTTPS_PROXY", "http://[::1", "host or port cannot be read"),
+]
+"""Environment variables that no HTTP client can be built with, and what is said of them."""
+
+
+def unusable_value(value: str, folder: Path) -> str:
+    """A value of UNUSABLE, with files in place of the words for them."""
+    (folder / "text").write_text("no certificate")
+    return {"MISSING": str(folder / "missing"), "FOLDER": str(folder), "TEXT": str(folder / "text")}.get(value, value)
 
 
 _certificates_once = functools.cache(httpcore2.default_ssl_context)

@@ -1,5 +1,6 @@
 """What the environment and the flags mean, and where each value came from."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,36 @@ def test_each_value_remembers_its_flag_or_variable() -> None:
         "read_only": "ITWIN_MCP_READ_ONLY",
         "rate_per_minute": "ITWIN_MCP_RATE_PER_MINUTE",
     }
+
+
+def test_home_folder_is_expanded_in_every_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (tmp_path / "secret").write_text("s" * 40)
+    (tmp_path / "files").mkdir()
+    environment = {
+        "ITWIN_ACCESS_TOKEN_FILE": "~/token",
+        "ITWIN_CLIENT_ID": "service-x",
+        "ITWIN_CLIENT_SECRET_FILE": "~/secret",
+        "ITWIN_MCP_CAPABILITIES": os.pathsep.join(["~/a.yaml", "b~.yaml"]),
+        "ITWIN_MCP_FILES_ROOT": "~/files",
+        "ITWIN_MCP_POLICY": "~/policy.yaml",
+        "ITWIN_MCP_AUDIT_LOG": "~/audit.jsonl",
+        "ITWIN_MCP_STATE_DIR": "~/state",
+        "ITWIN_MCP_CACHE_DIR": "~",
+    }
+    settings = read_settings(environment, sandbox_db=Path("~/s.db"), capabilities=[Path("~/c.yaml")])
+    assert settings.access_token_file == tmp_path / "token"
+    assert settings.client_secret is not None
+    assert settings.client_secret_file == tmp_path / "secret"
+    assert settings.capabilities == (tmp_path / "a.yaml", Path("b~.yaml"), tmp_path / "c.yaml")
+    assert settings.files_roots == (tmp_path / "files",)
+    assert settings.policy == tmp_path / "policy.yaml"
+    assert settings.audit_log == tmp_path / "audit.jsonl"
+    assert (settings.state_dir, settings.cache_dir) == (tmp_path / "state", tmp_path)
+    assert settings.sandbox_db == tmp_path / "s.db"
+    assert read_settings({}, policy=Path("~/p.yaml")).policy == tmp_path / "p.yaml"
+    assert read_settings({}, policy=Path("~other")).policy == Path("~other")
 
 
 def test_secrets_are_in_no_repr(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import SecretStr
 
 from itwin_mcp.errors import SettingsError
+from itwin_mcp.upstream.naming import expand_home
 
 LEAST_SECRET = 32
 """Bytes."""
@@ -181,7 +182,7 @@ def _secrets(value: Value, read_file: Callable[[str, Path], SecretStr]) -> tuple
     file = value("state_secret_file", "ITWIN_MCP_STATE_SECRET_FILE")
     if text is None and file is not None:
         name = "ITWIN_MCP_STATE_SECRET_FILE"
-        text = read_file(name, Path(file)).get_secret_value()
+        text = read_file(name, expand_home(file)).get_secret_value()
     secrets = tuple(part.strip() for part in re.split(r"[,\n]", text or "") if part.strip())
     if any(len(one.encode()) < LEAST_SECRET for one in secrets):
         raise SettingsError(f"{name} holds a secret of less than {LEAST_SECRET} bytes: make it with more.")

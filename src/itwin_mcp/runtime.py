@@ -138,7 +138,9 @@ async def open_runtime(
     policy = _policy(settings, every)
     catalog = _select(settings, started, every, policy)
     async with AsyncExitStack() as stack:
-        sandbox = stack.enter_context(_open_sandbox(settings)) if settings.sandbox else None
+        sandbox = (
+            stack.enter_context(open_sandbox(settings.sandbox_db, settings.job_seconds)) if settings.sandbox else None
+        )
         sign_in = choose(
             settings,
             started,
@@ -254,10 +256,17 @@ def _nothing(_: Caller, __: Tool) -> bool:
     return False
 
 
-def _open_sandbox(settings: Settings) -> Any:
-    from itwin_mcp.sandbox import Sandbox  # imported only where it is used
+def open_sandbox(database: Path | None, job_seconds: float = 1.0) -> Sandbox:
+    """Open the sandbox, its state in a file or in memory. Raises SettingsError when the file cannot be used."""
+    import sqlite3
 
-    return Sandbox.open(settings.sandbox_db, job_seconds=settings.job_seconds)
+    from itwin_mcp.sandbox import Sandbox  # imported only where it is used
+    from itwin_mcp.sandbox.store import UnknownDatabase
+
+    try:
+        return Sandbox.open(database, job_seconds=job_seconds)
+    except (sqlite3.Error, OSError, UnknownDatabase) as error:
+        raise SettingsError(f"--sandbox-db {database} cannot be opened: {str(error).rstrip('.')}.") from None
 
 
 async def _local_storage(settings: Settings, sandbox: Sandbox | None, stack: AsyncExitStack) -> Sequence[str]:

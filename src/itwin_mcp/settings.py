@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from itwin_mcp import hosted_settings
 from itwin_mcp.errors import SettingsError
 from itwin_mcp.hosted_settings import LOOPBACK, Hosted, read_hosted, split_address
+from itwin_mcp.upstream.naming import expand_home
 
 PLATFORM = "https://api.bentley.com"
 SIGN_IN_SERVER = "https://ims.bentley.com"
@@ -204,7 +205,7 @@ def read_settings(
         client_secret = secret("client_secret", "ITWIN_CLIENT_SECRET")
         secret_file = value("client_secret_file", "ITWIN_CLIENT_SECRET_FILE")
         if client_secret is None and secret_file is not None:
-            client_secret = _read_secret("ITWIN_CLIENT_SECRET_FILE", Path(secret_file))
+            client_secret = _read_secret("ITWIN_CLIENT_SECRET_FILE", expand_home(secret_file))
             origins["client_secret"] = origins.pop("client_secret_file")
         if client_secret is not None and client_id is None:
             raise SettingsError(f"{origins['client_secret']} is set without ITWIN_CLIENT_ID: set both or neither.")
@@ -219,10 +220,10 @@ def read_settings(
         origins["files_roots"] = "--files-root"
     return Settings(
         access_token=token,
-        access_token_file=Path(token_file) if token_file else None,
+        access_token_file=expand_home(token_file) if token_file else None,
         client_id=client_id,
         client_secret=client_secret,
-        client_secret_file=Path(secret_file) if secret_file else None,
+        client_secret_file=expand_home(secret_file) if secret_file else None,
         redirect_uri=_redirect(value("redirect_uri", "ITWIN_REDIRECT_URI")),
         profile=_profile(value("profile", "ITWIN_PROFILE") or "default"),
         api_url=api_url,
@@ -230,17 +231,17 @@ def read_settings(
         itwin_id=value("itwin_id", "ITWIN_ID", "ITP_ITWIN_ID"),
         imodel_id=value("imodel_id", "IMODEL_ID"),
         sandbox=switch("sandbox", "ITWIN_MCP_SANDBOX"),
-        sandbox_db=sandbox_db,
+        sandbox_db=None if sandbox_db is None else expand_home(sandbox_db),
         job_seconds=1.0 if job_seconds is None else job_seconds,
-        capabilities=(*(Path(part) for part in own.split(os.pathsep) if part), *capabilities),
-        files_roots=_existing((*(Path(part) for part in roots.split(os.pathsep) if part), *files_root)),
+        capabilities=_paths(own, capabilities),
+        files_roots=_existing(_paths(roots, files_root)),
         toolsets=_names(value("toolsets", "ITWIN_MCP_TOOLSETS")),
         tools=_names(value("tools", "ITWIN_MCP_TOOLS")),
         exclude_tools=_names(value("exclude_tools", "ITWIN_MCP_EXCLUDE_TOOLS")),
         read_only=switch("read_only", "ITWIN_MCP_READ_ONLY"),
         two_step=_two_step(value("confirm", "ITWIN_MCP_CONFIRM") or "person"),
-        policy=Path(policy_file) if policy_file else None,
-        audit_log=Path(audit_log) if audit_log != "-" else None,
+        policy=expand_home(policy_file) if policy_file else None,
+        audit_log=expand_home(audit_log) if audit_log != "-" else None,
         rate_per_minute=_rate(value("rate_per_minute", "ITWIN_MCP_RATE_PER_MINUTE")),
         deadline=_seconds(value("deadline", "ITWIN_MCP_DEADLINE_SECONDS")),
         max_result_bytes=_bytes(value("max_result_bytes", "ITWIN_MCP_MAX_RESULT_BYTES")),
@@ -266,11 +267,17 @@ def issuer_of(api_url: str) -> str:
 
 def _folder(given: str | None, kind: str) -> Path:
     if given is not None:
-        return Path(given)
+        return expand_home(given)
     import platformdirs
 
     path: Path = getattr(platformdirs, kind)("itwin-mcp", appauthor=False)
     return path
+
+
+def _paths(text: str, more: Sequence[Path]) -> tuple[Path, ...]:
+    """The paths of a variable, and those of flags after them."""
+    parts: list[str | Path] = [*(part for part in text.split(os.pathsep) if part), *more]
+    return tuple(expand_home(part) for part in parts)
 
 
 def _existing(folders: Sequence[Path]) -> tuple[Path, ...]:

@@ -178,6 +178,15 @@ def test_a_whole_capability_has_no_sections_beside_it(folder: Folder) -> None:
     assert (problem.rule, "`consumes` at the top" in problem.message) == ("sections", True)
 
 
+@pytest.mark.parametrize("key", ["value", "steps", "method", "x-wait"])
+def test_key_that_belongs_elsewhere_is_not_suggested_in_place_of_itself(folder: Folder, key: str) -> None:
+    with pytest.raises(CapabilityError) as caught:
+        folder.link(bent(("  - type: http\n", f"  - type: http\n    {key}: 5\n")))
+    (problem,) = [one for one in caught.value.problems if one.rule == "known-key"]
+    assert repr(key) in problem.message
+    assert "did you mean" not in problem.message
+
+
 def test_no_error_echoes_a_giant_value(folder: Folder) -> None:
     giant = "g" * 20_000
     quoted = f'"{giant}"'

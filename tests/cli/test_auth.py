@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -15,6 +16,7 @@ import pytest
 from itwin_mcp.server.results import outcome
 from itwin_mcp.settings import read_settings
 from itwin_mcp.sign_in import Started, choose
+from tests.network import UNUSABLE, unusable_value
 from tests.sandbox_process import free_port
 from tests.upstream.auth.identity import CLIENT_ID, CLIENT_SECRET, Identity, identity, jwt
 from tests.upstream.loopback import Asked, loopback
@@ -58,6 +60,18 @@ def test_login_is_refused_where_nobody_can_sign_in(environment: dict[str, str], 
 
 
 NATIVE = {"ITWIN_CLIENT_ID": "native-x"}
+
+
+@pytest.mark.parametrize(("variable", "value", "words"), UNUSABLE[:3])
+def test_login_names_the_unusable_network_variable(variable: str, value: str, words: str, tmp_path: Path) -> None:
+    done = run("auth", "login", "--no-browser", **NATIVE, **{variable: unusable_value(value, tmp_path)})
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"{variable} " in done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "canary" not in done.stderr
+
+
 SERVICE = {"ITWIN_CLIENT_ID": "service-x", "ITWIN_CLIENT_SECRET": "canary-secret"}
 OVER = jwt(exp=1_000_000_000, scope=["itwin-platform"], canary="canary")
 GOOD = jwt(exp=4_000_000_000, scope="itwin-platform", email="x@y.example", canary="canary")

@@ -2,8 +2,10 @@
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +71,42 @@ def test_an_unknown_command_is_wrong_usage() -> None:
     done = run("fly")
     assert (done.returncode, done.stdout) == (2, "")
     assert "No such command 'fly'" in done.stderr
+
+
+DATABASES = [
+    ("no/folder/here.db", "unable to open database file"),
+    ("folder", "unable to open database file"),
+    ("notes.txt", "file is not a database"),
+    ("other.db", "schema version"),
+]
+
+
+@pytest.mark.parametrize(("name", "words"), DATABASES)
+@pytest.mark.parametrize("verb", ["sandbox token", "call list-itwins --sandbox"])
+def test_sandbox_database_that_cannot_be_opened_is_one_sentence(
+    verb: str, name: str, words: str, tmp_path: Path
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "notes.txt").write_text("Not a database, and long enough to be read as one. " * 20)
+    with closing(sqlite3.connect(tmp_path / "other.db")) as database, database:
+        database.execute("CREATE TABLE other (id)")
+    done = run(*verb.split(), "--sandbox-db", str(tmp_path / name))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"itwin-mcp: --sandbox-db {tmp_path / name} cannot be opened: ")
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_home_folder_is_expanded_in_options_and_arguments(tmp_path: Path) -> None:
+    home = {"HOME": str(tmp_path), "USERPROFILE": str(tmp_path)}
+    assert run("sandbox", "token", "--sandbox-db=~/state.db", **home).returncode == 0
+    assert (tmp_path / "state.db").exists()
+    assert run("capability", "export", "~/plain", **home).returncode == 0
+    assert list((tmp_path / "plain").iterdir())
+    (tmp_path / "files").mkdir()
+    call = ("call", "list-itwins", "--sandbox", "--files-root=~/files", "--arg", "saveAs=~/files/itwins.csv")
+    assert run(*call, **home).returncode == 0
+    assert (tmp_path / "files" / "itwins.csv").exists()
 
 
 def test_tools_as_json_tells_what_each_costs_a_model() -> None:

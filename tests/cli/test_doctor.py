@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.network import UNUSABLE, unusable_value
 from tests.sandbox_process import Platform, free_port, running_platform
 from tests.upstream.auth.identity import jwt
 
@@ -62,7 +63,22 @@ def test_a_proxy_is_told_without_its_password() -> None:
 
 def test_a_certificate_file_that_is_missing_is_named() -> None:
     checks = examine(1, SSL_CERT_FILE="/no/such/ca.pem", ITWIN_MCP_SANDBOX="1")
-    assert "SSL_CERT_FILE=/no/such/ca.pem" in checks["certificates"]["said"]
+    assert "SSL_CERT_FILE cannot be used: /no/such/ca.pem does not exist" in checks["certificates"]["said"]
+
+
+@pytest.mark.parametrize(("variable", "value", "words"), UNUSABLE[:5])
+def test_doctor_finishes_its_list_with_unusable_network_settings(
+    variable: str, value: str, words: str, tmp_path: Path
+) -> None:
+    value = unusable_value(value, tmp_path)
+    checks = examine(1, **{variable: value}, ITWIN_ACCESS_TOKEN="canary-token")
+    check = checks["proxy" if "PROXY" in variable.upper() else "certificates"]
+    assert check["status"] == "failed"
+    assert variable in check["said"]
+    assert words in check["said"]
+    assert checks["network"]["status"] == "skipped"
+    assert variable in checks["read"]["said"]
+    assert "desktop clients" in checks or "Cursor" in checks
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,51 @@ async def test_a_thing_that_changes_all_the_time_is_not_destroyed() -> None:
     assert caught.value.code == "ConfirmationInvalid"
 
 
+UNSURE: list[tuple[int, Any]] = [
+    (200, {"locks": None}),
+    (200, {}),
+    (200, {"locks": {}}),
+    (200, {"locks": "none"}),
+    (200, {"locks": [], "_links": {"next": {"href": 7}}}),
+    (200, {"locks": [{"briefcaseId": 2, "lockedObjects": None}]}),
+    (200, []),
+    (403, {"error": {"code": "InsufficientPermissions", "message": "No."}}),
+    (404, {"message": "no such route"}),
+    (404, "<html>"),
+]
+
+
+@pytest.mark.parametrize(("status", "locks"), UNSURE, ids=repr)
+async def test_locks_that_cannot_be_read_are_asked_about_as_unknown(status: int, locks: Any) -> None:
+    async def handler(asked: Any) -> None:
+        assert asked.method == "GET"
+        if "/locks" in asked.path:
+            await asked.json(status, locks)
+        elif "/users" in asked.path:
+            await asked.json(200, {"users": []})
+        else:
+            await asked.json(200, {"iModel": {"name": "Pier"}, "briefcase": {"briefcaseId": 2, "ownerId": "x"}})
+
+    async with bench("", handler, shipped_files=True) as it:
+        arguments = {"iModelId": IMODEL, "briefcaseId": 2}
+        with pytest.raises(Unconfirmed) as waits:
+            await it.executor.call(it.catalog.tools["release-all-locks"], arguments, Silence())
+    lost = waits.value.preview["loses"]["lockedElements"]
+    assert lost is None or lost == {"count": 0, "more": True}
+
+
+async def test_read_that_lacks_an_id_of_the_target_is_asked_about_as_unknown() -> None:
+    async def handler(asked: Any) -> None:
+        assert "/itwins" not in asked.path
+        await asked.json(200, {"iModel": {"id": IMODEL, "name": "Pier"}, "userPermissions": []})
+
+    async with bench("", handler, shipped_files=True) as it:
+        arguments = {"iModelId": IMODEL, "userId": ITWIN, "permissions": ["imodels_read"]}
+        with pytest.raises(Unconfirmed) as waits:
+            await it.executor.call(it.catalog.tools["update-imodel-user-permissions"], arguments, Silence())
+    assert "Pier" in waits.value.preview["question"]
+
+
 def test_a_nonce_counts_once_and_is_forgotten_when_it_cannot_be_used_any_more() -> None:
     now = [0.0]
     spent = Spent(lambda: now[0])

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from itwin_mcp.executor.conversation import LOCAL, Caller
 from itwin_mcp.executor.cursors import MOST_CURSOR, MOST_TRAIL, Cursors, Position
 from itwin_mcp.executor.seals import SealError, Seals, kept_key
+from tests.conftest import connect
 from tests.executor.bench import KEY, Bench, bench
 from tests.executor.test_paging import Store
 
@@ -32,6 +33,21 @@ async def refused(it: Bench, cursor: str, tool: str = "list-things", caller: Cal
     assert error["details"][0]["target"] == "cursor"
     assert "or leave cursor out to start over" in error["hint"]
     return str(error["message"])
+
+
+async def test_list_is_given_without_cursor_when_the_key_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "seal.key").write_text("not a key")
+    monkeypatch.setenv("ITWIN_MCP_STATE_DIR", str(tmp_path))
+    async with connect() as client:
+        answer = (await client.call_tool("list-itwins", {"limit": 2})).structured_content or {}
+        refused = (await client.call_tool("list-itwins", {"limit": 2, "cursor": "x"})).structured_content or {}
+    assert len(answer["iTwins"]) == 2
+    assert "cursor" not in answer["page"]
+    assert answer["page"]["complete"] is False
+    assert "ITWIN_MCP_STATE_DIR" in answer["page"]["stoppedBecause"]
+    assert refused["error"]["code"] == "StateUnusable"
 
 
 async def test_a_cursor_is_bound_to_its_tool_its_arguments_and_its_caller() -> None:

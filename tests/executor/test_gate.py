@@ -15,6 +15,7 @@ from itwin_mcp.executor.executor import Executor
 from itwin_mcp.executor.gate import FENCED, Gatekeeper
 from itwin_mcp.executor.policy import Policy, Rule
 from itwin_mcp.executor.seals import Seals
+from itwin_mcp.sandbox import Sandbox
 from itwin_mcp.server.app import build_server
 from itwin_mcp.sign_in import Started
 from itwin_mcp.upstream.wire import Request, Response
@@ -24,6 +25,26 @@ from tests.executor.fenced import ISSUER, Fenced, Places, audited, fenced, place
 pytestmark = pytest.mark.anyio
 
 ANNA = Caller("anna", ISSUER, "anna", ("modellers",))
+
+
+ODD_HOMES: list[Any] = [
+    None,
+    [],
+    "ITWIN",
+    {},
+    {"iModel": None},
+    {"iModel": "IMODEL"},
+    {"iModel": [{"id": "IMODEL", "iTwinId": "ITWIN"}]},
+    {"iModel": {"id": "IMODEL"}},
+    {"iModel": {"id": "IMODEL", "iTwinId": None}},
+    {"iModel": {"id": "IMODEL", "iTwinId": ["ITWIN"]}},
+    {"iModel": {"id": "IMODEL", "iTwinId": {"id": "ITWIN"}}},
+    {"iModel": {"id": "IMODEL", "iTwinId": 7}},
+    {"iModel": {"id": "OTHER", "iTwinId": "ITWIN"}},
+    {"iModel": {"id": None, "iTwinId": "ITWIN"}},
+    {"iModel": {"iTwinId": "ITWIN"}},
+    {"iModels": [{"id": "IMODEL", "iTwinId": "ITWIN"}]},
+]
 
 
 def policy(where: Places, **more: Any) -> str:
@@ -288,11 +309,65 @@ async def test_jobs_are_followed_inside_the_fence() -> None:
     async with fenced(policy(where)) as it:
         copy = await it.call("clone-imodel", iModelId=where.imodel, iTwinId=where.itwin, name="Copy", wait=30)
         assert copy["iModel"]["iTwinId"] == where.itwin
-        assert [one.split("?")[0] for one in it.reached][:3] == [
+        assert [one.split("?")[0] for one in it.reached][:4] == [
             f"GET /imodels/{where.imodel}",
             f"POST /imodels/{where.imodel}/clone",
+            f"GET /imodels/{copy['iModel']['id']}",
             f"GET /imodels/{copy['iModel']['id']}/operations/create",
         ]
+
+
+@pytest.mark.parametrize("described", ODD_HOMES, ids=repr)
+async def test_odd_answer_about_where_an_imodel_is_lets_nothing_pass(
+    described: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = await places()
+    async with fenced(policy(where)) as it:
+        answer = Sandbox.answer
+
+        def odd(self: Sandbox, request: Any, body: bytes, upload: Any = None) -> Any:
+            whole = answer(self, request, body, upload)
+            words = {"ITWIN": where.itwin, "IMODEL": where.foreign_imodel, "OTHER": where.imodel}
+            text = json.dumps(described)
+            for word, identifier in words.items():
+                text = text.replace(word, identifier)
+            return replace(whole, body=json.loads(text)) if request.url.path.startswith("/imodels") else whole
+
+        monkeypatch.setattr(Sandbox, "answer", odd)
+        for tool in ("get-imodel", "list-changesets", "create-named-version"):
+            more = {"name": "Late"} if tool.startswith("create") else {}
+            error = await it.refused(tool, iModelId=where.foreign_imodel, **more)
+            assert error["code"] in ("PolicyRefused", "UnexpectedAnswer")
+        assert {one.split("?")[0] for one in it.reached} == {f"GET /imodels/{where.foreign_imodel}"}
+
+
+async def test_answers_that_contradict_each_other_about_an_imodel_are_not_believed() -> None:
+    where = await places()
+    async with fenced(policy(where)) as it:
+        homes = it.runtime.gatekeeper.homes
+        listing = Request("GET", "https://api.bentley.com", "/imodels")
+        homes.learn(listing, {"iModels": [{"id": where.foreign_imodel, "iTwinId": where.itwin}]})
+        homes.learn(listing, {"iModels": [{"id": where.foreign_imodel, "iTwinId": where.foreign}]})
+        assert (await it.refused("get-imodel", iModelId=where.foreign_imodel))["code"] == "PolicyRefused"
+        assert homes.known(where.foreign_imodel) == where.foreign
+
+
+async def test_location_of_a_copy_does_not_say_where_another_imodel_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    where = await places()
+    async with fenced(policy(where)) as it:
+        answer = Sandbox.answer
+
+        def swapped(self: Sandbox, request: Any, body: bytes, upload: Any = None) -> Any:
+            whole = answer(self, request, body, upload)
+            link = {"Location": f"/imodels/{where.foreign_imodel}"}
+            return replace(whole, headers={**whole.headers, **link}) if request.method == "POST" else whole
+
+        monkeypatch.setattr(Sandbox, "answer", swapped)
+        error = await it.refused("clone-imodel", iModelId=where.imodel, iTwinId=where.itwin, name="Copy", wait=30)
+    assert error["code"] == "PolicyRefused"
+    assert error["job"]["iModelId"] == where.foreign_imodel
+    foreign = [one.split("?")[0] for one in it.naming(where.foreign_imodel)]
+    assert foreign == [f"GET /imodels/{where.foreign_imodel}"]
 
 
 async def test_resources_are_fenced_as_tools_are() -> None:

@@ -85,6 +85,7 @@ def test_every_problem_is_found_at_once_and_names_its_line(folder: Path) -> None
         ("itwin-mcp-policy: 1\ndefault:\n  tools: {allow: [all]}", 2, "the key 'itwins' is missing"),
         ("itwin-mcp-policy: 1\ndefault:\n  itwins: all", 2, "the key 'tools' is missing"),
         ("itwin-mcp-policy: 1\ndefault:\n  itwins: all\n  tools: {alow: []}", 4, "did you mean 'allow'?"),
+        ("itwin-mcp-policy: 1\nsubject: anna", 2, "the key 'subject' does not belong here"),
         ("itwin-mcp-policy: 1\ncallers:\n- subject: 12\n", 3, "put it in quotes"),
         ("itwin-mcp-policy: 1\ndefault: &a {itwins: all}", 2, "has the anchor"),
         ("itwin-mcp-policy: 1\nitwin-mcp-policy: 1", 2, "stands twice"),

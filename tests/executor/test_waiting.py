@@ -50,6 +50,15 @@ class Platform:
             await self.read(asked)
 
 
+def garbled(status: int) -> Handler:
+    """An answer with a page in place of its JSON."""
+
+    async def answer(asked: Asked) -> None:
+        await asked.answer(status, b"<html>", {"Content-Type": "application/json"})
+
+    return answer
+
+
 async def create(it: Bench, **more: Any) -> dict[str, Any]:
     return await it.call("create-imodel", iTwinId=ITWIN, name="Pier 7", **more)
 
@@ -188,8 +197,8 @@ async def test_progress_says_what_is_awaited_in_words_and_grows() -> None:
 # --- bad ends ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("state", ["failed", "mainIModelIsMissingFederationGuids", "somethingNew"])
-async def test_a_state_that_is_neither_pending_nor_done_is_a_failure_with_state_and_reason(state: str) -> None:
+@pytest.mark.parametrize("state", ["failed", "FAILED", "mainIModelIsMissingFederationGuids"])
+async def test_failed_state_raises_job_failed_with_state_and_reason(state: str) -> None:
     async with bench("jobs.yaml", Platform(creation(state, error="the disk is full"))) as it:
         error = await it.refused("clone-imodel", iModelId=IMODEL, iTwinId=ITWIN)
     assert error["code"] == "JobFailed"
@@ -200,15 +209,44 @@ async def test_a_state_that_is_neither_pending_nor_done_is_a_failure_with_state_
     assert not error["retryable"]
 
 
-@pytest.mark.parametrize("look", [creation(None), creation(7), {"createOperation": None}, {"other": 1}, ["x"]])
-async def test_a_look_without_a_state_says_so_and_that_the_job_goes_on(look: Any) -> None:
+@pytest.mark.parametrize("state", ["Queued", "somethingNew", "", 7, True])
+async def test_unknown_state_is_awaited_and_reported_as_job(state: Any) -> None:
+    async with bench("jobs.yaml", Platform(creation(state))) as it:
+        answer = await clone(it, wait=3)
+    told = {"Queued": "Queued", "somethingNew": "somethingNew", "": "", 7: "7", True: "true"}[state]
+    assert answer == {"job": {"operation": "clone-imodel", "state": told, **JOB}}
+    assert sum(it.clock.slept) == pytest.approx(3)
+
+
+async def test_job_that_leaves_an_unknown_state_ends_well() -> None:
+    async with bench("jobs.yaml", Platform(creation("Queued"), creation("SUCCESSFUL"))) as it:
+        assert (await clone(it))["iModel"]["id"] == MADE
+
+
+@pytest.mark.parametrize("look", [creation(None), creation({}), {"createOperation": None}, {"other": 1}, ["x"], "x"])
+async def test_look_without_a_state_is_reported_as_job_with_state_null(look: Any) -> None:
     async with bench("jobs.yaml", Platform(creation("scheduled"), saying(200, look))) as it:
-        error = await it.refused("create-imodel", iTwinId=ITWIN, name="Pier 7")
-    assert error["code"] == "UnexpectedAnswer"
-    assert "$.createOperation.state" in error["message"]
-    assert error["job"]["state"] == "scheduled"
-    assert error["hint"].startswith("The job goes on at the platform: do not begin it again.")
-    assert "wait-for-imodel" in error["hint"]
+        answer = await create(it, wait=3)
+    assert answer == {"job": {"operation": "create-imodel", "state": None, **JOB}}
+
+
+@pytest.mark.parametrize(
+    ("tool", "state"),
+    [
+        ("wait-for-imodel", {"createOperation": {"state": "failed"}}),
+        ("wait-for-imodel", {"createOperation": {"state": "mainIModelIsMissingFederationGuids"}}),
+        ("wait-for-baseline-file", {"baselineFile": {"state": "fileIsBriefcase"}}),
+        ("wait-for-baseline-file", {"baselineFile": {"state": "initializationFailed"}}),
+        ("wait-for-checkpoint", {"checkpoint": {"state": "failed"}}),
+        ("wait-for-export", {"export": {"id": "e", "status": "Failed"}}),
+    ],
+)
+async def test_shipped_tools_know_the_documented_failure_states(tool: str, state: Any) -> None:
+    ids = {"iModelId": IMODEL, "namedVersionId": MADE, "exportId": MADE}
+    async with bench("jobs.yaml", saying(200, state), shipped_files=True) as it:
+        taken = {one.name for one in it.catalog.tools[tool].arguments}
+        error = await it.refused(tool, wait=0, **{name: value for name, value in ids.items() if name in taken})
+    assert error["code"] == "JobFailed"
 
 
 @pytest.mark.parametrize(
@@ -216,7 +254,7 @@ async def test_a_look_without_a_state_says_so_and_that_the_job_goes_on(look: Any
     [
         (hang_up, "ConnectionLost"),
         (saying(404, {"error": {"code": "iModelNotFound", "message": "No."}}), "iModelNotFound"),
-        (saying(200, "<html>"), "UnexpectedAnswer"),
+        (garbled(200), "UnexpectedAnswer"),
     ],
 )
 async def test_a_look_that_fails_carries_the_job_and_says_that_it_goes_on(look: Handler, code: str) -> None:
@@ -275,9 +313,7 @@ async def test_a_write_cancelled_on_its_way_leaves_word_that_it_may_have_been_ca
 LOST = [
     (hang_up, "ConnectionLost"),
     (saying(500, {"error": {"code": "Unknown", "message": "Oh."}}), "Unknown"),
-    (saying(201, {"iModel": {"name": "Pier 7"}}), "UnexpectedAnswer"),
-    (saying(201, {"iModel": {"id": "../x"}}), "UnexpectedAnswer"),
-    (saying(201, "<html>"), "UnexpectedAnswer"),
+    (garbled(201), "UnexpectedAnswer"),
 ]
 
 
@@ -343,6 +379,89 @@ async def test_every_shipped_tool_that_makes_an_imodel_looks_for_it_when_its_out
         error = await it.refused(tool, iTwinId=ITWIN, name="Pier 7", **source)
     assert error["found"] == [{"id": MADE, "name": "Pier 7"}]
     assert error["job"]["iModelId"] == MADE
+
+
+# --- accepted, but the answer does not say what was made ---------------------------------------------------------
+
+WITHOUT_ID = [{"iModel": {"name": "Pier 7"}}, {"iModel": {"id": "../x"}}, {"iModel": None}, [], "x"]
+LOCATIONS = [
+    "",
+    f"https://elsewhere.example/imodels/{MADE}",
+    f"//elsewhere.example/imodels/{MADE}",
+    f"http://[broken/{MADE}",
+    f"https://user@api.bentley.com/imodels/{MADE}",
+    f"javascript:/{MADE}",
+    "https://api.bentley.com/",
+    "/imodels/\u00ff\u00fe",
+    "see the list",
+    "x",
+]
+
+
+def located(link: str) -> Handler:
+    return saying(202, None, {"Location": link} if link else {})
+
+
+@pytest.mark.parametrize("body", WITHOUT_ID)
+async def test_accepted_create_without_an_id_is_looked_for_by_name(body: Any) -> None:
+    platform = Platform(begin=saying(201, body))
+    platform.listed = saying(200, {"iModels": [{"id": MADE, "name": "Pier 7"}]})
+    async with bench("jobs.yaml", platform) as it:
+        job = (await create(it))["job"]
+    assert (job["iModelId"], job["state"], job["checkWith"]) == (MADE, None, "wait-for-imodel")
+    assert "do not call again" in job["hint"]
+
+
+@pytest.mark.parametrize("link", LOCATIONS)
+async def test_clone_with_unusable_location_is_looked_for_by_name_and_is_no_failure(link: str) -> None:
+    platform = Platform(begin=located(link))
+    platform.listed = saying(200, {"iModels": [{"id": MADE, "name": "Pier 7"}]})
+    async with bench("jobs.yaml", platform) as it:
+        job = (await clone(it, name="Pier 7"))["job"]
+    assert it.asked == [f"POST /imodels/{IMODEL}/clone", f"GET /imodels?iTwinId={ITWIN}&name=Pier%207"]
+    assert (job["iModelId"], job["checkWith"], job["found"]) == (
+        MADE,
+        "wait-for-imodel",
+        [{"id": MADE, "name": "Pier 7"}],
+    )
+    assert "was begun" in job["hint"]
+
+
+async def test_clone_without_location_and_name_is_a_job_that_says_where_to_look() -> None:
+    async with bench("jobs.yaml", Platform(begin=located(""))) as it:
+        job = (await clone(it))["job"]
+    assert {name: job[name] for name in ("operation", "iModelId", "state")} == {
+        "operation": "clone-imodel",
+        "iModelId": None,
+        "state": None,
+    }
+    assert "Do not call again: look for it in a list first." in job["hint"]
+    assert "checkWith" not in job
+
+
+@pytest.mark.parametrize("listed", [saying(200, {"iModels": []}), saying(500), saying(200, {"iModels": None})])
+async def test_clone_without_location_that_no_list_shows_is_still_no_failure(listed: Handler) -> None:
+    platform = Platform(begin=located(""))
+    platform.listed = listed
+    async with bench("jobs.yaml", platform) as it:
+        job = (await clone(it, name="Pier 7"))["job"]
+    assert job["iModelId"] is None
+    assert "call again" in job["hint"]
+
+
+@pytest.mark.parametrize("link", [f"/imodels/{MADE}", f"imodels/{MADE}/", "{origin}" + f"/imodels/{MADE}?a=b#c"])
+async def test_location_that_is_relative_or_on_the_configured_platform_names_the_clone(link: str) -> None:
+    async def begin(asked: Asked) -> None:
+        await asked.answer(202, b"", {"Location": link.replace("{origin}", it.server.origin)})
+
+    async with bench("jobs.yaml", Platform(begin=begin)) as it:
+        assert (await clone(it))["iModel"]["id"] == MADE
+
+
+async def test_flow_with_a_job_of_unknown_id_says_what_remains() -> None:
+    async with bench("jobs.yaml", Platform(begin=saying(201, {"iModel": {}}))) as it:
+        job = (await it.call("create-and-touch", iTwinId=ITWIN, name="Pier 7"))["job"]
+    assert (job["iModelId"], job["remaining"]) == (None, ["touch"])
 
 
 # --- in a flow --------------------------------------------------------------------------------------------------

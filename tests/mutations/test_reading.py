@@ -32,10 +32,6 @@ READS = {name for name, tool in TOOLS.items() if tool.annotations.read_only}
 NEEDED = {
     "compare-named-versions": ("changesetIndex",),
     "describe-access": ("iTwinId",),
-    "wait-for-imodel": ("state",),
-    "wait-for-export": ("status",),
-    "wait-for-baseline-file": ("state",),
-    "wait-for-checkpoint": ("state",),
 }
 """The fields of an answer without which the rest of a call cannot be done."""
 
@@ -78,8 +74,7 @@ def judge_read(recording: Recording, mutation: Mutation, answer: dict[str, Any],
     if is_error:
         code = answer["error"]["code"]
         empty = code == "NoChanges" and mutation.value in ([], None)
-        job = code == "JobFailed" and recording.tool.startswith("wait-for-")
-        return has_nothing_to_give(recording, mutation) and (code == "UnexpectedAnswer" or empty or job)
+        return has_nothing_to_give(recording, mutation) and (code == "UnexpectedAnswer" or empty)
     if mutation.place is None or len(mutation.place) < 2 or "page" not in recording.answer:
         return True
     lists = [name for name, value in recording.answer.items() if isinstance(value, list) and name != "resolved"]
@@ -91,8 +86,8 @@ def judge_write(recording: Recording, mutation: Mutation, answer: dict[str, Any]
     if not is_error:
         return True
     error = answer["error"]
-    said = "completed" in error or error.get("outcomeUnknown") is True or "job" in error or "found" in error
-    return error["code"] in ("UnexpectedAnswer", "JobFailed") and error["retryable"] is False and said
+    said = "completed" in error or error.get("outcomeUnknown") is True or "job" in error
+    return error["code"] == "UnexpectedAnswer" and error["retryable"] is False and said
 
 
 def judge_refusal(recording: Recording, mutation: Mutation, answer: dict[str, Any], is_error: bool) -> bool:

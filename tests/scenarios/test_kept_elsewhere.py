@@ -1,9 +1,12 @@
 """What another service keeps: the platform answers with a redirect, which is an answer and is not followed."""
 
+from typing import Any
+
 import pytest
 from mcp import Client
 
 from tests.conftest import connect
+from tests.executor.bench import IMODEL, ITWIN, bench
 
 pytestmark = pytest.mark.anyio
 
@@ -31,3 +34,37 @@ async def test_a_redirect_is_told_as_such_and_not_followed() -> None:
     error = result.structured_content["error"]
     assert (error["code"], error["status"]) == ("KeptElsewhere", 302)
     assert "geospatial-features" in error["message"]
+
+
+LOGINS = [
+    "https://login.corp.example/adfs/ls/?wa=wsignin1.0",
+    "https://proxy.corp.example/sso?return_to=x",
+    "https://corp.okta.example/app/x?SAMLRequest=abc",
+    "https://id.corp.example/oauth2/v1/authorize?client_id=1&redirect_uri=x",
+    "/login",
+    "http://10.0.0.1:8080/login.html",
+]
+
+
+@pytest.mark.parametrize("link", LOGINS)
+@pytest.mark.parametrize("tool", ["get-itwin", "create-imodel"])
+async def test_redirect_to_a_login_page_is_blamed_on_a_proxy(tool: str, link: str) -> None:
+    async def proxy(asked: Any) -> None:
+        await asked.answer(302, b"", {"Location": link})
+
+    async with bench("", proxy, shipped_files=True) as it:
+        more = {"name": "Pier"} if tool.startswith("create") else {}
+        error = await it.refused(tool, iTwinId=ITWIN, **more)
+    assert error["code"] == "ConnectionFailed"
+    assert "login page" in error["message"]
+    assert not error["retryable"]
+
+
+@pytest.mark.parametrize("link", ["", "http://[broken", "https://elsewhere.example/features/7", "https://a:b/x"])
+async def test_redirect_to_any_address_is_told_in_words(link: str) -> None:
+    async def platform(asked: Any) -> None:
+        await asked.answer(302, b"", {"Location": link} if link else {})
+
+    async with bench("", platform, shipped_files=True) as it:
+        error = await it.refused("get-imodel", iModelId=IMODEL)
+    assert error["code"] == "KeptElsewhere"

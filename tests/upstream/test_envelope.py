@@ -192,6 +192,33 @@ def test_401_tells_expired_from_wrong_environment(token: Token | None, platform:
     assert error.details[0] == {"code": "Unauthorized", "message": "Access denied."}
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"code": "UnknownClient", "message": "Client was not registered."},
+        {
+            "code": "Unauthorized",
+            "message": "Access denied due to invalid client.",
+            "details": [{"code": "UnknownClient", "message": "Client was not registered."}],
+        },
+    ],
+)
+def test_401_unknown_client_says_to_register_the_application(error: dict[str, Any]) -> None:
+    hint = told(answer(401, {"error": error}), token=Token("t", expires_at=NOW - 60)).hint
+    assert "https://developer.bentley.com/register/" in hint
+    assert "expired" not in hint
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 407])
+def test_refusal_that_is_a_web_page_is_blamed_on_a_gateway(status: int) -> None:
+    page = answer(status, b"<html><title>Blocked by policy</title></html>", content_type="text/html")
+    error = told(page, asked(permission="imodels_write"), token=Token("t", member="x@apps.imsoidc.bentley.com"))
+    assert "proxy, firewall or gateway" in error.hint
+    assert "imodels_write" not in error.hint
+    assert "invite" not in error.hint
+    assert "Blocked by policy" in error.message
+
+
 def test_403_names_the_permission_and_whom_to_invite() -> None:
     error = told(
         answer(403), asked(permission="imodels_write"), token=Token("t", member="cid@apps.imsoidc.bentley.com")

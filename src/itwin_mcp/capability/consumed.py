@@ -286,8 +286,13 @@ class ConsumedApi:
         if handle.input is not None and handle.input not in started.inputs:
             message = f"the operation has no input {handle.input!r}: {there_is(started.inputs, handle.input)}"
             place.at("handle", "input").report("x-wait", message)
-        for state in sorted(set(wait.pending) & set(wait.done)):
-            place.at("done").report("x-wait", f"the state {state!r} is both pending and done")
+        states = {"pending": wait.pending, "done": wait.done, "failed": wait.failed}
+        listed: dict[str, str] = {}
+        for kind, words in states.items():
+            for state in words:
+                other = listed.setdefault(state.casefold(), kind)
+                if other != kind:
+                    place.at(kind).report("x-wait", f"the state {state!r} is both {other} and {kind}")
         body = handle.body
         handle_path = None if body is None else place.at("handle", "body").path_of(body)
         state_path = place.at("state").path_of(wait.state)
@@ -306,8 +311,8 @@ class ConsumedApi:
             poll=poll,
             poll_slot=poll_slot,
             state=state_path,
-            pending=frozenset(wait.pending),
-            done=frozenset(wait.done),
+            done=frozenset(state.casefold() for state in wait.done),
+            failed=frozenset(state.casefold() for state in wait.failed),
             result=result,
             result_slot=result_slot,
             reason=reason_path,

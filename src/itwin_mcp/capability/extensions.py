@@ -115,7 +115,7 @@ class JobHandle(Node):
 
 
 class Waiting(Node):
-    """`x-wait`: the operation starts a job. A state that is neither pending nor done has failed.
+    """`x-wait`: the operation starts a job. States compare without case; one in no list is unknown, not failed.
 
     `default` is how many seconds the added `wait` argument stands at; `reason` is where a failure's reason is;
     `check` names the tool that looks at the job later. `find` names a paged operation in which the thing is looked
@@ -127,6 +127,7 @@ class Waiting(Node):
     state: str
     pending: list[str]
     done: Annotated[list[str], Field(min_length=1)]
+    failed: list[str] = Field(default=[])
     result: CallName | None = None
     find: CallName | None = None
     reason: str | None = None

@@ -91,8 +91,9 @@ class WaitPlan:
     poll: Operation
     poll_slot: str
     state: Path
-    pending: frozenset[str]
     done: frozenset[str]
+    failed: frozenset[str]
+    """States are casefolded; the pending ones need no list here, because they are awaited like unknown ones."""
     result: Operation | None
     result_slot: str | None
     reason: Path | None

@@ -50,6 +50,8 @@ _RULES = {
     "x-transfer": ("x-transfer", "{msg}"),
     "sections": ("sections", "{msg}"),
 }
+MISPLACED_KEY = "the key {!r} does not belong here: move it to where it belongs, or leave it out"
+"""Said of a key that exists elsewhere, so that no other spelling helps."""
 _QUOTE = frozenset({"a number", "true", "false", "null"})
 
 
@@ -96,6 +98,8 @@ def _unknown_key(key: str) -> tuple[str, str]:
         return "known-key", f"{shown!r} is not one of our words: {meant}"
     if key in NOT_SERVED:
         return "not-served", f"{key!r} is a word of the format that this server does not serve here: leave it out"
+    if key in _known_keys():
+        return "known-key", MISPLACED_KEY.format(shown)
     close = difflib.get_close_matches(key[:80], _known_keys(), n=1)
     meant = f": did you mean {close[0]!r}?" if close else ": leave it out"
     return "known-key", f"unknown key {shown!r}{meant}"

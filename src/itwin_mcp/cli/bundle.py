@@ -7,14 +7,13 @@ from pathlib import Path
 
 import click
 
+from itwin_mcp.cli.options import LocalPath
 from itwin_mcp.errors import SettingsError
 
 
 @click.command("bundle")
-@click.argument("tree", metavar="[FOLDER]", default=".", type=click.Path(path_type=Path))
-@click.option(
-    "--output", type=click.Path(path_type=Path), metavar="FILE", help="Where to write it; itwin-mcp-VERSION.mcpb."
-)
+@click.argument("tree", metavar="[FOLDER]", default=".", type=LocalPath())
+@click.option("--output", type=LocalPath(), metavar="FILE", help="Where to write it; itwin-mcp-VERSION.mcpb.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was written as one JSON object.")
 def command(tree: Path, output: Path | None, as_json: bool) -> None:
     """Pack the sources in FOLDER, or here, as a desktop extension (.mcpb) that Claude Desktop opens with a click.

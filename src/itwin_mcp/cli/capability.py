@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from itwin_mcp.cli.options import LocalPath
 from itwin_mcp.errors import CapabilityError, Problem
 
 
@@ -25,7 +26,7 @@ def command() -> None:
 
 
 @command.command("check")
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, required=True, type=LocalPath())
 @click.option("--json", "as_json", is_flag=True, help="Print the problems as JSON.")
 def check(files: tuple[Path, ...], as_json: bool) -> None:
     """Find every problem in FILES, as `serve --capabilities` would: file, line, rule. Exits with 2 if there is one.
@@ -66,7 +67,7 @@ def words() -> None:
 
 
 @command.command("export")
-@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("folder", type=LocalPath(file_okay=False))
 @click.option("--json", "as_json", is_flag=True, help="Print the files as JSON.")
 def export(folder: Path, as_json: bool) -> None:
     """Write our capability files into FOLDER without the words that we add: plain Naftiko, for any engine of it.

@@ -12,7 +12,6 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -90,13 +89,13 @@ async def _examine(flags: Mapping[str, Any]) -> AsyncIterator[Check]:
         yield Check("configuration", FAILED, str(error), "Correct the variable or the flag.")
         return
     yield _configuration(settings)
-    yield _proxy(os.environ)
-    certificates = _certificates(os.environ)
+    proxy, certificates = _proxy(os.environ), _certificates(os.environ)
+    yield proxy
     yield certificates
     if settings.sandbox:
         yield Check("network", SKIPPED, "the embedded sandbox needs none")
-    elif certificates.status == FAILED:
-        yield Check("network", SKIPPED, "nothing can be asked without certificates")
+    elif FAILED in (proxy.status, certificates.status):
+        yield Check("network", SKIPPED, "nothing can be asked before the proxies and certificates are right")
     else:
         async for check in _network(settings):
             yield check
@@ -134,8 +133,12 @@ def _configuration(settings: Settings) -> Check:
 
 
 def _proxy(environment: Mapping[str, str]) -> Check:
+    from itwin_mcp.upstream.network_settings import find_proxy_problem
     from itwin_mcp.upstream.redaction import hide_secrets
 
+    problem = find_proxy_problem(environment)
+    if problem is not None:
+        return Check("proxy", FAILED, str(problem), problem.fix)
     names = [name for name in environment if name.lower() in ("http_proxy", "https_proxy", "all_proxy", "no_proxy")]
     if not names:
         return Check("proxy", OK, "none is set")
@@ -144,18 +147,14 @@ def _proxy(environment: Mapping[str, str]) -> Check:
 
 def _certificates(environment: Mapping[str, str]) -> Check:
     """The certificate store that TLS stands on."""
-    file, folder = environment.get("SSL_CERT_FILE"), environment.get("SSL_CERT_DIR")
-    if folder and not Path(folder).is_dir():
-        return Check("certificates", FAILED, f"SSL_CERT_DIR={folder} is no folder", "Correct it, or unset it.")
-    if not file:
-        told = f"SSL_CERT_DIR={folder}" if folder else "the system's"
-        return Check("certificates", OK, f"{told}, {ssl.OPENSSL_VERSION}")
-    try:
-        ssl.create_default_context().load_verify_locations(cafile=file)
-    except (OSError, ssl.SSLError) as error:
-        fix = "Set SSL_CERT_FILE to a PEM file with your certificate authorities, or unset it."
-        return Check("certificates", FAILED, f"SSL_CERT_FILE={file} cannot be used: {error.strerror or error}", fix)
-    return Check("certificates", OK, f"SSL_CERT_FILE={file}, {ssl.OPENSSL_VERSION}")
+    from itwin_mcp.upstream.network_settings import find_certificate_problem
+
+    problem = find_certificate_problem(environment)
+    if problem is not None:
+        return Check("certificates", FAILED, str(problem), problem.fix)
+    names = [name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if environment.get(name)]
+    used = f"{names[0]}={environment[names[0]]}" if names else "the system's"
+    return Check("certificates", OK, f"{used}, {ssl.OPENSSL_VERSION}")
 
 
 async def _network(settings: Settings) -> AsyncIterator[Check]:

@@ -19,10 +19,11 @@ from itwin_mcp.cli.client_commands import COMMANDS, CommandFailed, find_program,
 from itwin_mcp.cli.config_file import ConfigFile, Kept, installed, uninstalled
 from itwin_mcp.cli.desktop_clients import CLIENTS, DesktopClient, place, starts_us
 from itwin_mcp.cli.json_text import NotJson, get_member, set_member
-from itwin_mcp.cli.options import settings_options
+from itwin_mcp.cli.options import LocalPath, settings_options
 from itwin_mcp.cli.start_command import start_command
 from itwin_mcp.errors import SettingsError
 from itwin_mcp.settings import ENVIRONMENT, Settings, read_settings
+from itwin_mcp.upstream.naming import expand_home
 
 INSTALLABLE = ("claude-desktop", "claude-code", "vscode", "cursor")
 SECRETS = (
@@ -65,7 +66,7 @@ class Plan:
 @click.option("--name", default="itwin", show_default=True, metavar="NAME", help="What the client calls this server.")
 @click.option("--uninstall", is_flag=True, help="Take it out of the client again.")
 @click.option("--print", "only_print", is_flag=True, help="Print what would be written or run; change nothing.")
-@click.option("--file", type=click.Path(dir_okay=False, path_type=Path), help="Edit this file instead of the client's.")
+@click.option("--file", type=LocalPath(dir_okay=False), help="Edit this file instead of the client's.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 @settings_options
 @click.pass_context
@@ -155,7 +156,7 @@ def _taken(environment: Mapping[str, str], notes: list[str]) -> dict[str, str]:
 
 def _absolute(value: str) -> str:
     parts = [part for part in value.split(os.pathsep) if part]
-    return os.pathsep.join(part if part == "-" else str(Path(part).absolute()) for part in parts)
+    return os.pathsep.join(part if part == "-" else str(expand_home(part).absolute()) for part in parts)
 
 
 def _signs_in(settings: Settings) -> bool:

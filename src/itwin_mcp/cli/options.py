@@ -11,8 +11,20 @@ from typing import Any
 import click
 
 from itwin_mcp.settings import Settings, read_settings
+from itwin_mcp.upstream.naming import expand_home
 
 Command = Callable[..., Any]
+
+
+class LocalPath(click.Path):
+    """A path in an option or argument, with `~` as the user's home folder."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(path_type=Path, **options)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert(expand_home(value), param, ctx)
+
 
 _SELECTION = (
     click.option(
@@ -25,20 +37,20 @@ _SELECTION = (
     click.option("--read-only", is_flag=True, help="Serve only tools that change nothing."),
     click.option(
         "--policy",
-        type=click.Path(path_type=Path),
+        type=LocalPath(),
         metavar="FILE",
         help="A policy file: which tools and iTwins may be touched, and how often.",
     ),
     click.option(
         "--capabilities",
-        type=click.Path(path_type=Path),
+        type=LocalPath(),
         multiple=True,
         metavar="FILE",
         help="A capability file of your own; may be given several times.",
     ),
     click.option(
         "--files-root",
-        type=click.Path(path_type=Path),
+        type=LocalPath(),
         multiple=True,
         metavar="FOLDER",
         help="A folder in which tools may read and write local files; may be given several times.",
@@ -56,9 +68,7 @@ _ANSWERS = (
 )
 _SANDBOX = (
     click.option("--sandbox", is_flag=True, help="Work with the embedded sandbox; no account is needed."),
-    click.option(
-        "--sandbox-db", type=click.Path(path_type=Path), metavar="FILE", help="Keep the sandbox's state in this file."
-    ),
+    click.option("--sandbox-db", type=LocalPath(), metavar="FILE", help="Keep the sandbox's state in this file."),
     click.option(
         "--job-seconds", type=click.FloatRange(0, 3600), metavar="N", help="How long the sandbox's jobs take; 1."
     ),

@@ -14,7 +14,7 @@ import click
 
 from itwin_mcp.cli.call import read_arguments
 from itwin_mcp.cli.capability import tell_problems
-from itwin_mcp.cli.options import make_settings, settings_options
+from itwin_mcp.cli.options import LocalPath, make_settings, settings_options
 from itwin_mcp.errors import CallError, PolicyError, SettingsError
 
 
@@ -30,7 +30,7 @@ def command() -> None:
 
 
 @command.command("check")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=LocalPath())
 @settings_options
 @click.option("--json", "as_json", is_flag=True, help="Print the problems as JSON.")
 def check(file: Path, as_json: bool, **flags: Any) -> None:
@@ -64,7 +64,7 @@ def check(file: Path, as_json: bool, **flags: Any) -> None:
 
 
 @command.command("test")
-@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.argument("file", required=False, type=LocalPath())
 @click.option("--tool", "name", required=True, metavar="NAME", help="The tool that would be called.")
 @click.option("--arg", "pairs", multiple=True, metavar="NAME=VALUE", help="One argument; may be given several times.")
 @click.option("--issuer", metavar="URL", help="Who vouches for the caller; without one, the caller of a local server.")

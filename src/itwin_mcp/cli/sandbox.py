@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from itwin_mcp.cli.options import LocalPath
 from itwin_mcp.errors import SettingsError
 
+if TYPE_CHECKING:
+    from itwin_mcp.sandbox import Sandbox
+
 _DATABASE = click.option(
-    "--sandbox-db", "database", type=click.Path(path_type=Path), metavar="FILE", help="Keep the state in this file."
+    "--sandbox-db", "database", type=LocalPath(), metavar="FILE", help="Keep the state in this file."
 )
 
 
@@ -38,7 +42,7 @@ def command(context: click.Context, /, port: int, database: Path | None, job_sec
         return
     import anyio
 
-    from itwin_mcp.sandbox import Sandbox
+    from itwin_mcp.runtime import open_sandbox
     from itwin_mcp.sandbox.listener import serve
 
     logging.basicConfig(level=logging.WARNING)
@@ -50,7 +54,7 @@ def command(context: click.Context, /, port: int, database: Path | None, job_sec
         await serve(sandbox, "127.0.0.1", port, started=tell)
 
     try:
-        with Sandbox.open(database, job_seconds=job_seconds) as sandbox:
+        with open_sandbox(database, job_seconds) as sandbox:
             anyio.run(run, sandbox)
     except KeyboardInterrupt:
         # Ctrl-C is how a person ends it; what was acknowledged is kept.
@@ -88,11 +92,11 @@ def token(user: str | None, seconds: int, database: Path | None, as_json: bool) 
       itwin-mcp sandbox token --sandbox-db ./platform.db
       itwin-mcp sandbox token --user priya --sandbox-db ./platform.db --json
     """
-    from itwin_mcp.sandbox import Sandbox
+    from itwin_mcp.runtime import open_sandbox
 
     if database is None:
         raise SettingsError("Name the sandbox's file with --sandbox-db: without it no running sandbox knows the token.")
-    with Sandbox.open(database) as sandbox:
+    with open_sandbox(database) as sandbox:
         try:
             issued = sandbox.token(user, seconds=seconds)
         except LookupError as error:

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from itwin_mcp.cli.options import LocalPath
+
 
 @click.group("skills")
 def command() -> None:
@@ -45,7 +47,7 @@ def list_(as_json: bool) -> None:
 
 
 @command.command("export")
-@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("folder", type=LocalPath(file_okay=False))
 @click.option("--json", "as_json", is_flag=True, help="Print the files as JSON.")
 def export(folder: Path, as_json: bool) -> None:
     """Write each skill as a folder into FOLDER; those of an earlier export are replaced, others are not touched.

@@ -193,12 +193,12 @@ class Gate:
         await audit.after("done", {**facts, **done})
         return response
 
-    def show(self, request: Request, body: Any, headers: Mapping[str, str]) -> Any:
+    def show(self, request: Request, body: Any) -> Any:
         """What of an answer may be seen: in a list of iTwins those that are allowed."""
         reach = self._reach(request) if self._rule is not None else None
         if reach is None:
             return body
-        self._keeper.homes.learn(request, body, headers)
+        self._keeper.homes.learn(request, body)
         if reach.kind == "creates":
             self._keeper.homes.learn_made(self._caller, body)
         allowed = self._allowed()

@@ -11,9 +11,8 @@ from itwin_mcp.errors import CallError, PolicyRefused
 from itwin_mcp.executor.conversation import Caller
 from itwin_mcp.executor.names import known_id
 from itwin_mcp.executor.request import build_request
-from itwin_mcp.executor.shape import last_segment
 from itwin_mcp.upstream.envelope import read_json
-from itwin_mcp.upstream.wire import JsonBody, Request, Response
+from itwin_mcp.upstream.wire import Request, Response
 
 MOST_REMEMBERED = 10_000
 READS_AN_IMODEL = "imodels-api.get-imodel-details"
@@ -43,47 +42,60 @@ class Homes:
 
     async def find(self, imodel_id: str) -> str:
         """The iTwin of an iModel, read from the platform if need be. Raises PolicyRefused, and what the read raises."""
-        if imodel_id not in self._homes and known_id(imodel_id, "imodel") is not None and self._reads is not None:
-            request = build_request(self._reads, {"id": imodel_id})
-            try:
-                response = await self._upstream.send(request)
-                self.learn(request, read_json(response), {})
-            except CallError as error:
-                error.hint = f"This was the read that tells which iTwin the iModel is in. {error.hint}"
-                raise
-        known = self.known(imodel_id)
-        if known is None:
+        home = self.known(imodel_id)
+        if home is None and known_id(imodel_id, "imodel") is not None and self._reads is not None:
+            home = await self._read(self._reads, imodel_id)
+        if home is None:
             raise PolicyRefused(
                 "It cannot be said in which iTwin this iModel is, so that the policy lets nothing pass; nothing was "
                 "sent.",
                 hint="Name the iModel by its id, from the answer of a list tool.",
             )
-        return known
+        return home
+
+    async def _read(self, reads: Operation, imodel_id: str) -> str | None:
+        """The iTwin of an iModel as its own page names it; None when the page is odd, or is about another iModel."""
+        try:
+            response = await self._upstream.send(build_request(reads, {"id": imodel_id}))
+            body = read_json(response) if response.status < 300 else None
+        except CallError as error:
+            error.hint = f"This was the read that tells which iTwin the iModel is in. {error.hint}"
+            raise
+        described = body.get("iModel") if isinstance(body, dict) else None
+        if not isinstance(described, dict) or read_id(described.get("id")) != imodel_id.lower():
+            return None
+        self._settle(imodel_id, described.get("iTwinId"))
+        return self.known(imodel_id)
 
     def known(self, imodel_id: str) -> str | None:
         """The iTwin of an iModel, as far as it is known."""
-        return self._homes.get(imodel_id)
+        return self._homes.get(imodel_id.lower())
 
-    def learn(self, request: Request, body: Any, headers: Mapping[str, str]) -> None:
-        """Keep what an answer of the iModels API says of where iModels are; one that is being copied has a link."""
-        if not request.path.lower().startswith("/imodels"):
-            return
-        for item in elements(body, "iModel", "iModels"):
-            self._settle(item.get("id"), item.get("iTwinId"))
-        if request.method == "POST" and isinstance(request.body, JsonBody) and isinstance(request.body.value, dict):
-            self._settle(last_segment(headers.get("location", "")), request.body.value.get("iTwinId"))
+    def learn(self, request: Request, body: Any) -> None:
+        """Keep what an answer of the iModels API says of where iModels are.
+
+        A copy that is being made is read when it is asked for: its link alone does not say where it is.
+        """
+        if request.path.lower().startswith("/imodels"):
+            for item in elements(body, "iModel", "iModels"):
+                self._settle(item.get("id"), item.get("iTwinId"))
 
     def _settle(self, imodel: Any, itwin: Any) -> None:
         imodel_id, itwin_id = read_id(imodel), read_id(itwin)
-        if imodel_id is not None and itwin_id is not None:
+        if imodel_id is None or itwin_id is None:
+            return
+        if self._homes.get(imodel_id, itwin_id) == itwin_id:
             _keep(self._homes, imodel_id, itwin_id)
+        else:
+            # An iModel never moves, so one of the two answers is wrong. The next use reads the iModel itself.
+            del self._homes[imodel_id]
 
     def learn_made(self, caller: Caller, body: Any) -> None:
         """Keep which iTwin an answer says that a caller has made: it is theirs to use until this process ends."""
-        for item in elements(body, "iTwin"):
-            itwin_id = read_id(item.get("id"))
-            if itwin_id is not None:
-                _keep(self._made, (caller.key, itwin_id), None)
+        made = body.get("iTwin") if isinstance(body, dict) else None
+        itwin_id = read_id(made.get("id")) if isinstance(made, dict) else None
+        if itwin_id is not None:
+            _keep(self._made, (caller.key, itwin_id), None)
 
     def has_made(self, caller: Caller, itwin_id: str) -> bool:
         """Whether a caller has made an iTwin."""

@@ -12,6 +12,7 @@ from itwin_mcp.capability.catalog import Tool
 from itwin_mcp.capability.parameters import OVERWRITE
 from itwin_mcp.capability.plans import FilePlan
 from itwin_mcp.errors import InvalidArguments
+from itwin_mcp.upstream.naming import expand_home
 
 HOW_TO_ALLOW = (
     "Ask the person to allow a folder: they start itwin-mcp with --files-root FOLDER, or set ITWIN_MCP_FILES_ROOT."
@@ -85,7 +86,7 @@ class LocalFiles:
     def _inside(self, name: str, text: str) -> Path:
         if not self._roots:
             raise _refused(name, "cannot be used: no folder was allowed", self._how_to_allow)
-        given = Path(text)
+        given = expand_home(text)
         if ".." in given.parts or ".." in text.replace("\\", "/").split("/"):
             raise _refused(name, "must not contain `..`", "Give a path inside the allowed folder.")
         if any(not character.isprintable() for character in text):

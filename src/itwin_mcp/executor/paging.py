@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from itwin_mcp.capability.plans import Operation, Output, PagePlan
+from itwin_mcp.errors import StateUnusable
 from itwin_mcp.executor.cursors import Cursors, Position
 from itwin_mcp.executor.sending import Answer, Run
 from itwin_mcp.executor.walk import Budget, Sink, Walk
@@ -19,6 +20,10 @@ MOST_SAVED = 100_000
 """Items that a list written to a file may have; it has a budget of its own."""
 MOST_SAVED_PAGES = 1_000
 MOST_SAVED_SECONDS = 600.0
+
+
+_NO_KEY = "the folder of ITWIN_MCP_STATE_DIR, where the server keeps the key for cursors, cannot be used"
+_TOO_LONG = "the platform's link to the next page is too long to be kept"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +59,16 @@ async def list_pages(
     read = await walk.collect()
     page: dict[str, Any] = {"returned": len(read.items), "complete": read.complete}
     if read.next is not None:
-        given = cursors.give(read.next)
+        try:
+            given = cursors.give(read.next)
+        except StateUnusable:
+            # What was read is worth giving without a way to continue.
+            given, read.stopped = None, f"the list cannot be continued, because {_NO_KEY}: take more at once with limit"
+        else:
+            if given is None:
+                read.stopped = f"the list cannot be continued, because {_TOO_LONG}: take more at once with limit"
         if given is not None:
             page["cursor"] = given
-        else:
-            read.stopped = "the platform's link to the next page is too long to be kept: take more at once with limit"
     total = read.total if read.total is not None else start.before + read.count if read.complete else None
     if total is not None:
         page["total"] = total
@@ -91,13 +101,21 @@ async def save_pages(
 
 
 async def list_all(
-    run: Run, operation: Operation, values: Mapping[str, Any], *, most: int, pages: int = MOST_PAGES
+    run: Run,
+    operation: Operation,
+    values: Mapping[str, Any],
+    *,
+    most: int,
+    pages: int = MOST_PAGES,
+    strict: bool = False,
 ) -> tuple[Answer, dict[str, Any] | None]:
     """All pages, up to `most` items in at most `pages` requests, as one answer; and a `page` where it is not all.
 
-    Raises what the failing page raises.
+    With `strict` a list that is null is an error: a decision must not take it for an empty one. Raises what the
+    failing page raises.
     """
-    walk = Walk(run, operation, values, Position(), most, None, Budget(pages, MOST_SECONDS), whole=True)
+    budget = Budget(pages, MOST_SECONDS)
+    walk = Walk(run, operation, values, Position(), most, None, budget, whole=True, strict=strict)
     read = await walk.collect()
     if read.complete:
         return walk.whole(read), None

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from itwin_mcp.capability.catalog import Tool
 from itwin_mcp.capability.loader import YamlPath, line_of, parse_text, read_text
-from itwin_mcp.capability.wording import explain, shorten, there_is
+from itwin_mcp.capability.wording import MISPLACED_KEY, explain, shorten, there_is
 from itwin_mcp.errors import CapabilityError, PolicyError, Problem
 from itwin_mcp.executor.names import known_id
 from itwin_mcp.executor.policy import ALL, READ_ONLY, TOOLSET, Policy, PreApproval, Rule, writes
@@ -85,6 +85,8 @@ def _problem(file: Path, text: str, item: Any) -> Problem:
     path: YamlPath = item["loc"]
     if item["type"] == "extra_forbidden":
         key = str(path[-1])
+        if key in _KEYS:
+            return Problem(str(file), line_of(text, path), "known-key", MISPLACED_KEY.format(key))
         close = difflib.get_close_matches(key[:80], _KEYS, n=1)
         meant = f"did you mean {close[0]!r}?" if close else "leave it out"
         return Problem(str(file), line_of(text, path), "known-key", f"unknown key {shorten(key)!r}: {meant}")

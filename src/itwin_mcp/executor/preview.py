@@ -7,7 +7,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -15,10 +15,19 @@ from typing import Any, TypeAlias
 import anyio
 
 from itwin_mcp.capability.catalog import Tool
-from itwin_mcp.capability.expressions import ABSENT, Argument, Expression, StepValue, Text, evaluate
+from itwin_mcp.capability.expressions import (
+    ABSENT,
+    Argument,
+    Every,
+    Expression,
+    PathPart,
+    StepValue,
+    Text,
+    evaluate,
+)
 from itwin_mcp.capability.parameters import FILE_PATH, OVERWRITE
 from itwin_mcp.capability.plans import ConfirmPlan, Loss, PreviewRead
-from itwin_mcp.errors import CallError
+from itwin_mcp.errors import CallError, InvalidArguments, UnexpectedAnswer
 from itwin_mcp.executor.fit import clean
 from itwin_mcp.executor.homes import elements
 from itwin_mcp.executor.paging import list_all
@@ -109,16 +118,21 @@ async def _of_plan(run: Run, tool: Tool, plan: ConfirmPlan, arguments: Mapping[s
     cut: set[str] = set()
     if plan.target is not None:
         seen[plan.target.name], _ = await _read(run, plan.target, bind(plan.target.bindings, arguments, {}))
-    hidden: dict[str, int | None] = {}
+    absent: set[str] = set()
     failures: list[CallError] = []
 
     async def one(read: PreviewRead) -> None:
         try:
             body, whole = await _read(run, read, bind(read.bindings, arguments, known))
+        except (UnexpectedAnswer, InvalidArguments):
+            # An answer that cannot be read, or an id that the target's answer lacks, hides what would be lost. Then
+            # the person is asked.
+            return
         except CallError as error:
-            hidden[read.name] = error.status
             if error.status not in _NOT_SEEN:
                 failures.append(error)
+            elif _says_absent(error):
+                absent.add(read.name)
             return
         seen[read.name] = body
         if not whole:
@@ -130,7 +144,7 @@ async def _of_plan(run: Run, tool: Tool, plan: ConfirmPlan, arguments: Mapping[s
             tasks.start_soon(one, read)
     if failures:
         raise failures[0]
-    if plan.when is not None and _nothing(plan.when, seen, hidden):
+    if plan.when is not None and (plan.when.read in absent or _is_empty(plan.when, seen, cut)):
         return None
     people = _people(seen)
     loses: dict[str, Any] = {}
@@ -152,32 +166,63 @@ async def _of_plan(run: Run, tool: Tool, plan: ConfirmPlan, arguments: Mapping[s
 async def _read(run: Run, read: PreviewRead, values: Mapping[str, Any]) -> tuple[Any, bool]:
     """What a read answers, and whether it is all of it."""
     if read.operation.page is not None:
-        answer, page = await list_all(run, read.operation, values, most=MOST_READ, pages=MOST_PAGES)
+        answer, page = await list_all(run, read.operation, values, most=MOST_READ, pages=MOST_PAGES, strict=True)
         # iTwins may be inside of those that are listed, and some are shown neither to everybody nor beyond a fence.
         return answer.body, page is None and "iTwins" not in answer.body
     body = (await run.perform(read.operation, values)).body
     return {"bytes": len(body)} if read.operation.binary else body, True
 
 
-def _nothing(when: Loss, seen: Mapping[str, Any], hidden: Mapping[str, int | None]) -> bool:
-    """Whether nothing is there that could be lost; what nobody may see may be there."""
-    if when.read in hidden:
-        return hidden[when.read] == 404
-    found = when.path.find(seen)
-    return found is ABSENT or found is None or found in ("", [], {})
+def _says_absent(error: CallError) -> bool:
+    """Whether the platform itself says that a thing does not exist, as in `iTwinImageNotFound`.
+
+    A 404 without such a code may come from a gateway, which knows nothing of the thing.
+    """
+    return error.status == 404 and error.code.endswith("NotFound") and error.code != "NotFound"
+
+
+def _is_empty(when: Loss, seen: Mapping[str, Any], cut: set[str]) -> bool:
+    """Whether the answer says, beyond doubt, that there is nothing to lose: a whole list without elements.
+
+    Null, a missing member or a value of another type may mean anything, so they count as something to lose.
+    """
+    certain = when.read not in cut and when.path.query is None and _is_whole(seen, when.path.parts)
+    return certain and when.path.find(seen) == []
+
+
+def _is_whole(value: Any, parts: tuple[PathPart, ...]) -> bool:
+    """Whether every member on a path is there, and whatever `[*]` goes through is a list."""
+    for index, part in enumerate(parts):
+        if isinstance(part, Every):
+            return isinstance(value, list) and all(_is_whole(one, parts[index + 1 :]) for one in value)
+        if isinstance(part, str):
+            if not isinstance(value, dict) or part not in value:
+                return False
+        elif not isinstance(value, list) or part >= len(value):
+            return False
+        value = value[part]
+    return True
 
 
 def _lost(loss: Loss, seen: Mapping[str, Any], arguments: Mapping[str, Any]) -> Any:
-    """What is there to lose: a value, ABSENT where nothing is, None where nobody may know."""
+    """What is there to lose: a value, ABSENT when there is nothing, None when it is unknown."""
     if loss.read not in seen:
         return None
     found = loss.path.find(seen)
-    if found is None:
+    if loss.path.many or loss.match is not None or loss.fields:
+        # These are lists: of one that is not there, or only in part, nobody knows how much it holds.
+        if not isinstance(found, list) or not _is_whole(seen, loss.path.parts):
+            return None
+    elif found is None:
         return ABSENT
-    if loss.match is not None and isinstance(found, list):
-        wanted = None if loss.wanted is None else evaluate(loss.wanted, arguments, seen)
-        return [one for one in found if isinstance(one, dict) and one.get(loss.match) == wanted]
-    return found
+    elif found is ABSENT and not isinstance(replace(loss.path, parts=loss.path.parts[:-1]).find(seen), dict):
+        return None
+    if loss.match is None:
+        return found
+    wanted = None if loss.wanted is None else evaluate(loss.wanted, arguments, seen)
+    if not all(isinstance(one, dict) and isinstance(one.get(loss.match), str) for one in found):
+        return None
+    return [one for one in found if one[loss.match] == wanted]
 
 
 def _summary(found: Any, loss: Loss, *, cut: bool) -> tuple[Any, Measure]:
@@ -264,7 +309,7 @@ def _brief(value: Any) -> Any:
 def _told(value: Any) -> str:
     """A value of `loses` for a person."""
     if value is None:
-        return "unknown: you may not see it"
+        return "unknown: you may not see it, or it cannot be read"
     if isinstance(value, dict) and "count" in value:
         count = f"at least {value['count']}" if value.get("more") else str(value["count"])
         first = "; ".join(_told_of_one(one) for one in value.get("first", ()))

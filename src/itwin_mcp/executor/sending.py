@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,14 +14,16 @@ from urllib.parse import urlsplit
 import anyio
 
 from itwin_mcp.capability.plans import Operation, Output
-from itwin_mcp.errors import CallError, UnexpectedAnswer
+from itwin_mcp.errors import CallError, UnexpectedAnswer, Unreachable
 from itwin_mcp.executor.conversation import Caller, Conversation
 from itwin_mcp.executor.gate import Gate
 from itwin_mcp.executor.request import build_request, sign
 from itwin_mcp.executor.shape import Warnings, shape
+from itwin_mcp.upstream.client import DECLARED_PLATFORM
 from itwin_mcp.upstream.envelope import looks_like_html, read_json
 from itwin_mcp.upstream.hints import for_unknown_outcome
 from itwin_mcp.upstream.naming import Standing
+from itwin_mcp.upstream.origin import Origin, parse_origin
 from itwin_mcp.upstream.storage import Progress
 from itwin_mcp.upstream.wire import Request, Response
 
@@ -106,7 +109,7 @@ class Run:
         else:
             response = await self.gate.carry(operation, request, lambda: self._exchange(operation, request))
         if 300 <= response.status < 400:
-            raise _kept_elsewhere(response)
+            raise _redirected(response, request.origin)
         if operation.binary:
             return Answer(response.content, response.headers)
         try:
@@ -121,8 +124,18 @@ class Run:
                 raise
             body = None
             self.warnings.add("$", "JSON", response.content[:MAX_SHOWN].decode("utf-8", "replace"))
-        shown = body if self.gate is None else self.gate.show(request, body, response.headers)
+        shown = body if self.gate is None else self.gate.show(request, body)
         return Answer(shown, response.headers)
+
+    def origins_of(self, declared: str) -> frozenset[Origin]:
+        """The origins that an operation's own links may lead to: the declared one, and what it stands for.
+
+        Raises ValueError for a declared origin that is none.
+        """
+        own = parse_origin(declared)
+        if own != parse_origin(DECLARED_PLATFORM):
+            return frozenset({own})
+        return frozenset({own, parse_origin(self.upstream.platform)})
 
     async def _exchange(self, operation: Operation, request: Request) -> Response:
         try:
@@ -141,13 +154,38 @@ def _decode(response: Response) -> Any:
     return read_json(response)
 
 
-def _kept_elsewhere(response: Response) -> CallError:
-    """A redirect is an answer: federated repositories are kept by another service, which is never followed there."""
-    address = urlsplit(response.headers.get("location", ""))
-    host = address.hostname or "the same host"
+_SIGN_ON = re.compile(
+    r"[/._-](?:log-?in|log-?on|sign-?in|sign-?on|sso|saml2?|adfs|oauth2?|openid|authorize|cas|idp)(?:[/._;?-]|$)"
+    r"|[?&](?:SAMLRequest|RelayState|redirect_uri|response_type|wtrealm|returnurl|return_to|goto)=",
+    re.IGNORECASE,
+)
+"""What tells the address of a login page from that of a service."""
+
+
+def _redirected(response: Response, origin: str) -> CallError:
+    """Explain a redirect, which is never followed: the platform answers with it, or a proxy that wants a login.
+
+    Federated repositories are kept by other services of the platform, at addresses that are no login page.
+    """
+    link = response.headers.get("location", "")
+    try:
+        address = urlsplit(link)
+        host = address.hostname or ("the same host" if address.path else "an address that cannot be read")
+        path = address.path
+    except ValueError:
+        host, path, link = "an address that cannot be read", "", ""
+    if _SIGN_ON.search(link):
+        return Unreachable(
+            "ConnectionFailed",
+            f"A proxy on the way to {origin} asks for a sign-in: it answers {response.status} with its login page at "
+            f"{host}.",
+            hint=f"Nothing reached the platform. The person opens {origin} in a browser and signs in to their network, "
+            "or asks the people who run it to let this computer through; then call again.",
+            retryable=False,
+        )
     return CallError(
         "KeptElsewhere",
-        f"The platform answers that this is kept by another of its services, at {host}{address.path}.",
+        f"The platform answers that this is kept by another of its services, at {host}{path}.",
         status=response.status,
         hint="This server does not follow it there: read it with software for that service.",
     )

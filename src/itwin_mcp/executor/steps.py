@@ -287,7 +287,7 @@ class _Flow:
             left = max(seconds - (self._run.now() - self._began), 0.0)
             ended = await run_job(self._run, operation, values, seconds=left)
             if isinstance(ended, Pending):
-                return _Outcome(None, [ended.handle], ended.job)
+                return _Outcome(None, [ended.handle] if ended.handle is not None else [], ended.job)
             return _Outcome(_named(operation, ended.answer.body), [ended.handle])
         body = (await self._run.perform(operation, values)).body
         return _Outcome(_named(operation, body), _ids(body) or _last_in_path(operation, values))

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import anyio
 
@@ -17,11 +18,15 @@ from itwin_mcp.executor.request import unfit_for_path
 from itwin_mcp.executor.sending import Answer, Run
 from itwin_mcp.executor.shape import last_segment
 from itwin_mcp.upstream.envelope import retry_after
+from itwin_mcp.upstream.origin import Origin, split_url
+from itwin_mcp.upstream.redaction import clean_text
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 5.0
 LAST_LOOK = 4.0
 """Seconds; the last one is what a look that began in time may take beyond it."""
+MAX_STATE = 100
+"""Characters of a state that are reported."""
 
 logger = logging.getLogger(__name__)
 
@@ -37,31 +42,75 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """The job goes on; `job` is the answer's member of that name."""
+    """The job goes on, or its state is unknown; `job` is the answer's member of that name."""
 
     job: dict[str, Any]
-    handle: str
+    handle: str | None
+    """None when the platform did not say, and a look by name did not tell."""
 
 
 async def run_job(run: Run, operation: Operation, values: Mapping[str, Any], *, seconds: float) -> Ended | Pending:
     """Begin the job of an operation, or follow the one that its input names, and wait at most `seconds` for it.
 
-    With 0 seconds a job that was begun is not looked at, and one that is followed is looked at once. Raises JobFailed
-    when it ended in a state that is not success. A cancelled wait leaves the job running on the platform.
+    With 0 seconds a job that was begun is not looked at, and one that is followed is looked at once. A cancelled wait
+    leaves the job running on the platform.
+
+    Raises: JobFailed when the job is in a state that `x-wait` lists as failed.
     """
     plan = operation.wait
     assert plan is not None
     # An operation that only observes (its handle is an input, its method GET) has nothing to begin.
     if plan.handle_place == "input" and operation.method == "GET":
-        return await _Wait(run, plan, _handle(plan, None, values), values).until(seconds, None)
+        handle = _handle(plan, None, values, frozenset())
+        return await _Wait(run, plan, handle, values).until(seconds, None)
     try:
         begun = await run.perform(operation, values)
-        handle = _handle(plan, begun, values)
     except CallError as error:
         if error.members.get("outcomeUnknown") or isinstance(error, UnexpectedAnswer):
-            await look_for(run, operation, plan, values, error)
+            await _add_findings(run, operation, plan, values, error)
         raise
+    handle = _handle(plan, begun, values, run.origins_of(operation.origin))
+    if unfit_for_path(handle) is not None:
+        return await _without_handle(run, operation, plan, values)
     return await _Wait(run, plan, handle, values).until(seconds, begun)
+
+
+async def _add_findings(
+    run: Run, operation: Operation, plan: WaitPlan, values: Mapping[str, Any], error: CallError
+) -> None:
+    """Look for the thing after a failure that leaves open whether it was made; add `found` and `job` to the error."""
+    findings = await look_for(run, operation, plan, values)
+    if findings is None:
+        return
+    if findings.items is None:
+        error.hint = f"{findings.hint} {error.hint}"
+        return
+    error.members["found"] = list(findings.items)
+    error.hint = findings.hint
+    if findings.handle is not None and plan.check is not None:
+        error.members["job"] = _job(run, plan, findings.handle)
+
+
+async def _without_handle(run: Run, operation: Operation, plan: WaitPlan, values: Mapping[str, Any]) -> Pending:
+    """The platform accepted the call but did not say what it made: look for it by name, and claim no failure."""
+    findings = await look_for(run, operation, plan, values)
+    job = _job(run, plan, findings.handle if findings is not None else None)
+    lacks = f"{plan.subject} was begun, but the platform's answer does not say under which {plan.handle_as}."
+    if findings is None or findings.items is None:
+        next_step = "Do not call again: look for it in a list first."
+        job["hint"] = " ".join([lacks, *([] if findings is None else [findings.hint]), next_step])
+    else:
+        job["hint"] = f"{lacks} {findings.hint}"
+        job["found"] = list(findings.items)
+    return Pending(job, findings.handle if findings is not None else None)
+
+
+def _job(run: Run, plan: WaitPlan, handle: str | None) -> dict[str, Any]:
+    """The `job` of an answer before its state is known; without a handle no tool can look at it."""
+    job: dict[str, Any] = {"operation": run.name, plan.handle_as: handle, "state": None}
+    if plan.check is not None and handle is not None:
+        job["checkWith"] = plan.check
+    return job
 
 
 class _Wait:
@@ -71,9 +120,7 @@ class _Wait:
         self._run, self._plan, self._handle = run, plan, handle
         known = _in_path(plan.poll)
         self._polled = {name: value for name, value in values.items() if name in known} | {plan.poll_slot: handle}
-        self._job: dict[str, Any] = {"operation": run.name, plan.handle_as: handle, "state": None}
-        if plan.check is not None:
-            self._job["checkWith"] = plan.check
+        self._job = _job(run, plan, handle)
         self._began = run.now()
 
     async def until(self, seconds: float, begun: Answer | None) -> Ended | Pending:
@@ -96,11 +143,13 @@ class _Wait:
         while True:
             with anyio.move_on_after(max(seconds - self._waited, 0) + LAST_LOOK):
                 answer = await self._look()
-                state = self._job["state"]
-                if state in self._plan.done:
+                state = self._job["state"] or "state not reported"
+                if state.casefold() in self._plan.done:
                     return await self._end(answer)
-                if state not in self._plan.pending:
+                if state.casefold() in self._plan.failed:
                     raise self._failed(answer, state)
+                # A state that no list names may be a new word for "pending". Calling it a failure would make agents
+                # start the job a second time, so it is awaited like a pending one and reported as it is.
                 waited = min(self._waited, seconds)
                 text = f"{subject}: {state}, not ready after {waited:.0f} of at most {seconds:.0f} s"
                 await self._run.conversation.progress(waited, seconds, text)
@@ -127,18 +176,12 @@ class _Wait:
     async def _look(self) -> Answer:
         try:
             answer = await self._run.perform(self._plan.poll, self._polled)
-            state = self._plan.state.find(answer.body)
-            if not isinstance(state, str):
-                why = f"{self._plan.state.text} is not there"
-                raise UnexpectedAnswer(
-                    f"The platform's answer does not say how the job stands: {why}.",
-                    hint=f"Look again later{self._with_check}.",
-                )
         except CallError as error:
             # What was begun goes on whether or not we can see it: nobody should begin it a second time.
             self._add_job(error, "The job goes on at the platform: do not begin it again.")
             raise
-        self._job["state"] = state
+        state = self._plan.state.find(answer.body)
+        self._job["state"] = clean_text(wire_text(state), MAX_STATE) if isinstance(state, str | int | float) else None
         return answer
 
     async def _end(self, last: Answer) -> Ended:
@@ -171,26 +214,29 @@ class _Wait:
         error.members.setdefault("job", dict(self._job))
         error.hint = f"{hint} {error.hint}"
 
-    @property
-    def _with_check(self) -> str:
-        return f" with {self._plan.check}" if self._plan.check is not None else ""
 
-
-def _handle(plan: WaitPlan, begun: Answer | None, values: Mapping[str, Any]) -> str:
+def _handle(plan: WaitPlan, begun: Answer | None, values: Mapping[str, Any], origins: frozenset[Origin]) -> str:
+    """The id of the job; an empty text when the answer has none. A link counts if it leads to one of `origins`."""
     found: Any = ABSENT
     if plan.handle_place == "input":
         found = values.get(plan.handle_name, ABSENT)
     elif begun is not None and plan.handle_place == "header":
-        found = last_segment(begun.headers.get(plan.handle_name, "")) or ABSENT
+        link = begun.headers.get(plan.handle_name, "")
+        found = last_segment(link) if _leads_to(link, origins) else ABSENT
     elif begun is not None and plan.handle_path is not None:
         found = plan.handle_path.find(begun.body)
-    handle = wire_text(found) if isinstance(found, str) or type(found) is int else ""
-    if begun is not None and unfit_for_path(handle) is not None:
-        raise UnexpectedAnswer(
-            f"{plan.subject} was begun, but the platform's answer does not say under which {plan.handle_as}.",
-            hint="Do not begin it again: look for it in a list first.",
-        )
-    return handle
+    return wire_text(found) if isinstance(found, str) or type(found) is int else ""
+
+
+def _leads_to(link: str, origins: frozenset[Origin]) -> bool:
+    """Whether a link is relative or leads to one of these origins; another server's ids are not the platform's."""
+    if not link.isascii() or "/" not in link or " " in link:
+        return False
+    try:
+        parts = urlsplit(link)
+        return not (parts.scheme or parts.netloc) or split_url(link)[0] in origins
+    except ValueError:
+        return False
 
 
 def _in_path(operation: Operation) -> frozenset[str]:

@@ -18,8 +18,7 @@ from itwin_mcp.executor.fit import first_that_fit
 from itwin_mcp.executor.request import build_request
 from itwin_mcp.executor.sending import Answer, Run, shape_answer
 from itwin_mcp.executor.shape import shape_items, widen
-from itwin_mcp.upstream.client import DECLARED_PLATFORM
-from itwin_mcp.upstream.origin import parse_origin, split_url
+from itwin_mcp.upstream.origin import split_url
 from itwin_mcp.upstream.wire import Request
 
 SHOWN = 10
@@ -95,6 +94,7 @@ class Walk:
         budget: Budget,
         *,
         whole: bool = False,
+        strict: bool = False,
         sink: Sink | None = None,
         full: bool = False,
         room: int | None = None,
@@ -103,7 +103,7 @@ class Walk:
         self._budget = budget
         assert operation.page is not None
         self._run, self._operation, self._plan = run, operation, operation.page
-        self._start, self._limit, self._whole = start, limit, whole
+        self._start, self._limit, self._whole, self._strict = start, limit, whole, strict
         self.place, self._item = _place_of(output, self._plan) if output is not None else (None, None)
         # A page that is found by counting may change its size; what an opaque token stands for may not.
         counted = start.query is None or self._skip_in(start.query)
@@ -185,7 +185,7 @@ class Walk:
     def _items(self, body: Any, position: Position) -> tuple[list[Any], int]:
         """Return the items of a page, and how many of its entries are none: what is no object, where objects are."""
         items = self._plan.items.find(body)
-        if items is None:
+        if items is None and not self._strict:
             items = []
         if not isinstance(items, list):
             why = "is missing" if items is ABSENT else "is not a list"
@@ -269,9 +269,7 @@ class Walk:
         try:
             origin, rest = split_url(link)
             parts = urlsplit(rest)
-            own = {parse_origin(self._base.origin)}
-            if parse_origin(DECLARED_PLATFORM) in own:
-                own.add(parse_origin(self._run.upstream.platform))
+            own = self._run.origins_of(self._base.origin)
         except ValueError:
             return None
         # The platform spells its paths now `/itwins`, now `/iTwins`; the path that is sent stays ours.

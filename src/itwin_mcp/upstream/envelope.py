@@ -158,6 +158,8 @@ class Refusal:
     target: str | None
     details: tuple[dict[str, Any], ...]
     members: dict[str, Any]
+    is_page: bool = False
+    """Whether it is a web page, which the platform's APIs never answer with."""
 
 
 def read_refusal(response: Response, *secrets: str) -> Refusal:
@@ -188,15 +190,15 @@ def read_refusal(response: Response, *secrets: str) -> Refusal:
                 if name not in _OURS and value is not None
             },
         )
-    content = response.content.strip()
+    content, is_page = response.content.strip(), looks_like_html(response)
     if not content:
         said = f"answered {_phrase(response.status)}, without a body"
-    elif looks_like_html(response):
+    elif is_page:
         said = f"answered {_phrase(response.status)} with an HTML page{_title(content)}"
     else:
         text = content[:8000].decode("utf-8", "replace")
         said = f"answered {_phrase(response.status)}: {_text(text, secrets)}"
-    return Refusal(_code_of(response.status), f"The server {clean_text(said)}", None, (), {})
+    return Refusal(_code_of(response.status), f"The server {clean_text(said)}", None, (), {}, is_page)
 
 
 def _text(value: Any, secrets: tuple[str, ...], limit: int = 2000) -> str:
@@ -249,13 +251,7 @@ def error_from(
     if status == 401:
         return NotSignedIn(
             f"The platform does not accept the sign-in: {refusal.message}",
-            hint=hints.for_not_signed_in(
-                remedy,
-                expires_at=token.expires_at if token else None,
-                issuer=token.issuer if token else None,
-                platform=platform,
-                now=moment,
-            ),
+            hint=_hint_for_401(refusal, token, remedy=remedy, platform=platform, now=moment),
             status=status,
             details=({"code": refusal.code, "message": refusal.message}, *refusal.details),
             correlation_id=correlation_id(response),
@@ -263,6 +259,8 @@ def error_from(
     unknown = outcome_unknown(response, request, moment)
     if status == 403 and refusal.code == "ResourceQuotaExceeded":
         hint = hints.for_quota(path)
+    elif refusal.is_page and status < 500 and status not in _TRANSIENT:
+        hint = hints.for_gateway(platform)
     elif status == 403:
         hint = hints.for_forbidden(request.permission, token.member if token else None)
     elif status == 404:
@@ -282,6 +280,20 @@ def error_from(
     else:
         hint = "Calling again unchanged will not help; read the message, and tell support the correlation id."
     return _platform_error(response, refusal, hint, after, unknown)
+
+
+def _hint_for_401(refusal: Refusal, token: Token | None, *, remedy: str, platform: str, now: float) -> str:
+    if refusal.is_page:
+        return hints.for_gateway(platform)
+    if "UnknownClient" in (refusal.code, *(detail.get("code") for detail in refusal.details)):
+        return hints.for_unknown_client(remedy)
+    return hints.for_not_signed_in(
+        remedy,
+        expires_at=token.expires_at if token else None,
+        issuer=token.issuer if token else None,
+        platform=platform,
+        now=now,
+    )
 
 
 def foreign_error_from(response: Response, request: Request, *, now: float | None = None) -> CallError:

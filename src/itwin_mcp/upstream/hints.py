@@ -75,6 +75,24 @@ def for_not_signed_in(remedy: str, *, expires_at: float | None, issuer: str | No
     return f"The token may be revoked, damaged, or lack the scope `itwin-platform`. {remedy}"
 
 
+def for_unknown_client(remedy: str) -> str:
+    """401 because the platform does not know the application that the token was issued to."""
+    return (
+        "The platform does not know the application (client id) that signed in. Register it at "
+        "https://developer.bentley.com/register/, or sign in with the client id of an application that is registered "
+        f"for this environment. {remedy}"
+    )
+
+
+def for_gateway(platform: str) -> str:
+    """A refusal that is a web page: something on the way refused, and not the platform's API."""
+    return (
+        "This page does not come from the API: a proxy, firewall or gateway on the way refused the request. Ask the "
+        f"people who run your network to let requests to {platform} through, and check HTTPS_PROXY, NO_PROXY and "
+        "ITWIN_API_URL. No permission on the platform changes this."
+    )
+
+
 def environment_of(url: str) -> str | None:
     """`prod`, `qa` or `dev` for Bentley's hosts; development APIs take the tokens of the QA sign-in server."""
     found = re.match(r"https://(?:(qa|dev)-)?(?:ims|imsoidc|api)\.bentley\.com(?:[:/]|$)", url)

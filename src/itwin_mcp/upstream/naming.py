@@ -39,3 +39,17 @@ def put_in_place(beside: Path, target: Path, replaces: Standing | None = None) -
     except OSError:
         target.unlink()
         raise
+
+
+def expand_home(path: str | Path) -> Path:
+    """The path with `~` at its beginning as the user's home folder; only shells expand it, and not everywhere.
+
+    `~name` stays: it may be the name of a file, as editors give to copies.
+    """
+    path = Path(path)
+    if path.parts[:1] != ("~",):
+        return path
+    try:
+        return path.expanduser()
+    except RuntimeError:  # nobody knows where the home folder is
+        return path

@@ -10,6 +10,7 @@ from typing import Any, Self, TypeAlias
 
 import httpx2
 
+from itwin_mcp.upstream.network_settings import check_network_settings
 from itwin_mcp.upstream.origin import Origin
 
 ASGIApp: TypeAlias = Callable[
@@ -34,8 +35,12 @@ def build_http(*, connections: int, user_agent: str, app: ASGIApp | None = None)
 
     The usual variables for proxies and certificate authorities are honoured (`HTTPS_PROXY`, `NO_PROXY`,
     `SSL_CERT_FILE`, `SSL_CERT_DIR`). Building one costs some 20 ms for the certificates: do it when first used.
+
+    Raises: Unreachable, which names the variable, when one of these cannot be used.
     """
     _silence_wire_logs()
+    if app is None:
+        check_network_settings()
     return httpx2.AsyncClient(
         transport=None if app is None else httpx2.ASGITransport(app, raise_app_exceptions=False),
         trust_env=app is None,
@@ -57,10 +62,13 @@ def build_oauth(client_id: str, client_secret: str | None = None, *, user_agent:
     """authlib's OAuth client, which is an httpx2.AsyncClient, with the same manners; `options` are authlib's.
 
     authlib is imported here and not before. Answers are taken uncompressed and up to 256 KiB.
+
+    Raises: Unreachable, as `build_http` does.
     """
     from authlib.integrations.httpx_client import AsyncOAuth2Client  # type: ignore[import-untyped, unused-ignore]
 
     _silence_wire_logs()
+    check_network_settings()
     return AsyncOAuth2Client(
         client_id,
         client_secret,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from errno import EADDRNOTAVAIL
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import anyio
 import pytest
+from anyio.abc import SocketAttribute
 
 from itwin_mcp.errors import CallError, NotSignedIn, Unreachable
 from itwin_mcp.upstream.auth.login_store import LoginStore
@@ -46,8 +48,8 @@ class Attempt:
             f"{method} {target} HTTP/1.1\r\nHost: {host or f'localhost:{self.port}'}\r\n\r\n".encode()
         )
 
-    async def send(self, content: bytes) -> str:
-        async with await anyio.connect_tcp("127.0.0.1", self.port) as stream:
+    async def send(self, content: bytes, address: str = "127.0.0.1") -> str:
+        async with await anyio.connect_tcp(address, self.port) as stream:
             await stream.send(content)
             answer = b""
             try:
@@ -282,3 +284,39 @@ async def test_a_redirect_that_does_not_come_back_here_is_refused(tmp_path: Path
 
 def test_the_address_to_register_is_fixed() -> None:
     assert DEFAULT_REDIRECT == "http://localhost:3301/signin-callback"
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+async def test_callback_is_answered_on_ipv4_and_ipv6(tmp_path: Path, address: str) -> None:
+    async with attempt(tmp_path) as it:
+        request = f"GET {it.callback()} HTTP/1.1\r\nHost: localhost:{it.port}\r\n\r\n".encode()
+        (page,) = await play(it, lambda: it.send(request, address))
+        assert page.startswith("HTTP/1.1 200")
+        assert it.error is None
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "0.0.0.0", "::"])
+async def test_another_program_on_either_address_is_port_in_use(tmp_path: Path, address: str) -> None:
+    async with identity() as state:
+        server = SignInServer(state.issuer, user_agent=USER_AGENT)
+        tokens = SavedLoginTokens(server, NATIVE, LoginStore(tmp_path, use_keyring=False))
+        async with await anyio.create_tcp_listener(local_host=address) as other:
+            port = other.extra(SocketAttribute.local_port)
+            redirect = f"http://localhost:{port}/signin-callback"
+            with pytest.raises(NotSignedIn, match=f"Port {port} of this computer is in use"):
+                async with LoopbackLogin.open(server, NATIVE, tokens, redirect_uri=redirect):
+                    raise AssertionError("the port is not ours")
+
+
+async def test_machine_without_ipv6_listens_on_ipv4(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listen = anyio.create_tcp_listener
+
+    async def without_ipv6(*, local_host: str, local_port: int = 0) -> Any:
+        if local_host == "::1":
+            raise OSError(EADDRNOTAVAIL, "Cannot assign requested address")
+        return await listen(local_host=local_host, local_port=local_port)
+
+    monkeypatch.setattr(anyio, "create_tcp_listener", without_ipv6)
+    async with attempt(tmp_path) as it:
+        (page,) = await play(it, lambda: it.browse(it.callback()))
+    assert page.startswith("HTTP/1.1 200")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hmac
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from errno import EADDRNOTAVAIL, EAFNOSUPPORT
 from urllib.parse import parse_qs, urlsplit
 
 import anyio
 from anyio.abc import Listener, SocketStream
+from anyio.streams.stapled import MultiListener
 
 from itwin_mcp.errors import CallError, NotSignedIn
 from itwin_mcp.upstream.auth.saved_login import LOGIN_SCOPE, SavedLoginTokens
@@ -40,7 +43,7 @@ class LoopbackLogin:
         client_id: str,
         tokens: SavedLoginTokens,
         prepared: PreparedLogin,
-        listener: Listener[SocketStream],
+        listener: MultiListener[SocketStream],
         scope: str,
         seconds: float,
     ) -> None:
@@ -72,7 +75,7 @@ class LoopbackLogin:
         scope: str = LOGIN_SCOPE,
         seconds: float = LOGIN_SECONDS,
     ) -> AsyncIterator[LoopbackLogin]:
-        """Listen on 127.0.0.1 at the redirect URI's port and prepare the link; the listener closes at the end.
+        """Listen on this machine at the redirect URI's port and prepare the link; the listener closes at the end.
 
         ValueError when `redirect_uri` is not http on localhost with a port; NotSignedIn when the port is taken;
         Unreachable when the sign-in server does not answer. `seconds` bounds `wait`.
@@ -86,15 +89,8 @@ class LoopbackLogin:
         ):
             raise ValueError("the redirect URI must be http://localhost:<port>/<path>")
         prepared = await server.prepare_login(client_id, redirect_uri, scope)
-        try:
-            listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=where.port)
-        except OSError:
-            raise NotSignedIn(
-                f"Port {where.port} of this computer is in use, so the sign-in cannot come back to us.",
-                hint="Finish or end the other sign-in, or choose another port and register it as the redirect URI.",
-            ) from None
-        async with listener:
-            yield cls(server, client_id, tokens, prepared, listener.listeners[0], scope, seconds)
+        async with await _listen(where.hostname, where.port) as listener:
+            yield cls(server, client_id, tokens, prepared, listener, scope, seconds)
 
     async def wait(self) -> None:
         """Wait until the person has signed in; the login is then in the store.
@@ -135,7 +131,7 @@ class LoopbackLogin:
     async def _handle(self, head: bytes) -> tuple[str, str]:
         method, target, host = _parse_head(head)
         where = urlsplit(self._prepared.redirect_uri)
-        if host not in (f"localhost:{where.port}", f"127.0.0.1:{where.port}"):
+        if host not in (f"{name}:{where.port}" for name in ("localhost", "127.0.0.1", "[::1]")):
             return "400 Bad Request", _NOTHING
         path, _, query = target.partition("?")
         if path != where.path:
@@ -175,6 +171,31 @@ class LoopbackLogin:
         except CallError as error:
             return error
         return grant
+
+
+async def _listen(host: str, port: int) -> MultiListener[SocketStream]:
+    """Listen on every loopback address that the host stands for. Raises NotSignedIn when the port is taken on one.
+
+    A browser may take `localhost` for either address. Another program on the one that we leave out would get the code.
+    """
+    listeners: list[Listener[SocketStream]] = []
+    try:
+        for address in ("127.0.0.1", "::1") if host == "localhost" else (host,):
+            try:
+                listeners += (await anyio.create_tcp_listener(local_host=address, local_port=port)).listeners
+            except OSError as error:
+                # A machine without IPv6 has no such address, so that no other program can listen there either.
+                missing = isinstance(error, socket.gaierror) or error.errno in (EADDRNOTAVAIL, EAFNOSUPPORT)
+                if not (missing and address == "::1"):
+                    raise
+    except OSError:
+        for listener in listeners:
+            await listener.aclose()
+        raise NotSignedIn(
+            f"Port {port} of this computer is in use, so the sign-in cannot come back to us.",
+            hint="Finish or end the other sign-in, or choose another port and register it as the redirect URI.",
+        ) from None
+    return MultiListener(listeners)
 
 
 async def _read_head(stream: SocketStream) -> bytes:

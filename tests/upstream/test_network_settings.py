@@ -1,0 +1,93 @@
+"""Proxies and certificates that cannot be used are one error that names the variable."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from itwin_mcp.errors import Unreachable
+from itwin_mcp.upstream.auth.sign_in_server import SignInServer
+from itwin_mcp.upstream.auth.static import StaticToken
+from itwin_mcp.upstream.client import UpstreamClient
+from itwin_mcp.upstream.documents import fetch_document
+from itwin_mcp.upstream.probe import probe
+from itwin_mcp.upstream.storage import Storage
+from itwin_mcp.upstream.wire import Request
+from tests.network import UNUSABLE, unusable_value
+from tests.upstream.loopback import Asked, loopback
+
+pytestmark = pytest.mark.anyio
+
+NOWHERE = "https://127.0.0.1:9"
+US = "itwin-mcp/test"
+
+
+async def call() -> None:
+    async with UpstreamClient.open(NOWHERE, StaticToken("t"), user_agent=US) as client:
+        await client.send(Request("GET", NOWHERE, "/imodels"))
+
+
+async def move(folder: Path) -> None:
+    async with Storage.open([NOWHERE], user_agent=US) as storage:
+        await storage.download(f"{NOWHERE}/file", folder / "new")
+
+
+@pytest.fixture(autouse=True)
+def no_certificates(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(("variable", "value", "words"), UNUSABLE)
+async def test_every_client_names_the_variable_that_cannot_be_used(
+    variable: str, value: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, unusable_value(value, tmp_path))
+    for attempt in (
+        call,
+        lambda: move(tmp_path),
+        lambda: probe(f"{NOWHERE}/", user_agent=US),
+        lambda: fetch_document(f"{NOWHERE}/", user_agent=US),
+        lambda: SignInServer(NOWHERE, user_agent=US).endpoints(),
+    ):
+        with pytest.raises(Unreachable) as refused:
+            await attempt()
+        assert refused.value.code == "ConnectionFailed"
+        assert refused.value.message.startswith(f"{variable} ")
+        assert words in refused.value.message
+        assert variable in refused.value.hint
+        assert "canary" not in refused.value.message + refused.value.hint
+        assert not refused.value.retryable
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"HTTPS_PROXY": "", "SSL_CERT_FILE": ""},
+        {"HTTPS_PROXY": "htp://x", "NO_PROXY": "*"},
+        {"https_proxy": "http://user:p%40w@proxy.example:8080/", "HTTPS_PROXY": "htp://overruled"},
+        {"HTTP_PROXY": "proxy.example:8080"},
+        {"HTTP_PROXY": "http://[::1]:8080"},
+        {"ALL_PROXY": "HTTPS://proxy_1.example"},
+    ],
+)
+async def test_usable_settings_do_not_stop_a_request(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fine(asked: Asked) -> None:
+        await asked.json(200, {})
+
+    for name, value in ({"NO_PROXY": "127.0.0.1"} | environment).items():
+        monkeypatch.setenv(name, value)
+    async with loopback(fine) as server:
+        assert (await probe(f"{server.origin}/", user_agent=US)).status == 200
+
+
+async def test_the_sandbox_needs_neither(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    monkeypatch.setenv("HTTPS_PROXY", "htp://x")
+    async with UpstreamClient.open(NOWHERE, StaticToken("t"), sandbox=app, user_agent=US) as client:
+        assert (await client.send(Request("GET", NOWHERE, "/"))).status == 204
