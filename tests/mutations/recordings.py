@@ -69,8 +69,10 @@ async def mutated(*, person: Any = agrees, **flags: Any) -> AsyncIterator[Mutate
     """Serve all tools over the sandbox behind a proxy; nothing waits, and `person` answers questions."""
     proxies: list[Proxy] = []
 
-    def open_sandbox(_: Any) -> Sandbox:
-        sandbox = Sandbox.open(job_seconds=0.0)
+    opens = Sandbox.open
+
+    def open_sandbox(*arguments: Any, **named: Any) -> Sandbox:
+        sandbox = opens(*arguments, **named)
         proxies.append(Proxy(sandbox.app))
         sandbox.app = proxies[0]  # type: ignore[assignment]
         return sandbox
@@ -78,7 +80,7 @@ async def mutated(*, person: Any = agrees, **flags: Any) -> AsyncIterator[Mutate
     clock = Clock()
     settings = read_settings(os.environ, **{"sandbox": True, "job_seconds": 0.0, "toolsets": "all"} | flags)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("itwin_mcp.runtime._open_sandbox", open_sandbox)
+        patch.setattr(Sandbox, "open", open_sandbox)
         patch.setattr("itwin_mcp.runtime.Executor", partial(Executor, sleep=clock.sleep, now=clock.now))
         # Linking takes longer than most of the tests.
         patch.setattr("itwin_mcp.runtime.link_files", lambda *_, **__: shipped_catalog())

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.anyio
 
 GROUPS = 8
 """The tools are shared out, so that the tests can run side by side."""
-SAMPLE = 15
+SAMPLE = 20
 """Of so many mutations plain pytest tries one."""
 
 TOOLS = shipped_catalog().tools
