@@ -118,7 +118,7 @@ def test_a_tool_that_starts_a_job_takes_wait_and_may_answer_with_the_job(folder:
     assert [operation.name for operation in tool.operations] == ["list-parts", "create-part", "get-part", "get-part"]
 
 
-def test_an_output_schema_is_one_object_whose_ids_are_sure_and_whose_scalars_may_be_null(folder: Folder) -> None:
+def test_an_output_schema_is_one_typed_object_whose_values_may_be_null(folder: Folder) -> None:
     schema = folder.link(GOOD).tools["list-parts"].output_schema
     assert schema["type"] == "object"
     assert schema["anyOf"] == [{"required": ["parts"]}, {"required": ["error"]}]
@@ -126,12 +126,13 @@ def test_an_output_schema_is_one_object_whose_ids_are_sure_and_whose_scalars_may
         "type": ["array", "null"],
         "items": {
             "type": "object",
-            "properties": {"id": {"type": "string"}, "size": {"type": ["number", "null"]}},
+            "properties": {"id": {"type": ["string", "null"]}, "size": {"type": ["number", "null"]}},
         },
     }
     accepts = jsonschema.Draft202012Validator(schema).is_valid
     assert accepts({"parts": [{"id": "a", "size": None, "colour": "an unknown field"}], "page": {"returned": 1, "complete": True}})  # fmt: skip
-    assert not accepts({"parts": [{"id": None}]})
+    assert accepts({"parts": [{"id": None}]})
+    assert not accepts({"parts": [None]})
     assert not accepts({"other": 1})
 
 
@@ -184,7 +185,7 @@ def test_a_flow_s_output_schema_follows_its_map(folder: Folder) -> None:
         "properties": {
             "parts": {
                 "type": ["array", "null"],
-                "items": {"type": "object", "properties": {"id": {"type": "string"}, "name": {"type": ["string", "null"]}}},
+                "items": {"type": "object", "properties": {"id": {"type": ["string", "null"]}, "name": {"type": ["string", "null"]}}},
             }
         },
     }  # fmt: skip
@@ -195,8 +196,17 @@ def test_an_object_in_an_answer_may_be_null_and_one_in_a_list_may_not(folder: Fo
     inner = "{type: object, properties: {id: {type: string, mapping: $.id}}}"
     new = f"one: {inner}, all: {{type: array, mapping: $.all, items: {inner}}}}}}}\n      find"
     properties = folder.link(bent((old, new))).tools["get-part"].output_schema["properties"]
-    assert properties["one"] == {"type": ["object", "null"], "properties": {"id": {"type": "string"}}}
-    assert properties["all"]["items"] == {"type": "object", "properties": {"id": {"type": "string"}}}
+    assert properties["one"] == {"type": ["object", "null"], "properties": {"id": {"type": ["string", "null"]}}}
+    assert properties["all"]["items"] == {"type": "object", "properties": {"id": {"type": ["string", "null"]}}}
+
+
+def test_an_output_schema_publishes_no_rule_that_an_answer_may_break(folder: Folder) -> None:
+    old = 'name: {type: string, mapping: "$.name"}}}\n      find'
+    rule = 'x-schema: {type: string, enum: [a], format: uri, minLength: 3, description: "The name."}'
+    properties = (
+        folder.link(bent((old, old.replace('"}}}', f'", {rule}}}}}}}')))).tools["get-part"].output_schema["properties"]
+    )
+    assert properties["name"] == {"type": ["string", "null"], "description": "The name."}
 
 
 def test_static_outputs_are_of_their_type(folder: Folder) -> None:

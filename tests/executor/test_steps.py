@@ -133,10 +133,26 @@ async def test_a_step_per_element_of_nothing_sends_nothing(members: Any) -> None
     assert it.asked == ["GET /teams/i1"]
 
 
-async def test_a_step_per_element_of_what_is_no_list_says_so() -> None:
+async def test_a_step_per_element_of_what_is_no_list_is_said_in_page() -> None:
     async with bench("flows.yaml", Teams(members={"id": "m1"})) as it:
-        error = await it.refused("read-members", team="i1")
-    assert "The step one-by-one runs once per element, but was not given a list" in error["message"]
+        answer = await it.call("read-members", team="i1")
+    assert answer["members"] == []
+    assert answer["page"]["complete"] is False
+    assert "one-by-one: what it goes through is not a list" in answer["page"]["stoppedBecause"]
+
+
+@pytest.mark.parametrize(
+    "odd", [{}, {"id": None}, {"id": ""}, {"id": ["x"]}, {"id": True}, {"id": "a/../b"}, None, "x", 7]
+)
+async def test_a_step_per_element_skips_an_element_without_an_id(odd: Any) -> None:
+    async with bench("flows.yaml", Teams(members=[{"id": "m1"}, odd, {"id": 2}])) as it:
+        answer = await it.call("read-members", team="i1")
+    assert answer["members"] == [{"id": "m1"}, {"id": "2"}]
+    assert answer["page"] == {
+        "returned": 0,
+        "complete": False,
+        "stoppedBecause": "one-by-one: 1 of 3 have no id",
+    }
 
 
 # --- what was written -------------------------------------------------------------------------------------------
@@ -184,13 +200,26 @@ async def test_a_write_without_an_answer_is_named_by_the_id_in_its_path() -> Non
     assert error["completed"] == [{"step": "drop", "ids": ["i7"]}]
 
 
-async def test_an_answer_that_does_not_fit_after_a_write_names_what_was_written() -> None:
+async def test_a_written_id_of_another_type_is_used_all_the_same() -> None:
     teams = Teams()
     teams.faults["POST /teams"] = saying(201, {"team": {"id": 7}})
     async with bench("flows.yaml", teams) as it:
-        error = await it.refused("replace-team", team="i7", name="Pier")
-    assert error["code"] == "UnexpectedAnswer"
-    assert [one["step"] for one in error["completed"]] == ["drop", "make"]
+        answer = await it.call("replace-team", team="i7", name="Pier")
+    assert answer == {"id": "7"}
+
+
+@pytest.mark.parametrize("odd", [{}, {"id": None}, {"id": []}, {"id": "../x"}, "x", None])
+async def test_a_write_without_the_id_that_a_later_step_needs_is_named_in_completed(odd: Any) -> None:
+    teams = Teams()
+    teams.faults["POST /teams"] = saying(201, {"team": odd})
+    text = ', x-require: {path: "$.team.id", code: NoId, message: "The team has no id.", hint: "Look."}'
+    async with bench("flows.yaml", teams, replacing={text: ""}) as it:
+        error = await it.refused("make-team", name="Pier", members=["m1"])
+        assert it.asked == ["POST /teams"]
+    assert (error["code"], error["retryable"]) == ("UnexpectedAnswer", False)
+    assert "no id at make.team.id" in error["message"]
+    assert [one["step"] for one in error["completed"]] == ["make"]
+    assert "Look at what is there before you call again" in error["hint"]
 
 
 async def test_a_cancelled_flow_ends_promptly() -> None:

@@ -179,11 +179,11 @@ async def test_what_is_no_date_is_refused_in_words() -> None:
     assert "2026-01-31" in error["hint"]
 
 
-async def test_a_field_of_the_platform_that_is_no_date_is_an_unexpected_answer() -> None:
-    async with bench("words.yaml", Teams([], [], a=[{"id": "0", "made": "yesterday"}])) as it:
-        error = await it.refused("list-stale-parts", team="a", since="2026-02-01")
-    assert error["code"] == "UnexpectedAnswer"
-    assert "made is not a date" in error["message"]
+async def test_a_field_of_the_platform_that_is_no_date_counts_as_none_and_is_reported() -> None:
+    async with bench("words.yaml", Teams([], [], a=[{"id": "0", "made": "yesterday"}, {"id": "1"}])) as it:
+        answer = await it.call("list-stale-parts", team="a", since="2026-02-01")
+    assert [one["id"] for one in answer["old"]] == ["0", "1"]
+    assert [(one["expected"], one["got"]) for one in answer["warnings"]] == [("date", "yesterday")]
 
 
 # --- x-count ----------------------------------------------------------------------------------------------------

@@ -196,11 +196,16 @@ ROWS = [
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder with a baseline, a changeset and a picture."""
+    fill(tmp_path)
+    return tmp_path
+
+
+def fill(folder: Path) -> None:
+    """Write a baseline, a changeset and a picture into a folder."""
     picture = io.BytesIO()
     Image.new("RGB", (60, 40), "teal").save(picture, "png")
     for name, content in (("pier.bim", b"pier"), ("1.cs", CHANGES), ("look.png", picture.getvalue())):
-        (tmp_path / name).write_bytes(content)
-    return tmp_path
+        (folder / name).write_bytes(content)
 
 
 @pytest.fixture

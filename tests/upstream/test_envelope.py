@@ -76,6 +76,11 @@ def test_half_a_character_does_not_break_the_answer_to_the_agent() -> None:
     assert value == {"name?": ["?x", "😀"]}
 
 
+def test_a_number_beyond_a_float_is_null_because_no_json_can_say_it() -> None:
+    assert read_json(answer(200, b'{"a": [1e400, -1E+999, 1e3, "1e400"]}')) == {"a": [None, None, 1000.0, "1e400"]}
+    assert read_json(answer(200, b"[" + b"9" * 400 + b".5]")) == [None]
+
+
 # --- the shapes of refusals -----------------------------------------------------------------------------------------
 
 
@@ -294,7 +299,7 @@ def test_another_server_than_the_platform_is_told_without_a_word_about_itwins(st
         ("Fri, 15 Jan 2027 09:01:00 +0100", 60.0),
         ("Fri, 15 Jan 2027 07:00:00 GMT", 0.0),
         ("-5", None),
-        ("1.5", None),
+        ("1.5", 1.5),
         ("5, 10", None),
         ("soon", None),
         ("", None),

@@ -25,7 +25,7 @@ from itwin_mcp.capability.fragments import check_fragment, check_values
 from itwin_mcp.capability.node import JsonSchema
 from itwin_mcp.capability.place import Place
 from itwin_mcp.capability.plans import Output
-from itwin_mcp.capability.published import is_nullable, names_in, publish, unbounded
+from itwin_mcp.capability.published import is_nullable, names_in, publish
 from itwin_mcp.capability.wording import shorten
 
 ENTITY_SCHEMA: JsonSchema = {"type": "string", "minLength": 1, "maxLength": 2048}
@@ -69,7 +69,7 @@ _OVERWRITE = {"type": "boolean", "default": False, "description": "Replace the f
 
 _PUBLISHED_NAME = re.compile(r"[A-Za-z0-9_-]{1,60}")
 
-RESERVED_OUTPUTS = frozenset({"error", "job", "page", "preview", "resolved", "saved", "truncated"})
+RESERVED_OUTPUTS = frozenset({"error", "job", "page", "preview", "resolved", "saved", "truncated", "warnings"})
 """What the engine puts beside an answer, or in its place."""
 
 
@@ -231,6 +231,19 @@ _PREVIEW = {
     },
     "required": ["question", "loses", "expiresAt", "hint"],
 }
+_WARNINGS = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "properties": {
+            "path": {"type": "string"},
+            "expected": {"type": "string"},
+            "got": {"type": "string"},
+            "count": {"type": "integer"},
+        },
+        "required": ["path", "expected", "got", "count"],
+    },
+}
 _TRUNCATED = {"type": "object", "properties": {"fields": {"type": "array"}}}
 
 
@@ -263,6 +276,7 @@ def output_schema(
     if resolves:
         properties["resolved"] = _RESOLVED
     properties["truncated"] = _TRUNCATED
+    properties["warnings"] = _WARNINGS
     properties["error"] = _ERROR
     answers.append({"required": ["error"]})
     return {"type": "object", "properties": properties, "anyOf": answers}
@@ -271,12 +285,13 @@ def output_schema(
 def mapped_output(parameter: Mapped, place: Place, name: str = "") -> tuple[Output, JsonSchema]:
     """An output parameter of a single call, compiled, and the schema that it means.
 
-    Scalars are nullable except an `id`; unknown fields are allowed. What is wrong is reported at its place.
+    Every value that the platform owns is nullable, except the objects of a list; unknown fields are allowed. What is
+    wrong is reported at its place.
     """
     mapping = parameter.mapping
     path = place.at("mapping").path_of(mapping) if mapping is not None else None
     check_fragment(parameter.x_schema, place.at("x-schema"))
-    more = unbounded(parameter.x_schema or {})
+    more = _annotations(parameter.x_schema)
     if isinstance(parameter, MappedObject):
         parts = [
             (key, *mapped_output(child, place.at("properties", key), key))
@@ -290,16 +305,19 @@ def mapped_output(parameter: Mapped, place: Place, name: str = "") -> tuple[Outp
         items, items_schema = mapped_output(parameter.items, place.at("items"))
         return Output("array", path, items=items), {"type": ["array", "null"], "items": items_schema} | more
     header = parameter.header
-    required = name == "id"
     output = Output(
         parameter.type,
         path,
         literal=_literal(parameter, place),
         header=header.name.lower() if header else None,
         last_segment=header is not None and header.take == "last-segment",
-        required=required,
     )
-    return output, {"type": parameter.type if required else [parameter.type, "null"]} | more
+    return output, {"type": [parameter.type, "null"]} | more
+
+
+def _annotations(fragment: JsonSchema | None) -> JsonSchema:
+    """Return what a fragment says of an output that no answer of the platform can contradict."""
+    return {name: value for name, value in (fragment or {}).items() if name in ("title", "description")}
 
 
 def _literal(parameter: MappedScalar, place: Place) -> str | float | bool | None:
@@ -333,7 +351,7 @@ def orchestrated_output(
     for name, parameter in parameters.items():
         here = place.at(name)
         check_fragment(parameter.x_schema, here.at("x-schema"))
-        more = unbounded(parameter.x_schema or {})
+        more = _annotations(parameter.x_schema)
         path = Path(f"$['{name}']", (name,))
         if isinstance(parameter, OrchestratedObject):
             child, schema = orchestrated_output(parameter.properties, here.at("properties"), root=False)
@@ -345,9 +363,8 @@ def orchestrated_output(
             parts.append((name, Output("array", path, items=items)))
             schemas[name] = {"type": ["array", "null"], "items": schema | {"type": "object"}} | more
         else:
-            required = name == "id"
-            parts.append((name, Output(parameter.type, path, required=required)))
-            schemas[name] = {"type": parameter.type if required else [parameter.type, "null"]} | more
+            parts.append((name, Output(parameter.type, path)))
+            schemas[name] = {"type": [parameter.type, "null"]} | more
     result: JsonSchema = {"type": "object" if root else ["object", "null"]}
     if schemas:
         result["properties"] = schemas

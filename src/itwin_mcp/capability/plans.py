@@ -145,7 +145,6 @@ class Output:
     literal: Any = None
     header: str | None = None
     last_segment: bool = False
-    required: bool = False
     properties: tuple[tuple[str, Output], ...] = ()
     items: Output | None = None
 
@@ -235,7 +234,7 @@ class CallStep:
     @property
     def may_be_cut(self) -> bool:
         """Whether it may give less than there is; the answer then has a `page` that says why."""
-        bounded = self.each is not None and self.each.most is not None
+        bounded = self.each is not None
         paged = self.operation.page is not None or self.partial is not None
         return bounded or self.repeat is not None or bool(self.tolerate) or paged
 
@@ -298,7 +297,13 @@ class Steps:
     @property
     def may_be_cut(self) -> bool:
         """Whether a step may give less than there is."""
-        return any(step.may_be_cut for step in self.steps if isinstance(step, CallStep))
+        calls = [step for step in self.steps if isinstance(step, CallStep)]
+        return any(step.may_be_cut for step in calls) or (self.only_reads and len(calls) > 1)
+
+    @property
+    def only_reads(self) -> bool:
+        """Whether nothing is changed: then the answer of one step can be left out of that of the flow."""
+        return all(step.operation.method == "GET" for step in self.steps if isinstance(step, CallStep))
 
 
 Action: TypeAlias = Call | Steps

@@ -27,7 +27,6 @@ _JSON_TYPES: Mapping[type, Kind] = {
     dict: "object",
 }
 _PUBLISHED = frozenset({*_COPIED, "type", "enum", "const", "properties", "required", "items", "additionalProperties"})
-_OF_OUTPUTS = frozenset({"type", "description", "properties", "required", "items"})
 _SILENT = frozenset({"examples", "title", "$comment", "minProperties"})
 """What needs no words: notes, and the rule that a change changes something."""
 _ONCE = ("once", "unique", "distinct", "different", "repeat")
@@ -150,16 +149,6 @@ def subschemas(schema: Mapping[str, Any]) -> Iterator[JsonSchema]:
     """Yield the schemas of the members and elements; one that is only true or false says nothing."""
     children = (*schema.get("properties", {}).values(), schema.get("items"))
     yield from (child for child in children if isinstance(child, dict))
-
-
-def unbounded(schema: JsonSchema) -> JsonSchema:
-    """Return the schema of an output without choices, format and bounds: the platform may answer something new."""
-    kept = {key: value for key, value in schema.items() if key in _OF_OUTPUTS}
-    if "properties" in kept:
-        kept["properties"] = {name: unbounded(_as_schema(child)) for name, child in kept["properties"].items()}
-    if "items" in kept:
-        kept["items"] = unbounded(_as_schema(kept["items"]))
-    return kept
 
 
 # --- rules that only descriptions state -------------------------------------------------------------------------

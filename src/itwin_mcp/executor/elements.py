@@ -10,7 +10,8 @@ from typing import Any
 
 from itwin_mcp.capability.expressions import ABSENT, Argument
 from itwin_mcp.capability.plans import LookupStep
-from itwin_mcp.errors import InvalidArguments, UnexpectedAnswer
+from itwin_mcp.errors import InvalidArguments
+from itwin_mcp.executor.shape import Warnings
 
 
 def elements_of(result: Any, *, per_element: bool) -> list[Any]:
@@ -34,27 +35,31 @@ def distinct(values: Iterable[Any]) -> list[Any]:
     return list(found.values())
 
 
-def counted(values: Iterable[Any], name: str) -> list[dict[str, Any]]:
+def counted(values: Any, name: str) -> list[dict[str, Any]]:
     """Each distinct object once, with how often it came in the field `name`; the most frequent first."""
-    known = [value for value in values if isinstance(value, dict)]
+    known = [value for value in values if isinstance(value, dict)] if isinstance(values, list) else []
     times = Counter(_mark(value) for value in known)
     found = [{**value, name: times[_mark(value)]} for value in distinct(known)]
     return sorted(found, key=lambda one: -int(one[name]))
 
 
-def look_up(step: LookupStep, elements: Iterable[Any], wanted: Any) -> list[dict[str, Any]]:
+def look_up(step: LookupStep, elements: Iterable[Any], wanted: Any, warnings: Warnings) -> list[dict[str, Any]]:
     """The fields of the elements that a lookup step picks. Raises InvalidArguments for a value that is no date.
 
-    Where it counts, a value without an element is an element of which nothing else is known.
+    Where it counts, a value without an element is an element of which nothing else is known. An element whose date
+    cannot be read is taken as one without a date.
     """
     known = [element for element in elements if isinstance(element, dict)]
     if step.compare is not None:
         limit = _limit(step, wanted)
         if limit is None:
             return []
-        picked = [one for one in known if _lies_before(step, one.get(step.match), limit) is (step.compare == "before")]
+        before = step.compare == "before"
+        picked = [one for one in known if _lies_before(step, one.get(step.match), limit, warnings) is before]
         return [_fields(step, one) for one in picked]
-    values = [value for value in (wanted if isinstance(wanted, list) else [wanted]) if value not in (None, ABSENT)]
+    values = [
+        value for value in (wanted if isinstance(wanted, list) else [wanted]) if isinstance(value, str | int | float)
+    ]
     picked = [one for one in known if one.get(step.match) in values]
     if step.count is None:
         return [_fields(step, one) for one in picked]
@@ -92,16 +97,14 @@ def _limit(step: LookupStep, wanted: Any) -> datetime | None:
     return limit
 
 
-def _lies_before(step: LookupStep, value: Any, limit: datetime) -> bool:
+def _lies_before(step: LookupStep, value: Any, limit: datetime, warnings: Warnings) -> bool:
     """Whether a field's date lies before the limit; what has no date lies before every one."""
     if value is None:
         return True
     moment = _moment(value)
     if moment is None:
-        raise UnexpectedAnswer(
-            f"The platform's answer is not what this operation gives: {step.match} is not a date.",
-            hint="Report this to the makers of itwin-mcp with this message.",
-        )
+        warnings.add(f"{step.index}[*].{step.match}", "date", value)
+        return True
     return moment < limit
 
 

@@ -116,7 +116,8 @@ class Executor:
             ready = {**ready, OVERWRITE: False}  # nothing was there to lose: what comes there by now stays
         gate.begin(permit, None if confirmed is None else confirmed.word)
         try:
-            result = fit(clean(await self._answer(run, tool, ready, blobs)), self._most, tool.lists)
+            answer = await self._answer(run, tool, ready, blobs)
+            result = fit(clean(_with_warnings(answer, run)), self._most, tool.lists)
         except PlatformError as error:
             name_arguments(error, tool)
             raise
@@ -159,14 +160,15 @@ class Executor:
         run = self._run(resource.name, conversation, caller, gate)
         action = resource.action
         if isinstance(action, Steps):
-            whole: dict[str, Any] = clean(without_secrets(await run_steps(run, action, values)))
+            whole: dict[str, Any] = clean(without_secrets(_with_warnings(await run_steps(run, action, values), run)))
             return whole
         # The linker lets no operation here that pages or waits: a resource is read at once.
         answer = await run.perform(action.operation, bind(action.bindings, values, {}))
         if action.operation.binary:
             return blob_of(answer)
-        shaped: dict[str, Any] = clean(without_secrets(shape_answer(action.operation, action.output, answer)))
-        return shaped
+        shaped = _with_warnings(shape_answer(run, action.operation, action.output, answer), run)
+        read: dict[str, Any] = clean(without_secrets(shaped))
+        return read
 
     def preview(self, tool: Tool, arguments: Mapping[str, Any]) -> Request:
         """The first request that a call would send, without its credential; nothing is sent, so no name is looked up.
@@ -228,8 +230,14 @@ class Executor:
             ended = await run_job(run, operation, values, seconds=arguments["wait"])
             if isinstance(ended, Pending):
                 return {"job": ended.job}
-            return shape_answer(ended.operation, action.output, ended.answer)
-        return shape_answer(operation, action.output, await run.perform(operation, values))
+            return shape_answer(run, ended.operation, action.output, ended.answer)
+        return shape_answer(run, operation, action.output, await run.perform(operation, values))
+
+
+def _with_warnings(answer: dict[str, Any], run: Run) -> dict[str, Any]:
+    """Return the answer with what the platform answered in it that was not expected."""
+    warnings = run.warnings.to_json()
+    return {**answer, "warnings": warnings} if warnings else answer
 
 
 def _first_sent(tool: Tool, arguments: Mapping[str, Any], results: Mapping[str, Any]) -> Call | CallStep:

@@ -18,13 +18,17 @@ from itwin_mcp.errors import CallError, UnexpectedAnswer, Unreachable
 from itwin_mcp.executor.conversation import Caller, Conversation
 from itwin_mcp.executor.gate import Gate
 from itwin_mcp.executor.request import build_request, sign
-from itwin_mcp.executor.shape import shape
+from itwin_mcp.executor.shape import Warnings, shape
 from itwin_mcp.upstream.client import DECLARED_PLATFORM
-from itwin_mcp.upstream.envelope import read_json
+from itwin_mcp.upstream.envelope import looks_like_html, read_json
+from itwin_mcp.upstream.hints import for_unknown_outcome
 from itwin_mcp.upstream.naming import Standing
 from itwin_mcp.upstream.origin import Origin, parse_origin
 from itwin_mcp.upstream.storage import Progress
 from itwin_mcp.upstream.wire import Request, Response
+
+MAX_SHOWN = 400
+"""Bytes of an answer that is no JSON which may be shown."""
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +95,8 @@ class Run:
     storage: Transfers | None = None
     gate: Gate | None = None
     """What every request passes; None lets all pass."""
+    warnings: Warnings = field(default_factory=Warnings)
+    """What the platform answered that the capability file does not expect."""
 
     async def perform(self, operation: Operation, values: Mapping[str, Any]) -> Answer:
         """Send one operation with these input values."""
@@ -109,8 +115,15 @@ class Run:
         try:
             body = _decode(response)
         except UnexpectedAnswer as error:
-            say_it_was_written(error, operation)
-            raise
+            if operation.method == "GET":
+                raise
+            if looks_like_html(response):
+                # Hardly the platform's: a proxy or a sign-in page on the way may never have passed the change on.
+                error.members["outcomeUnknown"] = True
+                error.hint = for_unknown_outcome(request.path)
+                raise
+            body = None
+            self.warnings.add("$", "JSON", response.content[:MAX_SHOWN].decode("utf-8", "replace"))
         shown = body if self.gate is None else self.gate.show(request, body)
         return Answer(shown, response.headers)
 
@@ -178,16 +191,9 @@ def _redirected(response: Response, origin: str) -> CallError:
     )
 
 
-def shape_answer(operation: Operation, output: Output, answer: Answer) -> dict[str, Any]:
-    """The answer in the shape that a tool promises. Raises UnexpectedAnswer."""
-    try:
-        return dict(shape(output, answer.body, answer.headers))
-    except UnexpectedAnswer as error:
-        say_it_was_written(error, operation)
-        raise
+def shape_answer(run: Run, operation: Operation, output: Output, answer: Answer) -> dict[str, Any]:
+    """Return the answer in the shape that a tool promises.
 
-
-def say_it_was_written(error: UnexpectedAnswer, operation: Operation) -> None:
-    """An answer that nobody can read may stand at the end of a change that was made: nobody should make it twice."""
-    if operation.method != "GET":
-        error.hint = f"The platform accepted the change: do not repeat it, look at the result first. {error.hint}"
+    Raises: UnexpectedAnswer for a read that has nothing to give. A change that was made is never reported as failed.
+    """
+    return shape(output, answer.body, answer.headers, run.warnings, written=operation.method != "GET")

@@ -1,64 +1,146 @@
-"""A body and output parameters become the answer; pure."""
+"""Shapes what the platform answered into what a tool promises, as leniently as it can be read."""
 
 from __future__ import annotations
 
+import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 from urllib.parse import urlsplit
 
-from itwin_mcp.capability.expressions import ABSENT
+from itwin_mcp.capability.expressions import ABSENT, PathPart
 from itwin_mcp.capability.plans import Output
 from itwin_mcp.errors import UnexpectedAnswer
-from itwin_mcp.upstream.redaction import hide_secrets
+from itwin_mcp.upstream.redaction import clean_text, hide_secrets
 
 _SECRET_NAME = re.compile(
     r"(?:share|api|account)_?key$|(?:access|refresh|sas)_?token$|password$|secret$|authorization$|^sas$", re.IGNORECASE
 )
 
-_TYPES: Mapping[str, tuple[type, ...]] = {
-    "string": (str,),
-    "number": (int, float),
-    "boolean": (bool,),
-    "object": (dict,),
-    "array": (list,),
-}
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
+_BOOLEANS = {"true": True, "false": False}
+_MAX_DIGITS = 40
+"""Characters of a text that is read as a number."""
 
 
-def shape(output: Output, body: Any, headers: Mapping[str, str]) -> Any:
-    """The answer that the output parameters of one call mean.
+class Warnings:
+    """What the platform answered in one call that the capability file does not expect; one entry for each path."""
 
-    A declared field that is missing becomes null. Raises UnexpectedAnswer, with the path, for a field of another
-    JSON type, an entity without its id, or an answer without the member that is its subject.
+    MAX_ENTRIES = 20
+    MAX_GOT = 100
+
+    def __init__(self) -> None:
+        self._entries: dict[str, dict[str, Any]] = {}
+
+    def add(self, path: str, expected: str, got: Any) -> None:
+        """Count a value of another kind; the first one at each path is shown, without secrets."""
+        entry = self._entries.get(path)
+        if entry is not None:
+            entry["count"] += 1
+        elif len(self._entries) < self.MAX_ENTRIES:
+            text = got if isinstance(got, str) else json.dumps(got, ensure_ascii=False, separators=(",", ":"))
+            # Redact a bounded part, and cut only then: half a secret would not be recognised.
+            shown = clean_text(hide_secrets(text[: 4 * self.MAX_GOT]), self.MAX_GOT)
+            self._entries[path] = {"path": path, "expected": expected, "got": shown, "count": 1}
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """The answer's member `warnings`."""
+        return list(self._entries.values())
+
+
+def shape(
+    output: Output, body: Any, headers: Mapping[str, str], warnings: Warnings, *, written: bool = False
+) -> dict[str, Any]:
+    """Return the answer that the output parameters of one call mean.
+
+    What is missing is null. What is of another kind is converted if nothing is lost, else null and a warning.
+
+    Raises: UnexpectedAnswer for an answer without the member that is its subject, because it has nothing to give. The
+    answer to a change that was made (`written`) never raises.
     """
-    _check_subject(output, body)
-    return shape_part(output, {} if body is None else body, headers, "$")
+    problem = _find_problem(output, body)
+    if problem is not None:
+        where, why = problem
+        if not written:
+            raise _unexpected(where, why)
+        if not isinstance(body, dict) or why == _MISSING:
+            warnings.add(where, "object", body)
+    known = body if isinstance(body, dict) else {}
+    return {name: shape_part(child, known, headers, "$", warnings) for name, child in output.properties}
 
 
-def shape_part(output: Output, body: Any, headers: Mapping[str, str], where: str) -> Any:
-    """One part of an answer, found from `body`, which stands at the path `where`. Raises UnexpectedAnswer."""
+def shape_part(output: Output, body: Any, headers: Mapping[str, str], where: str, warnings: Warnings) -> Any:
+    """Return one part of an answer, found from `body`, which stands at the path `where`."""
     if output.literal is not None:
         return output.literal
     if output.header is not None:
         value: Any = _from_header(output, headers)
-        where = f"header {output.header}"
     elif output.path is not None:
         value = output.path.find(body)
-        where += output.path.text.removeprefix("$")
     else:
         value = body
     if value is ABSENT or value is None:
-        if output.required:
-            raise _unexpected(where, "is missing")
         return None
-    if not _fits(output.kind, value):
-        raise _unexpected(where, f"is not {_ARTICLES[output.kind]}")
-    if output.kind == "object" and output.properties:
-        return {name: shape_part(child, value, headers, where) for name, child in output.properties}
-    if output.items is not None:
-        return [shape_part(output.items, item, headers, f"{where}[{i}]") for i, item in enumerate(value)]
-    return value
+    if output.kind == "object" and isinstance(value, dict):
+        here = _extend(where, output) if output.properties else where
+        return {name: shape_part(child, value, headers, here, warnings) for name, child in output.properties} or value
+    if output.kind == "array" and isinstance(value, list):
+        return shape_items(output.items, value, headers, _extend(where, output), warnings) if output.items else value
+    shaped = convert(output.kind, value)
+    if shaped is None:
+        warnings.add(_extend(where, output), output.kind, value)
+    return shaped
+
+
+def shape_items(
+    item: Output, values: Sequence[Any], headers: Mapping[str, str], where: str, warnings: Warnings
+) -> list[Any]:
+    """Return the items of the list at the path `where`; where objects are expected, what is none is left out."""
+    where = f"{where}[*]"
+    objects = item.kind == "object"
+    shaped = []
+    for value in values:
+        one = shape_part(item, value, headers, where, warnings)
+        if one is not None or not objects:
+            shaped.append(one)
+        elif value is None:
+            warnings.add(where, item.kind, value)
+    return shaped
+
+
+def convert(kind: str, value: Any) -> str | int | float | bool | None:
+    """Return a scalar as one of another kind if nothing is lost by it, else None."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if kind == "string" and isinstance(value, str | int | float):
+        return value if isinstance(value, str) else json.dumps(value)
+    if kind == "number":
+        if isinstance(value, str):
+            return _read_number(value)
+        return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if kind == "boolean":
+        return value if isinstance(value, bool) else _BOOLEANS.get(value.lower()) if isinstance(value, str) else None
+    return None
+
+
+def _read_number(text: str) -> int | float | None:
+    """Return the number that a text spells as JSON does, unless it has more digits than a float holds."""
+    found = _NUMBER.fullmatch(text) if len(text) <= _MAX_DIGITS else None
+    if found is None:
+        return None
+    if found[1] is None and found[2] is None:
+        return int(text)
+    number = float(text)
+    return number if math.isfinite(number) and Decimal(text) == Decimal(repr(number)) else None
+
+
+def _extend(where: str, output: Output) -> str:
+    """Return the path of a part."""
+    if output.header is not None:
+        return f"header {output.header}"
+    return where + output.path.text.removeprefix("$") if output.path is not None else where
 
 
 def widen(shaped: Any, body: Any) -> Any:
@@ -94,56 +176,51 @@ def _is_signed(value: Any) -> bool:
     return isinstance(value, str) and "://" in value and hide_secrets(value) != value
 
 
-_ARTICLES = {
-    "string": "a text",
-    "number": "a number",
-    "boolean": "true or false",
-    "object": "an object",
-    "array": "a list",
-}
-
-
-def _fits(kind: str, value: Any) -> bool:
-    if isinstance(value, bool):
-        return kind == "boolean"
-    return isinstance(value, _TYPES[kind]) and not (isinstance(value, float) and not math.isfinite(value))
-
-
 def _from_header(output: Output, headers: Mapping[str, str]) -> Any:
-    """A header's value, which is text, as the type that is declared."""
+    """Return a header's value, which is text."""
     text = headers.get(output.header or "")
     if text is None:
         return ABSENT
-    if output.last_segment:
-        return last_segment(text) or ABSENT
-    try:
-        if output.kind == "number":
-            return float(text) if set(text) & set(".eE") else int(text)
-    except ValueError:
-        return text
-    if output.kind == "boolean":
-        return {"true": True, "false": False}.get(text.lower(), text)
-    return text
+    return last_segment(text) or ABSENT if output.last_segment else text
 
 
-def _check_subject(output: Output, body: Any) -> None:
-    """An answer in another wrapper is not an answer whose every field is null."""
+def _find_problem(output: Output, body: Any) -> tuple[str, str] | None:
+    """Return what an answer lacks that has nothing to give: where, and why.
+
+    An answer in another wrapper is not an answer whose every field is null.
+    """
     if not (body is None or isinstance(body, dict)):
-        raise _unexpected("$", "is not an object")
-    for _, child in output.properties:
-        subject = child.path.parts[:1] if child.path is not None and child.kind in ("object", "array") else ()
-        found = ABSENT if body is None or not subject else body.get(subject[0], ABSENT)
-        if subject and (found is ABSENT or (found is None and child.kind == "object")):
-            raise _unexpected(f"$.{subject[0]}", "is missing")
-    mapped = list(_mapped(output))
-    if mapped and not any(path.find(body) is not ABSENT for path in mapped):
-        raise _unexpected("$", "has none of the fields that belong to it")
+        return "$", "is not an object"
+    body = body or {}
+    subjects = [
+        (child, child.path.parts[0])
+        for _, child in output.properties
+        if child.path is not None and child.path.parts and child.kind in ("object", "array")
+    ]
+    lacking = [problem for child, name in subjects if (problem := _judge_subject(child, name, body)) is not None]
+    if lacking and len(lacking) == len(subjects):
+        return lacking[0]
+    mapped = [child.path for _, child in output.properties if child.path is not None]
+    if mapped and not subjects and not any(path.find(body) is not ABSENT for path in mapped):
+        return "$", "has none of the fields that belong to it"
+    return None
 
 
-def _mapped(output: Output) -> Iterator[Any]:
-    for _, child in output.properties:
-        if child.path is not None:
-            yield child.path
+def _judge_subject(child: Output, name: PathPart, body: Mapping[Any, Any]) -> tuple[str, str] | None:
+    """Return why the member that holds a part of the answer is not there; null is there."""
+    found = body.get(name, ABSENT)
+    where = f"$.{name}"
+    if found is ABSENT:
+        return where, _MISSING
+    assert child.path is not None
+    kind = child.kind if len(child.path.parts) == 1 else "object" if isinstance(child.path.parts[1], str) else "array"
+    if found is not None and not isinstance(found, dict if kind == "object" else list):
+        return where, f"is not {_ARTICLES[kind]}"
+    return None
+
+
+_MISSING = "is missing"
+_ARTICLES = {"object": "an object", "array": "a list"}
 
 
 def _unexpected(where: str, why: str) -> UnexpectedAnswer:

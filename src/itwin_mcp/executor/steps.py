@@ -9,7 +9,7 @@ from typing import Any
 
 import anyio
 
-from itwin_mcp.capability.expressions import ABSENT, Expression, evaluate
+from itwin_mcp.capability.expressions import ABSENT, Expression, StepValue, Text, evaluate, wire_text
 from itwin_mcp.capability.plans import (
     CallStep,
     Condition,
@@ -27,9 +27,9 @@ from itwin_mcp.capability.transfers import FILE
 from itwin_mcp.errors import CallError, PlatformError, UnexpectedAnswer
 from itwin_mcp.executor.elements import check_date, counted, distinct, elements_of, look_up
 from itwin_mcp.executor.paging import MOST_PAGES, list_all
-from itwin_mcp.executor.request import bind
-from itwin_mcp.executor.sending import Run, say_it_was_written
-from itwin_mcp.executor.shape import shape_part
+from itwin_mcp.executor.request import bind, unfit_for_path
+from itwin_mcp.executor.sending import Run
+from itwin_mcp.executor.shape import convert, shape_part
 from itwin_mcp.executor.transfer import local_file, move_file, replaceable
 from itwin_mcp.executor.waiting import Pending, run_job
 
@@ -74,8 +74,8 @@ class _Outcome:
     """Of a list, how many came."""
     cut: str | None = None
     """Why it is not all."""
-    refused: int | None = None
-    """The status of a refusal that the step tolerates; it has no value then."""
+    refused: str | None = None
+    """Why there is no value: the status of a refusal that the step tolerates, or that the answer is an odd one."""
 
 
 class _Flow:
@@ -89,6 +89,8 @@ class _Flow:
         self._replaces = replaceable(arguments) if transfer is not None else None
         self._returned = 0
         self._cuts: list[str] = []
+        self._unreadable: list[UnexpectedAnswer] = []
+        self._answered = 0
         self._began = run.now()
 
     @property
@@ -114,13 +116,15 @@ class _Flow:
                 return {"job": {**job, **{name: steps for name, steps in around.items() if steps}}}
             if self._transfer is not None and self._transfer.link.step == step.name:
                 await self._move(self._transfer)
+        if self._unreadable and not self._answered:
+            raise self._unreadable[0]
         answer: dict[str, Any] = {}
         for mapping in self._action.mappings:
             value = self._value(mapping.value)
             if value is not ABSENT:
-                _put(answer, mapping.target, value if mapping.count is None else counted(value or (), mapping.count))
+                _put(answer, mapping.target, value if mapping.count is None else counted(value, mapping.count))
         # The flow places every value itself: a member that is not there belongs to a step that was skipped.
-        shaped: dict[str, Any] = shape_part(self._action.output, answer, {}, "$")
+        shaped: dict[str, Any] = shape_part(self._action.output, answer, {}, "$", self._run.warnings)
         return {**shaped, "page": self.page} if self.page is not None else shaped
 
     def _value(self, expression: Expression) -> Any:
@@ -138,14 +142,18 @@ class _Flow:
         if isinstance(step, LookupStep):
             self._results[step.name] = self._look_up(step)
         elif step.each is None:
-            outcome = await self._tolerant(step, bind(step.bindings, self._arguments, self._results))
+            values = bind(step.bindings, self._arguments, self._results)
+            lacking = _find_lacking(step, values)
+            if lacking is not None:
+                raise self._unreadable[0] if self._unreadable else _without_id(step, lacking)
+            outcome = await self._tolerant(step, values)
             self._note(step, [outcome])
             if outcome.refused is None:
                 self._results[step.name] = outcome.value
             job = outcome.job
         else:
-            elements = self._elements(step, step.each)
-            outcomes = await self._each(step, elements)
+            elements, bound = self._bind_each(step, step.each, self._elements(step, step.each))
+            outcomes = await self._each(step, bound)
             answered = [pair for pair in zip(elements, outcomes, strict=True) if pair[1].refused is None]
             self._results[step.name] = [outcome.value for _, outcome in answered]
             if step.each.name is not None:
@@ -160,7 +168,7 @@ class _Flow:
             isinstance(one, CallStep) and one.name == step.index and one.each is not None for one in self._action.steps
         )
         elements = elements_of(self._results.get(step.index), per_element=per_element)
-        return look_up(step, elements, self._value(step.value))
+        return look_up(step, elements, self._value(step.value), self._run.warnings)
 
     # --- once per element ---------------------------------------------------------------------------------------
 
@@ -176,10 +184,7 @@ class _Flow:
             elif each.most is not None:
                 found.append(value)
             else:
-                raise UnexpectedAnswer(
-                    f"The step {step.name} runs once per element, but was not given a list.",
-                    hint="Report this to the makers of the capability file.",
-                )
+                self._cuts.append(f"{step.name}: what it goes through is not a list in the platform's answer")
         if each.most is None:
             return found
         found = distinct(found)
@@ -187,25 +192,43 @@ class _Flow:
             self._cuts.append(f"{step.name}: only the first {each.most} of {len(found)} are read here")
         return found[: each.most]
 
-    async def _each(self, step: CallStep, elements: list[Any]) -> list[_Outcome]:
-        """One request per element, in the order of the list; after a failure none is begun that was not under way."""
-        gathered: list[_Outcome | None] = [None] * len(elements)
+    def _bind_each(self, step: CallStep, each: EachPlan, elements: list[Any]) -> tuple[list[Any], list[dict[str, Any]]]:
+        """Return the elements that a request can be sent for, and the values of each.
+
+        Elements of an answer that have no id are counted in `page`. Those that the caller gave are all taken: one that
+        is no id is refused before it is sent.
+        """
+        bound = [bind(step.bindings, self._arguments, {**self._results, "each": element}) for element in elements]
+        ours = all(isinstance(expression, StepValue) for expression in each.lists)
+        pairs = []
+        for element, values in zip(elements, bound, strict=True):
+            lacking = _find_lacking(step, values)
+            if lacking is not None and lacking.step != "each":
+                raise _without_id(step, lacking)
+            if lacking is None or not ours:
+                pairs.append((element, values))
+        if len(pairs) < len(elements):
+            self._cuts.append(f"{step.name}: {len(elements) - len(pairs)} of {len(elements)} have no id")
+        return [element for element, _ in pairs], [values for _, values in pairs]
+
+    async def _each(self, step: CallStep, bound: list[dict[str, Any]]) -> list[_Outcome]:
+        """Send one request for each; after a failure begin none that was not under way."""
+        gathered: list[_Outcome | None] = [None] * len(bound)
         failures: dict[int, CallError] = {}
         limiter = anyio.CapacityLimiter(AT_ONCE)
 
-        async def one(index: int, element: Any) -> None:
+        async def one(index: int, values: dict[str, Any]) -> None:
             async with limiter:
                 if failures:
                     return
                 try:
-                    values = bind(step.bindings, self._arguments, {**self._results, "each": element})
                     gathered[index] = await self._tolerant(step, values)
                 except CallError as error:
                     failures[index] = error
 
         async with anyio.create_task_group() as tasks:
-            for index, element in enumerate(elements):
-                tasks.start_soon(one, index, element)
+            for index, values in enumerate(bound):
+                tasks.start_soon(one, index, values)
         done = [outcome for outcome in gathered if outcome is not None]
         self._note(step, done)
         if failures:
@@ -223,7 +246,13 @@ class _Flow:
         except PlatformError as error:
             if error.status not in step.tolerate:
                 raise
-            return _Outcome(None, refused=error.status)
+            return _Outcome(None, refused=str(error.status))
+        except UnexpectedAnswer as error:
+            # What the other steps read can be given without it, unless something is decided by it.
+            if not self._action.only_reads or step.require is not None:
+                raise
+            self._unreadable.append(error)
+            return _Outcome(None, refused="the platform's answer is not what was expected")
 
     async def _repeat(self, step: CallStep, repeat: RepeatPlan, values: Mapping[str, Any]) -> _Outcome:
         """Send until the answer says that it was the last; what was done before a failure is noted."""
@@ -231,8 +260,8 @@ class _Flow:
         try:
             for sent in range(1, repeat.most + 1):
                 outcome = await self._once(step, values)
-                last = repeat.until.find(outcome.value)
-                if not isinstance(last, bool):
+                last = convert("boolean", repeat.until.find(outcome.value))
+                if last is None:
                     raise _unfinished(step, repeat)
                 if last:
                     return outcome
@@ -266,6 +295,7 @@ class _Flow:
     def _note(self, step: CallStep, outcomes: list[_Outcome]) -> None:
         """Remember what a step wrote, and what is missing from what it read."""
         answered = [outcome for outcome in outcomes if outcome.refused is None]
+        self._answered += len(answered)
         if step.operation.method != "GET" and answered:
             self.completed.append({"step": step.name, "ids": [one for outcome in answered for one in outcome.ids]})
         cuts = [outcome.cut for outcome in answered if outcome.cut is not None]
@@ -275,7 +305,7 @@ class _Flow:
         if refused:
             which = f"{len(outcomes) - len(answered)} of {len(outcomes)} " if step.each is not None else ""
             verb = "read" if step.operation.method == "GET" else "done"
-            cuts.append(f"{which}could not be {verb} ({', '.join(map(str, refused))})")
+            cuts.append(f"{which}could not be {verb} ({', '.join(refused)})")
         if cuts:
             self._cuts.extend(f"{step.name}: {cut}" for cut in cuts)
             self._returned += sum(outcome.items for outcome in answered)
@@ -286,6 +316,38 @@ def leaves_out(condition: Condition, arguments: Mapping[str, Any], results: Mapp
     if condition.when is not None and _says_no(evaluate(condition.when, arguments, results)):
         return True
     return condition.unless is not None and not _says_no(evaluate(condition.unless, arguments, results))
+
+
+def _find_lacking(step: CallStep, values: Mapping[str, Any]) -> StepValue | None:
+    """Return the place of an earlier answer where an id is missing that the request of a step needs.
+
+    It needs whatever stands in its path, and whatever is called an id or an index: without them the request would be
+    about another thing.
+    """
+    for name, expression in step.bindings.items():
+        parts = expression.parts if isinstance(expression, Text) else (expression,)
+        source = next((one for one in parts if isinstance(one, StepValue) and one.step != FILE), None)
+        if source is not None and _is_needed(step, name, source) and not _is_id(values.get(name)):
+            return source
+    return None
+
+
+def _is_needed(step: CallStep, name: str, source: StepValue) -> bool:
+    leaf = source.path.parts[-1] if source.path.parts else None
+    return name in step.operation.required or (isinstance(leaf, str) and leaf.endswith(("id", "Id", "Index")))
+
+
+def _is_id(value: Any) -> bool:
+    """Whether a value of an answer can be the id of something."""
+    return (isinstance(value, str) or type(value) is int) and unfit_for_path(wire_text(value)) is None
+
+
+def _without_id(step: CallStep, lacking: StepValue) -> UnexpectedAnswer:
+    where = f"{lacking.step}{lacking.path.text.removeprefix('$')}"
+    return UnexpectedAnswer(
+        f"The platform's answer has no id at {where}, without which the step {step.name} cannot be done.",
+        hint="Look at what is there before you call again. If it stays so, report it with this message.",
+    )
 
 
 def _named(operation: Operation, body: Any) -> Any:
@@ -311,12 +373,10 @@ def _says_no(value: Any) -> bool:
 
 
 def _unfinished(step: CallStep, repeat: RepeatPlan) -> UnexpectedAnswer:
-    error = UnexpectedAnswer(
+    return UnexpectedAnswer(
         f"The step {step.name} is sent until {repeat.until.text} is true, but the answer does not say.",
-        hint="If it stays so, report it to the makers of itwin-mcp with this message.",
+        hint="The platform accepted the change: do not repeat it, look at the result first.",
     )
-    say_it_was_written(error, step.operation)
-    return error
 
 
 def _ids(body: Any) -> list[str]:
@@ -327,7 +387,7 @@ def _ids(body: Any) -> list[str]:
     for child in body.values():
         found += child if isinstance(child, list) else [child]
     ids = [one.get("id") for one in found if isinstance(one, dict)]
-    return [identifier for identifier in ids if isinstance(identifier, str)]
+    return [wire_text(identifier) for identifier in ids if _is_id(identifier)]
 
 
 def _last_in_path(operation: Operation, values: Mapping[str, Any]) -> list[str]:

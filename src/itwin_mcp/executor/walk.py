@@ -10,14 +10,14 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 import anyio
 
-from itwin_mcp.capability.expressions import ABSENT, PathPart
+from itwin_mcp.capability.expressions import ABSENT, Path, PathPart
 from itwin_mcp.capability.plans import Operation, Output, PagePlan
 from itwin_mcp.errors import CallError, InvalidArguments, UnexpectedAnswer
 from itwin_mcp.executor.cursors import MOST_TRAIL, Position, digest_items
 from itwin_mcp.executor.fit import first_that_fit
 from itwin_mcp.executor.request import build_request
 from itwin_mcp.executor.sending import Answer, Run, shape_answer
-from itwin_mcp.executor.shape import shape_part, widen
+from itwin_mcp.executor.shape import shape_items, widen
 from itwin_mcp.upstream.origin import split_url
 from itwin_mcp.upstream.wire import Request
 
@@ -76,6 +76,8 @@ class _Page:
     answer: Answer
     items: list[Any]
     taken: list[Any]
+    left_out: int
+    """Entries of the page that are no items."""
 
 
 class Walk:
@@ -148,7 +150,7 @@ class Walk:
     def result(self, read: Read) -> dict[str, Any]:
         """The answer in the shape that the tool promises, with the items that are kept."""
         assert self._output is not None
-        result = shape_answer(self._operation, self._output, self.whole(read))
+        result = shape_answer(self._run, self._operation, self._output, self.whole(read))
         if self.place is not None:
             result[self.place] = read.items
         return result
@@ -159,19 +161,16 @@ class Walk:
         """The page at a position, its items shaped; None when it took longer than `seconds`."""
         with anyio.move_on_after(seconds):
             answer = await self._run.send(self._operation, self._request(position))
-            items = self._items(answer.body, position)
+            items, left_out = self._items(answer.body, position)
             taken = items[position.offset :][:room]
             if self._item is not None:
-                where, item = self._plan.items.text, self._item
-                taken = [
-                    shape_part(item, one, answer.headers, f"{where}[{position.offset + index}]")
-                    for index, one in enumerate(taken)
-                ]
+                where = self._plan.items.text
+                taken = shape_items(self._item, taken, answer.headers, where, self._run.warnings)
                 if self._full:
                     taken = [widen(*pair) for pair in zip(taken, items[position.offset :], strict=False)]
             if self._room is not None:
                 taken, self._room = first_that_fit(taken, self._room, one=room == self._limit)
-            return _Page(answer, items, taken)
+            return _Page(answer, items, taken, left_out)
         return None
 
     def _request(self, position: Position) -> Request:
@@ -183,7 +182,8 @@ class Walk:
             pairs = [pair for pair in pairs if pair[0] != wire] + [(wire, str(self._size))]
         return replace(self._base, query=tuple(pairs))
 
-    def _items(self, body: Any, position: Position) -> list[Any]:
+    def _items(self, body: Any, position: Position) -> tuple[list[Any], int]:
+        """Return the items of a page, and how many of its entries are none: what is no object, where objects are."""
         items = self._plan.items.find(body)
         if items is None and not self._strict:
             items = []
@@ -193,13 +193,18 @@ class Walk:
                 f"The platform's answer is not what this operation gives: {self._plan.items.text} {why}.",
                 hint="Call again; if it stays so, report it to the makers of itwin-mcp with this message.",
             )
+        entries = len(items)
+        if self._item is not None and self._item.kind == "object":
+            odd = [entry for entry in items if not isinstance(entry, dict)]
+            shape_items(self._item, odd, {}, self._plan.items.text, self._run.warnings)
+            items = [entry for entry in items if isinstance(entry, dict)] if odd else items
         if position.offset and digest_items(items[: position.offset]) != position.given:
             raise InvalidArguments(
                 "The list has changed since the cursor was given: the items before it are no longer the same.",
                 hint="Leave cursor out and start over.",
                 details=[{"code": "InvalidArgument", "target": "cursor", "message": "cursor is stale"}],
             )
-        return items
+        return items, entries - len(items)
 
     def _take(self, read: Read, page: _Page, position: Position) -> Position | None:
         """Add a page to what was read; gives where to go on in this call, None where it ends."""
@@ -211,10 +216,10 @@ class Walk:
         read.first = read.first or page.answer
         read.count += len(page.taken)
         read.items.extend(page.taken if self._sink is None else page.taken[: max(SHOWN - len(read.items), 0)])
-        before = position.before + len(page.taken)
+        used = position.offset + len(page.taken)
+        before = position.before + len(page.taken) + (page.left_out if used == len(page.items) else 0)
         count = self._plan.count.find(page.answer.body) if self._plan.count is not None else None
         read.total = count if type(count) is int and count >= before else None
-        used = position.offset + len(page.taken)
         if used < len(page.items):
             given = digest_items(page.items[:used])
             read.next = replace(position, offset=used, given=given, before=before, size=self._size)
@@ -234,14 +239,14 @@ class Walk:
 
     def _following(self, page: _Page, position: Position, before: int) -> tuple[Position | None, str | None]:
         """Where the next page is, or None and, where that is not the list's end, why."""
-        plan, count = self._plan, len(page.items)
+        plan, count = self._plan, len(page.items) + page.left_out
         if plan.style == "skip":
             if count < (self._size if plan.size is not None else 1):
                 return None, None
             query: str | None = self._with(plan.skip, str(before))
         else:
-            value = plan.next.find(page.answer.body) if plan.next is not None else None
-            if value is None or value is ABSENT or value == "":
+            value = _find_next(page.answer.body, plan.next) if plan.next is not None else None
+            if value is None:
                 return None, None
             if not isinstance(value, str):
                 return None, "what the platform gives as the next page is not a link"
@@ -287,6 +292,21 @@ class Walk:
         return sha256(repr(sorted(pair for pair in pairs if pair[0] != size)).encode()).hexdigest()[:8]
 
 
+def _find_next(body: Any, path: Path) -> Any:
+    """Return the link or token of the next page, or None at the end of the list.
+
+    What stands in its way is returned too: a list whose next page cannot be read is not at its end.
+    """
+    found = body
+    for part in path.parts:
+        if not isinstance(found, dict) or not isinstance(part, str):
+            break
+        found = found.get(part)
+        if found in (None, "", [], {}):
+            return None
+    return found if path.query is None else path.find(body) or None
+
+
 def _pairs(query: str) -> list[tuple[str, str]]:
     return parse_qsl(query, keep_blank_values=True)
 
@@ -299,7 +319,8 @@ def _place_of(output: Output, plan: PagePlan) -> tuple[str | None, Output | None
     """The member of the answer that takes the items, and how each is shaped; None where it is made otherwise."""
     for name, child in output.properties:
         if child.kind == "array" and child.path is not None and child.path.parts == plan.items.parts:
-            return name, child.items
+            item = child.items
+            return (None, None) if item is not None and item.path is not None else (name, item)
     return None, None
 
 

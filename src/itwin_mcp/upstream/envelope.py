@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email.utils
 import json
+import math
 import re
 import time
 from collections.abc import Mapping
@@ -25,6 +26,8 @@ _OURS = frozenset(
     | {"hint", "completed", "outcomeUnknown"}
 )
 """Members of our own error object, which a foreign one must not overwrite."""
+_UNSENDABLE = re.compile(rb"\\u[dD][89a-fA-F]|[0-9][eE]\+?[0-9]{3}|[0-9]{300}")
+"""Where an answer may have half a character, or a number that is too large for a float."""
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
@@ -52,8 +55,8 @@ def read_json(response: Response) -> Any:
             status=response.status,
             correlation_id=correlation_id(response),
         )
-    if re.search(rb"\\u[dD][89a-fA-F]", response.content):
-        value = _without_lone_surrogates(value)
+    if _UNSENDABLE.search(response.content):
+        value = _make_sendable(value)
     return value
 
 
@@ -65,7 +68,7 @@ def _what_it_is(response: Response, error: ValueError | RecursionError) -> str:
     content = response.content.strip()
     if not content:
         return "its body is empty"
-    if _looks_like_html(response):
+    if looks_like_html(response):
         return f"it is an HTML page{_title(content)}, perhaps from a proxy or a sign-in page on the way"
     if isinstance(error, RecursionError):
         return "it is nested too deep"
@@ -76,7 +79,7 @@ def _what_it_is(response: Response, error: ValueError | RecursionError) -> str:
     return clean_text(str(error), 200)
 
 
-def _looks_like_html(response: Response) -> bool:
+def looks_like_html(response: Response) -> bool:
     kind = response.headers.get("content-type", "").lower()
     return "html" in kind or response.content.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html"))
 
@@ -103,14 +106,16 @@ def _deeper_than(value: Any, limit: int) -> bool:
     return True
 
 
-def _without_lone_surrogates(value: Any) -> Any:
-    """Half a character cannot be written as UTF-8 and would break the answer to the agent."""
+def _make_sendable(value: Any) -> Any:
+    """Replace what JSON for the agent cannot hold: half a character, which is no UTF-8, and a number beyond a float."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     if isinstance(value, list):
-        return [_without_lone_surrogates(item) for item in value]
+        return [_make_sendable(item) for item in value]
     if isinstance(value, dict):
-        return {_without_lone_surrogates(key): _without_lone_surrogates(item) for key, item in value.items()}
+        return {_make_sendable(key): _make_sendable(item) for key, item in value.items()}
     return value
 
 
@@ -127,7 +132,7 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     """
     given = headers.get("retry-after") or headers.get("itwinplatform-ratelimit-retry-after-seconds") or ""
     given = given.strip()
-    if re.fullmatch(r"[0-9]{1,9}", given):
+    if re.fullmatch(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", given):
         return float(given)
     try:
         moment = email.utils.parsedate_to_datetime(given)
@@ -185,7 +190,7 @@ def read_refusal(response: Response, *secrets: str) -> Refusal:
                 if name not in _OURS and value is not None
             },
         )
-    content, is_page = response.content.strip(), _looks_like_html(response)
+    content, is_page = response.content.strip(), looks_like_html(response)
     if not content:
         said = f"answered {_phrase(response.status)}, without a body"
     elif is_page:

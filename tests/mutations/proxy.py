@@ -1,0 +1,326 @@
+"""A proxy in front of the emulated platform: it records answers, replays them, and changes one of them on the way."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import quote, unquote
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+MISSING = object()
+"""In place of a value: the member is removed."""
+
+ODD: dict[type, tuple[Any, ...]] = {
+    str: (7, True, [], {"odd": 1}, None, MISSING, "", "\u202eodd\x00 eyJhbGciOi.J9.x"),
+    bool: ("true", 1, [], {}, None, MISSING),
+    int: ("7", "seven", 1.5, 10**30, [], {}, None, MISSING),
+    float: ("7.5", "seven", 10**30, [], {}, None, MISSING),
+    dict: ("x", 7, [], {}, None, MISSING),
+    list: ("x", 7, {}, [], [None, "x", 7, [], {}], None, MISSING),
+    type(None): ("x", 7, [], {}, MISSING),
+}
+"""What a value of each JSON type is replaced by."""
+ODD_ITEMS: tuple[Any, ...] = (None, "x", [], {}, MISSING)
+"""What an item of a list is replaced by."""
+ODD_BODIES: dict[str, bytes] = {
+    "empty": b"",
+    "html": b"<html><title>Sign in</title></html>",
+    "text": b"OK",
+    "half": b'{"half": ',
+    "not utf-8": b'{"a": "\xff"}',
+    "a list": b"[]",
+    "a text": b'"x"',
+    "a number": b"7",
+    "null": b"null",
+    "no member": b"{}",
+    "another member": b'{"odd": {"id": "x"}}',
+    "NaN": b'{"a": NaN}',
+}
+LOCATIONS = (
+    "",
+    "/",
+    "7",
+    "//",
+    "https://[",
+    "javascript:x",
+    "https://elsewhere.example/imodels/../x",
+    "/imodels/\xe9%2f",
+)
+RETRY_AFTER = ("", "-1", "soon", "1e9", "0.5", "9" * 400, "Thu, 99 Foo 2026 99:99:99 GMT", "\xe9")
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One request as it came, and the answer to it."""
+
+    method: str
+    target: str
+    status: int
+    headers: tuple[tuple[bytes, bytes], ...]
+    content: bytes
+
+    @property
+    def body(self) -> Any:
+        """The answer's JSON; MISSING where it has none."""
+        try:
+            return json.loads(self.content)
+        except ValueError:
+            return MISSING
+
+    def header(self, name: str) -> str | None:
+        return next((value.decode("latin-1") for key, value in self.headers if key.decode().lower() == name), None)
+
+    def with_header(self, name: str, value: str | None) -> Exchange:
+        """The same with another value of a header, or without it."""
+        kept = tuple(pair for pair in self.headers if pair[0].decode().lower() != name)
+        added = () if value is None else ((name.encode(), value.encode("latin-1", "replace")),)
+        return replace(self, headers=(*kept, *added))
+
+    def with_body(self, body: Any) -> Exchange:
+        return replace(self, content=json.dumps(body).encode())
+
+
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    """Another answer in place of that of one exchange.
+
+    `place` leads to the value that was changed, where one was. A text that became another scalar is `renamed`: a
+    platform that calls a thing by another id answers when it is asked by that id.
+    """
+
+    exchange: int
+    name: str
+    answer: Exchange
+    place: tuple[str | int, ...] | None = None
+    value: Any = None
+    renamed: tuple[str, str] | None = None
+
+
+@dataclass
+class Replay:
+    """What was sent while answers were replayed."""
+
+    sent: list[tuple[str, str]] = field(default_factory=list)
+    """Method and target of each request."""
+    unknown: list[tuple[str, str]] = field(default_factory=list)
+    """Those that were not sent when the answers were recorded."""
+
+    @property
+    def writes(self) -> list[tuple[str, str]]:
+        return [one for one in self.sent if one[0] != "GET"]
+
+
+class Proxy:
+    """An ASGI app that passes requests on to `app`, unless it replays."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._recorded: list[Exchange] | None = None
+        self._replay: Replay | None = None
+        self._left: dict[tuple[str, str], deque[Exchange]] = {}
+        self._renamed: tuple[str, str] | None = None
+
+    @contextmanager
+    def recording(self) -> Iterator[list[Exchange]]:
+        """Record every exchange of the block."""
+        self._recorded = recorded = []
+        try:
+            yield recorded
+        finally:
+            self._recorded = None
+
+    @contextmanager
+    def replaying(self, exchanges: list[Exchange], mutation: Mutation | None = None) -> Iterator[Replay]:
+        """Answer from what was recorded, with one mutation; identical requests are answered in their order.
+
+        A read that was not recorded is passed on, a write is refused with 404.
+        """
+        self._left = defaultdict(deque)
+        for index, one in enumerate(exchanges):
+            told = mutation.answer if mutation is not None and mutation.exchange == index else one
+            self._left[one.method, one.target].append(told)
+        self._renamed = mutation.renamed if mutation is not None else None
+        self._replay = replay = Replay()
+        try:
+            yield replay
+        finally:
+            self._replay = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        query = scope["query_string"].decode("latin-1")
+        target = scope["raw_path"].decode("latin-1") + (f"?{query}" if query else "")
+        method = scope["method"]
+        if self._replay is not None:
+            await drain(receive)
+            self._replay.sent.append((method, target))
+            known = self._find(method, target)
+            if known is not None:
+                await give(known, send)
+                return
+            self._replay.unknown.append((method, target))
+            if method != "GET":
+                refusal = {"error": {"code": "NotRecorded", "message": "This request was not recorded."}}
+                await give(Exchange(method, target, 404, JSON, json.dumps(refusal).encode()), send)
+                return
+            receive = read_nothing
+        if self._recorded is None:
+            await self._app(scope, receive, send)
+            return
+        start: Message = {}
+        content = bytearray()
+
+        async def keep(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                start.update(message)
+            else:
+                content.extend(message.get("body", b""))
+            await send(message)
+
+        await self._app(scope, receive, keep)
+        headers = tuple((bytes(name), bytes(value)) for name, value in start["headers"])
+        self._recorded.append(Exchange(method, target, start["status"], headers, bytes(content)))
+
+    def _find(self, method: str, target: str) -> Exchange | None:
+        """The recorded answer, also for a request that names the renamed thing by its new id."""
+        answers = self._left.get((method, target)) or self._left.get((method, self._original(target)))
+        if not answers:
+            return None
+        return answers.popleft() if len(answers) > 1 else answers[0]
+
+    def _original(self, target: str) -> str:
+        if self._renamed is None:
+            return target
+        old, new = self._renamed
+        path, _, query = target.partition("?")
+        segments = [quote(old, safe="") if unquote(segment) == new else segment for segment in path.split("/")]
+        pairs = [pair.partition("=") for pair in query.split("&")]
+        named = [
+            f"{name}={quote(old, safe='')}"
+            if unquote(value) == new and name[:1] not in "$%"
+            else f"{name}{equals}{value}"
+            for name, equals, value in pairs
+        ]
+        return "/".join(segments) + (f"?{'&'.join(named)}" if query else "")
+
+
+JSON = ((b"content-type", b"application/json"),)
+
+
+async def drain(receive: Receive) -> None:
+    """Read the request's body to its end."""
+    while (await receive()).get("more_body"):
+        pass
+
+
+async def read_nothing() -> Message:
+    """The body of a request that has none."""
+    return {"type": "http.request", "body": b"", "more_body": False}
+
+
+async def give(exchange: Exchange, send: Send) -> None:
+    """Send the answer of an exchange."""
+    headers = [pair for pair in exchange.headers if pair[0].lower() not in (b"content-length", b"transfer-encoding")]
+    if exchange.status not in (204, 304):
+        headers.append((b"content-length", str(len(exchange.content)).encode()))
+    await send({"type": "http.response.start", "status": exchange.status, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if exchange.status == 204 else exchange.content})
+
+
+# --- mutations --------------------------------------------------------------------------------------------------
+
+
+def field_mutations(index: int, exchange: Exchange) -> Iterator[Mutation]:
+    """Every value of an answer, replaced by each odd one; of a list its first item stands for all."""
+    body = exchange.body
+    if body is MISSING:
+        return
+    for place, value in places(body):
+        items = ODD_ITEMS if place and isinstance(place[-1], int) else ()
+        for odd in {repr(one): one for one in (*ODD[type(value)], *items)}.values():
+            if odd is not MISSING and type(odd) is type(value) and odd == value:
+                continue
+            renamed = None
+            if isinstance(value, str | int) and isinstance(odd, str | int):
+                renamed = wire(value), wire(odd)
+            told = "missing" if odd is MISSING else json.dumps(odd)
+            name = f"{exchange.method} {exchange.target.partition('?')[0]} {written(place)} = {told}"
+            yield Mutation(index, name, exchange.with_body(put(body, place, odd)), place, odd, renamed)
+
+
+def body_mutations(index: int, exchange: Exchange) -> Iterator[Mutation]:
+    """The whole body replaced."""
+    if exchange.body is MISSING:
+        return
+    for name, content in ODD_BODIES.items():
+        told = f"{exchange.method} {exchange.target.partition('?')[0]} body: {name}"
+        yield Mutation(index, told, replace(exchange, content=content))
+
+
+def header_mutations(index: int, exchange: Exchange) -> Iterator[Mutation]:
+    """`Location`, where there is one, and `Retry-After`, replaced; without a `Content-Type`."""
+    told = f"{exchange.method} {exchange.target.partition('?')[0]}"
+    if exchange.header("location") is not None:
+        for odd in (None, *LOCATIONS):
+            yield Mutation(index, f"{told} Location: {odd}", exchange.with_header("location", odd))
+    for odd in RETRY_AFTER:
+        yield Mutation(index, f"{told} Retry-After: {odd[:20]}", exchange.with_header("retry-after", odd))
+    yield Mutation(index, f"{told} without Content-Type", exchange.with_header("content-type", None))
+
+
+def error_mutations(index: int, exchange: Exchange, status: int) -> Iterator[Mutation]:
+    """A refusal in place of the answer, with every field of its envelope replaced, and with every odd body."""
+    envelope = {
+        "error": {
+            "code": "InvalidRequest",
+            "message": "The request is invalid.",
+            "target": "name",
+            "details": [{"code": "InvalidValue", "message": "Too long.", "target": "name"}],
+            "innerError": {"code": "x"},
+        }
+    }
+    refusal = replace(exchange, status=status, headers=JSON, content=json.dumps(envelope).encode())
+    yield Mutation(index, f"{exchange.method} answered {status}", refusal)
+    for one in (*field_mutations(index, refusal), *body_mutations(index, refusal)):
+        yield replace(one, name=f"{status} {one.name}", renamed=None)
+    for odd in RETRY_AFTER:
+        yield Mutation(index, f"{status} Retry-After: {odd[:20]}", refusal.with_header("retry-after", odd))
+
+
+def places(value: Any, here: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    """Every value inside of a body with its place; of a list only the first item."""
+    members: list[tuple[str | int, Any]] = []
+    if isinstance(value, dict):
+        members = list(value.items())
+    elif isinstance(value, list) and value:
+        members = [(0, value[0])]
+    for name, child in members:
+        yield (*here, name), child
+        yield from places(child, (*here, name))
+
+
+def put(body: Any, place: tuple[str | int, ...], value: Any) -> Any:
+    """The body with another value at a place, or without it."""
+    first, rest = place[0], place[1:]
+    if isinstance(body, list):
+        assert isinstance(first, int)
+        inside = [put(body[first], rest, value)] if rest else [] if value is MISSING else [value]
+        return [*body[:first], *inside, *body[first + 1 :]]
+    changed = {
+        name: (put(child, rest, value) if rest else value) if name == first else child for name, child in body.items()
+    }
+    return {name: child for name, child in changed.items() if child is not MISSING}
+
+
+def written(place: tuple[str | int, ...]) -> str:
+    """A place as a path."""
+    return "$" + "".join(f"[{one}]" if isinstance(one, int) else f".{one}" for one in place)
+
+
+def wire(value: Any) -> str:
+    """A scalar as it stands in a URL."""
+    return value if isinstance(value, str) else json.dumps(value)

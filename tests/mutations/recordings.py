@@ -1,0 +1,128 @@
+"""Every tool called once, its answers recorded; and a server over them in which one answer is changed."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+from mcp import Client
+
+from itwin_mcp.executor.executor import Executor
+from itwin_mcp.runtime import Runtime, open_runtime
+from itwin_mcp.sandbox import Sandbox
+from itwin_mcp.server.app import build_server
+from itwin_mcp.settings import read_settings
+from itwin_mcp.sign_in import Started
+from tests.conftest import agrees
+from tests.executor.bench import Clock, shipped_catalog
+from tests.mutations.proxy import Exchange, Mutation, Proxy, Replay
+from tests.scenarios.test_every_tool import ROWS, at, fill, filled
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One call of a tool that succeeded, and what was exchanged for it."""
+
+    tool: str
+    arguments: dict[str, Any]
+    exchanges: list[Exchange]
+    answer: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Mutated:
+    """A client of a server whose platform is behind a proxy."""
+
+    client: Client
+    proxy: Proxy
+    runtime: Runtime
+    validators: dict[str, Draft202012Validator]
+
+    async def ask(self, tool: str, arguments: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+        """The structured answer, which always fits the published schema, and whether it is an error."""
+        result = await self.client.call_tool(tool, arguments)
+        answer = result.structured_content
+        assert isinstance(answer, dict)
+        self.validators[tool].validate(answer)
+        return answer, bool(result.is_error)
+
+    async def replay(
+        self, recording: Recording, mutation: Mutation | None = None
+    ) -> tuple[dict[str, Any], bool, Replay]:
+        """The answer to the recorded call when one of its answers is changed."""
+        with self.proxy.replaying(recording.exchanges, mutation) as replay:
+            answer, is_error = await self.ask(recording.tool, recording.arguments)
+        return answer, is_error, replay
+
+
+@asynccontextmanager
+async def mutated(*, person: Any = agrees, **flags: Any) -> AsyncIterator[Mutated]:
+    """Serve all tools over the sandbox behind a proxy; nothing waits, and `person` answers questions."""
+    proxies: list[Proxy] = []
+
+    opens = Sandbox.open
+
+    def open_sandbox(*arguments: Any, **named: Any) -> Sandbox:
+        sandbox = opens(*arguments, **named)
+        proxies.append(Proxy(sandbox.app))
+        sandbox.app = proxies[0]  # type: ignore[assignment]
+        return sandbox
+
+    clock = Clock()
+    settings = read_settings(os.environ, **{"sandbox": True, "job_seconds": 0.0, "toolsets": "all"} | flags)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Sandbox, "open", open_sandbox)
+        patch.setattr("itwin_mcp.runtime.Executor", partial(Executor, sleep=clock.sleep, now=clock.now))
+        # Linking takes longer than most of the tests.
+        patch.setattr("itwin_mcp.runtime.link_files", lambda *_, **__: shipped_catalog())
+        async with (
+            open_runtime(settings, os.environ, Started.STDIO) as runtime,
+            Client(
+                build_server(runtime.catalog, runtime.executor, runtime.session), elicitation_callback=person
+            ) as client,
+        ):
+            schemas = {tool.name: tool.output_schema for tool in (await client.list_tools()).tools}
+            validators = {name: Draft202012Validator(schema) for name, schema in schemas.items() if schema is not None}
+            yield Mutated(client, proxies[0], runtime, validators)
+
+
+_RECORDED: dict[str, Recording] = {}
+
+
+async def recorded() -> dict[str, Recording]:
+    """Every tool called once, in the order of the table of all tools; those that move a file are left out."""
+    if _RECORDED:
+        return _RECORDED
+    with tempfile.TemporaryDirectory() as folder:
+        fill(Path(folder))
+        async with mutated(files_root=[Path(folder)]) as it:
+            kept: dict[str, Any] = {}
+            for row in ROWS:
+                arguments = filled(row.given, kept)
+                with it.proxy.recording() as exchanges:
+                    answer, is_error = await it.ask(row.tool, arguments)
+                assert not is_error, answer
+                kept |= {name: at(answer, path) for name, path in row.keep.items()}
+                if "filePath" not in arguments:
+                    _RECORDED[row.tool] = Recording(row.tool, arguments, exchanges, answer)
+    return _RECORDED
+
+
+def distinct(exchanges: list[Exchange], *, writes: bool) -> Iterator[tuple[int, Exchange]]:
+    """The reads among exchanges, or the writes: of those to one kind of thing the first."""
+    seen = set[tuple[str, str]]()
+    for index, exchange in enumerate(exchanges):
+        path = exchange.target.partition("?")[0]
+        kind = exchange.method, re.sub(r"/[^/]*[0-9][^/]*", "/*", path)
+        if (exchange.method != "GET") is writes and kind not in seen:
+            seen.add(kind)
+            yield index, exchange
