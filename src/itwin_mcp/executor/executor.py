@@ -29,13 +29,13 @@ from itwin_mcp.executor.request import bind, build_request
 from itwin_mcp.executor.saving import save_list
 from itwin_mcp.executor.seals import Seals
 from itwin_mcp.executor.sending import Run, Transfers, Upstream, shape_answer
-from itwin_mcp.executor.shape import without_secrets
 from itwin_mcp.executor.steps import MOST_ITEMS, leaves_out, run_steps
 from itwin_mcp.executor.targets import name_arguments
 from itwin_mcp.executor.transfer import local_file
 from itwin_mcp.executor.validate import Check, compile_check
 from itwin_mcp.executor.waiting import Pending, run_job
 from itwin_mcp.executor.walk import first_request
+from itwin_mcp.upstream.redaction import without_secrets
 from itwin_mcp.upstream.wire import Request
 
 _AROUND = 1_500

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,11 +10,7 @@ from urllib.parse import urlsplit
 from itwin_mcp.capability.expressions import ABSENT
 from itwin_mcp.capability.plans import Output
 from itwin_mcp.errors import UnexpectedAnswer
-from itwin_mcp.upstream.redaction import hide_secrets
-
-_SECRET_NAME = re.compile(
-    r"(?:share|api|account)_?key$|(?:access|refresh|sas)_?token$|password$|secret$|authorization$|^sas$", re.IGNORECASE
-)
+from itwin_mcp.upstream.redaction import without_secrets
 
 _TYPES: Mapping[str, tuple[type, ...]] = {
     "string": (str,),
@@ -66,32 +61,6 @@ def widen(shaped: Any, body: Any) -> Any:
     if not isinstance(shaped, dict) or not isinstance(body, dict):
         return shaped
     return {**shaped, **{name: child for name, child in without_secrets(body).items() if name not in shaped}}
-
-
-def without_secrets(value: Any) -> Any:
-    """The same without links that carry a signature and without fields whose name says that they hold a secret.
-
-    Of an `authentication` its type stays.
-    """
-    if isinstance(value, list):
-        return [without_secrets(child) for child in value if not _is_signed(child)]
-    if not isinstance(value, dict):
-        return value
-    kept = {
-        name: {key: one for key, one in child.items() if key == "type"} if _is_authentication(name, child) else child
-        for name, child in value.items()
-        if not (_SECRET_NAME.search(name) or _is_signed(child))
-    }
-    opened = {name: without_secrets(child) for name, child in kept.items()}
-    return {name: child for name, child in opened.items() if child != {} or value[name] == {}}
-
-
-def _is_authentication(name: str, value: Any) -> bool:
-    return name.lower() == "authentication" and isinstance(value, dict)
-
-
-def _is_signed(value: Any) -> bool:
-    return isinstance(value, str) and "://" in value and hide_secrets(value) != value
 
 
 _ARTICLES = {
