@@ -15,6 +15,7 @@ ItwinMcpError
     ├── PlatformError           the platform refused, in its own words
     ├── Unreachable             no whole answer came: network, deadline, half a body
     ├── UnexpectedAnswer        an answer came that the operation does not give
+    ├── AnswerTooLarge          the answer exceeds the size limit, whatever is left out
     └── JobFailed               the platform's asynchronous work ended badly
 """
 
@@ -226,3 +227,19 @@ class JobFailed(CallError):
 
     def __init__(self, message: str, *, hint: str, members: Mapping[str, Any] | None = None) -> None:
         super().__init__("JobFailed", message, hint=hint, members=members)
+
+
+class AnswerTooLarge(CallError):
+    """The answer exceeds the size limit and nothing more can be left out of it.
+
+    `wrote` says that the call changed something, so that it must not be repeated for the answer's sake.
+    """
+
+    def __init__(self, size: int, limit: int, *, wrote: bool = False) -> None:
+        done = "The change was made; read what it concerns instead of repeating the call. " if wrote else ""
+        super().__init__(
+            "AnswerTooLarge",
+            f"The answer has {size} bytes, more than the limit of {limit}, even without what can be left out.",
+            hint=f"{done}Ask for less where an argument lets you. Whoever runs this server can raise the limit with "
+            "ITWIN_MCP_MAX_RESULT_BYTES.",
+        )

@@ -168,7 +168,11 @@ def sign_in_server(settings: Settings, remedy: str) -> SignInServer:
 
 
 def _remedy(way: Way, settings: Settings, started: Started, *, has_tool: bool) -> str:
-    again = "then call again." if started is Started.SHELL else "then start itwin-mcp again."
+    again = {
+        Started.SHELL: "then call again.",
+        Started.STDIO: "then restart the program that starts itwin-mcp, such as Claude Desktop or VS Code.",
+        Started.HTTP: "then restart itwin-mcp.",
+    }[started]
     if way in (Way.SANDBOX, Way.ACCESS_TOKEN):
         if settings.bundle:
             return "Put a fresh access token into the extension's settings."
@@ -194,7 +198,11 @@ def _remedy(way: Way, settings: Settings, started: Started, *, has_tool: bool) -
             "Open the extension's settings (in Claude Desktop: Settings, Extensions) and enter an access token, or the "
             f"client id of {application}; or turn on “Try it without an account” there."
         )
-    return f"Set ITWIN_ACCESS_TOKEN to an access token, or ITWIN_CLIENT_ID to the id of {application}, {again}"
+    sandbox = "call with `--sandbox`" if started is Started.SHELL else "start it with `--sandbox`"
+    return (
+        f"Set ITWIN_ACCESS_TOKEN to an access token, or ITWIN_CLIENT_ID to the id of {application}, {again} "
+        f"To try it without an account, {sandbox}: the sandbox emulates the platform."
+    )
 
 
 class Pending:

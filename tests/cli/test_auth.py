@@ -86,6 +86,7 @@ GOOD = jwt(exp=4_000_000_000, scope="itwin-platform", email="x@y.example", canar
         (SERVICE | {"ITWIN_ACCESS_TOKEN": GOOD}, "access-token", True),
         (NATIVE | {"ITWIN_ACCESS_TOKEN": f"Bearer {GOOD}"}, "access-token", True),
         ({"ITWIN_ACCESS_TOKEN": OVER}, "access-token", False),
+        ({"ITWIN_ACCESS_TOKEN": "garbage-canary"}, "access-token", False),
         ({"ITWIN_ACCESS_TOKEN": GOOD, "ITWIN_ACCESS_TOKEN_FILE": "/no/such"}, "access-token", True),
         (NATIVE | {"ITWIN_ACCESS_TOKEN_FILE": "/no/such/file"}, "access-token-file", False),
         (NATIVE | {"ITWIN_ACCESS_TOKEN": GOOD, "ITWIN_MCP_SANDBOX": "1"}, "sandbox", True),
@@ -104,6 +105,18 @@ def test_status_names_the_sign_in_that_comes_first_and_never_its_value(
         assert secret not in done.stdout + done.stderr + plain.stdout + plain.stderr
 
 
+def test_status_names_the_user_and_calls_a_garbage_token_invalid() -> None:
+    named = run("auth", "status", ITWIN_ACCESS_TOKEN=GOOD)
+    assert re.search(r"^User: +x@y\.example$", named.stdout, re.MULTILINE)
+    assert "is invalid" in run("auth", "status", ITWIN_ACCESS_TOKEN="garbage").stdout
+
+
+@pytest.mark.parametrize("environment", [{}, NATIVE, SERVICE], ids=["nothing", "native", "service"])
+def test_logout_without_a_login_is_one_line(environment: dict[str, str]) -> None:
+    done = run("auth", "logout", **environment)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "Nobody was signed in.\n", "")
+
+
 @pytest.mark.parametrize(
     ("environment", "started", "has_tool", "words"),
     [
@@ -116,7 +129,11 @@ def test_status_names_the_sign_in_that_comes_first_and_never_its_value(
         ({"ITWIN_MCP_BUNDLE": "true"}, Started.STDIO, False, "Open the extension's settings (in Claude Desktop:"),
         ({"ITWIN_MCP_BUNDLE": "true"}, Started.STDIO, False, "turn on “Try it without an account” there"),
         ({"ITWIN_MCP_BUNDLE": "true", "ITWIN_ACCESS_TOKEN": GOOD}, Started.STDIO, False, "the extension's settings"),
-        (SERVICE, Started.STDIO, False, "then start itwin-mcp again"),
+        (SERVICE, Started.STDIO, False, "then restart the program that starts itwin-mcp"),
+        (SERVICE, Started.HTTP, False, "then restart itwin-mcp."),
+        ({}, Started.STDIO, False, "then restart the program that starts itwin-mcp, such as Claude Desktop"),
+        ({}, Started.STDIO, False, "start it with `--sandbox`"),
+        ({}, Started.SHELL, False, "call with `--sandbox`"),
         ({}, Started.SHELL, False, "https://developer.bentley.com/my-apps"),
     ],
 )

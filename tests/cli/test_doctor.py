@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -132,11 +133,61 @@ def test_membership_of_the_default_itwin_is_checked(platform: Platform) -> None:
     assert "service-doctor@apps.imsoidc.bentley.com" in checks["default iTwin"]["fix"]
 
 
+def test_a_service_application_that_is_a_member_of_no_itwin_is_reported(platform: Platform) -> None:
+    service = {"ITWIN_CLIENT_ID": "service-doctor", "ITWIN_CLIENT_SECRET": "canary-secret"}
+    checks = examine(0, **platform.environment | service)
+    assert checks["membership"]["status"] == "noted"
+    assert "member of no iTwin" in checks["membership"]["said"]
+    assert "service-doctor@apps.imsoidc.bentley.com" in checks["membership"]["fix"]
+
+
+def test_misspelt_settings_are_noted_with_what_may_be_meant() -> None:
+    misspelt = {"ITWIN_ACESS_TOKEN": "canary", "ITWIN_MCP_TOOLSET": "all", "ITWIN_VIEWER_HOME": "/x"}
+    said = examine(0, ITWIN_MCP_SANDBOX="1", **misspelt)["settings"]["said"]
+    assert "ITWIN_ACESS_TOKEN is not a setting: did you mean ITWIN_ACCESS_TOKEN?" in said
+    assert "ITWIN_MCP_TOOLSET is not a setting: did you mean ITWIN_MCP_TOOLSETS?" in said
+    assert "ITWIN_VIEWER_HOME" not in said, "another program's"
+
+
+def cursor_entry(home: Path, *args: str, **env: str) -> dict[str, str]:
+    """Cursor's configuration with our entry; the environment in which it is found."""
+    entry = {"command": sys.executable, "args": ["-m", "itwin_mcp", "serve", *args], "env": env}
+    (home / ".cursor").mkdir()
+    (home / ".cursor/mcp.json").write_text(json.dumps({"mcpServers": {"itwin": entry}}))
+    return {"HOME": str(home), "XDG_CONFIG_HOME": str(home / ".config")}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the folders are those of Linux")
+def test_doctor_judges_what_a_clients_entry_does(tmp_path: Path) -> None:
+    checks = examine(0, **cursor_entry(tmp_path, "--sandbox"))
+    assert checks["Cursor"]["status"] == "ok"
+    assert re.search(r"serves \d\d tools of embedded sandbox", checks["Cursor"]["said"])
+    assert checks["sign-in"]["status"] == checks["network"]["status"] == "skipped"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the folders are those of Linux")
+@pytest.mark.parametrize(
+    ("args", "env", "words"),
+    [
+        ((), {}, "No sign-in"),
+        (("--no-such-flag",), {}, "does not start"),
+        ((), {"ITWIN_ACESS_TOKEN": "canary"}, "did you mean ITWIN_ACCESS_TOKEN?"),
+    ],
+    ids=["not signed in", "does not start", "misspelt"],
+)
+def test_doctor_fails_a_clients_entry_that_does_not_work(
+    tmp_path: Path, args: tuple[str, ...], env: dict[str, str], words: str
+) -> None:
+    checks = examine(1, ITWIN_MCP_SANDBOX="1", **cursor_entry(tmp_path, *args, **env))
+    assert checks["Cursor"]["status"] == "failed"
+    assert words in checks["Cursor"]["said"], checks["Cursor"]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the folders are those of Linux")
 def test_the_desktop_clients_files_are_read(tmp_path: Path) -> None:
     files = {
         ".config/Claude/claude_desktop_config.json": {
-            "mcpServers": {"itwin": {"command": sys.executable, "args": ["-m", "itwin_mcp", "serve"]}}
+            "mcpServers": {"itwin": {"command": sys.executable, "args": ["-m", "itwin_mcp", "serve", "--sandbox"]}}
         },
         ".cursor/mcp.json": {"mcpServers": {"itwin": {"command": "/no/such/itwin-mcp", "env": {"A": "canary"}}}},
         ".config/Code/User/mcp.json": {"servers": {}},

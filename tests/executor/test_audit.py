@@ -213,3 +213,31 @@ async def test_a_dash_means_standard_error(capfd: pytest.CaptureFixture[str]) ->
         "code": "PolicyRefused",
     }
     assert captured.out == ""
+
+
+def calls_by_file(folder: Path) -> dict[str, list[int]]:
+    """The `call` of each line of each log file."""
+    files = [file for file in folder.iterdir() if not file.name.endswith(".lock")]
+    return {file.name: [json.loads(line)["call"] for line in file.read_text().splitlines()] for file in files}
+
+
+async def test_audit_rotates_a_large_file_and_keeps_every_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("itwin_mcp.executor.audit.MAX_FILE_BYTES", 2_000)
+    file = tmp_path / "audit.jsonl"
+    logs = [Audit(file, lambda: 0.0) for _ in range(4)]
+    async with anyio.create_task_group() as tasks:
+        for number in range(100):
+            tasks.start_soon(logs[number % 4].before, "allowed", {"call": number})
+    files = calls_by_file(tmp_path)
+    assert sorted(call for calls in files.values() for call in calls) == list(range(100))
+    assert len(files) > 2
+
+
+async def test_audit_keeps_nine_old_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("itwin_mcp.executor.audit.MAX_FILE_BYTES", 1)
+    file = tmp_path / "audit.jsonl"
+    audit = Audit(file, lambda: 0.0)
+    for number in range(15):
+        await audit.before("allowed", {"call": number})
+    older = {f"audit.jsonl.{number}": [14 - number] for number in range(1, 10)}
+    assert calls_by_file(tmp_path) == {"audit.jsonl": [14], **older}

@@ -1,6 +1,7 @@
 """A cursor is good for the call it was given for, and for no other; what it is not is said before anything is sent."""
 
 import base64
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -179,3 +180,28 @@ def test_all_who_start_at_once_have_the_same_key(tmp_path: Path) -> None:
     assert [len(key) for key in keys] == [32]
     assert sys.platform == "win32" or file.stat().st_mode & 0o777 == 0o600
     assert list(file.parent.iterdir()) == [file]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions")
+def test_kept_key_replaces_a_key_that_others_can_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "seal.key"
+    file.write_bytes(bytes(32))
+    file.chmod(0o644)
+    with ThreadPoolExecutor(16) as pool:
+        keys = set(pool.map(lambda _: kept_key(file), range(64)))
+    assert keys == {file.read_bytes()} != {bytes(32)}
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert kept_key(file) in keys
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions")
+def test_processes_that_start_together_agree_on_a_replaced_key(tmp_path: Path) -> None:
+    file = tmp_path / "seal.key"
+    file.write_bytes(bytes(32))
+    file.chmod(0o640)
+    code = "import pathlib, sys, itwin_mcp.executor.seals as s; print(s.kept_key(pathlib.Path(sys.argv[1])).hex())"
+    command = [sys.executable, "-c", code, str(file)]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    keys = {process.communicate(timeout=60)[0].strip() for process in started}
+    assert keys == {file.read_bytes().hex()}

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from itwin_mcp.errors import AnswerTooLarge
 from itwin_mcp.executor.fit import clean, fit, size_of
 from itwin_mcp.executor.shape import widen
 from tests.executor.bench import IMODEL, ITWIN, bench, query_of
+from tests.steps import steps_of
 from tests.upstream.loopback import Asked
 
 # --- untrusted text ---------------------------------------------------------------------------------------------
@@ -103,57 +106,146 @@ async def test_results_of_tools_and_resources_are_cleaned() -> None:
         assert "A12 桥" in json.dumps(read, ensure_ascii=False)
 
 
-# --- the byte budget --------------------------------------------------------------------------------------------
+# --- the size limit ---------------------------------------------------------------------------------------------
 
 
-def test_what_fits_is_the_same_to_the_byte() -> None:
+def test_fit_returns_an_answer_within_the_limit_unchanged() -> None:
     answer = {"thing": {"id": "x", "text": "é" * 1_000}}
     size = size_of(answer)
     assert fit(answer, size) is answer
     assert fit(answer, size - 1)["thing"] == {"id": "x", "text": None}
 
 
-def test_lists_lose_their_last_elements_and_the_answer_says_how_many() -> None:
+def test_fit_cuts_lists_and_reports_how_many_elements_are_left() -> None:
     rows = [{"id": str(index), "note": "n" * 100} for index in range(1_000)]
     comparison = {"changesets": rows, "few": ["a", "b"]}
     answer: dict[str, Any] = {"comparison": comparison, "page": {"returned": 1}, "resolved": []}
     fitted = fit(answer, 5_000)
     kept = fitted["comparison"]["changesets"]
     assert kept == rows[: len(kept)]
-    assert 30 < len(kept) < 50
-    assert size_of(fitted["comparison"]) <= 5_000
-    [told] = fitted["truncated"]["fields"]
-    assert told == {"path": "$.comparison.changesets", "bytes": size_of(rows), "kept": len(kept), "of": 1_000}
+    assert 20 < len(kept) < 50
+    assert size_of(fitted) <= 5_000
+    [entry] = fitted["truncated"]["fields"]
+    assert entry == {"path": "$.comparison.changesets", "bytes": size_of(rows), "kept": len(kept), "of": 1_000}
     assert fitted["comparison"]["few"] == ["a", "b"]
     assert (fitted["page"], fitted["resolved"]) == (answer["page"], [])
     assert len(answer["comparison"]["changesets"]) == 1_000
 
 
-def test_of_a_single_thing_the_largest_value_goes_and_never_an_id() -> None:
+def test_fit_leaves_out_the_largest_value_and_never_an_id() -> None:
     thing = {"id": "i" * 300, "extent": {"text": "x" * 9_000}, "name": "n" * 400, "owner": {"id": "o" * 900}}
-    fitted = fit({"thing": thing}, 2_000)
+    fitted = fit({"thing": thing}, 3_000)
     assert fitted["thing"] == {**thing, "extent": None}
-    assert [one["path"] for one in fitted["truncated"]["fields"]] == ["$.thing.extent"]
+    assert [entry["path"] for entry in fitted["truncated"]["fields"]] == ["$.thing.extent"]
 
 
+def test_fit_keeps_the_items_before_a_cursor() -> None:
+    items = [{"id": str(index), "text": "t" * 300} for index in range(20)]
+    page = {"returned": 20, "complete": False, "cursor": "c" * 700}
+    fitted = fit({"things": items, "page": page}, 5_000)
+    assert size_of(fitted) <= 5_000
+    assert [item["id"] for item in fitted["things"]] == [str(index) for index in range(20)]
+    assert fitted["page"] == page
+
+
+def test_fit_cuts_warnings_before_the_items_of_a_page() -> None:
+    items = [{"id": str(number), "name": "x" * 100} for number in range(10)]
+    page = {"returned": 10, "complete": False, "cursor": "c" * 100}
+    warnings = [{"path": f"$.items[*].{number}", "expected": "text", "got": "y" * 100} for number in range(20)]
+    fitted = fit({"items": items, "page": page, "warnings": warnings}, 2_500)
+    assert (fitted["items"], fitted["page"]) == (items, page)
+    assert 0 < len(fitted["warnings"]) < 20
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"message": "m", "hint": "h", "details": [{"code": "c", "message": "d" * 2_000}] * 50},
+        {"message": "m", "hint": "h" * 100_000, "details": []},
+        {"message": "🏗" * 60_000, "hint": "h", "details": [], "target": "t" * 9_000},
+        {"message": "m", "hint": "h", "details": [], "conflictingLocks": [{"id": "i" * 90}] * 5_000},
+    ],
+)
+def test_fit_always_fits_an_error_and_keeps_what_an_agent_needs(error: dict[str, Any]) -> None:
+    completed = [{"step": "clone", "ids": [IMODEL]}]
+    whole = {"code": "Odd", "operation": "get-itwin", "retryable": False, **error, "completed": completed}
+    fitted = fit({"error": whole}, 2_000)
+    assert size_of(fitted) <= 2_000
+    shown = fitted["error"]
+    assert (shown["code"], shown["operation"], shown["retryable"]) == ("Odd", "get-itwin", False)
+    assert shown["message"]
+    assert shown["hint"]
+    assert shown["completed"] == completed
+
+
+def test_fit_raises_when_only_ids_are_left() -> None:
+    with pytest.raises(AnswerTooLarge) as raised:
+        fit({"thing": {"id": "i" * 9_000}}, 2_000, wrote=True)
+    assert "The change was made" in raised.value.hint
+
+
+ENGINE = st.sampled_from(["thing", "things", "page", "job", "preview", "error", "warnings", "resolved", "saved", "id"])
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=300),
-    lambda children: st.lists(children, max_size=12) | st.dictionaries(st.text(max_size=8), children, max_size=6),
+    lambda children: (
+        st.lists(children, max_size=12)
+        | st.dictionaries(st.text(max_size=8) | st.sampled_from(["id", "cursor"]), children, max_size=6)
+    ),
     max_leaves=60,
 )
 
 
-@given(st.dictionaries(st.text(max_size=8), JSON, max_size=6), st.integers(200, 3_000))
-def test_whatever_does_not_fit_the_rest_is_as_it_was(answer: dict[str, Any], most: int) -> None:
+@given(st.dictionaries(ENGINE, JSON, max_size=6), st.integers(2_000, 5_000))
+def test_fit_never_exceeds_the_limit_and_changes_nothing_else(answer: dict[str, Any], limit: int) -> None:
+    answer.pop("error", None)
     before = json.dumps(answer)
-    fitted = fit(answer, most)
-    assert json.dumps(answer) == before
-    assert ("truncated" in fitted) == (size_of({k: v for k, v in answer.items() if k not in KEPT}) > most) or (
-        "truncated" in answer
-    )
+    try:
+        fitted = fit(answer, limit)
+    except AnswerTooLarge:
+        return
+    finally:
+        assert json.dumps(answer) == before
+    assert size_of(fitted) <= limit
+    assert ("truncated" in fitted) == (size_of(answer) > limit)
+    assert _is_part(fitted, answer)
 
 
-KEPT = {"id", "job", "page", "resolved", "saved", "error"}
+def _is_part(part: Any, whole: Any) -> bool:
+    """Whether everything in the part is as it was: nulls stand for values, lists have lost their ends."""
+    if isinstance(part, dict) and isinstance(whole, dict):
+        return all(name == "truncated" or _is_part(child, whole[name]) for name, child in part.items())
+    if isinstance(part, list) and isinstance(whole, list):
+        return all(map(_is_part, part, whole))
+    return part is None or part == whole
+
+
+def _matryoshka(size: int) -> Any:
+    """Lists in lists, 50 deep, each with values of its own."""
+    value: Any = ["x" * 10]
+    for _ in range(50):
+        value = [value, *["y" * 250] * (size // 50)]
+    return value
+
+
+SHAPES: dict[str, Callable[[int], Any]] = {
+    "long list": lambda size: [{"id": str(index), "text": "t" * 250} for index in range(size)],
+    "many lists": lambda size: [["e" * 120] * 3 for _ in range(size)],
+    "list of one with many members": lambda size: [{f"m{index}": "t" * 250 for index in range(size)} | {"id": "x"}],
+    "many objects without ids": lambda size: {f"m{index}": {"text": "t" * 250} for index in range(size)},
+    "lists in lists": _matryoshka,
+    "ids only": lambda size: {f"m{index}": {"id": "i" * 250} for index in range(size)},
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_fit_takes_steps_in_proportion_to_the_size(shape: str) -> None:
+    def measure(size: int) -> int:
+        answer = {"subject": {"id": "x", "content": SHAPES[shape](size)}}
+        return steps_of(lambda: fit(answer, 20_000))
+
+    small, large = measure(400), measure(3_200)
+    assert large < 8 * small * 1.5
+
 
 # --- lists ------------------------------------------------------------------------------------------------------
 
@@ -194,7 +286,7 @@ async def test_of_a_list_what_did_not_fit_has_a_cursor_and_nothing_is_lost_or_gi
         cursor: dict[str, Any] = {}
         for _ in range(20):
             answer = await it.call("list-imodels", iTwinId=ITWIN, limit=100, **cursor)
-            assert size_of(answer["iModels"]) <= 5_000
+            assert size_of(answer) <= 5_000
             assert answer["page"]["returned"] == len(answer["iModels"]) > 0
             assert "truncated" not in answer
             got += [one["name"] for one in answer["iModels"]]

@@ -231,3 +231,8 @@ def test_haproxy_takes_the_rules(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "WARNING" not in done.stderr
+
+
+def test_every_service_has_limits_of_memory_and_processes() -> None:
+    for name, service in compose()["services"].items():
+        assert {"mem_limit", "memswap_limit", "pids_limit"} <= service.keys(), name

@@ -12,6 +12,8 @@ from itwin_mcp.hosting import gate
 from itwin_mcp.hosting.answers import Message
 from itwin_mcp.hosting.limits import Admission, Limits, RefusedForNowError
 from itwin_mcp.hosting.sessions import Sessions
+from itwin_mcp.runtime import read_all
+from itwin_mcp.settings import read_settings
 from tests.hosting.issuer import Clock, token
 from tests.hosting.served import HELLO, serve
 
@@ -254,6 +256,31 @@ async def test_a_caller_cannot_open_all_the_sessions_there_are(monkeypatch: pyte
             assert ended.status_code == 200
 
 
+def nested(values: int) -> bytes:
+    """A call whose argument is a list of so many values."""
+    call = {"name": "acquire-locks", "arguments": {"objectIds": [[]] * values}}
+    return json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call}).encode()
+
+
+async def test_a_body_with_too_many_values_is_refused_before_it_is_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[int] = []
+    loads = json.loads
+    async with serve(monkeypatch) as served, served.http(token()) as http:
+        headers = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
+        monkeypatch.setattr(json, "loads", lambda text, **more: parsed.append(len(text)) or loads(text, **more))
+        refused = await http.post("/mcp", headers=headers, content=nested(120_000))
+        assert refused.status_code == 413
+        assert max(parsed, default=0) < 100_000
+        text = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "ping", "params": {"_meta": {"a": ",[{" * 100_000}}})
+        assert (await http.post("/mcp", headers=headers, content=text)).status_code != 413, "texts are no values"
+
+
+def test_every_tools_longest_arguments_fit_into_a_body() -> None:
+    for tool in read_all(read_settings({})).tools.values():
+        longest = [part.get("maxLength", 0) for part in tool.input_schema["properties"].values()]
+        assert 2 * sum(longest) < gate.MAX_BODY, tool.name
+
+
 async def test_a_body_that_is_too_large_or_too_slow_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gate, "BODY_SECONDS", 0.1)
     async with serve(monkeypatch) as served:
@@ -265,7 +292,7 @@ async def test_a_body_that_is_too_large_or_too_slow_is_cut(monkeypatch: pytest.M
                     yield b"x" * 256 * 1024
 
             assert (await http.post("/mcp", headers=headers, content=large())).status_code == 413
-            for size, status in ((1024 * 1024, 400), (1024 * 1024 + 1, 413)):
+            for size, status in ((512 * 1024, 400), (512 * 1024 + 1, 413)):
                 assert (await http.post("/mcp", headers=headers, content=b"x" * size)).status_code == status
 
         # httpx2's transport in memory reads a body as fast as it comes: a slow one is given by hand.

@@ -323,7 +323,7 @@ def test_the_tier_is_taken_only_where_it_is_one() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "Bearer SECRETSECRET",
+        "Bearer SECRETSECRET12",
         "Authorization: basic SECRETSECRET==",
         "token eyJhbGciOi.eyJSECRET.SECRET-x",
         "https://x.blob.core.windows.net/c/b?sv=1&sig=SECRET%2B&se=2",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from importlib import import_module
+from typing import NoReturn
 
 import click
 
@@ -79,6 +82,7 @@ def group() -> None:
 
 def main() -> None:
     """Run the command line; mistakes in settings and files end with exit code 2 and words, not a traceback."""
+    set_up_output()
     try:
         group.main(prog_name="itwin-mcp")
     except FileRefused as error:
@@ -88,3 +92,24 @@ def main() -> None:
     except ConfigurationError as error:
         click.echo(f"itwin-mcp: {error}", err=True)
         sys.exit(2)
+    except BaseExceptionGroup as group_of_errors:
+        others = group_of_errors.split(BrokenPipeError)[1]
+        if others is not None:
+            raise
+        _end_quietly()
+
+
+def set_up_output() -> None:
+    """Write UTF-8 to files and pipes, and replace what a console cannot show.
+
+    Windows gives pipes an encoding that lacks most characters. Output must not fail after a write was made.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="replace")
+
+
+def _end_quietly() -> NoReturn:
+    """End after a pipe was closed, as `| head` does; Python would report that it cannot flush."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(1)

@@ -83,6 +83,8 @@ def status(as_json: bool, **flags: Any) -> None:
         _print(state)
     else:
         click.echo(f"Sign-in:     {state['told']}")
+        if state["user"]:
+            click.echo(f"User:        {state['user']}")
         click.echo(f"Environment: {state['environment']} ({state['platform']})")
         if state["signInServer"]:
             click.echo(f"Signed by:   {state['signInServer']}")
@@ -105,9 +107,14 @@ def logout(as_json: bool, **flags: Any) -> None:
       itwin-mcp auth logout
       itwin-mcp auth logout --profile qa
     """
+    from itwin_mcp.sign_in import login_command, native_login
+
     settings = make_settings(**flags)
-    native = _native(settings)
-    done = _run(as_json, lambda: _logout(native))
+    native = native_login(settings, f"Sign in with `{login_command(settings)}`, then try again.")
+    if native is None:  # without a native application nobody can have signed in
+        done: dict[str, Any] = {"wasSignedIn": False, "revoked": False, "because": None}
+    else:
+        done = _run(as_json, lambda: _logout(native))
     if as_json:
         _print(done)
     elif not done["wasSignedIn"]:
@@ -173,23 +180,32 @@ def _open_browser(url: str, issuer: str) -> bool:
 
 
 async def _status(settings: Settings, sign_in: SignIn) -> dict[str, Any]:
-    from itwin_mcp.sign_in import Way, facts, stamp
+    from itwin_mcp.sign_in import Way, facts, read_identity, stamp
+    from itwin_mcp.upstream.auth.claims import read_claims
 
-    expires_at, ready = None, sign_in.way is not Way.NONE
+    expires_at, user, ready = None, None, sign_in.way is not Way.NONE
     hint = "" if ready else sign_in.remedy
     if sign_in.way in (Way.ACCESS_TOKEN, Way.ACCESS_TOKEN_FILE):
         assert sign_in.tokens is not None
         try:
-            expires_at = (await sign_in.tokens.token()).expires_at
+            token = await sign_in.tokens.token()
+            expires_at, identity = token.expires_at, read_identity(token, sign_in.way)
+            user = identity["name"] or identity["email"]
+            if not read_claims(token.value):
+                ready, hint = False, f"The access token is invalid: it is not a JSON Web Token. {sign_in.remedy}"
         except NotSignedIn as error:
             ready, hint = False, f"{error.message} {error.hint}"
         if expires_at is not None and expires_at <= time.time():
-            ready, hint = False, f"The access token is over. {sign_in.remedy}"
-    elif sign_in.login is not None and not await sign_in.login.tokens.exists():
-        ready, hint = False, sign_in.remedy
+            ready, hint = False, f"The access token has expired. {sign_in.remedy}"
+    elif sign_in.login is not None:
+        if await sign_in.login.tokens.exists():
+            user = await sign_in.login.tokens.user()
+        else:
+            ready, hint = False, sign_in.remedy
     return {
         "ready": ready,
         "told": sign_in.told,
+        "user": user,
         **facts(settings, sign_in),
         "application": settings.client_id if sign_in.way in (Way.LOGIN, Way.SERVICE_APPLICATION) else None,
         "keptIn": sign_in.login.store.describe() if sign_in.login is not None else None,

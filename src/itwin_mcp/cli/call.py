@@ -55,7 +55,7 @@ async def _call(
     settings: Any, name: str, read: Callable[[Any], dict[str, Any]], dry_run: bool, yes: bool
 ) -> tuple[dict[str, Any], bool]:
     from itwin_mcp.runtime import open_runtime
-    from itwin_mcp.server.results import outcome
+    from itwin_mcp.server.results import outcome, within_limit
     from itwin_mcp.server.session import WHO_AM_I
 
     async with open_runtime(settings, os.environ) as runtime:
@@ -73,7 +73,7 @@ async def _call(
         terminal = _Terminal(yes)
         answer = await outcome(name, lambda: runtime.executor.call(tool, arguments, terminal))
         terminal.clear()
-        return answer
+        return within_limit(name, *answer, runtime.executor.max_result_bytes)
 
 
 class _Terminal:

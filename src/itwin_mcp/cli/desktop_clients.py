@@ -8,7 +8,7 @@ import re
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ class Found:
 
     client: DesktopClient
     file: Path
-    entries: tuple[str, ...] = ()
+    entries: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     problem: str = ""
 
 
@@ -97,8 +97,8 @@ def _read(client: DesktopClient, file: Path) -> Found:
     for name, entry in ours.items():
         command = entry.get("command")
         if isinstance(command, str) and shutil.which(os.path.expandvars(command)) is None:
-            return Found(client, file, tuple(ours), f"the command of {name!r} is not found: {command}")
-    return Found(client, file, tuple(ours))
+            return Found(client, file, ours, f"the command of {name!r} is not found: {command}")
+    return Found(client, file, ours)
 
 
 def explain_unreadable(client: DesktopClient, text: str) -> str:

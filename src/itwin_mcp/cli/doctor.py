@@ -6,13 +6,16 @@ import json
 import os
 import platform as machine
 import re
+import shlex
 import ssl
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import asdict, dataclass
+from difflib import get_close_matches
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
 from urllib.parse import quote
 
 import click
@@ -20,7 +23,7 @@ import click
 from itwin_mcp import __version__
 from itwin_mcp.cli.options import account_options, make_settings
 from itwin_mcp.errors import CallError, ConfigurationError, FileRefused, SettingsError
-from itwin_mcp.settings import Settings
+from itwin_mcp.settings import ENVIRONMENT, Settings
 
 if TYPE_CHECKING:
     from itwin_mcp.runtime import Runtime
@@ -31,6 +34,8 @@ OK, FAILED, NOTED, SKIPPED = "ok", "failed", "noted", "skipped"
 _COLOURS = {OK: "green", FAILED: "red", NOTED: "yellow", SKIPPED: "bright_black"}
 MOST_SKEW = 60.0
 """Seconds; beyond that tokens look expired, or not yet valid."""
+START_SECONDS = 30.0
+"""How long a client's entry may take to start and answer."""
 SECRETS = ("access_token", "client_secret", "http_token")
 
 
@@ -82,6 +87,8 @@ async def _show(flags: Mapping[str, Any], as_json: bool) -> bool:
 
 
 async def _examine(flags: Mapping[str, Any]) -> AsyncIterator[Check]:
+    from itwin_mcp.sign_in import Way, way_of
+
     yield _python()
     settings: Settings | None = None
     try:
@@ -90,11 +97,20 @@ async def _examine(flags: Mapping[str, Any]) -> AsyncIterator[Check]:
         yield Check("configuration", FAILED, str(error), "Correct the variable or the flag.")
     else:
         yield _configuration(settings)
+    misspelt = _misspelt(os.environ)
+    if misspelt:
+        yield Check("settings", NOTED, misspelt, "Correct the names; as they are they have no effect.")
     proxy, certificates = _proxy(os.environ), _certificates(os.environ)
     yield proxy
     yield certificates
+    clients = [check async for check in _clients(os.environ)]
+    elsewhere = settings is not None and way_of(settings) is Way.NONE and any(check.status == OK for check in clients)
     if settings is None:
         yield Check("network", SKIPPED, "nothing can be asked before the configuration is right")
+    elif elsewhere:
+        # Desktop clients do not see this shell's variables: what their entries do is what counts.
+        yield Check("network", SKIPPED, "nothing is configured in this shell")
+        yield Check("sign-in", SKIPPED, "nothing is configured in this shell; what clients start is checked below")
     elif settings.sandbox:
         yield Check("network", SKIPPED, "the embedded sandbox needs none")
     elif FAILED in (proxy.status, certificates.status):
@@ -102,10 +118,10 @@ async def _examine(flags: Mapping[str, Any]) -> AsyncIterator[Check]:
     else:
         async for check in _network(settings):
             yield check
-    if settings is not None:
+    if settings is not None and not elsewhere:
         async for check in _account(settings):
             yield check
-    for check in _clients(os.environ):
+    for check in clients:
         yield check
 
 
@@ -134,6 +150,17 @@ def _configuration(settings: Settings) -> Check:
         told.append(f"{name.replace('_', ' ')} = {shown} ({origin})")
     told.append(f"platform {settings.api_url}, sign-in server {settings.issuer_url}, state in {settings.state_dir}")
     return Check("configuration", OK, "; ".join(told))
+
+
+def _misspelt(environment: Mapping[str, str]) -> str:
+    """The variables that look like settings and are none, with what may be meant."""
+    said = []
+    for name in sorted(environment.keys() - ENVIRONMENT.keys()):
+        if name.startswith(("ITWIN", "IMODEL", "ITP_")):
+            close = get_close_matches(name, ENVIRONMENT, n=1, cutoff=0.85)
+            if close or name.startswith("ITWIN_MCP_"):
+                said.append(f"{name} is not a setting" + (f": did you mean {close[0]}?" if close else ""))
+    return "; ".join(said)
 
 
 def _proxy(environment: Mapping[str, str]) -> Check:
@@ -213,7 +240,7 @@ async def _account(settings: Settings) -> AsyncIterator[Check]:
 
 
 async def _signed_in(settings: Settings, runtime: Runtime) -> AsyncIterator[Check]:
-    from itwin_mcp.sign_in import read_identity
+    from itwin_mcp.sign_in import Way, read_identity
 
     sign_in = runtime.sign_in
     if sign_in.tokens is None:
@@ -232,6 +259,8 @@ async def _signed_in(settings: Settings, runtime: Runtime) -> AsyncIterator[Chec
         yield Check("read", FAILED, f"list-recent-itwins: {error.message}", error.hint)
         return
     yield Check("read", OK, f"list-recent-itwins answered {answer.status}")
+    if sign_in.way is Way.SERVICE_APPLICATION:
+        yield await _membership(runtime, token.member)
     yield await _default_itwin(settings, runtime, token.member)
 
 
@@ -255,6 +284,21 @@ def _token(settings: Settings, identity: Mapping[str, Any], token: Token, remedy
     return Check("token", OK, said)
 
 
+async def _membership(runtime: Runtime, member: str | None) -> Check:
+    """Whether a service application is a member of an iTwin: without one it sees nothing."""
+    from itwin_mcp.upstream.envelope import read_json
+
+    try:
+        body = read_json(await runtime.upstream.send(_read(runtime, "/itwins", ("$top", "1"))))
+    except CallError as error:
+        return Check("membership", NOTED, f"list-itwins: {error.message}", error.hint)
+    itwins = body.get("iTwins") if isinstance(body, dict) else None
+    if itwins:
+        return Check("membership", OK, "the service application is a member of at least one iTwin")
+    fix = f"Have an administrator add {member or 'it'} to the iTwins that it should work in, with a role."
+    return Check("membership", NOTED, "the service application is a member of no iTwin", fix)
+
+
 async def _default_itwin(settings: Settings, runtime: Runtime, member: str | None) -> Check:
     if settings.itwin_id is None:
         return Check("default iTwin", SKIPPED, "ITWIN_ID is not set")
@@ -274,20 +318,68 @@ def _read(runtime: Runtime, path: str, *query: tuple[str, str]) -> Any:
     return Request("GET", runtime.upstream.platform, path, query=query, headers=(("Accept", PLATFORM_JSON),))
 
 
-def _clients(environment: Mapping[str, str]) -> list[Check]:
+async def _clients(environment: Mapping[str, str]) -> AsyncIterator[Check]:
+    """What each client's entry does: it is started once, as the client starts it."""
     from itwin_mcp.cli.desktop_clients import look
 
-    checks = []
-    for found in look(environment):
-        if found.problem:
-            fix = f"Correct {found.file}; the client starts no server while it is so."
-            checks.append(Check(found.client.title, FAILED, found.problem, fix))
-        elif found.entries:
-            checks.append(Check(found.client.title, OK, f"{', '.join(found.entries)} in {found.file}"))
+    found = look(environment)
+    if not found:
+        yield Check("desktop clients", SKIPPED, "no configuration file of one is found")
+    for one in found:
+        title = one.client.title
+        if one.problem:
+            fix = f"Correct {one.file}; the client starts no server while it is so."
+            yield Check(title, FAILED, one.problem, fix)
+        elif one.entries:
+            for name, entry in one.entries.items():
+                yield await _started(title, name, entry, one.file)
         else:
-            said = f"{found.file} does not name itwin-mcp"
-            checks.append(Check(found.client.title, NOTED, said, _joining(found.client.key)))
-    return checks or [Check("desktop clients", SKIPPED, "no configuration file of one is found")]
+            said = f"{one.file} does not name itwin-mcp"
+            yield Check(title, NOTED, said, _joining(one.client.key))
+
+
+async def _started(title: str, name: str, entry: Mapping[str, Any], file: Path) -> Check:
+    """Start a client's entry, count its tools, and ask it who acts."""
+    import anyio
+    from mcp import Client, MCPError, StdioServerParameters, stdio_client
+
+    from itwin_mcp.server.session import SIGN_IN, WHO_AM_I
+
+    where = f"{name} in {file}"
+    given = {str(key): str(value) for key, value in (entry.get("env") or {}).items()}
+    words = [str(word) for word in (entry["command"], *entry.get("args", ()))]
+    if any("${" in word for word in (*words, *given.values())):
+        return Check(title, OK, f"{where}; not started here, because its client fills in some values")
+    misspelt = _misspelt(given)
+    if misspelt:
+        return Check(title, FAILED, f"{where}: {misspelt}", f"Correct the names in {file}.")
+    command, *args = map(os.path.expandvars, words)
+    server = StdioServerParameters(command=command, args=args, env=given)
+    tools: list[str] | None = None
+    answer: Mapping[str, Any] = {}
+    try:
+        with anyio.fail_after(START_SECONDS), _nowhere() as nowhere:
+            async with Client(stdio_client(server, errlog=nowhere)) as client:
+                tools = [tool.name for tool in (await client.list_tools()).tools]
+                if WHO_AM_I in tools:
+                    answer = (await client.call_tool(WHO_AM_I, {})).structured_content or {}
+    except* (OSError, TimeoutError, MCPError, anyio.BrokenResourceError, anyio.ClosedResourceError):
+        pass
+    if tools is None:
+        fix = f"Run this in a shell to see why: {shlex.join(words)}"
+        return Check(title, FAILED, f"{where} does not start", fix)
+    said = f"{where}: serves {len(tools)} tools"
+    if "error" in answer:
+        # Where the tool `sign-in` is served, signing in is the user's next step and no fault of the entry.
+        waits = answer["error"]["code"] == "NotSignedIn" and SIGN_IN in tools
+        status = NOTED if waits else FAILED
+        return Check(title, status, f"{said}, but: {answer['error']['message']}", answer["error"]["hint"])
+    session = answer.get("session") or {}
+    return Check(title, OK, said + (f" of {session['environment']}" if session.get("environment") else ""))
+
+
+def _nowhere() -> TextIO:
+    return Path(os.devnull).open("w", encoding="utf-8")
 
 
 def _joining(client: str) -> str:

@@ -6,8 +6,10 @@ import json
 import logging
 import os
 import re
+import stat
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -26,8 +28,14 @@ _PLAIN = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 """What may stand in a line that came from outside: a code or an id, not a text."""
 
 
+MAX_FILE_BYTES = 10 * 1024 * 1024
+"""A longer file is renamed to `….1` before the next line, and `….1` to `….2`, and so on."""
+MAX_OLD_FILES = 9
+_LOCK_SECONDS = 5.0
+
+
 class Audit:
-    """Appends to a file, or to standard error.
+    """Appends to a file, or to standard error. A file of more than `MAX_FILE_BYTES` is rotated.
 
     A line is one write to a file that is opened for it, so that the lines of several processes never mix and a file
     that was moved away is begun anew. It survives the end of the process; it is not forced onto the disk.
@@ -68,6 +76,7 @@ class Audit:
             sys.stderr.buffer.flush()
             return
         self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._rotate_if_large(self._file)
         handle = os.open(self._file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             written = os.write(handle, line)
@@ -75,6 +84,32 @@ class Audit:
                 raise OSError(f"only {written} of {len(line)} bytes were written")
         finally:
             os.close(handle)
+
+    def _rotate_if_large(self, file: Path) -> None:
+        """Rotate the file; without it the line is still written, because a log that is too long is better than none."""
+        if not _is_large(file):
+            return
+        from filelock import FileLock, Timeout
+
+        try:
+            with FileLock(file.with_name(f"{file.name}.lock"), timeout=_LOCK_SECONDS, mode=0o600):
+                if not _is_large(file):
+                    return  # another process has rotated it meanwhile
+                for number in range(MAX_OLD_FILES, 0, -1):
+                    newer = file.with_name(f"{file.name}.{number - 1}") if number > 1 else file
+                    with suppress(FileNotFoundError):
+                        newer.replace(file.with_name(f"{file.name}.{number}"))
+        except (OSError, Timeout) as error:
+            logger.warning("The audit log %s cannot be rotated: %s", file, error)
+
+
+def _is_large(file: Path) -> bool:
+    """Whether it is a regular file of the maximum size; a pipe or a device is never rotated."""
+    try:
+        status = file.stat()
+    except OSError:
+        return False
+    return stat.S_ISREG(status.st_mode) and status.st_size >= MAX_FILE_BYTES
 
 
 def plain(text: str | None) -> str | None:

@@ -20,7 +20,7 @@ from itwin_mcp.executor.confirm import Confirming
 from itwin_mcp.executor.conversation import LOCAL, Caller, Conversation, Silence
 from itwin_mcp.executor.conversion import convert_arguments
 from itwin_mcp.executor.cursors import Cursors
-from itwin_mcp.executor.fit import MAX_RESULT_BYTES, clean, fit
+from itwin_mcp.executor.fit import MAX_RESULT_BYTES, clean, fit, size_of
 from itwin_mcp.executor.gate import FENCED, Gate, Gatekeeper
 from itwin_mcp.executor.local_files import LocalFiles
 from itwin_mcp.executor.lookup import Names
@@ -30,17 +30,17 @@ from itwin_mcp.executor.request import bind, build_request
 from itwin_mcp.executor.saving import save_list
 from itwin_mcp.executor.seals import Seals
 from itwin_mcp.executor.sending import Run, Transfers, Upstream, shape_answer
-from itwin_mcp.executor.shape import without_secrets
 from itwin_mcp.executor.steps import MOST_ITEMS, leaves_out, run_steps
 from itwin_mcp.executor.targets import name_arguments
 from itwin_mcp.executor.transfer import local_file
 from itwin_mcp.executor.validate import Check, compile_check
 from itwin_mcp.executor.waiting import Pending, run_job
 from itwin_mcp.executor.walk import first_request
+from itwin_mcp.upstream.redaction import without_secrets
 from itwin_mcp.upstream.wire import Request
 
-_AROUND = 500
-"""Bytes of a list's answer that are no items."""
+_AROUND = 1_500
+"""Bytes of a list's answer that are no items: its cursor most of all. At most a third of a small limit."""
 
 
 class Executor:
@@ -76,7 +76,7 @@ class Executor:
         self._names = names or Names({})
         self._confirming = confirming or Confirming(seals)
         self._gatekeeper = gatekeeper or Gatekeeper(upstream, {}, {}, now=now)
-        self._most = max_result_bytes
+        self.max_result_bytes = max_result_bytes
         self._sleep = sleep
         self._now = now
         self._clock = clock
@@ -116,8 +116,10 @@ class Executor:
             ready = {**ready, OVERWRITE: False}  # nothing was there to lose: what comes there by now stays
         gate.begin(permit, None if confirmed is None else confirmed.word)
         try:
-            answer = await self._answer(run, tool, ready, blobs)
-            result = fit(clean(_with_warnings(answer, run)), self._most, tool.lists)
+            # What the engine adds counts too, so that a list leaves room for it.
+            room = self.max_result_bytes - min(_AROUND, self.max_result_bytes // 3) - size_of(resolved)
+            answer = await self._answer(run, tool, ready, blobs, room)
+            result = clean(_with_warnings(answer, run))
         except PlatformError as error:
             name_arguments(error, tool)
             raise
@@ -128,7 +130,7 @@ class Executor:
             result["page"]["note"] = FENCED
         if resolved:
             result["resolved"] = clean(resolved)
-        return result
+        return fit(result, self.max_result_bytes, tool.lists, wrote=not tool.annotations.read_only)
 
     async def note_refused(self, code: str, tool: Tool, arguments: Mapping[str, Any], caller: Caller) -> None:
         """Write into the audit log that a call was refused before it came here; without its line it still is."""
@@ -136,14 +138,16 @@ class Executor:
             given = convert_arguments(tool, arguments)
             await self._gatekeeper.gate(tool.name, caller).note("refused", tool, given, code=code)
 
-    async def _answer(self, run: Run, tool: Tool, ready: Mapping[str, Any], blobs: list[Blob] | None) -> dict[str, Any]:
+    async def _answer(
+        self, run: Run, tool: Tool, ready: Mapping[str, Any], blobs: list[Blob] | None, room: int
+    ) -> dict[str, Any]:
         if isinstance(tool.action, Call) and tool.action.operation.binary:
             answer = await run.perform(tool.action.operation, bind(tool.action.bindings, ready, {}))
             blob = blob_of(answer)
             if blobs is not None:
                 blobs.append(blob)
             return blob.told()
-        return await self._perform(run, tool, ready)
+        return await self._perform(run, tool, ready, room)
 
     async def read(
         self,
@@ -206,7 +210,8 @@ class Executor:
             gate,
         )
 
-    async def _perform(self, run: Run, tool: Tool, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    async def _perform(self, run: Run, tool: Tool, arguments: Mapping[str, Any], room: int) -> dict[str, Any]:
+        """`room` is how many bytes the items of a list may have."""
         action = tool.action
         if isinstance(action, Steps):
             return await run_steps(run, action, arguments, tool.transfer)
@@ -222,7 +227,7 @@ class Executor:
                 limit=arguments["limit"],
                 cursor=arguments.get("cursor"),
                 cursors=Cursors(self._seals, tool.name, arguments, run.caller),
-                most_bytes=self._most - _AROUND,
+                most_bytes=room,
                 full=arguments["detail"] == "full",
             )
             return {**listing.result, "page": listing.page}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import os
 import secrets
 import time
@@ -14,6 +15,9 @@ from typing import Any, Literal
 
 from itwin_mcp.executor.conversation import Caller
 
+logger = logging.getLogger(__name__)
+
+_LOCK_SECONDS = 10.0
 Flaw = Literal["unreadable", "expired", "of another caller", "of another purpose"]
 
 
@@ -80,23 +84,51 @@ def derived_keys(secrets: Sequence[str]) -> tuple[bytes, ...]:
 
 
 def kept_key(file: Path) -> bytes:
-    """The key in the file, which its owner alone can read, and which is made where there is none. Raises OSError."""
+    """The key in the file, which is made if it does not exist, and replaced on POSIX if others can read it.
+
+    Raises: OSError, also for a file that holds no key.
+    """
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     if not file.exists():
         # Written beside it first: another process that starts meanwhile must not read half a key, nor make a second.
-        beside = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
-        handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        beside = _write_beside(file, secrets.token_bytes(32))
         try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(secrets.token_bytes(32))
             with suppress(FileExistsError):
                 os.link(beside, file)
         finally:
             beside.unlink()
-    key = file.read_bytes()
+    key = _private_key(file)
+    if key is None:
+        # Under a lock, so that of several processes that start together one makes the new key and all others read it.
+        from filelock import FileLock
+
+        with FileLock(file.with_name(f"{file.name}.lock"), timeout=_LOCK_SECONDS, mode=0o600):
+            key = _private_key(file)
+            if key is None:
+                logger.warning("Others could read the key %s, so it was replaced; earlier cursors are invalid", file)
+                key = secrets.token_bytes(32)
+                beside = _write_beside(file, key)
+                beside.replace(file)
     if len(key) != 32:
         raise OSError("it is damaged; without it cursors given so far are invalid, and a new one is made")
     return key
+
+
+def _private_key(file: Path) -> bytes | None:
+    """What the file holds; None on POSIX if other users can read it."""
+    with file.open("rb") as stream:
+        status = os.fstat(stream.fileno())
+        if os.name == "posix" and (status.st_mode & 0o077 or status.st_uid != os.geteuid()):
+            return None
+        return stream.read(64)
+
+
+def _write_beside(file: Path, key: bytes) -> Path:
+    """Write the key into a new file next to the given one, so that no other process reads half of it."""
+    beside = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
+    with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+        stream.write(key)
+    return beside
 
 
 def _token(text: str) -> bytes:

@@ -13,11 +13,7 @@ from urllib.parse import urlsplit
 from itwin_mcp.capability.expressions import ABSENT, PathPart
 from itwin_mcp.capability.plans import Output
 from itwin_mcp.errors import UnexpectedAnswer
-from itwin_mcp.upstream.redaction import clean_text, hide_secrets
-
-_SECRET_NAME = re.compile(
-    r"(?:share|api|account)_?key$|(?:access|refresh|sas)_?token$|password$|secret$|authorization$|^sas$", re.IGNORECASE
-)
+from itwin_mcp.upstream.redaction import foreign_text, without_secrets
 
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
 _BOOLEANS = {"true": True, "false": False}
@@ -41,8 +37,7 @@ class Warnings:
             entry["count"] += 1
         elif len(self._entries) < self.MAX_ENTRIES:
             text = got if isinstance(got, str) else json.dumps(got, ensure_ascii=False, separators=(",", ":"))
-            # Redact a bounded part, and cut only then: half a secret would not be recognised.
-            shown = clean_text(hide_secrets(text[: 4 * self.MAX_GOT]), self.MAX_GOT)
+            shown = foreign_text(text, self.MAX_GOT)
             self._entries[path] = {"path": path, "expected": expected, "got": shown, "count": 1}
 
     def to_json(self) -> list[dict[str, Any]]:
@@ -148,32 +143,6 @@ def widen(shaped: Any, body: Any) -> Any:
     if not isinstance(shaped, dict) or not isinstance(body, dict):
         return shaped
     return {**shaped, **{name: child for name, child in without_secrets(body).items() if name not in shaped}}
-
-
-def without_secrets(value: Any) -> Any:
-    """The same without links that carry a signature and without fields whose name says that they hold a secret.
-
-    Of an `authentication` its type stays.
-    """
-    if isinstance(value, list):
-        return [without_secrets(child) for child in value if not _is_signed(child)]
-    if not isinstance(value, dict):
-        return value
-    kept = {
-        name: {key: one for key, one in child.items() if key == "type"} if _is_authentication(name, child) else child
-        for name, child in value.items()
-        if not (_SECRET_NAME.search(name) or _is_signed(child))
-    }
-    opened = {name: without_secrets(child) for name, child in kept.items()}
-    return {name: child for name, child in opened.items() if child != {} or value[name] == {}}
-
-
-def _is_authentication(name: str, value: Any) -> bool:
-    return name.lower() == "authentication" and isinstance(value, dict)
-
-
-def _is_signed(value: Any) -> bool:
-    return isinstance(value, str) and "://" in value and hide_secrets(value) != value
 
 
 def _from_header(output: Output, headers: Mapping[str, str]) -> Any:

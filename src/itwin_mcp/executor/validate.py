@@ -164,9 +164,10 @@ def _details(error: Any) -> Iterator[dict[str, Any]]:
                 yield _detail("MissingArgument", prefix + name, f"{prefix}{name} is missing{shown}")
         return
     if rule == "additionalProperties":
-        for name in sorted(set(given) - set(error.schema.get("properties", {}))):
+        known = error.schema.get("properties", {})
+        for name in sorted(set(given) - set(known)):
             shown = _short(name)
-            close = find_similar(name, error.schema.get("properties", {}))
+            close = find_similar(name, [other for other in known if other not in given])
             meant = f" (did you mean {prefix}{close[0]}?)" if close else ""
             yield _detail("UnknownArgument", prefix + shown, f"{prefix}{shown} is not an argument{meant}")
         return

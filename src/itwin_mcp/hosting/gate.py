@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
@@ -25,8 +26,11 @@ from itwin_mcp.hosting.tokens import RefusedTokenError, Verified, Verifier
 
 logger = logging.getLogger(__name__)
 
-MOST_BODY = 1024 * 1024
-"""In bytes; the longest argument that a tool's schema bounds, data in Base64, is a fifth of it."""
+MAX_BODY = 512 * 1024
+"""In bytes. The tool with the longest arguments takes 200 KiB of Base64; files are sent as paths."""
+MAX_BODY_VALUES = 12_000
+"""Values in a body: those that a call may have (`validate.MOST_VALUES`) and the message around them."""
+_TEXTS = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
 BODY_SECONDS = 20.0
 """In which a request's body must have come."""
 WRITE_SECONDS = 30.0
@@ -205,11 +209,22 @@ async def _read(receive: Receive) -> bytes:
             if message["type"] != "http.request":
                 raise _Refused(refusal(400, "invalid_request", "The request ended before its body did"))
             content += message.get("body", b"")
-            if len(content) > MOST_BODY:
-                raise _Refused(refusal(413, "too_large", "The request has more than 1 MiB", connection="close"))
+            if len(content) > MAX_BODY:
+                raise _Refused(refusal(413, "too_large", "The request has more than 512 KiB", connection="close"))
             if not message.get("more_body", False):
-                return bytes(content)
+                return _weighed(bytes(content))
     raise _Refused(refusal(408, "timeout", "The request's body came too slowly", connection="close"))
+
+
+def _weighed(body: bytes) -> bytes:
+    """The body, unless it has so many values that reading it would hold up other callers. Raises _Refused.
+
+    Values are counted before anything parses them: each follows a comma or an opening bracket outside of texts.
+    """
+    outside = _TEXTS.sub(b"", body)
+    if sum(map(outside.count, (b",", b"[", b"{"))) > MAX_BODY_VALUES:
+        raise _Refused(refusal(413, "too_large", f"The request has more than {MAX_BODY_VALUES} values"))
+    return body
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -10,8 +10,9 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from itwin_mcp.errors import CallError, Unconfirmed
+from itwin_mcp.errors import AnswerTooLarge, CallError, Unconfirmed
 from itwin_mcp.executor.blobs import Blob
+from itwin_mcp.executor.fit import fit
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +49,14 @@ def tell_unserved(structured: Mapping[str, Any], elsewhere: Mapping[str, str]) -
     if named:
         unserved = ", ".join(f"{name} ({elsewhere[name]})" for name in dict.fromkeys(named))
         error["hint"] += f" Not served here: {unserved}."
+
+
+def within_limit(operation: str, structured: dict[str, Any], is_error: bool, limit: int) -> tuple[dict[str, Any], bool]:
+    """An answer in at most `limit` bytes of compact JSON, and whether it is an error."""
+    try:
+        return fit(structured, limit), is_error
+    except AnswerTooLarge as error:
+        return fit({"error": error.to_json(operation)}, limit), True
 
 
 def wire_result(structured: dict[str, Any], is_error: bool, blobs: Sequence[Blob] = ()) -> dict[str, Any]:

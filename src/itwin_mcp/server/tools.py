@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -20,7 +20,7 @@ from itwin_mcp.executor.executor import Executor
 from itwin_mcp.server import demands
 from itwin_mcp.server.conversation import McpConversation
 from itwin_mcp.server.dynamic import RUNS, Dynamic
-from itwin_mcp.server.results import outcome, tell_unserved, wire_result
+from itwin_mcp.server.results import outcome, tell_unserved, wire_result, within_limit
 from itwin_mcp.server.session import SIGN_IN, WHO_AM_I, Session
 from itwin_mcp.server.signing_in import sign_in
 
@@ -123,16 +123,18 @@ class Tools:
             refused = demands.not_allowed(name)
         if refused is not None:
             await demands.note_refused(self._catalog, self._executor, refused.code, caller, name, arguments)
-            return wire_result({"error": refused.to_json(name)}, True)
+            return self._result(name, {"error": refused.to_json(name)}, True)
         if name == WHO_AM_I:
-            return wire_result(*await outcome(name, lambda: self._session.who_am_i(arguments)))
+            return self._result(name, *await outcome(name, lambda: self._session.who_am_i(arguments)))
         if self._dynamic is not None and tool.toolset == DYNAMIC:
             try:
                 if name not in RUNS:
-                    return wire_result(self._dynamic.answer(name, arguments, partial(self._shows, caller)), False)
+                    return self._result(
+                        name, self._dynamic.answer(name, arguments, partial(self._shows, caller)), False
+                    )
                 tool, arguments = self._dynamic.chosen(name, arguments)
             except CallError as error:
-                return wire_result({"error": error.to_json(name)}, True)
+                return self._result(name, {"error": error.to_json(name)}, True)
             name = tool.name
         blobs: list[Blob] = []
         structured, is_error = await outcome(
@@ -140,7 +142,12 @@ class Tools:
         )
         if is_error:
             tell_unserved(structured, self._catalog.elsewhere)
-        return conversation.asks() or wire_result(structured, is_error, blobs)
+        return conversation.asks() or self._result(name, structured, is_error, blobs)
+
+    def _result(
+        self, name: str, structured: dict[str, Any], is_error: bool, blobs: Sequence[Blob] = ()
+    ) -> dict[str, Any]:
+        return wire_result(*within_limit(name, structured, is_error, self._executor.max_result_bytes), blobs)
 
     def _explain_unknown(self, name: str) -> str:
         """Say that no tool of this name is served, and which one to call instead; a caller reads of no hidden tool."""

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from itwin_mcp.errors import CallError, NotSignedIn, PlatformError, UnexpectedAnswer
 from itwin_mcp.upstream import hints
 from itwin_mcp.upstream.auth.source import Token
-from itwin_mcp.upstream.redaction import clean_text, hide_secrets
+from itwin_mcp.upstream.redaction import clean_text, foreign_text
 from itwin_mcp.upstream.wire import Request, Response
 
 MAX_DEPTH = 64
@@ -88,7 +88,7 @@ def _title(content: bytes) -> str:
     found = re.search(rb"<title[^>]*>([^<]{1,200})", content[:20_000], re.IGNORECASE)
     if found is None:
         return ""
-    return f" titled “{clean_text(hide_secrets(found[1].decode('utf-8', 'replace').strip()), 100)}”"
+    return f" titled “{foreign_text(found[1].decode('utf-8', 'replace').strip(), 100)}”"
 
 
 def _deeper_than(value: Any, limit: int) -> bool:
@@ -202,7 +202,7 @@ def read_refusal(response: Response, *secrets: str) -> Refusal:
 
 
 def _text(value: Any, secrets: tuple[str, ...], limit: int = 2000) -> str:
-    return clean_text(hide_secrets(value, *secrets), limit) if isinstance(value, str) else ""
+    return foreign_text(value, limit, *secrets) if isinstance(value, str) else ""
 
 
 def _cleaned(value: Any, secrets: tuple[str, ...]) -> Any:

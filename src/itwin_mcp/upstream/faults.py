@@ -6,7 +6,7 @@ import httpx2
 
 from itwin_mcp.errors import CallError, InvalidArguments, UnexpectedAnswer, Unreachable
 from itwin_mcp.upstream import hints
-from itwin_mcp.upstream.redaction import clean_text, hide_secrets
+from itwin_mcp.upstream.redaction import foreign_text
 from itwin_mcp.upstream.retry import AttemptError
 from itwin_mcp.upstream.wire import Request
 
@@ -86,4 +86,4 @@ def _never_sent(error: httpx2.RequestError, origin: str) -> CallError:
 
 def _said(error: Exception) -> str:
     """The library's own words; it never quotes headers or bodies, but a URL may hold a signature."""
-    return clean_text(hide_secrets(str(error) or type(error).__name__), 300).rstrip(".")
+    return foreign_text(str(error) or type(error).__name__, 300).rstrip(".")

@@ -5,11 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 DEFAULT_REMEDY = (
     "Set ITWIN_ACCESS_TOKEN to a valid access token, or sign in with `itwin-mcp auth login`, then call again."
 )
+
+MAX_FIELDS = 10
+MAX_FIELD = 100
+"""Characters of a field's name that a hint repeats."""
 
 _LISTINGS = {
     "itwin": ("iTwin", "list-itwins"),
@@ -158,9 +163,10 @@ def for_refused_values(target: str | None, details: Sequence[Mapping[str, Any]])
 
 
 def named_fields(target: str | None, details: Sequence[Mapping[str, Any]]) -> str:
-    """The targets that an error names, each once, as text."""
+    """The first targets that an error names, each once, as text."""
     names = [target, *(detail.get("target") for detail in details)]
-    return ", ".join(dict.fromkeys(f"`{name}`" for name in names if isinstance(name, str) and name))
+    distinct = dict.fromkeys(f"`{name}`" for name in names if isinstance(name, str) and 0 < len(name) <= MAX_FIELD)
+    return ", ".join(islice(distinct, MAX_FIELDS))
 
 
 def for_too_many(retry_after: float | None, tier: str | None) -> str:

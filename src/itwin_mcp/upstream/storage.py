@@ -22,7 +22,7 @@ from itwin_mcp.upstream.encoding import file_chunks, file_size
 from itwin_mcp.upstream.envelope import retry_after
 from itwin_mcp.upstream.naming import Standing, put_in_place
 from itwin_mcp.upstream.origin import DEFAULT_PORTS, Origin, parse_origin, split_url
-from itwin_mcp.upstream.redaction import clean_text, hide_secrets
+from itwin_mcp.upstream.redaction import clean_text, foreign_text
 from itwin_mcp.upstream.retry import AttemptError, Repeats
 from itwin_mcp.upstream.transport import ASGIApp, Pools
 from itwin_mcp.upstream.wire import FileBody
@@ -322,7 +322,7 @@ def _broken(error: httpx2.RequestError, origin: Origin) -> AttemptError:
     if isinstance(error, httpx2.LocalProtocolError):
         failure: CallError = _unusable("the file changed while it was sent", "Call again when nothing writes to it.")
         return AttemptError(failure, transient=False, maybe_executed=False)
-    said = clean_text(hide_secrets(str(error) or type(error).__name__), 300).rstrip(".")
+    said = foreign_text(str(error) or type(error).__name__, 300).rstrip(".")
     failure = Unreachable(
         "TransferBroken",
         f"The transfer with {origin.host} broke: {said}.",

@@ -19,6 +19,7 @@ import anyio
 import anyio.to_thread
 
 from itwin_mcp.errors import NotSignedIn, StateUnusable, Unreachable
+from itwin_mcp.upstream.redaction import clean_text
 
 if TYPE_CHECKING:
     from keyring.backend import KeyringBackend
@@ -48,11 +49,13 @@ class LoginKey:
 
 @dataclass(frozen=True, slots=True)
 class SavedLogin:
-    """What is kept: the refresh token and since when, never an access token."""
+    """What is kept: the refresh token, since when and whose it is; never an access token."""
 
     refresh_token: str = field(repr=False)
     saved_at: float
     """Seconds since 1970."""
+    user: str | None = None
+    """Name or address of the user, for display."""
 
 
 def find_keyring() -> KeyringBackend | None:
@@ -159,7 +162,7 @@ class LoginStore:
         return None if content is None else _read_login(content, str(path))
 
     def _save(self, key: LoginKey, login: SavedLogin) -> None:
-        text = json.dumps({"refresh_token": login.refresh_token, "saved_at": login.saved_at})
+        text = json.dumps({"refresh_token": login.refresh_token, "saved_at": login.saved_at, "user": login.user})
         keyring = self._keyring()
         if keyring is not None:
             with _keyring_trouble("written"):
@@ -199,7 +202,8 @@ def _read_login(text: str | bytes, where: str) -> SavedLogin:
             f"The saved sign-in is damaged ({where}).",
             hint="Sign in again: `itwin-mcp auth login`, or the tool `sign-in`.",
         )
-    return SavedLogin(token, float(saved_at))
+    user = kept.get("user")
+    return SavedLogin(token, float(saved_at), clean_text(user, 200) if isinstance(user, str) else None)
 
 
 def _private_folder(folder: Path) -> None:

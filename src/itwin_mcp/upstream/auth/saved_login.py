@@ -7,11 +7,13 @@ import time
 from collections.abc import Callable
 
 from itwin_mcp.errors import NotSignedIn
+from itwin_mcp.upstream.auth.claims import read_claims
 from itwin_mcp.upstream.auth.login_store import LoginKey, LoginStore, SavedLogin
 from itwin_mcp.upstream.auth.renewal import Renewal
 from itwin_mcp.upstream.auth.sign_in_server import OFFLINE_SCOPE, PLATFORM_SCOPE, Grant, SignInServer
 from itwin_mcp.upstream.auth.source import Token
 from itwin_mcp.upstream.hints import DEFAULT_REMEDY
+from itwin_mcp.upstream.redaction import clean_text
 
 DEFAULT_CLIENT_ID = ""
 """The project's own native application; empty until its owner registers one."""
@@ -62,11 +64,16 @@ class SavedLoginTokens:
                 hint=f"Register the application as a native one with the scopes `{self._scope}`, then sign in again.",
             )
         async with self._store.lock(self.key):
-            await self._save(SavedLogin(grant.refresh_token, self._now()))
+            await self._save(SavedLogin(grant.refresh_token, self._now(), _user_of(grant)))
 
     async def exists(self) -> bool:
         """Whether somebody signed in."""
         return await self._store.load(self.key) is not None
+
+    async def user(self) -> str | None:
+        """Name or address of the user who signed in, if the sign-in server named one."""
+        login = await self._store.load(self.key)
+        return login.user if login is not None else None
 
     async def forget(self) -> bool:
         """Sign out: revoke the login at the server and delete it here, which happens even if the server is away.
@@ -98,7 +105,7 @@ class SavedLoginTokens:
                     self._unsaved = None
                 raise
             if grant.refresh_token is not None and grant.refresh_token != login.refresh_token:
-                await self._save(SavedLogin(grant.refresh_token, self._now()))
+                await self._save(SavedLogin(grant.refresh_token, self._now(), _user_of(grant) or login.user))
         return grant.token
 
     async def _save(self, login: SavedLogin) -> None:
@@ -110,3 +117,9 @@ class SavedLoginTokens:
             _log.warning("the sign-in could not be saved (%s); it lasts until this process ends", error.strerror)
         else:
             self._unsaved = None
+
+
+def _user_of(grant: Grant) -> str | None:
+    claims = read_claims(grant.token.value)
+    named = [claims[name] for name in ("name", "email") if isinstance(claims.get(name), str) and claims[name]]
+    return clean_text(named[0], 200) if named else None

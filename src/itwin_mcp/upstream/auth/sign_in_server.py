@@ -20,7 +20,7 @@ from itwin_mcp.upstream.auth.source import Token
 from itwin_mcp.upstream.envelope import retry_after
 from itwin_mcp.upstream.hints import DEFAULT_REMEDY
 from itwin_mcp.upstream.origin import Origin, split_url
-from itwin_mcp.upstream.redaction import clean_text, hide_secrets
+from itwin_mcp.upstream.redaction import clean_text, foreign_text
 from itwin_mcp.upstream.transport import build_oauth
 
 PLATFORM_SCOPE = "itwin-platform"
@@ -234,7 +234,7 @@ class SignInServer:
             failure = self._unusable(f"answered {error.response.status_code}")
             failure.retry_after = retry_after(error.response.headers, self._now())
         except httpx2.HTTPError as error:
-            said = clean_text(hide_secrets(str(error) or type(error).__name__), 300).rstrip(".")
+            said = foreign_text(str(error) or type(error).__name__, 300).rstrip(".")
             failure = self._unusable(f"did not answer: {said}")
         except (ValueError, TypeError, RecursionError):  # authlib reads the answer's members as they come
             failure = self._unusable("gave an answer that is not a token")
@@ -262,7 +262,7 @@ class SignInServer:
         name = clean_text(str(code), 100)
         if name in ("server_error", "temporarily_unavailable", "slow_down"):
             return self._unusable(f"is in trouble ({name})")
-        told = clean_text(hide_secrets(str(description or "")), 300)
+        told = foreign_text(str(description or ""), 300)
         hint = {
             "invalid_client": "Check the client id and the client secret against the application in the developer "
             "portal, and that it belongs to this environment.",

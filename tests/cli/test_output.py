@@ -1,0 +1,46 @@
+"""What the commands print survives any encoding, and a pipe that is closed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CP1252 = {"PYTHONIOENCODING": "cp1252"}
+NAME = "桥 → 🏗 \U0001f1f3\U0001f1f1"
+
+
+def printed(*arguments: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "itwin_mcp", *arguments]
+    return subprocess.run(command, capture_output=True, timeout=60, env=os.environ | CP1252 | environment)
+
+
+def test_call_prints_utf8_where_the_output_is_no_console(tmp_path: Path) -> None:
+    values = {"displayName": NAME, "class": "Endeavor", "subClass": "Project"}
+    done = printed("call", "create-itwin", "--sandbox", "--json", json.dumps(values), HOME=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.decode())["iTwin"]["displayName"] == NAME
+
+
+@pytest.mark.parametrize("command", ["doctor", "demo"])
+def test_command_prints_utf8_where_the_output_is_no_console(command: str, tmp_path: Path) -> None:
+    done = printed(command, HOME=str(tmp_path), ITWIN_MCP_SANDBOX="1", ITWIN_MCP_TOOLSET="x")
+    assert done.returncode == 0, done.stderr
+    assert "→" in done.stdout.decode()
+    assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a POSIX pipe")
+@pytest.mark.parametrize("command", ["demo", "doctor", "tools"])
+def test_command_ends_quietly_when_its_pipe_is_closed(command: str, tmp_path: Path) -> None:
+    environment = os.environ | {"HOME": str(tmp_path), "ITWIN_MCP_SANDBOX": "1", "PYTHONUNBUFFERED": "1"}
+    reading, writing = os.pipe()
+    os.close(reading)
+    started = [sys.executable, "-m", "itwin_mcp", command]
+    with os.fdopen(writing, "wb") as pipe:
+        done = subprocess.run(started, stdout=pipe, stderr=subprocess.PIPE, timeout=60, env=environment)
+    assert done.stderr == b""
