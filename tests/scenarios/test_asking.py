@@ -19,6 +19,7 @@ from itwin_mcp import runtime
 from itwin_mcp.capability.access import Access
 from itwin_mcp.sandbox import briefcases
 from itwin_mcp.sandbox.errors import ApiError
+from itwin_mcp.sandbox.seed import seeded_id
 from itwin_mcp.sandbox.wire import Answer, Call
 from itwin_mcp.settings import read_settings
 from tests.conftest import connect
@@ -250,22 +251,23 @@ async def test_the_audit_log_of_the_sandbox_does_not_name_the_platform() -> None
 
 def test_a_question_on_a_platform_names_its_host_and_who_is_signed_in(tmp_path: Path) -> None:
     with running_platform(tmp_path) as platform:
-        host = platform.url.removeprefix("http://")
-        application = {"ITWIN_CLIENT_ID": "service-agents", "ITWIN_CLIENT_SECRET": "a secret of the sandbox"}
+        host, roads = platform.url.removeprefix("http://"), seeded_id("imodel", "roads")
+        application = {"ITWIN_CLIENT_ID": "service-meridian-design-sync", "ITWIN_CLIENT_SECRET": "any"}
 
         def answer(*arguments: str, code: int = 0, **environment: str) -> dict[str, Any]:
             done = platform.run("call", *arguments, **environment)
             assert done.returncode == code, (done.stdout, done.stderr)
             return dict(json.loads(done.stdout))
 
-        given = '{"class": "Endeavor", "subClass": "Project", "displayName": "Quay"}'
-        itwin = answer("create-itwin", "--json", given, **application)["iTwin"]["id"]
-        told = answer("delete-itwin", "--arg", f"iTwinId={itwin}", code=1, **application)["preview"]["question"]
-        assert told.startswith(f"On {host}, as the application service-agents: Delete the iTwin “Quay”")
+        def asked(**environment: str) -> str:
+            preview = answer("delete-imodel", "--arg", f"iModelId={roads}", code=1, **environment)["preview"]
+            return str(preview["question"])
+
+        assert asked(**application).startswith(
+            f"On {host}, as the application service-meridian-design-sync: Delete the iModel “A12 Interchange - Roads”"
+        )
         platform.sign_in()
-        roads = answer("find-imodel", "--arg", "name=A12 Interchange - Roads")["matches"]["byName"][0]["id"]
-        told = answer("delete-imodel", "--arg", f"iModelId={roads}", code=1)["preview"]["question"]
-        assert told.startswith(f"On {host}, as Anna de Vries: Delete the iModel “A12 Interchange - Roads”")
+        assert asked().startswith(f"On {host}, as Anna de Vries: Delete the iModel “A12 Interchange - Roads”")
 
 
 async def test_a_question_about_a_local_file_says_that_it_is_on_this_computer(tmp_path: Path) -> None:
