@@ -127,6 +127,11 @@ class Settings:
         return (self.state_dir, self.cache_dir, *self.capabilities, *(file for file in files if file is not None))
 
     @property
+    def kept_sandbox(self) -> Path:
+        """Where calls from the shell keep the sandbox's state, unless they name another file."""
+        return self.state_dir / "sandbox.db"
+
+    @property
     def environment(self) -> str:
         """Which platform this is, in a word, or by its address where there is none."""
         if self.sandbox:
