@@ -253,6 +253,8 @@ def hosted_server(runtime: Runtime, exposure: Exposure) -> Any:
     from itwin_mcp.server.app import build_server
 
     policy = runtime.gatekeeper.policy
+    if policy is None:
+        logger.warning("There is no policy (ITWIN_MCP_POLICY): callers are shown no tools and may do nothing.")
     visible = policy.shows if policy is not None else _nothing
     server = build_server(runtime.catalog, runtime.executor, runtime.session, exposure.caller, visible)
     server.middleware.insert(1, exposure.counted(runtime.catalog.tools))
