@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -22,7 +22,7 @@ from itwin_mcp.errors import SettingsError, StateUnusable
 from itwin_mcp.executor import names
 from itwin_mcp.executor.approvals import Approvals, approve_command
 from itwin_mcp.executor.audit import Audit
-from itwin_mcp.executor.confirm import Confirming, Remedy
+from itwin_mcp.executor.confirm import HELD_SECONDS, Confirming, Remedy
 from itwin_mcp.executor.conversation import LOCAL, Caller
 from itwin_mcp.executor.executor import Executor
 from itwin_mcp.executor.gate import Gatekeeper
@@ -33,7 +33,18 @@ from itwin_mcp.executor.seals import Seals, derived_keys, kept_key
 from itwin_mcp.server import dynamic, session
 from itwin_mcp.server.session import Session
 from itwin_mcp.settings import Settings
-from itwin_mcp.sign_in import USER_AGENT, BackgroundLogin, SignIn, Started, Way, background, choose, way_of, who_am_i
+from itwin_mcp.sign_in import (
+    USER_AGENT,
+    BackgroundLogin,
+    SignIn,
+    Started,
+    Way,
+    background,
+    choose,
+    introduce,
+    way_of,
+    who_am_i,
+)
 from itwin_mcp.upstream.client import UpstreamClient
 from itwin_mcp.upstream.storage import STORAGE_HOSTS, Storage
 from itwin_mcp.upstream.watching import Watch, unwatched
@@ -164,7 +175,14 @@ async def open_runtime(
             Storage.open([*STORAGE_HOSTS, *await _local_storage(settings, sandbox, stack)], user_agent=USER_AGENT)
         )
         seals = Seals(lambda: _keys(settings))
-        gatekeeper = Gatekeeper(upstream, every.operations, every.tools, policy, Audit(settings.audit_log, time.time))
+        gatekeeper = Gatekeeper(
+            upstream,
+            every.operations,
+            every.tools,
+            policy,
+            Audit(settings.audit_log, time.time),
+            place=settings.environment if settings.sandbox else None,
+        )
         executor = Executor(
             upstream,
             seals,
@@ -172,7 +190,7 @@ async def open_runtime(
             files=_local_files(settings, started),
             environment=_bound(catalog, environment),
             names=Names(catalog.operations, settings.itwin_id and _preset_id(settings, "itwin")),
-            confirming=_confirming(settings, started, seals),
+            confirming=_confirming(settings, started, seals, partial(introduce, settings, sign_in)),
             gatekeeper=gatekeeper,
             max_result_bytes=settings.max_result_bytes,
         )
@@ -238,6 +256,8 @@ def hosted_server(runtime: Runtime, exposure: Exposure) -> Any:
     from itwin_mcp.server.app import build_server
 
     policy = runtime.gatekeeper.policy
+    if policy is None:
+        logger.warning("There is no policy (ITWIN_MCP_POLICY): callers are shown no tools and may do nothing.")
     visible = policy.shows if policy is not None else _nothing
     server = build_server(runtime.catalog, runtime.executor, runtime.session, exposure.caller, visible)
     server.middleware.insert(1, exposure.counted(runtime.catalog.tools))
@@ -297,18 +317,22 @@ def _local_files(settings: Settings, started: Started) -> LocalFiles:
     return LocalFiles(roots, how, own=settings.own_files)
 
 
-def _confirming(settings: Settings, started: Started, seals: Seals) -> Confirming:
+def _confirming(
+    settings: Settings, started: Started, seals: Seals, where: Callable[[Tool], Awaitable[str]]
+) -> Confirming:
     """Who asks for a client that cannot: over stdio the terminal of the same person, from the shell nobody else."""
+    seconds = 60 * settings.confirm_minutes
+    if settings.hosted is not None and settings.hosted.replicas > 1:  # an answer could be sent to each of them once
+        seconds = min(seconds, HELD_SECONDS)
+    confirming = partial(Confirming, seals, two_step=settings.two_step, seconds=seconds, where=where)
     if started is Started.SHELL:
-        return Confirming(seals, remedy=NO_TERMINAL, two_step=settings.two_step)
+        return confirming(remedy=NO_TERMINAL)
     if started is Started.HTTP:
-        return Confirming(seals, two_step=settings.two_step)
+        return confirming()
     approve = approve_command(settings.origins.get("state_dir"), settings.state_dir)
-    return Confirming(
-        seals,
+    return confirming(
         approvals=approvals(settings),
         approve_with=lambda identifier: f"{approve} {identifier}",
-        two_step=settings.two_step,
     )
 
 

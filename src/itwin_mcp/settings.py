@@ -50,6 +50,7 @@ ENVIRONMENT: Mapping[str, str] = {
     "ITWIN_MCP_CAPABILITIES": "Capability files of your own, separated by the system's path separator.",
     "ITWIN_MCP_FILES_ROOT": "Folders with files to read and write, by the path separator; never hidden ones or ours.",
     "ITWIN_MCP_CONFIRM": "Who confirms what destroys: person when unset; `two-step` lets the model call twice instead.",
+    "ITWIN_MCP_CONFIRM_MINUTES": "Minutes that a question waits for a person who is away, up to 1440; 30 when unset.",
     "ITWIN_MCP_POLICY": "A policy file: which tools and iTwins may be touched, and how often. None fences nothing.",
     "ITWIN_MCP_AUDIT_LOG": "A line for every decision on a write. `audit.jsonl` where keys are kept; `-` is stderr.",
     "ITWIN_MCP_RATE_PER_MINUTE": "Calls to the platform a minute; unset, pacing begins when it first says too many.",
@@ -93,6 +94,7 @@ class Settings:
     exclude_tools: tuple[str, ...] = ()
     read_only: bool = False
     two_step: bool = False
+    confirm_minutes: int = 30
     policy: Path | None = None
     audit_log: Path | None = None
     """None for standard error."""
@@ -124,6 +126,11 @@ class Settings:
         """Files and folders of ours, which no tool may read or write: logins, keys, approvals, rules, secrets."""
         files = (self.access_token_file, self.client_secret_file, self.policy, self.audit_log, self.sandbox_db)
         return (self.state_dir, self.cache_dir, *self.capabilities, *(file for file in files if file is not None))
+
+    @property
+    def kept_sandbox(self) -> Path:
+        """Where calls from the shell keep the sandbox's state, unless they name another file."""
+        return self.state_dir / "sandbox.db"
 
     @property
     def environment(self) -> str:
@@ -240,6 +247,7 @@ def read_settings(
         exclude_tools=_names(value("exclude_tools", "ITWIN_MCP_EXCLUDE_TOOLS")),
         read_only=switch("read_only", "ITWIN_MCP_READ_ONLY"),
         two_step=_two_step(value("confirm", "ITWIN_MCP_CONFIRM") or "person"),
+        confirm_minutes=_minutes(value("confirm_minutes", "ITWIN_MCP_CONFIRM_MINUTES")),
         policy=expand_home(policy_file) if policy_file else None,
         audit_log=expand_home(audit_log) if audit_log != "-" else None,
         rate_per_minute=_rate(value("rate_per_minute", "ITWIN_MCP_RATE_PER_MINUTE")),
@@ -309,6 +317,12 @@ def _two_step(text: str) -> bool:
     if text not in ("person", "two-step"):
         raise SettingsError(f"--confirm is {text!r}: it must be person or two-step.")
     return text == "two-step"
+
+
+def _minutes(text: str | None) -> int:
+    if text is not None and (not re.fullmatch(r"[0-9]{1,4}", text) or not 1 <= int(text) <= 1440):
+        raise SettingsError(f"ITWIN_MCP_CONFIRM_MINUTES is {text!r}: set it to whole minutes from 1 to 1440.")
+    return int(text) if text is not None else 30
 
 
 def _profile(text: str) -> str:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
+from urllib.parse import urlsplit
 
 import anyio
 import anyio.abc
 
 from itwin_mcp import __version__
+from itwin_mcp.capability.catalog import Tool
 from itwin_mcp.errors import CallError, NotSignedIn, PlatformError, SettingsError
 from itwin_mcp.settings import Settings
 from itwin_mcp.upstream.auth.claims import read_claims
@@ -24,8 +26,9 @@ from itwin_mcp.upstream.auth.sign_in_server import SignInServer
 from itwin_mcp.upstream.auth.source import Token, TokenSource
 from itwin_mcp.upstream.auth.static import StaticToken
 from itwin_mcp.upstream.auth.token_file import TokenFile
-from itwin_mcp.upstream.client import UpstreamClient
+from itwin_mcp.upstream.client import DECLARED_PLATFORM, UpstreamClient
 from itwin_mcp.upstream.envelope import read_json
+from itwin_mcp.upstream.origin import parse_origin
 from itwin_mcp.upstream.redaction import clean_text
 from itwin_mcp.upstream.wire import Request
 
@@ -296,11 +299,36 @@ async def who_am_i(settings: Settings, sign_in: SignIn, upstream: UpstreamClient
     }
 
 
+async def introduce(settings: Settings, sign_in: SignIn, tool: Tool) -> str:
+    """Say where a tool acts and as whom, for the beginning of a question: `On api.bentley.com, as Anna de Vries:`."""
+    writes = [operation for operation in tool.operations if operation.method != "GET"]
+    origins = {operation.origin for operation in writes or tool.operations}
+    platform = (parse_origin(DECLARED_PLATFORM), parse_origin(settings.api_url))
+    hosts = {urlsplit(origin).netloc for origin in origins if parse_origin(origin) not in platform}
+    if hosts:
+        return f"On {', '.join(sorted(hosts))}:"
+    if settings.sandbox:
+        return "In the sandbox:"
+    who = None
+    with suppress(CallError):  # without a sign-in the call itself says so
+        if sign_in.tokens is not None:
+            who = _named(settings, read_identity(await sign_in.tokens.token(), sign_in.way))
+    return f"On {urlsplit(settings.api_url).netloc}" + (f", as {who}:" if who else ":")
+
+
+def _named(settings: Settings, identity: Mapping[str, Any]) -> str | None:
+    """What a person calls whoever acts; None where the token does not say."""
+    if identity["kind"] == "application":
+        return f"the application {identity['application'] or settings.client_id or identity['email'] or '(unnamed)'}"
+    name: str | None = identity["name"] or identity["email"]
+    return name
+
+
 def facts(settings: Settings, sign_in: SignIn) -> dict[str, Any]:
     """What is known without asking anybody."""
     return {
         "environment": settings.environment,
-        "platform": settings.api_url,
+        "platform": None if settings.sandbox else settings.api_url,
         "signInServer": None if settings.sandbox else settings.issuer_url,
         "signedInWith": sign_in.way.value,
         "profile": settings.profile,

@@ -161,7 +161,7 @@ def test_what_cannot_be_asked_is_told(file: Path, arguments: tuple[str, ...], wo
 def test_a_call_from_the_shell_is_refused_in_the_policys_words(file: Path, where: Places) -> None:
     done = invoke("call", "delete-itwin", "--sandbox", "--policy", file, "--arg", f"iTwinId={where.itwin}")
     assert done.exit_code == 1
-    assert json.loads(done.output)["error"]["code"] == "PolicyRefused"
+    assert json.loads(done.stdout)["error"]["code"] == "PolicyRefused"
     listed = invoke("tools", "--sandbox", "--policy", file, "--toolsets", "all").output
     assert "update-itwin" in listed
     assert " delete-itwin " not in listed

@@ -45,7 +45,7 @@ async def test_a_write_is_a_line_before_it_is_sent_and_one_with_its_outcome() ->
         "tool": "update-itwin",
         "operation": "itwins-api.update-itwin",
         "method": "PATCH",
-        "origin": "https://api.bentley.com",
+        "origin": "embedded sandbox",
         "targets": [{"type": "itwin", "id": where.itwin}],
     }
     assert before == {"decision": "allowed", **common}
@@ -120,7 +120,7 @@ async def test_no_value_name_or_secret_is_ever_in_it() -> None:
         await it.call("create-repository", **repository, uri=f"https://{CANARY}.example/", authentication=header)
         soon = (datetime.now(UTC) + timedelta(days=30)).strftime("%Y-%m-%dT%H:%M:%SZ")
         shared = {"name": CANARY, "permission": "imodels_read", "expiration": soon}
-        key = (await it.call("create-share", iModelId=where.imodel, **shared))["share"]["shareKey"]
+        key = (await it.agreed("create-share", iModelId=where.imodel, **shared))["share"]["shareKey"]
         await it.refused("delete-itwin", iTwinId=CANARY)
         await it.refused("delete-imodel", iModelId=f"https://api.bentley.com/imodels/{CANARY}")
     text = (Path(os.environ["ITWIN_MCP_STATE_DIR"]) / "audit.jsonl").read_text()

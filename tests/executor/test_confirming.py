@@ -108,7 +108,7 @@ async def test_read_that_lacks_an_id_of_the_target_is_asked_about_as_unknown() -
 
 def test_a_nonce_counts_once_and_is_forgotten_when_it_cannot_be_used_any_more() -> None:
     now = [0.0]
-    spent = Spent(lambda: now[0])
+    spent = Spent(300, lambda: now[0])
     assert spent.spend("a")
     assert not spent.spend("a")
     now[0] = 400.0

@@ -1,5 +1,6 @@
 """Whether a command line that a document prints is one that we have, with those options."""
 
+import itertools
 import re
 import shlex
 from collections.abc import Iterator
@@ -41,7 +42,7 @@ def complaint(line: str) -> str | None:
     if not words or not OURS.fullmatch(words[0]):
         return None
     command: click.Command = group
-    rest = iter(words[1:])
+    rest = itertools.takewhile(lambda word: word not in ("&", ">", "2>", "|"), words[1:])
     for word in rest:
         option, _, value = word.partition("=")
         if word.startswith("-"):

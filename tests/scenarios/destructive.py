@@ -46,6 +46,24 @@ async def _briefcase(desk: Desk, _: Path) -> tuple[Arguments, Arguments]:
     return one, one | {"briefcaseId": 2}
 
 
+async def _briefcase_of_another(desk: Desk, _: Path) -> tuple[Arguments, Arguments]:
+    one = {"iModelId": await desk.roads(), "briefcaseId": 2}
+    return one, one | {"briefcaseId": 3}
+
+
+async def _locks_of_another(desk: Desk, root: Path) -> tuple[Arguments, Arguments]:
+    one, _ = await _briefcase_of_another(desk, root)
+    held = (await desk.ask("list-locks", **one))["locks"][0]["lockedObjects"]
+    elements = [element for locked in held for element in locked["objectIds"]]
+    return one | {"objectIds": elements[:1]}, one | {"objectIds": elements[1:2]}
+
+
+async def _publication(desk: Desk, _: Path) -> tuple[Arguments, Arguments]:
+    ends = (datetime.now(UTC) + timedelta(days=20)).isoformat()
+    one = {"iModelId": await desk.roads(), "name": "Council", "expiration": ends}
+    return one, one | {"iModelId": await desk.imodel(PROJECT, STRUCTURES)}
+
+
 async def _share(desk: Desk, _: Path) -> tuple[Arguments, Arguments]:
     imodel = await desk.roads()
     ends = (datetime.now(UTC) + timedelta(days=20)).isoformat()
@@ -70,6 +88,11 @@ async def _repository(desk: Desk, _: Path) -> tuple[Arguments, Arguments]:
     for layer in ("soil", "water"):
         await desk.ask("create-repository-resource", **one, resourceId=layer, displayName=f"The layer {layer}")
     return one, one | {"repositoryId": "iModels"}
+
+
+async def _address(desk: Desk, root: Path) -> tuple[Arguments, Arguments]:
+    one, _ = await _repository(desk, root)
+    return one | {"uri": "https://maps.example.org/new"}, one | {"uri": "https://maps.example.org/newer"}
 
 
 async def _layer(desk: Desk, root: Path) -> tuple[Arguments, Arguments]:
@@ -146,12 +169,15 @@ TARGETS: dict[str, Setup] = {
     "upload-itwin-image": _new_image,
     "upload-imodel-thumbnail": _new_thumbnail,
     "delete-repository": _repository,
+    "update-repository": _address,
     "delete-repository-resource": _layer,
+    "create-share": _publication,
     "revoke-share": _share,
     "update-share": _share_end,
     "release-briefcase": _briefcase,
     "end-authoring-session": _briefcase,
-    "release-all-locks": _briefcase,
+    "release-locks": _locks_of_another,
+    "release-all-locks": _briefcase_of_another,
     "update-imodel-user-permissions": _user,
     "update-imodel-role-permissions": _role,
     "download-baseline-file": _baseline,

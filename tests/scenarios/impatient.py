@@ -7,12 +7,16 @@ from pathlib import Path
 
 from itwin_mcp.cli import main
 from itwin_mcp.executor import confirm
+from itwin_mcp.executor.seals import Seals
+from tests.scenarios.test_confirming import OPEN, expired
 
-SECONDS = cycle([float(os.environ["SHORT_SECONDS"]), confirm.SECONDS])
+SHORT = float(os.environ["SHORT_SECONDS"])
+SECONDS = cycle([SHORT, confirm.HELD_SECONDS])
 
 
 def turn(*_: object) -> None:
-    confirm.SECONDS = next(SECONDS)  # type: ignore[assignment]
+    confirm.HELD_SECONDS = next(SECONDS)  # type: ignore[assignment]
+    Seals.open = expired if confirm.HELD_SECONDS < 0 else OPEN  # type: ignore[method-assign]
 
 
 signal.signal(signal.SIGUSR1, turn)

@@ -46,18 +46,19 @@ async def test_itwins_inside_are_at_least_those_that_can_be_seen() -> None:
     assert "more" not in loses["iModels"]
 
 
-async def test_a_share_ends_at_another_time_only_if_the_person_agrees() -> None:
+async def test_a_share_ends_at_another_time_only_if_the_person_agrees(tmp_path: Path) -> None:
     def in_days(days: int) -> str:
         return (datetime.now(UTC) + timedelta(days=days)).isoformat()
 
-    async with connect(person=None) as client:
-        desk = Desk(client)
-        imodel = await desk.roads()
-        made = (await desk.ask("create-share", iModelId=imodel, name="Press", expiration=in_days(20)))["share"]
+    kept, sooner = tmp_path / "sandbox", in_days(1)
+    async with connect(sandbox_db=kept) as client:
+        imodel = await Desk(client).roads()
+        made = (await Desk(client).ask("create-share", iModelId=imodel, name="Press", expiration=in_days(20)))["share"]
         one = {"iModelId": imodel, "shareId": made["id"]}
-        told = await preview(client, "update-share", **one, expiration=in_days(1))
-        assert (await desk.ask("get-share", **one))["share"]["expiration"] == made["expiration"]
-    assert told["loses"] == {"permission": "imodels_webview", "until": made["expiration"]}
+    async with connect(person=None, sandbox_db=kept) as client:
+        told = await preview(client, "update-share", **one, expiration=sooner)
+        assert (await Desk(client).ask("get-share", **one))["share"]["expiration"] == made["expiration"]
+    assert told["loses"] == {"end": {"now": made["expiration"], "becomes": sooner, "change": "earlier"}}
     assert "“Press” of the iModel “A12 Interchange - Roads” end at " in told["question"]
 
 

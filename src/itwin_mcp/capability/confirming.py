@@ -53,6 +53,7 @@ def link_confirm(confirm: flows.Confirm, actions: ActionLinker, inputs: Scope, p
     name_typed = actions.text(confirm.name, scope, place.at("name"))
     loses = {key: _loss(one, actions, scope, place.at("loses", key)) for key, one in confirm.loses.items()}
     when = None if confirm.when is None else _found(confirm.when, scope, place.at("when"))
+    unless = None if confirm.unless is None else _loss(confirm.unless, actions, scope, place.at("unless"))
     return ConfirmPlan(
         question=question or Literal(None),
         name=name_typed or Literal(None),
@@ -60,7 +61,9 @@ def link_confirm(confirm: flows.Confirm, actions: ActionLinker, inputs: Scope, p
         reads=tuple(reads),
         loses={key: one for key, one in loses.items() if one is not None},
         when=when,
+        unless=unless,
         person=confirm.gravity == "person",
+        alike=frozenset(confirm.alike),
     )
 
 
@@ -69,9 +72,13 @@ def _loss(loss: flows.Loss, actions: ActionLinker, scope: Scope, place: Place) -
     if (loss.match is None) != (loss.lookupValue is None):
         place.report("x-confirm", "`match` and `lookupValue` go together: the field of an element, and what it must be")
     wanted = None if loss.lookupValue is None else actions.value(loss.lookupValue, scope, place.at("lookupValue"))
+    if loss.replacedBy is not None and loss.replacedBy not in scope.inputs:
+        message = f"there is no input {loss.replacedBy!r}: {there_is(scope.inputs, loss.replacedBy)}"
+        place.at("replacedBy").report("unresolved-input", message)
     if found is None:
         return None
-    return replace(found, match=loss.match, wanted=wanted, fields=tuple(loss.outputParameters))
+    fields = tuple(loss.outputParameters)
+    return replace(found, match=loss.match, wanted=wanted, fields=fields, replaced_by=loss.replacedBy)
 
 
 def _found(text: str, scope: Scope, place: Place) -> Loss | None:

@@ -15,6 +15,7 @@ from itwin_mcp.capability.node import (
     JsonSchema,
     Kebab,
     Node,
+    ToolName,
     one_of,
     tagged_by,
     tagged_by_shape,
@@ -193,13 +194,14 @@ class Loss(Node):
     """Something of `x-confirm` that would be lost: a path into what was read, to a value or a list.
 
     Of a list it is told how many, and of the first few the fields in `outputParameters`; `match` keeps the elements
-    whose field of this name is the `lookupValue`.
+    whose field of this name is the `lookupValue`. With `replacedBy` the value is lost only if this input is given.
     """
 
     value: str
     match: str | None = None
     lookupValue: str | None = None
     outputParameters: list[str] = Field(default=[])
+    replacedBy: str | None = None
 
 
 class Confirm(Node):
@@ -207,7 +209,9 @@ class Confirm(Node):
 
     `target` reads the thing itself: where that fails, so does the call. `reads` look at the rest, with what it gave.
     `question` and `name` are texts with slots over the inputs and what was read; where `name` is empty, an id is typed.
-    Nothing is asked if `when` leads to nothing. With `gravity: person` no lesser guard than a person will do.
+    Nothing is asked if `when` leads to nothing, if `unless` leads to something, or if everything in `loses` has
+    `replacedBy` and none of these inputs is given. With `gravity: person` no lesser guard than a person will do. A
+    policy that denies this tool by name also denies those in `alike`, and the other way round.
     """
 
     target: PreviewRead | None = None
@@ -216,6 +220,8 @@ class Confirm(Node):
     name: str
     loses: dict[Extended, Loss] = Field(default={})
     when: str | None = None
+    unless: Loss | None = None
+    alike: list[ToolName] = Field(default=[])
     gravity: Literal["usual", "person"] = "usual"
 
 

@@ -274,7 +274,7 @@ class _Linker:
                     placed.place.report("unused-flow", message)
 
     def _check_followers(self) -> None:
-        """The tool that an answer sends the agent to, to look at a job later, exists."""
+        """Check that every tool exists that another one names: to look at a job later, or to be denied together."""
         if self._broken:  # it may stand in a file that could not be read
             return
         for tool in self._tools.values():
@@ -284,6 +284,9 @@ class _Linker:
                     message = f"{operation.key!r} says `check: {check}`, but no tool is called so"
                     suggestion = there_is(self._taken.tools, check)
                     self._taken.tools[tool.name].report("x-wait", f"{message}: {suggestion}")
+            for name in sorted((tool.confirm.alike if tool.confirm is not None else frozenset()) - self._tools.keys()):
+                place = self._taken.tools[tool.name].at("x-confirm", "alike")
+                place.report("x-confirm", f"there is no tool {name!r}: {there_is(self._tools, name)}")
 
 
 def _sections(file: model.CapabilityFile) -> Sequence[tuple[str, Sequence[Any]]]:

@@ -355,6 +355,8 @@ class Loss:
     match: str | None = None
     wanted: Expression | None = None
     fields: tuple[str, ...] = ()
+    replaced_by: str | None = None
+    """The input whose value replaces this one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -367,5 +369,8 @@ class ConfirmPlan:
     reads: tuple[PreviewRead, ...] = ()
     loses: Mapping[str, Loss] = field(default_factory=dict)
     when: Loss | None = None
+    unless: Loss | None = None
     person: bool = False
     """Whether nothing less than a person will do."""
+    alike: frozenset[str] = frozenset()
+    """Tools that a policy denies together with this one."""

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @account_options
 def command(identifier: str | None, as_json: bool, **flags: Any) -> None:
-    """Approve what an agent asks to destroy; without ID, list what waits.
+    """Approve what an agent asks to destroy or publish; without ID, list what waits.
 
     Shows what would be lost and asks for the name. An approval is good for one call, with the very arguments that were
-    shown, until five minutes after the agent asked. There is no flag that answers in the person's place. Exits with 1
-    if nothing was approved.
+    shown, for 30 minutes (ITWIN_MCP_CONFIRM_MINUTES) after the agent asked. Only the person runs this command: no flag
+    answers in their place. Exits with 1 if nothing was approved.
 
     \b
     Examples:

@@ -85,7 +85,7 @@ def status(as_json: bool, **flags: Any) -> None:
         click.echo(f"Sign-in:     {state['told']}")
         if state["user"]:
             click.echo(f"User:        {state['user']}")
-        click.echo(f"Environment: {state['environment']} ({state['platform']})")
+        click.echo(f"Environment: {state['environment']}" + (f" ({state['platform']})" if state["platform"] else ""))
         if state["signInServer"]:
             click.echo(f"Signed by:   {state['signInServer']}")
         if state["keptIn"]:

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from itwin_mcp.cli.approve import put_question, read_answer
 from itwin_mcp.cli.options import every_tool, find_tool, make_settings, settings_options
 from itwin_mcp.errors import CallError, SettingsError
 from itwin_mcp.executor.conversation import Answer, Confirmed, Later, Question
+from itwin_mcp.settings import Settings
 
 
 @click.command("call")
@@ -31,7 +33,7 @@ def command(tool: str, pairs: Sequence[str], text: str | None, dry_run: bool, ye
     """Call a tool and print its answer as JSON.
 
     Exits with 0 if it succeeded, with 1 if the answer is an error or a preview, with 2 if the command itself, a setting
-    or a file is wrong.
+    or a file is wrong. With --sandbox, what calls change is kept in the state folder for the next call.
 
     \b
     Examples:
@@ -44,11 +46,32 @@ def command(tool: str, pairs: Sequence[str], text: str | None, dry_run: bool, ye
     import anyio
 
     settings = every_tool(make_settings(**flags))
+    if settings.sandbox and settings.sandbox_db is None and not dry_run:
+        settings = _with_kept_sandbox(settings)
     answer, failed = anyio.run(_call, settings, tool, partial(read_arguments, pairs=pairs, text=text), dry_run, yes)
     click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
     if failed and answer.get("error", {}).get("code") == "InvalidArguments":
         click.echo(f"`itwin-mcp tools describe {tool}` shows the arguments.", err=True)
     sys.exit(1 if failed else 0)
+
+
+def _with_kept_sandbox(settings: Settings) -> Settings:
+    """The settings with the sandbox's state in the user's state folder, which a line on standard error names."""
+    from itwin_mcp.sandbox.store import set_aside
+
+    file = settings.kept_sandbox
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        aside = set_aside(file)
+    except OSError as error:
+        reason = error.strerror or error
+        raise SettingsError(
+            f"The sandbox's state cannot be kept in {file}: {reason}. Name a file with --sandbox-db."
+        ) from None
+    if aside is not None:
+        click.echo(f"The sandbox of another version was set aside as {aside}; this one begins anew.", err=True)
+    click.echo(f"The sandbox's state is in {file}; `itwin-mcp sandbox reset` starts over.", err=True)
+    return replace(settings, sandbox_db=file)
 
 
 async def _call(
@@ -67,7 +90,8 @@ async def _call(
             return await outcome(name, lambda: runtime.session.who_am_i(arguments))
         if dry_run:
             try:
-                return _shown(runtime.executor.preview(tool, arguments)), False
+                shown = _shown(runtime.executor.preview(tool, arguments))
+                return ({"environment": settings.environment} if settings.sandbox else {}) | shown, False
             except CallError as error:
                 return {"error": error.to_json(name)}, True
         terminal = _Terminal(yes)

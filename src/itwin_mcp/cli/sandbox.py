@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,7 @@ def command(context: click.Context, /, port: int, database: Path | None, job_sec
       itwin-mcp sandbox --port 8080
       itwin-mcp sandbox --port 8080 --sandbox-db ./platform.db --job-seconds 5
       itwin-mcp sandbox token --user tomasz --sandbox-db ./platform.db
+      itwin-mcp sandbox reset
       itwin-mcp sandbox coverage
     """
     if context.invoked_subcommand is not None:
@@ -102,6 +104,29 @@ def token(user: str | None, seconds: int, database: Path | None, as_json: bool) 
         except LookupError as error:
             raise SettingsError(str(error.args[0])) from None
     click.echo(json.dumps({"token": issued, "seconds": seconds}) if as_json else issued)
+
+
+@command.command("reset")
+@_DATABASE
+def reset(database: Path | None) -> None:
+    """Delete the state that `call --sandbox` keeps, so that the next call starts over.
+
+    \b
+    Examples:
+      itwin-mcp sandbox reset
+      itwin-mcp sandbox reset --sandbox-db ./platform.db
+    """
+    from itwin_mcp.sandbox.store import UnknownDatabase, remove
+    from itwin_mcp.settings import read_settings
+
+    file = database or read_settings(os.environ).kept_sandbox
+    try:
+        removed = remove(file)
+    except UnknownDatabase:
+        raise SettingsError(f"{file} is not a file of this version of the sandbox: it was not deleted.") from None
+    except OSError as error:
+        raise SettingsError(f"{file} cannot be deleted: {error.strerror or error}.") from None
+    click.echo(f"Deleted {file}." if removed else f"Nothing to delete: {file} does not exist.")
 
 
 @command.command("coverage")

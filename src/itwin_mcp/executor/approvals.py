@@ -23,7 +23,7 @@ from itwin_mcp.executor.preview import Preview
 logger = logging.getLogger(__name__)
 
 MOST_PENDING = 50
-LONGEST = 3_600
+LONGEST = 24 * 3_600
 """Seconds. A file that says that it is good for longer was not written by us."""
 _ALPHABET = "23456789ABCDEFGHJKMNPQRSTVWXYZ"
 _ID = re.compile(f"[{_ALPHABET}]{{8}}")

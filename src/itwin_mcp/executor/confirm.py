@@ -1,4 +1,4 @@
-"""Asks the person before something is destroyed; what goes on without their word is named for what it is."""
+"""Asks the person before something is destroyed or published; a call without their word is named for what it is."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -26,8 +26,10 @@ from itwin_mcp.executor.sending import Run
 
 logger = logging.getLogger(__name__)
 
-SECONDS = 300
-"""How long a question and its answer are good."""
+HELD_SECONDS = 300
+"""How long a question is good for which a call is held open, or which several servers may answer once each."""
+AWAY_SECONDS = 1_800
+"""How long every other question is good: the person may be away. The loss is read again before the call is made."""
 MOST_ROUNDS = 3
 """How often one call asks anew, because more would be lost than was shown."""
 
@@ -57,7 +59,8 @@ class _Asked:
 class Spent:
     """Remembers for as long as they are good which questions were answered, so that each counts once."""
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.time) -> None:
+        self._seconds = seconds
         self._clock = clock
         self._until: dict[str, float] = {}
 
@@ -67,7 +70,7 @@ class Spent:
         self._until = {one: until for one, until in self._until.items() if until >= now}
         if nonce in self._until:
             return False
-        self._until[nonce] = now + SECONDS + 1
+        self._until[nonce] = now + self._seconds + 1
         return True
 
 
@@ -85,6 +88,10 @@ NOBODY = Remedy(
 )
 
 
+async def _nowhere(_: Tool) -> str:
+    return ""
+
+
 class Confirming:
     """The stage before anything is sent. One for the whole server: it knows which questions were answered."""
 
@@ -96,17 +103,22 @@ class Confirming:
         approve_with: Callable[[str], str] = "itwin-mcp approve {}".format,
         remedy: Remedy = NOBODY,
         two_step: bool = False,
+        seconds: int = AWAY_SECONDS,
+        where: Callable[[Tool], Awaitable[str]] = _nowhere,
     ) -> None:
         """Where the person cannot be asked, `approvals` keeps the question for `approve_with`; else `remedy` is told.
 
-        With `two_step` the model confirms in their place, where a tool lets it.
+        With `two_step` the model confirms in their place, where a tool lets it. A question is good for `seconds`.
+        `where` returns the words with which each begins: on which platform a tool acts, and as whom.
         """
         self._seals = seals
         self._approvals = approvals
         self._approve_with = approve_with
         self._remedy = remedy
         self._two_step = two_step
-        self._spent = Spent()
+        self._seconds = seconds
+        self._where = where
+        self._spent = Spent(seconds)
 
     async def confirm(
         self,
@@ -129,29 +141,30 @@ class Confirming:
         shown = await look(run, tool, arguments)
         if shown is None:
             return None
-        binding = _binding(run, tool, arguments)
+        where = await self._where(tool)
+        shown = _placed(shown, where)
+        binding = _binding(run, tool, arguments, where)
         if self._two_step and not (tool.confirm is not None and tool.confirm.person):
             confirmed = self._by_model(run, tool, arguments, binding, shown)
         else:
-            confirmed = await self._by_person(run, tool, arguments, binding, shown)
+            confirmed = await self._by_person(run, tool, arguments, binding, shown, where)
         if confirmed.by == "yes-flag":
             _need_ids(tool, resolved, "--yes")
         logger.info("%s goes on by the word of %s (%s)", tool.name, confirmed.by, confirmed.how or "as configured")
         return confirmed
 
     async def _by_person(
-        self, run: Run, tool: Tool, arguments: Mapping[str, Any], binding: str, shown: Preview
+        self, run: Run, tool: Tool, arguments: Mapping[str, Any], binding: str, shown: Preview, where: str
     ) -> Confirmed:
         for _ in range(MOST_ROUNDS):
             asked = _Asked(secrets.token_hex(16), binding, shown.name, shown.measures)
-            question = Question(
-                shown.message, shown.name, self._seals.seal(_PURPOSE, run.caller, asked.sealed()), SECONDS
-            )
+            state = self._seals.seal(_PURPOSE, run.caller, asked.sealed())
+            question = Question(shown.message, shown.name, state, min(HELD_SECONDS, self._seconds))
             answer = await run.conversation.ask(question)
             if isinstance(answer, Later):
                 if not answer.asked and self._approvals is not None:
                     return await self._approved(self._approvals, tool, binding, shown)
-                raise Unconfirmed(_told(shown, self._remedy, SECONDS), asked=answer.asked)
+                raise Unconfirmed(_told(shown, self._remedy, self._seconds), asked=answer.asked)
             if answer.state is not None:
                 asked = self._opened(run, answer.state, binding)
             self._accept(tool, answer, asked)
@@ -159,7 +172,7 @@ class Confirming:
                 now = await look(run, tool, arguments)
                 if now is None:
                     return answer.confirmed
-                shown = now
+                shown = _placed(now, where)
             if shown.name == asked.name and not grew(asked.measures, shown.measures):
                 return answer.confirmed
         raise CallError(
@@ -184,18 +197,19 @@ class Confirming:
             f"call with the same arguments and {CONFIRMATION} set to preview.{CONFIRMATION}; it is good once.",
             f"the argument {CONFIRMATION}",
         )
-        raise Unconfirmed({**_told(shown, remedy, SECONDS), CONFIRMATION: token})
+        raise Unconfirmed({**_told(shown, remedy, self._seconds), CONFIRMATION: token})
 
     async def _approved(self, approvals: Approvals, tool: Tool, binding: str, shown: Preview) -> Confirmed:
         """By what the person approved on the terminal; else the question is put there."""
         given = await anyio.to_thread.run_sync(approvals.take, binding)
         if given is not None and given.name == shown.name and not grew(given.measures, shown.measures):
             return Confirmed("person", "approval")
-        waiting = await anyio.to_thread.run_sync(approvals.ask, tool.name, binding, shown, SECONDS)
+        waiting = await anyio.to_thread.run_sync(approvals.ask, tool.name, binding, shown, self._seconds)
         command = self._approve_with(waiting.id)
         remedy = Remedy(
             f"Nothing was changed. Show the person the question, and ask them to run `{command}` in a terminal of "
-            "theirs; never run it yourself. When they have, repeat this call as it is.",
+            "theirs. Only the person runs it: never run it yourself, even if you have a terminal. When they have, "
+            "repeat this call as it is.",
             command,
         )
         raise Unconfirmed(_told(shown, remedy, waiting.expires - time.time()))
@@ -203,7 +217,7 @@ class Confirming:
     def _opened(self, run: Run, state: str, binding: str) -> _Asked:
         """The question that an answer belongs to. Raises CallError for any other."""
         try:
-            kept = self._seals.open(state, _PURPOSE, run.caller, seconds=SECONDS)
+            kept = self._seals.open(state, _PURPOSE, run.caller, seconds=self._seconds)
         except SealError as broken:
             code = "ConfirmationExpired" if broken.flaw == "expired" else "ConfirmationInvalid"
             raise _no(code, f"The confirmation cannot be used: {_FLAWS[broken.flaw]}", _ASK) from None
@@ -216,7 +230,7 @@ class Confirming:
     def _accept(self, tool: Tool, answer: Answer, asked: _Asked) -> None:
         """Take an answer, once. Raises CallError unless it is a yes with the right name."""
         if answer.action == "expire":
-            raise _no("ConfirmationExpired", f"The person did not answer in {SECONDS // 60} minutes", _ASK)
+            raise _no("ConfirmationExpired", f"The person did not answer in {HELD_SECONDS // 60} minutes", _ASK)
         self._spend(asked)
         if answer.action == "decline":
             hint = f"Do not call {tool.name} again unless the person asks for it."
@@ -258,8 +272,14 @@ def _told(shown: Preview, remedy: Remedy, seconds: float) -> dict[str, Any]:
     return told | {"hint": remedy.hint}
 
 
-def _binding(run: Run, tool: Tool, arguments: Mapping[str, Any]) -> str:
-    """A fingerprint of the call: caller, tool, arguments, and in them the ids that names were read as."""
+def _placed(shown: Preview, where: str) -> Preview:
+    """The preview whose question begins with where the call acts."""
+    return replace(shown, question=f"{where} {shown.question}") if where else shown
+
+
+def _binding(run: Run, tool: Tool, arguments: Mapping[str, Any], where: str) -> str:
+    """A fingerprint of the call: caller, tool, arguments with the ids that names were read as, platform and account."""
     others = {name: value for name, value in arguments.items() if name != CONFIRMATION}
-    text = json.dumps([run.caller.key, tool.name, others], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    told = [where, run.caller.key, tool.name, others]
+    text = json.dumps(told, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -43,12 +43,17 @@ class Gatekeeper:
         policy: Policy | None = None,
         audit: Audit | None = None,
         *,
+        place: str | None = None,
         now: Callable[[], float] = anyio.current_time,
     ) -> None:
-        """`operations` and `tools` are all that exist. Without a policy the local caller may do everything."""
+        """`operations` and `tools` are all that exist. Without a policy the local caller may do everything.
+
+        `place` is what the audit log calls the platform; its origin when None.
+        """
         self.upstream = upstream
         self.policy = policy
         self.audit = audit
+        self._place = place or upstream.platform
         self.tools = tools
         self.budgets = Budgets(now)
         self.homes = Homes(upstream, operations.get(READS_AN_IMODEL))
@@ -56,6 +61,10 @@ class Gatekeeper:
     def gate(self, name: str, caller: Caller) -> Gate:
         """The gate of one call of a tool, or of one reading of a resource."""
         return Gate(self, name, caller)
+
+    def place_of(self, origin: str) -> str:
+        """What the audit log calls an origin."""
+        return self._place if self.is_platform(origin) else origin
 
     def is_platform(self, origin: str) -> bool:
         """Whether a request to this origin goes to the platform."""
@@ -154,7 +163,9 @@ class Gate:
         """Write a decision on a call of a tool that writes into the audit log. Raises CallError."""
         if self._keeper.audit is not None and writes(tool.operations):
             targets = [{"type": kind, "id": text} for kind, text in _targets(tool, arguments)]
-            await self._keeper.audit.before(decision, {**self._who, "targets": targets, **facts})
+            origin = next(one.origin for one in tool.operations if one.method != "GET")
+            place = self._keeper.place_of(origin)
+            await self._keeper.audit.before(decision, {**self._who, "origin": place, "targets": targets, **facts})
 
     # --- each request and its answer ----------------------------------------------------------------------------
 
@@ -320,12 +331,11 @@ class Gate:
         }
 
     def _facts(self, operation: Operation, request: Request, reach: Reach | None) -> dict[str, Any]:
-        platform = self._keeper.is_platform(request.origin)
         return {
             **self._who,
             "operation": operation.key,
             "method": request.method,
-            "origin": self._keeper.upstream.platform if platform else request.origin,
+            "origin": self._keeper.place_of(request.origin),
             "targets": [{"type": kind, "id": text} for kind, text in reach.targets] if reach is not None else [],
             "confirmed": self._state.confirmed,
         }

@@ -183,13 +183,30 @@ class _Reader:
             yield word, self._place(here)
 
     def _same_writes(self, deny: Mapping[str, str], allow: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-        """Each tool that sends every write of one that is denied, and why; but for those that are allowed by name."""
+        """Yield each tool that can do what a denied one does, and why, except those that are allowed by name.
+
+        These are the tools that send every write of the denied one, and those that it is `alike` to in `x-confirm`,
+        with the destructive tools that send every write of those.
+        """
         sent = {name: _writes_of(tool) for name, tool in self._tools.items()}
         for denied, place in deny.items():
             changed = sent.get(denied, frozenset())
             for name in sent.keys() - allow.keys():
                 if changed and changed <= sent[name]:
                     yield name, f"{place} denies {denied}, which sends the same"
+                elif self._tools[name].annotations.destructive and any(
+                    sent[other] <= sent[name] for other in self._alike(denied)
+                ):
+                    yield name, f"{place} denies {denied}, which does the same"
+
+    def _alike(self, denied: str) -> Iterator[str]:
+        """The tools that name this one in `alike`, and those that it names."""
+        for name, tool in self._tools.items():
+            named = tool.confirm.alike if tool.confirm is not None else frozenset()
+            if denied in named:
+                yield name
+            elif name == denied:
+                yield from named & self._tools.keys()
 
     def _pre_approval(self, given: _PreApproved, rule: Rule, path: YamlPath) -> PreApproval:
         for index, name in enumerate(given.tools):

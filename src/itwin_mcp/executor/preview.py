@@ -7,6 +7,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -61,13 +62,16 @@ class Preview:
     name: str
     loses: Mapping[str, Any]
     measures: Mapping[str, Measure]
+    replaces: bool = False
+    """Whether `loses` is what gets another value."""
 
     @property
     def message(self) -> str:
         """The whole of it as text for a person."""
         lines = [self.question]
         if self.loses:
-            lines += ["", "This is lost:", *(f"- {_label(key)}: {_told(value)}" for key, value in self.loses.items())]
+            title = "This is replaced:" if self.replaces else "This is lost:"
+            lines += ["", title, *(f"- {_label(key)}: {_told(value)}" for key, value in self.loses.items())]
         return "\n".join([*lines, "", f"To confirm, type: {self.name}"])
 
 
@@ -107,7 +111,8 @@ def _of_file(arguments: Mapping[str, Any]) -> Preview | None:
     found = path.stat()
     modified = datetime.fromtimestamp(found.st_mtime, UTC).isoformat(timespec="seconds")
     name, told = as_typed(path.name), {"path": str(path), "size": found.st_size, "modified": modified}
-    return Preview(f"Replace the local file {_quoted(name)}?", name, {"file": told}, {"file": _fingerprint(told)})
+    question = f"Replace the local file {_quoted(name)} on this computer?"
+    return Preview(question, name, {"file": told}, {"file": _fingerprint(told)})
 
 
 # --- a thing of the platform ------------------------------------------------------------------------------------
@@ -115,10 +120,45 @@ def _of_file(arguments: Mapping[str, Any]) -> Preview | None:
 
 async def _of_plan(run: Run, tool: Tool, plan: ConfirmPlan, arguments: Mapping[str, Any]) -> Preview | None:
     seen: dict[str, Any] = {}
-    cut: set[str] = set()
     if plan.target is not None:
         seen[plan.target.name], _ = await _read(run, plan.target, bind(plan.target.bindings, arguments, {}))
+    if plan.unless is not None and await _is_excepted(run, plan, plan.unless, arguments, seen):
+        return None
+    absent, cut = await _read_around(run, plan, arguments, seen)
+    if plan.when is not None and (plan.when.read in absent or _is_empty(plan.when, seen, cut)):
+        return None
+    replaced = {key for key, loss in plan.loses.items() if _is_replaced(loss, seen, arguments)}
+    if not replaced and plan.loses and all(loss.replaced_by is not None for loss in plan.loses.values()):
+        return None
+    people = _people(seen)
+    loses: dict[str, Any] = {}
+    measures: dict[str, Measure] = {}
+    for key, loss in plan.loses.items():
+        found = _lost(loss, seen, arguments)
+        if found is ABSENT or (loss.replaced_by is not None and key not in replaced):
+            continue
+        told, measures[key] = _summary(found, loss, cut=loss.read in cut)
+        loses[key] = _named(told, people)
+        if loss.replaced_by is not None:
+            loses[key] = _with_new(loses[key], found, arguments[loss.replaced_by])
+    name = as_typed(_text(evaluate(plan.name, arguments, seen)))
+    targets = [(one.name, str(arguments[one.name])) for one in tool.arguments if one.entity and arguments.get(one.name)]
+    if not name or len(name) > MOST_TEXT:
+        name = targets[-1][1] if targets else tool.name
+    ids = ", ".join(f"{argument} {_plain(identifier)}" for argument, identifier in targets)
+    question = _worded(plan.question, arguments, seen, people) + (f" ({ids})" if ids else "")
+    return Preview(question, name, loses, measures, replaces=bool(replaced))
+
+
+async def _read_around(
+    run: Run, plan: ConfirmPlan, arguments: Mapping[str, Any], seen: dict[str, Any]
+) -> tuple[set[str], set[str]]:
+    """Add to `seen` what the plan reads with the thing itself.
+
+    Returns the names of the reads that say that there is nothing, and of those that were cut.
+    """
     absent: set[str] = set()
+    cut: set[str] = set()
     failures: list[CallError] = []
 
     async def one(read: PreviewRead) -> None:
@@ -141,26 +181,27 @@ async def _of_plan(run: Run, tool: Tool, plan: ConfirmPlan, arguments: Mapping[s
     known = dict(seen)
     async with anyio.create_task_group() as tasks:
         for read in plan.reads:
-            tasks.start_soon(one, read)
+            if plan.unless is None or read.name != plan.unless.read:
+                tasks.start_soon(one, read)
     if failures:
         raise failures[0]
-    if plan.when is not None and (plan.when.read in absent or _is_empty(plan.when, seen, cut)):
-        return None
-    people = _people(seen)
-    loses: dict[str, Any] = {}
-    measures: dict[str, Measure] = {}
-    for key, loss in plan.loses.items():
-        found = _lost(loss, seen, arguments)
-        if found is not ABSENT:
-            told, measures[key] = _summary(found, loss, cut=loss.read in cut)
-            loses[key] = _named(told, people)
-    name = as_typed(_text(evaluate(plan.name, arguments, seen)))
-    targets = [(one.name, str(arguments[one.name])) for one in tool.arguments if one.entity and arguments.get(one.name)]
-    if not name or len(name) > MOST_TEXT:
-        name = targets[-1][1] if targets else tool.name
-    ids = ", ".join(f"{argument} {_plain(identifier)}" for argument, identifier in targets)
-    question = _worded(plan.question, arguments, seen, people) + (f" ({ids})" if ids else "")
-    return Preview(question, name, loses, measures)
+    return absent, cut
+
+
+async def _is_excepted(
+    run: Run, plan: ConfirmPlan, unless: Loss, arguments: Mapping[str, Any], seen: dict[str, Any]
+) -> bool:
+    """Whether `unless` finds something; its read is added to `seen`. What cannot be read excepts nothing."""
+    read = next((read for read in plan.reads if read.name == unless.read), None)
+    if read is not None:
+        try:
+            seen[read.name], _ = await _read(run, read, bind(read.bindings, arguments, seen))
+        except CallError:
+            return False
+    found = _lost(unless, seen, arguments)
+    if unless.match is not None and not isinstance(found, list):
+        return False
+    return found is not ABSENT and bool(found)
 
 
 async def _read(run: Run, read: PreviewRead, values: Mapping[str, Any]) -> tuple[Any, bool]:
@@ -220,9 +261,27 @@ def _lost(loss: Loss, seen: Mapping[str, Any], arguments: Mapping[str, Any]) -> 
     if loss.match is None:
         return found
     wanted = None if loss.wanted is None else evaluate(loss.wanted, arguments, seen)
-    if not all(isinstance(one, dict) and isinstance(one.get(loss.match), str) for one in found):
+    if not all(isinstance(one, dict) and type(one.get(loss.match)) is type(wanted) for one in found):
         return None
     return [one for one in found if one[loss.match] == wanted]
+
+
+def _is_replaced(loss: Loss, seen: Mapping[str, Any], arguments: Mapping[str, Any]) -> bool:
+    """Whether the call gives another value than the one there; one that nobody can see counts as another."""
+    if loss.replaced_by is None or loss.replaced_by not in arguments:
+        return False
+    return not isinstance(new := arguments[loss.replaced_by], str) or _lost(loss, seen, arguments) != new
+
+
+def _with_new(told: Any, found: Any, new: Any) -> Any:
+    """What is replaced, next to its new value. Only text is shown: objects may hold a secret."""
+    if not isinstance(new, str):
+        return told
+    shown = {"now": told, "becomes": _plain(new)}
+    with suppress(TypeError, ValueError):  # neither is a moment, or one has no zone
+        before, after = datetime.fromisoformat(found), datetime.fromisoformat(new)
+        shown["change"] = "later" if after > before else "earlier"
+    return shown
 
 
 def _summary(found: Any, loss: Loss, *, cut: bool) -> tuple[Any, Measure]:

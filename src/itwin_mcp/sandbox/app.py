@@ -50,6 +50,7 @@ from itwin_mcp.sandbox import (
     repository_resources,
     seed,
     shares,
+    start_page,
     storage,
     thumbnails,
     tokens,
@@ -80,6 +81,7 @@ MODULES: Final[tuple[ModuleType, ...]] = (
     access_control,
     openid,
     tokens,
+    start_page,
     storage,
     baseline_files,
     images,
@@ -144,7 +146,7 @@ class Router:
 
     def _node(self, path: str) -> tuple[_Node, tuple[str, ...]]:
         node, names = self._root, []
-        for part in path.split("/")[1:]:
+        for part in path.removesuffix("/").split("/")[1:]:
             if part.startswith("{"):
                 names.append(part[1:-1])
                 node.slot = node.slot or _Node()

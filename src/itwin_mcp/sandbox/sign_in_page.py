@@ -35,6 +35,11 @@ button { font: inherit; padding: .6rem 1.2rem; border-radius: .5rem; border: 1px
 button[value=allow] { background: var(--accent); color: var(--paper); font-weight: 600; margin-right: .5rem; }
 :focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
 footer { margin-top: 1.25rem; font-size: .875rem; }
+h2 { margin: 1.25rem 0 .5rem; font-size: 1.05rem; }
+pre { margin: .5rem 0; padding: .75rem; overflow-x: auto; background: var(--ground); border-radius: .5rem; }
+table { border-collapse: collapse; }
+th, td { padding: .2rem .9rem .2rem 0; text-align: left; }
+main:has(pre) { width: min(46rem, 100% - 2rem); }
 """
 _STYLE_HASH: Final = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode("ascii")
 # No form-action: browsers apply it to the redirect that follows the form, which leads to the application.
@@ -71,7 +76,7 @@ def consent(
         for one in people
     )
     wishes = "".join(f"<li>{escape(_MEANINGS.get(scope, scope))}</li>" for scope in scopes)
-    return _page(
+    return page(
         200,
         "Sign in",
         f"<h1>Sign in to the iTwin sandbox</h1><p><strong>{escape(client.name)}</strong> would like to:</p>"
@@ -87,10 +92,11 @@ def consent(
 def failure(code: str, reason: str) -> Answer:
     """Why the request cannot even be sent back to the application."""
     text = f"<h1>This application cannot sign you in</h1><p>{escape(reason)}</p><p><code>{escape(code)}</code></p>"
-    return _page(400, "Cannot sign in", text)
+    return page(400, "Cannot sign in", text)
 
 
-def _page(status: int, title: str, content: str) -> Answer:
+def page(status: int, title: str, content: str) -> Answer:
+    """A page in the style of the others; `content` is HTML."""
     text = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

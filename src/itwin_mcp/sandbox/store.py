@@ -6,10 +6,11 @@ Nothing runs in the background. A handler that starts asynchronous work writes a
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
@@ -114,6 +115,49 @@ class Store:
         """Close the connection; everything acknowledged is already on disk."""
         with self._lock:
             self._sql.close()
+
+
+def set_aside(database: Path) -> Path | None:
+    """Rename a file that this version of the sandbox cannot read. Return where it is now; None if it can be read."""
+    if not database.exists() or _is_current(database):
+        return None
+    names = (database.with_name(f"{database.name}.set-aside-{number}") for number in itertools.count(1))
+    aside = next(name for name in names if not name.exists())
+    _move(database, aside)
+    return aside
+
+
+def remove(database: Path) -> bool:
+    """Delete a sandbox's file. Return whether it existed. Raises UnknownDatabase for a file of something else."""
+    if not database.exists():
+        return False
+    if not _is_current(database):
+        raise UnknownDatabase(f"{database} is not a file of this sandbox.")
+    for file in _files(database):
+        file.unlink(missing_ok=True)
+    return True
+
+
+def _is_current(database: Path) -> bool:
+    """Whether the file has this schema version, or is empty because another process is creating it."""
+    try:
+        with closing(sqlite3.connect(database, timeout=BUSY_SECONDS)) as connection:
+            version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+            tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    except sqlite3.DatabaseError:
+        return False
+    return {"itwins", "signing_keys"} <= tables if version == SCHEMA_VERSION else version == 0 and not tables
+
+
+def _files(database: Path) -> tuple[Path, ...]:
+    """The file and those that SQLite keeps with it."""
+    return (database, *(database.with_name(database.name + suffix) for suffix in ("-wal", "-shm")))
+
+
+def _move(database: Path, target: Path) -> None:
+    for file, moved in zip(_files(database), _files(target), strict=True):
+        with suppress(FileNotFoundError):
+            file.rename(moved)
 
 
 def schedule(sql: sqlite3.Connection, kind: str, subject: str, due: datetime) -> None:

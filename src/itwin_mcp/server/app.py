@@ -29,8 +29,7 @@ from itwin_mcp.server.tools import Tools, Visible
 logger = logging.getLogger(__name__)
 
 NAME = "itwin-mcp"
-TITLE = "Bentley iTwin Platform"
-WEBSITE = "https://developer.bentley.com"
+TITLE = "iTwin Platform (unofficial)"
 
 
 def build_server(
@@ -47,7 +46,7 @@ def build_server(
     """
     shared = caller is None
     caller = caller or (lambda: LOCAL)
-    stamp = {"name": NAME, "version": __version__, "title": TITLE, "websiteUrl": WEBSITE}
+    stamp = {"name": NAME, "version": __version__, "title": TITLE}
     tools = Tools(catalog, executor, session, stamp, caller, visible)
     resources = Resources(catalog, executor, caller)
     prompts = Prompts(catalog)
@@ -56,7 +55,6 @@ def build_server(
         NAME,
         version=__version__,
         title=TITLE,
-        website_url=WEBSITE,
         instructions=instructions(catalog),
         cache_hints={
             "server/discover": listed,

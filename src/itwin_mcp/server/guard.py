@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hmac
+import logging
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
 
 from itwin_mcp.hosted_settings import LOOPBACK
+
+logger = logging.getLogger(__name__)
 
 ASGIApp = Callable[..., Awaitable[None]]
 Test = Callable[[str], bool]
@@ -23,14 +26,23 @@ class Guard:
     """
 
     def __init__(
-        self, app: ASGIApp, hosts: Test, origins: Test, *, token: str | None = None, told: tuple[str, str]
+        self,
+        app: ASGIApp,
+        hosts: Test,
+        origins: Test,
+        *,
+        token: str | None = None,
+        told: tuple[str, str],
+        allowed_by: tuple[str, str] | None = None,
     ) -> None:
-        """`told` is what a wrong Host and a wrong Origin read."""
+        """`told` is what a wrong Host and a wrong Origin read, `allowed_by` the settings that allow one."""
         self._app = app
         self._hosts = hosts
         self._origins = origins
         self._token = token.encode() if token is not None else None
-        self._told = tuple(text.encode() for text in told)
+        self._told = told
+        self._allowed_by = allowed_by
+        self._logged: set[str] = set()
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -48,16 +60,27 @@ class Guard:
     def _refuse(self, headers: list[tuple[bytes, bytes]]) -> tuple[int, bytes, list[tuple[bytes, bytes]]] | None:
         hosts = [value for name, value in headers if name == b"host"]
         if len(hosts) != 1 or not self._hosts(hosts[0].decode("latin-1")):
-            return 421, self._told[0], []
+            self._log_once("Host", hosts, 0)
+            return 421, self._told[0].encode(), []
         origins = [value for name, value in headers if name == b"origin"]
         if any(not self._origins(origin.decode("latin-1")) for origin in origins):
-            return 403, self._told[1], []
+            self._log_once("Origin", origins, 1)
+            return 403, self._told[1].encode(), []
         if self._token is not None:
             given = [value for name, value in headers if name == b"authorization"]
             expected = b"Bearer " + self._token
             if len(given) != 1 or not hmac.compare_digest(given[0], expected):
                 return 401, b"Send the token of --http-token as a bearer.", [(b"www-authenticate", b"Bearer")]
         return None
+
+    def _log_once(self, header: str, values: list[bytes], index: int) -> None:
+        """Tell whoever runs the server, once for each header: anybody may send such requests as often as they like."""
+        if header in self._logged:
+            return
+        self._logged.add(header)
+        shown = ", ".join(repr(value.decode("latin-1")[:100]) for value in values[:3]) or "none"
+        setting = f" {self._allowed_by[index]} says which are allowed." if self._allowed_by is not None else ""
+        logger.warning("Refused the %s %s: %s%s Others are not logged.", header, shown, self._told[index], setting)
 
 
 def loopback_guard(app: ASGIApp, port: int, token: str | None) -> Guard:
@@ -93,7 +116,8 @@ def named_guard(app: ASGIApp, hosts: Collection[str], origins: Collection[str]) 
         return read_origin(origin) in known_origins
 
     told = ("This server does not answer by this name.", "Requests from this origin are refused.")
-    return Guard(app, named, allowed, told=told)
+    settings = ("ITWIN_MCP_ALLOWED_HOSTS", "ITWIN_MCP_ALLOWED_ORIGINS")
+    return Guard(app, named, allowed, told=told, allowed_by=settings)
 
 
 def read_host(text: str) -> tuple[str, int | None] | None:

@@ -65,7 +65,7 @@ TOOLS: tuple[Tool, ...] = (
                 "required": ["id"],
             },
             "environment": _scalar("string", "production, qa, dev, embedded sandbox, or the address of another."),
-            "platform": _scalar("string", "The address of the platform."),
+            "platform": _scalar("string", "The address of the platform; null in the sandbox."),
             "signInServer": _scalar("string", "The address of the sign-in server."),
             "signedInWith": _scalar("string", "login, service-application, access-token …"),
             "profile": _scalar("string", "The name under which the login is kept."),

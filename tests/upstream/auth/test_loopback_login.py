@@ -90,6 +90,8 @@ async def test_a_person_signs_in_and_the_next_call_works(tmp_path: Path) -> None
         assert (await it.tokens.token()).value == "access-2-canary"
     assert page.startswith("HTTP/1.1 200")
     assert "Signed in" in page
+    for part in ('<html lang="en">', '<meta name="viewport"', "<main", "<style>", "color-scheme: light dark"):
+        assert part in page, "it looks like a page, in a dark room and on a telephone too"
 
 
 async def test_the_link_asks_with_pkce_state_scope_and_the_registered_address(tmp_path: Path) -> None:

@@ -23,15 +23,34 @@ LOGIN_SECONDS = 300.0
 REQUEST_SECONDS = 10.0
 MAX_REQUEST = 16 * 1024
 
-_PAGE = (
-    "<!doctype html><html lang=en><meta charset=utf-8><title>itwin-mcp</title>"
-    "<body style='font-family:sans-serif;margin:4em'><h1>{title}</h1><p>{text}</p></body></html>"
-)
-_SIGNED_IN = _PAGE.format(title="Signed in", text="You can close this window and go back to your assistant.")
-_FAILED = _PAGE.format(
-    title="Not signed in", text="The reason is shown where the sign-in was started. Close this window."
-)
-_NOTHING = _PAGE.format(title="Nothing here", text="This address only ends a sign-in.")
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1b2733; --paper: #fff; --ground: #eef2f5; --line: #b8c4ce; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e8eef3; --paper: #1d2730; --ground: #12191f; --line: #4a5a68; }
+}
+body { margin: 0; min-height: 100vh; display: grid; place-items: center; background: var(--ground); color: var(--ink);
+  font: 1rem/1.5 system-ui, sans-serif; }
+main { box-sizing: border-box; width: min(28rem, 100% - 2rem); padding: 1.75rem; background: var(--paper);
+  border: 1px solid var(--line); border-radius: .75rem; }
+h1 { margin: 0 0 .75rem; font-size: 1.35rem; line-height: 1.3; }
+p { margin: 0; }
+footer { margin-top: 1.25rem; font-size: .875rem; }
+"""
+
+
+def _page(title: str, text: str) -> str:
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title} – itwin-mcp</title>'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>'
+        f'<body><main role="status"><h1>{title}</h1><p>{text}</p>'
+        "<footer>itwin-mcp, an unofficial program for Bentley’s iTwin Platform, on this computer</footer>"
+        "</main></body></html>"
+    )
+
+
+_SIGNED_IN = _page("Signed in", "You can close this window and go back to your assistant.")
+_FAILED = _page("Not signed in", "The reason is shown where the sign-in was started. You can close this window.")
+_NOTHING = _page("Nothing here", "This address only ends a sign-in.")
 
 
 class LoopbackLogin:

@@ -1,0 +1,64 @@
+"""The guide's block for trying a hosted server runs as it stands, and a server says why it shows or refuses nothing."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.hosting.issuer import AUDIENCE, ISSUER
+from tests.house.documents import blocks
+from tests.sandbox_process import free_port
+from tests.server.processes import serve_http
+
+AUTH = {"ITWIN_MCP_AUTH_ISSUER": ISSUER, "ITWIN_MCP_AUTH_AUDIENCE": AUDIENCE}
+
+
+@pytest.mark.skipif(os.name == "nt" or shutil.which("bash") is None, reason="the block is for a POSIX shell")
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the block calls curl")
+def test_the_block_of_the_guide_serves_a_caller_as_it_stands(tmp_path: Path) -> None:
+    (script,) = [block.text for block in blocks("HOSTING.md") if "http.server" in block.text]
+    for port in ("8000", "9000"):
+        script = script.replace(port, str(free_port()))
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    process = subprocess.Popen(
+        ["bash", "-c", f"set -e\n{script}\necho\nkill $(jobs -p)\nwait"],
+        cwd=tmp_path,
+        env=os.environ | {"PATH": path},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        out, _ = process.communicate(timeout=90)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    answer = json.loads(re.sub(r"(?m)^(event|id):.*$|^data: ", "", out))
+    assert answer["result"]["structuredContent"]["iTwins"], (tmp_path / "server.log").read_text()
+
+
+def test_a_hosted_server_without_a_policy_says_that_callers_see_no_tools() -> None:
+    with serve_http("--sandbox", environment=AUTH) as served:
+        pass
+    assert "There is no policy (ITWIN_MCP_POLICY): callers are shown no tools" in "".join(served.said)
+
+
+def test_a_refused_host_and_origin_are_logged_once_with_the_setting_that_allows_them() -> None:
+    with serve_http("--sandbox", environment=AUTH | {"ITWIN_MCP_ALLOWED_ORIGINS": "none"}) as served:
+        for number in range(3):
+            wrong = {"host": f"evil{number}.example"}
+            assert httpx2.get(served.url, headers=wrong, trust_env=False).status_code == 421
+            page = {"origin": f"https://evil{number}.example"}
+            assert httpx2.get(served.url, headers=page, trust_env=False).status_code == 403
+    said = [line for line in "".join(served.said).splitlines() if "Refused the" in line]
+    assert len(said) == 2
+    assert "'evil0.example'" in said[0] and "ITWIN_MCP_ALLOWED_HOSTS" in said[0]
+    assert "'https://evil0.example'" in said[1] and "ITWIN_MCP_ALLOWED_ORIGINS" in said[1]
