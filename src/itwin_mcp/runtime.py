@@ -182,11 +182,11 @@ async def open_runtime(
 
 async def serve_stdio(settings: Settings, environment: Mapping[str, str]) -> None:
     """Serve one MCP client over standard input and output until input ends."""
-    from itwin_mcp.server import transports
+    from itwin_mcp.server import stdio
     from itwin_mcp.server.app import build_server
 
     async with open_runtime(settings, environment, Started.STDIO) as runtime:
-        await transports.serve_stdio(build_server(runtime.catalog, runtime.executor, runtime.session))
+        await stdio.serve_stdio(build_server(runtime.catalog, runtime.executor, runtime.session))
 
 
 async def serve_http(

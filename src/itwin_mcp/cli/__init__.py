@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from importlib import import_module
+from types import FrameType
 
 import click
 
@@ -68,6 +70,7 @@ def group() -> None:
 
 def main() -> None:
     """Run the command line; mistakes in settings and files end with exit code 2 and words, not a traceback."""
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         group.main(prog_name="itwin-mcp")
     except FileRefused as error:
@@ -77,3 +80,8 @@ def main() -> None:
     except ConfigurationError as error:
         click.echo(f"itwin-mcp: {error}", err=True)
         sys.exit(2)
+
+
+def _interrupt(_: int, __: FrameType | None) -> None:
+    """End by SIGTERM as by Ctrl-C: what is under way is cancelled, noted in the audit log and cleaned up."""
+    signal.raise_signal(signal.SIGINT)

@@ -1,4 +1,4 @@
-"""How clients connect: stdio, and streamable HTTP."""
+"""How clients connect over streamable HTTP."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.abc
 from mcp.server.lowlevel import Server
-from mcp.server.stdio import stdio_server
 
 from itwin_mcp.server.guard import ASGIApp
 
@@ -22,12 +21,6 @@ if TYPE_CHECKING:
 PATH = "/mcp"
 DRAIN_SECONDS = 5.0
 """How long a request that is under way may take to end when the server is told to."""
-
-
-async def serve_stdio(server: Server[Any]) -> None:
-    """Serve one client over standard input and output until input ends."""
-    async with stdio_server() as (read, write):
-        await server.run(read, write, server.create_initialization_options())
 
 
 async def serve_http(

@@ -1,0 +1,159 @@
+"""JSON-RPC frames: reading one, and saying why one cannot be read."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+from mcp.types import INVALID_REQUEST, PARSE_ERROR, ErrorData, JSONRPCError, JSONRPCMessage, JSONRPCNotification
+from mcp.types import jsonrpc_message_adapter as MESSAGES  # noqa: N812 - a constant
+from pydantic import ValidationError
+
+from itwin_mcp.server.guard import ASGIApp
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+MAX_BODY = 4 * 1024 * 1024
+"""Bytes of a request's body that are looked at here; the SDK refuses a larger one with 413."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A frame that is not a message, and the error that says why."""
+
+    code: int
+    reason: str
+    id: int | str | None = None
+    """The id of the request, if it can be found."""
+    is_response: bool = False
+    """A response is never answered: two peers would send each other errors without end."""
+
+    @property
+    def error(self) -> JSONRPCError:
+        """The answer to it."""
+        return JSONRPCError(jsonrpc="2.0", id=self.id, error=ErrorData(code=self.code, message=self.reason))
+
+
+def read_frame(content: bytes) -> JSONRPCMessage | Unreadable:
+    """Parse one frame.
+
+    Stricter than the SDK's own parser where that would lose a request: it takes a request whose id is null, true or
+    1.5 for a notification, which nobody answers.
+    """
+    try:
+        message = MESSAGES.validate_json(content, by_name=False)
+    except ValidationError as error:
+        return _diagnose(content, error)
+    if isinstance(message, JSONRPCNotification) and "id" in json.loads(content):
+        return Unreadable(INVALID_REQUEST, "Invalid request: id must be a string or an integer.")
+    return message
+
+
+def _diagnose(content: bytes, refused: ValidationError) -> Unreadable:
+    """Say why a frame is not a message. Only frames that were refused come here, so that this may parse again."""
+    broken: str | None = None
+    if content.startswith(codecs.BOM_UTF8):
+        content = content.removeprefix(codecs.BOM_UTF8)
+        broken = "it begins with a byte order mark"
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError:
+        text, broken = content.decode("utf-8", "replace"), "it is not UTF-8"
+    try:
+        frame = json.loads(text)
+    except RecursionError:
+        return Unreadable(PARSE_ERROR, "Parse error: it is nested too deeply.")
+    except ValueError as error:  # its text gives a position, and nothing of the frame
+        return Unreadable(PARSE_ERROR, f"Parse error: {broken or f'it is not JSON ({error})'}.")
+    is_object = isinstance(frame, dict)
+    found = frame.get("id") if is_object else None
+    known = found if isinstance(found, str) or type(found) is int else None
+    if isinstance(known, str) and not _is_unicode(known):
+        known = None
+    if broken is not None:
+        return Unreadable(PARSE_ERROR, f"Parse error: {broken}.", known)
+    reason = next(_problems(frame), None) if is_object else "a message must be an object"
+    if reason is None:
+        reason = str(refused.errors(include_url=False, include_input=False)[0]["msg"])
+    is_response = is_object and "method" not in frame and ("result" in frame or "error" in frame)
+    return Unreadable(INVALID_REQUEST, f"Invalid request: {reason}.", known, is_response)
+
+
+def _problems(frame: dict[str, Any]) -> Iterator[str]:
+    """What is wrong with the members of a message."""
+    if frame.get("jsonrpc") != "2.0":
+        yield 'jsonrpc must be "2.0"'
+    if "id" in frame and not (isinstance(frame["id"], str) or type(frame["id"]) is int):
+        yield "id must be a string or an integer"
+    if not frame.keys() & {"method", "result", "error"}:
+        yield "method is missing"
+    if not isinstance(frame.get("method", ""), str):
+        yield "method must be a string"
+    for name in ("params", "result", "error"):
+        if not isinstance(frame.get(name, {}), dict) and not (name == "params" and frame[name] is None):
+            yield f"{name} must be an object"
+    if not _is_unicode(frame):
+        yield "a text holds half of a surrogate pair"
+
+
+def _is_unicode(value: Any) -> bool:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class FrameCheck:
+    """An ASGI app in front of the SDK's: it answers what cannot be read as `read_frame` says, with status 400."""
+
+    app: ASGIApp
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Any) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+        elif scope["method"] == "GET":
+            # Events are not stored, and the SDK answers a client that resumes with 500. A new stream is what the
+            # protocol offers instead.
+            headers = [pair for pair in scope["headers"] if pair[0] != b"last-event-id"]
+            await self.app({**scope, "headers": headers}, receive, send)
+        elif scope["method"] == "POST":
+            body, replay = await _read_body(receive)
+            frame = read_frame(body) if body is not None else None
+            if isinstance(frame, Unreadable):
+                await _refuse(frame, send)
+            else:
+                await self.app(scope, replay, send)
+        else:
+            await self.app(scope, receive, send)
+
+
+async def _refuse(frame: Unreadable, send: Any) -> None:
+    content = frame.error.model_dump_json(by_alias=True, exclude_unset=True).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
+    await send({"type": "http.response.start", "status": 400, "headers": headers})
+    await send({"type": "http.response.body", "body": content})
+
+
+async def _read_body(receive: Receive) -> tuple[bytes | None, Receive]:
+    """Read the body of a request, and return it with a `receive` that begins anew.
+
+    It is None where the client went away or where there is too much: then the SDK says so.
+    """
+    messages: list[MutableMapping[str, Any]] = []
+    size, more = 0, True
+    while more and size <= MAX_BODY:
+        messages.append(await receive())
+        size += len(messages[-1].get("body", b""))
+        more = messages[-1]["type"] == "http.request" and messages[-1].get("more_body", False)
+    whole = not more and messages[-1]["type"] == "http.request"
+    replayed = iter(messages)
+
+    async def replay() -> MutableMapping[str, Any]:
+        message = next(replayed, None)
+        return message if message is not None else await receive()
+
+    return (b"".join(message.get("body", b"") for message in messages) if whole else None), replay
