@@ -15,6 +15,7 @@ from mcp.client.streamable_http import streamable_http_client
 
 from itwin_mcp import exposure
 from itwin_mcp.runtime import Runtime, hosted_guard, hosted_server, open_runtime
+from itwin_mcp.server.transports import http_app
 from itwin_mcp.settings import read_settings
 from itwin_mcp.sign_in import Started
 from tests.hosting.issuer import AUDIENCE, ISSUER, Documents, token
@@ -116,7 +117,6 @@ async def serve(
         assert parts is not None
         async with open_runtime(settings, {}, Started.HTTP, parts.watch) as runtime:
             server = hosted_server(runtime, parts)
-            app = server.streamable_http_app(transport_security=None, host="hosted", stateless_http=stateless)
-            around = hosted_guard(runtime, parts)(app, 8000)
+            around = hosted_guard(runtime, parts)(http_app(server, stateless=stateless), 8000)
             async with server.session_manager.run():
                 yield Served(around, runtime, parts, documents)

@@ -14,7 +14,9 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from itwin_mcp.server import transports
+from tests.cli.test_serve import HELLO
 from tests.server.processes import hanging_upstream, serve_http
+from tests.server.test_stdio import UNREADABLE
 
 pytestmark = pytest.mark.anyio
 
@@ -178,6 +180,30 @@ async def test_a_signal_drains_what_is_under_way_and_ends_cleanly(sent: str) -> 
         assert answers[0].structured_content["iModel"]["state"] == "initialized"
         assert await anyio.to_thread.run_sync(lambda: served.process.wait(20)) == 0
     assert "Traceback" not in "".join(served.said)
+
+
+@pytest.mark.parametrize("version", [None, "2025-11-25", "2026-07-28"])
+async def test_a_body_that_cannot_be_read_is_answered_as_on_stdio(version: str | None) -> None:
+    headers = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
+    headers |= {"mcp-protocol-version": version, "mcp-method": "ping"} if version else {}
+    async with httpx2.AsyncClient(headers=headers) as http:
+        for parameters in UNREADABLE:
+            frame, code, number, reason = parameters.values
+            answer = await http.post(SHARED.url, content=frame)
+            assert answer.status_code == 400, (parameters.id, answer.text)
+            body = answer.json()
+            assert (body["error"]["code"], body["id"]) == (code, number), parameters.id
+            assert str(reason) in body["error"]["message"]
+
+
+async def test_a_client_that_resumes_a_stream_gets_a_new_one() -> None:
+    accept = {"accept": "application/json, text/event-stream"}
+    async with httpx2.AsyncClient(headers=accept) as http:
+        opened = await http.post(SHARED.url, json=HELLO)
+        session = {"mcp-session-id": opened.headers["mcp-session-id"], "last-event-id": "5"}
+        async with http.stream("GET", SHARED.url, headers=session) as resumed:
+            assert resumed.status_code == 200
+            assert resumed.headers["content-type"].startswith("text/event-stream")
 
 
 async def test_a_call_over_http_answers_plain_json_and_the_same_as_text() -> None:

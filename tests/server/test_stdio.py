@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -180,7 +181,7 @@ async def test_one_signal_ends_a_server_in_a_write_and_the_audit_log_says_that_i
 @posix
 @pytest.mark.anyio
 async def test_sigterm_in_a_download_leaves_no_partial_file(tmp_path: Path) -> None:
-    async with platform(download=True) as (environment, asked):
+    async with platform(download=True) as (environment, _):
         with greeted("--toolsets", "files", "--files-root", str(tmp_path), environment=environment) as process:
             download = call(2, "download-baseline-file", iModelId="1c4b1d5e-0000-4000-8000-000000000001", filePath="f")
             download["params"]["_meta"] = {"progressToken": 5}
@@ -228,6 +229,7 @@ def read_until(screen: int, text: str | None) -> str:
     """What is shown until `text` is, or until the program ends."""
     shown = b""
     while text is None or text.encode() not in shown:
+        assert select.select([screen], [], [], 20)[0], shown.decode()
         try:
             shown += os.read(screen, 4096)
         except OSError:

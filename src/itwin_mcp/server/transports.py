@@ -41,18 +41,9 @@ async def serve_http(
     for clients that speak an older protocol. `ending` is waited for before the listener closes; requests under way
     then have `drain` seconds. Raises OSError if the port is taken.
     """
-    from mcp.server.transport_security import TransportSecuritySettings
-
     listener = _listen(host, port)
     bound = listener.getsockname()[1]
-    # The guard checks Host and Origin parsed and exactly; the SDK's own check matches prefixes.
-    app = server.streamable_http_app(
-        streamable_http_path=PATH,
-        host=host,
-        stateless_http=stateless,
-        transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
-    )
-    uvicorn_server = _uvicorn(guard(app, bound), drain)
+    uvicorn_server = _uvicorn(guard(http_app(server, stateless=stateless), bound), drain)
     shown = f"[{host}]" if ":" in host else host
     async with anyio.create_task_group() as tasks:
         if sys.platform != "win32":
@@ -60,6 +51,22 @@ async def serve_http(
         ready(f"http://{shown}:{bound}{PATH}")
         await uvicorn_server.serve(sockets=[listener])
         tasks.cancel_scope.cancel()
+
+
+def http_app(server: Server[Any], *, stateless: bool = False) -> ASGIApp:
+    """The protocol as an ASGI app, without anything that decides who may speak."""
+    from mcp.server.transport_security import TransportSecuritySettings
+
+    from itwin_mcp.server.frames import FrameCheck
+
+    # The guard checks Host and Origin parsed and exactly; the SDK's own check matches prefixes.
+    return FrameCheck(
+        server.streamable_http_app(
+            streamable_http_path=PATH,
+            stateless_http=stateless,
+            transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
+        )
+    )
 
 
 def _listen(host: str, port: int) -> Any:
