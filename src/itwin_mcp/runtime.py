@@ -205,6 +205,7 @@ async def serve_http(
     from itwin_mcp.exposure import open_exposure
     from itwin_mcp.server import transports
     from itwin_mcp.server.app import build_server
+    from itwin_mcp.server.connections import ConnectionLimits
     from itwin_mcp.server.guard import loopback_guard
 
     with open_exposure(settings, host) as exposure:
@@ -227,6 +228,11 @@ async def serve_http(
                     stateless=settings.stateless,
                     ending=exposure.end,
                     drain=exposure.hosted.drain_seconds,
+                    limits=ConnectionLimits(
+                        exposure.hosted.max_connections,
+                        exposure.hosted.unfinished_per_address,
+                        exposure.hosted.proxies,
+                    ),
                 )
 
 

@@ -13,6 +13,7 @@ import anyio
 import anyio.abc
 from mcp.server.lowlevel import Server
 
+from itwin_mcp.server.connections import ConnectionLimits, limit_connections
 from itwin_mcp.server.guard import ASGIApp
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 PATH = "/mcp"
 DRAIN_SECONDS = 5.0
 """How long a request that is under way may take to end when the server is told to."""
+BACKLOG = 128
+"""Connections that wait to be accepted. asyncio accepts as many at once, before any of them can be refused."""
+_LIMITS = ConnectionLimits()
 
 
 async def serve_http(
@@ -33,17 +37,18 @@ async def serve_http(
     stateless: bool = False,
     ending: Callable[[], Awaitable[None]] | None = None,
     drain: float = DRAIN_SECONDS,
+    limits: ConnectionLimits = _LIMITS,
 ) -> None:
     """Serve any number of clients over streamable HTTP until SIGTERM or Ctrl-C; then drain and close.
 
     `guard` is given the app and the port, and gives the app with everything in front of it that decides who may
     speak. `ready` is told the URL when connections are accepted; port 0 takes a free one. `stateless` keeps no session
     for clients that speak an older protocol. `ending` is waited for before the listener closes; requests under way
-    then have `drain` seconds. Raises OSError if the port is taken.
+    then have `drain` seconds. `limits` bounds the connections. Raises OSError if the port is taken.
     """
     listener = _listen(host, port)
     bound = listener.getsockname()[1]
-    uvicorn_server = _uvicorn(guard(http_app(server, stateless=stateless), bound), drain)
+    uvicorn_server = _uvicorn(guard(http_app(server, stateless=stateless), bound), drain, limits)
     shown = f"[{host}]" if ":" in host else host
     async with anyio.create_task_group() as tasks:
         if sys.platform != "win32":
@@ -79,7 +84,7 @@ def _listen(host: str, port: int) -> Any:
         if sys.platform != "win32":
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
-        listener.listen(128)
+        listener.listen(BACKLOG)
     except OSError:
         listener.close()
         raise
@@ -87,7 +92,7 @@ def _listen(host: str, port: int) -> Any:
     return listener
 
 
-def _uvicorn(app: Any, drain: float) -> uvicorn.Server:
+def _uvicorn(app: Any, drain: float, limits: ConnectionLimits) -> uvicorn.Server:
     import uvicorn
 
     class QuietServer(uvicorn.Server):
@@ -103,6 +108,9 @@ def _uvicorn(app: Any, drain: float) -> uvicorn.Server:
 
     config = uvicorn.Config(
         app,
+        http=limit_connections(limits),
+        ws="none",
+        backlog=BACKLOG,
         log_config=None,
         access_log=False,
         server_header=False,
