@@ -36,6 +36,8 @@ _PATHS = ("_FILE", "_DIR", "_ROOT", "_CAPABILITIES", "_POLICY", "_AUDIT_LOG")
 PATHS = tuple(name for name in ENVIRONMENT if name.endswith(_PATHS))
 _OWN = ("ITWIN_MCP_BUNDLE", "ITP_SERVICE_CLIENT_ID")
 """The desktop extension's own, and an id that is nothing without its secret."""
+QUESTION = "Which iTwins did I work on recently, and which iModels are in the first one?"
+"""What a newcomer can ask an assistant that has these tools."""
 _RESTART = {
     "claude-desktop": "Quit Claude Desktop and start it again.",
     "claude-code": "Its next session has it; `/mcp` in it tells.",
@@ -108,6 +110,10 @@ def command(
     click.echo(_told(plan, name, entry, uninstall=uninstall, only_print=only_print))
     for note in notes:
         click.echo(note, err=True)
+    if not (uninstall or only_print):
+        login = "ITWIN_CLIENT_ID" in entry.get("env", {}) and "--sandbox" not in entry["args"]
+        click.echo(f"Type here next:  itwin-mcp {'auth login' if login else 'doctor'}")
+        click.echo(f"Then ask {known.title}:  {QUESTION}")
 
 
 def _entry(client: DesktopClient, context: click.Context, flags: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
