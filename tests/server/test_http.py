@@ -196,6 +196,25 @@ async def test_a_body_that_cannot_be_read_is_answered_as_on_stdio(version: str |
             assert str(reason) in body["error"]["message"]
 
 
+async def test_a_batch_under_2025_03_26_is_answered_in_one_stream() -> None:
+    accept = {"accept": "application/json, text/event-stream"}
+    ping = {"jsonrpc": "2.0", "id": 2, "method": "ping"}
+    call = {"jsonrpc": "2.0", "id": 3, "method": "tools/call", "params": {"name": "list-itwins", "arguments": {}}}
+    done = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+    async with httpx2.AsyncClient(headers=accept, timeout=20) as http:
+        opened = await http.post(SHARED.url, json=HELLO)
+        http.headers["mcp-session-id"] = opened.headers["mcp-session-id"]
+        assert (await http.post(SHARED.url, json=[done])).status_code == 202
+        answer = await http.post(SHARED.url, json=[ping, done, {**ping, "id": 1.5}, call])
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        events = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
+        assert [(event["id"], "result" in event) for event in events] == [(2, True), (None, False), (3, True)]
+        newer = await http.post(SHARED.url, json=[ping], headers={"mcp-protocol-version": "2025-11-25"})
+        assert (newer.status_code, newer.json()["error"]["code"]) == (400, -32600)
+        http.headers["mcp-session-id"] = "unknown"
+        assert (await http.post(SHARED.url, json=[ping, call])).status_code == 404
+
+
 async def test_a_client_that_resumes_a_stream_gets_a_new_one() -> None:
     accept = {"accept": "application/json, text/event-stream"}
     async with httpx2.AsyncClient(headers=accept) as http:

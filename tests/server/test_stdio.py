@@ -125,6 +125,78 @@ def test_a_client_that_stops_reading_ends_the_server_quietly() -> None:
     process.stderr.close()
 
 
+# --- batches ----------------------------------------------------------------------------------------------------
+
+
+def ping(number: Any) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": number, "method": "ping"}
+
+
+NOTIFIED = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": "unknown"}}
+INVALID = {"jsonrpc": "2.0", "id": 1.5, "method": "ping"}
+
+
+def test_a_batch_under_2025_03_26_is_answered_by_one_array() -> None:
+    process = start("serve", "--sandbox", "--toolsets", "itwins")
+    say(process, {**HELLO, "params": {**HELLO["params"], "protocolVersion": "2025-03-26"}})
+    hear(process)
+    say(process, {"jsonrpc": "2.0", "method": "notifications/initialized"})
+    frames = [
+        [ping(2), NOTIFIED, call(3, "list-itwins", limit=1), INVALID, HELLO],
+        [NOTIFIED],
+        [INVALID],
+        [[]],
+        [],
+        [NOTIFIED] * 51,
+    ]
+    assert process.stdin is not None and process.stdout is not None
+    for frame in [*frames, ping("last")]:
+        process.stdin.write(json.dumps(frame) + "\n")
+    process.stdin.flush()
+    heard = [json.loads(process.stdout.readline()) for _ in range(6)]
+    process.communicate(timeout=20)
+    arrays = [answer for answer in heard if isinstance(answer, list)]
+    assert sorted(sorted(str(item["id"]) for item in array) for array in arrays) == [
+        ["1", "2", "3", "None"],
+        ["None"],
+        ["None"],
+    ]
+    (whole,) = [array for array in arrays if len(array) > 1]
+    assert {item["id"]: item.get("error", {}).get("code") for item in whole} == {
+        2: None,
+        3: None,
+        None: -32600,
+        1: -32600,
+    }
+    singles = [answer for answer in heard if isinstance(answer, dict)]
+    assert [answer.get("error", {}).get("code") for answer in singles if answer["id"] is None] == [-32600, -32600]
+    assert [answer["result"] for answer in singles if answer["id"] == "last"] == [{}]
+
+
+@pytest.mark.anyio
+async def test_a_batch_whose_last_request_is_cancelled_is_answered_without_it() -> None:
+    async with platform() as (environment, asked):
+        process = start("serve", environment=environment)
+        say(process, {**HELLO, "params": {**HELLO["params"], "protocolVersion": "2025-03-26"}})
+        hear(process)
+        say(process, {"jsonrpc": "2.0", "method": "notifications/initialized"})
+        say(process, [ping(2), call(3, "list-itwins")])  # type: ignore[arg-type]
+        with anyio.fail_after(20):
+            await asked.wait()
+        say(process, {**NOTIFIED, "params": {"requestId": 3}})
+        assert process.stdout is not None
+        answers = json.loads(await anyio.to_thread.run_sync(process.stdout.readline))
+        assert [answer["id"] for answer in answers] == [2]
+        process.communicate(timeout=20)
+
+
+def test_a_batch_under_another_revision_is_refused(served: subprocess.Popen[str]) -> None:
+    say(served, [ping(2)])  # type: ignore[arg-type]
+    error = hear(served)
+    assert (error["error"]["code"], error["id"]) == (-32600, None)
+    assert "2025-03-26" in error["error"]["message"]
+
+
 # --- signals ----------------------------------------------------------------------------------------------------
 
 

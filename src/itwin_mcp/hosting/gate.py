@@ -120,6 +120,8 @@ class Gate:
         async with self.admission.reading(caller.key):
             body = await _read(receive)
         message = _message(body)
+        for _ in message[1:] if isinstance(message, list) else ():
+            self.admission.count(caller.key)  # each message of a batch is a request
         called = _called(message)
         needed = self.demands(*called)
         if needed > caller.access:

@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 import anyio
@@ -16,8 +17,9 @@ from anyio.from_thread import BlockingPortal
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from mcp.server.lowlevel import Server
 from mcp.shared.message import SessionMessage
+from mcp.types import JSONRPCError, JSONRPCMessage, JSONRPCNotification, JSONRPCRequest, JSONRPCResponse
 
-from itwin_mcp.server.frames import Unreadable, read_frame
+from itwin_mcp.server.frames import BATCHES_IN, NO_BATCH, Batch, Unreadable, read_frame
 
 logger = logging.getLogger(__name__)
 
@@ -35,11 +37,12 @@ async def serve_stdio(server: Server[Any]) -> None:
     """
     async with _wire() as (incoming, outgoing):
         to_server, from_client = anyio.create_memory_object_stream[SessionMessage | Exception]()
-        to_client, from_server = anyio.create_memory_object_stream[SessionMessage]()
+        to_client, from_server = anyio.create_memory_object_stream[SessionMessage | bytes]()
+        batches = _Batches()
         try:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(_send_frames, from_server, outgoing, tasks.cancel_scope)
-                tasks.start_soon(_receive_frames, incoming, to_server, to_client.clone())
+                tasks.start_soon(_send_frames, from_server, outgoing, batches, tasks.cancel_scope)
+                tasks.start_soon(_receive_frames, incoming, to_server, to_client.clone(), batches)
                 await server.run(from_client, to_client, server.create_initialization_options())
         except anyio.get_cancelled_exc_class():
             last = threading.Timer(END_SECONDS, os._exit, (0,))
@@ -100,7 +103,8 @@ def _read_chunk(descriptor: int) -> bytes:
 async def _receive_frames(
     lines: MemoryObjectReceiveStream[bytes],
     to_server: MemoryObjectSendStream[SessionMessage | Exception],
-    to_client: MemoryObjectSendStream[SessionMessage],
+    to_client: MemoryObjectSendStream[SessionMessage | bytes],
+    batches: _Batches,
 ) -> None:
     """Hand each message to the server; answer what is none."""
     warned = False
@@ -109,33 +113,103 @@ async def _receive_frames(
             if not line.strip():
                 continue
             frame = read_frame(line)
-            if not isinstance(frame, Unreadable):
-                await to_server.send(SessionMessage(frame))
+            if isinstance(frame, Batch):
+                frame = frame if batches.allowed else NO_BATCH
+            if isinstance(frame, Unreadable):
+                if not warned:
+                    warned = True
+                    logger.warning(
+                        "The client sent a frame that cannot be read (%d). %s Later ones are not logged.",
+                        frame.code,
+                        frame.reason,
+                    )
+                if not frame.is_response:
+                    await to_client.send(SessionMessage(frame.error))
                 continue
-            if not warned:
-                warned = True
-                logger.warning(
-                    "The client sent a frame that cannot be read (%d). %s Later ones are not logged.",
-                    frame.code,
-                    frame.reason,
-                )
-            if not frame.is_response:
-                await to_client.send(SessionMessage(frame.error))
+            messages = batches.open(frame) if isinstance(frame, Batch) else [frame]
+            for message in messages:
+                batches.note_cancelled(message)
+                await to_server.send(SessionMessage(message))
+            for answer in batches.take_complete():
+                await to_client.send(answer)
 
 
 async def _send_frames(
-    messages: MemoryObjectReceiveStream[SessionMessage], descriptor: int, ending: anyio.CancelScope
+    messages: MemoryObjectReceiveStream[SessionMessage | bytes],
+    descriptor: int,
+    batches: _Batches,
+    ending: anyio.CancelScope,
 ) -> None:
     """Write each message as a line; end everything when the client no longer reads."""
     async with messages:
         async for message in messages:
-            line = message.message.model_dump_json(by_alias=True, exclude_unset=True) + "\n"
+            line = message if isinstance(message, bytes) else batches.dump(message.message)
+            if line is None:
+                continue
             try:
                 # Abandoned when we end: the client may have stopped reading without closing anything.
-                await anyio.to_thread.run_sync(_write, descriptor, line.encode(), abandon_on_cancel=True)
+                await anyio.to_thread.run_sync(_write, descriptor, line + b"\n", abandon_on_cancel=True)
             except OSError:
                 ending.cancel()
                 return
+
+
+@dataclass(slots=True)
+class _OpenBatch:
+    """The answers to a batch so far."""
+
+    waiting: set[int | str]
+    answers: list[bytes]
+
+
+class _Batches:
+    """Holds answers back until their batch is complete: it is answered by one array (JSON-RPC 2.0, section 6)."""
+
+    def __init__(self) -> None:
+        self.allowed = False
+        """Whether the revision that was agreed on has batches."""
+        self._open: list[_OpenBatch] = []
+
+    def open(self, batch: Batch) -> list[JSONRPCMessage]:
+        """Return the messages of a batch that are for the server."""
+        unreadable = [frame for frame in batch.frames if isinstance(frame, Unreadable)]
+        messages = [frame for frame in batch.frames if not isinstance(frame, Unreadable)]
+        waiting = {message.id for message in messages if isinstance(message, JSONRPCRequest)}
+        self._open.append(_OpenBatch(waiting, [_dump(frame.error) for frame in unreadable if not frame.is_response]))
+        return messages
+
+    def note_cancelled(self, message: JSONRPCMessage) -> None:
+        """A request that the client cancels is never answered."""
+        if isinstance(message, JSONRPCNotification) and message.method == "notifications/cancelled":
+            for batch in self._open:
+                batch.waiting.discard((message.params or {}).get("requestId", ""))
+
+    def take_complete(self) -> list[bytes]:
+        """The answers to batches that wait for nothing more."""
+        complete = [batch for batch in self._open if not batch.waiting]
+        self._open = [batch for batch in self._open if batch.waiting]
+        return [_array(batch.answers) for batch in complete if batch.answers]
+
+    def dump(self, message: JSONRPCMessage) -> bytes | None:
+        """Return what to write: the message, the array that it completes, or None if it completes none yet."""
+        if isinstance(message, JSONRPCResponse) and "protocolVersion" in message.result:
+            self.allowed = message.result["protocolVersion"] == BATCHES_IN
+        line = _dump(message)
+        if isinstance(message, JSONRPCResponse | JSONRPCError):
+            for batch in self._open:
+                if message.id in batch.waiting:
+                    batch.waiting.discard(message.id)
+                    batch.answers.append(line)
+                    return next(iter(self.take_complete()), None)
+        return line
+
+
+def _array(items: list[bytes]) -> bytes:
+    return b"[" + b",".join(items) + b"]"
+
+
+def _dump(message: JSONRPCMessage) -> bytes:
+    return message.model_dump_json(by_alias=True, exclude_unset=True).encode()
 
 
 def _write(descriptor: int, content: bytes) -> None:
