@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx2
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
@@ -117,6 +118,6 @@ async def serve(
         assert parts is not None
         async with open_runtime(settings, {}, Started.HTTP, parts.watch) as runtime:
             server = hosted_server(runtime, parts)
-            around = hosted_guard(runtime, parts)(http_app(server, stateless=stateless), 8000)
+            around = hosted_guard(runtime, parts)(http_app(server, anyio.Event(), stateless=stateless), 8000)
             async with server.session_manager.run():
                 yield Served(around, runtime, parts, documents)

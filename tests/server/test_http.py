@@ -1,5 +1,6 @@
 """`itwin-mcp serve --http`: both eras, who may speak, streaming, cancelling and ending."""
 
+import contextlib
 import json
 import re
 import signal
@@ -223,6 +224,48 @@ async def test_a_client_that_resumes_a_stream_gets_a_new_one() -> None:
         async with http.stream("GET", SHARED.url, headers=session) as resumed:
             assert resumed.status_code == 200
             assert resumed.headers["content-type"].startswith("text/event-stream")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for another process")
+async def test_one_sigint_ends_an_idle_server_at_once_and_its_streams_whole() -> None:
+    with serve_http("--sandbox") as served:
+        async with httpx2.AsyncClient(headers={"accept": "application/json, text/event-stream"}, timeout=20) as http:
+            opened = await http.post(served.url, json=HELLO)
+            session = {"mcp-session-id": opened.headers["mcp-session-id"]}
+            async with http.stream("GET", served.url, headers=session) as stream:
+                assert stream.status_code == 200
+                served.process.send_signal(signal.SIGINT)
+                async for _ in stream.aiter_bytes():
+                    pass
+            with anyio.fail_after(3):
+                assert await anyio.to_thread.run_sync(served.process.wait) == 0
+    assert len(served.said) == 2 and served.said[1] == "", "nothing but where it serves"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for another process")
+async def test_a_second_sigint_does_not_wait_for_a_call_and_shows_no_traceback() -> None:
+    async with hanging_upstream() as upstream:
+        with serve_http(environment={"ITWIN_API_URL": upstream.url, "ITWIN_ACCESS_TOKEN": "token"}) as served:
+            call = request("tools/call", name="list-recent-itwins", arguments={})
+            headers = MODERN_HEADERS | {"mcp-method": "tools/call", "mcp-name": "list-recent-itwins"}
+            async with httpx2.AsyncClient(timeout=20) as http, anyio.create_task_group() as tasks:
+
+                async def post() -> None:
+                    with contextlib.suppress(httpx2.TransportError):
+                        await http.post(served.url, headers=headers, json=call)
+
+                tasks.start_soon(post)
+                await upstream.asked.wait()
+                served.process.send_signal(signal.SIGINT)
+                # Port closed: the first signal has been seen.
+                port = int(re.search(r":(\d+)/", served.url).group(1))  # type: ignore[union-attr]
+                with anyio.fail_after(5), contextlib.suppress(OSError):
+                    while True:
+                        await (await anyio.connect_tcp("127.0.0.1", port)).aclose()
+                served.process.send_signal(signal.SIGINT)
+                with anyio.fail_after(3):
+                    assert await anyio.to_thread.run_sync(served.process.wait) == 0
+    assert "Traceback" not in "".join(served.said)
 
 
 async def test_a_call_over_http_answers_plain_json_and_the_same_as_text() -> None:

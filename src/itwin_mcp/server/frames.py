@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
+import anyio
 from mcp.types import (
     INVALID_REQUEST,
     PARSE_ERROR,
@@ -150,6 +151,8 @@ class FrameCheck:
     """An ASGI app in front of the SDK's: it answers what cannot be read as `read_frame` says, with status 400."""
 
     app: ASGIApp
+    ending: anyio.Event
+    """Set when open streams are to end."""
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Any) -> None:
         if scope["type"] != "http":
@@ -158,7 +161,7 @@ class FrameCheck:
             # Events are not stored, and the SDK answers a client that resumes with 500. A new stream is what the
             # protocol offers instead.
             headers = [pair for pair in scope["headers"] if pair[0] != b"last-event-id"]
-            await self.app({**scope, "headers": headers}, receive, send)
+            await self._stream({**scope, "headers": headers}, receive, send)
         elif scope["method"] == "POST":
             body, replay = await _read_body(receive)
             frame = read_frame(body) if body is not None else None
@@ -172,6 +175,33 @@ class FrameCheck:
                 await self.app(scope, replay, send)
         else:
             await self.app(scope, receive, send)
+
+    async def _stream(self, scope: MutableMapping[str, Any], receive: Receive, send: Any) -> None:
+        """Serve a stream, and end it whole when the server ends: its client sees no broken connection."""
+        begun = ended = False
+
+        async def receive_or_end() -> MutableMapping[str, Any]:
+            async with anyio.create_task_group() as tasks:
+                message: MutableMapping[str, Any] = {"type": "http.disconnect"}
+
+                async def wait() -> None:
+                    await self.ending.wait()
+                    tasks.cancel_scope.cancel()
+
+                tasks.start_soon(wait)
+                message = await receive()
+                tasks.cancel_scope.cancel()
+            return message
+
+        async def noting(message: MutableMapping[str, Any]) -> None:
+            nonlocal begun, ended
+            begun = begun or message["type"] == "http.response.start"
+            ended = ended or (message["type"] == "http.response.body" and not message.get("more_body", False))
+            await send(message)
+
+        await self.app(scope, receive_or_end, noting)
+        if begun and not ended and self.ending.is_set():
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def _revision(scope: MutableMapping[str, Any]) -> str | None:

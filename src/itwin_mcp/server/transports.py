@@ -6,7 +6,8 @@ import contextlib
 import math
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -48,18 +49,23 @@ async def serve_http(
     """
     listener = _listen(host, port)
     bound = listener.getsockname()[1]
-    uvicorn_server = _uvicorn(guard(http_app(server, stateless=stateless), bound), drain, limits)
+    streams_end = anyio.Event()
+    app = _Abandoned(guard(http_app(server, streams_end, stateless=stateless), bound), streams_end)
+    uvicorn_server = _uvicorn(app, drain, limits)
     shown = f"[{host}]" if ":" in host else host
     async with anyio.create_task_group() as tasks:
         if sys.platform != "win32":
-            await tasks.start(_stop_on_signal, uvicorn_server, ending)
+            await tasks.start(_stop_on_signal, uvicorn_server, ending, streams_end)
         ready(f"http://{shown}:{bound}{PATH}")
         await uvicorn_server.serve(sockets=[listener])
         tasks.cancel_scope.cancel()
 
 
-def http_app(server: Server[Any], *, stateless: bool = False) -> ASGIApp:
-    """The protocol as an ASGI app, without anything that decides who may speak."""
+def http_app(server: Server[Any], streams_end: anyio.Event, *, stateless: bool = False) -> ASGIApp:
+    """The protocol as an ASGI app, without anything that decides who may speak.
+
+    `streams_end` is set when the streams that clients keep open are to end.
+    """
     from mcp.server.transport_security import TransportSecuritySettings
 
     from itwin_mcp.server.frames import FrameCheck
@@ -70,8 +76,24 @@ def http_app(server: Server[Any], *, stateless: bool = False) -> ASGIApp:
             streamable_http_path=PATH,
             stateless_http=stateless,
             transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
-        )
+        ),
+        streams_end,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Abandoned:
+    """Lets a request be cut off without a traceback when the server ends before it does."""
+
+    app: ASGIApp
+    ending: anyio.Event
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+        try:
+            await self.app(scope, receive, send)
+        except anyio.get_cancelled_exc_class():
+            if not self.ending.is_set():
+                raise
 
 
 def _listen(host: str, port: int) -> Any:
@@ -125,6 +147,7 @@ def _uvicorn(app: Any, drain: float, limits: ConnectionLimits) -> uvicorn.Server
 async def _stop_on_signal(
     server: uvicorn.Server,
     ending: Callable[[], Awaitable[None]] | None,
+    streams_end: anyio.Event,
     *,
     task_status: anyio.abc.TaskStatus[None],
 ) -> None:
@@ -137,11 +160,16 @@ async def _stop_on_signal(
             async def end() -> None:
                 if ending is not None:
                     await ending()
+                streams_end.set()
                 server.should_exit = True
 
             async for _ in signals:
                 if told:
-                    server.force_exit = server.should_exit = True
+                    streams_end.set()
+                    server.should_exit = True
+                    # Not `force_exit`, which leaves the app's own shutdown out and so shows a traceback.
+                    for request in tuple(server.server_state.tasks):
+                        request.cancel()
                 else:
                     told = True
                     tasks.start_soon(end)
