@@ -164,7 +164,7 @@ def open_exposure(settings: Settings, host: str) -> Iterator[Exposure | None]:
 
         def guard(demands: Demands, refused: Refused) -> Callable[[Any, int], Any]:
             def around(app: Any, port: int) -> Any:
-                gate = Gate(app, resource, verifier, demands, refused, admission, sessions, meter, life.ending)
+                gate = Gate(app, resource, verifier, demands, refused, admission, sessions, meter)
                 front = Front(gate, PUBLIC_PATH, resource)
                 local = tuple(f"{name}:{port}" for name in _LOCAL_HOSTS) if host in LOOPBACK else ()
                 origins = hosted.allowed_origins or ()

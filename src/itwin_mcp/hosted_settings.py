@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import SplitResult, urlsplit
@@ -36,6 +37,11 @@ ENVIRONMENT: Mapping[str, str] = {
     "ITWIN_MCP_TOTAL_RATE_PER_MINUTE": "The same of all callers together; 6000 when unset.",
     "ITWIN_MCP_CALLER_CONCURRENCY": "Requests of one caller at once, for each replica; 8 when unset.",
     "ITWIN_MCP_TOTAL_CONCURRENCY": "The same of all callers together; 64 when unset.",
+    "ITWIN_MCP_MAX_CONNECTIONS": "Connections at once, for each replica; 512 when unset.",
+    "ITWIN_MCP_UNFINISHED_PER_ADDRESS": "Connections of one address that have not sent the headers of a request yet; "
+    "32 when unset.",
+    "ITWIN_MCP_PROXIES": "Addresses or networks of your proxies, separated by commas; they are bounded only by "
+    "`ITWIN_MCP_MAX_CONNECTIONS`.",
     "ITWIN_MCP_NOTICE_SECONDS": "How long a server that is told to end says so at `/readyz` before it closes; 5 when "
     "unset.",
     "ITWIN_MCP_DRAIN_SECONDS": "How long requests under way may then take; 30 when unset.",
@@ -63,6 +69,9 @@ class Hosted:
     total_rate: int = 6000
     caller_concurrency: int = 8
     total_concurrency: int = 64
+    max_connections: int = 512
+    unfinished_per_address: int = 32
+    proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     notice_seconds: int = 5
     drain_seconds: int = 30
     metrics_port: int | None = None
@@ -126,6 +135,9 @@ def read_hosted(value: Value, read_file: Callable[[str, Path], SecretStr]) -> Ho
         total_rate=number("total_rate", "ITWIN_MCP_TOTAL_RATE_PER_MINUTE"),
         caller_concurrency=number("caller_concurrency", "ITWIN_MCP_CALLER_CONCURRENCY", most=10_000),
         total_concurrency=number("total_concurrency", "ITWIN_MCP_TOTAL_CONCURRENCY", most=10_000),
+        max_connections=number("max_connections", "ITWIN_MCP_MAX_CONNECTIONS", most=100_000),
+        unfinished_per_address=number("unfinished_per_address", "ITWIN_MCP_UNFINISHED_PER_ADDRESS", most=100_000),
+        proxies=_networks(_words(value("proxies", "ITWIN_MCP_PROXIES"))),
         notice_seconds=number("notice_seconds", "ITWIN_MCP_NOTICE_SECONDS", least=0, most=300),
         drain_seconds=number("drain_seconds", "ITWIN_MCP_DRAIN_SECONDS", most=3600),
         metrics_port=port or None,
@@ -163,6 +175,15 @@ def _hosts(named: tuple[str, ...]) -> tuple[str, ...]:
         if not re.fullmatch(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", one):
             raise SettingsError(f"ITWIN_MCP_ALLOWED_HOSTS names {one!r}: write a name, or name:port; no `*`.")
     return named
+
+
+def _networks(named: tuple[str, ...]) -> tuple[IPv4Network | IPv6Network, ...]:
+    try:
+        return tuple(ip_network(text, strict=False) for text in named)
+    except ValueError:
+        raise SettingsError(
+            f"ITWIN_MCP_PROXIES is {', '.join(named)!r}: write addresses or networks, such as 10.0.0.2 or 10.0.0.0/24."
+        ) from None
 
 
 def _origins(text: str) -> tuple[str, ...]:

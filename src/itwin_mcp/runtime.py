@@ -203,11 +203,11 @@ async def open_runtime(
 
 async def serve_stdio(settings: Settings, environment: Mapping[str, str]) -> None:
     """Serve one MCP client over standard input and output until input ends."""
-    from itwin_mcp.server import transports
+    from itwin_mcp.server import stdio
     from itwin_mcp.server.app import build_server
 
     async with open_runtime(settings, environment, Started.STDIO) as runtime:
-        await transports.serve_stdio(build_server(runtime.catalog, runtime.executor, runtime.session))
+        await stdio.serve_stdio(build_server(runtime.catalog, runtime.executor, runtime.session))
 
 
 async def serve_http(
@@ -226,6 +226,7 @@ async def serve_http(
     from itwin_mcp.exposure import open_exposure
     from itwin_mcp.server import transports
     from itwin_mcp.server.app import build_server
+    from itwin_mcp.server.connections import ConnectionLimits
     from itwin_mcp.server.guard import loopback_guard
 
     with open_exposure(settings, host) as exposure:
@@ -248,6 +249,11 @@ async def serve_http(
                     stateless=settings.stateless,
                     ending=exposure.end,
                     drain=exposure.hosted.drain_seconds,
+                    limits=ConnectionLimits(
+                        exposure.hosted.max_connections,
+                        exposure.hosted.unfinished_per_address,
+                        exposure.hosted.proxies,
+                    ),
                 )
 
 

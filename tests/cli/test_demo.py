@@ -22,6 +22,10 @@ def test_the_demo_walks_every_step_and_exits_with_zero() -> None:
         assert f"{number}. {step.asks}" in done.stdout
     assert "iModelExists (HTTP 409)" in done.stdout
     assert "Every step gave what it should." in done.stdout
+    *_, here, command, then, question = done.stdout.splitlines()
+    assert here.endswith("Type here:")
+    assert command.split()[:4] == ["itwin-mcp", "install", "claude-desktop", "--sandbox"]
+    assert (then, question.endswith("?")) == ("Then ask it:", True)
     assert "\x1b" not in done.stdout, "no colour where there is no terminal"
 
 

@@ -412,6 +412,22 @@ def test_a_variable_that_a_capability_file_binds_is_named_and_not_handed_on(
     assert any(note.startswith("PARTS_TOKEN, which your capability files bind") for note in told["notes"])
 
 
+@pytest.mark.parametrize(
+    ("client_id", "flags", "types"), [(None, ["--sandbox"], "doctor"), ("native-x", [], "auth login")]
+)
+def test_install_ends_with_what_to_type_and_what_to_ask(
+    home: Path, monkeypatch: pytest.MonkeyPatch, client_id: str | None, flags: list[str], types: str
+) -> None:
+    if client_id is not None:
+        monkeypatch.setenv("ITWIN_CLIENT_ID", client_id)
+    for _ in ("installed", "was there already"):
+        *_, types_here, asks = run("cursor", *flags).stdout.splitlines()
+        assert types_here == f"Type here next:  itwin-mcp {types}"
+        assert asks.startswith("Then ask Cursor:  ") and asks.endswith("?")
+    assert "Type here" not in run("cursor", *flags, "--print").output
+    assert "Type here" not in run("cursor", "--uninstall").output
+
+
 def test_who_gives_no_way_to_sign_in_is_told_what_to_do(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert any("Nothing signs it in yet" in note for note in done("cursor")["notes"])
     monkeypatch.setenv("ITWIN_CLIENT_ID", "native-x")

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx2
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from itwin_mcp import exposure
 from itwin_mcp.runtime import Runtime, hosted_guard, hosted_server, open_runtime
+from itwin_mcp.server.transports import http_app
 from itwin_mcp.settings import read_settings
 from itwin_mcp.sign_in import Started
 from tests.hosting.issuer import AUDIENCE, ISSUER, Documents, token
@@ -116,7 +118,6 @@ async def serve(
         assert parts is not None
         async with open_runtime(settings, {}, Started.HTTP, parts.watch) as runtime:
             server = hosted_server(runtime, parts)
-            app = server.streamable_http_app(transport_security=None, host="hosted", stateless_http=stateless)
-            around = hosted_guard(runtime, parts)(app, 8000)
+            around = hosted_guard(runtime, parts)(http_app(server, anyio.Event(), stateless=stateless), 8000)
             async with server.session_manager.run():
                 yield Served(around, runtime, parts, documents)

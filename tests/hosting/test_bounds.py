@@ -145,3 +145,19 @@ async def test_of_one_callers_bodies_few_are_read_at_once_and_the_other_callers_
                     post.goes_on.set()
         finished = Counter(post.status for post in posts)
         assert finished[200] >= 3 + 32 and finished.keys() == {200, 429}
+
+
+async def test_each_message_of_a_batch_counts_as_a_request_and_needs_its_own_scope(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    delete = {"name": "delete-itwin", "arguments": {"iTwinId": "1c4b1d5e-0000-4000-8000-000000000000"}}
+    call = {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": delete}
+    ping = {"jsonrpc": "2.0", "id": 3, "method": "ping"}
+    async with serve(monkeypatch, {"ITWIN_MCP_CALLER_RATE_PER_MINUTE": "100"}) as served:
+        async with served.http(token(scope="itwin:read"), **ACCEPT) as http:
+            http.headers["mcp-session-id"] = (await http.post("/mcp", json=HELLO)).headers["mcp-session-id"]
+            await http.post("/mcp", json={"jsonrpc": "2.0", "method": "notifications/initialized"})
+            answered = await http.post("/mcp", json=[ping, call])
+            assert answered.status_code == 200
+            assert "InsufficientScope" in answered.text
+            assert (await http.post("/mcp", json=[ping] * 20)).status_code == 429

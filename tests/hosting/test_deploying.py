@@ -182,6 +182,8 @@ def test_the_replicas_are_the_same_and_have_all_that_a_server_beyond_loopback_ne
     assert seconds(rule(r"timeout server (\w+)")) > settings.deadline
     noticed = seconds(rule(r"check inter (\w+)")) + seconds(rule(r"fastinter (\w+)")) * int(rule(r"fall (\d+)"))
     assert noticed < settings.hosted.notice_seconds, "the proxy has seen it before the replica closes"
+    assert settings.hosted.proxies, "the proxy is not bounded as one client"
+    assert int(rule(r"rise 1 maxconn (\d+)")) < settings.hosted.max_connections
 
 
 def _given(found: re.Match[str]) -> str:

@@ -1,5 +1,6 @@
 """`itwin-mcp serve --http`: both eras, who may speak, streaming, cancelling and ending."""
 
+import contextlib
 import json
 import re
 import signal
@@ -14,7 +15,9 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from itwin_mcp.server import transports
+from tests.cli.test_serve import HELLO
 from tests.server.processes import hanging_upstream, serve_http
+from tests.server.test_stdio import UNREADABLE
 
 pytestmark = pytest.mark.anyio
 
@@ -177,6 +180,91 @@ async def test_a_signal_drains_what_is_under_way_and_ends_cleanly(sent: str) -> 
                 served.process.send_signal(getattr(signal, sent))
         assert answers[0].structured_content["iModel"]["state"] == "initialized"
         assert await anyio.to_thread.run_sync(lambda: served.process.wait(20)) == 0
+    assert "Traceback" not in "".join(served.said)
+
+
+@pytest.mark.parametrize("version", [None, "2025-11-25", "2026-07-28"])
+async def test_a_body_that_cannot_be_read_is_answered_as_on_stdio(version: str | None) -> None:
+    headers = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
+    headers |= {"mcp-protocol-version": version, "mcp-method": "ping"} if version else {}
+    async with httpx2.AsyncClient(headers=headers) as http:
+        for parameters in UNREADABLE:
+            frame, code, number, reason = parameters.values
+            answer = await http.post(SHARED.url, content=frame)
+            assert answer.status_code == 400, (parameters.id, answer.text)
+            body = answer.json()
+            assert (body["error"]["code"], body["id"]) == (code, number), parameters.id
+            assert str(reason) in body["error"]["message"]
+
+
+async def test_a_batch_under_2025_03_26_is_answered_in_one_stream() -> None:
+    accept = {"accept": "application/json, text/event-stream"}
+    ping = {"jsonrpc": "2.0", "id": 2, "method": "ping"}
+    call = {"jsonrpc": "2.0", "id": 3, "method": "tools/call", "params": {"name": "list-itwins", "arguments": {}}}
+    done = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+    async with httpx2.AsyncClient(headers=accept, timeout=20) as http:
+        opened = await http.post(SHARED.url, json=HELLO)
+        http.headers["mcp-session-id"] = opened.headers["mcp-session-id"]
+        assert (await http.post(SHARED.url, json=[done])).status_code == 202
+        answer = await http.post(SHARED.url, json=[ping, done, {**ping, "id": 1.5}, call])
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        events = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
+        assert [(event["id"], "result" in event) for event in events] == [(2, True), (None, False), (3, True)]
+        newer = await http.post(SHARED.url, json=[ping], headers={"mcp-protocol-version": "2025-11-25"})
+        assert (newer.status_code, newer.json()["error"]["code"]) == (400, -32600)
+        http.headers["mcp-session-id"] = "unknown"
+        assert (await http.post(SHARED.url, json=[ping, call])).status_code == 404
+
+
+async def test_a_client_that_resumes_a_stream_gets_a_new_one() -> None:
+    accept = {"accept": "application/json, text/event-stream"}
+    async with httpx2.AsyncClient(headers=accept) as http:
+        opened = await http.post(SHARED.url, json=HELLO)
+        session = {"mcp-session-id": opened.headers["mcp-session-id"], "last-event-id": "5"}
+        async with http.stream("GET", SHARED.url, headers=session) as resumed:
+            assert resumed.status_code == 200
+            assert resumed.headers["content-type"].startswith("text/event-stream")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for another process")
+async def test_one_sigint_ends_an_idle_server_at_once_and_its_streams_whole() -> None:
+    with serve_http("--sandbox") as served:
+        async with httpx2.AsyncClient(headers={"accept": "application/json, text/event-stream"}, timeout=20) as http:
+            opened = await http.post(served.url, json=HELLO)
+            session = {"mcp-session-id": opened.headers["mcp-session-id"]}
+            async with http.stream("GET", served.url, headers=session) as stream:
+                assert stream.status_code == 200
+                served.process.send_signal(signal.SIGINT)
+                async for _ in stream.aiter_bytes():
+                    pass
+            with anyio.fail_after(3):
+                assert await anyio.to_thread.run_sync(served.process.wait) == 0
+    assert len(served.said) == 2 and served.said[1] == "", "nothing but where it serves"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for another process")
+async def test_a_second_sigint_does_not_wait_for_a_call_and_shows_no_traceback() -> None:
+    async with hanging_upstream() as upstream:
+        with serve_http(environment={"ITWIN_API_URL": upstream.url, "ITWIN_ACCESS_TOKEN": "token"}) as served:
+            call = request("tools/call", name="list-recent-itwins", arguments={})
+            headers = MODERN_HEADERS | {"mcp-method": "tools/call", "mcp-name": "list-recent-itwins"}
+            async with httpx2.AsyncClient(timeout=20) as http, anyio.create_task_group() as tasks:
+
+                async def post() -> None:
+                    with contextlib.suppress(httpx2.TransportError):
+                        await http.post(served.url, headers=headers, json=call)
+
+                tasks.start_soon(post)
+                await upstream.asked.wait()
+                served.process.send_signal(signal.SIGINT)
+                # Port closed: the first signal has been seen.
+                port = int(re.search(r":(\d+)/", served.url).group(1))  # type: ignore[union-attr]
+                with anyio.fail_after(5), contextlib.suppress(OSError):
+                    while True:
+                        await (await anyio.connect_tcp("127.0.0.1", port)).aclose()
+                served.process.send_signal(signal.SIGINT)
+                with anyio.fail_after(3):
+                    assert await anyio.to_thread.run_sync(served.process.wait) == 0
     assert "Traceback" not in "".join(served.said)
 
 

@@ -21,6 +21,11 @@ from tests.conftest import connect
 
 pytestmark = pytest.mark.anyio
 
+META = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientCapabilities": {},
+    "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
+}
 LEGACY = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"]
 
 
@@ -106,6 +111,37 @@ async def test_arguments_that_are_no_object_are_a_protocol_error_and_nothing_is_
     async with connect(mode) as client:
         with pytest.raises((MCPError, ValueError)):
             await client.call_tool("list-itwins", ["limit"])  # type: ignore[arg-type]
+
+
+INVALID = [
+    ("tools/call", {}, "name: Field required"),
+    ("tools/call", {"name": 5}, "name: Input should be a valid string"),
+    ("tools/call", {"name": "list-itwins", "arguments": ["canary"]}, "arguments: Input should be an object"),
+    ("resources/read", {}, "uri: Field required"),
+    ("prompts/get", {"name": "x", "arguments": {"a": 1}}, "arguments.a: Input should be a valid string"),
+    ("tools/list", {"cursor": 5}, "cursor: Input should be a valid string"),
+]
+
+
+@pytest.mark.parametrize("modern", [False, True])
+async def test_invalid_params_name_the_parameter_and_the_reason(modern: bool) -> None:
+    async with wire() as client:
+        envelope = {"_meta": META} if modern else {}
+        if not modern:
+            missing = await client.ask("initialize", {"protocolVersion": "2025-11-25", "capabilities": {}})
+            assert missing["error"]["message"] == "Invalid parameter clientInfo: Field required."
+            await client.ask("initialize", hello("2025-11-25"))
+        for method, params, reason in INVALID:
+            error = (await client.ask(method, params | envelope))["error"]
+            assert error["code"] == -32602
+            assert error["message"] == f"Invalid parameter {reason}."
+            assert "canary" not in str(error)
+
+
+async def test_a_request_before_the_handshake_is_told_so() -> None:
+    async with wire() as client:
+        error = (await client.ask("tools/list"))["error"]
+        assert (error["code"], error["message"].startswith("tools/list came before initialize")) == (-32602, True)
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 from importlib import import_module
+from types import FrameType
 from typing import NoReturn
 
 import click
@@ -83,6 +85,7 @@ def group() -> None:
 def main() -> None:
     """Run the command line; mistakes in settings and files end with exit code 2 and words, not a traceback."""
     set_up_output()
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         group.main(prog_name="itwin-mcp")
     except FileRefused as error:
@@ -113,3 +116,8 @@ def _end_quietly() -> NoReturn:
     """End after a pipe was closed, as `| head` does; Python would report that it cannot flush."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(1)
+
+
+def _interrupt(_: int, __: FrameType | None) -> None:
+    """End by SIGTERM as by Ctrl-C: what is under way is cancelled, noted in the audit log and cleaned up."""
+    signal.raise_signal(signal.SIGINT)

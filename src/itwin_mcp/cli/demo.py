@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from itwin_mcp.cli.install import QUESTION
+
 JSON = dict[str, Any]
 
 
@@ -106,7 +108,10 @@ class _Prose:
     def farewell(self) -> None:
         click.echo()
         click.secho("Every step gave what it should.", fg="green", bold=True)
-        click.echo("Next: connect your own assistant with `itwin-mcp serve --sandbox`, see the README.")
+        click.echo("Next, give these tools to your own assistant. Type here:")
+        click.echo("  itwin-mcp install claude-desktop --sandbox    (or claude-code, vscode, cursor)")
+        click.echo("Then ask it:")
+        click.echo(f"  {QUESTION}")
 
 
 class _Json:

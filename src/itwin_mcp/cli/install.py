@@ -38,6 +38,8 @@ PATHS = tuple(name for name in ENVIRONMENT if name.endswith(_PATHS))
 _OWN = ("ITWIN_MCP_BUNDLE", "ITP_SERVICE_CLIENT_ID")
 """The desktop extension's own, and an id that is nothing without its secret."""
 _NO_PLACE = "a client's configuration is no place for a secret"
+QUESTION = "Which iTwins did I work on recently, and which iModels are in the first one?"
+"""What a newcomer can ask an assistant that has these tools."""
 _RESTART = {
     "claude-desktop": "Quit Claude Desktop and start it again.",
     "claude-code": "Its next session has it; `/mcp` in it tells.",
@@ -113,6 +115,10 @@ def command(
     click.echo(_told(plan, name, entry, uninstall=uninstall, only_print=only_print))
     for note in notes:
         click.echo(note, err=True)
+    if not (uninstall or only_print):
+        login = "ITWIN_CLIENT_ID" in entry.get("env", {}) and "--sandbox" not in entry["args"]
+        click.echo(f"Type here next:  itwin-mcp {'auth login' if login else 'doctor'}")
+        click.echo(f"Then ask {known.title}:  {QUESTION}")
 
 
 def _entry(client: DesktopClient, context: click.Context, flags: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:

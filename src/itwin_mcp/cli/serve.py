@@ -11,6 +11,15 @@ import click
 
 from itwin_mcp.cli.options import make_settings, settings_options
 from itwin_mcp.errors import SettingsError
+from itwin_mcp.settings import Settings
+
+_WAITING = """\
+This server waits for an MCP client on standard input. Clients start it themselves; it is not for typing.
+  Add it to a client:       itwin-mcp install claude-desktop{sandbox}
+  Serve clients over HTTP:  itwin-mcp serve{sandbox} --http 127.0.0.1:8000
+  Call a tool from here:    itwin-mcp call list-recent-itwins{sandbox}
+Ctrl-C ends it."""
+"""What a person reads who starts `serve` on a terminal."""
 
 
 @click.command("serve")
@@ -37,6 +46,17 @@ def command(http: str | None, http_token: bool, **flags: Any) -> None:
         raise SettingsError(f"{'--http-token' if http_token else '--stateless'} goes with --http.")
     if http_token and settings.hosted is not None:
         raise SettingsError("--http-token is for a server of one's own: callers of a hosted one have tokens.")
+    try:
+        _serve(settings, address, _token(settings.http_token) if http_token else None)
+    except KeyboardInterrupt:
+        # Ctrl-C is how a person ends a server; nothing is lost.
+        raise SystemExit(0) from None
+    except OSError as error:
+        what = f"{http} cannot be listened on" if http is not None else "Standard input or output cannot be used"
+        raise SettingsError(f"{what}: {error.strerror or error}.") from None
+
+
+def _serve(settings: Settings, address: tuple[str, int] | None, token: str | None) -> None:
     # Importing makes many objects and no garbage: collecting meanwhile is a fifth of the start.
     gc.disable()
     import anyio
@@ -46,18 +66,13 @@ def command(http: str | None, http_token: bool, **flags: Any) -> None:
     gc.enable()
     gc.freeze()
     environment = dict(os.environ)
-    try:
-        if address is None:
-            anyio.run(runtime.serve_stdio, settings, environment)
-        else:
-            token = _token(settings.http_token) if http_token else None
-            faster = {"use_uvloop": find_spec("uvloop") is not None}  # with the extra `fast`
-            anyio.run(runtime.serve_http, settings, environment, *address, token, _tell, backend_options=faster)
-    except KeyboardInterrupt:
-        # Ctrl-C is how a person ends a server; nothing is lost.
-        raise SystemExit(0) from None
-    except OSError as error:
-        raise SettingsError(f"{http} cannot be listened on: {error.strerror or error}.") from None
+    if address is None:
+        if os.isatty(0):
+            click.echo(_WAITING.format(sandbox=" --sandbox" if settings.sandbox else ""), err=True)
+        anyio.run(runtime.serve_stdio, settings, environment)
+    else:
+        faster = {"use_uvloop": find_spec("uvloop") is not None}  # with the extra `fast`
+        anyio.run(runtime.serve_http, settings, environment, *address, token, _tell, backend_options=faster)
 
 
 def _address(text: str) -> tuple[str, int]:

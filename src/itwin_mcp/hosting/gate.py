@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, nullcontext
+from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -71,8 +71,6 @@ class Gate:
     admission: Admission
     sessions: Sessions
     counter: Counter
-    ending: Callable[[], anyio.Event]
-    """What is set when streams are to end."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -119,11 +117,13 @@ class Gate:
         session = _header(scope, b"mcp-session-id")
         if scope["method"] == "GET":
             with self.admission.stream(caller.key):
-                await self._stream(app, known, receive, send)
+                await _cut_if_slow(app, known, receive, send)
             return
         async with self.admission.reading(caller.key):
             body = await _read(receive)
         message = _message(body)
+        for _ in message[1:] if isinstance(message, list) else ():
+            self.admission.count(caller.key)  # each message of a batch is a request
         called = _called(message)
         needed = self.demands(*called)
         if needed > caller.access:
@@ -154,25 +154,6 @@ class Gate:
             self.sessions.use(caller, answered)
         elif session is not None:
             self.sessions.renew(caller, session)
-
-    async def _stream(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-        """A stream ends whole when the server does: its client sees an end, and no broken connection."""
-        ending = self.ending()
-        begun = ended = False
-
-        async def receive_or_end() -> Message:
-            async with _first_of(receive, ending) as message:
-                return message
-
-        async def noting(message: Message) -> None:
-            nonlocal begun, ended
-            begun = begun or message["type"] == "http.response.start"
-            ended = ended or (message["type"] == "http.response.body" and not message.get("more_body", False))
-            await send(message)
-
-        await _cut_if_slow(app, scope, receive_or_end, noting)
-        if begun and not ended and ending.is_set():
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def _header(scope: Scope, name: bytes) -> str | None:
@@ -254,19 +235,3 @@ async def _cut_if_slow(app: ASGIApp, scope: Scope, receive: Receive, send: Send)
             await anyio.lowlevel.checkpoint()
 
         await app(scope, receive, bounded)
-
-
-@asynccontextmanager
-async def _first_of(receive: Receive, ending: anyio.Event) -> AsyncIterator[Message]:
-    """The next message, or the client's going away when the server ends first."""
-    message: Message = {"type": "http.disconnect"}
-    async with anyio.create_task_group() as tasks:
-
-        async def wait() -> None:
-            await ending.wait()
-            tasks.cancel_scope.cancel()
-
-        tasks.start_soon(wait)
-        message = await receive()
-        tasks.cancel_scope.cancel()
-    yield message

@@ -15,18 +15,10 @@ class Life:
     def __init__(self, notice: float) -> None:
         """`notice` is how many seconds a proxy has to see that this replica is not ready."""
         self._notice = notice
-        self._ending: anyio.Event | None = None
         self.ready = True
 
-    def ending(self) -> anyio.Event:
-        """Set when open streams are to end."""
-        if self._ending is None:
-            self._ending = anyio.Event()
-        return self._ending
-
     async def end(self) -> None:
-        """Fail readiness, give notice, end the streams; then the listener may close and drain."""
+        """Fail readiness and give notice; then streams may end, and the listener may close and drain."""
         self.ready = False
         logger.warning("told to end: not ready any more, closing in %g s", self._notice)
         await anyio.sleep(self._notice)
-        self.ending().set()

@@ -24,12 +24,14 @@ from itwin_mcp.server.prompts import Prompts
 from itwin_mcp.server.resources import Resources
 from itwin_mcp.server.session import Session
 from itwin_mcp.server.skills import Skills
-from itwin_mcp.server.tools import Tools, Visible
+from itwin_mcp.server.tools import Tools, Visible, is_initialised
 
 logger = logging.getLogger(__name__)
 
 NAME = "itwin-mcp"
 TITLE = "iTwin Platform (unofficial)"
+_EARLY = "Invalid request parameters"
+"""What the SDK says of a request that comes before `initialize`."""
 
 
 def build_server(
@@ -74,18 +76,34 @@ def build_server(
         on_completion=Completions(catalog, executor, caller).complete,
     )
     Skills(catalog).offer(server)
-    server.middleware.insert(1, _hide_defects)  # inside the SDK's traces, which would carry the exception's text
+    server.middleware.insert(1, _explain_errors)  # inside the SDK's traces, which would carry the exception's text
     server.middleware.append(tools.shortcut)
     return server
 
 
-async def _hide_defects(ctx: ServerRequestContext[Any], call_next: CallNext) -> HandlerResult:
-    """Replace what escapes from the SDK's own paths: on older revisions it would tell clients the exception's text."""
+async def _explain_errors(ctx: ServerRequestContext[Any], call_next: CallNext) -> HandlerResult:
+    """Say which parameter is wrong, and replace what escapes from the SDK's own paths.
+
+    The SDK says "Invalid request parameters" whatever is wrong. On older revisions it sends clients the text of an
+    exception, which may hold anything.
+    """
     try:
         return await call_next(ctx)
-    except (MCPError, ValidationError):
+    except ValidationError as error:
+        raise MCPError(t.INVALID_PARAMS, _invalid_parameter(error)) from None
+    except MCPError as error:
+        if error.error.message == _EARLY and not is_initialised(ctx):
+            raise MCPError(t.INVALID_PARAMS, f"{ctx.method} came before initialize: send initialize first.") from None
         raise
     except Exception:
         reference = uuid.uuid4().hex[:12]
         logger.exception("%s failed with an error that nothing expected (reference %s)", ctx.method, reference)
         raise MCPError(t.INTERNAL_ERROR, "Internal server error", {"reference": reference}) from None
+
+
+def _invalid_parameter(error: ValidationError) -> str:
+    """The first parameter that is wrong, and why; never its value, which may be anything."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    where = ".".join(str(part) for part in first["loc"] if part != "params")
+    reason = first["msg"].replace("a valid dictionary", "an object")
+    return f"Invalid parameter {where or 'params'}: {reason[:200]}."

@@ -92,12 +92,12 @@ class Tools:
         if ctx.method == "tools/list" and params.get("cursor") is None:
             key = (ctx.protocol_version, self._names())
             remembered = self._listed.get(key)
-            if remembered is None or not _initialised(ctx):
+            if remembered is None or not is_initialised(ctx):
                 listed = await call_next(ctx)
                 assert isinstance(listed, dict)
                 remembered = self._listed[key] = listed
             return dict(remembered)
-        if ctx.method != "tools/call" or not _initialised(ctx):
+        if ctx.method != "tools/call" or not is_initialised(ctx):
             return await call_next(ctx)
         name, arguments = params.get("name"), params.get("arguments")
         usual = isinstance(name, str) and (arguments is None or isinstance(arguments, dict))
@@ -174,6 +174,6 @@ def describe(tool: Tool) -> dict[str, Any]:
     }
 
 
-def _initialised(context: ServerRequestContext[Any]) -> bool:
+def is_initialised(context: ServerRequestContext[Any]) -> bool:
     """Whether the client may call at all: every 2026-07-28 request stands alone, older ones follow a handshake."""
     return context.protocol_version in MODERN_PROTOCOL_VERSIONS or context.session.client_params is not None

@@ -1,4 +1,4 @@
-"""How clients connect: stdio, and streamable HTTP."""
+"""How clients connect over streamable HTTP."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import contextlib
 import math
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.abc
 from mcp.server.lowlevel import Server
-from mcp.server.stdio import stdio_server
 
+from itwin_mcp.server.connections import ConnectionLimits, limit_connections
 from itwin_mcp.server.guard import ASGIApp
 
 if TYPE_CHECKING:
@@ -22,12 +23,9 @@ if TYPE_CHECKING:
 PATH = "/mcp"
 DRAIN_SECONDS = 5.0
 """How long a request that is under way may take to end when the server is told to."""
-
-
-async def serve_stdio(server: Server[Any]) -> None:
-    """Serve one client over standard input and output until input ends."""
-    async with stdio_server() as (read, write):
-        await server.run(read, write, server.create_initialization_options())
+BACKLOG = 128
+"""Connections that wait to be accepted. asyncio accepts as many at once, before any of them can be refused."""
+_LIMITS = ConnectionLimits()
 
 
 async def serve_http(
@@ -40,33 +38,62 @@ async def serve_http(
     stateless: bool = False,
     ending: Callable[[], Awaitable[None]] | None = None,
     drain: float = DRAIN_SECONDS,
+    limits: ConnectionLimits = _LIMITS,
 ) -> None:
     """Serve any number of clients over streamable HTTP until SIGTERM or Ctrl-C; then drain and close.
 
     `guard` is given the app and the port, and gives the app with everything in front of it that decides who may
     speak. `ready` is told the URL when connections are accepted; port 0 takes a free one. `stateless` keeps no session
     for clients that speak an older protocol. `ending` is waited for before the listener closes; requests under way
-    then have `drain` seconds. Raises OSError if the port is taken.
+    then have `drain` seconds. `limits` bounds the connections. Raises OSError if the port is taken.
     """
-    from mcp.server.transport_security import TransportSecuritySettings
-
     listener = _listen(host, port)
     bound = listener.getsockname()[1]
-    # The guard checks Host and Origin parsed and exactly; the SDK's own check matches prefixes.
-    app = server.streamable_http_app(
-        streamable_http_path=PATH,
-        host=host,
-        stateless_http=stateless,
-        transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
-    )
-    uvicorn_server = _uvicorn(guard(app, bound), drain)
+    streams_end = anyio.Event()
+    app = _Abandoned(guard(http_app(server, streams_end, stateless=stateless), bound), streams_end)
+    uvicorn_server = _uvicorn(app, drain, limits)
     shown = f"[{host}]" if ":" in host else host
     async with anyio.create_task_group() as tasks:
         if sys.platform != "win32":
-            await tasks.start(_stop_on_signal, uvicorn_server, ending)
+            await tasks.start(_stop_on_signal, uvicorn_server, ending, streams_end)
         ready(f"http://{shown}:{bound}{PATH}")
         await uvicorn_server.serve(sockets=[listener])
         tasks.cancel_scope.cancel()
+
+
+def http_app(server: Server[Any], streams_end: anyio.Event, *, stateless: bool = False) -> ASGIApp:
+    """The protocol as an ASGI app, without anything that decides who may speak.
+
+    `streams_end` is set when the streams that clients keep open are to end.
+    """
+    from mcp.server.transport_security import TransportSecuritySettings
+
+    from itwin_mcp.server.frames import FrameCheck
+
+    # The guard checks Host and Origin parsed and exactly; the SDK's own check matches prefixes.
+    return FrameCheck(
+        server.streamable_http_app(
+            streamable_http_path=PATH,
+            stateless_http=stateless,
+            transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
+        ),
+        streams_end,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Abandoned:
+    """Lets a request be cut off without a traceback when the server ends before it does."""
+
+    app: ASGIApp
+    ending: anyio.Event
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+        try:
+            await self.app(scope, receive, send)
+        except anyio.get_cancelled_exc_class():
+            if not self.ending.is_set():
+                raise
 
 
 def _listen(host: str, port: int) -> Any:
@@ -79,7 +106,7 @@ def _listen(host: str, port: int) -> Any:
         if sys.platform != "win32":
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
-        listener.listen(128)
+        listener.listen(BACKLOG)
     except OSError:
         listener.close()
         raise
@@ -87,7 +114,7 @@ def _listen(host: str, port: int) -> Any:
     return listener
 
 
-def _uvicorn(app: Any, drain: float) -> uvicorn.Server:
+def _uvicorn(app: Any, drain: float, limits: ConnectionLimits) -> uvicorn.Server:
     import uvicorn
 
     class QuietServer(uvicorn.Server):
@@ -103,6 +130,9 @@ def _uvicorn(app: Any, drain: float) -> uvicorn.Server:
 
     config = uvicorn.Config(
         app,
+        http=limit_connections(limits),
+        ws="none",
+        backlog=BACKLOG,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -117,6 +147,7 @@ def _uvicorn(app: Any, drain: float) -> uvicorn.Server:
 async def _stop_on_signal(
     server: uvicorn.Server,
     ending: Callable[[], Awaitable[None]] | None,
+    streams_end: anyio.Event,
     *,
     task_status: anyio.abc.TaskStatus[None],
 ) -> None:
@@ -129,11 +160,16 @@ async def _stop_on_signal(
             async def end() -> None:
                 if ending is not None:
                     await ending()
+                streams_end.set()
                 server.should_exit = True
 
             async for _ in signals:
                 if told:
-                    server.force_exit = server.should_exit = True
+                    streams_end.set()
+                    server.should_exit = True
+                    # Not `force_exit`, which leaves the app's own shutdown out and so shows a traceback.
+                    for request in tuple(server.server_state.tasks):
+                        request.cancel()
                 else:
                     told = True
                     tasks.start_soon(end)

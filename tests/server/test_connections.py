@@ -1,0 +1,133 @@
+"""Clients that open many connections, or never finish their headers, do not keep others out."""
+
+import json
+import re
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from importlib.util import find_spec
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.hosting.issuer import AUDIENCE
+from tests.server.processes import Served, serving
+from tests.server.test_http import MODERN_HEADERS, request
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has the whole of 127.0.0.0/8")
+
+PROTOCOLS = ["h11", pytest.param("httptools", marks=pytest.mark.skipif(not find_spec("httptools"), reason="an extra"))]
+UNFINISHED = b"POST /mcp HTTP/1.1\r\nHost: x\r\nX-Slow: "
+WHOLE = b"GET /nothing HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+
+
+@contextmanager
+def served(protocol: str, **environment: str) -> Iterator[Served]:
+    environment = {"UVICORN_PROTOCOL": protocol} | environment
+    arguments = ["serve", "--sandbox", "--http", "127.0.0.1:0"]
+    with serving("tests.server.hurried", *arguments, environment=environment) as process:
+        yield process
+
+
+@contextmanager
+def hosted(protocol: str, **environment: str) -> Iterator[Served]:
+    told = {"ITWIN_MCP_AUTH_ISSUER": "http://127.0.0.1:1", "ITWIN_MCP_AUTH_AUDIENCE": AUDIENCE}
+    told |= {"ITWIN_MCP_NOTICE_SECONDS": "0"}
+    with served(protocol, **told, **environment) as process:
+        yield process
+
+
+def port_of(process: Served) -> int:
+    return int(re.search(r":(\d+)/", process.url).group(1))  # type: ignore[union-attr]
+
+
+def connect(process: Served, source: str, sends: bytes = b"") -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", port_of(process)), 10, source_address=(source, 0))
+    connection.sendall(sends)
+    return connection
+
+
+def answer(connection: socket.socket) -> bytes:
+    """One whole answer; nothing if the connection was closed."""
+    content = b""
+    with suppress(ConnectionResetError):
+        while part := connection.recv(4096):
+            content += part
+            head, _, body = content.partition(b"\r\n\r\n")
+            length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
+            if length and len(body) >= int(length[1]):
+                break
+    return content
+
+
+def works(process: Served, source: str) -> Any:
+    transport = httpx2.HTTPTransport(local_address=source)
+    with httpx2.Client(transport=transport) as http:
+        listed = http.post(
+            process.url, headers=MODERN_HEADERS | {"mcp-method": "tools/list"}, json=request("tools/list")
+        )
+    return listed.status_code
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_unfinished_headers_of_one_address_are_bounded_and_others_are_served(protocol: str) -> None:
+    with served(protocol) as process, ExitStack() as open_ones:
+        keeps = open_ones.enter_context(connect(process, "127.0.0.9", WHOLE))
+        assert answer(keeps).startswith(b"HTTP/1.1 4")
+        flood = [open_ones.enter_context(connect(process, "127.0.0.9", UNFINISHED)) for _ in range(1100)]
+        assert works(process, "127.0.0.1") == 200
+        keeps.sendall(WHOLE)
+        assert answer(keeps).startswith(b"HTTP/1.1 4"), "an established connection goes on"
+        for refused in flood[32:]:
+            assert answer(refused)[:12] in (b"HTTP/1.1 503", b"")
+        flood[0].sendall(b"1\r\n\r\n")
+        assert answer(flood[0]).startswith(b"HTTP/1.1 421"), "those that are within the bound are served"
+    logged = [json.loads(line) for line in "".join(process.said).splitlines()[1:]]
+    assert [line["message"][:36] for line in logged] == ["Refused a connection from 127.0.0.9:"]
+    assert "Traceback" not in "".join(process.said)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_headers_that_do_not_come_in_time_end_the_connection(protocol: str) -> None:
+    with served(protocol, HEADER_SECONDS="1") as process:
+        with connect(process, "127.0.0.9") as silent, connect(process, "127.0.0.9", WHOLE) as second:
+            assert answer(second).startswith(b"HTTP/1.1 4")
+            second.sendall(UNFINISHED)
+            assert answer(silent) == b""
+            assert answer(second) == b"", "later requests of a connection are bounded too"
+    assert "".join(process.said).count("headers did not come within 1 s") == 1
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_headers_are_bounded_in_bytes(protocol: str) -> None:
+    with served(protocol) as process, connect(process, "127.0.0.9", UNFINISHED) as connection:
+        with suppress(OSError):
+            for _ in range(64):
+                connection.sendall(b"x" * 16_384)
+        assert answer(connection)[:12] in (b"HTTP/1.1 400", b"")
+
+
+def test_connections_are_bounded_in_all_and_proxies_by_nothing_else() -> None:
+    settings = {"ITWIN_MCP_MAX_CONNECTIONS": "40", "ITWIN_MCP_UNFINISHED_PER_ADDRESS": "2"}
+    with hosted("h11", ITWIN_MCP_PROXIES="127.0.0.8/32", **settings) as process, ExitStack() as open_ones:
+        proxied = [open_ones.enter_context(connect(process, "127.0.0.8", UNFINISHED)) for _ in range(36)]
+        others = [open_ones.enter_context(connect(process, "127.0.0.9", UNFINISHED)) for _ in range(3)]
+        assert answer(others[2])[:12] in (b"HTTP/1.1 503", b""), "the third of an address that is no proxy"
+        more = [open_ones.enter_context(connect(process, "127.0.0.6", UNFINISHED)) for _ in range(2)]
+        beyond = open_ones.enter_context(connect(process, "127.0.0.7", WHOLE))
+        assert answer(beyond)[:12] in (b"HTTP/1.1 503", b""), "the 41st in all"
+        for accepted in (proxied[35], others[1], more[1]):
+            accepted.sendall(b"1\r\n\r\n")
+            assert answer(accepted).startswith(b"HTTP/1.1 4")
+    said = "".join(process.said)
+    assert "ITWIN_MCP_MAX_CONNECTIONS" in said and "ITWIN_MCP_UNFINISHED_PER_ADDRESS" in said
+
+
+def test_requests_that_are_not_http_are_one_log_line() -> None:
+    with served("h11") as process:
+        for _ in range(20):
+            with connect(process, "127.0.0.9", b"\x16\x03\x01 hello\r\n\r\n") as connection:
+                assert answer(connection).startswith(b"HTTP/1.1 400")
+    assert "".join(process.said).count("Invalid HTTP request received.") == 1
