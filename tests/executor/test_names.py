@@ -488,3 +488,10 @@ def test_every_tool_that_a_hint_names_exists() -> None:
     named = {word for hint in WHERE.values() for word in re.findall(r"[a-z]+(?:-[a-z]+)+", hint)}
     assert {"find-itwin", "find-imodel", "list-named-versions", "list-imodel-users"} <= named
     assert named <= shipped_catalog().tools.keys()
+
+
+async def test_every_text_that_names_nothing_is_told_at_once() -> None:
+    async with bench("", never, shipped_files=True) as it:
+        error = await it.refused("get-named-version", iModelId="\x00", namedVersionId="\x01")
+    assert [detail["target"] for detail in error["details"]] == ["iModelId", "namedVersionId"]
+    assert "iModelId" in error["message"] and "namedVersionId" in error["message"]

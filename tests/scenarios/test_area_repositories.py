@@ -43,7 +43,7 @@ async def test_a_map_service_is_registered_changed_given_layers_and_deleted(desk
     assert (await desk.refused("create-repository", **gis))["code"] == "iTwinRepositoryExists"
     one = {"iTwinId": itwin, "repositoryId": made["id"]}
     assert (await desk.refused("update-repository", **one))["code"] == "InvalidArguments"
-    changed = (await desk.ask("update-repository", **one, displayName="Soil types", options=None))["repository"]
+    changed = (await desk.ask("update-repository", **one, displayName="Soil types", clear=["options"]))["repository"]
     assert (changed["displayName"], changed["options"], changed["uri"]) == ("Soil types", None, WMS)
 
     layer = await desk.ask("create-repository-resource", **one, resourceId="soil", displayName="Soil layer")

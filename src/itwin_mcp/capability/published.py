@@ -41,7 +41,7 @@ def publish(schema: Mapping[str, Any]) -> JsonSchema:
     pairs = pairs_of(schema)
     if pairs is not None:
         item = {"type": "object", "properties": pairs, "required": ["name", "value"]}
-        return {"type": "array", **_copied(schema), "items": item}
+        return {"type": "array", "description": schema.get("description", "Names and values."), "items": item}
     kind = kind_of(schema) or "string"
     published: JsonSchema = {"type": kind, **_copied(schema)}
     choices = [choice for choice in _choices(schema) if choice is not None]

@@ -82,7 +82,10 @@ def _is(value: Any, kind: Kind) -> bool:
 
 def _to_string(value: Any) -> Any:
     is_scalar = isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value))
-    return json.dumps(value) if is_scalar else value
+    try:
+        return json.dumps(value) if is_scalar else value
+    except ValueError:  # more digits than Python writes
+        return value
 
 
 def _to_number(value: Any) -> Any:
@@ -93,7 +96,7 @@ def _to_number(value: Any) -> Any:
         number = json.loads(found[0])
     except ValueError:  # more digits than Python reads
         return value
-    return number if math.isfinite(number) else value
+    return value if number in (math.inf, -math.inf) else number
 
 
 def _to_integer(value: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 from itwin_mcp.capability.catalog import Tool, ToolArgument
 from itwin_mcp.capability.expressions import ABSENT
 from itwin_mcp.capability.plans import Operation
-from itwin_mcp.errors import CallError
+from itwin_mcp.errors import CallError, InvalidArguments
 from itwin_mcp.executor.changeset_names import (
     BASELINE,
     PAGES,
@@ -100,7 +100,7 @@ class Names:
         InvalidArguments, AmbiguousName, NameNotFound, and what a look-up raises.
         """
         named = [one for one in tool.arguments if one.entity is not None and isinstance(arguments.get(one.name), str)]
-        ids = {one.name: self._by_itself(tool, one, arguments[one.name]) for one in named}
+        ids = self._ids(tool, named, arguments)
         told: dict[str, dict[str, Any]] = {}
         for one in sorted(named, key=_order):
             if _order(one) == _LAST:
@@ -153,6 +153,23 @@ class Names:
             del self._remembered[key]
 
     # --- what a text says by itself -----------------------------------------------------------------------------
+
+    def _ids(self, tool: Tool, named: Sequence[ToolArgument], arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The id in each text; None for one to look for. Raises InvalidArguments for all others at once."""
+        ids: dict[str, Any] = {}
+        refusals: list[InvalidArguments] = []
+        for one in named:
+            try:
+                ids[one.name] = self._by_itself(tool, one, arguments[one.name])
+            except InvalidArguments as error:
+                refusals.append(error)
+        if refusals:
+            raise InvalidArguments(
+                " ".join(error.message for error in refusals),
+                hint=" ".join(dict.fromkeys(error.hint for error in refusals)),
+                details=[detail for error in refusals for detail in error.details],
+            )
+        return ids
 
     def _by_itself(self, tool: Tool, one: ToolArgument, text: str) -> Any:
         """The id in a text; None where it is to be looked for. Raises InvalidArguments where it cannot be."""
