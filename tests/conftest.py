@@ -1,17 +1,21 @@
 """What every test stands on: asyncio through anyio, and folders of its own for state and caches."""
 
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import mcp.types as t
 import pytest
 from hypothesis import HealthCheck, settings
+from joserfc.jwk import RSAKey
 from mcp import Client
 from mcp.server.lowlevel import Server
 
+from itwin_mcp.capability.catalog import Catalog, shipped
+from itwin_mcp.capability.linker import link_files
 from itwin_mcp.executor.conversation import LOCAL, Caller
 from itwin_mcp.runtime import open_runtime
 from itwin_mcp.server.app import build_server
@@ -40,6 +44,35 @@ def anyio_backend() -> str:
 def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Parsed capability files, kept by content: reading ours anew in each test took half the time of all."""
     return tmp_path_factory.mktemp("cache")
+
+
+@cache
+def shipped_catalog() -> Catalog:
+    """Link our capability files once: nothing changes a catalog, and linking takes longer than most tests."""
+    return link_files(shipped())
+
+
+@pytest.fixture(autouse=True)
+def link_shipped_files_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server without capability files of the user's own gets the catalog that the whole session shares."""
+
+    def link(files: Iterable[Path], *, cache: Path | None = None) -> Catalog:
+        files = tuple(files)
+        return shipped_catalog() if files == tuple(shipped()) else link_files(files, cache=cache)
+
+    monkeypatch.setattr("itwin_mcp.runtime.link_files", link)
+
+
+@pytest.fixture(scope="session")
+def sandbox_key() -> RSAKey:
+    """One signing key for every sandbox in this process: making one takes longer than most tests."""
+    return RSAKey.generate_key(2048, {"use": "sig", "alg": "RS256"}, auto_kid=True)
+
+
+@pytest.fixture(autouse=True)
+def sign_with_one_key(sandbox_key: RSAKey, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spare each sandbox of a test the making of its key."""
+    monkeypatch.setattr("itwin_mcp.sandbox.identity.generate_signing_key", lambda: sandbox_key)
 
 
 @pytest.fixture(autouse=True)

@@ -108,8 +108,9 @@ def _select(settings: Settings, started: Started, every: Catalog, policy: Policy
     selected = every.select(
         toolsets=settings.toolsets,
         tools=settings.tools,
-        exclude=(*settings.exclude_tools, *hidden),
+        exclude=settings.exclude_tools,
         read_only=settings.read_only,
+        hidden=hidden,
     )
     if started is Started.STDIO and way_of(settings) is Way.LOGIN:
         return selected

@@ -64,9 +64,9 @@ def test_the_toolsets_are_in_the_order_of_the_files(catalog: Catalog) -> None:
 @pytest.mark.parametrize(
     ("wanted", "says"),
     [
-        ({"toolsets": ["nuts"]}, "There is no toolset 'nuts'. There are: all, bolts, parts, writing."),
-        ({"tools": ["get-bolt"]}, "There is no tool 'get-bolt'. There are: delete-part, find-part, get-part"),
-        ({"exclude": ["Get-Part"]}, "There is no tool 'Get-Part'."),
+        ({"toolsets": ["nuts"]}, "There is no toolset 'nuts': there are: all, bolts, parts, writing."),
+        ({"tools": ["get-bolt"]}, "There is no tool 'get-bolt': did you mean 'list-bolts'?"),
+        ({"exclude": ["Get-Part"]}, "There is no tool 'Get-Part': did you mean 'get-part'?"),
     ],
 )
 def test_a_name_that_does_not_exist_is_refused_with_those_that_do(

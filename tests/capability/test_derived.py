@@ -66,12 +66,11 @@ def test_a_flow_s_semantics_stand_in_for_hints_and_hints_win(folder: Folder) -> 
     assert folder.link(hinted).tools["find-part"].annotations.read_only
 
 
-def test_an_input_schema_takes_only_what_it_names(folder: Folder) -> None:
+def test_an_input_schema_has_type_properties_and_required_alone(folder: Folder) -> None:
     tool = folder.link(GOOD).tools["get-part"]
     assert tool.input_schema == {
         "type": "object",
         "properties": {"partId": {"type": "string", "description": "Part."}},
-        "additionalProperties": False,
         "required": ["partId"],
     }
 
@@ -93,9 +92,11 @@ def test_an_argument_that_names_an_entity_is_bounded_text(folder: Folder) -> Non
     assert "resolved" in tool.output_schema["properties"]
 
 
-def test_a_tool_s_own_rule_stands_beside_its_inputs(folder: Folder) -> None:
+def test_a_tool_s_own_rule_is_not_published(folder: Folder) -> None:
     text = bent(("find-part: {display", "find-part: {x-schema: {minProperties: 1}, display"))
-    assert folder.link(text).tools["find-part"].input_schema["minProperties"] == 1
+    tool = folder.link(text).tools["find-part"]
+    assert tool.rule == {"minProperties": 1}
+    assert "minProperties" not in tool.input_schema
 
 
 def test_a_tool_that_reaches_a_paged_operation_takes_limit_and_cursor(folder: Folder) -> None:
@@ -135,6 +136,48 @@ def test_an_output_schema_is_one_typed_object_whose_values_may_be_null(folder: F
     assert not accepts({"other": 1})
 
 
+def test_an_output_schema_carries_no_choices_format_or_bounds(folder: Folder) -> None:
+    more = "x-schema: {type: [string, 'null'], enum: [a, null], format: date, maxLength: 3, description: Name.}"
+    old = 'name: {type: string, mapping: "$.name"}}}\n      find'
+    text = bent((old, old.replace('"$.name"', f'"$.name", {more}')))
+    schema = folder.link(text).tools["get-part"].output_schema
+    assert schema["properties"]["name"] == {"type": ["string", "null"], "description": "Name."}
+
+
+def test_clear_lists_the_arguments_of_a_users_file_that_are_nullable(folder: Folder) -> None:
+    nullable = 'partId: {type: string, description: "Part.", x-schema: {type: [string, "null"]}}'
+    tool = folder.link(bent(('partId: {type: string, description: "Part."}', nullable))).tools["get-part"]
+    assert [one.name for one in tool.arguments] == ["partId", "clear"]
+    assert tool.input_schema["properties"]["clear"]["items"] == {"type": "string", "enum": ["partId"]}
+    assert tool.input_schema["properties"]["partId"] == {"type": "string", "description": "Part."}
+
+
+@pytest.mark.parametrize(
+    ("fragment", "published"),
+    [
+        ("{type: [integer, string]}", {"type": "integer"}),
+        ("{type: integer, enum: [1, 2]}", {"type": "integer"}),
+        ("{const: bolt}", {"type": "string", "enum": ["bolt"]}),
+        ('{type: [string, "null"], enum: [bolt, null]}', {"type": "string", "enum": ["bolt"]}),
+        ("{anyOf: [{minLength: 2}], not: {const: a}}", {"type": "string"}),
+        ("{type: array}", {"type": "array", "items": {"type": "string"}}),
+        ("{type: array, items: {enum: [a]}, uniqueItems: true}", {"type": "array", "items": {"type": "string", "enum": ["a"]}}),
+        ("{type: object, additionalProperties: true}", {"type": "object"}),
+        ("{type: object, properties: {a: true}, required: [a, b]}", {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}),
+        (
+            "{type: object, additionalProperties: {type: integer}}",
+            {"type": "array", "items": {"type": "object", "properties": {"name": {"type": "string"}, "value": {"type": "integer"}}, "required": ["name", "value"]}},
+        ),
+    ],
+)  # fmt: skip
+def test_a_published_argument_has_one_type_and_only_keywords_that_all_clients_take(
+    folder: Folder, fragment: str, published: dict[str, Any]
+) -> None:
+    new = f'partId: {{type: string, description: "Part.", x-schema: {fragment}}}'
+    tool = folder.link(bent(('partId: {type: string, description: "Part."}', new))).tools["get-part"]
+    assert tool.input_schema["properties"]["partId"] == {**published, "description": "Part."}
+
+
 def test_a_flow_s_output_schema_follows_its_map(folder: Folder) -> None:
     schema = folder.link(GOOD).tools["find-part"].output_schema["properties"]["found"]
     assert schema == {
@@ -155,15 +198,6 @@ def test_an_object_in_an_answer_may_be_null_and_one_in_a_list_may_not(folder: Fo
     properties = folder.link(bent((old, new))).tools["get-part"].output_schema["properties"]
     assert properties["one"] == {"type": ["object", "null"], "properties": {"id": {"type": ["string", "null"]}}}
     assert properties["all"]["items"] == {"type": "object", "properties": {"id": {"type": ["string", "null"]}}}
-
-
-def test_an_output_schema_publishes_no_rule_that_an_answer_may_break(folder: Folder) -> None:
-    old = 'name: {type: string, mapping: "$.name"}}}\n      find'
-    rule = 'x-schema: {type: string, enum: [a], format: uri, minLength: 3, description: "The name."}'
-    properties = (
-        folder.link(bent((old, old.replace('"}}}', f'", {rule}}}}}}}')))).tools["get-part"].output_schema["properties"]
-    )
-    assert properties["name"] == {"type": ["string", "null"], "description": "The name."}
 
 
 def test_static_outputs_are_of_their_type(folder: Folder) -> None:
@@ -259,5 +293,4 @@ def test_every_shipped_schema_is_json_schema_that_every_client_takes() -> None:
         for schema in (tool.input_schema, tool.output_schema):
             jsonschema.Draft202012Validator.check_schema(schema)
             assert schema["type"] == "object"
-        assert not {"anyOf", "oneOf", "allOf"} & set(tool.input_schema), name
-        assert tool.input_schema["additionalProperties"] is False
+        assert set(tool.input_schema) <= {"type", "properties", "required"}, name

@@ -90,6 +90,7 @@ CASES = [
     ("polling where no slot takes the handle", ("poll: parts-api.get-part", "poll: parts-api.list-parts"), "poll: parts-api.list", "x-wait"),
     ("a handle slot that is not there", ("as: partId}", "as: partId, in: part}"), "poll: parts-api", "x-wait"),
     ("a handle from an input that is not there", ("handle: {header: Location", "handle: {input: id"), "input: id", "x-wait"),
+    ("a state that is both pending and failed", ("done: [ready]", "done: [ready]\n              failed: [RUNNING]"), "failed: [RUNNING]", "x-wait"),
     ("a state that is both pending and done", ("done: [ready]", "done: [running]"), "done: [running]", "x-wait"),
     ("a state that is no path", ('state: "$.state"', "state: state"), "state: state", "expression"),
     # inputs' schemas
@@ -101,7 +102,8 @@ CASES = [
     ("a schema of an output that is none", (NAME, NAME.replace('mapping: "$.name"', 'mapping: "$.name", x-schema: {type: text}')), "type: text", "json-schema"),
     ("an entity that is no text", ("partId: {type: string,", "partId: {type: array, x-entity: imodel,"), "x-entity", "x-entity"),
     ("a tool's rule that changes its inputs", ('find-part: {display', "find-part: {x-schema: {properties: {}}, display"), "x-schema: {properties", "json-schema"),
-    ("a tool's rule that clients refuse", ('find-part: {display', "find-part: {x-schema: {anyOf: [{}]}, display"), "anyOf", "json-schema"),
+    ("a name that clients refuse", ("partId: {type: string,", "part*: {type: string,"), "part*", "name"),
+    ("a name inside an object that clients refuse", ("partId: {type: string,", f"partId: {{type: object, x-schema: {{properties: {{{'n' * 61}: {{type: string}}}}}},"), "x-schema: {properties", "name"),
     # names that the engine gives
     ("an input called limit", ("          " + KIND + "\n        call", "          limit: {type: integer, description: x}\n        call"), "limit:", "reserved-input"),
     ("an output called error", (NAME, NAME.replace("name: {type", "error: {type")), "error:", "reserved-output"),

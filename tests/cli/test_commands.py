@@ -29,6 +29,7 @@ VERBS = [
     ("serve",),
     ("demo",),
     ("tools",),
+    ("tools", "list"),
     ("tools", "describe"),
     ("call",),
     ("approve",),
@@ -125,6 +126,49 @@ def test_one_tool_is_described_with_its_arguments_and_requests() -> None:
     assert "sends POST https://api.bentley.com/imodels/{id}/clone" in done.stdout
 
 
+def test_tools_describe_shows_choices_and_members_of_objects() -> None:
+    described = run("tools", "describe", "create-imodel").stdout
+    assert "southWest  object, required\n          latitude  number, required" in described
+    assert "one of: Account, Portfolio, Asset" in run("tools", "describe", "list-itwins").stdout
+
+
+def test_tools_list_takes_options_before_and_after_it() -> None:
+    listed = run("tools", "list", "--toolsets", "locks", "--read-only").stdout
+    assert "list-locks" in listed
+    assert "acquire-locks" not in listed
+    assert run("tools", "--read-only", "list", "--toolsets", "locks").stdout == listed
+
+
+def test_tools_describe_knows_the_tools_of_a_file_of_ones_own(tmp_path: Path) -> None:
+    file = tmp_path / "weather.yaml"
+    file.write_text(GOOD)
+    assert "Read one weather station." in run("tools", "describe", "get-station", "--capabilities", str(file)).stdout
+
+
+def test_call_suggests_the_argument_that_was_meant() -> None:
+    done = run("call", "list-itwins", "--sandbox", "--arg", "serach=bridge")
+    error = json.loads(done.stdout)["error"]
+    assert (done.returncode, error["code"]) == (1, "InvalidArguments")
+    assert error["details"][0]["message"] == "serach is not an argument (did you mean search?)"
+    assert "`itwin-mcp tools describe list-itwins`" in done.stderr
+
+
+def test_call_reads_its_arguments_from_a_file_and_from_standard_input(tmp_path: Path) -> None:
+    file = tmp_path / "arguments.json"
+    file.write_bytes(b'\xef\xbb\xbf{"limit": 2, "search": "bridge"}')
+    command = ("call", "list-itwins", "--dry-run", "--json")
+    shown = printed(*command, f"@{file}")
+    assert {"name": "$search", "value": "bridge"} in shown["query"]
+    piped = subprocess.run(
+        [sys.executable, "-m", "itwin_mcp", *command, "-"],
+        input=file.read_text(encoding="utf-8-sig"),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert json.loads(piped.stdout) == shown
+
+
 def test_a_call_prints_its_answer_and_reads_arguments_as_their_types() -> None:
     answer = printed("call", "list-itwins", "--sandbox", "--arg", "subClass=Asset,Project", "--arg", "limit=2")
     assert [one["subClass"] in ("Asset", "Project") for one in answer["iTwins"]] == [True, True]
@@ -149,7 +193,7 @@ def test_a_dry_run_prints_the_request_without_credentials_and_sends_nothing() ->
         "--arg",
         "iTwinId=1c4b1d5e-0000-4000-8000-000000000000",
         "--arg",
-        "latitude=null",
+        "clear=latitude",
         "--arg",
         "status=Inactive",
         ITWIN_API_URL="http://127.0.0.1:1",
@@ -164,12 +208,19 @@ def test_a_dry_run_prints_the_request_without_credentials_and_sends_nothing() ->
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (("instal", "cursor"), "No such command 'instal'. Did you mean 'install'?"),
+        (("list-itwins",), "`itwin-mcp call NAME`"),
         (("call", "fly"), "There is no tool 'fly'"),
+        (("call", "list_itwins"), "There is no tool 'list_itwins'. Did you mean 'list-itwins'?"),
+        (("call", "create-imodel", "--read-only"), "it changes data, and --read-only leaves it out"),
+        (("call", "sign-in"), "`itwin-mcp auth login`"),
+        (("call", "create-itwin", "--json", "@no-such.json"), "no-such.json cannot be read: No such file"),
         (("call", "list-itwins", "--arg", "limit"), "is not NAME=VALUE"),
         (("call", "list-itwins", "--json", "{"), "--json is not JSON"),
         (("call", "list-itwins", "--json", "[]"), "must be one JSON object"),
         (("tools", "describe", "fly"), "There is no tool 'fly'"),
         (("tools", "--toolsets", "fly"), "There is no toolset 'fly'"),
+        (("tools", "--toolsets", "imodel"), "did you mean 'imodels'?"),
     ],
 )
 def test_wrong_usage_exits_with_two_and_says_why_on_stderr(arguments: tuple[str, ...], words: str) -> None:
@@ -208,8 +259,39 @@ capability:
 def test_a_good_file_passes_the_check_and_its_tools_are_named(tmp_path: Path) -> None:
     file = tmp_path / "weather.yaml"
     file.write_text(GOOD)
-    assert printed("capability", "check", str(file), "--json") == {"problems": [], "tools": ["get-station"]}
+    assert printed("capability", "check", str(file), "--json") == {
+        "problems": [],
+        "warnings": [],
+        "tools": ["get-station"],
+    }
     assert run("capability", "check", str(file)).stdout == "No problem. Tools: get-station.\n"
+
+
+def test_capability_check_warns_of_a_rule_that_no_description_states(tmp_path: Path) -> None:
+    file = tmp_path / "weather.yaml"
+    old = 'inputParameters: {id: {type: string, description: "Its id."}}'
+    new = """x-schema: {{not: {{required: [more, sort]}}}}
+        inputParameters:
+          id: {{type: string, description: "Its id."}}
+          more: {{type: boolean, required: false, description: "All of it{stated}."}}
+          sort: {{type: array, required: false, description: "Kinds{once}.", x-schema: {{uniqueItems: true}}}}"""
+    inputs = (
+        "inputParameters: {id: {in: path}}",
+        "inputParameters: {id: {in: path}, more: {in: query}, sort: {in: query}}",
+    )
+    used = ("with: {id: stations.id}", 'with: {id: "{{id}}", more: stations.more, sort: stations.sort}')
+    file.write_text(GOOD.replace(old, new.format(stated="", once="")).replace(*used).replace(*inputs))
+    warnings = printed("capability", "check", str(file), "--json")["warnings"]
+    line = file.read_text().splitlines().index("      get-station:") + 1
+    assert [(one["rule"], one["line"]) for one in warnings] == [("unstated-rule", line)] * 2
+    assert "'not' of more and sort" in warnings[0]["message"]
+    assert "'uniqueItems' of sort" in warnings[1]["message"]
+    shown = run("capability", "check", str(file)).stdout.splitlines()
+    assert (len(shown), shown[0].startswith("warning: "), shown[-1][:11]) == (3, True, "No problem.")
+    file.write_text(
+        GOOD.replace(old, new.format(stated=", not with sort", once=", each once")).replace(*used).replace(*inputs)
+    )
+    assert printed("capability", "check", str(file), "--json")["warnings"] == []
 
 
 def test_every_problem_of_a_file_is_told_with_line_and_rule_and_the_exit_code_is_two(tmp_path: Path) -> None:

@@ -45,6 +45,23 @@ def test_with_the_sandbox_nothing_fails_and_nothing_is_asked(tmp_path: Path) -> 
 def test_a_setting_that_cannot_be_used_is_a_failed_check() -> None:
     checks = examine(1, ITWIN_API_URL="http://api.bentley.com")
     assert "must be https" in checks["configuration"]["said"]
+    assert list(checks)[-1] not in ("configuration", "network")
+
+
+def test_doctor_finishes_its_list_with_an_unusable_state_folder(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("a file")
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    checks = examine(1, ITWIN_MCP_STATE_DIR=str(tmp_path / "state"), ITWIN_CLIENT_ID="native-x", ITWIN_API_URL=nowhere)
+    assert checks["sign-in"]["status"] == "failed"
+    assert "ITWIN_MCP_STATE_DIR" in checks["sign-in"]["fix"]
+    assert list(checks)[-1] != "sign-in"
+
+
+def test_doctor_finishes_its_list_with_a_broken_file(tmp_path: Path) -> None:
+    (tmp_path / "policy.yaml").write_text("itwin-mcp-policy: 2\n")
+    checks = examine(1, ITWIN_MCP_SANDBOX="1", ITWIN_MCP_POLICY=str(tmp_path / "policy.yaml"))
+    assert "policy.yaml:1: " in checks["sign-in"]["said"]
+    assert list(checks)[-1] != "sign-in"
 
 
 def test_servers_that_cannot_be_reached_are_named_with_their_variables() -> None:
@@ -134,3 +151,21 @@ def test_the_desktop_clients_files_are_read(tmp_path: Path) -> None:
     assert "/no/such/itwin-mcp" in checks["Cursor"]["said"]
     assert checks["VS Code"]["status"] == "noted"
     assert "not JSON" in checks["Claude Code"]["said"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the folders are those of Linux")
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('\ufeff{"mcpServers": {}}', "byte order mark: Claude Desktop cannot read it"),
+        ('{\n  // mine\n  "mcpServers": {}\n}', "comments or trailing commas (line 2)"),
+    ],
+)
+def test_doctor_fails_a_file_that_its_client_cannot_read(tmp_path: Path, text: str, words: str) -> None:
+    file = tmp_path / ".config/Claude/claude_desktop_config.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(text, encoding="utf-8")
+    environment = {"ITWIN_MCP_SANDBOX": "1", "HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path / ".config")}
+    check = examine(1, **environment)["Claude Desktop"]
+    assert (check["status"], str(file) in check["fix"]) == ("failed", True)
+    assert words in check["said"]

@@ -260,6 +260,71 @@ def test_a_client_that_is_not_installed_is_not_given_a_file(home: Path) -> None:
     assert not file_of("cursor").parent.exists()
 
 
+@pytest.mark.parametrize("client", INSTALLABLE)
+def test_install_prints_for_a_client_that_is_not_installed(home: Path, client: str) -> None:
+    file = file_of(client)
+    if file.parent != home:
+        file.parent.rmdir()
+    assert '"serve",' in run(client, "--sandbox", "--print").stdout
+    assert not file.exists()
+
+
+def test_install_removes_a_byte_order_mark_that_claude_desktop_cannot_read(home: Path) -> None:
+    file = file_of("claude-desktop")
+    before = '\ufeff{\n  "mcpServers": {"a": {}}\n}\n'
+    file.write_bytes(before.encode())
+    (found,) = desktop_clients.look(os.environ)
+    assert "byte order mark: Claude Desktop cannot read it" in found.problem
+    assert any("would be removed" in note for note in done("claude-desktop", "--sandbox", "--print")["notes"])
+    assert file.read_bytes() == before.encode()
+
+    assert any(
+        "byte order mark" in note and "was removed" in note for note in done("claude-desktop", "--sandbox")["notes"]
+    )
+    assert set(json.loads(file.read_bytes().decode())["mcpServers"]) == {"a", "itwin"}
+    assert file.with_name(file.name + SUFFIX).read_bytes() == before.encode()
+    assert desktop_clients.look(os.environ)[0].problem == ""
+    assert done("claude-desktop", "--sandbox")["changes"] is False
+
+    done("claude-desktop", "--uninstall")
+    assert file.read_bytes() == before[1:].encode()
+    assert list(file.parent.glob(f"{file.name}*")) == [file]
+
+
+def test_install_removes_a_byte_order_mark_from_a_file_that_has_the_entry_already(home: Path) -> None:
+    file = file_of("claude-desktop")
+    done("claude-desktop", "--sandbox")
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert done("claude-desktop", "--sandbox")["changes"] is True
+    assert json.loads(file.read_bytes().decode())["mcpServers"].keys() == {"itwin"}
+
+
+@pytest.mark.parametrize("text", ['{\n  // mine\n  "mcpServers": {}\n}', '{\n  "mcpServers": {\n    "a": {},\n  }\n}'])
+def test_install_warns_of_what_claude_desktop_cannot_read(home: Path, text: str) -> None:
+    file = file_of("claude-desktop")
+    file.write_text(text)
+    notes = done("claude-desktop", "--sandbox")["notes"]
+    assert any(f"Correct {file}: it has comments or trailing commas (line " in note for note in notes)
+    (found,) = desktop_clients.look(os.environ)
+    assert "with which Claude Desktop cannot read it" in found.problem
+    file_of("cursor").write_text(text)
+    assert not any("comments" in note for note in done("cursor", "--sandbox")["notes"])
+
+
+def test_install_writes_what_the_settings_of_vs_code_need(home: Path) -> None:
+    file = home / ".vscode/settings.json"
+    file.parent.mkdir()
+    before = '{\n  // mine\n  "editor.tabSize": 2,\n}\n'
+    file.write_text(before)
+    shown = run("vscode", "--sandbox", "--file", str(file), "--print").stdout
+    assert json.loads(shown.split("\n", 1)[1])["mcp"]["servers"]["itwin"]["args"] == ["serve", "--sandbox"]
+    done("vscode", "--sandbox", "--file", str(file))
+    assert read(file.read_text())["mcp"]["servers"]["itwin"]["type"] == "stdio"
+    assert read(file.read_text()).keys() == {"editor.tabSize", "mcp"}
+    done("vscode", "--file", str(file), "--uninstall")
+    assert file.read_text() == before
+
+
 def test_another_file_can_be_named_in_a_folder_that_is_not_there_yet(home: Path) -> None:
     file = home / "project/mcp.json"
     assert done("cursor", "--sandbox", "--file", str(file))["file"] == str(file)
@@ -305,8 +370,35 @@ def test_a_secret_is_never_handed_on_and_that_is_said(home: Path, monkeypatch: p
     told = done("cursor")
     assert "canary" not in result.output + file_of("cursor").read_text() + json.dumps(told)
     assert "env" not in told["entry"]
-    assert "ITWIN_ACCESS_TOKEN, ITWIN_CLIENT_SECRET is set here and was not handed on" in result.stderr
+    assert "ITWIN_ACCESS_TOKEN was not handed on" in result.stderr
+    assert "ITWIN_CLIENT_SECRET and its ITWIN_CLIENT_ID were not handed on" in result.stderr
     assert "auth login" in result.stderr
+    assert "set ITWIN_CLIENT_ID to your application" not in result.stderr, "it is set"
+
+
+def test_install_hands_on_a_client_id_together_with_the_file_of_its_secret(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = home / "secret"
+    secret.write_text("canary-secret")
+    monkeypatch.setenv("ITWIN_CLIENT_ID", "service-x")
+    monkeypatch.setenv("ITWIN_CLIENT_SECRET_FILE", str(secret))
+    both = {"ITWIN_CLIENT_ID": "service-x", "ITWIN_CLIENT_SECRET_FILE": str(secret)}
+    assert done("cursor")["entry"]["env"] == both
+    monkeypatch.setenv("ITWIN_CLIENT_SECRET", "canary-secret")
+    assert done("cursor")["entry"]["env"] == both
+    # Without its secret the id would be that of a native application.
+    monkeypatch.delenv("ITWIN_CLIENT_SECRET_FILE")
+    assert "env" not in done("cursor")["entry"]
+
+
+def test_install_names_the_credentials_of_bentleys_command_line(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ITP_SERVICE_CLIENT_ID", "service-x")
+    monkeypatch.setenv("ITP_SERVICE_CLIENT_SECRET", "canary-secret")
+    told = done("cursor")
+    assert "env" not in told["entry"]
+    assert any(note.startswith("ITP_SERVICE_CLIENT_ID and") for note in told["notes"])
+    assert not any("Nothing signs it in" in note for note in told["notes"])
 
 
 def test_a_variable_that_a_capability_file_binds_is_named_and_not_handed_on(

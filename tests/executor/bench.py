@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -14,7 +13,7 @@ from urllib.parse import parse_qsl
 import anyio.lowlevel
 from jsonschema import Draft202012Validator
 
-from itwin_mcp.capability.catalog import Catalog, shipped
+from itwin_mcp.capability.catalog import Catalog
 from itwin_mcp.capability.linker import link_files
 from itwin_mcp.errors import CallError
 from itwin_mcp.executor.conversation import LOCAL, Answer, Caller, Confirmed, Later, Question
@@ -25,6 +24,7 @@ from itwin_mcp.executor.seals import Seals
 from itwin_mcp.upstream.auth.static import StaticToken
 from itwin_mcp.upstream.client import UpstreamClient
 from itwin_mcp.upstream.storage import Storage
+from tests.conftest import shipped_catalog
 from tests.upstream.loopback import Asked, Handler, Loopback, loopback
 
 TOKEN = "canary-of-the-platform"
@@ -136,12 +136,6 @@ async def bench(
             clock=clock.now,
         )
         yield Bench(catalog, executor, server, clock)
-
-
-@functools.cache
-def shipped_catalog() -> Catalog:
-    """Our own files, linked once for all tests."""
-    return link_files(shipped())
 
 
 def linked(file: str, replacing: Mapping[str, str] | None = None) -> Catalog:

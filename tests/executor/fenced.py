@@ -19,7 +19,7 @@ from itwin_mcp.runtime import Runtime, open_runtime
 from itwin_mcp.sandbox import Sandbox
 from itwin_mcp.settings import read_settings
 from itwin_mcp.sign_in import Started
-from tests.executor.bench import Listener, shipped_catalog
+from tests.executor.bench import Listener
 
 ISSUER = "https://login.example.com"
 
@@ -71,8 +71,6 @@ async def fenced(policy: str | None, started: Started = Started.SHELL, **flags: 
             flags["policy"].write_text(policy, encoding="utf-8")
         flags.setdefault("files_root", [Path(os.environ["ITWIN_MCP_STATE_DIR"])])
         settings = read_settings(os.environ, **{"sandbox": True, "job_seconds": 0.0, "toolsets": "all"} | flags)
-        # Linking takes longer than a test of a fence.
-        patch.setattr("itwin_mcp.runtime.link_files", lambda *_, **__: shipped_catalog())
         async with open_runtime(settings, os.environ, started) as runtime:
             it = Fenced(runtime)
             answer = Sandbox.answer

@@ -146,10 +146,12 @@ async def test_the_dynamic_tools_run_nothing_that_is_not_allowed() -> None:
             denied = {"name": "list-locks", "arguments": {"iModelId": where.imodel}}
             assert (await client.call_tool("run-reading-tool", denied)).is_error
             foreign = {"name": "get-imodel", "arguments": {"iModelId": where.foreign_imodel}}
-            refused = await client.call_tool("run-reading-tool", foreign)
-        assert refused.structured_content is not None
-        assert refused.structured_content["error"]["code"] == "PolicyRefused"
-        assert it.reached == [f"GET /imodels/{where.foreign_imodel}? "]
+            as_text = {**foreign, "arguments": json.dumps(foreign["arguments"])}
+            for sent in (foreign, as_text):
+                refused = await client.call_tool("run-reading-tool", sent)
+                assert refused.structured_content is not None
+                assert refused.structured_content["error"]["code"] == "PolicyRefused"
+        assert set(it.reached) == {f"GET /imodels/{where.foreign_imodel}? "}
 
 
 # --- which iTwins -----------------------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ from itwin_mcp.errors import InvalidArguments
 from itwin_mcp.executor.conversation import Caller
 from itwin_mcp.executor.lookup import SECONDS
 from itwin_mcp.executor.names import WHERE
-from tests.executor.bench import IMODEL, ITWIN, MADE, bench, never, query_of, shipped_catalog
+from tests.conftest import shipped_catalog
+from tests.executor.bench import IMODEL, ITWIN, MADE, bench, never, query_of
 from tests.upstream.loopback import Asked, Handler
 
 pytestmark = pytest.mark.anyio
@@ -133,7 +134,7 @@ async def test_a_name_that_looks_like_a_path_is_the_value_of_a_query_and_never_i
 @pytest.mark.parametrize("text", NO_IDS)
 @pytest.mark.parametrize(
     ("tool", "argument"),
-    [("get-changeset", "changesetId"), ("get-share", "shareId"), ("get-imodel-user", "userId")],
+    [("get-changeset-group", "changesetGroupId"), ("get-share", "shareId"), ("get-imodel-user", "userId")],
 )
 async def test_where_nothing_is_looked_up_such_a_text_sends_nothing(tool: str, argument: str, text: str) -> None:
     async with bench("", never, shipped_files=True) as it:
@@ -142,20 +143,94 @@ async def test_where_nothing_is_looked_up_such_a_text_sends_nothing(tool: str, a
         assert it.asked == []
 
 
-async def test_blanks_round_an_id_or_a_link_are_no_part_of_it() -> None:
+UPPER, HEX = ITWIN.upper(), ITWIN.replace("-", "")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *(f" {ITWIN} ", f"\t{ITWIN}\r\n", f"\u00a0{ITWIN}\u2003", f"\u3000{ITWIN}\u2009"),
+        *(f"{{{ITWIN}}}", f"{{ {UPPER} }}", f'"{ITWIN}"', f"'{ITWIN}'", f"`{ITWIN}`"),
+        *(f"\u201c{ITWIN}\u201d", f"\u201e{ITWIN}\u201c", f"\u2018{ITWIN}\u2019", f"\u00ab {ITWIN} \u00bb"),
+        f" '{{{ITWIN}}}'\n",
+        *(f"urn:uuid:{ITWIN}", f"URN:UUID:{UPPER}", f"{{urn:uuid:{HEX}}}", HEX, HEX.upper(), f"'{HEX}'"),
+        *(f" https://api.bentley.com/itwins/{ITWIN} ", f'"https://api.bentley.com/itwins/{ITWIN}"'),
+        *(f"https://api.bentley.com/itwins/{HEX}", f"\u201citwin://itwins/{UPPER}\u201d"),
+        *(f"https://developer.bentley.com/my-itwins/{ITWIN}", f"https://developer.bentley.com/my-itwins/{UPPER}/"),
+        *(f"https://developer.bentley.com/My-iTwins/{ITWIN}/{IMODEL}/view?x=1#y",
+          f"https://developer.bentley.com/my-itwins/{ITWIN}/imodels"),
+    ],
+)  # fmt: skip
+async def test_known_id_reads_an_id_as_people_paste_it(given: str) -> None:
     async with bench("", platform(), shipped_files=True) as it:
-        for given in (f" {ITWIN} ", f" https://api.bentley.com/itwins/{ITWIN} "):
-            answer = await it.call("get-itwin", iTwinId=given)
-            assert answer["resolved"] == [{"argument": "iTwinId", "given": given, "id": ITWIN}]
-        assert it.asked == [f"GET /itwins/{ITWIN}"] * 2
+        answer = await it.call("get-itwin", iTwinId=given)
+        assert answer["resolved"] == [{"argument": "iTwinId", "given": given, "id": ITWIN}]
+        assert it.asked == [f"GET /itwins/{ITWIN}"]
+
+
+@pytest.mark.parametrize(
+    ("tool", "more", "argument", "given", "path"),
+    [
+        ("get-imodel", {}, "iModelId", f"https://developer.bentley.com/my-itwins/{ITWIN}/{IMODEL}", ""),
+        ("get-imodel", {}, "iModelId", f"https://developer.bentley.com/my-itwins/{OTHER}/{IMODEL.upper()}/view", ""),
+        ("get-named-version", {"iModelId": f"\u201c{IMODEL}\u201d"}, "namedVersionId", "{" + MADE + "}",
+         f"/namedversions/{MADE}"),
+        ("get-imodel-user", {"iModelId": IMODEL}, "userId", MADE.replace("-", ""), f"/users/{MADE}"),
+        ("get-itwin-member", {"iTwinId": ITWIN}, "memberId", f"“{MADE}”", f"/members/users/{MADE}"),
+        ("get-share", {"iModelId": IMODEL}, "shareId", "\u00a0'Ab_1'", "/shares/Ab_1"),
+    ],
+)  # fmt: skip
+async def test_known_id_reads_every_entity_so(
+    tool: str, more: dict[str, str], argument: str, given: str, path: str
+) -> None:
+    async with bench("", never, shipped_files=True) as it:
+        sent = it.executor.preview(it.catalog.tools[tool], {**more, argument: given})
+        assert sent.path in (f"/imodels/{IMODEL}{path}", f"/accesscontrol/itwins/{ITWIN}{path}")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *(ITWIN[:-1], f"{ITWIN[:8]}{ITWIN[9:]}", f"urn:{ITWIN}", f"[{ITWIN}]", f"{{{ITWIN}", f"{ITWIN}\u2019"),
+        "\u0661" * 32,
+    ],
+)
+async def test_known_id_reads_nothing_else_as_an_id(given: str) -> None:
+    async with bench("", platform(), shipped_files=True) as it:
+        assert (await it.refused("get-itwin", iTwinId=given))["code"] == "NameNotFound"
+        assert [query_of(asked).get("number") for asked in it.server.requests] == [given, None]
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        f"https://developer.bentley.com/my-itwins/{ITWIN}",
+        f"https://developer.bentley.com/my-itwins/{ITWIN}/imodels",
+        f"https://evil.example/my-itwins/{ITWIN}/{IMODEL}",
+        f"'https://evil.example/my-itwins/{ITWIN}/{IMODEL}'",
+    ],
+)
+async def test_portal_link_without_an_imodel_names_none(link: str) -> None:
+    async with bench("", never, shipped_files=True) as it:
+        error = await it.refused("get-imodel", iModelId=link)
+        assert (error["code"], "is a link, but has no id" in error["message"]) == ("InvalidArguments", True)
+
+
+async def test_portal_link_to_a_source_may_lead_out_of_the_receiving_itwin() -> None:
+    async with bench("", never, shipped_files=True) as it:
+        link = f"https://developer.bentley.com/my-itwins/{OTHER}/{IMODEL}"
+        sent = it.executor.preview(it.catalog.tools["clone-imodel"], {"iModelId": link, "iTwinId": ITWIN})
+        assert sent.path == f"/imodels/{IMODEL}/clone"
 
 
 @pytest.mark.parametrize(
     ("tool", "given", "argument"),
     [
-        ("get-changeset", {"iModelId": IMODEL, "changesetId": f"https://api.bentley.com/imodels/{MADE}/changesets/3"},
-         "changesetId"),
-        ("get-changeset", {"iModelId": IMODEL, "changesetId": f"itwin://imodels/{MADE}/changesets/3"}, "changesetId"),
+        ("get-changeset", {"iModelId": IMODEL, "changeset": f"https://api.bentley.com/imodels/{MADE}/changesets/3"},
+         "changeset"),
+        ("get-changeset", {"iModelId": IMODEL, "changeset": f"itwin://imodels/{MADE}/changesets/3"}, "changeset"),
+        ("get-changeset", {"iModelId": IMODEL, "changeset": f"'itwin://imodels/{MADE}/changesets/3'\u00a0"},
+         "changeset"),
         ("get-named-version", {"iModelId": IMODEL, "namedVersionId": f"itwin://imodels/{MADE}/namedversions/{OTHER}"},
          "namedVersionId"),
         ("get-repository",
@@ -182,7 +257,7 @@ async def test_a_link_into_another_imodel_itwin_or_repository_is_refused(
 async def test_a_link_into_what_the_call_is_about_is_read() -> None:
     async with bench("", platform(), shipped_files=True) as it:
         link = f"https://api.bentley.com/imodels/{IMODEL.upper()}/changesets/3"
-        await it.call("get-changeset", iModelId="Steel", changesetId=link)
+        await it.call("get-changeset", iModelId="Steel", changeset=link)
         assert it.asked[-1] == f"GET /imodels/{IMODEL}/changesets/3"
 
 
@@ -319,7 +394,7 @@ async def test_an_owner_is_me_or_a_user_by_id_or_e_mail() -> None:
 
 async def test_an_index_of_a_changeset_costs_no_request() -> None:
     async with bench("", never, shipped_files=True) as it:
-        sent = it.executor.preview(it.catalog.tools["get-changeset"], {"iModelId": IMODEL, "changesetId": "12"})
+        sent = it.executor.preview(it.catalog.tools["get-changeset"], {"iModelId": IMODEL, "changeset": "12"})
         assert sent.path.endswith("/changesets/12")
 
 
@@ -360,9 +435,9 @@ async def test_a_preview_sends_nothing_and_so_knows_no_name() -> None:
         tools, would = it.catalog.tools, "if it is a name, a call would have to look for it"
         with pytest.raises(InvalidArguments, match=f"'B-7' is neither an id .*; {would}; nothing was sent"):
             it.executor.preview(tools["get-itwin"], {"iTwinId": "B-7"})
-        with pytest.raises(InvalidArguments) as refused:
-            it.executor.preview(tools["get-changeset"], {"iModelId": IMODEL, "changesetId": "B-7"})
-        assert "would have to" not in refused.value.message, "no call looks for a changeset by its name"
+        for tool, more in (("get-changeset", {"changeset": "B-7"}), ("create-named-version", {"name": "x"})):
+            with pytest.raises(InvalidArguments, match=r"'(B-7|latest)' would have to be looked up; nothing was sent"):
+                it.executor.preview(tools[tool], {"iModelId": IMODEL, **more})
         assert it.asked == []
 
 
@@ -385,7 +460,7 @@ def test_a_preset_makes_the_published_schema_say_so_but_never_that_of_a_destruct
     assert preset.tools["get-imodel"].input_schema["properties"]["iModelId"]["default"] == IMODEL
     for name, tool in preset.tools.items():
         before = catalog.tools[name]
-        if tool.annotations.destructive or "minProperties" in tool.input_schema:
+        if tool.annotations.destructive or "minProperties" in tool.rule:
             assert tool is before
         if name in ("wait-for-imodel", "get-imodel-creation"):
             assert tool is before, "the new iModel is not the one of the setting"
@@ -403,6 +478,8 @@ def test_each_text_says_what_its_argument_takes() -> None:
         for one in tool.arguments:
             text = str(one.schema.get("description"))
             named = one.entity in ("itwin", "imodel", "named-version", "user", "owner")
+            if one.entity == "user" and not any(other.entity == "imodel" for other in tool.arguments):
+                named = False  # an e-mail address is looked for in an iModel
             if one.entity is not None:
                 assert (", name or link" in text or ", e-mail or link" in text) == named, (tool.name, one.name, text)
 

@@ -9,7 +9,7 @@ from itwin_mcp.errors import PolicyError
 from itwin_mcp.executor.conversation import LOCAL, Caller
 from itwin_mcp.executor.policy import Policy
 from itwin_mcp.executor.policy_file import read_policy
-from tests.executor.bench import shipped_catalog
+from tests.conftest import shipped_catalog
 
 ITWIN = "11111111-1111-4111-8111-111111111111"
 OTHER = "22222222-2222-4222-8222-222222222222"

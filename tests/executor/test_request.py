@@ -76,10 +76,10 @@ async def test_lists_booleans_and_numbers_have_their_wire_form_in_queries() -> N
     assert query_of(it.server.requests[1]) == {}
 
 
-async def test_an_absent_argument_removes_its_key_and_an_explicit_null_is_sent() -> None:
+async def test_an_absent_argument_removes_its_key_and_a_cleared_one_is_sent_as_null() -> None:
     async with bench("things.yaml", MADE) as it:
         await it.call("make-thing", name="a")
-        await it.call("make-thing", name="a", north=None)
+        await it.call("make-thing", name="a", clear=["north"])
     sent = [json.loads(one.body) for one in it.server.requests]
     assert sent[0] == {"name": "a", "area": {"south": 3}, "label": "thing a", "sizes": [3, 7]}
     assert sent[1]["area"] == {"south": 3, "north": None}

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from itwin_mcp.capability.catalog import Tool, shipped
+from itwin_mcp.capability.catalog import Tool
 from itwin_mcp.capability.expressions import compile_path
-from itwin_mcp.capability.linker import link_files
 from itwin_mcp.capability.plans import Call, Output
 from itwin_mcp.errors import UnexpectedAnswer
 from itwin_mcp.executor.shape import Warnings, last_segment, shape, shape_part
+from tests.conftest import shipped_catalog
 from tests.executor.bench import ITWIN, bench, saying
 from tests.upstream.loopback import Asked, Handler
 
@@ -245,7 +245,7 @@ async def test_a_deletion_without_an_answer_is_told_by_its_literal() -> None:
 # --- every tool that is shipped ---------------------------------------------------------------------------------
 
 # A picture has no JSON to be wrong; tests/server/test_guides.py looks at those.
-TOOLS = [tool for tool in link_files(shipped()).tools.values() if not any(one.binary for one in tool.operations)]
+TOOLS = [tool for tool in shipped_catalog().tools.values() if not any(one.binary for one in tool.operations)]
 ANY = st.none() | st.booleans() | st.integers() | st.text(max_size=3) | st.just([]) | st.just({}) | st.just({"id": "x"})
 RIGHT = {
     "string": st.text(max_size=3),

@@ -2,12 +2,11 @@
 
 import pytest
 
-from itwin_mcp.capability.catalog import shipped
-from itwin_mcp.capability.linker import link_files
 from itwin_mcp.errors import PlatformError
 from itwin_mcp.executor.targets import name_arguments
+from tests.conftest import shipped_catalog
 
-TOOLS = link_files(shipped()).tools
+TOOLS = shipped_catalog().tools
 
 
 @pytest.mark.parametrize(
@@ -22,7 +21,7 @@ TOOLS = link_files(shipped()).tools
         ("list-itwins", "$search", "search"),
         ("list-itwins", "SubClass", "subClass"),
         ("list-itwins", "$top", None),
-        ("create-named-version", "changesetId", "changesetId"),
+        ("create-named-version", "changesetId", "changeset"),
     ],
 )
 def test_a_detail_is_given_the_argument_that_filled_its_target(tool: str, target: str, argument: str | None) -> None:

@@ -27,17 +27,28 @@ NO_MOMENTS = (
     ("arguments", "targets", "words"),
     [
         ({}, ["name"], "name is missing"),
-        ({"name": "a", "nmae": 1, "x": 2}, ["nmae", "x"], "nmae is not an argument; x is not an argument"),
-        ({"name": 7}, ["name"], "name must be string, not integer"),
+        (
+            {"name": "a", "nmae": 1, "x": 2},
+            ["nmae", "x"],
+            "nmae is not an argument (did you mean name?); x is not an argument",
+        ),
+        ({"name": ["a"]}, ["name"], 'name must be string, not array (for example "text")'),
         ({"name": "a", "dry": "yes"}, ["dry"], "dry must be boolean, not string"),
         ({"name": "a", "count": True}, ["count"], "count must be integer, not boolean"),
         ({"name": "a", "count": 1.5}, ["count"], "count must be integer, not number"),
-        ({"name": "a", "count": None}, ["count"], "count must be integer, not null"),
+        ({"name": None}, ["name"], "name is missing"),
+        ({"name": "a", "count": "1.5"}, ["count"], "count must be integer, not string (for example 3)"),
+        ({"name": "a", "count": "1e999"}, ["count"], "count must be integer, not string"),
+        ({"name": "a", "dry": 1}, ["dry"], "dry must be boolean, not integer"),
+        ({"name": "a", "tags": {"x": 1}}, ["tags"], "tags must be array, not object"),
+        ({"name": "a", "tags": [None]}, ["tags.0"], "tags.0 must be string, not null"),
+        ({"name": "a", "north": 1, "clear": ["north"]}, ["north"], "north cannot be both set and cleared"),
+        ({"name": "a", "clear": ["kind", 2]}, ["clear.0", "clear.1"], "clear.0 must be one of north"),
+        ({"name": "a", "clear": {"north": True}}, ["clear"], "clear must be array, not object"),
         ({"name": "a", "count": -1}, ["count"], "count must be at least 0"),
         ({"name": "a", "north": 91}, ["north"], "north must be at most 90"),
-        ({"name": "a", "north": "x"}, ["north"], "north must be number or null, not string"),
-        ({"name": "a", "tags": "x"}, ["tags"], "tags must be array, not string"),
-        ({"name": "a", "tags": ["x", 2]}, ["tags.1"], "tags.1 must be string, not integer"),
+        ({"name": "a", "north": "x"}, ["north"], "north must be number, not string (for example 1)"),
+        ({"name": "a", "tags": ["x", {}]}, ["tags.1"], "tags.1 must be string, not object"),
         ({"name": "a", "tags": ["x", "x"]}, ["tags"], "tags must not repeat an element"),
         ({"name": "a", "tags": list("abcd")}, ["tags"], "tags must have at most 3 elements, it has 4"),
         ({"name": ""}, ["name", "name"], "name must have at least 1 character"),
@@ -51,7 +62,7 @@ NO_MOMENTS = (
         ({"name": "a", "north": float("nan")}, ["north"], "north must be a number, not nan"),
         ({"name": "a", "north": float("-inf")}, ["north"], "north must be a number, not -inf"),
         ({"name": "a", "\ud800\n": 1}, ["\ufffd\ufffd"], "\ufffd\ufffd is not an argument"),
-        ({"count": "x", "kind": 1}, ["count", "kind", "kind", "name"], "name is missing"),
+        ({"count": "x", "kind": 1}, ["count", "kind", "name"], "name is missing"),
     ],
 )
 async def test_each_unfit_argument_is_named_and_nothing_is_sent(
@@ -134,6 +145,29 @@ async def test_of_a_rule_about_values_only_what_was_given_is_told() -> None:
     assert [one["message"] for one in error["details"]] == ["kind plain and dry true cannot be given together"]
 
 
+@pytest.mark.parametrize(
+    ("rule", "given", "said"),
+    [
+        (
+            "{anyOf: [{required: [mark]}, {required: [kind, dry]}]}",
+            {},
+            "at least one of these must be given: mark, kind and dry",
+        ),
+        (
+            "{oneOf: [{required: [mark]}, {required: [kind]}]}",
+            {"mark": "beef", "kind": "plain"},
+            "exactly one of these must be given: mark, kind",
+        ),
+    ],
+)
+async def test_a_rule_that_asks_for_one_of_several_is_told_in_words(
+    rule: str, given: dict[str, Any], said: str
+) -> None:
+    async with bench("things.yaml", never, replacing={"{not: {required: [kind, dry]}}": rule}) as it:
+        error = await it.refused("make-thing", name="a", **given)
+    assert [detail["message"] for detail in error["details"]] == [said]
+
+
 async def test_several_missing_arguments_are_each_named_once() -> None:
     async with bench("things.yaml", never) as it:
         error = await it.refused("get-part")
@@ -162,8 +196,7 @@ async def test_arguments_beyond_all_measure_give_a_short_error() -> None:
         f"{ITWIN}?x=1",
         f"{ITWIN}#x",
         "%2e%2e",
-        f"{ITWIN}\n",
-        f"\t{ITWIN}",
+        f"{ITWIN}\x00",
         "\x00",
         "\ud800",
         "x" * 10_000,
@@ -171,7 +204,6 @@ async def test_arguments_beyond_all_measure_give_a_short_error() -> None:
         f"https://api.bentley.com.evil.example/itwins/{ITWIN}",
         f"https://api.bentley.com/imodels/{ITWIN}",
         f"https://api.bentley.com/itwins/..%2f{ITWIN}",
-        f"https://api.bentley.com/itwins/{ITWIN}\n",
         f"itwin://itwins/{ITWIN}?x=\ud800",
         "https://[/itwins/x",
         "",

@@ -238,6 +238,7 @@ async def test_look_without_a_state_is_reported_as_job_with_state_null(look: Any
         ("wait-for-baseline-file", {"baselineFile": {"state": "fileIsBriefcase"}}),
         ("wait-for-baseline-file", {"baselineFile": {"state": "initializationFailed"}}),
         ("wait-for-checkpoint", {"checkpoint": {"state": "failed"}}),
+        ("wait-for-checkpoint", {"checkpoint": {"state": "notGenerated"}}),
         ("wait-for-export", {"export": {"id": "e", "status": "Failed"}}),
     ],
 )
@@ -247,6 +248,7 @@ async def test_shipped_tools_know_the_documented_failure_states(tool: str, state
         taken = {one.name for one in it.catalog.tools[tool].arguments}
         error = await it.refused(tool, wait=0, **{name: value for name, value in ids.items() if name in taken})
     assert error["code"] == "JobFailed"
+    assert "Remove" not in error["hint"]
 
 
 @pytest.mark.parametrize(

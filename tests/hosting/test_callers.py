@@ -138,6 +138,7 @@ async def test_a_write_for_which_the_token_is_too_little_has_its_line_in_the_aud
     calls: list[tuple[str, dict[str, Any]]] = [
         ("delete-imodel", imodel),
         ("run-writing-tool", {"name": "delete-imodel", "arguments": imodel}),
+        ("run-writing-tool", {"name": "delete-imodel", "arguments": json.dumps(imodel)}),
         ("run-writing-tool", {"name": "delete-imodel", "arguments": "x"}),
         ("run-writing-tool", {"name": "drop-all"}),
     ]
@@ -147,7 +148,7 @@ async def test_a_write_for_which_the_token_is_too_little_has_its_line_in_the_aud
                 assert (await served.call(http, name, **arguments)).status_code == 403
         told = [(one["tool"], one["caller"]["subject"], one["targets"]) for one in audited()]
         target = {"type": "imodel", "id": imodel["iModelId"]}
-        assert told == [("delete-imodel", "ada", targets) for targets in ([target], [target], [])]
+        assert told == [("delete-imodel", "ada", targets) for targets in ([target], [target], [target], [])]
         assert {(one["decision"], one["code"]) for one in audited()} == {("refused", "InsufficientScope")}
         audit = served.runtime.gatekeeper.audit
         assert audit is not None

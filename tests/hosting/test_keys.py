@@ -143,7 +143,7 @@ GOOD = public(rsa("one"))[0]
         None,
         "text",
     ],
-    ids=str,
+    ids=lambda bad: str(bad).replace(GOOD["n"], "…"),  # the key is another in each worker
 )
 async def test_one_bad_key_spoils_none_of_the_others(bad: Any) -> None:
     keys, _, _ = steered(keys=[bad, GOOD])

@@ -19,6 +19,7 @@ TYPESCRIPT = ("@modelcontextprotocol/sdk@1.32.2", "@modelcontextprotocol/client@
 INSPECTOR = "@modelcontextprotocol/inspector@2.12.0"
 CONFORMANCE = "@modelcontextprotocol/conformance@0.2.0-alpha.12"
 MCPB = "@anthropic-ai/mcpb@2.1.2"
+CONVERTERS = ("openai-agents==0.24.0", "langchain-mcp-adapters==0.3.2", "google-genai==3.6.1", "mcp==1.30.0")
 UV = "uv==0.9.7"  # what Claude Desktop was seen to bring, oogunbiyi21/stats-compass-mcp#2
 PACKAGING = ("build==1.6.1", "hatchling==1.33.0", "twine==7.0.0", "check-wheel-contents==0.6.3")
 CLAUDE_CODE = "@anthropic-ai/claude-code@2.1.332"
@@ -29,6 +30,11 @@ def python_v1() -> Path:
     """The interpreter of a virtual environment that holds the Python SDK 1.x."""
     version = f"py{sys.version_info.major}.{sys.version_info.minor}"
     return _program(_pip(PYTHON_V1, name=f"{PYTHON_V1}-{version}"), "python")
+
+
+def converters() -> Path:
+    """The interpreter of a virtual environment that holds the agent frameworks that convert our tools."""
+    return _program(_pip(*CONVERTERS, name="converters"), "python")
 
 
 def packaging() -> Path:

@@ -12,7 +12,7 @@ import pytest
 from mcp import MCPError
 from mcp.types import ResourceTemplateReference
 
-from tests.executor.bench import shipped_catalog
+from tests.conftest import shipped_catalog
 from tests.mutations.proxy import (
     Exchange,
     Mutation,

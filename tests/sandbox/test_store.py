@@ -5,6 +5,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
@@ -72,10 +73,17 @@ async def test_nothing_acknowledged_is_lost_when_the_processes_are_killed(tmp_pa
 
 
 def test_a_foreign_database_is_left_alone(tmp_path: Path) -> None:
-    with sqlite3.connect(tmp_path / "other.db") as other:
+    with closing(sqlite3.connect(tmp_path / "other.db")) as other:
         other.execute("CREATE TABLE theirs (id)")
     with pytest.raises(UnknownDatabase):
         Sandbox.open(tmp_path / "other.db")
+
+
+def test_sandbox_open_closes_a_file_that_is_no_database(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("Pier 7: cracks\n" * 100)
+    # A connection that stays open is a ResourceWarning from Python 3.13 on, and so a failure.
+    with pytest.raises(sqlite3.DatabaseError, match="not a database"):
+        Sandbox.open(tmp_path / "notes.txt")
 
 
 async def test_an_empty_sandbox_has_an_account_and_its_owner() -> None:
@@ -133,7 +141,7 @@ _KNOWN = {"iTwinId": seeded_id("itwin", "interchange"), "iModelId": seeded_id("i
 @settings(max_examples=150)
 @given(
     operation=st.sampled_from(OPERATIONS),
-    slot=st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1, max_size=12)
+    slot=st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), min_size=1, max_size=12)
     | st.just("3"),
     use_known=st.booleans(),
     query=st.dictionaries(st.sampled_from(_PARAMETERS), _VALUES, max_size=4),

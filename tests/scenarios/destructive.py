@@ -120,12 +120,12 @@ def _files(root: Path, more: Arguments) -> tuple[Arguments, Arguments]:
 
 
 async def _changeset(desk: Desk, root: Path) -> tuple[Arguments, Arguments]:
-    return _files(root, {"iModelId": await desk.roads(), "changesetId": "1"})
+    return _files(root, {"iModelId": await desk.roads(), "changeset": "1"})
 
 
 async def _checkpoint(desk: Desk, root: Path) -> tuple[Arguments, Arguments]:
     made = (await desk.ask("create-imodel", iTwinId=await desk.itwin(PROJECT), name="With a checkpoint"))["iModel"]
-    return _files(root, {"iModelId": made["id"], "changesetId": "0"})
+    return _files(root, {"iModelId": made["id"], "changeset": "0"})
 
 
 async def _baseline(desk: Desk, root: Path) -> tuple[Arguments, Arguments]:

@@ -48,7 +48,7 @@ async def test_locks_are_acquired_all_or_none_raised_listed_and_released(desk: D
     assert (await desk.refused("acquire-locks", **one, objectIds=[]))["code"] == "InvalidArguments"
 
     latest = (await desk.ask("list-changesets", iModelId=imodel, limit=1))["changesets"][0]["id"]
-    await desk.ask("release-locks", **one, objectIds=["0x100"], changesetId=latest)
+    await desk.ask("release-locks", **one, objectIds=["0x100"], changeset=latest)
     assert (await desk.refused("release-locks", **one, objectIds=["0x100"]))["code"] == "LockNotFound"
     released = await desk.ask("list-released-locks", iModelId=imodel, afterChangesetIndex=11)
     assert released["releasedLocks"] == [{"lockLevel": "exclusive", "objectIds": ["0x100"]}]
@@ -79,7 +79,7 @@ async def test_an_authoring_session_starts_with_locks_and_ends_with_their_releas
     number = session["briefcase"]["briefcaseId"]
     assert session["lock"]["lockedObjects"] == [{"lockLevel": "exclusive", "objectIds": ["0x200"]}]
     latest = (await desk.ask("list-changesets", iModelId=imodel, limit=1))["changesets"][0]["id"]
-    end = {"iModelId": imodel, "briefcaseId": number, "changesetId": latest}
+    end = {"iModelId": imodel, "briefcaseId": number, "changeset": latest}
     assert await desk.ask("end-authoring-session", **end) == {"session": {"isLastChunk": True}}
     assert (await desk.refused("end-authoring-session", **end))["code"] == "BriefcaseNotFound"
     without = (await desk.ask("start-authoring-session", iModelId=imodel))["session"]

@@ -32,11 +32,11 @@ async def test_changesets_are_listed_between_indexes_and_read_by_id_index_and_li
     assert between["changesets"][1]["application"]["name"] == "Meridian Design Sync"
     link = f"https://api.bentley.com/imodels/{imodel}/changesets/{latest['id']}"
     for given in (latest["id"], "12", link):
-        read = (await desk.ask("get-changeset", iModelId=imodel, changesetId=given))["changeset"]
+        read = (await desk.ask("get-changeset", iModelId=imodel, changeset=given))["changeset"]
         assert read["id"] == latest["id"]
         assert "_links" not in read
     assert (await desk.read(f"itwin://imodels/{imodel}/changesets/12"))["changeset"] == read
-    assert (await desk.refused("get-changeset", iModelId=imodel, changesetId="99"))["code"] == "ChangesetNotFound"
+    assert (await desk.refused("get-changeset", iModelId=imodel, changeset="99"))["code"] == "ChangesetNotFound"
     assert (await desk.refused("list-changesets", iModelId=NOBODY))["code"] == "iModelNotFound"
     assert (await desk.refused("list-changesets", iModelId=imodel, afterIndex=-1))["code"] == "InvalidArguments"
 
@@ -62,18 +62,16 @@ async def test_extended_data_is_read_and_attached_once_by_whoever_pushed(desk: D
     imodel = await desk.roads()
     listed = (await desk.ask("list-extended-data", iModelId=imodel))["extendedData"]
     assert [one["changesetIndex"] for one in listed] == [5, 11]
-    read = (await desk.ask("get-extended-data", iModelId=imodel, changesetId="5"))["extendedData"]
+    read = (await desk.ask("get-extended-data", iModelId=imodel, changeset="5"))["extendedData"]
     assert b'"run": 118' in base64.b64decode(read["data"])
     assert (await desk.read(f"itwin://imodels/{imodel}/changesets/5/extendeddata"))["extendedData"] == read
     data = base64.b64encode(b'{"checked": true}').decode()
-    own = {"iModelId": imodel, "changesetId": "8", "data": data}
+    own = {"iModelId": imodel, "changeset": "8", "data": data}
     assert (await desk.ask("create-extended-data", **own))["extendedData"]["changesetIndex"] == 8
     assert (await desk.refused("create-extended-data", **own))["status"] == 409
-    assert (await desk.refused("create-extended-data", **own | {"changesetId": "9"}))[
-        "code"
-    ] == "InsufficientPermissions"
+    assert (await desk.refused("create-extended-data", **own | {"changeset": "9"}))["code"] == "InsufficientPermissions"
     assert (await desk.refused("create-extended-data", **own | {"data": "{}"}))["code"] == "InvalidArguments"
-    absent = await desk.refused("get-extended-data", iModelId=imodel, changesetId="1")
+    absent = await desk.refused("get-extended-data", iModelId=imodel, changeset="1")
     assert absent["code"] == "ChangesetExtendedDataNotFound"
     assert (await desk.refused("list-extended-data", iModelId=NOBODY))["code"] == "iModelNotFound"
 
@@ -102,7 +100,7 @@ async def test_checkpoints_are_read_without_the_keys_to_their_storage(desk: Desk
     latest = (await desk.ask("get-latest-checkpoint", iModelId=imodel))["checkpoint"]
     assert (latest["changesetIndex"], latest["state"]) == (12, "successful")
     assert set(latest) == {"changesetId", "changesetIndex", "state", "size", "dbName"}
-    of_changeset = await desk.ask("get-changeset-checkpoint", iModelId=imodel, changesetId="12")
+    of_changeset = await desk.ask("get-changeset-checkpoint", iModelId=imodel, changeset="12")
     assert of_changeset["checkpoint"] == latest
     one = {"iModelId": imodel, "namedVersionId": await version(desk, imodel, "Tender Draft")}
     for tool in ("get-named-version-checkpoint", "wait-for-checkpoint", "update-named-version-checkpoint"):
@@ -111,7 +109,7 @@ async def test_checkpoints_are_read_without_the_keys_to_their_storage(desk: Desk
         assert absent["code"] == "NamedVersionNotFound"
     for path in ("", "changesets/12/", f"namedversions/{one['namedVersionId']}/"):
         assert (await desk.read(f"itwin://imodels/{imodel}/{path}checkpoint"))["checkpoint"] == latest
-    none = await desk.refused("get-changeset-checkpoint", iModelId=imodel, changesetId="1")
+    none = await desk.refused("get-changeset-checkpoint", iModelId=imodel, changeset="1")
     assert none["code"] == "CheckpointNotFound"
     assert (await desk.refused("get-latest-checkpoint", iModelId=NOBODY))["code"] == "iModelNotFound"
 

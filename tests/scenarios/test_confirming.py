@@ -157,7 +157,8 @@ async def test_only_a_yes_with_the_name_destroys(
         assert await code_of(client, tool, one) == "ConfirmationExpired"
         assert record.nothing_happened()
         monkeypatch.setattr(confirm, "SECONDS", 300)
-        for identifier in (one[argument.name] for argument in DESTRUCTIVE[tool].arguments if argument.entity):
+        named = [argument.name for argument in DESTRUCTIVE[tool].arguments if argument.entity]
+        for identifier in (one[name] for name in named if name in one):
             assert str(identifier) in person.asked[-1].message or "filePath" in one
         person.answer = lambda asked: typing(f"  {name_in(asked)} ")
         result = await client.call_tool(tool, one)
@@ -456,7 +457,7 @@ async def test_nobody_is_asked_where_nothing_would_be_lost(record: Record) -> No
         assert person.asked == []
         await desk.ask("upload-itwin-image", **one)
         assert len(person.asked) == 1
-        await desk.ask("download-changeset", iModelId=await desk.roads(), changesetId="1", filePath="new")
+        await desk.ask("download-changeset", iModelId=await desk.roads(), changeset="1", filePath="new")
         assert len(person.asked) == 1
 
 
@@ -516,7 +517,7 @@ async def test_a_model_that_does_what_every_text_tells_it_destroys_nothing(
         tools = {one.name: one for one in (await client.list_tools()).tools if one.name in {*TOOLS, "get-itwin"}}
         known = {"iTwinId": itwin, "iModelId": imodel, "briefcaseId": number, "permissions": []}
         known |= {"userId": seeded_id("user", "priya"), "roleId": seeded_id("role", "Viewer")}
-        known |= {"changesetId": "0", "filePath": "old", "overwrite": True, "yes": True, "name": "Pier"}
+        known |= {"changeset": "0", "filePath": "old", "overwrite": True, "yes": True, "name": "Pier"}
         model = Obedient(client, tools, known)
         await model.read(words)
         await model.read(str(await call(client, "get-itwin", {"iTwinId": itwin})))

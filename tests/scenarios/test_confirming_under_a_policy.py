@@ -96,6 +96,23 @@ async def test_what_is_pre_approved_goes_on_without_a_person_until_its_cap_is_re
     assert decisions()[-1] == ("declined", None)
 
 
+@pytest.mark.parametrize("changeset", ["latest", "baseline", "Tender Draft"])
+async def test_changeset_may_be_named_where_nobody_is_asked_since_it_is_not_destroyed(
+    changeset: str, record: Record
+) -> None:
+    tool = "release-all-locks"
+    async with at_work(tool, record) as work:
+        arguments = work.one | {"changeset": changeset}
+        async with work.agent() as client:
+            assert (await answer_of(client, tool, arguments))["code"] == "Declined"
+            assert ", changeset )" not in work.person.asked[-1].message
+        async with work.agent(**work.pre_approved(tool, 1)) as client:
+            done = await client.call_tool(tool, arguments)
+            assert not done.is_error, done.structured_content
+    assert len(work.person.asked) == 1
+    assert decisions()[-1] == ("done", "policy")
+
+
 @pytest.mark.parametrize("tool", MOSTLY_SLOW)
 async def test_once_the_budget_is_spent_not_even_the_person_is_asked(tool: str, record: Record) -> None:
     async with at_work(tool, record) as work, work.agent(**{"writes-per-hour": 1}) as client:

@@ -102,18 +102,18 @@ async def test_a_changeset_is_pushed_and_downloaded_by_its_index(agent: Client, 
         changedFiles=["pier.dgn"],
         filePath=str(root / "1.cs"),
     )
-    changeset = (await ask(agent, "get-changeset", iModelId=imodel, changesetId="1"))["changeset"]
+    changeset = (await ask(agent, "get-changeset", iModelId=imodel, changeset="1"))["changeset"]
     assert changeset["synchronizationInfo"] == {"taskId": "sync-7", "changedFiles": ["pier.dgn"]}
     assert (pushed["changeset"]["state"], pushed["changeset"]["fileSize"]) == ("fileUploaded", len(content))
-    await ask(agent, "download-changeset", iModelId=imodel, changesetId="1", filePath="copy.cs")
+    await ask(agent, "download-changeset", iModelId=imodel, changeset="1", filePath="copy.cs")
     assert (root / "copy.cs").read_bytes() == content
-    again = await refused(agent, "download-changeset", iModelId=imodel, changesetId="1", filePath="copy.cs")
+    again = await refused(agent, "download-changeset", iModelId=imodel, changeset="1", filePath="copy.cs")
     assert "exists already" in again["message"]
     assert "overwrite" in again["hint"]
     (root / "copy.cs").write_bytes(b"old")
-    await ask(agent, "download-changeset", iModelId=imodel, changesetId="1", filePath="copy.cs", overwrite=True)
+    await ask(agent, "download-changeset", iModelId=imodel, changeset="1", filePath="copy.cs", overwrite=True)
     assert (root / "copy.cs").read_bytes() == content
-    await ask(agent, "download-checkpoint", iModelId=imodel, changesetId="0", filePath="model.bim")
+    await ask(agent, "download-checkpoint", iModelId=imodel, changeset="baseline", filePath="model.bim")
     assert (root / "model.bim").stat().st_size > 0
 
 
@@ -245,7 +245,7 @@ async def test_no_download_puts_a_file_where_this_program_would_believe_it(root:
     async with connect(files_root=[root], policy=policy, sandbox_db=root / "platform.db", person=None) as agent:
         imodel = (await ask(agent, "list-imodels", iTwinId=await an_itwin(agent), limit=1))["iModels"][0]["id"]
         before = sorted(root.rglob("*"))
-        arguments = {"iModelId": imodel, "changesetId": "1", "filePath": path, "overwrite": True}
+        arguments = {"iModelId": imodel, "changeset": "1", "filePath": path, "overwrite": True}
         error = await refused(agent, "download-changeset", **arguments)
         assert "is where itwin-mcp keeps its own files" in error["message"]
         assert sorted(root.rglob("*")) == before

@@ -1,5 +1,6 @@
 """An agent that begins with numbers, names and links instead of ids, through MCP, and what that costs."""
 
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,11 +11,13 @@ from itwin_mcp.errors import SettingsError
 from itwin_mcp.upstream.client import UpstreamClient
 from itwin_mcp.upstream.wire import Request
 from tests.conftest import connect
+from tests.hosting.served import keep_policy
 from tests.scenarios.test_area_tools import Desk
 
 pytestmark = pytest.mark.anyio
 PROJECT = "NL-A12-0042"
 NAME = "A12 Interchange Reconstruction"
+PORTAL = "https://developer.bentley.com/my-itwins"
 ROADS = "A12 Interchange - Roads"
 
 
@@ -65,7 +68,7 @@ async def test_a_question_in_a_persons_words_from_start_to_end(desk: Desk, sent:
     assert version["namedVersion"]["changesetIndex"] == 12
     assert [one["argument"] for one in version["resolved"]] == ["iModelId", "namedVersionId"]
     assert len(sent) == 2, "the name of the iModel is remembered"
-    changeset = await desk.ask("get-changeset", iModelId=ROADS, changesetId="12")
+    changeset = await desk.ask("get-changeset", iModelId=ROADS, changeset="12")
     assert changeset["changeset"]["index"] == 12
 
 
@@ -74,7 +77,7 @@ async def test_the_usual_names_of_versions_are_names(desk: Desk, sent: list[str]
     versions = {"olderVersionId": "30% Design", "newerVersionId": "60% Design"}
     compared = await desk.ask("compare-named-versions", iModelId=imodel, **versions)
     assert [one["given"] for one in compared["resolved"]] == ["30% Design", "60% Design"]
-    await desk.ask("create-named-version", iModelId=imodel, name="../Issue #4/b?")
+    await desk.ask("create-named-version", iModelId=imodel, name="../Issue #4/b?", changeset="baseline")
     read = await desk.ask("get-named-version", iModelId=imodel, namedVersionId="../Issue #4/b?")
     assert read["namedVersion"]["name"] == "../Issue #4/b?"
 
@@ -84,6 +87,63 @@ async def test_a_link_that_is_not_of_the_platform_is_no_name_and_sends_nothing(d
     assert (await desk.refused("get-named-version", iModelId=ROADS, namedVersionId=link))["code"] == "InvalidArguments"
     assert (await desk.refused("list-imodels", iTwinId=link))["code"] == "InvalidArguments"
     assert sent == []
+
+
+async def test_changeset_is_named_as_people_do_in_every_tool(desk: Desk, sent: list[str]) -> None:
+    imodel = await desk.roads()
+    listed = (await desk.ask("list-changesets", iModelId=imodel))["changesets"]
+    ids = {one["index"]: one["id"] for one in listed}
+    link = f"https://api.bentley.com/imodels/{imodel}/changesets/12"
+    for given, index in (("latest", max(ids)), ("Tender Draft", 12), ("12", 12), (ids[12], 12), (link, 12)):
+        read = await desk.ask("get-changeset", iModelId=imodel, changeset=given)
+        assert read["changeset"]["index"] == index
+    checkpoint = await desk.ask("get-changeset-checkpoint", iModelId=imodel, changeset="baseline")
+    assert checkpoint["checkpoint"]["changesetIndex"] == 0
+    assert checkpoint["resolved"] == [{"argument": "changeset", "given": "baseline", "index": 0}]
+    number = (await desk.ask("acquire-briefcase", iModelId=imodel))["briefcase"]["briefcaseId"]
+    lock = {"iModelId": imodel, "briefcaseId": number, "objectIds": ["0x100"]}
+    await desk.ask("acquire-locks", **lock, changeset="latest")
+    released = await desk.ask("release-locks", **lock, changeset="Tender Draft")
+    assert released["resolved"] == [{"argument": "changeset", "given": "Tender Draft", "id": ids[12], "index": 12}]
+    itwin = await desk.itwin(PROJECT)
+    for tool, source in (
+        ("clone-imodel", "iModelId"),
+        ("fork-imodel", "iModelId"),
+        ("create-imodel-from-template", "templateIModelId"),
+    ):
+        for given, told in (("2", {"id": ids[2], "index": 2}), ("Tender Draft", {"id": ids[12], "index": 12})):
+            new = {"iTwinId": itwin, "name": f"{tool} {given}", source: imodel}
+            made = await desk.ask(tool, **new, changeset=given)
+            assert made["resolved"] == [{"argument": "changeset", "given": given, **told}]
+    copied = await desk.ask("list-changesets", iModelId=await desk.imodel(PROJECT, "clone-imodel 2"))
+    assert [one["index"] for one in copied["changesets"]] == [2, 1]
+
+
+async def test_named_version_marks_the_latest_changeset_and_of_an_empty_imodel_the_baseline(desk: Desk) -> None:
+    roads, itwin = await desk.roads(), await desk.itwin(PROJECT)
+    copy = await desk.ask("clone-imodel", iModelId=roads, iTwinId=itwin, name="Copy", changeset="7")
+    empty = await desk.ask("create-imodel", iTwinId=itwin, name="Empty")
+    for imodel, index in ((copy["iModel"]["id"], 7), (empty["iModel"]["id"], 0)):
+        made = await desk.ask("create-named-version", iModelId=imodel, name="Issue 1")
+        assert made["namedVersion"]["changesetIndex"] == index
+        assert (made["resolved"][0]["given"], made["resolved"][0]["index"]) == ("latest", index)
+
+
+async def test_portal_link_is_judged_by_the_itwin_that_the_imodel_is_in() -> None:
+    async with connect(toolsets="all") as client:
+        desk = Desk(client)
+        roads, allowed, own = await desk.roads(), await desk.itwin("NL-MAAS-0017"), await desk.itwin(PROJECT)
+    policy = {"itwin-mcp-policy": 1, "default": {"itwins": [allowed], "tools": {"allow": ["all"]}}}
+    async with connect(toolsets="all", policy=keep_policy(json.dumps(policy))) as client:
+        desk = Desk(client)
+        assert allowed != own
+        for link in (f"{PORTAL}/{own}/{roads}", f"{PORTAL}/{allowed}/{roads}/view", f"“{PORTAL}/{allowed}/{roads}”"):
+            for changeset in ("latest", "Tender Draft", "12"):
+                error = await desk.refused("get-changeset", iModelId=link, changeset=changeset)
+                assert error["code"] == "PolicyRefused"
+        assert (await desk.refused("list-imodels", iTwinId=f"{PORTAL}/{own}"))["code"] == "PolicyRefused"
+        assert (await desk.refused("list-imodels", iTwinId=own.replace("-", "")))["code"] == "PolicyRefused"
+        assert (await desk.ask("list-imodels", iTwinId=f"{PORTAL}/{allowed}"))["iModels"]
 
 
 async def test_a_name_costs_one_or_two_requests_more_than_a_tool_tells(desk: Desk, sent: list[str]) -> None:
@@ -171,7 +231,7 @@ async def test_presets_stand_in_for_what_is_left_out(sent: list[str], monkeypatc
 async def test_a_hint_says_which_of_the_tools_that_it_names_are_not_served() -> None:
     async with connect(toolsets="locks") as client:
         hint = (await Desk(client).refused("list-locks", iModelId="Nothing of this name"))["hint"]
-        assert "Not served here: find-imodel (toolset imodels), list-imodels (toolset imodels)." in hint
+        assert "find-imodel (it is in the toolset imodels), list-imodels (it is in the toolset imodels)." in hint
     for toolsets in ("all", "dynamic,locks"):
         async with connect(toolsets=toolsets) as client:
             hint = (await Desk(client).refused("list-locks", iModelId="Nothing of this name"))["hint"]

@@ -125,7 +125,7 @@ async def test_files_of_one_name_in_different_folders_look_different(tmp_path: P
             file = tmp_path / ("deep" * 20) / folder / "changeset.cs"
             file.parent.mkdir(parents=True)
             file.write_bytes(b"what was there")
-            given = {"changesetId": "1", "filePath": str(file), "overwrite": True}
+            given = {"changeset": "1", "filePath": str(file), "overwrite": True}
             await Desk(client).refused("download-changeset", iModelId=imodel, **given)
             seen.add(onlooker.shown)
             assert f"{folder}/changeset.cs”" in onlooker.shown.replace("\\", "/")

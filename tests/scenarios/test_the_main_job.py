@@ -77,7 +77,7 @@ async def test_an_agent_changes_hides_and_deletes_what_it_made(day: Client) -> N
     ]
     changed = (await ask(day, "update-itwin", iTwinId=itwin["id"], type="Quay", latitude=51.9))["iTwin"]
     assert (changed["type"], changed["latitude"]) == ("Quay", 51.9)
-    cleared = (await ask(day, "update-itwin", iTwinId=itwin["id"], type=None))["iTwin"]
+    cleared = (await ask(day, "update-itwin", iTwinId=itwin["id"], clear=["type"]))["iTwin"]
     assert cleared["type"] is None
     await ask(day, "add-itwin-to-recents", iTwinId=itwin["id"])
     assert (await ask(day, "list-recent-itwins", limit=1))["iTwins"][0]["id"] == itwin["id"]
@@ -152,10 +152,11 @@ async def test_a_thing_is_read_by_a_link_to_it_and_as_a_resource(day: Client) ->
         ("list-itwins", {"status": "active"}, "status must be one of Active, Inactive, Trial"),
         ("list-itwins", {"cursor": "forged"}, "cursor cannot be used"),
         ("update-itwin", {"iTwinId": "1c4b1d5e-0000-4000-8000-000000000000"}, "nothing to change was given"),
+        ("clone-imodel", {"iModelId": "i", "iTwinId": "t", "changesetIndex": 3}, "did you mean changeset?"),
         (
-            "clone-imodel",
-            {"iModelId": "i", "iTwinId": "t", "changesetId": "", "changesetIndex": 0},
-            "changesetId and changesetIndex cannot be given together",
+            "get-changeset",
+            {"iModelId": "i", "changesetId": "3"},
+            "changesetId is not an argument: did you mean changeset?",
         ),
     ],
 )

@@ -3,10 +3,13 @@
 import json
 import os
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from mcp import Client
+from mcp.shared.exceptions import MCPError
+from mcp.types import INVALID_PARAMS
 
 from itwin_mcp.errors import SettingsError
 from itwin_mcp.runtime import read_catalog
@@ -91,7 +94,6 @@ async def test_engineers_questions_find_their_tool_among_the_first_three() -> No
         found = [tool.name for tool in index.find(question, 3)]
         if wanted not in found:
             missed.append((question, wanted, found))
-    index.close()
     assert missed == []
     assert len(QUESTIONS) >= 40
 
@@ -101,7 +103,6 @@ async def test_what_destroys_is_not_first_where_nobody_asked_for_it() -> None:
     index = ToolIndex(tools.values())
     kept = [question for question, wanted in QUESTIONS if not tools[wanted].annotations.destructive]
     destroying = [one for one in kept if index.find(one, 1)[0].annotations.destructive]
-    index.close()
     assert destroying == []
 
 
@@ -188,7 +189,41 @@ async def test_what_is_excluded_or_writes_on_a_read_only_server_is_neither_found
         assert found.structured_content is not None
         assert not {"delete-itwin", "find-itwin"} & {tool["name"] for tool in found.structured_content["tools"]}
         said = await error(client, "run-reading-tool", {"name": "delete-itwin", "arguments": {}})
-        assert "there is no tool" in said["message"]
+        assert "It is not served here: it changes data, and --read-only leaves it out." in said["hint"]
+
+
+@pytest.mark.parametrize(
+    ("serves", "name", "words"),
+    [
+        ({}, "list_itwins", "Unknown tool: list_itwins. Did you mean 'list-itwins'?"),
+        ({}, "fly", "Unknown tool: fly. See tools/list."),
+        ({}, "Get-iTwinn", "Did you mean 'get-itwin'?"),
+        ({"exclude_tools": "get-itwin"}, "get-itwin", "--exclude-tools leaves it out"),
+        ({"read_only": True}, "delete_itwin", "Did you mean 'delete-itwin'? It is not served here: it changes data"),
+        ({"toolsets": "itwins"}, "list-locks", "It is not served here: it is in the toolset locks."),
+        ({"read_only": True}, "delete-itwin", "it changes data, and --read-only leaves it out"),
+        ({"toolsets": "dynamic"}, "list-itwins", "Run it with run-reading-tool."),
+        ({"toolsets": "dynamic"}, "delete-itwin", "Run it with run-writing-tool."),
+        ({"toolsets": "dynamic"}, "find_tools", "Did you mean 'find-tools'?"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+async def test_call_of_an_unknown_tool_names_the_one_to_call(
+    mode: str, serves: dict[str, Any], name: str, words: str
+) -> None:
+    async with connect(mode, **serves) as client:
+        with pytest.raises(MCPError) as refused:
+            await client.call_tool(name, {})
+    assert refused.value.error.code == INVALID_PARAMS
+    assert words in refused.value.error.message
+
+
+async def test_call_of_a_tool_that_the_policy_hides_says_so(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("itwin-mcp-policy: 1\ndefault: {itwins: all, tools: {allow: [read-only]}}\n")
+    async with connect(policy=policy) as client:
+        with pytest.raises(MCPError, match="It is not served here: the policy does not allow it"):
+            await client.call_tool("delete-itwin", {})
 
 
 async def test_named_toolsets_and_tools_are_listed_beside_the_four() -> None:

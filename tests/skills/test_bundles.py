@@ -152,8 +152,8 @@ async def test_every_command_of_a_guide_is_a_call_that_succeeds_on_the_sandbox(b
     async with connect(files_root=(tmp_path,)) as client:
         for command in bundle.commands:
             parsed = call.command.make_context("call", variables.fill(command)).params
-            properties = catalog().tools[parsed["tool"]].input_schema["properties"]
-            result = await client.call_tool(parsed["tool"], call.read_arguments(properties, parsed["pairs"], None))
+            arguments = call.read_arguments(catalog().tools[parsed["tool"]], parsed["pairs"], None)
+            result = await client.call_tool(parsed["tool"], arguments)
             assert not result.is_error, (command, result.structured_content)
             variables.take(command, result.structured_content)
 

@@ -38,9 +38,9 @@ from itwin_mcp.capability.plans import (
     StepMapping,
     Steps,
 )
+from itwin_mcp.capability.suggestions import there_is
 from itwin_mcp.capability.targets import check_targets
 from itwin_mcp.capability.transfers import FILE, check_fact
-from itwin_mcp.capability.wording import there_is
 
 Namespaces = Mapping[str, Mapping[str, Operation] | None]
 """The operations that a file may call, by namespace; None for a namespace whose import failed."""

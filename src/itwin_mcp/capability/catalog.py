@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 from typing import Any, Literal
@@ -10,7 +10,8 @@ from typing import Any, Literal
 from itwin_mcp.capability.access import Access
 from itwin_mcp.capability.plans import Action, Call, ConfirmPlan, Operation, TransferPlan, operations_of
 from itwin_mcp.capability.selection import DYNAMIC, Selection
-from itwin_mcp.errors import SettingsError
+from itwin_mcp.capability.suggestions import find_similar
+from itwin_mcp.errors import Problem, SettingsError
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,18 @@ class Annotations:
 
 
 @dataclass(frozen=True, slots=True)
+class ChangesetForm:
+    """In which form an operation takes a changeset.
+
+    With `only_id` it takes no index. `baseline` is what stands for the baseline: the index 0, an empty id, or an
+    argument that is left out; None if the operation does not take the baseline.
+    """
+
+    only_id: bool = False
+    baseline: Literal["index", "empty", "absent"] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ToolArgument:
     """One argument of a tool; `default` is applied when it is left out, ABSENT where there is none.
 
@@ -43,6 +56,8 @@ class ToolArgument:
     local: Literal["source", "target"] | None = None
     preset: str | None = None
     """The setting that its default comes from; see `presets`."""
+    changeset: ChangesetForm | None = None
+    """For an argument that names a changeset."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,6 +74,8 @@ class Tool:
     output_schema: Mapping[str, Any]
     action: Action
     file: str
+    rule: Mapping[str, Any] = field(default_factory=dict)
+    """JSON Schema across the arguments: it is enforced, but not published in `input_schema`."""
     transfer: TransferPlan | None = None
     confirm: ConfirmPlan | None = None
     lists: Mapping[str, str] = field(default_factory=dict)
@@ -153,7 +170,9 @@ class Catalog:
     reachable: Mapping[str, Tool] = field(default_factory=dict)
     """Every tool that may be run, listed or not: completions read with them, the dynamic tools run them."""
     elsewhere: Mapping[str, str] = field(default_factory=dict)
-    """The tools that exist and cannot be run here, with their toolsets."""
+    """The tools that exist and cannot be run here, each with the reason."""
+    warnings: tuple[Problem, ...] = ()
+    """What the authors of freshly read files should know; `capability check` prints it."""
     skills: Callable[[], tuple[Skill, ...]] = tuple
     """The guides for agents over the whole catalog, whatever part of it is served; made when first asked for."""
 
@@ -174,15 +193,17 @@ class Catalog:
         tools: Sequence[str] = (),
         exclude: Sequence[str] = (),
         read_only: bool = False,
+        hidden: Collection[str] = (),
     ) -> Catalog:
         """The part of the catalog that was asked for.
 
         Empty `toolsets` and `tools` mean DEFAULT_TOOLSETS and whatever is not in our own files; with both, their
         union. `exclude` is taken away from that, and `read_only` keeps the tools whose annotation says so. Resources
         go with their toolset, by default all are there; a prompt is there if every tool that it names can be run;
-        static resources always are. Raises SettingsError for a name that does not exist.
+        static resources always are. A policy's `hidden` tools are left out too. Raises SettingsError for a name that
+        does not exist.
         """
-        asked = Selection(toolsets, tools, exclude, read_only, {str(file) for file in shipped()})
+        asked = Selection(toolsets, tools, exclude, read_only, {str(file) for file in shipped()}, hidden)
         asked.check(self.tools, self.toolsets)
         served = {name: tool for name, tool in self.tools.items() if asked.lists(tool)}
         reachable = {name: tool for name, tool in self.tools.items() if asked.reaches(tool)}
@@ -198,8 +219,21 @@ class Catalog:
             for name, prompt in self.prompts.items()
             if asked.takes(prompt.toolset) and prompt.quoted & self.tools.keys() <= runnable
         }
-        elsewhere = {name: tool.toolset for name, tool in self.tools.items() if name not in runnable}
-        return replace(selected, prompts=prompts, elsewhere=elsewhere)
+        absent = {name: asked.explain_absence(tool) for name, tool in self.tools.items() if name not in runnable}
+        return replace(selected, prompts=prompts, elsewhere=absent)
+
+    def suggest_tool(self, name: str, among: Collection[str] | None = None) -> str:
+        """Return a sentence for whoever named a tool that is not served: why it is not, or which name they meant.
+
+        `among` are the tools that may be suggested, all that are served if None. Empty if there is nothing to say.
+        """
+        if name in self.elsewhere:
+            return f"It is not served here: {self.elsewhere[name]}."
+        close = find_similar(name, {*(self.tools if among is None else among), *self.elsewhere})
+        if not close:
+            return ""
+        reason = f" It is not served here: {self.elsewhere[close[0]]}." if close[0] in self.elsewhere else ""
+        return f"Did you mean {close[0]!r}?{reason}"
 
 
 def shipped() -> tuple[FilePath, ...]:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from itwin_mcp.capability import flows
 from itwin_mcp.capability.actions import ActionLinker, Scope, called_operations
 from itwin_mcp.capability.catalog import Annotations, Catalog, Tool, ToolArgument
 from itwin_mcp.capability.consumed import PLATFORM_ORIGIN
 from itwin_mcp.capability.expressions import ABSENT, Argument, Expression, Literal
+from itwin_mcp.capability.parameters import published_schema
 from itwin_mcp.capability.place import Place
 from itwin_mcp.capability.plans import Action, ConfirmPlan, Loss, Operation, PreviewRead, TransferPlan
-from itwin_mcp.capability.wording import there_is
+from itwin_mcp.capability.suggestions import there_is
 
 TARGET = "target"
 """What the other texts and paths of `x-confirm` call the thing itself."""
@@ -134,6 +134,4 @@ def _with_confirmation(tool: Tool) -> Tool:
     if not tool.confirms or (tool.confirm is not None and tool.confirm.person):
         return tool
     arguments = (*tool.arguments, ToolArgument(CONFIRMATION, _CONFIRMATION, False, None, ABSENT))
-    published: Mapping[str, Any] = tool.input_schema
-    properties = {**published["properties"], CONFIRMATION: _CONFIRMATION}
-    return replace(tool, arguments=arguments, input_schema={**published, "properties": properties})
+    return replace(tool, arguments=arguments, input_schema=published_schema(arguments))

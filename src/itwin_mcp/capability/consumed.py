@@ -41,7 +41,7 @@ from itwin_mcp.capability.plans import (
     WaitPlan,
     WireParameter,
 )
-from itwin_mcp.capability.wording import there_is
+from itwin_mcp.capability.suggestions import there_is
 
 PLATFORM_ORIGIN = "https://api.bentley.com"
 """The origin that stands for the configured platform; `upstream` says the same, and a test holds the two together."""

@@ -56,6 +56,25 @@ Entity = Literal[
 """What an argument with `x-entity` may name; an `owner` is a user, or `me`."""
 
 
+class EntityForm(Node):
+    """`x-entity` in its long form: the kind of entity, and in which form the operation takes a changeset.
+
+    With `takes: id` an index is looked up; otherwise the operation takes either. `baseline` is what stands for the
+    state before the first changeset: the `index` 0, an `empty` id, or an `absent` argument. Without it the baseline is
+    refused.
+    """
+
+    kind: Entity
+    takes: Literal["id"] | None = None
+    baseline: Literal["index", "empty", "absent"] | None = None
+
+    @model_validator(mode="after")
+    def _has_such_a_form(self) -> EntityForm:
+        if self.kind != "changeset":
+            raise PydanticCustomError("x-entity", "only a changeset has a form: write the kind alone")
+        return self
+
+
 class HeaderPart(Node):
     """`x-header`: the value comes from this response header; `last-segment` is the last part of a link's path."""
 

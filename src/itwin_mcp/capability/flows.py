@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, StringConstraints, Tag
 
-from itwin_mcp.capability.extensions import Entity, HeaderPart
+from itwin_mcp.capability.extensions import Entity, EntityForm, HeaderPart
 from itwin_mcp.capability.node import (
     TEXT_OR_MAP,
     CallName,
@@ -34,7 +34,9 @@ class ToolInput(Node):
     description: str
     required: bool = True
     x_schema: JsonSchema | None = Field(default=None, alias="x-schema")
-    entity: Entity | None = Field(default=None, alias="x-entity")
+    entity: Annotated[Annotated[Entity, Tag("<text>")] | Annotated[EntityForm, Tag("<map>")], TEXT_OR_MAP] | None = (
+        Field(default=None, alias="x-entity")
+    )
 
 
 class MappedScalar(Node):

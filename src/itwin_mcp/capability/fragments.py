@@ -13,7 +13,6 @@ _REFERENCES = frozenset({"$ref", "$dynamicRef", "$id", "$schema", "$anchor", "$d
 _DATA = frozenset({"const", "enum", "default", "examples"})
 _NAMED = frozenset({"properties", "patternProperties", "dependentSchemas"})
 _OURS = frozenset({"type", "properties", "required", "additionalProperties"})
-_TOP_LEVEL = frozenset({"anyOf", "oneOf", "allOf"})
 
 
 def check_fragment(fragment: JsonSchema | None, place: Place) -> bool:
@@ -58,15 +57,13 @@ def check_values(schema: Mapping[str, Any], place: Place) -> None:
             place.at("enum", index).report("json-schema", message)
 
 
-def check_tool_rule(fragment: JsonSchema | None, place: Place) -> None:
-    """Report what a tool's own `x-schema`, a rule across its arguments, may not say."""
+def check_tool_rule(fragment: JsonSchema | None, place: Place) -> JsonSchema:
+    """Return a tool's own `x-schema`, a rule across its arguments; what it may not say is reported."""
     if not check_fragment(fragment, place) or fragment is None:
-        return
+        return {}
     for key in sorted(_OURS & set(fragment)):
         place.at(key).report("json-schema", f"{key!r} follows from the inputs: say it there")
-    for key in sorted(_TOP_LEVEL & set(fragment)):
-        message = f"{key!r} is refused by some clients at the top of a tool's schema: use `not` or `dependentRequired`"
-        place.at(key).report("json-schema", message)
+    return fragment
 
 
 def _keywords(schema: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], str, Any]]:

@@ -17,8 +17,8 @@ from itwin_mcp.capability.loader import Document, load
 from itwin_mcp.capability.parameters import argument
 from itwin_mcp.capability.place import Place
 from itwin_mcp.capability.plans import Operation
+from itwin_mcp.capability.suggestions import there_is
 from itwin_mcp.capability.surface import PlacedFlow, Surface, Taken
-from itwin_mcp.capability.wording import there_is
 from itwin_mcp.errors import CapabilityError, Problem
 
 
@@ -56,6 +56,7 @@ class _Linker:
         self._added: set[FilePath] = set()
         self._broken: set[FilePath] = set()
         self._problems: list[Problem] = []
+        self._warnings: list[Problem] = []
         self._namespaces: dict[str, FilePath] = {}
         """Whose operations a consumed namespace holds: errors and policies name them `namespace.operation`."""
         self._operations: dict[str, Operation] = {}
@@ -101,6 +102,7 @@ class _Linker:
             self._resources.extend(surface.resources(self._taken))
             self._statics.extend(surface.statics(self._taken))
             self._prompts.update((prompt.name, prompt) for prompt in surface.prompts(self._taken))
+            self._warnings.extend(surface.warnings)
         self._check_unused(capability, flows, actions)
 
     def catalog(self) -> Catalog:
@@ -110,7 +112,14 @@ class _Linker:
             raise CapabilityError(list(dict.fromkeys(self._problems)))
         every = self._tools.values()
         tools = {tool.name: replace(tool, lists=lists_behind(tool, every)) for tool in every}
-        return Catalog(tools, tuple(self._resources), self._prompts, self._operations, tuple(self._statics))
+        return Catalog(
+            tools,
+            tuple(self._resources),
+            self._prompts,
+            self._operations,
+            tuple(self._statics),
+            warnings=tuple(self._warnings),
+        )
 
     # --- files --------------------------------------------------------------------------------------------------
 

@@ -12,8 +12,8 @@ Extended = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9-_*]+$")]
 BindVariable = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]*$")]
 BaseUri = Annotated[str, StringConstraints(pattern=r"^https?://[^/{}\s?#@\\]+(/[^{}\s?#\\]*)?$")]
 HttpPath = Annotated[str, StringConstraints(pattern=r"^/[^?#\s\\]*$")]
-ToolName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9-]{1,64}$")]
-"""Some clients cut or refuse longer names of tools."""
+ToolName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9-]{1,60}$")]
+"""Some clients cut or refuse longer names, to which they add the name of the server."""
 Date = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d{2}-\d{2}$")]
 CallName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9-]+\.[a-zA-Z0-9-]+$")]
 """`namespace.operation`."""

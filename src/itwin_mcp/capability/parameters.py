@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from itwin_mcp.capability.catalog import ToolArgument
+from itwin_mcp.capability.catalog import ChangesetForm, ToolArgument
 from itwin_mcp.capability.expressions import ABSENT, Path
+from itwin_mcp.capability.extensions import Entity, EntityForm
 from itwin_mcp.capability.flows import (
     Mapped,
     MappedArray,
@@ -23,6 +25,7 @@ from itwin_mcp.capability.fragments import check_fragment, check_values
 from itwin_mcp.capability.node import JsonSchema
 from itwin_mcp.capability.place import Place
 from itwin_mcp.capability.plans import Output
+from itwin_mcp.capability.published import is_nullable, names_in, publish
 from itwin_mcp.capability.wording import shorten
 
 ENTITY_SCHEMA: JsonSchema = {"type": "string", "minLength": 1, "maxLength": 2048}
@@ -48,9 +51,12 @@ _DETAIL = {
 }
 FILE_PATH = "filePath"
 OVERWRITE = "overwrite"
+CLEAR = "clear"
+"""The argument that lists the arguments whose values are removed."""
 _LOCAL: JsonSchema = {"type": "string", "minLength": 1, "maxLength": 4096}
 _SAVE_AS = {
     **_LOCAL,
+    "examples": ["items.csv"],
     "pattern": r"\.([cC][sS][vV]|[jJ][sS][oO][nN])$",
     "description": "New local .csv or .json file for all items; the answer then shows the first few.",
 }
@@ -61,6 +67,8 @@ _FILE_PATH = {
 _OVERWRITE = {"type": "boolean", "default": False, "description": "Replace the file if it is there already."}
 
 
+_PUBLISHED_NAME = re.compile(r"[A-Za-z0-9_-]{1,60}")
+
 RESERVED_OUTPUTS = frozenset({"error", "job", "page", "preview", "resolved", "saved", "truncated", "warnings"})
 """What the engine puts beside an answer, or in its place."""
 
@@ -70,16 +78,29 @@ def argument(name: str, parameter: ToolInput, place: Place) -> ToolArgument:
     if parameter.entity is not None and parameter.type != "string":
         message = f"an argument that names an entity is text, not {parameter.type!r}: make its type string"
         place.at("x-entity").report("x-entity", message)
+    sound = check_fragment(parameter.x_schema, place.at("x-schema"))
+    fragment = parameter.x_schema if sound and parameter.x_schema else {}
+    for each in (name, *names_in(fragment)):
+        if not _PUBLISHED_NAME.fullmatch(each):
+            message = f"the name {shorten(each)!r} is refused by some clients: use at most 60 letters, digits, - and _"
+            place.report("name", message)
     schema: dict[str, Any] = {"type": parameter.type}
     if parameter.entity is not None:
         schema |= ENTITY_SCHEMA
     schema["description"] = parameter.description
-    schema |= parameter.x_schema or {}
-    if check_fragment(parameter.x_schema, place.at("x-schema")):
+    schema |= fragment
+    if sound:
         check_values(schema, place.at("x-schema"))
     default = schema.get("default", ABSENT)
     required = parameter.required and default is ABSENT
-    return ToolArgument(name, schema, required, parameter.entity, default)
+    entity, changeset = _entity(parameter.entity)
+    return ToolArgument(name, schema, required, entity, default, changeset=changeset)
+
+
+def _entity(word: Entity | EntityForm | None) -> tuple[str | None, ChangesetForm | None]:
+    if isinstance(word, EntityForm):
+        return word.kind, ChangesetForm(word.takes == "id", word.baseline)
+    return word, ChangesetForm() if word == "changeset" else None
 
 
 def page_arguments() -> tuple[ToolArgument, ...]:
@@ -113,17 +134,40 @@ def wait_argument(default: int) -> ToolArgument:
     return ToolArgument("wait", schema, False, None, default)
 
 
-def input_schema(arguments: Sequence[ToolArgument], more: JsonSchema | None = None) -> JsonSchema:
-    """The schema of a tool's arguments; `more` is the tool's own rule across arguments."""
-    schema: JsonSchema = {
+def removable_arguments(arguments: Sequence[ToolArgument]) -> list[str]:
+    """Return the names of the arguments whose values `clear` can remove."""
+    return [argument.name for argument in arguments if is_nullable(argument.schema)]
+
+
+def clear_argument(arguments: Sequence[ToolArgument]) -> tuple[ToolArgument, ...]:
+    """The argument that every tool takes with arguments whose values can be removed: those that are nullable."""
+    removable = removable_arguments(arguments)
+    if not removable:
+        return ()
+    schema = {
+        "type": "array",
+        "items": {"type": "string", "enum": removable},
+        "description": "Values to remove; arguments that are left out, empty or null change nothing.",
+    }
+    return (ToolArgument(CLEAR, schema, False, None, ABSENT),)
+
+
+def published_schema(arguments: Sequence[ToolArgument]) -> JsonSchema:
+    """Return the schema of a tool's arguments as clients read it; rules across arguments are not in it."""
+    schema: JsonSchema = {"type": "object", "properties": {one.name: publish(one.schema) for one in arguments}}
+    required = [one.name for one in arguments if one.required]
+    return schema | ({"required": required} if required else {})
+
+
+def enforced_schema(arguments: Sequence[ToolArgument], rule: Mapping[str, Any]) -> JsonSchema:
+    """Return the schema that converted arguments must fit; `rule` is the tool's own rule across arguments."""
+    return {
         "type": "object",
         "properties": {one.name: dict(one.schema) for one in arguments},
         "additionalProperties": False,
+        "required": [one.name for one in arguments if one.required],
+        **rule,
     }
-    required = [one.name for one in arguments if one.required]
-    if required:
-        schema["required"] = required
-    return schema | (more or {})
 
 
 # --- outputs ----------------------------------------------------------------------------------------------------
@@ -167,8 +211,13 @@ _RESOLVED = {
     "type": "array",
     "items": {
         "type": "object",
-        "properties": {"argument": {"type": "string"}, "given": {"type": "string"}, "id": {"type": "string"}},
-        "required": ["argument", "given", "id"],
+        "properties": {
+            "argument": {"type": "string"},
+            "given": {"type": "string"},
+            "id": {"type": "string"},
+            "index": {"type": "integer"},
+        },
+        "required": ["argument", "given"],
     },
 }
 _PREVIEW = {

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from itwin_mcp.capability.catalog import Catalog, Tool, ToolArgument
 from itwin_mcp.capability.expressions import ABSENT
+from itwin_mcp.capability.parameters import published_schema
 from itwin_mcp.capability.plans import Call
 
 
@@ -42,17 +42,13 @@ def with_presets(catalog: Catalog, presets: Mapping[str, Preset]) -> Catalog:
 
 def _preset(tool: Tool, presets: Mapping[str, Preset], made: Mapping[str, str]) -> Tool:
     """`made` says of the operations that poll a job which argument names what it makes."""
-    if tool.annotations.destructive or "minProperties" in tool.input_schema:
+    if tool.annotations.destructive or "minProperties" in tool.rule:
         return tool
     new = made.get(_polled(tool))
     arguments = tuple(_with_default(one, presets.get(one.name)) if one.name != new else one for one in tool.arguments)
     if arguments == tool.arguments:
         return tool
-    schema: dict[str, Any] = {**tool.input_schema, "properties": {one.name: dict(one.schema) for one in arguments}}
-    schema["required"] = [one.name for one in arguments if one.required]
-    if not schema["required"]:
-        del schema["required"]
-    return replace(tool, arguments=arguments, input_schema=schema)
+    return replace(tool, arguments=arguments, input_schema=published_schema(arguments))
 
 
 def _polled(tool: Tool) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from itwin_mcp.capability.suggestions import find_similar
 from itwin_mcp.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ class Selection:
     read_only: bool
     ours: Collection[str]
     """Our own capability files."""
+    hidden: Collection[str] = ()
+    """Tools that the policy does not allow."""
 
     @property
     def usual(self) -> bool:
@@ -43,7 +46,18 @@ class Selection:
 
     def allows(self, tool: Tool) -> bool:
         """Whether the tool may be run at all."""
-        return tool.name not in self.exclude and (tool.annotations.read_only or not self.read_only)
+        refused = tool.name in self.exclude or tool.name in self.hidden
+        return not refused and (tool.annotations.read_only or not self.read_only)
+
+    def explain_absence(self, tool: Tool) -> str:
+        """Say why a tool cannot be run, in words that follow "it is not served:"."""
+        if tool.name in self.exclude:
+            return "--exclude-tools leaves it out"
+        if self.read_only and not tool.annotations.read_only:
+            return "it changes data, and --read-only leaves it out"
+        if tool.name in self.hidden:
+            return "the policy does not allow it"
+        return f"it is in the toolset {tool.toolset}"
 
     def lists(self, tool: Tool) -> bool:
         """Whether clients see the tool."""
@@ -76,4 +90,6 @@ def _known(names: Iterable[str], known: Iterable[str], noun: str) -> None:
     known = tuple(known)
     for name in names:
         if name not in known:
-            raise SettingsError(f"There is no {noun} {name!r}. There are: {', '.join(sorted(known)) or 'none'}.")
+            close = find_similar(name, known)
+            instead = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(sorted(known)) or 'none'}."
+            raise SettingsError(f"There is no {noun} {name!r}: {instead}")

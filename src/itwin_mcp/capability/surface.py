@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from itwin_mcp.capability import flows, model
@@ -24,17 +24,20 @@ from itwin_mcp.capability.node import JsonSchema
 from itwin_mcp.capability.parameters import (
     RESERVED_OUTPUTS,
     argument,
+    clear_argument,
     file_arguments,
-    input_schema,
     output_schema,
     page_arguments,
+    published_schema,
     wait_argument,
 )
 from itwin_mcp.capability.place import Place
 from itwin_mcp.capability.plans import Action, Call, Steps, TransferPlan, WaitPlan
+from itwin_mcp.capability.published import unstated_rules
 from itwin_mcp.capability.statics import static_resources
+from itwin_mcp.capability.suggestions import there_is
 from itwin_mcp.capability.transfers import FILE, link_transfer
-from itwin_mcp.capability.wording import there_is
+from itwin_mcp.errors import Problem
 
 _URI_SLOT = re.compile(r"\{([a-zA-Z0-9_]+)\}")
 _QUOTED = re.compile(r"`([a-z0-9-]+)`")
@@ -70,6 +73,8 @@ class Surface:
         self._flows = placed
         self._place = place
         self._toolset = exposes.toolset or exposes.namespace
+        self.warnings: list[Problem] = []
+        """What is no problem, but what the author of a file should know."""
 
     def tools(self, taken: Taken) -> Iterable[Tool]:
         """The tools of this entry."""
@@ -133,7 +138,8 @@ class Surface:
         for unused in sorted(set(inputs) - scope.used):
             where = inputs[unused][1].at("inputParameters", unused)
             where.report("unused-input", f"the input {unused!r} is used nowhere: use it in `with`, or remove it")
-        check_tool_rule(tool.x_schema, place.at("x-schema"))
+        rule = check_tool_rule(tool.x_schema, place.at("x-schema"))
+        self._warn_of_unstated_rules(rule, arguments, place)
         description = tool.description or (placed.flow.description if placed is not None else None)
         if description is None:
             place.report("required-key", "the key 'description' is missing")
@@ -156,7 +162,8 @@ class Surface:
             confirm = plain_plan(tool.display or name, arguments)
         if confirm is not None and needs_person(action):
             confirm = replace(confirm, person=True)
-        arguments += _engine_arguments(action, transfer, inputs, place)
+        arguments += (*clear_argument(arguments), *_engine_arguments(action, transfer))
+        _check_inputs(inputs, arguments[len(inputs) :], place)
         _check_outputs(body, schema, place if placed is None else placed.place)
         return Tool(
             name=name,
@@ -165,7 +172,8 @@ class Surface:
             toolset=tool.toolset or self._toolset,
             annotations=annotations,
             arguments=tuple(arguments),
-            input_schema=input_schema(arguments, tool.x_schema),
+            input_schema=published_schema(arguments),
+            rule=rule,
             output_schema=output_schema(
                 action.output,
                 schema,
@@ -180,6 +188,16 @@ class Surface:
             transfer=transfer,
             confirm=confirm,
         )
+
+    def _warn_of_unstated_rules(self, rule: JsonSchema, arguments: Sequence[ToolArgument], place: Place) -> None:
+        """Note them; a file that was in the cache has been looked at."""
+        schemas = {one.name: one.schema for one in arguments} if place.document.fresh else {}
+        for keyword, subject in unstated_rules(rule if schemas else {}, schemas):
+            message = (
+                f"{keyword!r} of {subject} is enforced, but clients are not shown it, and no description says it: "
+                f"describe in words what it asks for, with the names and values it is about"
+            )
+            self.warnings.append(place.document.problem(place.path, "unstated-rule", message))
 
     def _referred(self, tool: model.Tool, reference: str, place: Place) -> PlacedFlow | None:
         for key, given in (
@@ -273,9 +291,7 @@ def _is_free(name: str, taken: dict[str, Place], place: Place, rule: str, noun: 
     return True
 
 
-def _engine_arguments(
-    action: Action, transfer: TransferPlan | None, taken: Iterable[str], place: Place
-) -> tuple[ToolArgument, ...]:
+def _engine_arguments(action: Action, transfer: TransferPlan | None) -> tuple[ToolArgument, ...]:
     added: tuple[ToolArgument, ...] = page_arguments() if _paged(action) else ()
     if transfer is not None:
         added += file_arguments(transfer.direction)
@@ -284,11 +300,14 @@ def _engine_arguments(
     wait = _awaited(action)
     if wait is not None:
         added += (wait_argument(wait.default),)
+    return added
+
+
+def _check_inputs(inputs: Iterable[str], added: Iterable[ToolArgument], place: Place) -> None:
     for one in added:
-        if one.name in taken:
+        if one.name in inputs:
             message = f"the engine adds {one.name!r} to this tool: call yours something else"
             place.at("inputParameters", one.name).report("reserved-input", message)
-    return added
 
 
 def _check_outputs(action: flows.Action, schema: JsonSchema, place: Place) -> None:

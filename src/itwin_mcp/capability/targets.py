@@ -8,7 +8,7 @@ from itwin_mcp.capability import flows
 from itwin_mcp.capability.expressions import Argument, StepValue
 from itwin_mcp.capability.place import Place
 from itwin_mcp.capability.plans import Condition, Step, StepMapping
-from itwin_mcp.capability.wording import there_is
+from itwin_mcp.capability.suggestions import there_is
 
 
 def check_targets(

@@ -8,7 +8,7 @@ from itwin_mcp.capability.expressions import Path, StepValue
 from itwin_mcp.capability.extensions import Transfer
 from itwin_mcp.capability.place import Place
 from itwin_mcp.capability.plans import Action, CallStep, Condition, Steps, TransferPlan
-from itwin_mcp.capability.wording import there_is
+from itwin_mcp.capability.suggestions import there_is
 
 FILE = "file"
 """What the steps of a tool with `x-transfer` call its local file."""

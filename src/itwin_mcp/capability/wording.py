@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 from itwin_mcp.capability.extensions import WORDS
 from itwin_mcp.capability.model import NOT_SERVED
 from itwin_mcp.capability.node import Node
+from itwin_mcp.capability.suggestions import find_similar
 
 
 def shorten(text: str, most: int = 80) -> str:
     """A text that is fit to be shown: an error never carries a whole file."""
     return text if len(text) <= most else text[:most] + "…"
-
-
-def there_is(names: Iterable[str], wanted: str = "") -> str:
-    """What exists instead of a name that does not: the one that was probably meant, or the first few."""
-    known = sorted(names)
-    close = difflib.get_close_matches(wanted, known, n=1)
-    if close:
-        return f"did you mean {close[0]!r}?"
-    if not known:
-        return "there are none"
-    more = f" and {len(known) - 8} more" if len(known) > 8 else ""
-    return f"there are: {', '.join(known[:8])}{more}"
 
 
 # --- what pydantic found ---
@@ -44,6 +32,7 @@ _RULES = {
     "model_type": ("type", "must be a mapping, not {kind}"),
     "kind": ("type", "{msg}, not {kind}"),
     "too_short": ("type", "must have at least {min_length} element"),
+    "x-entity": ("x-entity", "{msg}"),
     "x-page": ("x-page", "{msg}"),
     "x-wait": ("x-wait", "{msg}"),
     "x-body": ("x-body", "{msg}"),
@@ -93,14 +82,15 @@ def _unknown_key(key: str) -> tuple[str, str]:
     if key in WORDS:
         return "known-key", f"{key!r} does not stand here, or is not served yet: it stands on {WORDS[key]}"
     if key.startswith("x-"):
-        close = difflib.get_close_matches(key[:80], WORDS, n=1, cutoff=0.75)
-        meant = f"did you mean {close[0]!r}?" if close else f"our words are {', '.join(WORDS)}"
+        # Without the prefix: it alone would make every word similar.
+        close = find_similar(key[2:], [word[2:] for word in WORDS])
+        meant = f"did you mean {'x-' + close[0]!r}?" if close else f"our words are {', '.join(WORDS)}"
         return "known-key", f"{shown!r} is not one of our words: {meant}"
     if key in NOT_SERVED:
         return "not-served", f"{key!r} is a word of the format that this server does not serve here: leave it out"
     if key in _known_keys():
         return "known-key", MISPLACED_KEY.format(shown)
-    close = difflib.get_close_matches(key[:80], _known_keys(), n=1)
+    close = find_similar(key, _known_keys())
     meant = f": did you mean {close[0]!r}?" if close else ": leave it out"
     return "known-key", f"unknown key {shown!r}{meant}"
 

@@ -8,12 +8,13 @@ from importlib import import_module
 import click
 
 from itwin_mcp import __version__
+from itwin_mcp.capability.suggestions import find_similar
 from itwin_mcp.errors import ConfigurationError, FileRefused
 
 VERBS = {
     "serve": ("serve", "Serve MCP clients."),
     "demo": ("demo", "Watch an agent's day against the embedded sandbox."),
-    "tools": ("tools", "List the tools, or tell everything of one."),
+    "tools": ("tools", "List the tools, or show one with its arguments."),
     "call": ("call", "Call one tool and print its answer."),
     "approve": ("approve", "Approve what an agent asks to destroy."),
     "install": ("install", "Put this server into Claude, VS Code or Cursor, or take it out."),
@@ -39,6 +40,16 @@ class Verbs(click.Group):
             return None
         command: click.Command = import_module(f"itwin_mcp.cli.{VERBS[cmd_name][0]}").command
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in VERBS and not name.startswith("-"):
+            close = find_similar(name, VERBS)
+            hint = f"Did you mean {close[0]!r}?" if close else "A tool is called with `itwin-mcp call NAME`."
+            ctx.fail(f"No such command {name!r}. {hint}")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

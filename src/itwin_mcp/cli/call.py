@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import click
 
 from itwin_mcp.cli.approve import put_question, read_answer
-from itwin_mcp.cli.options import every_tool, make_settings, settings_options
+from itwin_mcp.cli.options import every_tool, find_tool, make_settings, settings_options
 from itwin_mcp.errors import CallError, SettingsError
 from itwin_mcp.executor.conversation import Answer, Confirmed, Later, Question
 
@@ -20,7 +21,9 @@ from itwin_mcp.executor.conversation import Answer, Confirmed, Later, Question
 @click.command("call")
 @click.argument("tool")
 @click.option("--arg", "pairs", multiple=True, metavar="NAME=VALUE", help="One argument; may be given several times.")
-@click.option("--json", "text", metavar="JSON", help="All arguments as one JSON object; - reads standard input.")
+@click.option(
+    "--json", "text", metavar="JSON", help="All arguments as one JSON object; @FILE reads a file, - standard input."
+)
 @click.option("--dry-run", is_flag=True, help="Print the first request, without credentials; send nothing.")
 @click.option("--yes", is_flag=True, help="Confirm what the call destroys, without being asked.")
 @settings_options
@@ -34,6 +37,7 @@ def command(tool: str, pairs: Sequence[str], text: str | None, dry_run: bool, ye
     Examples:
       itwin-mcp call list-itwins --sandbox --arg search=bridge --arg subClass=Asset,Project
       itwin-mcp call create-imodel --json '{"iTwinId": "…", "name": "Pier 7"}'
+      itwin-mcp call create-itwin --json @itwin.json
       itwin-mcp call get-imodel --arg iModelId=… --dry-run
       itwin-mcp call delete-imodel --arg iModelId=… --yes
     """
@@ -42,21 +46,21 @@ def command(tool: str, pairs: Sequence[str], text: str | None, dry_run: bool, ye
     settings = every_tool(make_settings(**flags))
     answer, failed = anyio.run(_call, settings, tool, partial(read_arguments, pairs=pairs, text=text), dry_run, yes)
     click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
+    if failed and answer.get("error", {}).get("code") == "InvalidArguments":
+        click.echo(f"`itwin-mcp tools describe {tool}` shows the arguments.", err=True)
     sys.exit(1 if failed else 0)
 
 
 async def _call(
-    settings: Any, name: str, read: Callable[[Mapping[str, Any]], dict[str, Any]], dry_run: bool, yes: bool
+    settings: Any, name: str, read: Callable[[Any], dict[str, Any]], dry_run: bool, yes: bool
 ) -> tuple[dict[str, Any], bool]:
     from itwin_mcp.runtime import open_runtime
     from itwin_mcp.server.results import outcome
     from itwin_mcp.server.session import WHO_AM_I
 
     async with open_runtime(settings, os.environ) as runtime:
-        tool = runtime.catalog.tools.get(name)
-        if tool is None:
-            raise SettingsError(f"There is no tool {name!r}. `itwin-mcp tools` lists them.")
-        arguments = read(tool.input_schema["properties"])
+        tool = find_tool(runtime.catalog, name)
+        arguments = read(tool)
         if name == WHO_AM_I:
             if dry_run:
                 raise SettingsError(f"{name} is answered by itwin-mcp itself: there is no request to show.")
@@ -107,38 +111,42 @@ async def _answer() -> str:
     return read_answer()
 
 
-def read_arguments(properties: Mapping[str, Any], pairs: Sequence[str], text: str | None) -> dict[str, Any]:
-    """The arguments of the call; a value of `--arg` is read as the type that the tool's schema gives it."""
+def read_arguments(tool: Any, pairs: Sequence[str], text: str | None) -> dict[str, Any]:
+    """Return the arguments of the call: each value of `--arg` is text, of a list separated by commas or JSON.
+
+    The call converts text to the types that the tool declares.
+    """
+    from itwin_mcp.capability.published import kind_of
+
     arguments: dict[str, Any] = {}
     if text is not None:
         try:
-            arguments = json.loads(sys.stdin.read() if text == "-" else text)
+            arguments = json.loads(_read_json(text))
         except ValueError as error:
             raise SettingsError(f"--json is not JSON: {error}.") from None
         if not isinstance(arguments, dict):
             raise SettingsError("--json must be one JSON object: the arguments by name.")
+    lists = {argument.name for argument in tool.arguments if kind_of(argument.schema) == "array"}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
             raise SettingsError(f"--arg {pair!r} is not NAME=VALUE.")
-        arguments[name] = _value(value, properties.get(name, {}))
+        is_plain_list = name in lists and value != "" and not value.startswith("[")
+        arguments[name] = value.split(",") if is_plain_list else value
     return arguments
 
 
-def _value(text: str, schema: Mapping[str, Any]) -> Any:
-    kinds = schema.get("type", "string")
-    kinds = [kinds] if isinstance(kinds, str) else kinds
-    if "null" in kinds and text == "null":
-        return None
-    if "string" in kinds:
-        return text
-    if "array" in kinds and not text.startswith("["):
-        return [_value(part, schema.get("items", {})) for part in text.split(",")]
+def _read_json(text: str) -> str:
+    """Return the text that `--json` means: itself, a file's after `@`, or standard input. Raises SettingsError."""
+    if not text.startswith("@"):
+        return sys.stdin.read() if text == "-" else text
+    file = Path(text[1:]).expanduser()
     try:
-        return json.loads(text)
+        return file.read_text(encoding="utf-8-sig")  # editors of Windows begin a file with a byte order mark
+    except OSError as error:
+        raise SettingsError(f"--json {text}: {file} cannot be read: {error.strerror or error}.") from None
     except ValueError:
-        # Left as text: the check of the arguments says what the type must be.
-        return text
+        raise SettingsError(f"--json {text}: {file} is not text in UTF-8.") from None
 
 
 def _shown(request: Any) -> dict[str, Any]:

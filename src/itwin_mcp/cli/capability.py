@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -31,6 +32,8 @@ def command() -> None:
 def check(files: tuple[Path, ...], as_json: bool) -> None:
     """Find every problem in FILES, as `serve --capabilities` would: file, line, rule. Exits with 2 if there is one.
 
+    Warns of rules in `x-schema` that clients are not shown and that no description states; a warning is no problem.
+
     \b
     Examples:
       itwin-mcp capability check my-api.yaml
@@ -47,10 +50,13 @@ def check(files: tuple[Path, ...], as_json: bool) -> None:
         tell_problems(error.problems, as_json)
         sys.exit(2)
     tools = [tool.name for tool in catalog.tools.values() if Path(tool.file).resolve() in own]
+    warnings = [warning for warning in catalog.warnings if Path(warning.file).resolve() in own]
     if as_json:
-        click.echo(json.dumps({"problems": [], "tools": tools}, indent=2))
-    else:
-        click.echo(f"No problem. Tools: {', '.join(tools) or 'none'}.")
+        click.echo(json.dumps({"problems": [], "warnings": _rows(warnings), "tools": tools}, indent=2))
+        return
+    for warning in warnings:
+        click.echo(f"warning: {warning}")
+    click.echo(f"No problem. Tools: {', '.join(tools) or 'none'}.")
 
 
 @command.command("words")
@@ -90,9 +96,12 @@ def export(folder: Path, as_json: bool) -> None:
 def tell_problems(problems: Sequence[Problem], as_json: bool) -> None:
     """Print what is wrong with files: one problem a line, or all as JSON."""
     if as_json:
-        rows = [{"file": p.file, "line": p.line, "rule": p.rule, "message": p.message} for p in problems]
-        click.echo(json.dumps({"problems": rows}, indent=2, ensure_ascii=False))
+        click.echo(json.dumps({"problems": _rows(problems)}, indent=2, ensure_ascii=False))
         return
     for problem in problems:
         click.echo(str(problem))
     click.echo(f"{len(problems)} problem{'s' if len(problems) != 1 else ''}.", err=True)
+
+
+def _rows(problems: Sequence[Problem]) -> list[dict[str, Any]]:
+    return [{"file": one.file, "line": one.line, "rule": one.rule, "message": one.message} for one in problems]

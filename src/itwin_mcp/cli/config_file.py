@@ -6,12 +6,12 @@ import contextlib
 import os
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from itwin_mcp.cli.desktop_clients import starts_us
-from itwin_mcp.cli.json_text import NotJson, get_member, remove_member, set_member
+from itwin_mcp.cli.json_text import BYTE_ORDER_MARK, NotJson, get_member, remove_member, set_member
 from itwin_mcp.errors import SettingsError
 
 SUFFIX = ".before-itwin-mcp"
@@ -50,13 +50,19 @@ def uninstalled(kept: Kept, path: Sequence[str]) -> Kept:
     return Kept(original)
 
 
+def readable(kept: Kept) -> Kept:
+    """The same without a byte order mark, for a client that cannot read one."""
+    return kept if kept.text is None else replace(kept, text=_without_mark(kept.text))
+
+
 def _original(kept: Kept, path: Sequence[str]) -> tuple[bool, str | None]:
     """Whether it is known what the file was before our entry, and that: what gives today's file when we are put in."""
     entry = None if kept.text is None else get_member(kept.text, path)
     if entry is None:
         return False, None
     with contextlib.suppress(NotJson):  # somebody put another file in the backup's place
-        if set_member(kept.backup or "", path, entry) == kept.text:
+        # Without the byte order mark: `install` removes it where the client cannot read it.
+        if _without_mark(set_member(kept.backup or "", path, entry)) == _without_mark(kept.text or ""):
             return True, kept.backup
     return False, None
 
@@ -102,6 +108,10 @@ class ConfigFile:
                 self.backup.unlink(missing_ok=True)
         except OSError as error:
             raise SettingsError(f"{self.path} cannot be written: {error.strerror or error}.") from None
+
+
+def _without_mark(text: str) -> str:
+    return text.removeprefix(BYTE_ORDER_MARK)
 
 
 def _read(path: Path) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from itwin_mcp.cli.json_text import NotJson, read
+from itwin_mcp.cli.json_text import BYTE_ORDER_MARK, NotJson, read
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +29,17 @@ class DesktopClient:
     """Whether an entry says `"type": "stdio"`."""
     home: str = ""
     """The variable that moves the file's folder elsewhere, where there is one."""
+    strict: bool = False
+    """Whether it reads plain JSON only: no byte order mark, no comments, no trailing commas."""
+
+    def servers(self, file: Path) -> tuple[str, ...]:
+        """Return the path of the member of `file` that holds the servers; in VS Code's settings it lies deeper."""
+        nested = self.key == "vscode" and file.name == "settings.json"
+        return ("mcp", self.member) if nested else (self.member,)
 
 
 CLIENTS = (
-    DesktopClient("claude-desktop", "Claude Desktop", "@/Claude/claude_desktop_config.json"),
+    DesktopClient("claude-desktop", "Claude Desktop", "@/Claude/claude_desktop_config.json", strict=True),
     DesktopClient("claude-code", "Claude Code", "~/.claude.json", typed=True, home="CLAUDE_CONFIG_DIR"),
     DesktopClient("cursor", "Cursor", "~/.cursor/mcp.json"),
     DesktopClient("vscode", "VS Code", "@/Code/User/mcp.json", member="servers", typed=True),
@@ -71,11 +79,15 @@ def look(environment: Mapping[str, str]) -> list[Found]:
 
 def _read(client: DesktopClient, file: Path) -> Found:
     try:
-        content = read(file.read_text(encoding="utf-8-sig"))
+        text = file.read_bytes().decode()
+        content = read(text)
     except NotJson as error:
         return Found(client, file, problem=str(error))
     except (OSError, ValueError) as error:
         return Found(client, file, problem=f"it cannot be read ({type(error).__name__})")
+    problem = explain_unreadable(client, text)
+    if problem:
+        return Found(client, file, problem=problem)
     servers = content.get(client.member) if isinstance(content, dict) else None
     if servers is None:
         return Found(client, file)
@@ -87,6 +99,20 @@ def _read(client: DesktopClient, file: Path) -> Found:
         if isinstance(command, str) and shutil.which(os.path.expandvars(command)) is None:
             return Found(client, file, tuple(ours), f"the command of {name!r} is not found: {command}")
     return Found(client, file, tuple(ours))
+
+
+def explain_unreadable(client: DesktopClient, text: str) -> str:
+    """Say why the client cannot read a text that we can; empty if it can."""
+    if not client.strict or not text.strip():
+        return ""
+    if text.startswith(BYTE_ORDER_MARK):
+        return f"it begins with a byte order mark: {client.title} cannot read it, and `itwin-mcp install` removes it"
+    try:
+        json.loads(text)
+    except ValueError as error:
+        line = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
+        return f"it has comments or trailing commas{line}, with which {client.title} cannot read it"
+    return ""
 
 
 def starts_us(entry: Any) -> bool:

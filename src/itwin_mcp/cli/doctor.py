@@ -19,7 +19,7 @@ import click
 
 from itwin_mcp import __version__
 from itwin_mcp.cli.options import account_options, make_settings
-from itwin_mcp.errors import CallError, SettingsError
+from itwin_mcp.errors import CallError, ConfigurationError, FileRefused, SettingsError
 from itwin_mcp.settings import Settings
 
 if TYPE_CHECKING:
@@ -83,24 +83,28 @@ async def _show(flags: Mapping[str, Any], as_json: bool) -> bool:
 
 async def _examine(flags: Mapping[str, Any]) -> AsyncIterator[Check]:
     yield _python()
+    settings: Settings | None = None
     try:
         settings = make_settings(**flags)
     except SettingsError as error:
         yield Check("configuration", FAILED, str(error), "Correct the variable or the flag.")
-        return
-    yield _configuration(settings)
+    else:
+        yield _configuration(settings)
     proxy, certificates = _proxy(os.environ), _certificates(os.environ)
     yield proxy
     yield certificates
-    if settings.sandbox:
+    if settings is None:
+        yield Check("network", SKIPPED, "nothing can be asked before the configuration is right")
+    elif settings.sandbox:
         yield Check("network", SKIPPED, "the embedded sandbox needs none")
     elif FAILED in (proxy.status, certificates.status):
         yield Check("network", SKIPPED, "nothing can be asked before the proxies and certificates are right")
     else:
         async for check in _network(settings):
             yield check
-    async for check in _account(settings):
-        yield check
+    if settings is not None:
+        async for check in _account(settings):
+            yield check
     for check in _clients(os.environ):
         yield check
 
@@ -202,7 +206,9 @@ async def _account(settings: Settings) -> AsyncIterator[Check]:
         async with open_runtime(settings, os.environ) as runtime:
             async for check in _signed_in(settings, runtime):
                 yield check
-    except SettingsError as error:
+    except FileRefused as error:
+        yield Check("sign-in", FAILED, str(error), "Correct the file.")
+    except ConfigurationError as error:
         yield Check("sign-in", FAILED, str(error), "Correct the variable.")
 
 

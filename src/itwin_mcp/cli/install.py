@@ -16,9 +16,9 @@ from typing import Any
 import click
 
 from itwin_mcp.cli.client_commands import COMMANDS, CommandFailed, find_program, run
-from itwin_mcp.cli.config_file import ConfigFile, Kept, installed, uninstalled
-from itwin_mcp.cli.desktop_clients import CLIENTS, DesktopClient, place, starts_us
-from itwin_mcp.cli.json_text import NotJson, get_member, set_member
+from itwin_mcp.cli.config_file import ConfigFile, Kept, installed, readable, uninstalled
+from itwin_mcp.cli.desktop_clients import CLIENTS, DesktopClient, explain_unreadable, place, starts_us
+from itwin_mcp.cli.json_text import BYTE_ORDER_MARK, NotJson, get_member, set_member
 from itwin_mcp.cli.options import LocalPath, settings_options
 from itwin_mcp.cli.start_command import start_command
 from itwin_mcp.errors import SettingsError
@@ -37,6 +37,7 @@ _PATHS = ("_FILE", "_DIR", "_ROOT", "_CAPABILITIES", "_POLICY", "_AUDIT_LOG")
 PATHS = tuple(name for name in ENVIRONMENT if name.endswith(_PATHS))
 _OWN = ("ITWIN_MCP_BUNDLE", "ITP_SERVICE_CLIENT_ID")
 """The desktop extension's own, and an id that is nothing without its secret."""
+_NO_PLACE = "a client's configuration is no place for a secret"
 _RESTART = {
     "claude-desktop": "Quit Claude Desktop and start it again.",
     "claude-code": "Its next session has it; `/mcp` in it tells.",
@@ -51,6 +52,8 @@ class Plan:
 
     client: DesktopClient
     file: ConfigFile
+    path: tuple[str, ...]
+    """Where the entry is in the file."""
     old: Kept
     new: Kept
     lines: tuple[tuple[str, ...], ...] = ()
@@ -94,10 +97,11 @@ def command(
     notes: list[str] = []
     entry = {} if uninstall else _entry(known, context, flags, notes)
     try:
-        plan = _plan(known, name, None if uninstall else entry, file)
+        plan = _plan(known, name, None if uninstall else entry, file, only_print=only_print)
     except NotJson as error:
         told = file or place(known, os.environ)
         raise SettingsError(f"{told}: {error}. Nothing was changed: correct it, then try again.") from None
+    notes += _warnings(plan, only_print=only_print)
     if not only_print:
         _carry_out(plan, name)
         if plan.changes and not uninstall:
@@ -115,7 +119,7 @@ def _entry(client: DesktopClient, context: click.Context, flags: Mapping[str, An
     """What the client is to hold about us; what is worth knowing about it goes to `notes`."""
     from itwin_mcp.runtime import read_catalog
 
-    taken = _taken(os.environ, notes)
+    taken, withheld = _taken(os.environ)
     settings = read_settings(taken, **flags)
     catalog = read_catalog(settings)  # a toolset or file that is wrong is told here, not in the client's log
     credentials = [
@@ -127,7 +131,9 @@ def _entry(client: DesktopClient, context: click.Context, flags: Mapping[str, An
             f"{', '.join(sorted(bound))}, which your capability files bind, is not handed on: it may be a secret. "
             f"Have it in the environment that {client.title} is started with, or in the `env` of this entry."
         )
-    if not settings.sandbox and not _signs_in(settings):
+    if not settings.sandbox:
+        notes += withheld
+    if not settings.sandbox and not withheld and not _signs_in(settings):
         notes.append(
             "Nothing signs it in yet: set ITWIN_CLIENT_ID to your application and run this again, "
             "then `itwin-mcp auth login`; or try it without an account by --sandbox."
@@ -139,19 +145,36 @@ def _entry(client: DesktopClient, context: click.Context, flags: Mapping[str, An
     return entry | ({"env": env} if env else {})
 
 
-def _taken(environment: Mapping[str, str], notes: list[str]) -> dict[str, str]:
-    """The settings of this shell that the client's server gets too: no secret, and no id that is useless without it."""
+def _taken(environment: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Return the settings of this shell that go along, and notes about the credentials that do not.
+
+    Secrets stay here. A client id stays with its secret: alone it would mean another way to sign in.
+    """
     found = {name: environment[name].strip() for name in ENVIRONMENT if environment.get(name, "").strip()}
-    held = [name for name in SECRETS if name in found]
-    if held:
+    left_out = {*SECRETS, *_OWN}
+    notes = []
+    if "ITWIN_ACCESS_TOKEN" in found and "ITWIN_ACCESS_TOKEN_FILE" not in found:
         notes.append(
-            f"{', '.join(held)} is set here and was not handed on: a client's configuration is no place for a secret. "
-            "Use `itwin-mcp auth login`, or name a file by ITWIN_ACCESS_TOKEN_FILE or ITWIN_CLIENT_SECRET_FILE."
+            f"ITWIN_ACCESS_TOKEN was not handed on: {_NO_PLACE}. Use `itwin-mcp auth login`, or set "
+            "ITWIN_ACCESS_TOKEN_FILE to a file that holds the token, and run this again."
         )
-    left_out = {*held, *_OWN, *(["ITWIN_CLIENT_ID"] if "ITWIN_CLIENT_SECRET" in held else [])}
+    if "ITWIN_CLIENT_SECRET" in found and "ITWIN_CLIENT_SECRET_FILE" not in found:
+        left_out.add("ITWIN_CLIENT_ID")
+        notes.append(
+            f"ITWIN_CLIENT_SECRET and its ITWIN_CLIENT_ID were not handed on: {_NO_PLACE}. For this service "
+            "application, put the secret into a file that only you can read, set ITWIN_CLIENT_SECRET_FILE to that file "
+            "and run this again. To sign in with your browser instead, unset ITWIN_CLIENT_SECRET, set ITWIN_CLIENT_ID "
+            "to a native application and run this again."
+        )
+    if "ITP_SERVICE_CLIENT_SECRET" in found and "ITWIN_CLIENT_ID" not in found:
+        notes.append(
+            f"ITP_SERVICE_CLIENT_ID and ITP_SERVICE_CLIENT_SECRET were not handed on: {_NO_PLACE}. Put the secret into "
+            "a file that only you can read, set ITWIN_CLIENT_ID to the id and ITWIN_CLIENT_SECRET_FILE to that file, "
+            "and run this again."
+        )
     taken = {name: value for name, value in found.items() if name not in left_out}
     # The client starts us in a folder of its own.
-    return {name: _absolute(value) if name in PATHS else value for name, value in taken.items()}
+    return {name: _absolute(value) if name in PATHS else value for name, value in taken.items()}, notes
 
 
 def _absolute(value: str) -> str:
@@ -179,10 +202,12 @@ def _words(context: click.Context, flags: Mapping[str, Any]) -> list[str]:
     return words
 
 
-def _plan(client: DesktopClient, name: str, entry: Mapping[str, Any] | None, file: Path | None) -> Plan:
-    """What there is to do; `entry` is None to take ours out."""
+def _plan(
+    client: DesktopClient, name: str, entry: Mapping[str, Any] | None, file: Path | None, *, only_print: bool
+) -> Plan:
+    """What there is to do; `entry` is None to take ours out. To be printed, it needs no client on this machine."""
     config = ConfigFile.at(file or place(client, os.environ))
-    old, path = config.read(), (client.member, name)
+    old, path = config.read(), (*client.servers(config.path), name)
     there = None if old.text is None else get_member(old.text, path)
     if there is not None and not starts_us(there):
         raise SettingsError(
@@ -190,17 +215,34 @@ def _plan(client: DesktopClient, name: str, entry: Mapping[str, Any] | None, fil
             "choose another name by --name, or take that entry out yourself."
         )
     new = uninstalled(old, path) if entry is None else installed(old, path, entry)
+    if client.strict and (entry is not None or new != old):
+        new = readable(new)
     program = find_program(client.key, os.environ) if file is None else None
     lines = _lines(client.key, program, name, entry, there) if program is not None else None
     if lines is not None:
         replaces = bool(lines) and entry is not None and there is not None
-        return Plan(client, config, old, replace(old, backup=old.text) if replaces else old, lines)
-    if new != old and file is None and not config.path.parent.is_dir():
+        return Plan(client, config, path, old, replace(old, backup=old.text) if replaces else old, lines)
+    if new != old and file is None and not only_print and not config.path.parent.is_dir():
         raise SettingsError(
             f"{client.title} was not found: there is no folder {config.path.parent}. "
-            "Start it once, or name its configuration file by --file."
+            "Start it once, name its configuration file by --file, or see by --print what to put there."
         )
-    return Plan(client, config, old, new)
+    return Plan(client, config, path, old, new)
+
+
+def _warnings(plan: Plan, *, only_print: bool) -> list[str]:
+    """What the user should know about the file beyond the entry."""
+    had_mark = (plan.old.text or "").startswith(BYTE_ORDER_MARK)
+    notes = []
+    if had_mark and plan.new != plan.old and not (plan.new.text or "").startswith(BYTE_ORDER_MARK):
+        would = "would be" if only_print else "was"
+        notes.append(
+            f"The byte order mark at the start of {plan.file.path} {would} removed: {plan.client.title} cannot read it."
+        )
+    problem = explain_unreadable(plan.client, plan.new.text or "")
+    if problem:
+        notes.append(f"Correct {plan.file.path}: {problem}.")
+    return notes
 
 
 def _lines(
@@ -234,19 +276,19 @@ def _carry_out(plan: Plan, name: str) -> None:
             run(line)
     except CommandFailed as error:
         click.echo(str(error), err=True)
-        if len(plan.lines) > 1 and _put_back(plan, (plan.client.member, name)):
+        if len(plan.lines) > 1 and _put_back(plan):
             click.echo(f"It had taken {name!r} out of {plan.file.path}: that was put back as it was.", err=True)
         click.echo(f"Name the configuration file by --file {plan.file.path} to edit it instead.", err=True)
         sys.exit(1)
 
 
-def _put_back(plan: Plan, path: Sequence[str]) -> bool:
+def _put_back(plan: Plan) -> bool:
     """Whether an entry that the client's program took out had to be put back, and was. Raises SettingsError."""
-    there = None if plan.old.text is None else get_member(plan.old.text, path)
+    there = None if plan.old.text is None else get_member(plan.old.text, plan.path)
     now = plan.file.read()
-    if there is None or get_member(now.text or "", path) is not None:
+    if there is None or get_member(now.text or "", plan.path) is not None:
         return False
-    plan.file.write(now, replace(now, text=set_member(now.text or "", path, there)))
+    plan.file.write(now, replace(now, text=set_member(now.text or "", plan.path, there)))
     return True
 
 
@@ -268,10 +310,12 @@ def _told(plan: Plan, name: str, entry: Mapping[str, Any], *, uninstall: bool, o
     if only_print and plan.lines:
         return "\n".join(_line(line) for line in plan.lines)
     if only_print and uninstall:
-        return f"{plan.client.member}.{name} would be taken out of {plan.file.path}"
+        return f"{'.'.join(plan.path)} would be taken out of {plan.file.path}"
     if only_print:
-        shown = json.dumps({plan.client.member: {name: entry}}, indent=2, ensure_ascii=False)
-        return f"Into {plan.file.path}:\n{shown}"
+        shown: Any = entry
+        for member in reversed(plan.path):
+            shown = {member: shown}
+        return f"Into {plan.file.path}:\n{json.dumps(shown, indent=2, ensure_ascii=False)}"
     kept = (
         f"; what the file was is in {plan.file.backup}" if plan.new.backup is not None and plan.new != plan.old else ""
     )

@@ -11,7 +11,7 @@ from typing import Any
 from itwin_mcp.errors import ItwinMcpError
 
 MOST_DEPTH = 100
-_MARK = "\ufeff"
+BYTE_ORDER_MARK = "\ufeff"
 """What some editors of Windows begin a file with; it is kept."""
 _BLANK = re.compile(r"(?:[ \t\r\n]+|//[^\r\n]*|/\*.*?\*/)*+", re.DOTALL)
 _COMMENT = re.compile(r"//[^\r\n]*|/\*.*?\*/", re.DOTALL)
@@ -178,7 +178,7 @@ def _show(value: Any, indent: str, unit: str, newline: str) -> str:
 
 
 def _parse(text: str) -> _Value:
-    start = _skip(text, len(_MARK) if text.startswith(_MARK) else 0)
+    start = _skip(text, len(BYTE_ORDER_MARK) if text.startswith(BYTE_ORDER_MARK) else 0)
     if start == len(text):
         return _Value({}, start, start)
     value = _value(text, start, 0)

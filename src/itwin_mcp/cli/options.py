@@ -6,12 +6,16 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from itwin_mcp.errors import SettingsError
 from itwin_mcp.settings import Settings, read_settings
 from itwin_mcp.upstream.naming import expand_home
+
+if TYPE_CHECKING:
+    from itwin_mcp.capability.catalog import Catalog, Tool
 
 Command = Callable[..., Any]
 
@@ -104,6 +108,21 @@ def make_settings(**flags: Any) -> Settings:
     settings = read_settings(os.environ, **flags)
     set_up_logs(settings.log_level, settings.secrets)
     return settings
+
+
+def find_tool(catalog: Catalog, name: str) -> Tool:
+    """Return the tool of this name. Raises SettingsError, which says which tool was meant or why it is left out."""
+    from itwin_mcp.server.session import SIGN_IN
+
+    tool = catalog.tools.get(name)
+    if tool is not None:
+        return tool
+    if name == SIGN_IN:
+        raise SettingsError("The tool 'sign-in' is for assistants. Here, sign in with `itwin-mcp auth login`.")
+    if name in catalog.elsewhere:
+        raise SettingsError(f"The tool {name!r} cannot be used here: {catalog.elsewhere[name]}.")
+    hint = catalog.suggest_tool(name) or "`itwin-mcp tools --toolsets all` lists them."
+    raise SettingsError(f"There is no tool {name!r}. {hint}")
 
 
 def every_tool(settings: Settings) -> Settings:

@@ -14,7 +14,7 @@ import click
 
 from itwin_mcp.cli.call import read_arguments
 from itwin_mcp.cli.capability import tell_problems
-from itwin_mcp.cli.options import LocalPath, make_settings, settings_options
+from itwin_mcp.cli.options import LocalPath, find_tool, make_settings, settings_options
 from itwin_mcp.errors import CallError, PolicyError, SettingsError
 
 
@@ -117,6 +117,7 @@ async def _test(
     settings: Any, name: str, pairs: Sequence[str], who: tuple[str | None, str | None, tuple[str, ...]], offline: bool
 ) -> dict[str, Any]:
     from itwin_mcp.executor.conversation import LOCAL, Caller
+    from itwin_mcp.executor.conversion import convert_arguments
     from itwin_mcp.executor.gate import Gatekeeper
     from itwin_mcp.executor.verdict import Offline, Verdict, judge
     from itwin_mcp.runtime import open_runtime
@@ -125,12 +126,10 @@ async def _test(
     caller = LOCAL if issuer is None else Caller("tested", issuer, subject, groups)
     async with open_runtime(replace(settings, toolsets=("all",), tools=(), read_only=False), os.environ) as runtime:
         keeper = runtime.gatekeeper
-        tool = keeper.tools.get(name)
-        if tool is None:
-            raise SettingsError(f"There is no tool {name!r}. `itwin-mcp tools` lists them.")
+        tool = find_tool(replace(runtime.catalog, tools=keeper.tools), name)
         if not tool.operations:
             raise SettingsError(f"{name} is answered by itwin-mcp itself: it is allowed unless it is denied by name.")
-        arguments = read_arguments(tool.input_schema["properties"], pairs, None)
+        arguments = convert_arguments(tool, read_arguments(tool, pairs, None))
         sender = Offline(keeper.upstream.platform) if offline else keeper.upstream
         try:
             request = runtime.executor.preview(tool, arguments)

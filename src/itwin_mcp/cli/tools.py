@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
 
-from itwin_mcp.cli.options import every_tool, make_settings, settings_options
-from itwin_mcp.errors import SettingsError
+from itwin_mcp.cli.options import every_tool, find_tool, make_settings, settings_options
+
+_list_json = click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON: each tool with what it costs a model's context."
+)
 
 
 @click.group("tools", invoke_without_command=True)
 @settings_options
-@click.option("--json", "as_json", is_flag=True, help="Print JSON: each tool with what it costs a model's context.")
+@_list_json
 @click.pass_context
-def command(context: click.Context, /, as_json: bool, **flags: Any) -> None:
+def command(context: click.Context, /, **flags: Any) -> None:
     """List the tools that the same options of `serve` would give.
 
     \b
@@ -24,41 +28,44 @@ def command(context: click.Context, /, as_json: bool, **flags: Any) -> None:
       itwin-mcp tools --toolsets imodels --json
       itwin-mcp tools describe clone-imodel
     """
-    from itwin_mcp.runtime import read_catalog
+    context.obj = flags
+    if context.invoked_subcommand is None:
+        _list_tools(flags)
 
-    settings = make_settings(**flags)
-    if context.invoked_subcommand is not None:
-        context.obj = read_catalog(every_tool(settings))
-        return
-    catalog = read_catalog(settings)
-    if as_json:
-        click.echo(json.dumps(_figures(catalog), indent=2, ensure_ascii=False))
-        return
-    for toolset in catalog.toolsets:
-        click.secho(toolset, bold=True)
-        tools = [tool for tool in catalog.tools.values() if tool.toolset == toolset]
-        width = max(len(tool.name) for tool in tools)
-        for tool in tools:
-            mark = " " if tool.annotations.read_only else "!" if tool.annotations.destructive else "~"
-            click.echo(f"  {mark} {tool.name.ljust(width)}  {tool.description.split('. ')[0].rstrip('.')}.")
-    click.echo("\n~ changes data   ! removes data   `itwin-mcp tools describe NAME` tells all of one")
+
+@command.command("list")
+@settings_options
+@_list_json
+@click.pass_obj
+def list_tools(group_flags: Mapping[str, Any], /, **flags: Any) -> None:
+    """List the tools, as `itwin-mcp tools` does.
+
+    \b
+    Examples:
+      itwin-mcp tools list
+      itwin-mcp tools list --read-only
+    """
+    _list_tools(_merge(group_flags, flags))
 
 
 @command.command("describe")
 @click.argument("name")
+@settings_options
 @click.option("--json", "as_json", is_flag=True, help="Print the tool as MCP clients get it.")
 @click.pass_obj
-def describe(catalog: Any, name: str, as_json: bool) -> None:
-    """Tell everything of one tool: what it does, its arguments, what it sends.
+def describe(group_flags: Mapping[str, Any], /, name: str, **flags: Any) -> None:
+    """Show one tool: what it does, its arguments, what it sends.
 
     \b
     Examples:
       itwin-mcp tools describe create-imodel
       itwin-mcp tools describe create-imodel --json
     """
-    tool = catalog.tools.get(name)
-    if tool is None:
-        raise SettingsError(f"There is no tool {name!r}. `itwin-mcp tools` lists them.")
+    from itwin_mcp.runtime import read_catalog
+
+    merged = _merge(group_flags, flags)
+    as_json = merged.pop("as_json")
+    tool = find_tool(read_catalog(every_tool(make_settings(**merged))), name)
     if as_json:
         from itwin_mcp.server.tools import describe as described
 
@@ -69,20 +76,64 @@ def describe(catalog: Any, name: str, as_json: bool) -> None:
     click.echo(tool.description)
     click.echo()
     for argument in tool.arguments:
-        schema = argument.schema
-        need = (
-            "required" if argument.required else f"default {schema['default']}" if "default" in schema else "optional"
-        )
-        kind = schema["type"] if isinstance(schema["type"], str) else " or ".join(schema["type"])
-        click.echo(f"  {click.style(argument.name, fg='cyan')}  {kind}, {need}")
-        click.echo(f"      {schema['description']}")
-        if "enum" in schema:
-            click.echo(f"      one of: {', '.join(map(str, schema['enum']))}")
+        schema = tool.input_schema["properties"][argument.name]
+        for line in _describe_value(argument.name, schema, required=argument.required, indent="  "):
+            click.echo(line)
     click.echo()
     for operation in dict.fromkeys(tool.operations):
         click.echo(f"  sends {operation.method} {_path(operation)}" + (f"  {operation.doc}" if operation.doc else ""))
     if tool.most_requests is not None:
-        click.echo(f"  at most {tool.most_requests} requests a call, beside look-ups of names and waiting for jobs")
+        noun = "request" if tool.most_requests == 1 else "requests"
+        click.echo(f"  at most {tool.most_requests} {noun} a call, not counting look-ups of names and waiting for jobs")
+
+
+def _merge(group_flags: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options given before a subcommand together with those given after it, which win."""
+    given = {name: value for name, value in flags.items() if value is not None and value is not False and value != ()}
+    return {**group_flags, **given}
+
+
+def _list_tools(flags: Mapping[str, Any]) -> None:
+    from itwin_mcp.runtime import read_catalog
+
+    settings = make_settings(**{name: value for name, value in flags.items() if name != "as_json"})
+    catalog = read_catalog(settings)
+    if flags["as_json"]:
+        click.echo(json.dumps(_figures(catalog), indent=2, ensure_ascii=False))
+        return
+    for toolset in catalog.toolsets:
+        click.secho(toolset, bold=True)
+        tools = [tool for tool in catalog.tools.values() if tool.toolset == toolset]
+        width = max(len(tool.name) for tool in tools)
+        for tool in tools:
+            mark = " " if tool.annotations.read_only else "!" if tool.annotations.destructive else "~"
+            click.echo(f"  {mark} {tool.name.ljust(width)}  {tool.description.split('. ')[0].rstrip('.')}.")
+    click.echo("\n~ changes data   ! removes or overwrites data   `itwin-mcp tools describe NAME` shows one tool")
+    if not (settings.toolsets or settings.tools):
+        click.echo("These are served by default; `itwin-mcp tools --toolsets all` lists every tool.")
+
+
+def _describe_value(name: str, schema: Mapping[str, Any], *, required: bool, indent: str) -> Iterator[str]:
+    """Yield lines about an argument, or about a member of one: type, description, choices, and its own members."""
+    need = "required" if required else f"default {_show(schema['default'])}" if "default" in schema else "optional"
+    yield f"{indent}{click.style(name, fg='cyan')}  {_type_of(schema)}, {need}"
+    if "description" in schema:
+        yield f"{indent}    {schema['description']}"
+    inner = schema.get("items", schema)
+    if "enum" in inner:
+        yield f"{indent}    one of: {', '.join(_show(choice) for choice in inner['enum'])}"
+    for member, described in inner.get("properties", {}).items():
+        needed = member in inner.get("required", ())
+        yield from _describe_value(member, described, required=needed, indent=f"{indent}    ")
+
+
+def _type_of(schema: Mapping[str, Any]) -> str:
+    kind = schema.get("type", "value")
+    return f"{kind} of {_type_of(schema['items'])}" if "items" in schema else str(kind)
+
+
+def _show(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _path(operation: Any) -> str:

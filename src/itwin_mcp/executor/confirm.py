@@ -113,7 +113,7 @@ class Confirming:
         run: Run,
         tool: Tool,
         arguments: Mapping[str, Any],
-        resolved: Sequence[Mapping[str, str]],
+        resolved: Sequence[Mapping[str, Any]],
         waived: Literal["policy"] | None = None,
     ) -> Confirmed | None:
         """On whose word the call goes on; None where nothing would be destroyed.
@@ -237,12 +237,12 @@ def _no(code: str, why: str, hint: str) -> CallError:
     return CallError(code, f"{why}; nothing was sent.", hint=hint)
 
 
-def _need_ids(tool: Tool, resolved: Sequence[Mapping[str, str]], what: str) -> None:
+def _need_ids(tool: Tool, resolved: Sequence[Mapping[str, Any]], what: str) -> None:
     """Nobody sees which thing a name was taken for: then it must be the id. Raises InvalidArguments."""
     entities = {one.name: one.entity for one in tool.arguments if one.entity is not None}
     for one in resolved:
         entity = entities[one["argument"]]
-        if known_id(one["given"], entity) is None:
+        if entity != "changeset" and known_id(one["given"], entity) is None:
             raise refusal(one["given"], entity, one["argument"], f"; {what} takes no name for what may be destroyed")
 
 

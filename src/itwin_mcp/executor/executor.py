@@ -18,6 +18,7 @@ from itwin_mcp.errors import AuditFailed, CallError, InvalidArguments, PlatformE
 from itwin_mcp.executor.blobs import Blob, blob_of
 from itwin_mcp.executor.confirm import Confirming
 from itwin_mcp.executor.conversation import LOCAL, Caller, Conversation, Silence
+from itwin_mcp.executor.conversion import convert_arguments
 from itwin_mcp.executor.cursors import Cursors
 from itwin_mcp.executor.fit import MAX_RESULT_BYTES, clean, fit
 from itwin_mcp.executor.gate import FENCED, Gate, Gatekeeper
@@ -95,9 +96,10 @@ class Executor:
         """
         gate = self._gatekeeper.gate(tool.name, caller)
         run = self._run(tool.name, conversation, caller, gate)
-        await gate.admit(tool, arguments)
-        checked = self._files.read(tool, self._check(tool)(arguments))
-        ready, resolved = await self._names.resolve(run, tool, arguments, checked)
+        given = convert_arguments(tool, arguments)
+        await gate.admit(tool, given)
+        checked = self._files.read(tool, self._check(tool)(given))
+        ready, resolved = await self._names.resolve(run, tool, given, checked)
         permit = await gate.permit(tool, ready)
         try:
             confirmed = await self._confirming.confirm(run, tool, ready, resolved, permit.waived)
@@ -131,7 +133,8 @@ class Executor:
     async def note_refused(self, code: str, tool: Tool, arguments: Mapping[str, Any], caller: Caller) -> None:
         """Write into the audit log that a call was refused before it came here; without its line it still is."""
         with suppress(AuditFailed):
-            await self._gatekeeper.gate(tool.name, caller).note("refused", tool, arguments, code=code)
+            given = convert_arguments(tool, arguments)
+            await self._gatekeeper.gate(tool.name, caller).note("refused", tool, given, code=code)
 
     async def _answer(self, run: Run, tool: Tool, ready: Mapping[str, Any], blobs: list[Blob] | None) -> dict[str, Any]:
         if isinstance(tool.action, Call) and tool.action.operation.binary:
@@ -172,7 +175,8 @@ class Executor:
 
         Raises an error of the CallError family.
         """
-        ready = self._files.read(tool, self._names.known(tool, self._check(tool)(arguments)))
+        given = convert_arguments(tool, arguments)
+        ready = self._files.read(tool, self._names.known(tool, self._check(tool)(given)))
         results = {FILE: local_file(tool.transfer, ready)} if tool.transfer else {}
         first = _first_sent(tool, ready, results)
         values = bind(first.bindings, ready, results)

@@ -43,7 +43,7 @@ class Homes:
     async def find(self, imodel_id: str) -> str:
         """The iTwin of an iModel, read from the platform if need be. Raises PolicyRefused, and what the read raises."""
         home = self.known(imodel_id)
-        if home is None and known_id(imodel_id, "imodel") is not None and self._reads is not None:
+        if home is None and known_id(imodel_id, "imodel") == imodel_id and self._reads is not None:
             home = await self._read(self._reads, imodel_id)
         if home is None:
             raise PolicyRefused(

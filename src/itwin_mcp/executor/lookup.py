@@ -8,8 +8,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from itwin_mcp.capability.catalog import Tool, ToolArgument
+from itwin_mcp.capability.expressions import ABSENT
 from itwin_mcp.capability.plans import Operation
 from itwin_mcp.errors import CallError
+from itwin_mcp.executor.changeset_names import (
+    BASELINE,
+    PAGES,
+    Changeset,
+    changeset_of,
+    changeset_of_version,
+    is_latest,
+    newest_uploaded,
+    read_changeset,
+    refuse_baseline,
+    refuse_unread,
+)
 from itwin_mcp.executor.conversation import Caller
 from itwin_mcp.executor.fit import clean
 from itwin_mcp.executor.names import WHERE, check_links, known_id, may_be_name, refusal, shown
@@ -44,18 +57,26 @@ _NAME = _Search("itwins-api.get-my-itwins", "iTwins", "displayName", "displayNam
 _LATEST = _Search("itwins-api.get-my-recents", "iTwins", "id", fixed={"top": 1})
 _IMODEL = _Search("imodels-api.get-itwin-imodels", "iModels", "name", "name", "iTwinId", {"top": 20})
 _VERSION = _Search("imodels-api.get-imodel-named-versions", "namedVersions", "name", "name", "id", {"top": 20})
+_CHANGESETS = "imodels-api.get-imodel-changesets"
+_CHANGESET = "imodels-api.get-imodel-changeset-details"
+_VERSION_DETAILS = "imodels-api.get-imodel-named-version-details"
+_CHANGESET_READS = {_CHANGESETS, _CHANGESET, _VERSION_DETAILS}
 _USER = _Search("imodels-api.get-imodel-users", "users", "email", None, "id", {"top": 1000})
 _SEARCHES: Mapping[str, Sequence[_Search]] = {
     "itwin": (_NUMBER, _NAME),
     "imodel": (_IMODEL,),
     "named-version": (_VERSION,),
+    "changeset": (_VERSION,),
     "user": (_USER,),
     "owner": (_USER,),
 }
 """Where an entity is looked for, one listing after the other."""
 
+_NOUNS: Mapping[str, str] = {"changeset": "named-version"}
+"""What is looked for by name, where it is not the entity itself."""
 _FIRST = {"itwin": 0, "imodel": 1}
 """What others are looked for in is looked for first."""
+_LAST = len(_FIRST)
 _SHOWN = ("id", "displayName", "name", "number", "subClass", "status", "iTwinId", "createdDateTime", "email")
 
 
@@ -66,31 +87,47 @@ class Names:
         """`operations` are those of the catalog; `itwin_id` is the iTwin in which iModels are looked for by default."""
         self._operations = operations
         self._itwin_id = itwin_id
-        self._remembered: OrderedDict[tuple[str, str, str, str], tuple[str, Mapping[str, str], float]] = OrderedDict()
+        self._remembered: OrderedDict[tuple[str, str, str, str], tuple[str, Mapping[str, Any], float]] = OrderedDict()
 
     async def resolve(
         self, run: Run, tool: Tool, given: Mapping[str, Any], arguments: Mapping[str, Any]
-    ) -> tuple[dict[str, Any], list[dict[str, str]]]:
+    ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """The arguments with ids in place of what named them, and `resolved`: what was read as what.
 
         `given` is the call's own, `arguments` the same with defaults. What no name can be is refused before any
-        request. What a destructive tool is about may be named too: the person who confirms is shown the id. Raises
+        request. A changeset becomes the id or index that the operation takes; the baseline may leave its argument out.
+        What a destructive tool is about may be named too: the person who confirms is shown the id. Raises
         InvalidArguments, AmbiguousName, NameNotFound, and what a look-up raises.
         """
         named = [one for one in tool.arguments if one.entity is not None and isinstance(arguments.get(one.name), str)]
         ids = {one.name: self._by_itself(tool, one, arguments[one.name]) for one in named}
-        told: dict[str, dict[str, str]] = {}
-        for one in sorted(named, key=lambda one: _FIRST.get(one.entity or "", 2)):
-            text, identifier, more = arguments[one.name], ids[one.name], dict[str, str]()
-            if identifier is None:
-                identifier, more = await self._look_up(run, tool, one, text, ids)
-                ids[one.name] = identifier
+        told: dict[str, dict[str, Any]] = {}
+        for one in sorted(named, key=_order):
+            if _order(one) == _LAST:
+                check_links(named, arguments, ids)  # before anything is looked for in the iModel of the call
+            text = arguments[one.name]
+            about, more = await self._settle(run, tool, one, text, ids)
             if one.preset is not None and one.name not in given:
                 more["preset"] = one.preset
-            if identifier != text or more:
-                told[one.name] = {"argument": one.name, "given": text, "id": identifier, **more}
-        check_links(named, arguments, ids)
-        return {**arguments, **ids}, [told[one.name] for one in named if one.name in told]
+            if ids[one.name] != text or more:
+                told[one.name] = {"argument": one.name, "given": text, **about, **more}
+        ready = {name: value for name, value in {**arguments, **ids}.items() if value is not ABSENT}
+        return ready, [told[one.name] for one in named if one.name in told]
+
+    async def _settle(
+        self, run: Run, tool: Tool, one: ToolArgument, text: str, ids: dict[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Look for what is not in `ids` yet. Return what was found, and what else is to be told of it."""
+        if one.changeset is None:
+            more: dict[str, Any] = {}
+            if ids[one.name] is None:
+                ids[one.name], more = await self._look_up(run, tool, one, text, ids)
+            return {"id": ids[one.name]}, more
+        changeset = read_changeset(text)
+        if changeset is None or ids[one.name] is None:
+            changeset = await self._changeset(run, tool, one, text, ids)
+            ids[one.name] = _taken(tool, one, text, changeset)
+        return changeset.told, {}
 
     def known(self, tool: Tool, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments with ids in place of links; nothing is sent, so that a name is refused.
@@ -103,10 +140,12 @@ class Names:
             if one.entity is not None and isinstance(text, str):
                 read[one.name] = self._by_itself(tool, one, text)
                 if read[one.name] is None:
+                    if one.changeset is not None:
+                        raise refuse_unread(one.name, text)
                     why = "; if it is a name, a call would have to look for it"
                     raise refusal(text, one.entity, one.name, why)
         check_links(tool.arguments, arguments, read)
-        return read
+        return {name: value for name, value in read.items() if value is not ABSENT}
 
     def forget(self, caller: Caller) -> None:
         """After a write a name may mean another thing."""
@@ -115,34 +154,39 @@ class Names:
 
     # --- what a text says by itself -----------------------------------------------------------------------------
 
-    def _by_itself(self, tool: Tool, one: ToolArgument, text: str) -> str | None:
+    def _by_itself(self, tool: Tool, one: ToolArgument, text: str) -> Any:
         """The id in a text; None where it is to be looked for. Raises InvalidArguments where it cannot be."""
         assert one.entity is not None
-        found = known_id(text, one.entity)
+        if one.changeset is None:
+            found, reads = known_id(text, one.entity), False
+        else:
+            changeset = read_changeset(text)
+            found = None if changeset is None else _taken(tool, one, text, changeset)
+            reads = changeset is not None or known_id(text, "named-version") is not None
         if found is not None:
             return found
         searches = self._searches(tool, one.entity)
         if not searches or (_USER in searches and "@" not in text):
             raise refusal(text, one.entity, one.name, ", nor an e-mail address" if searches else "")
-        if not may_be_name(text):
+        if not reads and not may_be_name(text):
             raise refusal(text, one.entity, one.name, named=True)
         return None
 
     def _searches(self, tool: Tool, entity: str) -> Sequence[_Search]:
         """The listings in which an entity can be found; none where one is missing from the catalog."""
-        in_imodel = any(one.entity == "imodel" and one.name == "iModelId" for one in tool.arguments)
-        wanted = _SEARCHES.get(entity, ()) if in_imodel or entity in _FIRST else ()
+        wanted = _SEARCHES.get(entity, ()) if _imodel_argument(tool) or entity in _FIRST else ()
         if entity == "imodel":
             wanted = (*wanted, _LATEST)
-        return wanted if all(one.operation in self._operations for one in wanted) else ()
+        needed = {one.operation for one in wanted} | (_CHANGESET_READS if entity == "changeset" else set())
+        return wanted if needed <= self._operations.keys() else ()
 
     # --- what is looked for -------------------------------------------------------------------------------------
 
     async def _look_up(
         self, run: Run, tool: Tool, one: ToolArgument, text: str, ids: Mapping[str, str | None]
-    ) -> tuple[str, dict[str, str]]:
+    ) -> tuple[str, dict[str, Any]]:
         """The id of the one thing of this name, and what is to be told beside it."""
-        entity, told, found = str(one.entity), dict[str, str](), list[dict[str, Any]]()
+        entity, told, found = str(one.entity), dict[str, Any](), list[dict[str, Any]]()
         try:
             if entity == "itwin":
                 within, where = None, "the iTwins that you are a member of"
@@ -153,12 +197,12 @@ class Names:
                     where = f"the iTwin {within}, which you used last" if within else "the iTwins that you used lately"
                     told["searched"] = where
             else:
-                within = ids["iModelId"]
+                within = ids.get(_imodel_argument(tool) or "")
                 where = f"the iModel {within}"
             key = (run.caller.key, entity, within or "", text)
             remembered, what = self._recall(run, key)
             if remembered is not None:
-                return remembered, {**told, **what}
+                return remembered, told | dict(what)
             searches = _SEARCHES[entity]
             near: list[dict[str, Any]] = []
             for search in searches if within or entity == "itwin" else ():
@@ -176,9 +220,53 @@ class Names:
         if len(found) != 1:
             raise _several(one, text, found, where) if found else _none(one, text, near, where)
         # A text may be the number of one iTwin and the name of another: it is said what was found by its number.
-        what = {"by": "number", "name": str(found[0].get("displayName"))} if search is _NUMBER else dict[str, str]()
+        what = {}
+        if search is _NUMBER:
+            what = {"by": "number", "name": str(found[0].get("displayName"))}
+        elif entity == "changeset":
+            what = {name: found[0].get(name) for name in ("changesetId", "changesetIndex")}
         self._remember(run, key, found[0]["id"], what)
         return found[0]["id"], {**told, **what}
+
+    async def _changeset(
+        self, run: Run, tool: Tool, one: ToolArgument, text: str, ids: Mapping[str, str | None]
+    ) -> Changeset:
+        """The changeset that a text names: the latest one, one by its index, or that of a named version."""
+        imodel, said = ids.get(_imodel_argument(tool) or ""), read_changeset(text)
+        version = known_id(text, "named-version")
+        try:
+            if is_latest(text):
+                return await self._latest_changeset(run, imodel)
+            if said is not None:
+                values = {"id": imodel, "changesetId": str(said.index)}
+                return changeset_of(await self._read(run, _CHANGESET, values, "changeset"))
+            if version is not None:
+                values = {"id": imodel, "namedVersionId": version}
+                return changeset_of_version(await self._read(run, _VERSION_DETAILS, values, "namedVersion"))
+        except CallError as error:
+            error.hint = f"This was the look-up of {one.name}; {tool.name} itself was not called. {error.hint}"
+            raise
+        return changeset_of_version((await self._look_up(run, tool, one, text, ids))[1])
+
+    async def _latest_changeset(self, run: Run, imodel: str | None) -> Changeset:
+        """The newest changeset whose file is uploaded, or the baseline. It is not remembered: others push, too."""
+        values: dict[str, Any] = {"id": imodel, "order-by": "index desc"}
+        for size in PAGES:
+            found, lowest = newest_uploaded(await self._read(run, _CHANGESETS, values | {"top": size}, "changesets"))
+            if found is not None:
+                return found
+            if lowest <= 1:
+                return BASELINE
+            values["lastIndex"] = lowest - 1
+        raise CallError(
+            "NameNotFound",
+            f"None of the newest {sum(PAGES)} changesets of the iModel {imodel} has its file; nothing was done.",
+            hint="Find an earlier changeset with list-changesets and get-changeset, and call again with its id.",
+        )
+
+    async def _read(self, run: Run, operation: str, values: Mapping[str, Any], member: str) -> Any:
+        body = (await run.perform(self._operations[operation], values)).body
+        return body.get(member) if isinstance(body, dict) else None
 
     def _around(self, tool: Tool, ids: Mapping[str, str | None]) -> tuple[str | None, str]:
         """The iTwin in which an iModel is looked for. In a tool that writes, iTwinId is where something goes."""
@@ -213,11 +301,11 @@ class Names:
 
     # --- memory -------------------------------------------------------------------------------------------------
 
-    def _recall(self, run: Run, key: tuple[str, str, str, str]) -> tuple[str | None, Mapping[str, str]]:
+    def _recall(self, run: Run, key: tuple[str, str, str, str]) -> tuple[str | None, Mapping[str, Any]]:
         found, what, until = self._remembered.get(key, ("", {}, 0.0))
         return (found, what) if found and run.now() < until else (None, {})
 
-    def _remember(self, run: Run, key: tuple[str, str, str, str], identifier: str, what: Mapping[str, str]) -> None:
+    def _remember(self, run: Run, key: tuple[str, str, str, str], identifier: str, what: Mapping[str, Any]) -> None:
         """`what` is to be told of it beside its id."""
         self._remembered[key] = (identifier, what, run.now() + SECONDS)
         self._remembered.move_to_end(key)
@@ -225,8 +313,28 @@ class Names:
             self._remembered.popitem(last=False)
 
 
+def _order(one: ToolArgument) -> int:
+    return _FIRST.get(one.entity or "", _LAST)
+
+
+def _imodel_argument(tool: Tool) -> str | None:
+    """The argument that names the iModel of the call, which is always there; None if there is none, or several."""
+    there = (one for one in tool.arguments if one.required or one.default is not ABSENT)
+    names = [one.name for one in there if one.entity == "imodel"]
+    return "iModelId" if "iModelId" in names else names[0] if len(names) == 1 else None
+
+
+def _taken(tool: Tool, one: ToolArgument, text: str, changeset: Changeset) -> Any:
+    """What the operation takes for a changeset; None where its id is to be looked up. Raises InvalidArguments."""
+    assert one.changeset is not None
+    value = changeset.as_taken(one.changeset)
+    if value is None and changeset == BASELINE:
+        raise refuse_baseline(one.name, text, tool.name)
+    return value
+
+
 def _several(one: ToolArgument, text: str, found: Sequence[Mapping[str, Any]], where: str) -> CallError:
-    why = f"{one.name} {shown(text)!r} is the name of {len(found)} of the kind {one.entity} in {where}"
+    why = f"{one.name} {shown(text)!r} is the name of {len(found)} of the kind {_noun(one)} in {where}"
     return CallError(
         "AmbiguousName",
         f"{why}; nothing was done.",
@@ -238,7 +346,7 @@ def _several(one: ToolArgument, text: str, found: Sequence[Mapping[str, Any]], w
 
 
 def _none(one: ToolArgument, text: str, near: Sequence[Mapping[str, Any]], where: str) -> CallError:
-    why = f"{one.name} {shown(text)!r} is the exact name of nothing of the kind {one.entity} in {where}"
+    why = f"{one.name} {shown(text)!r} is the exact name of nothing of the kind {_noun(one)} in {where}"
     hint = WHERE.get(str(one.entity), "Take the id from the answer of a list tool.")
     if near:
         hint = f"candidates differ from it only in capital letters: call again with the id of the one meant. {hint}"
@@ -250,6 +358,10 @@ def _none(one: ToolArgument, text: str, near: Sequence[Mapping[str, Any]], where
         details=[{"code": "NameNotFound", "target": one.name, "message": why}],
         members={"candidates": [_brief(item) for item in near[:MOST_SHOWN]]} if near else None,
     )
+
+
+def _noun(one: ToolArgument) -> str:
+    return _NOUNS.get(str(one.entity), str(one.entity))
 
 
 def _brief(item: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,21 +10,22 @@ from urllib.parse import urlsplit
 from itwin_mcp.capability.catalog import ToolArgument
 from itwin_mcp.errors import InvalidArguments
 
-_UUID = r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
-_CHANGESET = r"[0-9a-fA-F]{40}|[0-9]{1,9}"
 _WORD = r"[A-Za-z0-9_-]{1,128}"
-
+_UUID = re.compile(
+    r"(?:urn:uuid:)?([0-9a-f]{8})(-?)([0-9a-f]{4})\2([0-9a-f]{4})\2([0-9a-f]{4})\2([0-9a-f]{12})",
+    re.ASCII | re.IGNORECASE,
+)
+"""A UUID as people paste it: with or without its dashes, or as a URN."""
 _IDS: Mapping[str, re.Pattern[str]] = {
-    "changeset": re.compile(_CHANGESET),
+    "changeset": re.compile(r"[0-9a-fA-F]{40}|[0-9]{1,9}"),
     "briefcase": re.compile(r"[0-9]{1,8}"),
     "repository": re.compile(_WORD),
     "resource": re.compile(_WORD),
-    "owner": re.compile(rf"me|{_UUID}"),
+    "owner": re.compile("me"),
     "share": re.compile(_WORD),
 }
-_ANY_UUID = re.compile(_UUID)
-_LOWER = frozenset({_ANY_UUID, _IDS["changeset"], _IDS["owner"]})
-"""Ids whose case means nothing; the platform writes them in lower case."""
+"""Ids that are no UUID; an owner may be either."""
+_QUOTES = frozenset("\"'`\u00b4\u00ab\u00bb\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f\u2039\u203a")
 
 _LINK_SEGMENTS: Mapping[str, str] = {
     "itwin": "itwins",
@@ -42,10 +43,15 @@ _LINK_SEGMENTS: Mapping[str, str] = {
     "share": "shares",
 }
 """The path segment after which an entity's id stands in the platform's links."""
-_AROUND = ("itwin", "imodel", "repository")
+_PORTAL = "my-itwins"
+_PORTAL_PLACES: Mapping[str, int] = {"itwins": 1, "imodels": 2}
+"""How many segments after `my-itwins` the ids stand in a link of the developer portal."""
+_AROUND = ("imodel", "itwin", "repository")
 """What other entities are in, as their links say."""
 
 WHERE: Mapping[str, str] = {
+    "changeset": "Give latest, an id or index from list-changesets, or the exact name of a named version from "
+    "list-named-versions.",
     "itwin": "Look for it by a part of its name or number with find-itwin.",
     "imodel": "Look for it with find-imodel or list-imodels, in the iTwin that has it.",
     "named-version": "Look for it with list-named-versions.",
@@ -91,7 +97,11 @@ def check_links(declared: Sequence[ToolArgument], given: Mapping[str, Any], ids:
         for kind in (kind for kind in _AROUND if kind != one.entity):
             linked = known_id(text, kind)
             around = {other.name: ids[other.name] for other in declared if other.entity == kind and other.name in ids}
-            if linked is None or not around or linked in around.values():
+            if linked is None or not around:
+                continue
+            if linked in around.values():
+                if kind == "imodel":
+                    break  # It is in one iTwin, whatever the link says; the call's iTwin may be where a copy goes.
                 continue
             why = f"is a link into the {kind} {linked}, but {' and '.join(around)} is {' and '.join(around.values())}"
             raise InvalidArguments(
@@ -102,12 +112,28 @@ def check_links(declared: Sequence[ToolArgument], given: Mapping[str, Any], ids:
 
 
 def known_id(given: str, entity: str) -> str | None:
-    """The id in a text, whatever blanks stand round it: the id itself, or the platform's link; None for neither."""
-    given, pattern = given.strip(" "), _IDS.get(entity, _ANY_UUID)
+    """Extract the id from an id or a platform link, as the platform writes it. Return None if there is none.
+
+    Whitespace, quotes and braces around either are ignored. A UUID may be a URN or lack its dashes.
+    """
+    given, own = bare(given), _IDS.get(entity)
     for found in (given, _id_in_link(given, entity)):
-        if found is not None and pattern.fullmatch(found):
-            return found.lower() if pattern in _LOWER else found
+        if found is None:
+            continue
+        if own is not None and own.fullmatch(found):
+            return found.lower() if entity == "changeset" else found
+        uuid = _UUID.fullmatch(found) if own is None or entity == "owner" else None
+        if uuid is not None:
+            return "-".join(uuid.group(1, 3, 4, 5, 6)).lower()
     return None
+
+
+def bare(given: str) -> str:
+    """Remove whitespace, quotes and braces around a text."""
+    text = given.strip()
+    while len(text) > 1 and ((text[0] == "{" and text[-1] == "}") or (text[0] in _QUOTES and text[-1] in _QUOTES)):
+        text = text[1:-1].strip()
+    return text
 
 
 def may_be_name(given: str) -> bool:
@@ -163,16 +189,18 @@ def _id_in_link(given: str, entity: str) -> str | None:
         segments = parts.path.split("/")[1:]
     else:
         return None
-    wanted = _LINK_SEGMENTS.get(entity)
+    wanted = _LINK_SEGMENTS.get(entity, "")
     lowered = [segment.lower() for segment in segments]
     for index, segment in enumerate(lowered[:-1]):
         if segment == wanted:
             return segments[index + 1]
+        if segment == _PORTAL and wanted in _PORTAL_PLACES:
+            return next(iter(segments[index + _PORTAL_PLACES[wanted] :]), None)
     return None
 
 
 def _is_link(given: str) -> bool:
-    return re.fullmatch(r"(https?|itwin)://\S+", given.strip(" ")) is not None
+    return re.fullmatch(r"(https?|itwin)://\S+", bare(given)) is not None
 
 
 def _printable(text: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from itwin_mcp.capability.catalog import Tool
 from itwin_mcp.capability.loader import YamlPath, line_of, parse_text, read_text
-from itwin_mcp.capability.wording import MISPLACED_KEY, explain, shorten, there_is
+from itwin_mcp.capability.suggestions import find_similar, there_is
+from itwin_mcp.capability.wording import MISPLACED_KEY, explain, shorten
 from itwin_mcp.errors import CapabilityError, PolicyError, Problem
 from itwin_mcp.executor.names import known_id
 from itwin_mcp.executor.policy import ALL, READ_ONLY, TOOLSET, Policy, PreApproval, Rule, writes
@@ -87,7 +87,7 @@ def _problem(file: Path, text: str, item: Any) -> Problem:
         key = str(path[-1])
         if key in _KEYS:
             return Problem(str(file), line_of(text, path), "known-key", MISPLACED_KEY.format(key))
-        close = difflib.get_close_matches(key[:80], _KEYS, n=1)
+        close = find_similar(key, _KEYS)
         meant = f"did you mean {close[0]!r}?" if close else "leave it out"
         return Problem(str(file), line_of(text, path), "known-key", f"unknown key {shorten(key)!r}: {meant}")
     rule, message = explain(item, path)

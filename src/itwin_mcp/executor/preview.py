@@ -155,7 +155,7 @@ async def _of_plan(run: Run, tool: Tool, plan: ConfirmPlan, arguments: Mapping[s
             told, measures[key] = _summary(found, loss, cut=loss.read in cut)
             loses[key] = _named(told, people)
     name = as_typed(_text(evaluate(plan.name, arguments, seen)))
-    targets = [(one.name, str(arguments[one.name])) for one in tool.arguments if one.entity and one.name in arguments]
+    targets = [(one.name, str(arguments[one.name])) for one in tool.arguments if one.entity and arguments.get(one.name)]
     if not name or len(name) > MOST_TEXT:
         name = targets[-1][1] if targets else tool.name
     ids = ", ".join(f"{argument} {_plain(identifier)}" for argument, identifier in targets)

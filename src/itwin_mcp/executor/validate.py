@@ -1,31 +1,34 @@
-"""Arguments against the very schema that was published; nothing is sent when they do not fit."""
+"""Converted arguments against what a tool declares, and the rules across them; nothing is sent if they do not fit."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import count, islice
 from typing import Any
 
 from itwin_mcp.capability.catalog import Tool
 from itwin_mcp.capability.expressions import ABSENT
+from itwin_mcp.capability.parameters import CLEAR, enforced_schema, removable_arguments
+from itwin_mcp.capability.published import example_of, kind_of, pairs_of
+from itwin_mcp.capability.suggestions import find_similar
 from itwin_mcp.errors import InvalidArguments
+from itwin_mcp.executor.conversion import MAX_VALUES
 
 MOST_DEPTH = 64
 MOST_DETAILS = 20
-MOST_VALUES = 10_000
-"""Values in the arguments of one call, each member and element counted. No tool takes nearly as many."""
 _MOST_FOUND = 200
 """Problems after which no more are looked for."""
 _SHOWN = 60
+MAX_EXAMPLE = 200
 _DATE_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII | re.IGNORECASE)
 """RFC 3339, which JSON Schema's `date-time` means: a moment, with its zone."""
 
 Check = Callable[[Mapping[str, Any]], dict[str, Any]]
-"""Arguments in; the same with defaults out, or InvalidArguments."""
+"""Converted arguments in; the same with defaults out, and null for what `clear` removes, or InvalidArguments."""
 
 
 def compile_check(tool: Tool) -> Check:
@@ -51,19 +54,29 @@ def compile_check(tool: Tool) -> Check:
             yield ValidationError("an element is repeated")
 
     own = {"pattern": check_pattern, "format": check_format, "uniqueItems": check_unique}
-    validator = extend(Draft202012Validator, own)(  # type: ignore[no-untyped-call]
-        tool.input_schema, registry=Registry()
-    )
+    checker = extend(Draft202012Validator, own)  # type: ignore[no-untyped-call]
+    removable = removable_arguments(tool.arguments)
+    clears = [one for one in tool.arguments if removable and one.name == CLEAR]
+    fields = [one for one in tool.arguments if one not in clears]
+    validator = checker(enforced_schema(fields, tool.rule), registry=Registry())
+    # Apart from the fields, so that a rule that counts them does not count it.
+    clear_validator = checker(enforced_schema(clears, {}), registry=Registry())
     defaults = {one.name: one.default for one in tool.arguments if one.default is not ABSENT}
     known = ", ".join(one.name for one in tool.arguments) or "no arguments"
 
-    def problems_of(arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def errors_of(arguments: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        cleared, values = _split(arguments, removable)
+        for name in cleared:
+            if name in values:
+                yield _detail("MutuallyExclusive", name, f"{name} cannot be both set and cleared")
+        errors = [validator.iter_errors({**values, **dict.fromkeys(cleared)})]
+        if clears and CLEAR in arguments:
+            errors.append(clear_validator.iter_errors({CLEAR: arguments[CLEAR]}))
         # jsonschema reports each missing argument on its own, with the same list of all that are required.
-        found = (detail for error in validator.iter_errors(arguments) for detail in _details(error))
-        return _first_of(_unfit_values(arguments, count())) or _first_of(found)
+        yield from (detail for several in errors for error in several for detail in _details(error))
 
     def check(arguments: Mapping[str, Any]) -> dict[str, Any]:
-        problems = problems_of(arguments)
+        problems = _first_of(_unfit_values(arguments, count())) or _first_of(errors_of(arguments))
         if problems:
             named = "; ".join(problem["message"] for problem in problems[:5])
             others = "many" if len(problems) == _MOST_FOUND else len(problems) - 5
@@ -73,11 +86,19 @@ def compile_check(tool: Tool) -> Check:
                 hint=f"Correct the arguments named in details and call again. {tool.name} takes: {known}.",
                 details=problems[:MOST_DETAILS],
             )
-        return {name: _plain(value, tool.input_schema["properties"][name]) for name, value in arguments.items()} | {
-            name: value for name, value in defaults.items() if name not in arguments
-        }
+        cleared, _ = _split(arguments, removable)
+        return {**defaults, **arguments, **dict.fromkeys(cleared)}
 
     return check
+
+
+def _split(arguments: Mapping[str, Any], removable: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """Return the arguments whose values are removed, and the values of the others."""
+    if not removable:
+        return [], dict(arguments)
+    cleared = arguments.get(CLEAR, [])
+    names = [name for name in removable if name in cleared] if isinstance(cleared, list) else []
+    return names, {name: value for name, value in arguments.items() if name != CLEAR}
 
 
 def ecma_pattern(pattern: str) -> str:
@@ -112,11 +133,11 @@ def _is_moment(text: str) -> bool:
 
 def _unfit_values(value: Any, seen: Iterator[int], where: str = "", depth: int = 0) -> Iterator[dict[str, Any]]:
     """What no JSON value can be, or would exhaust whoever reads it. `seen` counts the values of the whole call."""
-    if next(seen) >= MOST_VALUES:
+    if next(seen) >= MAX_VALUES:
         yield _detail(
             "InvalidArgument",
             where.partition(".")[0],
-            f"{where.partition('.')[0] or 'the call'}: there are more than {MOST_VALUES} values in it",
+            f"{where.partition('.')[0] or 'the call'}: there are more than {MAX_VALUES} values in it",
         )
     elif depth > MOST_DEPTH:
         yield _detail("InvalidArgument", where.partition(".")[0], f"it is nested deeper than {MOST_DEPTH} levels")
@@ -124,25 +145,10 @@ def _unfit_values(value: Any, seen: Iterator[int], where: str = "", depth: int =
         yield _detail("InvalidArgument", where, f"{where} must be a number, not {value}")
     elif isinstance(value, dict | list):
         # Not one by one where there are too many: the first says so.
-        few = islice(value.items() if isinstance(value, dict) else enumerate(value), MOST_VALUES)
+        few = islice(value.items() if isinstance(value, dict) else enumerate(value), MAX_VALUES)
         for key, child in few:
             name = _short(str(key))
             yield from _unfit_values(child, seen, f"{where}.{name}" if where else name, depth + 1)
-
-
-def _plain(value: Any, schema: Any) -> Any:
-    """50.0 is an integer in JSON Schema, but no longer one on the wire."""
-    if not isinstance(schema, dict):
-        return value
-    if isinstance(value, float) and value.is_integer():
-        kinds = schema.get("type", ())
-        return int(value) if "integer" in ([kinds] if isinstance(kinds, str) else kinds) else value
-    if isinstance(value, dict):
-        properties = schema.get("properties", {})
-        return {name: _plain(child, properties.get(name)) for name, child in value.items()}
-    if isinstance(value, list):
-        return [_plain(child, schema.get("items")) for child in value]
-    return value
 
 
 def _details(error: Any) -> Iterator[dict[str, Any]]:
@@ -153,12 +159,16 @@ def _details(error: Any) -> Iterator[dict[str, Any]]:
     if rule == "required":
         for name in allowed:
             if name not in given:
-                yield _detail("MissingArgument", prefix + name, f"{prefix}{name} is missing")
+                schema = error.schema.get("properties", {}).get(name, {})
+                shown = "" if kind_of(schema) == "string" and "examples" not in schema else _such_as(schema)
+                yield _detail("MissingArgument", prefix + name, f"{prefix}{name} is missing{shown}")
         return
     if rule == "additionalProperties":
         for name in sorted(set(given) - set(error.schema.get("properties", {}))):
             shown = _short(name)
-            yield _detail("UnknownArgument", prefix + shown, f"{prefix}{shown} is not an argument")
+            close = find_similar(name, error.schema.get("properties", {}))
+            meant = f" (did you mean {prefix}{close[0]}?)" if close else ""
+            yield _detail("UnknownArgument", prefix + shown, f"{prefix}{shown} is not an argument{meant}")
         return
     together = list(_together(allowed, given, error.schema)) if rule == "not" and not where else []
     if together:
@@ -176,9 +186,14 @@ def _details(error: Any) -> Iterator[dict[str, Any]]:
     if rule == "minProperties" and not where:
         yield _detail("MissingArgument", "", "nothing to change was given")
         return
+    if rule in ("anyOf", "oneOf") and not where:
+        choices = [" and ".join(choice.get("required", ())) for choice in allowed]
+        few = "exactly one" if rule == "oneOf" else "at least one"
+        yield _detail("MissingArgument", "", f"{few} of these must be given: {', '.join(filter(None, choices))}")
+        return
     name = where or "the arguments"
     text = {
-        "type": lambda: f"{name} must be {_types(allowed)}, not {_kind(given)}",
+        "type": lambda: f"{name} must be {_types(allowed, error.schema)}, not {_kind(given)}",
         "enum": lambda: f"{name} must be one of {', '.join(map(_value, allowed))}",
         "const": lambda: f"{name} must be {_value(allowed)}",
         "pattern": lambda: f"{name} {_pattern(allowed)}",
@@ -191,7 +206,15 @@ def _details(error: Any) -> Iterator[dict[str, Any]]:
         "maxItems": lambda: f"{name} must have at most {_count(allowed, 'element')}, it has {len(given)}",
         "uniqueItems": lambda: f"{name} must not repeat an element",
     }.get(rule, lambda: f"{name} does not fit the rule {rule} of its schema")()
-    yield _detail("InvalidArgument", where, text)
+    shown = "" if rule in ("enum", "const", "format") else _such_as(error.schema)
+    yield _detail("InvalidArgument", where, f"{text}{shown}")
+
+
+def _such_as(schema: Mapping[str, Any]) -> str:
+    """A valid value, for the end of a message; an id is never made up."""
+    example = example_of(schema)
+    text = json.dumps(example, ensure_ascii=False) if example is not ABSENT else ""
+    return f" (for example {text})" if 0 < len(text) <= MAX_EXAMPLE else ""
 
 
 def _together(rule: Any, given: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -238,8 +261,10 @@ def _pattern(pattern: str) -> str:
     return "must not be blank" if pattern == r"\S" else f"does not have the form {pattern}"
 
 
-def _types(allowed: str | list[str]) -> str:
-    return allowed if isinstance(allowed, str) else " or ".join(allowed)
+def _types(allowed: str | list[str], schema: Mapping[str, Any]) -> str:
+    if pairs_of(schema) is not None:
+        return "a list of objects with name and value, each name once"
+    return allowed if isinstance(allowed, str) else " or ".join(kind for kind in allowed if kind != "null")
 
 
 def _kind(value: Any) -> str:

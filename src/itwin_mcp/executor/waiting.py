@@ -201,10 +201,12 @@ class _Wait:
         found = self._plan.reason.find(answer.body) if self._plan.reason is not None else None
         reason = found if isinstance(found, str) and found else None
         because = f", because: {reason}" if reason else ""
+        # A job about a thing that existed before leaves nothing to remove.
+        made = self._plan.handle_place != "input"
+        left = f"Remove what it left ({self._plan.handle_as} {self._handle}), correct" if made else "Correct"
         error = JobFailed(
             f"{self._plan.subject} has failed: the platform says {state}{because}.",
-            hint=f"It will not become ready any more. Remove what it left ({self._plan.handle_as} {self._handle}), "
-            "correct the cause, then begin again.",
+            hint=f"It will not become ready any more. {left} the cause, then begin again.",
             members={"job": dict(self._job)},
         )
         error.details = ({"code": state, "message": reason or f"The platform's state of the job is {state}."},)

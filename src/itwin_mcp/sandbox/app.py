@@ -208,7 +208,11 @@ class Sandbox:
         """Open the store here, not in a lifespan: in-process transports run none."""
         now = clock or _wall_clock
         store = Store.open(database, lambda sql: _fill(sql, now(), portfolio=seed))
-        return cls(store, now, job_seconds, storage_url)
+        try:
+            return cls(store, now, job_seconds, storage_url)
+        except BaseException:
+            store.close()
+            raise
 
     def token(self, user: str | None = None, *, seconds: int = 3600) -> str:
         """An access token, without `Bearer`, for a user by id, e-mail or given name; the seeded owner by default."""

@@ -82,16 +82,20 @@ class Client:
 NOBODY: Final = Principal("", "", "", "", "", False, "")
 
 
+def generate_signing_key() -> RSAKey:
+    """Make a new key, named by its thumbprint."""
+    return RSAKey.generate_key(2048, {"use": "sig", "alg": "RS256"}, auto_kid=True)
+
+
 def signing_key(sql: sqlite3.Connection, now: datetime) -> RSAKey:
     """The key of this store, made on first use inside a write transaction."""
     row = sql.execute("SELECT kid, private_pem FROM signing_keys").fetchone()
     if row is not None:
         return RSAKey.import_key(row["private_pem"], {"kid": row["kid"], "use": "sig", "alg": "RS256"})
-    key = RSAKey.generate_key(2048)
-    kid = key.thumbprint()
+    key = generate_signing_key()
     pem = key.as_pem(private=True).decode("ascii")
-    sql.execute("INSERT INTO signing_keys VALUES (?, ?, ?)", (kid, pem, stamp(now)))
-    return RSAKey.import_key(pem, {"kid": kid, "use": "sig", "alg": "RS256"})
+    sql.execute("INSERT INTO signing_keys VALUES (?, ?, ?)", (key.kid, pem, stamp(now)))
+    return key
 
 
 def find_client(sql: sqlite3.Connection, client_id: str, otherwise: str) -> Client | None:

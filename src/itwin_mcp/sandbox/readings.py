@@ -47,6 +47,11 @@ READINGS: Final = (
         "What becomes of children and iModels.",
         "Children move up to the parent of the deleted iTwin; its iModels are deleted with it.",
     ),
+    Reading(
+        ("update-itwin",),
+        "Whether null removes the type: OpenAPI lets only the place, the coordinates and the time zone be null.",
+        "It does: type is null in answers, so that it can be absent.",
+    ),
     # Exports
     Reading(
         ("create-export",),
@@ -74,6 +79,16 @@ READINGS: Final = (
         ("create-repository", "update-itwin-repository"),
         "What makes two repositories the same.",
         "Class, subClass and uri together; a change may not make them the same either.",
+    ),
+    Reading(
+        ("update-itwin-repository",),
+        "Whether null removes authentication and options: OpenAPI has no null, the documentation does.",
+        "It does, each as a whole.",
+    ),
+    Reading(
+        ("clone-imodel", "fork-imodel"),
+        "Whether null as the description of a copy leaves it without one, or with the source's.",
+        "Without one; the source's is only taken where the property is absent.",
     ),
     Reading(
         ("create-repository",),

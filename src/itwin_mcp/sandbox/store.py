@@ -57,14 +57,15 @@ class Store:
             isolation_level=None,
             check_same_thread=False,
         )
-        connection.row_factory = sqlite3.Row
-        connection.create_function("fold", 1, _fold, deterministic=True)
-        connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute("PRAGMA journal_mode = WAL")
-        # FULL: an answered write survives a crash of the machine too, not only of the process.
-        connection.execute("PRAGMA synchronous = FULL")
-        store = cls(connection)
         try:
+            connection.row_factory = sqlite3.Row
+            connection.create_function("fold", 1, _fold, deterministic=True)
+            connection.execute("PRAGMA foreign_keys = ON")
+            # Raises sqlite3.DatabaseError for a file that is not a database.
+            connection.execute("PRAGMA journal_mode = WAL")
+            # FULL: an answered write survives a crash of the machine too, not only of the process.
+            connection.execute("PRAGMA synchronous = FULL")
+            store = cls(connection)
             with store.transaction(write=True) as sql:
                 store._prepare(sql, fill)
         except BaseException:

@@ -9,6 +9,7 @@ from itwin_mcp.capability.access import Access
 from itwin_mcp.capability.catalog import Catalog, Tool
 from itwin_mcp.errors import CallError, PolicyRefused
 from itwin_mcp.executor.conversation import Caller
+from itwin_mcp.executor.conversion import convert_arguments
 from itwin_mcp.executor.executor import Executor
 from itwin_mcp.server.dynamic import RUN_WRITING, RUNS
 
@@ -37,7 +38,7 @@ async def note_refused(
 
 def _meant(catalog: Catalog, tool: Tool, arguments: Any) -> tuple[Tool, Mapping[str, Any]]:
     """The tool that a call would run in the end, and its arguments: of one that runs others, the other."""
-    given = arguments if isinstance(arguments, Mapping) else {}
+    given = convert_arguments(tool, arguments) if isinstance(arguments, Mapping) else {}
     run = given.get("name") if tool.name in RUNS else None
     inner = catalog.reachable.get(run) if isinstance(run, str) else None
     if inner is None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from itwin_mcp.capability.catalog import Annotations, Catalog, Tool, ToolArgument
 from itwin_mcp.capability.expressions import ABSENT
+from itwin_mcp.capability.parameters import published_schema
 from itwin_mcp.capability.plans import Output, Steps
 from itwin_mcp.capability.selection import DYNAMIC
+from itwin_mcp.capability.suggestions import find_similar
 from itwin_mcp.errors import InvalidArguments, SettingsError
+from itwin_mcp.executor.conversion import convert_arguments
 from itwin_mcp.executor.validate import Check, compile_check
 
 FIND = "find-tools"
@@ -31,12 +33,6 @@ def _tool(
     answers: Mapping[str, Any],
     annotations: Annotations,
 ) -> Tool:
-    schema: dict[str, Any] = {
-        "type": "object",
-        "properties": {one.name: one.schema for one in arguments},
-        "required": [one.name for one in arguments if one.required],
-        "additionalProperties": False,
-    }
     output: dict[str, Any] = {"type": "object", "properties": {**answers, **_ERROR}}
     if answers:
         output["anyOf"] = [{"required": [one]} for one in (*answers, "error")]
@@ -47,7 +43,7 @@ def _tool(
         toolset=DYNAMIC,
         annotations=annotations,
         arguments=arguments,
-        input_schema=schema,
+        input_schema=published_schema(arguments),
         output_schema=output,
         action=Steps((), (), Output("object")),
         file="",
@@ -129,7 +125,7 @@ class Dynamic:
         from itwin_mcp.server.search import ToolIndex  # only where it is used: SQLite costs start-up time
 
         self._tools = catalog.reachable
-        self._listed = catalog.tools
+        self._catalog = catalog
         self._index = ToolIndex(catalog.reachable.values())
         self._checks: dict[str, Check] = {}
 
@@ -144,6 +140,11 @@ class Dynamic:
         within = [tool for tool in found if shows(tool)]
         return {"tools": [_brief(tool) for tool in within[: ready["limit"]]]}
 
+    def runs(self, name: str) -> str | None:
+        """The tool that runs the tool of this name; None if no tool does."""
+        tool = self._tools.get(name)
+        return _run_with(tool) if tool is not None else None
+
     def chosen(self, name: str, arguments: Mapping[str, Any]) -> tuple[Tool, Mapping[str, Any]]:
         """The tool that a run names, and its arguments. Raises InvalidArguments, also for a tool of the other kind."""
         ready = self._ready(name, arguments)
@@ -156,17 +157,20 @@ class Dynamic:
         return tool, ready["arguments"]
 
     def _ready(self, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        tool = next(tool for tool in TOOLS if tool.name == name)
         if name not in self._checks:
-            self._checks[name] = compile_check(next(tool for tool in TOOLS if tool.name == name))
-        return self._checks[name](arguments)
+            self._checks[name] = compile_check(tool)
+        return self._checks[name](convert_arguments(tool, arguments))
 
     def _tool(self, wanted: str, name: str) -> Tool:
         tool = self._tools.get(wanted)
         if tool is not None:
             return tool
-        if wanted in self._listed:
+        if wanted in self._catalog.tools:
             raise _refused(f"{wanted} is not run by {name}", f"Call {wanted} itself.")
-        close = difflib.get_close_matches(wanted, self._tools, n=3)
+        if wanted in self._catalog.elsewhere:
+            raise _refused(f"{wanted} is not served here", self._catalog.suggest_tool(wanted))
+        close = find_similar(wanted, self._tools, 3)
         meant = f"Did you mean {' or '.join(close)}? " if close else ""
         raise _refused(f"there is no tool of the name given to {name}", f"{meant}Look for it with {FIND}.")
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import anyio
 
 from itwin_mcp.capability.catalog import Annotations, Tool
-from itwin_mcp.capability.parameters import output_schema
+from itwin_mcp.capability.parameters import output_schema, published_schema
 from itwin_mcp.capability.plans import Output, Steps
 from itwin_mcp.capability.selection import SESSION
 from itwin_mcp.errors import CallError
@@ -35,7 +35,7 @@ def _tool(
         toolset=SESSION,
         annotations=Annotations(read_only=True, destructive=False, idempotent=idempotent, open_world=True),
         arguments=(),
-        input_schema={"type": "object", "properties": {}, "additionalProperties": False},
+        input_schema=published_schema(()),
         output_schema=output_schema(output, schema, paged=False, cut=False, waits=False, resolves=False),
         action=Steps((), (), output),
         file="",

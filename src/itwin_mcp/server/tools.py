@@ -112,7 +112,7 @@ class Tools:
     async def _call(self, conversation: McpConversation, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         tool = self._catalog.tools.get(name)
         if tool is None:
-            raise MCPError(t.INVALID_PARAMS, f"Unknown tool: {name[:128]}")
+            raise MCPError(t.INVALID_PARAMS, self._explain_unknown(name))
         caller = self._caller()
         needed = demands.to_call(self._catalog, name, arguments)
         refused: CallError | None = None
@@ -141,6 +141,12 @@ class Tools:
         if is_error:
             tell_unserved(structured, self._catalog.elsewhere)
         return conversation.asks() or wire_result(structured, is_error, blobs)
+
+    def _explain_unknown(self, name: str) -> str:
+        """Say that no tool of this name is served, and which one to call instead; a caller reads of no hidden tool."""
+        runner = self._dynamic.runs(name) if self._dynamic is not None else None
+        hint = f"Run it with {runner}." if runner else self._catalog.suggest_tool(name, self._names())
+        return f"Unknown tool: {name[:128]}. {hint or 'See tools/list.'}"
 
 
 def describe(tool: Tool) -> dict[str, Any]:

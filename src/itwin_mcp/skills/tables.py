@@ -7,6 +7,7 @@ from typing import Any
 
 from itwin_mcp.capability.catalog import Tool, ToolArgument
 from itwin_mcp.capability.parameters import page_arguments
+from itwin_mcp.capability.published import publish
 
 _OPENING = """\
 # Tools of this skill
@@ -54,7 +55,7 @@ def _paging(tools: Sequence[Tool]) -> Iterator[str]:
 def _arguments(arguments: Sequence[ToolArgument]) -> str:
     rows = ["| argument | value | what it is |", "|---|---|---|"]
     for one in arguments:
-        value = _cell(("required: " if one.required else "") + _value(one.schema))
+        value = _cell(("required: " if one.required else "") + _value(publish(one.schema)))
         rows.append(f"| `{one.name}` | {value} | {_cell(str(one.schema.get('description', '')))} |")
     return "\n".join(rows)
 
@@ -64,9 +65,7 @@ def _value(schema: Mapping[str, Any]) -> str:
     default = f"; {_plain(schema['default'])} when left out" if "default" in schema else ""
     if "enum" in schema:
         return f"one of {', '.join(map(_plain, schema['enum']))}{default}"
-    kinds = schema.get("type", "string")
-    names = [_KINDS.get(kind, kind) for kind in ([kinds] if isinstance(kinds, str) else kinds)]
-    text = " or ".join(names)
+    text = _KINDS.get(schema["type"], str(schema["type"]))
     if "items" in schema:
         text += f" of {_value(schema['items'])}"
     if "properties" in schema:

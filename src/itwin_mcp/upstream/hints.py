@@ -137,8 +137,8 @@ def for_conflict(path: str, code: str, target: str | None, details: Sequence[Map
         return "Somebody changed it since. Take the newer changesets first (`list-changesets`), then call again."
     if code == "NamedVersionOnChangesetExists":
         return (
-            "That changeset has its named version already: mark another one with changesetId (the baseline when it is "
-            "left out), or change the one that exists with `update-named-version`."
+            "That changeset has its named version already: mark another one with changeset, or change the one that "
+            "exists with `update-named-version`."
         )
     fields = named_fields(target, details)
     if not fields and code.endswith("Exists"):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.to_thread
 
-from itwin_mcp.errors import NotSignedIn, Unreachable
+from itwin_mcp.errors import NotSignedIn, StateUnusable, Unreachable
 
 if TYPE_CHECKING:
     from keyring.backend import KeyringBackend
@@ -115,18 +115,24 @@ class LoginStore:
 
     @asynccontextmanager
     async def lock(self, key: LoginKey) -> AsyncIterator[None]:
-        """Hold this login against other processes; Unreachable when one of them holds it for 12 seconds."""
+        """Hold this login against other processes.
+
+        Raises: Unreachable when one of them holds it for 12 seconds; StateUnusable when the folder cannot be written.
+        """
         import filelock
 
-        _private_folder(self._folder)
         # thread_local off: acquired and released by tasks, which threads know nothing about.
         lock = filelock.FileLock(self._folder / f"{key.digest()}.lock", thread_local=False, mode=0o600)
         with anyio.move_on_after(LOCK_SECONDS):
             while not lock.is_locked:
                 try:
+                    _private_folder(self._folder)
                     lock.acquire(blocking=False)
                 except filelock.Timeout:
                     await anyio.sleep(0.02)
+                except OSError as error:
+                    _log.error("The folder %s cannot be used: %s", self._folder, error.strerror or error)
+                    raise StateUnusable from None
         if not lock.is_locked:
             raise Unreachable(
                 "SignInBusy",

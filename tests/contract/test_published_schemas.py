@@ -1,0 +1,109 @@
+"""Every schema that is published stays inside the part of JSON Schema that every client accepts."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from itwin_mcp.capability.catalog import shipped
+from itwin_mcp.capability.expressions import ABSENT
+from itwin_mcp.capability.linker import link_files
+from itwin_mcp.capability.published import example_of
+from tests.conftest import connect
+
+pytestmark = pytest.mark.anyio
+
+BOUNDS = {"minItems", "maxItems", "minimum", "maximum", "minLength", "maxLength", "pattern", "format"}
+KEYWORDS = {"type", "description", "enum", "default", "properties", "required", "items"} | BOUNDS
+TYPES = {"string", "number", "integer", "boolean", "array", "object"}
+OUTPUT_KEYWORDS = {"type", "description", "properties", "required", "items", "anyOf"}
+
+
+def faults(schema: Mapping[str, Any], where: str) -> Iterator[str]:
+    """What some client would not take in a subschema of an input schema."""
+    yield from (f"{where}: {key}" for key in schema if key not in KEYWORDS)
+    kind = schema.get("type")
+    if not isinstance(kind, str) or kind not in TYPES:
+        yield f"{where}: type {kind!r}"
+    if "enum" in schema and not all(isinstance(choice, str) for choice in schema["enum"]):
+        yield f"{where}: enum {schema['enum']}"
+    if kind == "array" and "items" not in schema:
+        yield f"{where}: no items"
+    if not set(schema.get("required", ())) <= set(schema.get("properties", ())):
+        yield f"{where}: requires what it does not describe"
+    for name, child in schema.get("properties", {}).items():
+        if len(name) > 60:
+            yield f"{where}.{name}: its name is too long"
+        yield from faults(child, f"{where}.{name}")
+    if "items" in schema:
+        yield from faults(schema["items"], f"{where}[]")
+
+
+def faults_of_tool(name: str, schema: Mapping[str, Any]) -> list[str]:
+    """The same of a whole tool, whose root has three keywords."""
+    found = [f"{name}: {key}" for key in schema if key not in ("type", "properties", "required")]
+    if schema.get("type") != "object" or "properties" not in schema or len(name) > 60:
+        found.append(f"{name}: its root or its name")
+    return [*found, *faults(schema, name)]
+
+
+def output_faults(schema: Mapping[str, Any], where: str) -> Iterator[str]:
+    yield from (f"{where}: {key}" for key in schema if key not in OUTPUT_KEYWORDS)
+    for name, child in schema.get("properties", {}).items():
+        yield from output_faults(child, f"{where}.{name}")
+    if "items" in schema:
+        yield from output_faults(schema["items"], f"{where}[]")
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"toolsets": "all"},
+        {"toolsets": None},
+        {"toolsets": "all", "read_only": True},
+        {"toolsets": "all", "itwin_id": "1c4b1d5e-0000-4000-8000-000000000000"},
+        {"toolsets": "dynamic"},
+    ],
+    ids=["all", "default", "read-only", "preset", "dynamic"],
+)
+async def test_every_listed_schema_is_one_that_every_client_takes(
+    monkeypatch: pytest.MonkeyPatch, flags: dict[str, Any]
+) -> None:
+    monkeypatch.setenv("ITWIN_CLIENT_ID", "native-x")
+    preset = flags.pop("itwin_id", None)
+    if preset:
+        monkeypatch.setenv("ITWIN_ID", preset)
+    async with connect(sandbox=False, **flags) as client:
+        tools = (await client.list_tools()).tools
+    assert [fault for tool in tools for fault in faults_of_tool(tool.name, tool.input_schema)] == []
+    assert [fault for tool in tools for fault in output_faults(tool.output_schema or {}, tool.name)] == []
+
+
+async def test_every_schema_that_describe_tool_gives_is_one_that_every_client_takes() -> None:
+    async with connect(toolsets="dynamic") as client:
+        found: list[str] = []
+        for name in link_files(shipped()).tools:
+            answer = (await client.call_tool("describe-tool", {"name": name})).structured_content
+            assert answer is not None
+            found += faults_of_tool(name, answer["tool"]["inputSchema"])
+        listed = (await client.call_tool("find-tools", {"query": "iTwin", "limit": 20})).structured_content
+    assert found == []
+    assert "inputSchema" not in json.dumps(listed)
+
+
+def test_every_shipped_rule_that_is_not_published_is_stated_in_a_description() -> None:
+    assert link_files(shipped()).warnings == ()
+
+
+def test_a_refusal_can_show_a_valid_value_of_every_argument_that_is_no_id() -> None:
+    missing = []
+    for tool in link_files(shipped()).tools.values():
+        for argument in tool.arguments:
+            if argument.entity is not None or argument.name.endswith("Id"):
+                continue
+            example = example_of(argument.schema)
+            if example is ABSENT or not Draft202012Validator(argument.schema).is_valid(example):
+                missing.append((tool.name, argument.name))
+    assert missing == []

@@ -1,0 +1,161 @@
+"""Arguments are converted to the declared types before anything reads them, and nothing is lost on the way."""
+
+import json
+from typing import Any
+
+import pytest
+
+from itwin_mcp.executor.conversion import convert_arguments
+from tests.executor.bench import ITWIN, bench, linked, query_of, saying
+
+pytestmark = pytest.mark.anyio
+
+FINE = saying(200, {"thing": {"id": "1"}})
+FORMS = (
+    'kind: {type: string, required: false, description: "Kind.", x-schema: {enum: [plain, fancy]}}',
+    # ruff: noqa: E501
+    """kind: {type: string, required: false, description: "Kind."}
+          free: {type: object, required: false, description: "Anything."}
+          map: {type: object, required: false, description: "Map.", x-schema: {additionalProperties: {type: string}}}
+          deep: {type: object, required: false, description: "Object.", x-schema: {properties: {size: {type: integer}, on: {type: boolean}, parts: {type: array, items: {type: object, properties: {n: {type: number}}}}}}}""",
+)
+WITH = ('note: "{{kind}}-{{mark}}"}', 'note: "{{kind}}-{{mark}}{{free}}{{map}}{{deep}}"}')
+
+
+@pytest.mark.parametrize(
+    ("given", "becomes"),
+    [
+        ({"count": "5"}, {"count": 5}),
+        ({"count": " 5 "}, {"count": 5}),
+        ({"count": "5.0"}, {"count": 5}),
+        ({"count": 5.0}, {"count": 5}),
+        ({"count": "1e3"}, {"count": 1000}),
+        ({"count": "90071992547409931.0"}, {"count": 90071992547409931}),
+        ({"count": "5.5"}, {"count": "5.5"}),
+        ({"count": "0x5"}, {"count": "0x5"}),
+        ({"count": "9" * 5_000}, {"count": "9" * 5_000}),
+        ({"count": True}, {"count": True}),
+        ({"north": "51.5"}, {"north": 51.5}),
+        ({"north": "-4"}, {"north": -4}),
+        ({"north": "NaN"}, {"north": "NaN"}),
+        ({"north": "1e999"}, {"north": "1e999"}),
+        ({"dry": "true"}, {"dry": True}),
+        ({"dry": "False"}, {"dry": False}),
+        ({"dry": "yes"}, {"dry": "yes"}),
+        ({"tags": "Asset"}, {"tags": ["Asset"]}),
+        ({"tags": '["Asset"]'}, {"tags": ["Asset"]}),
+        ({"tags": '["Asset"'}, {"tags": ['["Asset"']}),
+        ({"tags": '{"a": 1}'}, {"tags": ['{"a": 1}']}),
+        ({"tags": 2026}, {"tags": ["2026"]}),
+        ({"tags": [2026, False]}, {"tags": ["2026", "false"]}),
+        ({"name": 2026}, {"name": "2026"}),
+        ({"name": 2.5}, {"name": "2.5"}),
+        ({"name": True}, {"name": "true"}),
+        ({"name": float("nan")}, {"name": float("nan")}),
+        ({"name": '{"a": 1}'}, {"name": '{"a": 1}'}),
+        ({"name": ""}, {"name": ""}),
+        ({"name": None}, {}),
+        ({"mark": ""}, {}),
+        ({"mark": None, "tags": None, "north": None, "count": "", "dry": ""}, {}),
+        ({"clear": []}, {}),
+        ({"clear": "north"}, {"clear": ["north"]}),
+        ({"unknown": None}, {"unknown": None}),
+        ({"free": '{"a": null, "b": "5"}'}, {"free": {"a": None, "b": "5"}}),
+        ({"free": {"a": None, "b": "5"}}, {"free": {"a": None, "b": "5"}}),
+        ({"free": '{"a": NaN}'}, {"free": '{"a": NaN}'}),
+        ({"free": "[" * 5_000}, {"free": "[" * 5_000}),
+        ({"free": '{"a":' * 5_000}, {"free": '{"a":' * 5_000}),
+        ({"map": {"a": 1, "b": None}}, {"map": {"a": "1"}}),
+        ({"map": [{"name": "a", "value": 1}, {"name": 2, "value": "b"}]}, {"map": {"a": "1", "2": "b"}}),
+        ({"map": '[{"name": "a", "value": "b"}]'}, {"map": {"a": "b"}}),
+        ({"map": '{"a": "b"}'}, {"map": {"a": "b"}}),
+        ({"deep": '{"size": "5", "on": null}'}, {"deep": {"size": 5}}),
+        ({"deep": {"parts": '[{"n": "1.5"}, "{\\"n\\": 2}"]'}}, {"deep": {"parts": [{"n": 1.5}, {"n": 2}]}}),
+        ({"deep": {"unknown": "5"}}, {"deep": {"unknown": "5"}}),
+    ],
+    ids=lambda value: json.dumps(value)[:40],
+)
+def test_convert_arguments_gives_the_declared_types_at_every_depth(given: Any, becomes: Any) -> None:
+    tool = linked("things.yaml", dict([FORMS, WITH])).tools["make-thing"]
+    once = convert_arguments(tool, given)
+    assert repr(once) == repr(becomes)
+    assert repr(convert_arguments(tool, once)) == repr(becomes)
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [[{"name": "a", "value": 1}, {"name": "a", "value": 2}], [{"name": "a"}], ["a"], [{"name": {}, "value": 1}]],
+)
+async def test_a_list_that_is_no_map_is_refused_in_words(pairs: Any) -> None:
+    async with bench("things.yaml", FINE, replacing=dict([FORMS, WITH])) as it:
+        error = await it.refused("make-thing", name="a", map=pairs)
+    shown = 'map must be a list of objects with name and value, each name once, not array (for example [{"name": '
+    assert error["details"][0]["message"].startswith(shown)
+
+
+async def test_every_problem_of_a_call_is_named_at_once_with_a_valid_value() -> None:
+    async with bench("", FINE, shipped_files=True) as it:
+        error = await it.refused(
+            "list-itwins", limit="many", subClass="Bridge", includeInactive="perhaps", detail="all", colour="red"
+        )
+    assert [detail["message"] for detail in error["details"]] == [
+        "subClass.0 must be one of Account, Portfolio, Asset, Program, Project, WorkPackage",
+        "includeInactive must be boolean, not string (for example true)",
+        "limit must be integer, not string (for example 50)",
+        "detail must be one of summary, full",
+        "colour is not an argument",
+    ]
+
+
+async def test_a_value_that_is_left_out_in_any_form_changes_nothing() -> None:
+    """Models fill in every field of a schema: what they send for an unwanted one must not remove it."""
+    empty: dict[str, Any] = {"type": None, "geographicLocation": "", "latitude": None, "longitude": "", "clear": []}
+    async with bench("", saying(200, {"iTwin": {"id": ITWIN}}), shipped_files=True) as it:
+        await it.call("update-itwin", iTwinId=ITWIN, displayName="Quay 7", ianaTimeZone=None, parentId="", **empty)
+        refused = await it.refused("update-itwin", iTwinId=ITWIN, ianaTimeZone=None, **empty)
+    assert [json.loads(one.body) for one in it.server.requests] == [{"displayName": "Quay 7"}]
+    assert refused["details"][0]["message"] == "nothing to change was given"
+
+
+@pytest.mark.parametrize(
+    ("tool", "ids", "body"),
+    [
+        ("update-itwin", {"iTwinId": ITWIN}, ["type", "geographicLocation", "latitude", "longitude", "ianaTimeZone"]),
+        ("update-imodel", {"iModelId": ITWIN}, ["description"]),
+        ("update-named-version", {"iModelId": ITWIN, "namedVersionId": ITWIN}, ["description"]),
+        ("update-repository", {"iTwinId": ITWIN, "repositoryId": "a"}, ["options"]),
+    ],
+)
+async def test_clear_alone_is_a_change_and_sends_null(tool: str, ids: dict[str, str], body: list[str]) -> None:
+    answer = {"iTwin": {"id": ITWIN}, "iModel": {"id": ITWIN}, "namedVersion": {"id": ITWIN}, "repository": {"id": "a"}}
+    async with bench("", saying(200, answer), shipped_files=True) as it:
+        await it.call(tool, **ids, clear=body)
+    assert json.loads(it.server.requests[-1].body) == dict.fromkeys(body)
+
+
+def test_everything_that_null_or_an_empty_text_could_remove_has_a_word_of_its_own() -> None:
+    """`clear` takes the place of both. An empty text means nothing else in any other argument."""
+    from tests.executor.bench import shipped_catalog
+
+    found = {
+        tool.name: next(one.schema["items"]["enum"] for one in tool.arguments if one.name == "clear")
+        for tool in shipped_catalog().tools.values()
+        if any(one.name == "clear" for one in tool.arguments)
+    }
+    assert found == {
+        "clone-imodel": ["description"],
+        "fork-imodel": ["description"],
+        "update-imodel": ["description"],
+        "update-itwin": ["type", "geographicLocation", "latitude", "longitude", "ianaTimeZone"],
+        "update-named-version": ["description"],
+        "update-repository": ["authentication", "options"],
+    }
+
+
+async def test_the_cursor_of_a_list_belongs_to_the_call_however_its_arguments_were_sent() -> None:
+    page = {"things": [{"id": "1"}], "_links": {"next": {"href": "https://api.bentley.com/things?token=2"}}}
+    async with bench("things.yaml", saying(200, page)) as it:
+        first = await it.call("list-things", kind=2026, limit="1", cursor=None)
+        again = await it.call("list-things", kind="2026", limit=1, cursor=first["page"]["cursor"], detail="")
+    assert query_of(it.server.requests[0])["kind"] == "2026"
+    assert again["things"] == [{"id": "1", "name": None}]
