@@ -200,15 +200,6 @@ def test_an_object_in_an_answer_may_be_null_and_one_in_a_list_may_not(folder: Fo
     assert properties["all"]["items"] == {"type": "object", "properties": {"id": {"type": ["string", "null"]}}}
 
 
-def test_an_output_schema_publishes_no_rule_that_an_answer_may_break(folder: Folder) -> None:
-    old = 'name: {type: string, mapping: "$.name"}}}\n      find'
-    rule = 'x-schema: {type: string, enum: [a], format: uri, minLength: 3, description: "The name."}'
-    properties = (
-        folder.link(bent((old, old.replace('"}}}', f'", {rule}}}}}}}')))).tools["get-part"].output_schema["properties"]
-    )
-    assert properties["name"] == {"type": ["string", "null"], "description": "The name."}
-
-
 def test_static_outputs_are_of_their_type(folder: Folder) -> None:
     text = bent((
         'name: {type: string, mapping: "$.name"}}}\n      find',

@@ -220,6 +220,13 @@ async def test_a_write_whose_answer_is_broken_json_is_not_reported_as_failed() -
     assert made["warnings"][0] == {"path": "$", "expected": "JSON", "got": '{"thing": {"id": "1"', "count": 1}
 
 
+async def test_a_write_whose_answer_is_too_large_names_what_was_done() -> None:
+    async with bench("things.yaml", saying(201, {"thing": {"name": "x" * 5_000}}), max_body=1_000) as it:
+        error = await it.refused("make-thing", name="a")
+    assert (error["code"], error["retryable"]) == ("UnexpectedAnswer", False)
+    assert error["completed"] == [{"step": "make-thing", "ids": []}]
+
+
 async def test_an_html_page_in_answer_to_a_write_leaves_its_outcome_unknown() -> None:
     async def page(asked: Asked) -> None:
         await asked.answer(200, b"<html><title>Sign in</title>", {"Content-Type": "text/html"})

@@ -23,7 +23,7 @@ from itwin_mcp.server.app import build_server
 from itwin_mcp.settings import read_settings
 from itwin_mcp.sign_in import Started
 from tests.conftest import agrees
-from tests.executor.bench import Clock, shipped_catalog
+from tests.executor.bench import Clock
 from tests.mutations.proxy import Exchange, Mutation, Proxy, Replay
 from tests.scenarios.test_every_tool import ROWS, at, fill, filled
 
@@ -82,8 +82,6 @@ async def mutated(*, person: Any = agrees, **flags: Any) -> AsyncIterator[Mutate
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Sandbox, "open", open_sandbox)
         patch.setattr("itwin_mcp.runtime.Executor", partial(Executor, sleep=clock.sleep, now=clock.now))
-        # Linking takes longer than most of the tests.
-        patch.setattr("itwin_mcp.runtime.link_files", lambda *_, **__: shipped_catalog())
         async with (
             open_runtime(settings, os.environ, Started.STDIO) as runtime,
             Client(

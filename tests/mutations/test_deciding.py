@@ -13,8 +13,7 @@ import mcp.types as t
 import pytest
 
 from itwin_mcp.executor.homes import READS_AN_IMODEL, Homes
-from tests.conftest import agrees
-from tests.executor.bench import shipped_catalog
+from tests.conftest import agrees, shipped_catalog
 from tests.executor.fenced import places as places_of
 from tests.mutations.proxy import Exchange, Mutation, body_mutations, field_mutations
 from tests.mutations.recordings import Mutated, Recording, distinct, mutated

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
 import pytest
+from mcp import MCPError
+from mcp.types import ResourceTemplateReference
 
-from tests.executor.bench import shipped_catalog
+from tests.conftest import shipped_catalog
 from tests.mutations.proxy import (
     Exchange,
     Mutation,
@@ -162,3 +165,46 @@ async def test_refusals_of_any_shape_are_errors_in_words(status: int) -> None:
     async with mutated() as it:
         await run(it, [recordings["get-imodel"], recordings["list-itwins"]], refused, judge_refusal, step=2)
         await run(it, [recordings["create-itwin"]], refused, judge_refusal, writes=True, step=2)
+
+
+RESOURCES = {
+    "itwin://itwins/{iTwinId}": "get-itwin",
+    "itwin://imodels/{iModelId}": "get-imodel",
+    "itwin://imodels/{iModelId}/changesets/{changesetId}": "get-changeset",
+    "itwin://repositories/{repositoryId}": "get-global-repository",
+}
+"""Resource templates, each with a tool that takes the same arguments."""
+
+
+@pytest.mark.parametrize("template", RESOURCES)
+async def test_resources_hold_what_there_is_whatever_one_value_is(template: str) -> None:
+    recordings = await recorded()
+    uri = template.format(**recordings[RESOURCES[template]].arguments)
+    failed, empty = dict[str, str](), set[str]()
+    async with mutated() as it:
+        with it.proxy.recording() as exchanges:
+            await it.client.read_resource(uri)
+        for mutation in islice(field_mutations(0, exchanges[0]), 0, None, 5):
+            with it.proxy.replaying(exchanges, mutation):
+                try:
+                    read = await it.client.read_resource(uri)
+                except MCPError as error:
+                    failed[mutation.name] = error.error.data["error"]["code"]
+                    empty.add(mutation.name if len(mutation.place or ()) == 1 else "")
+                else:
+                    assert isinstance(json.loads(read.contents[0].text), dict)  # type: ignore[union-attr]
+    assert {*failed} == empty
+    assert {*failed.values()} <= {"UnexpectedAnswer"}
+
+
+async def test_completions_offer_no_value_that_is_none() -> None:
+    reference = ResourceTemplateReference(type="ref/resource", uri="itwin://itwins/{iTwinId}")
+    async with mutated() as it:
+        with it.proxy.recording() as exchanges:
+            offered = await it.client.complete(reference, {"name": "iTwinId", "value": ""})
+        assert offered.completion.values
+    for mutation in islice(field_mutations(0, exchanges[0]), 0, None, 40):
+        async with mutated() as it:
+            with it.proxy.replaying(exchanges, mutation):
+                values = (await it.client.complete(reference, {"name": "iTwinId", "value": ""})).completion.values
+            assert not {"None", "null", ""} & {*values}, mutation.name

@@ -104,10 +104,15 @@ class Run:
 
     async def send(self, operation: Operation, request: Request) -> Answer:
         """Send a built request of an operation; it passes the gate and is signed here."""
-        if self.gate is None:
-            response = await self._exchange(operation, request)
-        else:
-            response = await self.gate.carry(operation, request, lambda: self._exchange(operation, request))
+        try:
+            if self.gate is None:
+                response = await self._exchange(operation, request)
+            else:
+                response = await self.gate.carry(operation, request, lambda: self._exchange(operation, request))
+        except UnexpectedAnswer as error:
+            if operation.method != "GET" and error.status is not None and error.status < 300:
+                error.completed = ({"step": operation.name, "ids": []},)
+            raise
         if 300 <= response.status < 400:
             raise _redirected(response, request.origin)
         if operation.binary:

@@ -52,10 +52,10 @@ async def run_steps(
     try:
         return await flow.run()
     except CallError as error:
-        error.completed = tuple(flow.completed)
+        error.completed = (*flow.completed, *error.completed)
         if flow.page is not None:
             error.hint = f"{error.hint} Not everything was read: {flow.page['stoppedBecause']}."
-        if flow.completed:
+        if error.completed:
             error.hint = (
                 f"{error.hint} What completed names is done and stays: go on from there instead of calling again, or "
                 "undo it."

@@ -211,7 +211,7 @@ class Completions:
         if "list-recent-itwins" not in self._catalog.reachable:
             return None
         recent = await self._ask("list-recent-itwins", {}, caller)
-        return next((str(one["id"]) for one in recent.get("iTwins") or ()), None)
+        return next((str(one["id"]) for one in recent.get("iTwins") or () if one["id"] is not None), None)
 
     def _id(self, entity: str, name: str, text: str, caller: Caller) -> str | None:
         """The id of what an argument beside names: an id, a link, or a name that was offered before."""
@@ -239,7 +239,7 @@ class Completions:
     def _values(self, entity: str, items: Iterable[Mapping[str, Any]], asked: _Asked) -> Iterator[str]:
         """What fits: the name of a thing, or its id for whoever typed a part of that."""
         typed = asked.typed.lower()
-        labelled = [(str(item.get("id", "")), _label(item), item) for item in items]
+        labelled = [(str(item.get("id") or ""), _label(item), item) for item in items]
         labels = [label for _, label, _ in labelled]
         for identity, label, item in labelled:
             texts = [label, *(str(item[key]) for key in ("number", "description") if item.get(key))]

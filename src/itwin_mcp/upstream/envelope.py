@@ -23,7 +23,7 @@ MAX_DEPTH = 64
 MAX_DETAILS = 50
 _OURS = frozenset(
     {"code", "message", "status", "target", "details", "operation", "retryable", "retryAfterSeconds", "correlationId"}
-    | {"hint", "completed", "outcomeUnknown"}
+    | {"hint", "completed", "outcomeUnknown", "job", "found", "candidates"}
 )
 """Members of our own error object, which a foreign one must not overwrite."""
 _UNSENDABLE = re.compile(rb"\\u[dD][89a-fA-F]|[0-9][eE]\+?[0-9]{3}|[0-9]{300}")
