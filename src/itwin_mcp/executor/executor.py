@@ -160,14 +160,13 @@ class Executor:
         run = self._run(resource.name, conversation, caller, gate)
         action = resource.action
         if isinstance(action, Steps):
-            whole: dict[str, Any] = clean(without_secrets(await run_steps(run, action, values)))
-            return whole
+            return fit(clean(without_secrets(await run_steps(run, action, values))), self.max_result_bytes)
         # The linker lets no operation here that pages or waits: a resource is read at once.
         answer = await run.perform(action.operation, bind(action.bindings, values, {}))
         if action.operation.binary:
             return blob_of(answer)
-        shaped: dict[str, Any] = clean(without_secrets(shape_answer(action.operation, action.output, answer)))
-        return shaped
+        shaped = clean(without_secrets(shape_answer(action.operation, action.output, answer)))
+        return fit(shaped, self.max_result_bytes)
 
     def preview(self, tool: Tool, arguments: Mapping[str, Any]) -> Request:
         """The first request that a call would send, without its credential; nothing is sent, so no name is looked up.
