@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import sys
 from collections.abc import Callable
 from typing import Any
 
+import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +19,7 @@ from itwin_mcp.executor.fit import clean, fit, size_of
 from itwin_mcp.executor.shape import widen
 from tests.executor.bench import IMODEL, ITWIN, bench, query_of
 from tests.steps import steps_of
-from tests.upstream.loopback import Asked
+from tests.upstream.loopback import Asked, loopback
 
 # --- untrusted text ---------------------------------------------------------------------------------------------
 
@@ -348,3 +351,33 @@ def test_widening_keeps_what_the_tool_declared() -> None:
     widened = widen({"id": IMODEL, "name": None}, {"id": 7, "name": 3, "more": []})
     assert widened == {"id": IMODEL, "name": None, "more": []}
     assert widen("text", {"a": 1}) == "text"
+
+
+# --- through the command line -----------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_an_error_with_huge_details_fits_into_the_limit() -> None:
+    async def refuse(asked: Asked) -> None:
+        details = [{"code": f"C{n}", "message": "é" * 1_900, "target": "t" * 1_900} for n in range(50)]
+        error = {
+            "code": "InvalidiTwinsRequest",
+            "message": "Wrong. " * 280,
+            "details": details,
+            "more": ["m" * 900] * 90,
+        }
+        await asked.json(422, {"error": error})
+
+    async with loopback(refuse) as platform:
+        environment = {
+            "ITWIN_API_URL": platform.origin,
+            "ITWIN_ACCESS_TOKEN": "x",
+            "ITWIN_MCP_MAX_RESULT_BYTES": "3000",
+        }
+        command = [sys.executable, "-m", "itwin_mcp", "call", "list-recent-itwins"]
+        with anyio.fail_after(60):
+            done = await anyio.run_process(command, env=os.environ | environment, check=False)
+    answer = json.loads(done.stdout)
+    assert done.returncode == 1
+    assert answer["error"]["code"] == "InvalidiTwinsRequest"
+    assert size_of(answer) <= 3_000

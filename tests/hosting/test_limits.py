@@ -273,6 +273,8 @@ async def test_a_body_with_too_many_values_is_refused_before_it_is_parsed(monkey
         assert max(parsed, default=0) < 100_000
         text = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "ping", "params": {"_meta": {"a": ",[{" * 100_000}}})
         assert (await http.post("/mcp", headers=headers, content=text)).status_code != 413, "texts are no values"
+        unfinished = b'"' + b'\\"' * 250_000
+        assert (await http.post("/mcp", headers=headers, content=unfinished)).status_code == 400
 
 
 def test_every_tools_longest_arguments_fit_into_a_body() -> None:

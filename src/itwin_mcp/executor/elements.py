@@ -60,13 +60,15 @@ def look_up(step: LookupStep, elements: Iterable[Any], wanted: Any, warnings: Wa
     values = [
         value for value in (wanted if isinstance(wanted, list) else [wanted]) if isinstance(value, str | int | float)
     ]
-    picked = [one for one in known if one.get(step.match) in values]
+    # Counted once: both lists may have thousands of elements.
+    times = Counter(map(_mark, values))
+    picked = [one for one in known if _mark(one.get(step.match)) in times]
     if step.count is None:
         return [_fields(step, one) for one in picked]
-    known_values = [one.get(step.match) for one in picked]
-    unknown = [{step.match: value} for value in dict.fromkeys(values) if value not in known_values]
+    known_values = {_mark(one.get(step.match)) for one in picked}
+    unknown = [{step.match: value} for value in distinct(values) if _mark(value) not in known_values]
     return [
-        {**_fields(step, one), step.count: values.count(one[step.match])}
+        {**_fields(step, one), step.count: times[_mark(one[step.match])]}
         for one in (*picked, *(unknown if step.match in step.fields else ()))
     ]
 

@@ -164,15 +164,14 @@ class Executor:
         run = self._run(resource.name, conversation, caller, gate)
         action = resource.action
         if isinstance(action, Steps):
-            whole: dict[str, Any] = clean(without_secrets(_with_warnings(await run_steps(run, action, values), run)))
-            return whole
+            whole = _with_warnings(await run_steps(run, action, values), run)
+            return fit(clean(without_secrets(whole)), self.max_result_bytes)
         # The linker lets no operation here that pages or waits: a resource is read at once.
         answer = await run.perform(action.operation, bind(action.bindings, values, {}))
         if action.operation.binary:
             return blob_of(answer)
         shaped = _with_warnings(shape_answer(run, action.operation, action.output, answer), run)
-        read: dict[str, Any] = clean(without_secrets(shaped))
-        return read
+        return fit(clean(without_secrets(shaped)), self.max_result_bytes)
 
     def preview(self, tool: Tool, arguments: Mapping[str, Any]) -> Request:
         """The first request that a call would send, without its credential; nothing is sent, so no name is looked up.

@@ -30,7 +30,8 @@ MAX_BODY = 512 * 1024
 """In bytes. The tool with the longest arguments takes 200 KiB of Base64; files are sent as paths."""
 MAX_BODY_VALUES = 12_000
 """Values in a body: those that a call may have (`validate.MOST_VALUES`) and the message around them."""
-_TEXTS = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+_TEXTS = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
+"""Texts of JSON. One that does not end reaches to the end, so that it is read only once."""
 BODY_SECONDS = 20.0
 """In which a request's body must have come."""
 WRITE_SECONDS = 30.0

@@ -45,7 +45,9 @@ def _defect(operation: str) -> CallError:
 def tell_unserved(structured: Mapping[str, Any], elsewhere: Mapping[str, str]) -> None:
     """Say of the tools that an error's hint names which cannot be run here; `elsewhere` has the reasons."""
     error = structured.get("error") or {}
-    named = [word for word in re.findall(r"[a-z]+(?:-[a-z]+)+", error.get("hint", "")) if word in elsewhere]
+    named = [
+        word for word in re.findall(r"(?<![a-z-])[a-z]++(?:-[a-z]++)++", error.get("hint", "")) if word in elsewhere
+    ]
     if named:
         unserved = ", ".join(f"{name} ({elsewhere[name]})" for name in dict.fromkeys(named))
         error["hint"] += f" Not served here: {unserved}."

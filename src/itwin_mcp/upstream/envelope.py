@@ -85,7 +85,7 @@ def looks_like_html(response: Response) -> bool:
 
 
 def _title(content: bytes) -> str:
-    found = re.search(rb"<title[^>]*>([^<]{1,200})", content[:20_000], re.IGNORECASE)
+    found = re.search(rb"<title[^<>]{0,200}>([^<]{1,200})", content[:20_000], re.IGNORECASE)
     if found is None:
         return ""
     return f" titled “{foreign_text(found[1].decode('utf-8', 'replace').strip(), 100)}”"

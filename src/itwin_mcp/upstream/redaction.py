@@ -97,7 +97,7 @@ def _is_secret_link(value: Any) -> bool:
 # Every pattern is linear: what it repeats without a bound is possessive (`++`, `*+`), so that nothing is tried twice,
 # and begins at a word's beginning or after characters that it does not repeat itself, so that nothing is read twice.
 _VALUE = r"""[^\s&;,"'<>\\]++"""
-_QUOTED = r"""(?:"(?:[^"\\]|\\.)*+"|'(?:[^'\\]|\\.)*+')"""
+_QUOTED = r"""(?:"(?:[^"\\]|\\.)*+"?|'(?:[^'\\]|\\.)*+'?)"""
 
 _PRIVATE_KEY = re.compile(r"(-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----)[^-]*+")
 _AUTHORITY = re.compile(r"://([^/?#\s\"'<>]*+)")
@@ -105,7 +105,9 @@ _QUERY = re.compile(r"(?<=[?&;#])((?:amp;)?([\w.%\[\]-]{1,60})=)[^\s&#\"'<>]++")
 _ENCODED_QUERY = re.compile(r"((?:%3f|%26|(?<![\w.%-]))([\w.-]{1,60})%3d)(?:(?!%26)[^\s&#\"'<>])++", re.IGNORECASE)
 _ASSIGNED = re.compile(rf"(?<![\w.-])(([\w.-]{{2,60}})[ ]?=[ ]?)({_QUOTED}|{_VALUE})")
 _MEMBER = re.compile(
-    r"""(\\?["']([\w. -]{2,60})\\?["']\s{0,20}:\s{0,20})(?:\\"(?:[^"\\]|\\[^"])*+\\"|""" + _QUOTED + r"""|-?[0-9.]++)"""
+    r"""(\\?["']([\w. -]{2,60})\\?["']\s{0,20}:\s{0,20})(?:\\"(?:[^"\\]|\\[^"])*+(?:\\")?|"""
+    + _QUOTED
+    + r"""|-?[0-9.]++)"""
 )
 _HEADER = re.compile(
     r"(?<![\w.-])((?:proxy-)?authorization|x-[\w-]{0,40}(?:key|token|secret)|ocp-apim-subscription-key"

@@ -1,0 +1,115 @@
+"""Work on what clients and the platform send grows with its size: doubled input, about doubled steps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from itwin_mcp.capability.catalog import Catalog
+from itwin_mcp.capability.expressions import Argument
+from itwin_mcp.capability.plans import LookupStep
+from itwin_mcp.executor.elements import counted, distinct, look_up
+from itwin_mcp.executor.fit import clean
+from itwin_mcp.executor.validate import MOST_VALUES, compile_check
+from itwin_mcp.runtime import read_all
+from itwin_mcp.settings import read_settings
+from itwin_mcp.upstream.envelope import error_from, read_json
+from itwin_mcp.upstream.redaction import without_secrets
+from itwin_mcp.upstream.wire import Request, Response
+from tests.steps import steps_of
+
+VALUES: dict[str, Callable[[int], Any]] = {
+    "empty lists": lambda size: [[] for _ in range(size)],
+    "nested lists": lambda size: [[[["x"]]] for _ in range(size)],
+    "texts": lambda size: ["0x1"] * size,
+    "distinct texts": lambda size: [f"0x{n:x}" for n in range(size)],
+    "objects": lambda size: [{"a": n, f"b{n}": None} for n in range(size)],
+    "members": lambda size: {f"m{n}": n for n in range(size)},
+    "odd characters": lambda size: "\u200d\U0001f3d7\ufe0f" * size,
+}
+
+
+@pytest.fixture(scope="module")
+def catalog() -> Catalog:
+    return read_all(read_settings({}))
+
+
+def assert_proportional(measure: Callable[[int], int], size: int = 300) -> None:
+    small, large = measure(size), measure(8 * size)
+    assert large < 8 * small * 1.5
+
+
+@pytest.mark.parametrize("shape", VALUES)
+@pytest.mark.parametrize("tool", ["list-itwins", "acquire-locks", "update-imodel", "create-repository"])
+def test_check_of_arguments_is_proportional(catalog: Catalog, tool: str, shape: str) -> None:
+    check = compile_check(catalog.tools[tool])
+    names = [*catalog.tools[tool].input_schema["properties"], "unknown"]
+    assert_proportional(lambda size: steps_of(lambda: check(dict.fromkeys(names, VALUES[shape](size // 4)))))
+
+
+@pytest.mark.parametrize("shape", VALUES)
+def test_check_of_arguments_is_bounded(catalog: Catalog, shape: str) -> None:
+    check = compile_check(catalog.tools["acquire-locks"])
+    assert steps_of(lambda: check({"objectIds": VALUES[shape](3 * MOST_VALUES)})) < 200 * MOST_VALUES
+
+
+@pytest.mark.parametrize("shape", VALUES)
+@pytest.mark.parametrize("work", [clean, without_secrets, distinct], ids=["clean", "without_secrets", "distinct"])
+def test_work_on_an_answer_is_proportional(work: Callable[[Any], Any], shape: str) -> None:
+    assert_proportional(lambda size: steps_of(lambda: work(VALUES[shape](size))))
+
+
+@pytest.mark.parametrize("shape", VALUES)
+def test_reading_an_error_is_proportional(shape: str) -> None:
+    def measure(size: int) -> int:
+        error = {"code": "c", "message": "m", "details": VALUES[shape](size), "conflicting": VALUES[shape](size)}
+        response = Response(422, {}, json.dumps({"error": error}).encode())
+        return steps_of(lambda: error_from(response, Request("GET", "https://api.bentley.com", "/itwins")))
+
+    assert_proportional(measure)
+
+
+def test_look_up_and_count_are_proportional() -> None:
+    step = LookupStep("s", "i", "id", Argument("ids"), ("id",), None, None, count="times")
+
+    def measure(size: int) -> int:
+        ids = [f"{n}" for n in range(size)]
+        compared = Compared(0)
+        elements = [{"id": Id(one, compared)} for one in ids]
+        steps = steps_of(lambda: look_up(step, elements, [Id(one, compared) for one in reversed(ids)]))
+        return steps + compared.times + steps_of(lambda: counted(elements, "times"))
+
+    assert_proportional(measure)
+
+
+class Compared:
+    """How often ids were compared."""
+
+    def __init__(self, times: int) -> None:
+        self.times = times
+
+
+class Id(str):
+    """An id that counts its comparisons, which lists make in C."""
+
+    compared: Compared
+
+    def __new__(cls, text: str, compared: Compared) -> Id:
+        made = super().__new__(cls, text)
+        made.compared = compared
+        return made
+
+    def __eq__(self, other: object) -> bool:
+        self.compared.times += 1
+        return str(self) == other
+
+    __hash__ = str.__hash__
+
+
+def test_reading_a_body_is_proportional() -> None:
+    for shape in VALUES.values():
+        bodies = {size: json.dumps({"iTwin": shape(size)}).encode() for size in (300, 2_400)}
+        assert_proportional(lambda size, bodies=bodies: steps_of(lambda: read_json(Response(200, {}, bodies[size]))))
