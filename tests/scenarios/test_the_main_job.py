@@ -138,7 +138,7 @@ async def test_a_thing_is_read_by_a_link_to_it_and_as_a_resource(day: Client) ->
     ("tool", "arguments", "named"),
     [
         ("get-itwin", {}, "iTwinId is missing"),
-        ("get-itwin", {"iTwinId": 5}, "iTwinId must be string, not integer"),
+        ("get-itwin", {"iTwinId": ["a"]}, "iTwinId must be string, not array"),
         ("get-itwin", {"iTwinId": "x", "iTwin": "y"}, "iTwin is not an argument"),
         ("get-itwin", {"iTwinId": "https://evil.example/itwins/1"}, "is a link, but has no id of the kind itwin"),
         ("get-itwin", {"iTwinId": "a" * 10_000}, "at most 2048 characters"),
@@ -154,7 +154,12 @@ async def test_a_thing_is_read_by_a_link_to_it_and_as_a_resource(day: Client) ->
         ("update-itwin", {"iTwinId": "1c4b1d5e-0000-4000-8000-000000000000"}, "nothing to change was given"),
         (
             "clone-imodel",
-            {"iModelId": "i", "iTwinId": "t", "changesetId": "", "changesetIndex": 0},
+            {
+                "iModelId": "i",
+                "iTwinId": "t",
+                "changesetId": "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+                "changesetIndex": 0,
+            },
             "changesetId and changesetIndex cannot be given together",
         ),
     ],
