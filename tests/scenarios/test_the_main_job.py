@@ -138,7 +138,7 @@ async def test_a_thing_is_read_by_a_link_to_it_and_as_a_resource(day: Client) ->
     ("tool", "arguments", "named"),
     [
         ("get-itwin", {}, "iTwinId is missing"),
-        ("get-itwin", {"iTwinId": 5}, "iTwinId must be string, not integer"),
+        ("get-itwin", {"iTwinId": ["a"]}, "iTwinId must be string, not array"),
         ("get-itwin", {"iTwinId": "x", "iTwin": "y"}, "iTwin is not an argument"),
         ("get-itwin", {"iTwinId": "https://evil.example/itwins/1"}, "is a link, but has no id of the kind itwin"),
         ("get-itwin", {"iTwinId": "a" * 10_000}, "at most 2048 characters"),
@@ -156,7 +156,7 @@ async def test_a_thing_is_read_by_a_link_to_it_and_as_a_resource(day: Client) ->
         (
             "get-changeset",
             {"iModelId": "i", "changesetId": "3"},
-            "changesetId is not an argument: did you mean changeset?",
+            "changesetId is not an argument (did you mean changeset?)",
         ),
     ],
 )
