@@ -240,7 +240,7 @@ def test_an_awaited_operation_says_what_is_polled_with_what(folder: Folder) -> N
         "get-part",
         "id",
     )
-    assert (wait.pending, wait.done, wait.result_slot) == (frozenset({"running"}), frozenset({"ready"}), "id")
+    assert (wait.done, wait.failed, wait.result_slot) == (frozenset({"ready"}), frozenset(), "id")
 
 
 def test_steps_are_compiled_with_lookups_each_when_and_require(folder: Folder) -> None:

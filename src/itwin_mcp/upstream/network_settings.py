@@ -11,6 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx2
+
 from itwin_mcp.errors import Unreachable
 
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?|[0-9a-f:.]+", re.ASCII | re.IGNORECASE)
@@ -28,11 +30,25 @@ class VariableProblem:
         return f"{self.variable} {self.why}"
 
 
-def check_network_settings() -> None:
-    """Raise Unreachable, which names the variable, when the environment's proxies or certificates cannot be used."""
-    problem = find_proxy_problem(os.environ) or find_certificate_problem(os.environ)
+def read_certificates() -> ssl.SSLContext:
+    """Return the certificate authorities of the environment, once its proxies are known to be usable too.
+
+    Raises: Unreachable, which names the variable that cannot be used.
+    """
+    problem = find_proxy_problem(os.environ) or _find_folder_problem(os.environ)
     if problem is not None:
-        raise Unreachable("ConnectionFailed", f"{problem}.", hint=f"Nothing was sent. {problem.fix}", retryable=False)
+        raise _refuse(problem)
+    try:
+        return httpx2.create_ssl_context()
+    except (OSError, ValueError):
+        problem = find_certificate_problem(os.environ)
+        if problem is None:
+            raise
+    raise _refuse(problem)
+
+
+def _refuse(problem: VariableProblem) -> Unreachable:
+    return Unreachable("ConnectionFailed", f"{problem}.", hint=f"Nothing was sent. {problem.fix}", retryable=False)
 
 
 def find_proxy_problem(environment: Mapping[str, str]) -> VariableProblem | None:
@@ -77,15 +93,21 @@ def _explain_proxy(variable: str, value: str) -> VariableProblem | None:
 
 def find_certificate_problem(environment: Mapping[str, str]) -> VariableProblem | None:
     """Return the variable for certificate authorities that cannot be used; SSL_CERT_FILE comes before SSL_CERT_DIR."""
-    file, folder = environment.get("SSL_CERT_FILE"), environment.get("SSL_CERT_DIR")
-    if file:
-        why = _explain_file(Path(file))
-        fix = "Set SSL_CERT_FILE to a PEM file with your certificate authorities, or unset it."
-        return None if why is None else VariableProblem("SSL_CERT_FILE", f"cannot be used: {file} {why}", fix)
-    if folder and not Path(folder).is_dir():
-        fix = "Set SSL_CERT_DIR to a folder of certificate authorities, or unset it."
-        return VariableProblem("SSL_CERT_DIR", f"cannot be used: {folder} is not a folder", fix)
-    return None
+    file = environment.get("SSL_CERT_FILE")
+    if not file:
+        return _find_folder_problem(environment)
+    why = _explain_file(Path(file))
+    fix = "Set SSL_CERT_FILE to a PEM file with your certificate authorities, or unset it."
+    return None if why is None else VariableProblem("SSL_CERT_FILE", f"cannot be used: {file} {why}", fix)
+
+
+def _find_folder_problem(environment: Mapping[str, str]) -> VariableProblem | None:
+    """A folder that is missing is no error of the TLS library, which then trusts nobody."""
+    folder = environment.get("SSL_CERT_DIR")
+    if not folder or environment.get("SSL_CERT_FILE") or Path(folder).is_dir():
+        return None
+    fix = "Set SSL_CERT_DIR to a folder of certificate authorities, or unset it."
+    return VariableProblem("SSL_CERT_DIR", f"cannot be used: {folder} is not a folder", fix)
 
 
 def _explain_file(file: Path) -> str | None:

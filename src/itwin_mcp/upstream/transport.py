@@ -10,7 +10,7 @@ from typing import Any, Self, TypeAlias
 
 import httpx2
 
-from itwin_mcp.upstream.network_settings import check_network_settings
+from itwin_mcp.upstream.network_settings import read_certificates
 from itwin_mcp.upstream.origin import Origin
 
 ASGIApp: TypeAlias = Callable[
@@ -39,10 +39,9 @@ def build_http(*, connections: int, user_agent: str, app: ASGIApp | None = None)
     Raises: Unreachable, which names the variable, when one of these cannot be used.
     """
     _silence_wire_logs()
-    if app is None:
-        check_network_settings()
     return httpx2.AsyncClient(
         transport=None if app is None else httpx2.ASGITransport(app, raise_app_exceptions=False),
+        verify=app is not None or read_certificates(),
         trust_env=app is None,
         timeout=httpx2.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS, write=WRITE_SECONDS, pool=POOL_SECONDS),
         limits=httpx2.Limits(
@@ -68,10 +67,12 @@ def build_oauth(client_id: str, client_secret: str | None = None, *, user_agent:
     from authlib.integrations.httpx_client import AsyncOAuth2Client  # type: ignore[import-untyped, unused-ignore]
 
     _silence_wire_logs()
-    check_network_settings()
+    # Read before the client is made: authlib's clients cannot be thrown away half made.
+    certificates = read_certificates()
     return AsyncOAuth2Client(
         client_id,
         client_secret,
+        verify=certificates,
         timeout=httpx2.Timeout(10.0, connect=CONNECT_SECONDS),
         limits=httpx2.Limits(max_connections=4),
         headers={"User-Agent": user_agent, "Accept-Encoding": "identity"},
