@@ -179,7 +179,8 @@ RESOURCES = {
 @pytest.mark.parametrize("template", RESOURCES)
 async def test_resources_hold_what_there_is_whatever_one_value_is(template: str) -> None:
     recordings = await recorded()
-    uri = template.format(**recordings[RESOURCES[template]].arguments)
+    arguments = recordings[RESOURCES[template]].arguments
+    uri = template.format(**arguments, changesetId=arguments.get("changeset"))
     failed, empty = dict[str, str](), set[str]()
     async with mutated() as it:
         with it.proxy.recording() as exchanges:
