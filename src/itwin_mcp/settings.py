@@ -55,7 +55,7 @@ ENVIRONMENT: Mapping[str, str] = {
     "ITWIN_MCP_AUDIT_LOG": "A line for every decision on a write. `audit.jsonl` where keys are kept; `-` is stderr.",
     "ITWIN_MCP_RATE_PER_MINUTE": "Calls to the platform a minute; unset, pacing begins when it first says too many.",
     "ITWIN_MCP_DEADLINE_SECONDS": "How long one request may take, repeats included; 60 when unset.",
-    "ITWIN_MCP_MAX_RESULT_BYTES": "Bytes of data in one answer, at least 2000; 50000 when unset.",
+    "ITWIN_MCP_MAX_RESULT_BYTES": "Bytes of one answer, at least 2000; 50000 when unset.",
     "ITWIN_MCP_HTTP_TOKEN": "The bearer that `serve --http … --http-token` asks for; made anew when unset.",
     "ITWIN_MCP_STATELESS": "`true` keeps no sessions for clients before 2026-07-28, so that any replica answers.",
     **hosted_settings.ENVIRONMENT,

@@ -67,7 +67,7 @@ _ANSWERS = (
         help="Who confirms what destroys: the person, or the model by calling twice, which is no consent; person.",
     ),
     click.option(
-        "--max-result-bytes", type=int, metavar="N", help="Bytes of data in one answer; 50000. The rest has a cursor."
+        "--max-result-bytes", type=int, metavar="N", help="Bytes of one answer; 50000. The rest has a cursor."
     ),
 )
 _SANDBOX = (

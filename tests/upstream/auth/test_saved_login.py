@@ -15,10 +15,11 @@ import pytest
 from itwin_mcp.errors import NotSignedIn, Unreachable
 from itwin_mcp.upstream.auth.login_store import LoginStore, SavedLogin
 from itwin_mcp.upstream.auth.saved_login import DEFAULT_CLIENT_ID, SavedLoginTokens
-from itwin_mcp.upstream.auth.sign_in_server import SignInServer
+from itwin_mcp.upstream.auth.sign_in_server import Grant, SignInServer
+from itwin_mcp.upstream.auth.static import read_token
 
 from ..loopback import Asked  # noqa: TID252
-from .identity import USER_AGENT, Clock, Identity, identity  # noqa: TID252
+from .identity import USER_AGENT, Clock, Identity, identity, jwt  # noqa: TID252
 
 pytestmark = pytest.mark.anyio
 
@@ -236,3 +237,14 @@ async def test_two_real_processes_share_a_login_and_never_lose_it(tmp_path: Path
 
 def test_the_projects_own_application_is_not_registered_yet() -> None:
     assert DEFAULT_CLIENT_ID == ""
+
+
+async def test_a_login_keeps_the_name_of_its_user(tmp_path: Path) -> None:
+    async with identity() as state:
+        tokens = tokens_of(state, tmp_path)
+        assert await tokens.user() is None
+        named = read_token(jwt(name="Anna de Vries", email="anna@example.com"))
+        await tokens.keep(Grant(named, state.seed(), None))
+        assert await tokens.user() == "Anna de Vries"
+        await tokens.token()  # the renewed token is opaque
+        assert await tokens_of(state, tmp_path).user() == "Anna de Vries"

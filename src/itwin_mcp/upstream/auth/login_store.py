@@ -11,7 +11,7 @@ import secrets
 import stat
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -162,7 +162,7 @@ class LoginStore:
         return None if content is None else _read_login(content, str(path))
 
     def _save(self, key: LoginKey, login: SavedLogin) -> None:
-        text = json.dumps({"refresh_token": login.refresh_token, "saved_at": login.saved_at, "user": login.user})
+        text = json.dumps({name: value for name, value in asdict(login).items() if value is not None})
         keyring = self._keyring()
         if keyring is not None:
             with _keyring_trouble("written"):
