@@ -13,7 +13,7 @@ from itwin_mcp.capability.expressions import Argument
 from itwin_mcp.capability.plans import LookupStep
 from itwin_mcp.executor.elements import counted, distinct, look_up
 from itwin_mcp.executor.fit import clean
-from itwin_mcp.executor.validate import MOST_VALUES, compile_check
+from itwin_mcp.executor.validate import MAX_VALUES, compile_check
 from itwin_mcp.runtime import read_all
 from itwin_mcp.settings import read_settings
 from itwin_mcp.upstream.envelope import error_from, read_json
@@ -53,7 +53,7 @@ def test_check_of_arguments_is_proportional(catalog: Catalog, tool: str, shape: 
 @pytest.mark.parametrize("shape", VALUES)
 def test_check_of_arguments_is_bounded(catalog: Catalog, shape: str) -> None:
     check = compile_check(catalog.tools["acquire-locks"])
-    assert steps_of(lambda: check({"objectIds": VALUES[shape](3 * MOST_VALUES)})) < 200 * MOST_VALUES
+    assert steps_of(lambda: check({"objectIds": VALUES[shape](3 * MAX_VALUES)})) < 200 * MAX_VALUES
 
 
 @pytest.mark.parametrize("shape", VALUES)
