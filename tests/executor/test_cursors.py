@@ -40,6 +40,7 @@ async def test_list_is_given_without_cursor_when_the_key_cannot_be_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "seal.key").write_text("not a key")
+    (tmp_path / "seal.key").chmod(0o600)  # a key that others can read would be replaced
     monkeypatch.setenv("ITWIN_MCP_STATE_DIR", str(tmp_path))
     async with connect() as client:
         answer = (await client.call_tool("list-itwins", {"limit": 2})).structured_content or {}

@@ -13,6 +13,7 @@ from itwin_mcp.capability.expressions import Argument
 from itwin_mcp.capability.plans import LookupStep
 from itwin_mcp.executor.elements import counted, distinct, look_up
 from itwin_mcp.executor.fit import clean
+from itwin_mcp.executor.shape import Warnings
 from itwin_mcp.executor.validate import MAX_VALUES, compile_check
 from itwin_mcp.runtime import read_all
 from itwin_mcp.settings import read_settings
@@ -79,7 +80,7 @@ def test_look_up_and_count_are_proportional() -> None:
         ids = [f"{n}" for n in range(size)]
         compared = Compared(0)
         elements = [{"id": Id(one, compared)} for one in ids]
-        steps = steps_of(lambda: look_up(step, elements, [Id(one, compared) for one in reversed(ids)]))
+        steps = steps_of(lambda: look_up(step, elements, [Id(one, compared) for one in reversed(ids)], Warnings()))
         return steps + compared.times + steps_of(lambda: counted(elements, "times"))
 
     assert_proportional(measure)

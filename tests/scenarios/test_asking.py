@@ -275,7 +275,7 @@ async def test_a_question_about_a_local_file_says_that_it_is_on_this_computer(tm
     person = refuses()
     async with connect(person=person, files_root=[tmp_path]) as client:
         desk = Desk(client)
-        given = {"iModelId": await desk.roads(), "changesetId": "1", "filePath": "old", "overwrite": True}
+        given = {"iModelId": await desk.roads(), "changeset": "1", "filePath": "old", "overwrite": True}
         await desk.refused("download-changeset", **given)
     assert person.asked[0].message.startswith("In the sandbox: Replace the local file “old” on this computer?")
 

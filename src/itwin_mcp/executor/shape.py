@@ -63,6 +63,8 @@ def shape(
         if not isinstance(body, dict) or why == _MISSING:
             warnings.add(where, "object", body)
     known = body if isinstance(body, dict) else {}
+    if not output.properties:
+        return known  # the file declares no fields, as where the platform documents none
     return {name: shape_part(child, known, headers, "$", warnings) for name, child in output.properties}
 
 
