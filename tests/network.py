@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import os
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,10 +50,17 @@ def unusable_value(value: str, folder: Path) -> str:
     return {"MISSING": str(folder / "missing"), "FOLDER": str(folder), "TEXT": str(folder / "text")}.get(value, value)
 
 
-_certificates_once = functools.cache(httpcore2.default_ssl_context)
+_default_ssl_context = httpcore2.default_ssl_context
+
+
+@functools.cache
+def _certificates_of(file: str | None, folder: str | None) -> ssl.SSLContext:
+    """The certificates that the variables name, which decide what is read."""
+    return _default_ssl_context()
 
 
 @pytest.fixture(autouse=True)
 def certificates_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reading the machine's certificates takes longer than most tests; the loopback servers need none."""
-    monkeypatch.setattr(httpcore2, "default_ssl_context", _certificates_once)
+    variables = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+    monkeypatch.setattr(httpcore2, "default_ssl_context", lambda: _certificates_of(*map(os.environ.get, variables)))

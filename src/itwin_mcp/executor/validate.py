@@ -167,7 +167,7 @@ def _details(error: Any) -> Iterator[dict[str, Any]]:
         known = error.schema.get("properties", {})
         for name in sorted(set(given) - set(known)):
             shown = _short(name)
-            close = find_similar(name, [other for other in known if other not in given])
+            close = find_similar(name, [other for other in known if other not in given]) or find_similar(name, known)
             meant = f" (did you mean {prefix}{close[0]}?)" if close else ""
             yield _detail("UnknownArgument", prefix + shown, f"{prefix}{shown} is not an argument{meant}")
         return

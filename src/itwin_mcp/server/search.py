@@ -165,7 +165,8 @@ class ToolIndex:
 def _fitness(tool: Tool, stems: set[str], *, asks: bool) -> float:
     """Less than 1 for what nobody asked for: a change where something is to be known, a loss that was not named."""
     verb = _stem(_words(tool.name)[0])
-    unasked = (asks and not tool.annotations.read_only) or (tool.annotations.destructive and verb not in stems)
+    destroys = tool.annotations.destructive and verb != "create"  # one that publishes asks, but nothing is lost
+    unasked = (asks and not tool.annotations.read_only) or (destroys and verb not in stems)
     return _UNASKED if unasked else 1.0
 
 
