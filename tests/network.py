@@ -54,13 +54,16 @@ _default_ssl_context = httpcore2.default_ssl_context
 
 
 @functools.cache
-def _certificates_of(file: str | None, folder: str | None) -> ssl.SSLContext:
+def _certificates_of(file: str | None, folder: str | None, **switches: bool) -> ssl.SSLContext:
     """The certificates that the variables name, which decide what is read."""
-    return _default_ssl_context()
+    return _default_ssl_context(**switches)
 
 
 @pytest.fixture(autouse=True)
 def certificates_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reading the machine's certificates takes longer than most tests; the loopback servers need none."""
-    variables = ("SSL_CERT_FILE", "SSL_CERT_DIR")
-    monkeypatch.setattr(httpcore2, "default_ssl_context", lambda: _certificates_of(*map(os.environ.get, variables)))
+
+    def certificates(**switches: bool) -> ssl.SSLContext:
+        return _certificates_of(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"), **switches)
+
+    monkeypatch.setattr(httpcore2, "default_ssl_context", certificates)

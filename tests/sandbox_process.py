@@ -1,7 +1,9 @@
 """`itwin-mcp sandbox` as a process of its own, and a person who signs in at its page with a browser."""
 
+import errno
 import json
 import os
+import random
 import re
 import socket
 import subprocess
@@ -85,9 +87,21 @@ def running_platform(home: Path) -> Iterator[Platform]:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nothing listens on, below those that outgoing connections take.
+
+    The system would offer one that a connection of another test may have a moment later.
+    """
+    ports = random.sample(range(20_000, 32_000), 100)
+    return next(port for port in ports if not (_is_taken("127.0.0.1", port) or _is_taken("::1", port)))
+
+
+def _is_taken(host: str, port: int) -> bool:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE  # anything else: this machine has no such address
+    return False
 
 
 class _Plain(HTTPErrorProcessor):

@@ -1,6 +1,5 @@
 """What is counted and traced: few words, nothing per caller, and no secret."""
 
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,16 +13,11 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from itwin_mcp.hosting.traces import exported, tracer_provider
 from tests.hosting.issuer import rsa, token
 from tests.hosting.served import serve
+from tests.sandbox_process import free_port
 
 pytestmark = pytest.mark.anyio
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-
-
-def free() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 @contextmanager
@@ -39,7 +33,7 @@ def spans(monkeypatch: pytest.MonkeyPatch, names: set[str]) -> Iterator[InMemory
 
 
 async def test_metrics_count_calls_answers_and_refusals_by_few_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    port = free()
+    port = free_port()
     environment = {"ITWIN_MCP_METRICS_PORT": str(port), "ITWIN_MCP_CALLER_RATE_PER_MINUTE": "80"}
     async with serve(monkeypatch, environment) as served:
         async with served.http(token(sub="canary-subject")) as http:
@@ -142,5 +136,5 @@ async def test_without_the_extra_metrics_refuse_in_words(monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     monkeypatch.delitem(sys.modules, "itwin_mcp.hosting.metrics", raising=False)
     with pytest.raises(SettingsError, match=r"itwin-mcp\[metrics\]"):
-        async with serve(monkeypatch, {"ITWIN_MCP_METRICS_PORT": str(free())}):
+        async with serve(monkeypatch, {"ITWIN_MCP_METRICS_PORT": str(free_port())}):
             pass

@@ -103,9 +103,3 @@ async def _read(stream: SocketStream) -> Asked:
     while len(body) < int(headers.get("content-length", "0")):
         body += await stream.receive()
     return Asked(method, target, headers, body, stream)
-
-
-async def free_port() -> int:
-    """A port on which nobody listens."""
-    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
-        return int(listener.listeners[0].extra(SocketAttribute.local_port))

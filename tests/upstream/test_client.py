@@ -24,8 +24,9 @@ from itwin_mcp.upstream.auth.static import StaticToken
 from itwin_mcp.upstream.client import DECLARED_PLATFORM, UpstreamClient
 from itwin_mcp.upstream.envelope import read_json
 from itwin_mcp.upstream.wire import Body, FileBody, FormBody, JsonBody, Method, Request, TextBody
+from tests.sandbox_process import free_port
 
-from .loopback import Asked, Loopback, free_port, loopback  # noqa: TID252
+from .loopback import Asked, Loopback, loopback  # noqa: TID252
 
 pytestmark = pytest.mark.anyio
 
@@ -161,7 +162,7 @@ async def test_an_app_stands_in_for_the_platforms_origin_and_for_no_other() -> N
     ):
         await client.send(get("/itwins/"))
         await client.send(get(origin=foreign.origin))
-        port = await free_port()
+        port = free_port()
         with pytest.raises(Unreachable):
             await client.send(get(origin=f"http://127.0.0.1:{port}"))
     assert seen == [("/itwins/", b"Bearer t")]
@@ -478,7 +479,7 @@ async def test_a_server_that_is_not_there_is_tried_again_for_every_method(
         return http
 
     monkeypatch.setattr(transport, "build_http", counting)
-    origin = f"http://127.0.0.1:{await free_port()}"
+    origin = f"http://127.0.0.1:{free_port()}"
     async with UpstreamClient.open(origin, StaticToken("t"), user_agent="t") as client:
         with pytest.raises(Unreachable) as caught:
             await client.send(request_of(method))

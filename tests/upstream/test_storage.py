@@ -20,8 +20,9 @@ import pytest
 from itwin_mcp.errors import CallError, InvalidArguments, PlatformError, UnexpectedAnswer, Unreachable
 from itwin_mcp.upstream.naming import Standing
 from itwin_mcp.upstream.storage import STORAGE_HOSTS, Storage
+from tests.sandbox_process import free_port
 
-from .loopback import Asked, Handler, Loopback, free_port, loopback  # noqa: TID252
+from .loopback import Asked, Handler, Loopback, loopback  # noqa: TID252
 
 pytestmark = pytest.mark.anyio
 
@@ -319,7 +320,7 @@ async def test_a_transfer_ends_at_its_deadline(target: Path) -> None:
 
 async def test_a_storage_that_is_away_is_told_without_the_link(target: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    origin = f"http://127.0.0.1:{await free_port()}"
+    origin = f"http://127.0.0.1:{free_port()}"
     async with Storage.open([origin], user_agent="t") as storage:
         with pytest.raises(Unreachable) as caught:
             await storage.download(origin + LINK, target)

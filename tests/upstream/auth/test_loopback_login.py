@@ -18,8 +18,9 @@ from itwin_mcp.upstream.auth.login_store import LoginStore
 from itwin_mcp.upstream.auth.loopback_login import DEFAULT_REDIRECT, LoopbackLogin
 from itwin_mcp.upstream.auth.saved_login import SavedLoginTokens
 from itwin_mcp.upstream.auth.sign_in_server import SignInServer
+from tests.sandbox_process import free_port
 
-from ..loopback import Asked, free_port  # noqa: TID252
+from ..loopback import Asked  # noqa: TID252
 from .identity import USER_AGENT, Identity, identity  # noqa: TID252
 
 pytestmark = pytest.mark.anyio
@@ -65,7 +66,7 @@ class Attempt:
 @asynccontextmanager
 async def attempt(folder: Path, *, seconds: float = 20.0, **knobs: Any) -> AsyncIterator[Attempt]:
     async with identity(**knobs) as state:
-        port = await free_port()
+        port = free_port()
         server = SignInServer(state.issuer, user_agent=USER_AGENT)
         tokens = SavedLoginTokens(server, NATIVE, LoginStore(folder, use_keyring=False))
         redirect = f"http://localhost:{port}/signin-callback"
