@@ -100,19 +100,21 @@ def warn_on_the_way(path: Path, value: Any, where: str, warnings: Warnings) -> N
     for index, part in enumerate(path.parts):
         if value is None:
             return
-        kind: tuple[str, type] = ("object", dict) if isinstance(part, str) else ("array", list)
-        if not isinstance(value, kind[1]):
-            warnings.add(where, kind[0], value)
+        if isinstance(part, str):
+            if not isinstance(value, dict):
+                warnings.add(where, "object", value)
+                return
+            value, where = value.get(part), f"{where}.{part}"
+            continue
+        if not isinstance(value, list):
+            warnings.add(where, "array", value)
             return
         if isinstance(part, Every):
             rest = replace(path, parts=path.parts[index + 1 :])
             for one in value:
                 warn_on_the_way(rest, one, f"{where}[*]", warnings)
             return
-        if part not in value if isinstance(part, str) else part >= len(value):
-            return
-        value = value[part]
-        where = f"{where}.{part}" if isinstance(part, str) else f"{where}[{part}]"
+        value, where = value[part] if part < len(value) else None, f"{where}[{part}]"
 
 
 def shape_items(
