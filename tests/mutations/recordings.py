@@ -27,7 +27,6 @@ from tests.executor.bench import Clock
 from tests.mutations.proxy import Exchange, Mutation, Proxy, Replay
 from tests.scenarios.test_every_tool import ROWS, at, fill, filled
 
-
 TOOLS = shipped_catalog().tools
 LISTS = {name for name, tool in TOOLS.items() if "limit" in tool.input_schema["properties"]}
 DOWNLOADS = {name for name in TOOLS if name.startswith("download-")}

@@ -235,7 +235,7 @@ async def test_uploads_are_not_reported_as_failed_alone_whatever_the_storage_ans
         for tool in ("create-imodel-from-file", "push-changeset"):
             for index, exchange in storage_exchanges(recordings[tool]):
                 for mutation in storage_mutations(index, exchange):
-                    answer, is_error, replay = await it.replay(recordings[tool], mutation)
+                    answer, is_error, _ = await it.replay(recordings[tool], mutation)
                     counts["calls"] += 1
                     counts["failed"] += is_error
                     if is_error:
