@@ -15,7 +15,7 @@ import pytest
 from itwin_mcp.executor.homes import READS_AN_IMODEL, Homes
 from tests.conftest import agrees, shipped_catalog
 from tests.executor.fenced import places as places_of
-from tests.mutations.proxy import Exchange, Mutation, body_mutations, field_mutations
+from tests.mutations.proxy import Exchange, Mutation, body_mutations, error_mutations, field_mutations
 from tests.mutations.recordings import Mutated, Recording, distinct, mutated
 from tests.scenarios.destructive import TARGETS
 from tests.scenarios.test_area_tools import Desk
@@ -39,9 +39,10 @@ class Person:
 
 
 def odd_answers(exchanges: list[Exchange]) -> Iterator[Mutation]:
-    """Every odd answer."""
+    """Every odd answer, and refusals of every shape."""
     for index, exchange in distinct(exchanges, writes=False):
-        yield from chain(field_mutations(index, exchange), body_mutations(index, exchange))
+        refusals = (error_mutations(index, exchange, status) for status in (302, 404, 500))
+        yield from chain(field_mutations(index, exchange), body_mutations(index, exchange), *refusals)
 
 
 async def declined(it: Mutated, person: Person, tool: str, folder: Path) -> Recording:
