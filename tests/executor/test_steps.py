@@ -155,6 +155,46 @@ async def test_a_step_per_element_skips_an_element_without_an_id(odd: Any) -> No
     }
 
 
+# --- odd answers ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "path", "expected"),
+    [
+        ([], "whole", "object"),
+        ("x", "whole", "object"),
+        (7, "whole", "object"),
+        ({"team": "x"}, "whole.team", "object"),
+        ({"team": []}, "whole.team", "object"),
+    ],
+)
+async def test_a_step_whose_answer_is_of_another_kind_is_warned_about(body: Any, path: str, expected: str) -> None:
+    teams = Teams()
+    teams.faults["GET /teams/i1"] = saying(200, body)
+    async with bench("flows.yaml", teams) as it:
+        answer = await it.call("read-members", team="i1")
+    assert answer["name"] is None
+    assert {(one["path"], one["expected"]) for one in answer["warnings"]} == {(path, expected)}
+
+
+@pytest.mark.parametrize("body", [["x"], "x", 7])
+async def test_a_mapping_into_an_answer_of_another_kind_is_warned_about(body: Any) -> None:
+    teams = Teams()
+    teams.faults["POST /teams"] = saying(201, body)
+    async with bench("flows.yaml", teams) as it:
+        answer = await it.call("replace-team", team="i1", name="Pier")
+    assert answer["id"] is None
+    assert [(one["path"], one["expected"]) for one in answer["warnings"]] == [("make", "object")]
+
+
+@pytest.mark.parametrize("body", [{}, {"team": None}, {"team": {"name": None}}])
+async def test_what_is_missing_or_null_in_the_answer_to_a_step_is_not_warned_about(body: Any) -> None:
+    teams = Teams()
+    teams.faults["GET /teams/i1"] = saying(200, body)
+    async with bench("flows.yaml", teams) as it:
+        assert "warnings" not in await it.call("read-members", team="i1")
+
+
 # --- what was written -------------------------------------------------------------------------------------------
 
 

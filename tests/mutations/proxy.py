@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -118,21 +119,25 @@ class Replay:
 class Proxy:
     """An ASGI app that passes requests on to `app`, unless it replays."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, storage_url: Callable[[], str]) -> None:
+        """Links into the storage of one sandbox, `storage_url`, are replayed as links into that of another."""
         self._app = app
+        self._storage_url = storage_url
         self._recorded: list[Exchange] | None = None
         self._replay: Replay | None = None
         self._left: dict[tuple[str, str], deque[Exchange]] = {}
         self._renamed: tuple[str, str] | None = None
+        self._page_size: int | None = None
 
     @contextmanager
-    def recording(self) -> Iterator[list[Exchange]]:
-        """Record every exchange of the block."""
+    def recording(self, *, page_size: int | None = None) -> Iterator[list[Exchange]]:
+        """Record every exchange of the block; with `page_size` a page has no more items, whatever is asked for."""
         self._recorded = recorded = []
+        self._page_size = page_size
         try:
             yield recorded
         finally:
-            self._recorded = None
+            self._recorded = self._page_size = None
 
     @contextmanager
     def replaying(self, exchanges: list[Exchange], mutation: Mutation | None = None) -> Iterator[Replay]:
@@ -160,7 +165,8 @@ class Proxy:
             self._replay.sent.append((method, target))
             known = self._find(method, target)
             if known is not None:
-                await give(known, send)
+                content = known.content.replace(STORAGE_URL, self._storage_url().encode())
+                await give(replace(known, content=content), send)
                 return
             self._replay.unknown.append((method, target))
             if method != "GET":
@@ -171,6 +177,9 @@ class Proxy:
         if self._recorded is None:
             await self._app(scope, receive, send)
             return
+        if self._page_size is not None:
+            smaller = re.sub(r"(top=|%24top=)[0-9]+", rf"\g<1>{self._page_size}", query)
+            scope = {**scope, "query_string": smaller.encode("latin-1")}
         start: Message = {}
         content = bytearray()
 
@@ -183,7 +192,8 @@ class Proxy:
 
         await self._app(scope, receive, keep)
         headers = tuple((bytes(name), bytes(value)) for name, value in start["headers"])
-        self._recorded.append(Exchange(method, target, start["status"], headers, bytes(content)))
+        recorded = bytes(content).replace(self._storage_url().encode(), STORAGE_URL)
+        self._recorded.append(Exchange(method, target, start["status"], headers, recorded))
 
     def _find(self, method: str, target: str) -> Exchange | None:
         """The recorded answer, also for a request that names the renamed thing by its new id."""
@@ -208,6 +218,8 @@ class Proxy:
         return "/".join(segments) + (f"?{'&'.join(named)}" if query else "")
 
 
+STORAGE_URL = b"http://storage.example"
+"""In recorded answers, in place of the storage's address."""
 JSON = ((b"content-type", b"application/json"),)
 
 
@@ -270,6 +282,68 @@ def header_mutations(index: int, exchange: Exchange) -> Iterator[Mutation]:
     for odd in RETRY_AFTER:
         yield Mutation(index, f"{told} Retry-After: {odd[:20]}", exchange.with_header("retry-after", odd))
     yield Mutation(index, f"{told} without Content-Type", exchange.with_header("content-type", None))
+
+
+NEXT = ("_links", "next", "href")
+NEXT_LINKS = (
+    "",
+    "/",
+    "?$skip=1",
+    "//",
+    "https://[",
+    "javascript:x",
+    "https://elsewhere.example/itwins?$skip=1",
+    "https://api.bentley.com@elsewhere.example/itwins?$skip=1",
+    "https://api.bentley.com/../users/me",
+    "https://api.bentley.com:99999/itwins?$skip=1",
+    "\u202e\x00",
+    "x" * 20_000,
+)
+
+
+def next_mutations(index: int, exchange: Exchange) -> Iterator[Mutation]:
+    """The link to the next page replaced: by each odd value at each place on its way, by odd links, and by itself."""
+    body = exchange.body
+    told = f"{exchange.method} {exchange.target.partition('?')[0]}"
+    for place, value in places(body):
+        if place == NEXT[: len(place)]:
+            odd: list[Any] = [one for one in ODD[type(value)] if one != value]
+            if place == NEXT:
+                path, _, query = value.partition("?")
+                itself = f"{path}?{exchange.target.partition('?')[2]}"
+                odd += [*NEXT_LINKS, itself, f"{path}/x?{query}", f"{path}?", f"{path}?{query}&{query}"]
+            for one in odd:
+                shown = "missing" if one is MISSING else json.dumps(one)[:80]
+                name = f"{told} {written(place)} = {shown}"
+                yield Mutation(index, name, exchange.with_body(put(body, place, one)), place, one)
+
+
+STORAGE: dict[str, tuple[int, bytes | None]] = {
+    "refused": (403, b"<?xml version='1.0'?><Error><Code>AuthenticationFailed</Code></Error>"),
+    "gone": (404, b""),
+    "conflict": (409, b"\xff\xfe"),
+    "redirect": (302, b""),
+    "partial": (206, None),
+    "not modified": (304, b""),
+    "throttled": (429, b"{}"),
+    "broken": (500, b"<html>"),
+    "nothing": (204, b""),
+    "empty": (200, b""),
+    "shorter": (200, b"x"),
+    "longer": (200, b"x" * 200_000),
+}
+"""Odd answers of the storage: status, and the content if it is another one."""
+
+
+def storage_mutations(index: int, exchange: Exchange) -> Iterator[Mutation]:
+    """The answer of the storage replaced."""
+    told = f"{exchange.method} storage"
+    for name, (status, content) in STORAGE.items():
+        odd = replace(exchange, status=status, content=exchange.content if content is None else content)
+        yield Mutation(index, f"{told}: {name}", odd)
+    for name in ("content-md5", "content-type", "etag"):
+        for value in (None, "", "7", "AAAAAAAAAAAAAAAAAAAAAA==", "\xe9" * 400):
+            yield Mutation(index, f"{told} {name}: {str(value)[:20]}", exchange.with_header(name, value))
 
 
 def error_mutations(index: int, exchange: Exchange, status: int) -> Iterator[Mutation]:

@@ -22,10 +22,14 @@ from itwin_mcp.sandbox import Sandbox
 from itwin_mcp.server.app import build_server
 from itwin_mcp.settings import read_settings
 from itwin_mcp.sign_in import Started
-from tests.conftest import agrees
+from tests.conftest import agrees, shipped_catalog
 from tests.executor.bench import Clock
 from tests.mutations.proxy import Exchange, Mutation, Proxy, Replay
 from tests.scenarios.test_every_tool import ROWS, at, fill, filled
+
+TOOLS = shipped_catalog().tools
+LISTS = {name for name, tool in TOOLS.items() if "limit" in tool.input_schema["properties"]}
+DOWNLOADS = {name for name in TOOLS if name.startswith("download-")}
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,8 @@ class Recording:
     arguments: dict[str, Any]
     exchanges: list[Exchange]
     answer: dict[str, Any]
+    received: bytes | None = None
+    """The content of the file that it wrote."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,8 @@ class Mutated:
     proxy: Proxy
     runtime: Runtime
     validators: dict[str, Draft202012Validator]
+    folder: Path
+    """Where the files are that tools send, and where those go that they receive."""
 
     async def ask(self, tool: str, arguments: dict[str, Any]) -> tuple[dict[str, Any], bool]:
         """The structured answer, which always fits the published schema, and whether it is an error."""
@@ -59,9 +67,15 @@ class Mutated:
         self, recording: Recording, mutation: Mutation | None = None
     ) -> tuple[dict[str, Any], bool, Replay]:
         """The answer to the recorded call when one of its answers is changed."""
+        if recording.received is not None:
+            self.received(recording).unlink(missing_ok=True)
         with self.proxy.replaying(recording.exchanges, mutation) as replay:
             answer, is_error = await self.ask(recording.tool, recording.arguments)
         return answer, is_error, replay
+
+    def received(self, recording: Recording) -> Path:
+        """The path of the file that a call receives."""
+        return self.folder / recording.arguments["filePath"]
 
 
 @asynccontextmanager
@@ -73,13 +87,16 @@ async def mutated(*, person: Any = agrees, **flags: Any) -> AsyncIterator[Mutate
 
     def open_sandbox(*arguments: Any, **named: Any) -> Sandbox:
         sandbox = opens(*arguments, **named)
-        proxies.append(Proxy(sandbox.app))
+        proxies.append(Proxy(sandbox.app, lambda: sandbox.storage_url))
         sandbox.app = proxies[0]  # type: ignore[assignment]
         return sandbox
 
     clock = Clock()
-    settings = read_settings(os.environ, **{"sandbox": True, "job_seconds": 0.0, "toolsets": "all"} | flags)
-    with pytest.MonkeyPatch.context() as patch:
+    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        folder = Path(name)
+        fill(folder)
+        served = {"sandbox": True, "job_seconds": 0.0, "toolsets": "all", "files_root": [folder]} | flags
+        settings = read_settings(os.environ, **served)
         patch.setattr(Sandbox, "open", open_sandbox)
         patch.setattr("itwin_mcp.runtime.Executor", partial(Executor, sleep=clock.sleep, now=clock.now))
         async with (
@@ -90,19 +107,16 @@ async def mutated(*, person: Any = agrees, **flags: Any) -> AsyncIterator[Mutate
         ):
             schemas = {tool.name: tool.output_schema for tool in (await client.list_tools()).tools}
             validators = {name: Draft202012Validator(schema) for name, schema in schemas.items() if schema is not None}
-            yield Mutated(client, proxies[0], runtime, validators)
+            yield Mutated(client, proxies[0], runtime, validators, folder)
 
 
 _RECORDED: dict[str, Recording] = {}
 
 
 async def recorded() -> dict[str, Recording]:
-    """Every tool called once, in the order of the table of all tools; those that move a file are left out."""
-    if _RECORDED:
-        return _RECORDED
-    with tempfile.TemporaryDirectory() as folder:
-        fill(Path(folder))
-        async with mutated(files_root=[Path(folder)]) as it:
+    """Every tool called once, in the order of the table of all tools."""
+    if not _RECORDED:
+        async with mutated() as it:
             kept: dict[str, Any] = {}
             for row in ROWS:
                 arguments = filled(row.given, kept)
@@ -110,9 +124,26 @@ async def recorded() -> dict[str, Recording]:
                     answer, is_error = await it.ask(row.tool, arguments)
                 assert not is_error, answer
                 kept |= {name: at(answer, path) for name, path in row.keep.items()}
-                if "filePath" not in arguments:
-                    _RECORDED[row.tool] = Recording(row.tool, arguments, exchanges, answer)
+                received = (it.folder / arguments["filePath"]).read_bytes() if row.tool in DOWNLOADS else None
+                _RECORDED[row.tool] = Recording(row.tool, arguments, exchanges, answer, received)
     return _RECORDED
+
+
+async def recorded_pages() -> list[Recording]:
+    """Every list of which there are at least two items, read in pages of one item."""
+    pages = []
+    async with mutated() as it:
+        kept: dict[str, Any] = {}
+        for row in ROWS:
+            arguments = filled(row.given, kept)
+            paged = {"limit": 2} if row.tool in LISTS else {}
+            with it.proxy.recording(page_size=1 if paged else None) as exchanges:
+                answer, is_error = await it.ask(row.tool, arguments | paged)
+            assert not is_error, answer
+            if paged and len(exchanges) > 1:
+                pages.append(Recording(row.tool, arguments | paged, exchanges, answer))
+            kept |= {name: at(answer, path) for name, path in row.keep.items()}
+    return pages
 
 
 def distinct(exchanges: list[Exchange], *, writes: bool) -> Iterator[tuple[int, Exchange]]:

@@ -15,7 +15,7 @@ import pytest
 from itwin_mcp.executor.homes import READS_AN_IMODEL, Homes
 from tests.conftest import agrees, shipped_catalog
 from tests.executor.fenced import places as places_of
-from tests.mutations.proxy import MISSING, Exchange, Mutation, body_mutations, field_mutations
+from tests.mutations.proxy import Exchange, Mutation, body_mutations, error_mutations, field_mutations
 from tests.mutations.recordings import Mutated, Recording, distinct, mutated
 from tests.scenarios.destructive import TARGETS
 from tests.scenarios.test_area_tools import Desk
@@ -39,12 +39,10 @@ class Person:
 
 
 def odd_answers(exchanges: list[Exchange]) -> Iterator[Mutation]:
-    """Every odd answer, but for those that say in good form that nothing is there."""
+    """Every odd answer, and refusals of every shape."""
     for index, exchange in distinct(exchanges, writes=False):
-        for mutation in chain(field_mutations(index, exchange), body_mutations(index, exchange)):
-            emptied = mutation.value is MISSING and mutation.place is not None and mutation.place[-1] == 0
-            if mutation.value != [] and not emptied:
-                yield mutation
+        refusals = (error_mutations(index, exchange, status) for status in (302, 404, 500))
+        yield from chain(field_mutations(index, exchange), body_mutations(index, exchange), *refusals)
 
 
 async def declined(it: Mutated, person: Person, tool: str, folder: Path) -> Recording:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -14,14 +15,17 @@ from mcp.types import ResourceTemplateReference
 
 from tests.conftest import shipped_catalog
 from tests.mutations.proxy import (
+    MISSING,
     Exchange,
     Mutation,
     body_mutations,
     error_mutations,
     field_mutations,
     header_mutations,
+    next_mutations,
+    storage_mutations,
 )
-from tests.mutations.recordings import Mutated, Recording, distinct, mutated, recorded
+from tests.mutations.recordings import DOWNLOADS, Mutated, Recording, distinct, mutated, recorded, recorded_pages
 
 pytestmark = pytest.mark.anyio
 
@@ -102,6 +106,12 @@ def judge_refusal(recording: Recording, mutation: Mutation, answer: dict[str, An
     return error["code"] != "InternalError" and all(isinstance(text, str) and text for text in texts)
 
 
+def odd_answers(index: int, exchange: Exchange) -> Iterator[Mutation]:
+    """Every field and the whole body replaced."""
+    yield from field_mutations(index, exchange)
+    yield from body_mutations(index, exchange)
+
+
 def group(recordings: dict[str, Recording], number: int, names: set[str]) -> list[Recording]:
     return [one for one in recordings.values() if one.tool in names][number::GROUPS]
 
@@ -153,6 +163,106 @@ async def test_writes_are_not_reported_as_failed_whatever_any_value_is(number: i
         writes = group(recordings, number, TOOLS.keys() - READS)
         for mutations in (field_mutations, body_mutations, header_mutations):
             await run(it, writes, mutations, judge_write, writes=True)
+
+
+# --- next pages -------------------------------------------------------------------------------------------------
+
+END: tuple[Any, ...] = (None, MISSING, "", [], {})
+"""What stands at the end of a list in place of the link to its next page."""
+
+
+async def test_lists_give_the_pages_that_they_can_read_whatever_the_next_link_is() -> None:
+    """Every list takes one in three of the links, each another third."""
+    lists = await recorded_pages()
+    assert len(lists) > 8
+
+    def judge(recording: Recording, mutation: Mutation, answer: dict[str, Any], is_error: bool) -> bool:
+        if is_error:
+            return False
+        page, whole = answer["page"], recording.answer["page"]
+        if mutation.exchange == 0 and page["returned"] < whole["returned"]:
+            return page["returned"] == 1 and (page["complete"] is (mutation.value in END))
+        may_be_whole = whole["complete"] or mutation.value in END
+        return page["returned"] == whole["returned"] and (may_be_whole or not page["complete"])
+
+    async with mutated() as it:
+        for one in lists:
+            with_next = [exchange for exchange in one.exchanges if exchange.method == "GET"]
+            pages = replace(one, exchanges=with_next)
+            paths = {exchange.target.partition("?")[0] for exchange in with_next}
+            for index, exchange in enumerate(with_next):
+                for mutation in islice(next_mutations(index, exchange), len(one.tool) % 3, None, 3):
+                    answer, is_error, replay = await it.replay(pages, mutation)
+                    assert judge(pages, mutation, answer, is_error), (one.tool, mutation.name, answer)
+                    assert {target.partition("?")[0] for _, target in replay.sent} <= paths, (one.tool, mutation.name)
+
+
+# --- files ------------------------------------------------------------------------------------------------------
+
+
+def storage_exchanges(recording: Recording) -> list[tuple[int, Exchange]]:
+    return [(index, one) for index, one in enumerate(recording.exchanges) if one.target.startswith("/storage/")]
+
+
+async def test_downloads_give_the_whole_file_or_none_whatever_any_value_is() -> None:
+    recordings = await recorded()
+    counts = Counter[str]()
+    async with mutated() as it:
+        for tool in sorted(DOWNLOADS):
+            recording = recordings[tool]
+            ours = [m for i, e in distinct(recording.exchanges, writes=False) for m in odd_answers(i, e)]
+            ours += [m for i, e in storage_exchanges(recording) for m in storage_mutations(i, e)]
+            for mutation in ours:
+                answer, is_error, _ = await it.replay(recording, mutation)
+                counts["calls"] += 1
+                counts["failed"] += is_error
+                path = it.received(recording)
+                found = path.read_bytes() if path.exists() else None
+                told = (tool, mutation.name, answer)
+                assert not [one for one in it.folder.iterdir() if one.name.endswith(".part")], told
+                assert (found is None) is is_error, told
+                if is_error:
+                    assert answer["error"]["code"] != "InternalError", told
+                elif "storage" not in mutation.name:
+                    assert found == recording.received, told
+    print(dict(counts))
+
+
+async def test_uploads_are_not_reported_as_failed_alone_whatever_the_storage_answers() -> None:
+    recordings = await recorded()
+    counts = Counter[str]()
+    async with mutated() as it:
+        for tool in ("create-imodel-from-file", "push-changeset"):
+            for index, exchange in storage_exchanges(recordings[tool]):
+                for mutation in storage_mutations(index, exchange):
+                    answer, is_error, _ = await it.replay(recordings[tool], mutation)
+                    counts["calls"] += 1
+                    counts["failed"] += is_error
+                    if is_error:
+                        error = answer["error"]
+                        assert error["code"] != "InternalError", (tool, mutation.name, answer)
+                        assert len(error["completed"]) == 1, (tool, mutation.name, answer)
+    print(dict(counts))
+
+
+async def test_changes_are_not_reported_as_failed_whatever_is_read_after_them() -> None:
+    recordings = await recorded()
+    counts, wrong = Counter[str](), list[str]()
+    async with mutated() as it:
+        for recording in (one for one in recordings.values() if one.tool in TOOLS.keys() - READS - DOWNLOADS):
+            made = [index for index, one in enumerate(recording.exchanges) if one.method != "GET"]
+            later = [one for one in distinct(recording.exchanges, writes=False) if made and one[0] > made[0]]
+            for mutation in (m for i, e in later for m in islice(odd_answers(i, e), 0, None, 3)):
+                answer, is_error, replay = await it.replay(recording, mutation)
+                counts["calls"] += 1
+                counts["failed"] += is_error
+                if is_error and replay.writes:
+                    error = answer["error"]
+                    said = "completed" in error or "job" in error
+                    if error["code"] != "UnexpectedAnswer" or error["retryable"] or not said:
+                        wrong.append(f"{recording.tool}: {mutation.name}: {str(answer)[:400]}")
+    print(dict(counts))
+    assert wrong == [], "\n".join(wrong[:40])
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 409, 422, 500, 503])

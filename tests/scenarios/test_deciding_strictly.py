@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 SKIPPING = sorted(name for name, tool in DESTRUCTIVE.items() if tool.confirm is not None and tool.confirm.when)
 """The tools that skip their question when nothing would be lost."""
 MISSING = object()
-ODD: tuple[Any, ...] = (None, MISSING, "", 0, {})
+ODD: tuple[Any, ...] = (None, MISSING, "", 0, {}, [])
 DEEPEST = 3
 
 

@@ -167,6 +167,7 @@ SECRET_MEMBERS = [
     "shareKey",
     "signingKey",
     "encryptionKey",
+    "hmacKey",
     "connectionString",
     "connection_string",
     "sqlConnectionString",

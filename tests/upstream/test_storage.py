@@ -241,7 +241,7 @@ async def test_only_the_platforms_storage_is_called(link: str, allowed: bool) ->
         if allowed:
             storage._check(link)
         else:
-            with pytest.raises(InvalidArguments) as caught:
+            with pytest.raises(UnexpectedAnswer) as caught:
                 storage._check(link)
             assert "sig" not in caught.value.message
 

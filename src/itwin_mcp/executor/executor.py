@@ -14,7 +14,7 @@ from itwin_mcp.capability.expressions import ABSENT
 from itwin_mcp.capability.parameters import OVERWRITE
 from itwin_mcp.capability.plans import Call, CallStep, Steps
 from itwin_mcp.capability.transfers import FILE
-from itwin_mcp.errors import AuditFailed, CallError, InvalidArguments, PlatformError, Unconfirmed
+from itwin_mcp.errors import AuditFailed, CallError, InvalidArguments, PlatformError, Unconfirmed, UnexpectedAnswer
 from itwin_mcp.executor.blobs import Blob, blob_of
 from itwin_mcp.executor.confirm import Confirming
 from itwin_mcp.executor.conversation import LOCAL, Caller, Conversation, Silence
@@ -234,7 +234,11 @@ class Executor:
             ended = await run_job(run, operation, values, seconds=arguments["wait"])
             if isinstance(ended, Pending):
                 return {"job": ended.job}
-            return shape_answer(run, ended.operation, action.output, ended.answer)
+            try:
+                return shape_answer(run, ended.operation, action.output, ended.answer)
+            except UnexpectedAnswer as error:
+                ended.explain(error)
+                raise
         return shape_answer(run, operation, action.output, await run.perform(operation, values))
 
 

@@ -225,10 +225,11 @@ def _says_absent(error: CallError) -> bool:
 def _is_empty(when: Loss, seen: Mapping[str, Any], cut: set[str]) -> bool:
     """Whether the answer says, beyond doubt, that there is nothing to lose: a whole list without elements.
 
-    Null, a missing member or a value of another type may mean anything, so they count as something to lose.
+    Only a path through `[*]` says that it leads to a list: an empty list in place of one value is an odd answer. Null,
+    a missing member or a value of another type may mean anything, so they count as something to lose.
     """
-    certain = when.read not in cut and when.path.query is None and _is_whole(seen, when.path.parts)
-    return certain and when.path.find(seen) == []
+    listed = when.path.many and when.path.query is None
+    return listed and when.read not in cut and _is_whole(seen, when.path.parts) and when.path.find(seen) == []
 
 
 def _is_whole(value: Any, parts: tuple[PathPart, ...]) -> bool:

@@ -6,11 +6,12 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 from urllib.parse import urlsplit
 
-from itwin_mcp.capability.expressions import ABSENT, PathPart
+from itwin_mcp.capability.expressions import ABSENT, Every, Path, PathPart
 from itwin_mcp.capability.plans import Output
 from itwin_mcp.errors import UnexpectedAnswer
 from itwin_mcp.upstream.redaction import foreign_text, without_secrets
@@ -78,6 +79,8 @@ def shape_part(output: Output, body: Any, headers: Mapping[str, str], where: str
         value = output.path.find(body)
     else:
         value = body
+    if output.path is not None and (value is ABSENT or output.path.many):
+        warn_on_the_way(output.path, body, where, warnings)
     if value is ABSENT or value is None:
         return None
     if output.kind == "object" and isinstance(value, dict):
@@ -89,6 +92,31 @@ def shape_part(output: Output, body: Any, headers: Mapping[str, str], where: str
     if shaped is None:
         warnings.add(_extend(where, output), output.kind, value)
     return shaped
+
+
+def warn_on_the_way(path: Path, value: Any, where: str, warnings: Warnings) -> None:
+    """Warn of a value on the way of a path that is of another kind, so that the path leads to nothing.
+
+    Null, and a member that is missing, are no values of another kind.
+    """
+    for index, part in enumerate(path.parts):
+        if value is None:
+            return
+        if isinstance(part, str):
+            if not isinstance(value, dict):
+                warnings.add(where, "object", value)
+                return
+            value, where = value.get(part), f"{where}.{part}"
+            continue
+        if not isinstance(value, list):
+            warnings.add(where, "array", value)
+            return
+        if isinstance(part, Every):
+            rest = replace(path, parts=path.parts[index + 1 :])
+            for one in value:
+                warn_on_the_way(rest, one, f"{where}[*]", warnings)
+            return
+        value, where = value[part] if part < len(value) else None, f"{where}[{part}]"
 
 
 def shape_items(

@@ -29,7 +29,7 @@ from itwin_mcp.executor.elements import check_date, counted, distinct, elements_
 from itwin_mcp.executor.paging import MOST_PAGES, list_all
 from itwin_mcp.executor.request import bind, unfit_for_path
 from itwin_mcp.executor.sending import Run
-from itwin_mcp.executor.shape import convert, shape_part
+from itwin_mcp.executor.shape import convert, shape_part, warn_on_the_way
 from itwin_mcp.executor.transfer import local_file, move_file, replaceable
 from itwin_mcp.executor.waiting import Pending, run_job
 
@@ -121,6 +121,9 @@ class _Flow:
         answer: dict[str, Any] = {}
         for mapping in self._action.mappings:
             value = self._value(mapping.value)
+            source = mapping.value
+            if isinstance(source, StepValue) and source.step in self._results:
+                warn_on_the_way(source.path, self._results[source.step], source.step, self._run.warnings)
             if value is not ABSENT:
                 _put(answer, mapping.target, value if mapping.count is None else counted(value, mapping.count))
         # The flow places every value itself: a member that is not there belongs to a step that was skipped.
@@ -281,16 +284,27 @@ class _Flow:
             answer, page = await list_all(self._run, operation, values, most=step.most or MOST_ITEMS, pages=pages)
             items = operation.page.items.find(answer.body)
             cut = page["stoppedBecause"] if page is not None else None
-            return _Outcome(_named(operation, answer.body), items=len(items or ()), cut=cut)
+            return _Outcome(self._named(step, answer.body), items=len(items or ()), cut=cut)
         if operation.wait is not None:
             seconds = float(self._arguments.get("wait", operation.wait.default))
             left = max(seconds - (self._run.now() - self._began), 0.0)
             ended = await run_job(self._run, operation, values, seconds=left)
             if isinstance(ended, Pending):
                 return _Outcome(None, [ended.handle] if ended.handle is not None else [], ended.job)
-            return _Outcome(_named(operation, ended.answer.body), [ended.handle])
+            return _Outcome(self._named(step, ended.answer.body), [ended.handle])
         body = (await self._run.perform(operation, values)).body
-        return _Outcome(_named(operation, body), _ids(body) or _last_in_path(operation, values))
+        return _Outcome(self._named(step, body), _ids(body) or _last_in_path(operation, values))
+
+    def _named(self, step: CallStep, body: Any) -> Any:
+        """The named values that an operation gives to later steps, or its whole answer."""
+        if not step.operation.outputs:
+            return body
+        named: dict[str, Any] = {}
+        for name, path in step.operation.outputs.items():
+            value = path.find(body)
+            warn_on_the_way(path, body, step.name, self._run.warnings)
+            named[name] = None if value is ABSENT else value
+        return named
 
     def _note(self, step: CallStep, outcomes: list[_Outcome]) -> None:
         """Remember what a step wrote, and what is missing from what it read."""
@@ -348,14 +362,6 @@ def _without_id(step: CallStep, lacking: StepValue) -> UnexpectedAnswer:
         f"The platform's answer has no id at {where}, without which the step {step.name} cannot be done.",
         hint="Look at what is there before you call again. If it stays so, report it with this message.",
     )
-
-
-def _named(operation: Operation, body: Any) -> Any:
-    """The named values that an operation gives to later steps, or its whole answer."""
-    if not operation.outputs:
-        return body
-    found = {name: path.find(body) for name, path in operation.outputs.items()}
-    return {name: None if value is ABSENT else value for name, value in found.items()}
 
 
 def _require(requirement: Requirement, result: Any) -> None:

@@ -38,6 +38,12 @@ class Ended:
     operation: Operation
     answer: Answer
     handle: str
+    job: dict[str, Any]
+    """The member `job` of an error, for when the answer cannot be shown."""
+
+    def explain(self, error: CallError) -> None:
+        """Add to an error about the answer that the job itself has ended well."""
+        _add_job(error, self.job, _ENDED_WELL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +184,7 @@ class _Wait:
             answer = await self._run.perform(self._plan.poll, self._polled)
         except CallError as error:
             # What was begun goes on whether or not we can see it: nobody should begin it a second time.
-            self._add_job(error, "The job goes on at the platform: do not begin it again.")
+            _add_job(error, self._job, "The job goes on at the platform: do not begin it again.")
             raise
         state = self._plan.state.find(answer.body)
         self._job["state"] = clean_text(wire_text(state), MAX_STATE) if isinstance(state, str | int | float) else None
@@ -187,15 +193,15 @@ class _Wait:
     async def _end(self, last: Answer) -> Ended:
         plan = self._plan
         if plan.result is None or plan.result_slot is None:
-            return Ended(plan.poll, last, self._handle)
+            return Ended(plan.poll, last, self._handle, self._job)
         known = _in_path(plan.result)
         values = {name: value for name, value in self._polled.items() if name in known}
         try:
             answer = await self._run.perform(plan.result, {**values, plan.result_slot: self._handle})
         except CallError as error:
-            self._add_job(error, "The job has ended well, only reading its result failed: do not begin it again.")
+            _add_job(error, self._job, _ENDED_WELL)
             raise
-        return Ended(plan.result, answer, self._handle)
+        return Ended(plan.result, answer, self._handle, self._job)
 
     def _failed(self, answer: Answer, state: str) -> JobFailed:
         found = self._plan.reason.find(answer.body) if self._plan.reason is not None else None
@@ -212,9 +218,13 @@ class _Wait:
         error.details = ({"code": state, "message": reason or f"The platform's state of the job is {state}."},)
         return error
 
-    def _add_job(self, error: CallError, hint: str) -> None:
-        error.members.setdefault("job", dict(self._job))
-        error.hint = f"{hint} {error.hint}"
+
+_ENDED_WELL = "The job has ended well, only reading its result failed: do not begin it again."
+
+
+def _add_job(error: CallError, job: Mapping[str, Any], hint: str) -> None:
+    error.members.setdefault("job", dict(job))
+    error.hint = f"{hint} {error.hint}"
 
 
 def _handle(plan: WaitPlan, begun: Answer | None, values: Mapping[str, Any], origins: frozenset[Origin]) -> str:

@@ -69,6 +69,12 @@ def read_frame(content: bytes) -> JSONRPCMessage | Unreadable | Batch:
         message = MESSAGES.validate_json(content, by_name=False)
     except ValidationError as error:
         return _diagnose(content, error)
+    # The parser takes NaN and Infinity, which are no JSON; the words themselves may stand in a text.
+    if b"NaN" in content or b"Infinity" in content:
+        try:
+            json.loads(content, parse_constant=_refuse_constant)
+        except ValueError as error:
+            return Unreadable(PARSE_ERROR, f"Parse error: it is not JSON ({error}).")
     if isinstance(message, JSONRPCNotification) and "id" in json.loads(content):
         return Unreadable(INVALID_REQUEST, "Invalid request: id must be a string or an integer.")
     return message
@@ -100,11 +106,13 @@ def _diagnose(content: bytes, refused: ValidationError) -> Unreadable | Batch:
     except UnicodeDecodeError:
         text, broken = content.decode("utf-8", "replace"), "it is not UTF-8"
     try:
-        frame = json.loads(text)
+        frame = json.loads(text, parse_constant=_refuse_constant)
     except RecursionError:
         return Unreadable(PARSE_ERROR, "Parse error: it is nested too deeply.")
-    except ValueError as error:  # its text gives a position, and nothing of the frame
+    except json.JSONDecodeError as error:  # its text gives a position, and nothing of the frame
         return Unreadable(PARSE_ERROR, f"Parse error: {broken or f'it is not JSON ({error})'}.")
+    except ValueError:
+        return Unreadable(INVALID_REQUEST, "Invalid request: a number has too many digits.")
     if isinstance(frame, list) and broken is None:
         return _read_batch(frame)
     is_object = isinstance(frame, dict)
@@ -119,6 +127,10 @@ def _diagnose(content: bytes, refused: ValidationError) -> Unreadable | Batch:
         reason = str(refused.errors(include_url=False, include_input=False)[0]["msg"])
     is_response = is_object and "method" not in frame and ("result" in frame or "error" in frame)
     return Unreadable(INVALID_REQUEST, f"Invalid request: {reason}.", known, is_response)
+
+
+def _refuse_constant(name: str) -> Any:
+    raise json.JSONDecodeError(f"{name} is no JSON number", name, 0)
 
 
 def _problems(frame: dict[str, Any]) -> Iterator[str]:

@@ -21,7 +21,7 @@ HIDDEN = "[hidden]"
 _SECRET_NAME = re.compile(
     r"passw(?:or)?d|pwd|passphrase|passcode|secret(?!ar)|credential|cookie|connectionstring|connstr|jwt|accesssignature"
     r"|(?:client|saml)assertion|codeverifier|auth(?:orization)?code|(?:recovery|backup|verification)codes?$|onetimecode"
-    r"|(?:api|access|account|subscription|private|share|signing|encryption|functions?|symmetric|ssh|storage|master)keys?"
+    r"|(?:api|access|account|subscription|private|share|signing|encryption|functions?|symmetric|ssh|storage|master|hmac)keys?"
     r"|authorization(?:header)?$|^(?:sas|sig|otp|totp|pat|dsn|bearer|auth)$|sas$|signature$"
     r"|token(?:s|value|string|text|hash|secret)?$"
 )

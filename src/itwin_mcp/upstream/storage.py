@@ -82,9 +82,9 @@ class Storage:
     ) -> int:
         """PUT the file to `link` and give its size in bytes; `headers` are what the storage asks for (its blob type).
 
-        Where the storage says the MD5 of what it received, it is compared. InvalidArguments when the link or the
-        file cannot be used, PlatformError when the storage refuses,
-        Unreachable when it does not answer. A repeat begins anew: the storage shows a file only when it is whole.
+        Where the storage says the MD5 of what it received, it is compared. UnexpectedAnswer when the
+        link cannot be used, InvalidArguments when the file cannot, PlatformError when the storage refuses, Unreachable
+        when it does not answer. A repeat begins anew: the storage shows a file only when it is whole.
         """
         origin, url = self._check(link)
         size = file_size(FileBody(source, media_type))
@@ -155,14 +155,14 @@ class Storage:
             origin, rest = split_url(link)
             url = httpx2.URL(f"{origin}{rest}")
         except (ValueError, httpx2.InvalidURL):
-            raise _unusable("the storage link is no URL", "Ask for a new link.") from None
+            raise _unusable_link("the storage link is no URL", "Ask for a new link.") from None
         if not self._allowed(origin):
-            raise _unusable(
+            raise _unusable_link(
                 f"{origin} is not a place where the platform keeps files",
                 "Take the link from the platform's own answer.",
             )
         if url.raw_path.decode("ascii") != rest:
-            raise _unusable("the storage link would be changed on its way", "Ask for a new link.")
+            raise _unusable_link("the storage link would be changed on its way", "Ask for a new link.")
         return origin, url
 
     async def _run(self, attempt: Callable[[], Awaitable[int]], origin: Origin) -> int:
@@ -354,3 +354,8 @@ def _taken(target: Path) -> InvalidArguments:
 
 def _unusable(what: str, hint: str) -> InvalidArguments:
     return InvalidArguments(f"The file cannot be transferred: {what}.", hint=hint)
+
+
+def _unusable_link(what: str, hint: str) -> UnexpectedAnswer:
+    """The platform gives the links, so the caller's arguments are not to blame."""
+    return UnexpectedAnswer(f"The file cannot be transferred: {what}.", hint=hint)
