@@ -148,9 +148,10 @@ def _render(call: Call, row: sqlite3.Row) -> Json:
     if row["blob_id"] is not None:
         left = moment_of(row["created_at"]) + KEPT - call.now
         url = files.link(call, row["blob_id"], seconds=int(left.total_seconds()))["href"]
+    request = json.loads(row["request_json"])
     return {
         "id": row["id"],
-        "request": json.loads(row["request_json"]),
+        "request": {name: value for name, value in request.items() if value is not None},
         "status": row["status"],
         "outputUrl": url,
         "createdBy": row["user_id"],

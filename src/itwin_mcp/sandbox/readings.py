@@ -62,7 +62,7 @@ READINGS: Final = (
     Reading(
         ("create-export", "get-export"),
         "Which optional properties the request repeats.",
-        "All six, null where they were not given; queryScope and includeInactive with their defaults.",
+        "Those that were given, as the definition has no null; queryScope and includeInactive with their defaults.",
     ),
     Reading(
         ("get-export", "get-my-exports"),
