@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain, combinations, product
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -79,6 +80,16 @@ NOT_DEFINED = {
     "get-global-resource-graphics",
 }
 """Operations that the portal documents (https://developer.bentley.com/apis/itwins/) and the definition lacks."""
+
+
+@pytest.mark.parametrize(("shared", "outcome"), [("/nowhere", pytest.fail.Exception), (None, pytest.skip.Exception)])
+def test_a_missing_definition_fails_where_a_folder_is_named_and_skips_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, shared: str | None, outcome: type[BaseException]
+) -> None:
+    monkeypatch.setattr(definition, "SHARED", shared)
+    monkeypatch.setattr(definition, "FILE", Path("/nowhere/itwins.json"))
+    with pytest.raises(outcome, match=r"itwins\.json does not exist"):
+        definition.read.__wrapped__()
 
 
 def test_the_definition_has_28_operations() -> None:
