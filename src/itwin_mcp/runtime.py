@@ -283,7 +283,7 @@ def _nothing(_: Caller, __: Tool) -> bool:
     return False
 
 
-def open_sandbox(database: Path | None, job_seconds: float = 1.0) -> Sandbox:
+def open_sandbox(database: Path | None, job_seconds: float = 1.0, rate_limit: int | None = None) -> Sandbox:
     """Open the sandbox, its state in a file or in memory. Raises SettingsError when the file cannot be used."""
     import sqlite3
 
@@ -291,7 +291,7 @@ def open_sandbox(database: Path | None, job_seconds: float = 1.0) -> Sandbox:
     from itwin_mcp.sandbox.store import UnknownDatabase
 
     try:
-        return Sandbox.open(database, job_seconds=job_seconds)
+        return Sandbox.open(database, job_seconds=job_seconds, rate_limit=rate_limit)
     except (sqlite3.Error, OSError, UnknownDatabase) as error:
         raise SettingsError(f"--sandbox-db {database} cannot be opened: {str(error).rstrip('.')}.") from None
 

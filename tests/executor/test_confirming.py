@@ -71,6 +71,7 @@ UNSURE: list[tuple[int, Any]] = [
     (200, []),
     (403, {"error": {"code": "InsufficientPermissions", "message": "No."}}),
     (404, {"message": "no such route"}),
+    (404, {"error": {"code": "ResourceNotFound", "message": "Verify the API URL and the Accept header."}}),
     (404, "<html>"),
 ]
 

@@ -114,7 +114,7 @@ async def test_a_value_that_is_left_out_in_any_form_changes_nothing() -> None:
     """Models fill in every field of a schema: what they send for an unwanted one must not remove it."""
     empty: dict[str, Any] = {"type": None, "geographicLocation": "", "latitude": None, "longitude": "", "clear": []}
     async with bench("", saying(200, {"iTwin": {"id": ITWIN}}), shipped_files=True) as it:
-        await it.call("update-itwin", iTwinId=ITWIN, displayName="Quay 7", ianaTimeZone=None, parentId="", **empty)
+        await it.call("update-itwin", iTwinId=ITWIN, displayName="Quay 7", ianaTimeZone=None, number="", **empty)
         refused = await it.refused("update-itwin", iTwinId=ITWIN, ianaTimeZone=None, **empty)
     assert [json.loads(one.body) for one in it.server.requests] == [{"displayName": "Quay 7"}]
     assert refused["details"][0]["message"] == "nothing to change was given"
@@ -123,7 +123,7 @@ async def test_a_value_that_is_left_out_in_any_form_changes_nothing() -> None:
 @pytest.mark.parametrize(
     ("tool", "ids", "body"),
     [
-        ("update-itwin", {"iTwinId": ITWIN}, ["type", "geographicLocation", "latitude", "longitude", "ianaTimeZone"]),
+        ("update-itwin", {"iTwinId": ITWIN}, ["geographicLocation", "latitude", "longitude", "ianaTimeZone"]),
         ("update-imodel", {"iModelId": ITWIN}, ["description"]),
         ("update-named-version", {"iModelId": ITWIN, "namedVersionId": ITWIN}, ["description"]),
         ("update-repository", {"iTwinId": ITWIN, "repositoryId": "a"}, ["options"]),
@@ -149,7 +149,7 @@ def test_everything_that_null_or_an_empty_text_could_remove_has_a_word_of_its_ow
         "clone-imodel": ["description"],
         "fork-imodel": ["description"],
         "update-imodel": ["description"],
-        "update-itwin": ["type", "geographicLocation", "latitude", "longitude", "ianaTimeZone"],
+        "update-itwin": ["geographicLocation", "latitude", "longitude", "ianaTimeZone"],
         "update-named-version": ["description"],
         "update-repository": ["authentication", "options"],
     }

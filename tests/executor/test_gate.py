@@ -165,7 +165,10 @@ FOREIGN: dict[str, tuple[str, dict[str, Any]]] = {
     "a filter": ("list-itwins", {"filter": "parentId eq '{FOREIGN}'"}),
     "a search for the id": ("list-itwins", {"search": "{foreign}"}),
     "an id in the body": ("create-imodel", {"iTwinId": "{foreign}", "name": "A"}),
-    "a parent in the body": ("update-itwin", {"iTwinId": "{itwin}", "parentId": "{foreign}"}),
+    "a parent in the body": (
+        "create-itwin",
+        {"class": "Thing", "subClass": "Asset", "displayName": "A", "parentId": "{foreign}"},
+    ),
     "where a copy goes": ("clone-imodel", {"iModelId": "{imodel}", "iTwinId": "{foreign}"}),
     "access control": ("list-itwin-members", {"iTwinId": "{foreign}"}),
     "a list of one's own": ("add-itwin-to-favorites", {"iTwinId": "{foreign}"}),

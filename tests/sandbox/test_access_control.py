@@ -30,7 +30,8 @@ async def test_owners_are_a_list_of_their_own(http: httpx2.AsyncClient) -> None:
     (owner,) = (await http.get(f"{URL}/members/owners")).json()["members"]
     assert (owner["givenName"], "roles" in owner) == ("Anna", False)
     assert refusal(await http.get(f"{URL}/members/users/{owner['id']}")) == (404, "TeamMemberNotFound")
-    assert (await http.get(f"{URL}/members/groups")).json() == {"members": []}
+    groups = (await http.get(f"{URL}/members/groups")).json()
+    assert (groups["members"], groups["_links"]["next"], "self" in groups["_links"]) == ([], None, True)
 
 
 async def test_permissions_are_those_of_the_caller(http_as: Connect) -> None:
@@ -42,7 +43,7 @@ async def test_permissions_are_those_of_the_caller(http_as: Connect) -> None:
 async def test_roles_are_shown_to_who_manages_them(http_as: Connect) -> None:
     roles = (await http_as("anna").get(f"{URL}/roles")).json()["roles"]
     viewer = next(role for role in roles if role["displayName"] == "Viewer")
-    assert viewer["permissions"] == ["imodels_webview"]
+    assert (viewer["permissions"], viewer["type"]) == (["imodels_webview"], "Custom")
     assert (await http_as("anna").get(f"{URL}/roles/{viewer['id']}")).json() == {"role": viewer}
     assert refusal(await http_as("anna").get(f"{URL}/roles/x")) == (404, "RoleNotFound")
     assert refusal(await http_as("priya").get(f"{URL}/roles")) == (403, "InsufficientPermissions")
@@ -51,3 +52,57 @@ async def test_roles_are_shown_to_who_manages_them(http_as: Connect) -> None:
 async def test_a_stranger_does_not_learn_that_the_itwin_exists(http_as: Connect) -> None:
     for path in ("permissions", "roles", "members/users", "members/owners", "members/groups"):
         assert refusal(await http_as("luca").get(f"{URL}/{path}")) == (404, "ItwinNotFound")
+
+
+MARIT = "marit.jansen@meridian-infra.example"
+VIEWER = seeded_id("role", "Viewer")
+
+
+async def test_there_are_two_administrators_of_an_organization(http_as: Connect) -> None:
+    marit = http_as("marit")
+    assert (await marit.patch(f"/itwins/{seeded_id('itwin', 'interchange')}", json={"type": "x"})).status_code == 200
+    assert "administration_manage_roles" in (await marit.get(f"{URL}/permissions")).json()["permissions"]
+
+
+async def test_a_colleague_is_added_and_a_stranger_is_invited(http_as: Connect) -> None:
+    strangers = ["luca.ferri@nordhaven.example", "nobody@example.org"]
+    wanted = [{"email": email, "roleIds": [VIEWER]} for email in [MARIT.upper(), *strangers]]
+    answer = await http_as("anna").post(f"{URL}/members/users", json={"members": wanted, "customMessage": "Welcome"})
+    assert answer.status_code == 201
+    (member,) = answer.json()["members"]
+    assert (member["email"], [role["id"] for role in member["roles"]]) == (MARIT, [VIEWER])
+    invitations = answer.json()["invitations"]
+    assert [(one["email"], one["status"]) for one in invitations] == [(email, "Pending") for email in strangers]
+    assert (await http_as("marit").get(f"{URL}/members/users/{member['id']}")).json() == {"member": member}
+    assert refusal(await http_as("luca").get(f"{URL}/permissions")) == (404, "ItwinNotFound")
+
+
+async def test_a_service_application_is_added_by_its_address(http_as: Connect) -> None:
+    noise = f"/accesscontrol/itwins/{seeded_id('itwin', 'noise')}"
+    wanted = [{"email": "service-meridian-design-sync@apps.imsoidc.bentley.com", "roleIds": [VIEWER]}]
+    assert (await http_as("anna").post(f"{noise}/members/users", json={"members": wanted})).status_code == 201
+    answer = await http_as("service-meridian-design-sync").get(f"{noise}/permissions")
+    assert answer.json() == {"permissions": ["imodels_webview"]}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"members": []},
+        {"members": ["x"]},
+        {"members": [{"email": MARIT}]},
+        {"members": [{"email": MARIT, "roleIds": ["nope"]}]},
+        {"members": [{"roleIds": [VIEWER]}]},
+        {"members": [{"email": f"{number}@example.org", "roleIds": [VIEWER]} for number in range(51)]},
+    ],
+    ids=["nothing", "none", "no object", "no role", "unknown role", "no address", "51 roles"],
+)
+async def test_members_that_cannot_be_added_are_refused_together(http: httpx2.AsyncClient, body: object) -> None:
+    assert refusal(await http.post(f"{URL}/members/users", json=body)) == (422, "InvalidiTwinsMemberRequest")
+
+
+async def test_adding_members_needs_the_permission(http_as: Connect) -> None:
+    body = {"members": [{"email": MARIT, "roleIds": [VIEWER]}]}
+    assert refusal(await http_as("priya").post(f"{URL}/members/users", json=body)) == (403, "InsufficientPermissions")
+    assert refusal(await http_as("luca").post(f"{URL}/members/users", json=body)) == (404, "ItwinNotFound")

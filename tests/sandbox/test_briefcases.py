@@ -101,7 +101,9 @@ async def test_a_hundred_briefcases_in_a_minute_are_enough(http: httpx2.AsyncCli
     clock.forward(40)
     full = await http.post(BRIEFCASES, json={})
     error = full.json()["error"]
-    assert (full.status_code, error["code"]) == (403, "ResourceQuotaExceeded")
+    refusal = (full.status_code, error["code"], error["message"])
+    assert refusal == (422, "InvalidiModelsRequest", "Cannot acquire Briefcase.")
+    assert error["details"][0]["code"] == "ResourceQuotaExceeded"
     assert error["details"][0]["innerError"] == {"code": "MaximumNumberOfBriefcasesPerUser"}
     await http.delete(f"{BRIEFCASES}/2")
     assert (await http.post(BRIEFCASES, json={})).status_code == 201

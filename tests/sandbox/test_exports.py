@@ -153,12 +153,17 @@ async def test_a_filter_that_is_none_says_why(http: httpx2.AsyncClient, text: st
 
 async def test_a_user_has_one_unfinished_export_and_three_an_hour(http_as: Connect, clock: Clock) -> None:
     http = http_as("anna")
+    quotas: list[list[tuple[str, str]]] = []
     for _ in range(3):
         await start(http)
         refused = await http.post("/itwins/exports", json={"outputFormat": "Csv"})
-        assert (refused.status_code, refused.json()["error"]["code"]) == (403, "ResourceQuotaExceeded")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (422, "InvalidiTwinsRequest")
+        quotas.append([(one["code"], one["target"]) for one in refused.json()["error"]["details"]])
         clock.forward(10)
-    assert "3 exports per hour" in (await http.post("/itwins/exports", json={"outputFormat": "Csv"})).text
+    running, hourly = [("ResourceQuotaExceeded", name) for name in ("SimultaneousJobsQuota", "MaxJobsPerHourQuota")]
+    assert quotas == [[running], [running], [running, hourly]]
+    refused = await http.post("/itwins/exports", json={"outputFormat": "Csv"})
+    assert refused.json()["error"]["details"][0]["target"] == "MaxJobsPerHourQuota"
     clock.forward(HOUR)
     assert (await http_as("anna").post("/itwins/exports", json={"outputFormat": "Csv"})).status_code == 201
 

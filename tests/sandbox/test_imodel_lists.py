@@ -30,8 +30,8 @@ async def test_favorites_are_put_and_deleted_and_are_ones_own(http: httpx2.Async
 
 
 async def test_a_favorite_is_not_posted_and_a_recent_not_put(http: httpx2.AsyncClient) -> None:
-    assert (await http.post(f"/imodels/favorites/{ROADS}")).status_code == 501
-    assert (await http.put(f"/imodels/recents/{ROADS}")).status_code == 501
+    assert (await http.post(f"/imodels/favorites/{ROADS}")).status_code == 404
+    assert (await http.put(f"/imodels/recents/{ROADS}")).status_code == 404
 
 
 async def test_the_last_used_imodel_comes_first(http: httpx2.AsyncClient) -> None:

@@ -204,6 +204,8 @@ async def test_a_named_version_is_renamed_and_hidden(http: httpx2.AsyncClient) -
     assert (answer.status_code, answer.json()["namedVersion"]["displayName"]) == (200, "DO")
     assert [one["displayName"] for one in (await http.get(f"{path}?state=hidden")).json()["namedVersions"]] == ["DO"]
     assert (await http.patch(f"{path}/{version['id']}", json={"name": "30% Design"})).status_code == 409
+    shown = await http.patch(f"{path}/{version['id']}", json={"name": "IFC"})
+    assert shown.json()["namedVersion"]["state"] == "visible", "a change without a state shows it again"
     assert (await http.patch(f"{path}/{version['id']}", json={})).status_code == 422
 
 

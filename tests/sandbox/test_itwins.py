@@ -69,20 +69,30 @@ async def test_a_number_is_unique_within_account_and_subclass(http: httpx2.Async
     assert (await http.post("/itwins", json=other_kind)).status_code == 201
 
 
-async def test_an_update_changes_what_it_names_and_ignores_what_only_the_platform_writes(
-    http: httpx2.AsyncClient,
-) -> None:
-    answer = await http.patch(
-        f"/itwins/{ITWIN}", json={"type": None, "status": "inactive", "id": "x", "createdBy": "x"}
-    )
-    itwin = answer.json()["iTwin"]
-    assert (answer.status_code, itwin["id"], itwin["type"], itwin["status"]) == (200, ITWIN, None, "Inactive")
-    assert itwin["lastModifiedDateTime"] == "2026-11-20T08:00:00.0000000Z"
+async def test_an_update_changes_only_what_it_names(http: httpx2.AsyncClient) -> None:
+    before = (await http.get(f"/itwins/{ITWIN}")).json()["iTwin"]
+    same = {name: before[name] for name in ("id", "class", "subClass")}
+    answer = await http.patch(f"/itwins/{ITWIN}", json=same | {"latitude": None, "status": "inactive"})
+    changed = {"latitude": None, "status": "Inactive", "image": answer.json()["iTwin"]["image"]}
+    changed |= {"lastModifiedDateTime": "2026-11-20T08:00:00.0000000Z", "lastModifiedBy": seeded_id("user", "anna")}
+    assert (answer.status_code, answer.json()["iTwin"]) == (200, before | changed)
 
 
-async def test_an_itwin_cannot_stand_below_itself(http: httpx2.AsyncClient) -> None:
-    answer = await http.patch(f"/itwins/{ITWIN}", json={"parentId": seeded_id("itwin", "drainage")})
-    assert (answer.status_code, details(answer)) == (422, [("InvalidValue", "parentId")])
+async def test_an_update_refuses_read_only_properties(http: httpx2.AsyncClient) -> None:
+    fixed = {"id": "x", "class": "Thing", "subClass": "Asset"}
+    answer = await http.patch(f"/itwins/{ITWIN}", json=fixed | {"createdDateTime": "2026-01-01", "parentId": ACCOUNT})
+    assert (answer.status_code, answer.json()["error"]["message"]) == (422, "Cannot update iTwin.")
+    names = [*fixed, "parentId", "createdDateTime"]
+    assert details(answer) == [("ReadOnlyProperty", name) for name in names]
+    messages = [finding["message"] for finding in answer.json()["error"]["details"]]
+    assert messages[2] == "SubClass is read only and cannot be modified."
+    assert messages[4] == "CreatedDateTime is read only and should not be set."
+
+
+async def test_an_update_to_a_taken_number_is_422(http: httpx2.AsyncClient) -> None:
+    answer = await http.patch(f"/itwins/{ITWIN}", json={"number": "NL-A12-0051"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (422, "InvalidiTwinsRequest")
+    assert details(answer) == [("InvalidValue", "number")]
 
 
 async def test_a_deleted_itwin_is_gone_with_its_imodels_and_its_children_move_up(http: httpx2.AsyncClient) -> None:
@@ -211,16 +221,17 @@ async def test_paging_follows_next_to_the_end(http: httpx2.AsyncClient) -> None:
     while url:
         page = (await http.get(url)).json()
         seen += [one["number"] for one in page["iTwins"]]
-        url = page["_links"]["next"] and page["_links"]["next"]["href"]
+        url = page["_links"].get("next", {}).get("href")
     assert seen == await names(http, "")
-    assert page["_links"]["prev"] is not None
+    assert set(page["_links"]) == {"self", "prev"}
+    assert set((await http.get("/itwins")).json()["_links"]) == {"self"}
 
 
 async def test_max_return_ends_the_whole_list_and_is_echoed(http: httpx2.AsyncClient) -> None:
     answer = await http.get("/itwins?$top=2&$skip=2", headers={"X-Max-Return": "3"})
     assert answer.headers["x-max-return"] == "3"
     assert len(answer.json()["iTwins"]) == 1
-    assert answer.json()["_links"]["next"] is None
+    assert "next" not in answer.json()["_links"]
     assert (await http.get("/itwins", headers={"X-Max-Return": "0"})).status_code == 422
 
 

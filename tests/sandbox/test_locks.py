@@ -79,6 +79,14 @@ async def test_shared_locks_stand_together_and_an_exclusive_one_alone(http: http
     assert refused == [{"objectId": "0x5", "lockLevel": "exclusive", "briefcaseIds": [first]}]
 
 
+async def test_a_shared_lock_from_an_older_changeset_is_not_refused(http: httpx2.AsyncClient) -> None:
+    first, second = await acquire(http), await acquire(http)
+    await lock(http, first, "exclusive", "0x5", changesetId=await changeset(http, 6))
+    await lock(http, first, "none", "0x5", changesetId=await changeset(http, 6))
+    assert (await lock(http, second, "shared", "0x5", changesetId=await changeset(http, 5))).status_code == 200
+    assert (await lock(http, second, "exclusive", "0x5", changesetId=await changeset(http, 5))).status_code == 409
+
+
 async def test_an_object_changed_in_a_newer_changeset_is_not_locked_from_an_older_one(
     http: httpx2.AsyncClient,
 ) -> None:

@@ -44,7 +44,7 @@ async def test_a_seeded_itwin_has_a_small_and_a_large_picture(http: httpx2.Async
 async def test_an_itwin_without_an_image_says_so(http: httpx2.AsyncClient) -> None:
     for method in ("GET", "DELETE"):
         answer = await http.request(method, f"/itwins/{PLAIN}/image")
-        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "iTwinImageNotFound")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "ImageNotFound")
 
 
 async def test_without_pillow_pictures_are_drawn_and_an_upload_says_what_is_missing(
@@ -84,7 +84,7 @@ async def test_an_image_is_deleted_with_its_files(http: httpx2.AsyncClient, http
 @pytest.mark.parametrize(
     ("content", "headers", "status", "detail"),
     [
-        (picture(501, 100), PNG, 422, "InvalidRequestBody"),
+        (picture(501, 100), PNG, 422, "InvalidValue"),
         (b"no picture", PNG, 422, "InvalidRequestBody"),
         (picture(200, 200)[:50], PNG, 422, "InvalidRequestBody"),
         (b"", PNG, 422, "MissingRequestBody"),

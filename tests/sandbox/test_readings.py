@@ -13,5 +13,5 @@ def test_every_reading_names_operations_that_exist_and_says_something() -> None:
 
 
 def test_the_readings_of_an_operation_are_found_by_its_slug() -> None:
-    assert any("quota" in reading.unknown for reading in readings_of("create-export"))
+    assert any("quota" in reading.unknown for reading in readings_of("acquire-imodel-briefcase"))
     assert readings_of("no-such-operation") == ()

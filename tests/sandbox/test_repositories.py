@@ -139,10 +139,26 @@ async def test_the_same_repository_twice_is_a_conflict(http: httpx2.AsyncClient)
     assert refusal(await http.patch(f"{URL}/{other['id']}", json={"uri": GIS["uri"]})) == (409, "iTwinRepositoryExists")
 
 
+LEVELS = {"minimumLevel": 1, "maximumLevel": 5}
+
+
+@pytest.mark.parametrize("options", [{}, {"maximumLevel": 5}, LEVELS | {"colour": "red"}], ids=str)
+async def test_options_have_one_of_the_two_documented_shapes(
+    http: httpx2.AsyncClient, options: dict[str, object]
+) -> None:
+    assert details(await http.post(URL, json=TILES | {"options": options})) == [("InvalidValue", "options")]
+
+
+async def test_a_repository_may_ask_for_a_sign_in_with_pkce(http: httpx2.AsyncClient) -> None:
+    names = ("clientId", "scopes", "authorizationEndpoint", "tokenEndpoint", "redirectUri")
+    authentication = {"type": "OAuth2AuthorizationCodePKCE", **dict.fromkeys(names, "x")}
+    assert (await register(http, GIS | {"authentication": authentication}))["authentication"] == authentication
+
+
 async def test_options_and_authentication_are_replaced_whole_and_removed_by_null(http: httpx2.AsyncClient) -> None:
     url = f"{URL}/{(await register(http, TILES))['id']}"
-    changed = (await http.patch(url, json={"options": {"maximumLevel": 5}, "displayName": "New"})).json()["repository"]
-    assert (changed["options"], changed["displayName"]) == ({"maximumLevel": 5}, "New")
+    changed = (await http.patch(url, json={"options": LEVELS, "displayName": "New"})).json()["repository"]
+    assert (changed["options"], changed["displayName"]) == (LEVELS, "New")
     assert changed["authentication"] == TILES["authentication"]
     removed = (await http.patch(url, json={"options": None, "authentication": None})).json()["repository"]
     assert not removed.keys() & {"options", "authentication"}
@@ -171,17 +187,35 @@ async def test_a_deleted_repository_is_gone_with_its_resources(http: httpx2.Asyn
         assert refusal(await http.get(path)) == (404, "iTwinRepositoryNotFound")
 
 
-async def test_which_of_the_two_is_missing_is_told_as_bentleys_tests_have_it(http: httpx2.AsyncClient) -> None:
+async def test_a_missing_itwin_wins_over_a_missing_repository(http: httpx2.AsyncClient) -> None:
     url = f"/itwins/{NOBODYS}/repositories"
     assert refusal(await http.get(url)) == (404, "iTwinNotFound")
     assert refusal(await http.post(url, json=GIS)) == (404, "iTwinNotFound")
     for method in ("GET", "PATCH", "DELETE"):
-        assert refusal(await http.request(method, f"{url}/{NOBODYS}")) == (404, "iTwinRepositoryNotFound")
+        assert refusal(await http.request(method, f"{url}/{NOBODYS}")) == (404, "iTwinNotFound")
         assert refusal(await http.request(method, f"{URL}/{NOBODYS}")) == (404, "iTwinRepositoryNotFound")
     resources = f"{url}/{NOBODYS}/resources"
     assert refusal(await http.get(resources)) == (404, "iTwinNotFound")
     assert refusal(await http.get(f"{resources}/x")) == (404, "iTwinNotFound")
-    assert refusal(await http.post(resources, json={})) == (404, "iTwinRepositoryNotFound")
+    assert refusal(await http.post(resources, json={})) == (404, "iTwinNotFound")
+    assert refusal(await http.delete(f"{resources}/x")) == (404, "iTwinNotFound")
+    assert refusal(await http.get(f"{resources}/x/graphics")) == (404, "iTwinNotFound")
+    assert refusal(await http.post(f"{URL}/{NOBODYS}/resources", json={})) == (404, "iTwinRepositoryNotFound")
+    assert refusal(await http.delete(f"{URL}/{NOBODYS}/resources/x")) == (404, "iTwinRepositoryResourceNotFound")
+
+
+@pytest.mark.parametrize("rest", [f"{NOBODYS}/resources/x", "imodels/resources/x", "cesiumcuratedcontent/resources/0"])
+async def test_graphics_of_what_does_not_exist_in_an_itwin_are_an_empty_list(
+    http: httpx2.AsyncClient, rest: str
+) -> None:
+    answer = await http.get(f"{URL}/{rest}/graphics")
+    assert (answer.status_code, answer.json()) == (200, {"graphics": []})
+
+
+@pytest.mark.parametrize("rest", ["", "/imodels/resources", "/imodels/resources/x/graphics"])
+async def test_lists_of_a_malformed_itwin_id_are_422(http: httpx2.AsyncClient, rest: str) -> None:
+    answer = await http.get(f"/itwins/nope/repositories{rest}")
+    assert (answer.status_code, details(answer)) == (422, [("InvalidValue", "iTwinId")])
 
 
 async def test_a_member_without_the_permission_reads_and_changes_nothing(http_as: Connect) -> None:
@@ -198,17 +232,19 @@ async def test_a_member_without_the_permission_reads_and_changes_nothing(http_as
 
 async def test_a_resource_is_added_read_and_removed(http: httpx2.AsyncClient) -> None:
     url = f"{URL}/{(await register(http, GIS))['id']}/resources"
-    made = await http.post(url, json={"id": "flood/zones", "displayName": "Flood Zones"})
-    assert (made.status_code, made.json()["resource"]) == (
+    given = {"id": "flood/zones", "type": "Layer", "displayName": "Flood Zones"}
+    made = await http.post(url, json=given)
+    resource = made.json()["resource"]
+    assert (made.status_code, resource) == (
         201,
-        {"id": "flood/zones", "class": GIS["class"], "subClass": "WebMapService", "displayName": "Flood Zones"},
+        given | {"class": GIS["class"], "subClass": "WebMapService", "capabilities": resource["capabilities"]},
     )
     again = await http.post(url, json={"id": "flood/zones", "displayName": "x"})
     assert refusal(again) == (409, "iTwinRepositoryResourceExists")
     read = (await http.get(f"{url}/flood%2Fzones")).json()["resource"]
-    assert read == made.json()["resource"] | {"capabilities": read["capabilities"]}
+    assert read == resource
     graphics = (await http.get(read["capabilities"]["graphics"]["uri"])).json()
-    assert graphics == {"graphics": [{"type": "WMS", "uri": GIS["uri"]}]}
+    assert graphics == {"graphics": [{"type": "IMAGERY", "uri": GIS["uri"]}]}
     assert (await http.delete(f"{url}/flood%2Fzones")).status_code == 204
     assert refusal(await http.get(f"{url}/flood%2Fzones")) == (404, "iTwinRepositoryResourceNotFound")
     assert refusal(await http.delete(f"{url}/flood%2Fzones")) == (404, "iTwinRepositoryResourceNotFound")
@@ -230,7 +266,7 @@ async def test_resources_are_paged_and_next_is_there_only_when_there_is_more(htt
     self_link = page["_links"]["self"]["href"]
     assert ("top=2" in self_link, "skip=1" in self_link) == (True, True)
     last = (await http.get(page["_links"]["next"]["href"])).json()
-    assert ([one["id"] for one in last["resources"]], "next" in last["_links"]) == (["d"], False)
+    assert ([one["id"] for one in last["resources"]], set(last["_links"])) == (["d"], {"self"})
     found = (await http.get(f"{url}?$search=LAYER c")).json()
     assert ([one["id"] for one in found["resources"]], set(found["_links"])) == (["c"], {"self"})
     assert details(await http.get(f"{url}?$top=0")) == [("InvalidValue", "$top")]

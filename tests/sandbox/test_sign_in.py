@@ -135,7 +135,9 @@ async def test_the_page_offers_the_people_and_sends_the_request_on(web: httpx2.A
     assert "default-src 'none'" in answer.headers["content-security-policy"]
     page = Page(answer.text)
     people = page.inputs("radio")
-    assert [one["value"] for one in people] == [seeded_id("user", key) for key in ("anna", "tomasz", "priya", "luca")]
+    assert [one["value"] for one in people] == [
+        seeded_id("user", key) for key in ("anna", "tomasz", "priya", "marit", "luca")
+    ]
     assert [one["value"] for one in people if "checked" in one] == [seeded_id("user", "priya")]
     hidden = {one["name"]: one["value"] for one in page.inputs("hidden")}
     assert REQUEST.items() <= hidden.items()
@@ -328,6 +330,15 @@ async def test_a_secret_is_the_same_by_header_and_by_body(web: httpx2.AsyncClien
     header = await web.post("/connect/token", data=SERVICE, headers=basic("service-new", "a+b %"))
     body = await web.post("/connect/token", data=SERVICE | {"client_id": "service-new", "client_secret": "a+b %"})
     assert (header.status_code, body.status_code) == (200, 200)
+
+
+@pytest.mark.parametrize("in_header", [True, False])
+async def test_an_unknown_application_that_presents_a_secret_is_refused(
+    web: httpx2.AsyncClient, in_header: bool
+) -> None:
+    body = SERVICE if in_header else SERVICE | {"client_id": "portal", "client_secret": "s"}
+    answer = await web.post("/connect/token", data=body, headers=basic("portal", "s") if in_header else {})
+    assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
 
 
 async def test_a_service_application_sees_only_iTwins_that_its_address_is_a_member_of(web: httpx2.AsyncClient) -> None:

@@ -25,9 +25,9 @@ async def test_a_path_is_served_in_any_case_with_or_without_slash_and_with_empty
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("GET", "/issues"), ("PUT", "/itwins/exports"), ("PUT", "/itwins"), ("GET", "/imodels//changesets"), ("GET", "/")],
+    [("GET", "/issues"), ("GET", "/accesscontrol/itwins"), ("DELETE", "/accesscontrol/itwins/x/roles"), ("GET", "/")],
 )
-async def test_what_is_not_written_says_so_with_method_and_path(
+async def test_an_api_that_is_not_emulated_says_so_with_method_and_path(
     http: httpx2.AsyncClient, method: str, path: str
 ) -> None:
     answer = await http.request(method, path)
@@ -35,6 +35,52 @@ async def test_what_is_not_written_says_so_with_method_and_path(
     error = answer.json()["error"]
     assert error["code"] == "NotEmulated"
     assert method in error["message"] and path in error["message"]
+
+
+GATEWAY = {
+    "error": {
+        "code": "ResourceNotFound",
+        "message": "The requested resource was not found. Verify the API URL and the Accept header.",
+        "details": [
+            {"code": "OperationNotFound", "message": "Unable to match incoming request to an operation."},
+        ],
+    }
+}
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("PUT", "/itwins/exports"), ("PUT", "/itwins"), ("GET", "/imodels//changesets"), ("GET", "/iTwins/x/nothing")],
+)
+async def test_an_unknown_operation_of_an_emulated_api_is_the_gateways_404(
+    http: httpx2.AsyncClient, method: str, path: str
+) -> None:
+    answer = await http.request(method, path)
+    assert (answer.status_code, answer.json()) == (404, GATEWAY)
+
+
+@pytest.mark.parametrize(
+    ("accept", "path", "status"),
+    [
+        ("application/vnd.bentley.itwin-platform.v1+json", "/itwins", 200),
+        ("application/vnd.bentley.itwin-platform.v2+json", "/itwins", 404),
+        ("application/vnd.bentley.itwin-platform.v2+json; charset=utf-8", f"/imodels?iTwinId={ITWIN}", 200),
+        ("application/vnd.bentley.itwin-platform.v1+json", f"/imodels?iTwinId={ITWIN}", 404),
+        ("application/vnd.bentley.itwin-platform.v9+json, */*", "/itwins", 200),
+        ("application/json", "/itwins", 200),
+    ],
+)
+async def test_an_accept_header_of_another_version_is_the_gateways_404(
+    http: httpx2.AsyncClient, accept: str, path: str, status: int
+) -> None:
+    answer = await http.get(path, headers={"Accept": accept})
+    assert answer.status_code == status
+    assert status == 200 or answer.json() == GATEWAY
+
+
+async def test_trace_is_not_allowed(http: httpx2.AsyncClient) -> None:
+    answer = await http.request("TRACE", "/itwins")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, POST, PUT, PATCH, DELETE")
 
 
 async def test_every_documented_operation_is_known_once_and_routes_hold_to_it() -> None:

@@ -39,7 +39,8 @@ async def test_repositories_are_listed_by_class_and_read_without_their_secrets(d
 async def test_a_map_service_is_registered_changed_given_layers_and_deleted(desk: Desk) -> None:
     itwin = await desk.itwin("NL-A12-0042")
     gis = {"iTwinId": itwin, "class": "GeographicInformationSystem", "subClass": "WebMapService", "uri": WMS}
-    made = (await desk.ask("create-repository", **gis, displayName="Soil", options={"minimumLevel": 4}))["repository"]
+    levels = {"minimumLevel": 4, "maximumLevel": 9}
+    made = (await desk.ask("create-repository", **gis, displayName="Soil", options=levels))["repository"]
     assert (await desk.refused("create-repository", **gis))["code"] == "iTwinRepositoryExists"
     one = {"iTwinId": itwin, "repositoryId": made["id"]}
     assert (await desk.refused("update-repository", **one))["code"] == "InvalidArguments"
@@ -59,7 +60,8 @@ async def test_a_map_service_is_registered_changed_given_layers_and_deleted(desk
     graphics = (await desk.ask("get-resource-graphics", **one, resourceId="soil"))["graphics"]
     assert graphics[0]["uri"] == WMS
     assert await desk.ask("delete-repository-resource", **one, resourceId="soil") == {"deleted": True}
-    for tool in ("get-repository-resource", "get-resource-graphics", "delete-repository-resource"):
+    assert (await desk.ask("get-resource-graphics", **one, resourceId="soil"))["graphics"] == []
+    for tool in ("get-repository-resource", "delete-repository-resource"):
         assert (await desk.refused(tool, **one, resourceId="soil"))["code"] == "iTwinRepositoryResourceNotFound"
 
     assert await desk.ask("delete-repository", **one) == {"deleted": True}

@@ -67,7 +67,7 @@ async def test_update_itwin_with_every_other_field_empty_changes_only_what_was_g
     made = (await ask(agent, "create-itwin", whole))["iTwin"]
     fields = [name for name in whole if name not in ("displayName", "class", "subClass")]
     for empty in (None, ""):
-        others = dict.fromkeys([*fields, "number", "parentId", "status", "clear"], empty)
+        others = dict.fromkeys([*fields, "number", "status", "clear"], empty)
         await ask(agent, "update-itwin", {"iTwinId": made["id"], "displayName": "Quay 8", **others})
     read = (await ask(agent, "get-itwin", {"iTwinId": made["id"]}))["iTwin"]
     assert {name: read[name] for name in fields} == {name: whole[name] for name in fields} | {"latitude": 51.9}
@@ -80,9 +80,13 @@ async def test_update_itwin_with_every_other_field_empty_changes_only_what_was_g
 @pytest.mark.parametrize(
     "options",
     [
-        {"queryParameters": {"layers": "roads", "scale": "2"}, "minimumLevel": 3},
-        {"queryParameters": [{"name": "layers", "value": "roads"}, {"name": "scale", "value": 2}], "minimumLevel": "3"},
-        '{"queryParameters": "{\\"layers\\": \\"roads\\", \\"scale\\": 2}", "minimumLevel": 3, "maximumLevel": null}',
+        {"queryParameters": {"layers": "roads", "scale": "2"}, "minimumLevel": 3, "maximumLevel": 9},
+        {
+            "queryParameters": [{"name": "layers", "value": "roads"}, {"name": "scale", "value": 2}],
+            "minimumLevel": "3",
+            "maximumLevel": 9,
+        },
+        '{"queryParameters": "{\\"layers\\": \\"roads\\", \\"scale\\": 2}", "minimumLevel": 3, "maximumLevel": "9"}',
     ],
     ids=["map", "pairs", "text"],
 )
@@ -94,9 +98,11 @@ async def test_an_object_and_the_map_in_it_are_read_in_every_form(agent: Client,
         "subClass": "WebMapService",
         "uri": "https://maps.example.com/wms",
         "options": options,
+        "authentication": {"type": "Basic", "username": "u", "password": "p", "key": None},
     }
     made = (await ask(agent, "create-repository", sent))["repository"]
-    assert made["options"] == {"queryParameters": {"layers": "roads", "scale": "2"}, "minimumLevel": 3}
+    parameters = {"layers": "roads", "scale": "2"}
+    assert made["options"] == {"queryParameters": parameters, "minimumLevel": 3, "maximumLevel": 9}
 
 
 async def test_an_unknown_argument_is_refused_even_if_it_is_empty(agent: Client) -> None:

@@ -229,8 +229,11 @@ def test_403_names_the_permission_and_whom_to_invite() -> None:
     assert "administrator" in told(answer(403)).hint
 
 
-def test_403_for_a_limit_that_is_reached_asks_for_no_permission() -> None:
-    full = answer(403, {"error": {"code": "ResourceQuotaExceeded", "message": "100 briefcases."}})
+@pytest.mark.parametrize("status", [403, 422])
+def test_a_limit_that_is_reached_asks_for_no_permission(status: int) -> None:
+    quota = {"code": "ResourceQuotaExceeded", "message": "100 briefcases."}
+    error = quota if status == 403 else {"code": "InvalidiModelsRequest", "message": "No.", "details": [quota]}
+    full = answer(status, {"error": error})
     hint = told(full, asked(path="/imodels/1/briefcases", permission="imodels_write")).hint
     assert "no permission changes that" in hint
     assert "`list-briefcases`" in hint
@@ -253,6 +256,12 @@ def test_403_for_a_limit_that_is_reached_asks_for_no_permission() -> None:
 def test_404_says_which_listing_to_use(path: str, code: str, listing: str) -> None:
     body = {"error": {"code": code, "message": "m"}} if code else b""
     assert listing in told(answer(404, body), asked(path)).hint
+
+
+def test_404_of_the_gateway_says_nothing_about_the_thing() -> None:
+    hint = told(answer(404, {"error": {"code": "ResourceNotFound", "message": "m"}}), asked("/itwins/1")).hint
+    assert "does not know this operation" in hint
+    assert "list-" not in hint
 
 
 def test_409_names_the_field() -> None:

@@ -211,7 +211,7 @@ def _facts_in(keyword: str, value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for child in value:
             yield from _facts_in(keyword, child)
-    elif keyword != "type":
+    elif keyword not in ("type", "additionalProperties"):
         yield str(value)
 
 

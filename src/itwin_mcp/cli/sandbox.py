@@ -25,9 +25,23 @@ _DATABASE = click.option(
 @click.option("--port", type=click.IntRange(0, 65535), default=0, metavar="N", help="Port on 127.0.0.1; a free one.")
 @_DATABASE
 @click.option("--job-seconds", type=click.FloatRange(0, 3600), default=1.0, metavar="N", help="How long jobs take; 1.")
+@click.option(
+    "--rate-limit",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Requests per minute that an application may send, as on the platform, where it is 500 or 5000; no limit.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the address and the token as one JSON object.")
 @click.pass_context
-def command(context: click.Context, /, port: int, database: Path | None, job_seconds: float, as_json: bool) -> None:
+def command(
+    context: click.Context,
+    /,
+    port: int,
+    database: Path | None,
+    job_seconds: float,
+    rate_limit: int | None,
+    as_json: bool,
+) -> None:
     """Run the emulated iTwin Platform: both APIs, their storage and their sign-in server, on one port of this machine.
 
     Prints its address, a ready token and an example to try. Ctrl-C ends it; without --sandbox-db its state is gone.
@@ -36,6 +50,7 @@ def command(context: click.Context, /, port: int, database: Path | None, job_sec
     Examples:
       itwin-mcp sandbox --port 8080
       itwin-mcp sandbox --port 8080 --sandbox-db ./platform.db --job-seconds 5
+      itwin-mcp sandbox --rate-limit 500
       itwin-mcp sandbox token --user tomasz --sandbox-db ./platform.db
       itwin-mcp sandbox reset
       itwin-mcp sandbox coverage
@@ -56,7 +71,7 @@ def command(context: click.Context, /, port: int, database: Path | None, job_sec
         await serve(sandbox, "127.0.0.1", port, started=tell)
 
     try:
-        with open_sandbox(database, job_seconds) as sandbox:
+        with open_sandbox(database, job_seconds, rate_limit) as sandbox:
             anyio.run(run, sandbox)
     except KeyboardInterrupt:
         # Ctrl-C is how a person ends it; what was acknowledged is kept.

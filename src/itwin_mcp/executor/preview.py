@@ -34,6 +34,7 @@ from itwin_mcp.executor.homes import elements
 from itwin_mcp.executor.paging import list_all
 from itwin_mcp.executor.request import bind
 from itwin_mcp.executor.sending import Run
+from itwin_mcp.upstream.hints import GATEWAY_NOT_FOUND
 
 MOST_READ, MOST_PAGES = 1_000, 3
 """Elements of one list that are looked at, in so many requests."""
@@ -214,12 +215,15 @@ async def _read(run: Run, read: PreviewRead, values: Mapping[str, Any]) -> tuple
     return {"bytes": len(body)} if read.operation.binary else body, True
 
 
+_NOT_OF_A_THING = frozenset({"NotFound", GATEWAY_NOT_FOUND})
+
+
 def _says_absent(error: CallError) -> bool:
-    """Whether the platform itself says that a thing does not exist, as in `iTwinImageNotFound`.
+    """Whether the platform itself says that a thing does not exist, as in `ImageNotFound`.
 
     A 404 without such a code may come from a gateway, which knows nothing of the thing.
     """
-    return error.status == 404 and error.code.endswith("NotFound") and error.code != "NotFound"
+    return error.status == 404 and error.code.endswith("NotFound") and error.code not in _NOT_OF_A_THING
 
 
 def _is_empty(when: Loss, seen: Mapping[str, Any], cut: set[str]) -> bool:

@@ -55,8 +55,9 @@ from itwin_mcp.sandbox import (
     thumbnails,
     tokens,
 )
-from itwin_mcp.sandbox.errors import ApiError
+from itwin_mcp.sandbox.errors import ApiError, resource_not_found
 from itwin_mcp.sandbox.operations import OPERATIONS, Operation
+from itwin_mcp.sandbox.rate_limit import RateLimit
 from itwin_mcp.sandbox.store import JobHandler, Store
 from itwin_mcp.sandbox.wire import Answer, Call, Query, Route, Stream
 
@@ -91,6 +92,10 @@ MODULES: Final[tuple[ModuleType, ...]] = (
     permissions,
 )
 
+VERSIONS: Final[Mapping[str, str]] = {"itwins": "v1", "imodels": "v2", "accesscontrol": "v2"}
+WHOLE_APIS: Final = frozenset({"itwins", "imodels"})
+VENDOR: Final = "application/vnd.bentley."
+METHODS: Final = "GET, POST, PUT, PATCH, DELETE"
 MOST_BODY: Final = 16 << 20  # of a request that is read into memory
 PIECE: Final = 1 << 20
 
@@ -140,7 +145,7 @@ class Router:
         found = self._root.find(segments)
         served = found[0].routes.get(method) if found else None
         if found is None or served is None:
-            raise ApiError("NotEmulated", f"{method} {unquote(path)} is not emulated by this sandbox.")
+            raise _unknown_operation(method, segments, path)
         route, names = served
         return route, dict(zip(names, found[1], strict=True))
 
@@ -155,6 +160,29 @@ class Router:
                 node = node.words.setdefault(part.lower(), _Node())
         node.known = True
         return node, tuple(names)
+
+
+def _unknown_operation(method: str, segments: tuple[str, ...], path: str) -> ApiError:
+    """Return the refusal of a request that no operation serves.
+
+    The APIs whose operations are all emulated answer as the platform's gateway does. Of any other path we cannot say
+    what the platform has there.
+    """
+    if segments and segments[0].lower() in WHOLE_APIS:
+        return resource_not_found()
+    return ApiError("NotEmulated", f"{method} {unquote(path)} is not emulated by this sandbox.")
+
+
+def check_accept(accept: str, path: str) -> None:
+    """Refuse an Accept header that names only other versions of the API than the emulated one.
+
+    A client that names no version, as Bentley's own does for iTwins, gets the emulated one.
+    """
+    version = VERSIONS.get(path.split("/")[1].lower())
+    accepted = {part.partition(";")[0].strip().lower() for part in accept.split(",")}
+    names_versions = all(media_type.startswith(VENDOR) for media_type in accepted)
+    if version is not None and names_versions and f"{VENDOR}itwin-platform.{version}+json" not in accepted:
+        raise resource_not_found()
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,12 +209,18 @@ class Sandbox:
     """The emulated platform: one ASGI app over one SQLite database."""
 
     def __init__(
-        self, store: Store, clock: Callable[[], datetime], job_seconds: float, storage_url: str | None
+        self,
+        store: Store,
+        clock: Callable[[], datetime],
+        job_seconds: float,
+        storage_url: str | None,
+        rate_limit: RateLimit | None,
     ) -> None:
         self.storage_url = storage_url
         self._store = store
         self._clock = clock
         self._job_seconds = job_seconds
+        self._rate_limit = rate_limit
         with store.transaction(write=True) as sql:
             self._key = identity.signing_key(sql, clock())
             files.prepare(sql)
@@ -206,12 +240,16 @@ class Sandbox:
         job_seconds: float = 1.0,
         storage_url: str | None = None,
         seed: bool = True,
+        rate_limit: int | None = None,
     ) -> Sandbox:
-        """Open the store here, not in a lifespan: in-process transports run none."""
+        """Open the store here, not in a lifespan: in-process transports run none.
+
+        `rate_limit` is how many requests a minute an application may send; without it there is no limit.
+        """
         now = clock or _wall_clock
         store = Store.open(database, lambda sql: _fill(sql, now(), portfolio=seed))
         try:
-            return cls(store, now, job_seconds, storage_url)
+            return cls(store, now, job_seconds, storage_url, RateLimit(rate_limit) if rate_limit else None)
         except BaseException:
             store.close()
             raise
@@ -249,7 +287,10 @@ class Sandbox:
         """One request from its route to its answer; a refusal leaves no trace in the store."""
         try:
             path = _path(request)
+            if request.method == "TRACE":
+                raise ApiError("MethodNotAllowed", headers={"Allow": METHODS})
             route, slots = self._router.match(request.method, path)
+            check_accept(request.headers.get("accept", ""), path)
             if len(body) > MOST_BODY:
                 raise ApiError("RequestTooLarge")
             now = self._clock()
@@ -261,6 +302,8 @@ class Sandbox:
                 if route.signed_in:
                     header, by_share = request.headers.get("authorization"), route.path.startswith("/imodels")
                     caller = identity.authenticate(sql, self._key, header, now, by_share=by_share)
+                    if self._rate_limit is not None:
+                        self._rate_limit.count(caller.client_id, route, now)
                 call = Call(
                     sql=sql,
                     now=now,

@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Final
 
 from itwin_mcp.sandbox import access, changesets, odata, paging, people
-from itwin_mcp.sandbox.errors import ApiError, Detail, imodels_problems
+from itwin_mcp.sandbox.errors import ApiError, imodels_problems
 from itwin_mcp.sandbox.store import moment_of, stamp
 from itwin_mcp.sandbox.wire import Answer, Call, Json, Route, created, no_content, ok
 
@@ -137,8 +137,9 @@ def _check_quotas(call: Call, imodel_id: str) -> None:
     held = call.one(f"SELECT COUNT(*) FROM briefcases b WHERE {HELD} AND b.owner_id = ?", imodel_id, call.caller.id)
     if held is not None and held[0] >= MOST_PER_USER:
         message = f"Maximum number of {MOST_PER_USER} Briefcases per user has been reached."
-        finding = Detail("CannotAcquire", message, inner_code="MaximumNumberOfBriefcasesPerUser")
-        raise ApiError("ResourceQuotaExceeded", message, details=(finding,))
+        problems = imodels_problems("Cannot acquire Briefcase.")
+        problems.add("ResourceQuotaExceeded", message, inner_code="MaximumNumberOfBriefcasesPerUser")
+        problems.refuse()
 
 
 def _number(call: Call) -> int:

@@ -19,9 +19,11 @@ ERRORS: Final[Mapping[str, tuple[int, str]]] = {
         "the token is not expired and is not corrupted.",
     ),
     "InsufficientPermissions": (403, "The user has insufficient permissions for the requested operation."),
+    # The gateway's own answer to a path, method or version of the API that it does not know.
+    "ResourceNotFound": (404, "The requested resource was not found. Verify the API URL and the Accept header."),
     "iTwinNotFound": (404, "Requested iTwin is not available."),
-    "iTwinImageNotFound": (404, "Requested iTwin Image is not available."),
-    "iTwinExportNotFound": (404, "Requested iTwin Export is not available."),
+    "ImageNotFound": (404, "Requested image is not available."),
+    "iTwinExportNotFound": (404, "Requested export job is not available."),
     "iTwinRepositoryNotFound": (404, "Requested iTwin Repository is not available."),
     "iTwinRepositoryResourceNotFound": (404, "Requested iTwin Repository Resource is not available."),
     "iModelNotFound": (404, "Requested iModel is not available."),
@@ -40,9 +42,9 @@ ERRORS: Final[Mapping[str, tuple[int, str]]] = {
     "ItwinNotFound": (404, "Requested iTwin is not available."),
     "TeamMemberNotFound": (404, "Requested team member is not available."),
     "RoleNotFound": (404, "Requested role is not available."),  # I
-    "iTwinExists": (409, "iTwin already exists."),
-    "iTwinRepositoryExists": (409, "iTwin Repository already exists."),
-    "iTwinRepositoryResourceExists": (409, "iTwin Repository Resource already exists."),
+    "iTwinExists": (409, "An iTwin with the specified number or displayName already exists."),
+    "iTwinRepositoryExists": (409, "The specified iTwin Repository already exists."),
+    "iTwinRepositoryResourceExists": (409, "The specified iTwin Repository Resource already exists."),
     "iModelExists": (409, "iModel with the same name already exists in the iTwin."),  # I
     "iModelNotInitialized": (409, "iModel is not initialized."),  # I
     "NamedVersionExists": (409, "Named Version with the same name already exists."),  # I
@@ -52,11 +54,12 @@ ERRORS: Final[Mapping[str, tuple[int, str]]] = {
     "ConflictWithAnotherUser": (409, "Lock(s) is owned by another Briefcase."),  # I
     "NewerChangesExist": (409, "One or more objects have been locked in a newer Changeset."),  # I
     "DataConflict": (409, "File size provided during iModel creation does not match actual file size."),
+    "MethodNotAllowed": (405, "The method is not allowed."),
     "RequestTooLarge": (413, "The request is too large."),
     "InvalidThumbnailFormat": (415, "Thumbnail must be a png or jpeg image."),  # I
     "InvalidiTwinsRequest": (422, "Cannot query iTwins."),
+    "InvalidiTwinsMemberRequest": (422, "Cannot add iTwin members."),  # I
     "InvalidiModelsRequest": (422, "Cannot query iModels."),
-    "ResourceQuotaExceeded": (403, "Resource quota exceeded."),  # I
     "RateLimitExceeded": (
         429,
         "The client sent more requests than allowed by this API for the current tier of the client.",
@@ -87,7 +90,7 @@ class Detail:
 class ApiError(Exception):
     """A refusal in the platform's envelope; `members` stand inside `error` (locks: objectIds, conflictingLocks).
 
-    `retry_after` is how many seconds a client that was told 429 has to wait.
+    `retry_after` is how many seconds a client has to wait after 429; `headers` are further headers of the answer.
     """
 
     def __init__(
@@ -98,6 +101,7 @@ class ApiError(Exception):
         target: str | None = None,
         details: tuple[Detail, ...] = (),
         retry_after: int | None = None,
+        headers: Mapping[str, str] | None = None,
         **members: object,
     ) -> None:
         self.code = code
@@ -106,7 +110,9 @@ class ApiError(Exception):
         self.target = target
         self.details = details
         self.members = members
-        self.headers: Mapping[str, str] = {} if retry_after is None else {"Retry-After": str(retry_after)}
+        self.headers: dict[str, str] = dict(headers or {})
+        if retry_after is not None:
+            self.headers["Retry-After"] = str(retry_after)
         super().__init__(f"{self.status} {code}: {self.message}")
 
     def as_json(self) -> dict[str, Any]:
@@ -117,6 +123,12 @@ class ApiError(Exception):
         if self.details:
             error["details"] = [detail.as_json() for detail in self.details]
         return {"error": error | self.members}
+
+
+def resource_not_found() -> ApiError:
+    """Return the gateway's refusal of a path, a method or a version of the API that it does not know."""
+    finding = Detail("OperationNotFound", "Unable to match incoming request to an operation.")
+    return ApiError("ResourceNotFound", details=(finding,))
 
 
 class Problems:

@@ -122,14 +122,18 @@ def expire(job: Job) -> None:
 
 
 def _check_quotas(call: Call) -> None:
-    """One at a time, three an hour (create-export, Quotas); with which code they are refused is not documented."""
+    """One at a time, three an hour (create-export, Quotas)."""
+    problems = itwins_problems("Cannot query iTwins.")
     running = "SELECT 1 FROM exports WHERE user_id = ? AND status IN ('Queued', 'InProgress')"
     if call.one(running, call.caller.id):
-        raise ApiError("ResourceQuotaExceeded", "A user can only have one Queued or InProgress export at a time.")
+        message = "The user has exceeded the maximum number of simultaneous export jobs allowed."
+        problems.add("ResourceQuotaExceeded", message, "SimultaneousJobsQuota")
     recent = "SELECT COUNT(*) FROM exports WHERE user_id = ? AND created_at > ?"
     made = call.one(recent, call.caller.id, stamp(call.now - timedelta(hours=1)))
     if made is not None and made[0] >= PER_HOUR:
-        raise ApiError("ResourceQuotaExceeded", f"A user can only create {PER_HOUR} exports per hour.")
+        message = "The user has exceeded the maximum number of export jobs allowed per hour."
+        problems.add("ResourceQuotaExceeded", message, "MaxJobsPerHourQuota")
+    problems.refuse()
 
 
 def _load(call: Call, export_id: str) -> Json:
@@ -144,9 +148,10 @@ def _render(call: Call, row: sqlite3.Row) -> Json:
     if row["blob_id"] is not None:
         left = moment_of(row["created_at"]) + KEPT - call.now
         url = files.link(call, row["blob_id"], seconds=int(left.total_seconds()))["href"]
+    request = json.loads(row["request_json"])
     return {
         "id": row["id"],
-        "request": json.loads(row["request_json"]),
+        "request": {name: value for name, value in request.items() if value is not None},
         "status": row["status"],
         "outputUrl": url,
         "createdBy": row["user_id"],

@@ -87,12 +87,12 @@ def list_assets(call: Call, name: str, path: str) -> Answer:
     found = [asset for asset in ASSETS if search in asset.name.casefold()]
     shown = found[page.skip : page.skip + page.top]
     links = page.links(call, more=len(found) > page.skip + page.top)
-    return ok({"resources": [render_asset(call, asset, name, path) for asset in shown], "_links": present(links)})
+    return ok({"resources": [render_asset(call, asset, name, path) for asset in shown], "_links": forward_links(links)})
 
 
-def present(links: Json) -> Json:
-    """Links without the pages that do not exist: `next` is only present when there is more (its page)."""
-    return {name: link for name, link in links.items() if link is not None}
+def forward_links(links: Json) -> Json:
+    """Return the links of a list of resources, which has no `prev` (`links-paging-noprev` of the definition)."""
+    return {name: link for name, link in links.items() if name != "prev"}
 
 
 def find(asset_id: str) -> Asset:

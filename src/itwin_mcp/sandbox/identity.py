@@ -68,6 +68,8 @@ class Client:
     name: str
     secret_hash: str | None
     redirect_uris: tuple[str, ...]
+    is_known: bool = True
+    """Whether it has been used before, or its id tells its type; of any other one nobody can have a secret."""
 
     @property
     def is_public(self) -> bool:
@@ -107,7 +109,8 @@ def find_client(sql: sqlite3.Connection, client_id: str, otherwise: str) -> Clie
     if not _CLIENT_ID.fullmatch(client_id):
         return None
     prefix = client_id.partition("-")[0].lower()
-    return Client(client_id, prefix if prefix in _KINDS else otherwise, client_id, None, ())
+    is_known = prefix in _KINDS
+    return Client(client_id, prefix if is_known else otherwise, client_id, None, (), is_known=is_known)
 
 
 def register(

@@ -22,7 +22,7 @@ def get(call: Call) -> Answer:
 def upload(call: Call) -> Answer:
     """upload-itwin-image: png or jpeg of at most 5 MB, neither side longer than five times the other."""
     itwin = access.itwin_for(call, call.slots["iTwinId"], access.ITWINS_MODIFY)
-    problems = itwins_problems("Cannot upload iTwin image.")
+    problems = itwins_problems("Cannot create iTwin Image.")
     if len(call.body) > pictures.MOST_BYTES:
         raise ApiError("RequestTooLarge")
     media_type = call.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -41,7 +41,7 @@ def upload(call: Call) -> Answer:
         raise
     if max(image.size) > MOST_ASPECT * min(image.size):
         message = "The width or height dimensions of the image cannot be greater than 5 times the size of each other."
-        problems.add("InvalidRequestBody", message)
+        problems.add("InvalidValue", message, "image")
         problems.refuse()
     forget(call, itwin["id"])
     image_id = str(uuid.uuid4())
@@ -66,7 +66,7 @@ def delete(call: Call) -> Answer:
 def _row(call: Call, itwin_id: str) -> sqlite3.Row:
     row = call.one("SELECT * FROM itwin_images WHERE itwin_id = ?", itwin_id)
     if row is None:
-        raise ApiError("iTwinImageNotFound")
+        raise ApiError("ImageNotFound")
     return row
 
 

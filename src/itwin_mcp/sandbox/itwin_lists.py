@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from itwin_mcp.sandbox import access, odata, paging
@@ -84,7 +84,7 @@ def get_mine(call: Call) -> Answer:
         except odata.ODataError as error:
             problems.add("InvalidValue", str(error), "$select")
     problems.refuse()
-    return _answer(call, paging.Page(page.top, page.skip, cap=cap), "itwins t", selection, order, names)
+    return _answer(call, replace(page, cap=cap), "itwins t", selection, order, names)
 
 
 def get_favorites(call: Call) -> Answer:

@@ -57,8 +57,24 @@ COLUMNS: Final[Mapping[str, str]] = {
     "lastModifiedDateTime": "t.modified_at",
     "lastModifiedBy": "t.modified_by",
 }
+NUMBER_TAKEN: Final = "An iTwin with the specified number already exists."
 MINIMAL: Final = ("id", "class", "subClass", "type", "number", "displayName")
 SELECTED: Final = ", ".join(f'{column} AS "{name}"' for name, column in COLUMNS.items())
+
+
+# What a change of an iTwin may repeat but not change, and what it may not hold at all (update-itwin, 422).
+FIXED: Final[Mapping[str, str]] = {"id": "id", "class": "class", "subClass": "sub_class"}
+READ_ONLY: Final = (
+    "dataCenterLocation",
+    "parentId",
+    "iTwinAccountId",
+    "imageName",
+    "image",
+    "createdDateTime",
+    "createdBy",
+    "lastModifiedDateTime",
+    "lastModifiedBy",
+)
 
 
 def render(row: sqlite3.Row, *, names: tuple[str, ...] | None = None, call: Call | None = None) -> Json:
@@ -125,32 +141,31 @@ def create(call: Call) -> Answer:
         "modified_at": call.stamp,
         "modified_by": call.caller.id,
     }
-    _check_number(call, row)
+    if _is_number_taken(call, row):
+        raise ApiError("iTwinExists", details=(Detail("InvalidValue", NUMBER_TAKEN, "number"),))
     call.sql.execute(f"INSERT INTO itwins ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})", tuple(row.values()))
     call.sql.execute("INSERT INTO itwin_members VALUES (?, ?, ?)", (itwin_id, call.caller.id, access.OWNER_ROLE))
     return created({"iTwin": load(call, itwin_id)})
 
 
 def update(call: Call) -> Answer:
-    """update-itwin: all properties are optional; those that only the platform writes are ignored."""
+    """update-itwin: all properties are optional; what only the platform writes is refused."""
     current = access.itwin_for(call, call.slots["iTwinId"], access.ITWINS_MODIFY)
     problems = itwins_problems("Cannot update iTwin.")
     fields = call.fields(problems)
+    for name, column in FIXED.items():
+        if name in fields and fields.values[name] != current[column]:
+            problems.add("ReadOnlyProperty", f"{_capitalized(name)} is read only and cannot be modified.", name)
+    for name in READ_ONLY:
+        if name in fields:
+            problems.add("ReadOnlyProperty", f"{_capitalized(name)} is read only and should not be set.", name)
     values = _properties(fields, creating=False)
-    parent = None
-    if "parentId" in fields:
-        parent = _parent(call, fields)
-        values["parent_id"] = parent["id"] if parent else current["account_id"]
-        if parent and not _may_stand_under(call, current, parent):
-            problems.invalid("parentId", "The parent must belong to the same Account and not stand below the iTwin.")
     row = dict(current) | values
-    if current["class"] == "Account" and values.keys() & {"class", "sub_class", "parent_id", "status"}:
-        problems.add("InvalidChange", "The class, parent and status of an Account cannot be changed.")
-    _check_class(fields, row)
+    if current["class"] == "Account" and "status" in values:
+        problems.add("InvalidChange", "The status of an Account cannot be changed.")
+    if _is_number_taken(call, row):
+        problems.add("InvalidValue", NUMBER_TAKEN, "number")
     problems.refuse()
-    if parent and access.ITWINS_CREATE not in access.itwin_permissions(call, parent):
-        raise ApiError("InsufficientPermissions")
-    _check_number(call, row)
     values |= {"modified_at": call.stamp, "modified_by": call.caller.id}
     changes = ", ".join(f"{column} = ?" for column in values)
     call.sql.execute(f"UPDATE itwins SET {changes} WHERE id = ?", (*values.values(), current["id"]))
@@ -171,26 +186,28 @@ def delete(call: Call) -> Answer:
 
 
 def _properties(fields: Fields, *, creating: bool) -> dict[str, Any]:
-    """The writable properties in the body, by column; null clears what may be null, and is refused elsewhere."""
-    kinds = tuple(SUB_CLASSES)[1:]
-    read: dict[str, tuple[str, str | float | None]] = {
-        "class": ("class", fields.choice("class", ("Thing", "Endeavor"), required=creating)),
-        "subClass": ("sub_class", fields.choice("subClass", kinds, required=creating)),
-        "type": ("type", fields.text("type")),
+    """Return the writable properties of the body by column. Null clears what may be null, and is refused elsewhere."""
+    read: dict[str, tuple[str, str | float | None]] = {}
+    if creating:
+        kinds = tuple(SUB_CLASSES)[1:]
+        read["class"] = ("class", fields.choice("class", ("Thing", "Endeavor"), required=True))
+        read["subClass"] = ("sub_class", fields.choice("subClass", kinds, required=True))
+        read["dataCenterLocation"] = ("data_center_location", fields.choice("dataCenterLocation", DATA_CENTERS))
+    read |= {
+        "type": ("type", fields.text("type", limit=100)),
         "number": ("number", fields.text("number", blank=False)),
         "displayName": ("display_name", fields.text("displayName", required=creating, blank=False)),
         "geographicLocation": ("geographic_location", fields.text("geographicLocation")),
         "latitude": ("latitude", fields.number("latitude", -90, 90)),
         "longitude": ("longitude", fields.number("longitude", -180, 180)),
         "ianaTimeZone": ("iana_time_zone", fields.text("ianaTimeZone")),
-        "dataCenterLocation": ("data_center_location", fields.choice("dataCenterLocation", DATA_CENTERS)),
         "status": ("status", fields.choice("status", STATUSES)),
     }
     zone = read["ianaTimeZone"][1]
     if isinstance(zone, str) and not _is_time_zone(zone):
         fields.problems.invalid("ianaTimeZone", "The value must be an IANA time zone id.")
     if not creating:
-        for name in ("class", "subClass", "number", "displayName", "dataCenterLocation", "status"):
+        for name in ("type", "number", "displayName", "status"):
             if name in fields and fields.values[name] is None:
                 fields.problems.invalid(name, "The value must not be null.")
     return {column: value for name, (column, value) in read.items() if name in fields}
@@ -202,17 +219,16 @@ def _check_class(fields: Fields, row: Mapping[str, Any]) -> None:
         fields.problems.invalid("subClass", f"A {sub_class} is of class {SUB_CLASSES[sub_class]}.")
 
 
-def _check_number(call: Call, row: Mapping[str, Any]) -> None:
-    taken = call.one(
+def _is_number_taken(call: Call, row: Mapping[str, Any]) -> bool:
+    """Whether another iTwin of the same Account and subClass has the number."""
+    other = call.one(
         "SELECT 1 FROM itwins WHERE account_id = ? AND sub_class = ? AND number = ? AND id <> ?",
         row["account_id"],
         row["sub_class"],
         row["number"],
         row["id"],
     )
-    if taken:
-        message = f"The number '{row['number']}' is used by another {row['sub_class']} of the Account."
-        raise ApiError("iTwinExists", details=(Detail("InvalidValue", message, "number"),))
+    return other is not None
 
 
 def _parent(call: Call, fields: Fields) -> sqlite3.Row | None:
@@ -234,15 +250,8 @@ def _own_account(call: Call) -> sqlite3.Row:
     return row
 
 
-def _may_stand_under(call: Call, row: sqlite3.Row, parent: sqlite3.Row) -> bool:
-    if parent["account_id"] != row["account_id"]:
-        return False
-    above = call.sql.execute(
-        "WITH RECURSIVE up (id) AS (SELECT ? UNION SELECT t.parent_id FROM itwins t JOIN up ON t.id = up.id) "
-        "SELECT 1 FROM up WHERE id = ?",
-        (parent["id"], row["id"]),
-    )
-    return above.fetchone() is None
+def _capitalized(name: str) -> str:
+    return name[0].upper() + name[1:]
 
 
 def _is_time_zone(name: str) -> bool:

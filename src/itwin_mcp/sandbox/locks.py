@@ -1,7 +1,8 @@
 """Locks: a briefcase's right to change objects of the iModel, shared or exclusive, and the changeset that last used it.
 
 An exclusive lock stands alone on its object, shared ones stand together. Whoever releases or demotes a lock names the
-changeset in which the object was changed, and nobody acquires that object from an older one (update-imodel-locks).
+changeset in which the object was changed, and nobody locks that object exclusively from an older one
+(update-imodel-locks).
 Releasing without a changeset, or with "", abandons the lock: the recorded changeset stays (iTwin.js abandonAllLocks).
 """
 
@@ -95,7 +96,8 @@ def update(call: Call) -> Answer:
     _check_conflicts(wanted, [row for row in held if row["briefcase_id"] != briefcase["briefcase_id"]])
     gained = {one: LEVELS.index(level) - LEVELS.index(mine.get(one, NONE)) for one, level in wanted.items()}
     if index is not None:
-        _check_newer(call, imodel, [one for one in wanted if gained[one] > 0], index)
+        exclusive = [one for one, level in wanted.items() if level == EXCLUSIVE and gained[one] > 0]
+        _check_newer(call, imodel, exclusive, index)
     _record(call, imodel, {one: mine[one] for one in wanted if gained[one] < 0}, index)
     key = (imodel["id"], briefcase["briefcase_id"])
     call.sql.executemany(
@@ -177,7 +179,10 @@ def _check_conflicts(wanted: Mapping[str, str], others: Iterable[sqlite3.Row]) -
 
 
 def _check_newer(call: Call, imodel: sqlite3.Row, object_ids: list[str], index: int) -> None:
-    """Only an exclusive lock let its holder change the object."""
+    """Refuse exclusive locks from an older changeset than that in which the object was changed.
+
+    Only an exclusive lock let its holder change it, and only one lets the next holder overwrite that.
+    """
     newer = call.sql.execute(
         "SELECT object_id FROM released_locks WHERE imodel_id = ? AND level = ? AND changeset_index > ? "
         "AND object_id IN (SELECT value FROM json_each(?)) ORDER BY object_id",

@@ -132,12 +132,12 @@ def create(call: Call) -> Answer:
 
 
 def update(call: Call) -> Answer:
-    """update-imodel-named-version: name, description and state, at least one of them."""
+    """update-imodel-named-version: at least one of name, description and state; without state it becomes visible."""
     imodel = access.imodel(call, access.WRITE)
     version = find(call, imodel, call.slots["namedVersionId"])
     problems = imodels_problems("Cannot update Named Version.")
     fields = call.fields(problems)
-    values = {
+    values: dict[str, str | None] = {
         "name": fields.text("name", required="name" in fields),
         "description": fields.text("description"),
         "state": fields.choice("state", STATES, required="state" in fields),
@@ -146,6 +146,7 @@ def update(call: Call) -> Answer:
     if not values:
         problems.add("InvalidRequestBody", "At least one of 'name', 'description', 'state' must be provided.")
     problems.refuse()
+    values.setdefault("state", STATES[0])
     if "name" in values:
         _check_name(call, imodel["id"], str(values["name"]), but=version["id"])
     changes = ", ".join(f"{column} = ?" for column in values)

@@ -1,8 +1,8 @@
 """Pages of a list: the query parameters of both APIs, and the absolute `_links` that lead on.
 
 `imodels_page(call, problems)` or `itwins_page(call, problems)` reads the request; `page.select(call, sql, parameters)`
-runs the query and gives the rows with their links. A link is null when the page it would lead to is empty (reference
-section 4).
+runs the query and gives the rows with their links. Where there is no such page a link is null in the iModels API
+(reference section 4) and absent in the iTwins API (its definition, `links-paging`).
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ class Page:
     skip: int
     by_token: bool = False
     cap: int | None = None
+    shows_absent: bool = True  # the iModels API prints null for a page that does not exist, the iTwins API nothing
 
     @property
     def window(self) -> tuple[int, int]:
@@ -47,11 +48,12 @@ class Page:
     def links(self, call: Call, *, more: bool) -> Json:
         """Self, previous and next page by the address that the client used."""
         before = max(0, self.skip - self.top)
-        return {
+        links = {
             "self": self._link(call, self.skip),
             "prev": self._link(call, before) if self.skip else None,
             "next": self._link(call, self.skip + self.top) if more else None,
         }
+        return {name: link for name, link in links.items() if link is not None or self.shows_absent}
 
     def _link(self, call: Call, skip: int) -> Json:
         if self.by_token:
@@ -83,7 +85,7 @@ def imodels_page(call: Call, problems: Problems, *, skippable: bool = True) -> P
     return Page(top or DEFAULT_TOP, skip or 0, by_token=token is not None)
 
 
-def itwins_page(call: Call, problems: Problems) -> Page:
+def itwins_page(call: Call, problems: Problems, *, shows_absent: bool = False) -> Page:
     """Paging of the iTwins API (messages verbatim from the get-my-recents page)."""
     top = _whole(call.query.get("$top"), DEFAULT_TOP)
     if top is None or not 1 <= top <= MOST_TOP:
@@ -92,7 +94,7 @@ def itwins_page(call: Call, problems: Problems) -> Page:
     skip = _whole(call.query.get("$skip"), 0)
     if skip is None or not 0 <= skip <= MOST_SKIP:
         problems.add("InvalidValue", "The $skip query option must be a non-negative integer.", "$skip")
-    return Page(top or DEFAULT_TOP, skip or 0)
+    return Page(top or DEFAULT_TOP, skip or 0, shows_absent=shows_absent)
 
 
 def max_return(call: Call, problems: Problems) -> int:

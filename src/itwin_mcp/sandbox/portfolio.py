@@ -31,6 +31,7 @@ USERS: Final = (
         False,
         "service-meridian-design-sync",
     ),
+    ("marit", "Marit", "Jansen", "marit.jansen@meridian-infra.example", "meridian", True, None),
     ("luca", "Luca", "Ferri", "luca.ferri@nordhaven.example", "nordhaven", True, None),
 )
 APPLICATIONS: Final = (

@@ -19,12 +19,6 @@ class Reading:
     reading: str
 
 
-_ONE_REPOSITORY: Final = (
-    "get-repository",
-    "update-itwin-repository",
-    "delete-repository",
-    "create-repository-resource",
-)
 _RESOURCES: Final = ("get-repository-resources", "get-repository-resource", "get-resource-graphics")
 
 READINGS: Final = (
@@ -49,15 +43,16 @@ READINGS: Final = (
     ),
     Reading(
         ("update-itwin",),
-        "Whether null removes the type: OpenAPI lets only the place, the coordinates and the time zone be null.",
-        "It does: type is null in answers, so that it can be absent.",
+        "What a number that another iTwin has answers: the definition has no 409 here.",
+        "422 InvalidiTwinsRequest with the detail InvalidValue, target number.",
+    ),
+    Reading(
+        ("update-itwin",),
+        "What read-only properties do that the definition does not name, and the present id, class and subClass.",
+        "All that only the platform writes is refused as ReadOnlyProperty, parentId too; the present id, class and "
+        "subClass are no change.",
     ),
     # Exports
-    Reading(
-        ("create-export",),
-        "How the two quotas are refused.",
-        "403 ResourceQuotaExceeded, with the quota in the message; no Retry-After.",
-    ),
     Reading(
         ("create-export",),
         "What the file looks like inside.",
@@ -67,7 +62,7 @@ READINGS: Final = (
     Reading(
         ("create-export", "get-export"),
         "Which optional properties the request repeats.",
-        "All six, null where they were not given; queryScope and includeInactive with their defaults.",
+        "Those that were given, as the definition has no null; queryScope and includeInactive with their defaults.",
     ),
     Reading(
         ("get-export", "get-my-exports"),
@@ -116,9 +111,14 @@ READINGS: Final = (
         "422 InvalidiTwinsRequest with the detail InvalidChange; the same class again is no change.",
     ),
     Reading(
-        _ONE_REPOSITORY,
-        "Which 404 an unknown iTwin gives, where no test tells.",
-        "iTwinRepositoryNotFound for one repository and changes to its resources, iTwinNotFound otherwise.",
+        ("create-repository", "update-itwin-repository"),
+        "How options of neither documented shape are refused.",
+        "422 InvalidValue, target options.",
+    ),
+    Reading(
+        ("get-resource-graphics",),
+        "Which graphics something that does not exist has in an iTwin that does.",
+        "An empty list, whether the repository or the resource does not exist.",
     ),
     Reading(
         _RESOURCES,
@@ -146,7 +146,26 @@ READINGS: Final = (
         "Cesium's catalogue, and the token for it.",
         "Five of its assets; the token is made up and opens nothing at Cesium.",
     ),
+    # The gateway
+    Reading(
+        (),
+        "Which Accept headers the gateway knows.",
+        "One that names only other versions than v1 of iTwins, v2 of iModels and v2 of Access Control is 404 "
+        "ResourceNotFound; one without a version gets these.",
+    ),
+    Reading(
+        (),
+        "What the headers of a 429 hold, and how requests are counted.",
+        "With --rate-limit: per application, in minutes that begin with its first request. The tier is Community; the "
+        "API is the first segment of the path, the operation its slug, the application its client id.",
+    ),
     # Access Control (outside of the 90)
+    Reading((), "The types of roles.", "Custom, for every role that get-iTwin-roles lists."),
+    Reading(
+        (),
+        "What adding members does with people of other organizations, and how it refuses.",
+        "They are invited, and nobody accepts; 422 InvalidiTwinsMemberRequest adds nobody.",
+    ),
     Reading(
         (),
         "Whether owners are among the user members.",
@@ -169,6 +188,12 @@ READINGS: Final = (
         "S256; revocation of access and refresh tokens; iss always (RFC 9207); Basic, post, none.",
     ),
     Reading((), "The scope in the answer of the token endpoint.", "A string (RFC 6749); in the JWT an array."),
+    Reading(
+        (),
+        "Which applications are known: there is no place to register one.",
+        "Those that were used before, and ids that begin with native-, spa-, webapp- or service-. Any other one that "
+        "presents a secret is refused with invalid_client.",
+    ),
     Reading((), "prompt=none.", "login_required always: the sandbox keeps no session in the browser."),
     Reading(
         (),
@@ -200,10 +225,9 @@ READINGS: Final = (
     Reading(
         ("upload-itwin-image",),
         "Codes of its refusals.",
-        "413 RequestTooLarge; 422 'Cannot upload iTwin image.' with InvalidRequestBody, InvalidHeaderValue, "
-        "MissingRequiredHeader or MissingRequestBody; the ratio message is that of upload-scene-object-image.",
+        "422 'Cannot create iTwin Image.' with InvalidRequestBody, InvalidHeaderValue, MissingRequiredHeader or "
+        "MissingRequestBody, where the definition does not name them.",
     ),
-    Reading(("get-itwin-image", "delete-itwin-image"), "The code for an iTwin without one.", "404 iTwinImageNotFound."),
     Reading(("upload-itwin-image",), "The size of the small image.", "Within 400x250, in its own shape and format."),
     Reading(
         ("upload-imodel-thumbnail",),
@@ -292,15 +316,21 @@ READINGS: Final = (
     ),
     Reading(
         ("acquire-imodel-briefcase",),
-        "The quotas' statuses.",
-        "100 held per user and iModel: 403 ResourceQuotaExceeded with CannotAcquire and "
-        "MaximumNumberOfBriefcasesPerUser; 100 a minute over all iModels: 429. Numbers are never given again.",
+        "The quotas' refusals.",
+        "100 held per user and iModel: 422 InvalidiModelsRequest with the detail ResourceQuotaExceeded and the inner "
+        "error MaximumNumberOfBriefcasesPerUser; 100 a minute over all iModels: 429. Numbers are never given again.",
     ),
     Reading(("release-imodel-briefcase",), "What becomes of its locks.", "They are abandoned."),
     Reading(
         ("update-imodel-locks",),
         "The answer, and what changesetId does.",
-        "Only the requested objects that are held now; without changesetId newer changesets are not looked for.",
+        "Only the requested objects that are held now; without changesetId newer changesets are not looked for, nor "
+        "for shared locks.",
+    ),
+    Reading(
+        ("update-imodel-named-version",),
+        "What a change without state does to a hidden named version.",
+        "It becomes visible again.",
     ),
     Reading(("release-imodel-locks-chunk",), "The size of a chunk.", "1000 objects."),
     Reading(

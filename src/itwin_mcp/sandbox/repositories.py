@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import uuid
 from collections.abc import Mapping
@@ -51,17 +52,20 @@ WITH_RESOURCES: Final = frozenset(
     }
 )
 _CLASSES: Final = {name.lower(): name for name in (*GENERATED, *REGISTERED)}
+_ID: Final = re.compile("[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _AUTHENTICATIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "Header": ("key", "value"),
     "QueryParameter": ("key", "value"),
     "Basic": ("username", "password"),
+    "OAuth2AuthorizationCodePKCE": ("clientId", "scopes", "authorizationEndpoint", "tokenEndpoint", "redirectUri"),
 }
-_MOST_URI: Final = 2048
+_MOST_URI: Final = 2000
+_MOST_NAME: Final = 200
 
 
 def list_all(call: Call) -> Answer:
     """get-repositories-by-itwin-id: the generated ones first, the registered ones in the order of their coming."""
-    owner = access.itwin(call, call.slots["iTwinId"])
+    owner = access.itwin(call, itwin_id(call))
     problems = itwins_problems("Cannot query iTwin Repositories.")
     wanted, sub_class = _wanted(call, problems)
     problems.refuse()
@@ -80,7 +84,7 @@ def list_all(call: Call) -> Answer:
 
 def get(call: Call) -> Answer:
     """get-repository: a generated one is only there while it has data."""
-    itwin_id = _itwin_id(call)
+    itwin_id = access.itwin(call, call.slots["iTwinId"])["id"]
     name = IDS.get(call.slots["repositoryId"].lower())
     if name is not None:
         if not has_data(call, itwin_id, name):
@@ -92,12 +96,12 @@ def get(call: Call) -> Answer:
 def create(call: Call) -> Answer:
     """create-repository."""
     owner = access.itwin_for(call, call.slots["iTwinId"], access.ITWINS_MODIFY)
-    problems = itwins_problems("Cannot create iTwin Repository.")
+    problems = itwins_problems("Cannot add iTwin Repository.")
     fields = call.fields(problems)
     name = fields.choice("class", tuple(REGISTERED), required=True)
     sub_class = fields.choice("subClass", REGISTERED[name]) if name else None
     uri = _uri(fields)
-    display_name = fields.text("displayName", blank=False)
+    display_name = fields.text("displayName", blank=False, limit=_MOST_NAME)
     authentication, options = _authentication(fields), _options(fields)
     problems.refuse()
     row = {
@@ -119,7 +123,7 @@ def create(call: Call) -> Answer:
 
 def update(call: Call) -> Answer:
     """update-itwin-repository: options and authentication are replaced whole, or removed by null."""
-    itwin_id = _itwin_id(call, access.ITWINS_MODIFY)
+    itwin_id = access.itwin_for(call, call.slots["iTwinId"], access.ITWINS_MODIFY)["id"]
     problems = itwins_problems("Cannot update iTwin Repository.")
     row = _registered(call, itwin_id, problems)
     fields = call.fields(problems)
@@ -130,7 +134,7 @@ def update(call: Call) -> Answer:
     if "uri" in fields:
         changes["uri"] = _uri(fields)
     if "displayName" in fields:
-        changes["display_name"] = fields.text("displayName", required=True)
+        changes["display_name"] = fields.text("displayName", required=True, limit=_MOST_NAME)
     if "authentication" in fields:
         changes["authentication_json"] = _authentication(fields)
     if "options" in fields:
@@ -146,7 +150,7 @@ def update(call: Call) -> Answer:
 
 def delete(call: Call) -> Answer:
     """delete-repository: with its resources; a generated one cannot be deleted."""
-    itwin_id = _itwin_id(call, access.ITWINS_MODIFY)
+    itwin_id = access.itwin_for(call, call.slots["iTwinId"], access.ITWINS_MODIFY)["id"]
     row = _registered(call, itwin_id, itwins_problems("Cannot delete iTwin Repository."))
     for table, column in (("repository_resources", "repository_id"), ("repositories", "id")):
         call.sql.execute(f"DELETE FROM {table} WHERE itwin_id = ? AND {column} = ?", (itwin_id, row["id"]))
@@ -174,15 +178,14 @@ def find(call: Call, itwin_id: str) -> tuple[str, str, sqlite3.Row | None]:
     return name.lower(), name, None
 
 
-def _itwin_id(call: Call, permission: str | None = None) -> str:
-    """The iTwin in the path of one repository, whose absence is told as the repository's (integration tests)."""
-    try:
-        row = access.itwin(call, call.slots["iTwinId"])
-    except ApiError as error:
-        raise ApiError("iTwinRepositoryNotFound") from error
-    if permission is not None and permission not in access.itwin_permissions(call, row):
-        raise ApiError("InsufficientPermissions")
-    return str(row["id"])
+def itwin_id(call: Call) -> str:
+    """Return the id of the iTwin in the path. Lists and graphics refuse a malformed one with 422 (their definition)."""
+    given = call.slots["iTwinId"]
+    if not _ID.fullmatch(given):
+        problems = itwins_problems("Cannot query iTwin Repositories.")
+        problems.add("InvalidValue", "iTwinId contains an invalid value.", "iTwinId")
+        problems.refuse()
+    return given
 
 
 def _registered(call: Call, itwin_id: str, problems: Problems | None = None) -> sqlite3.Row:
@@ -244,6 +247,11 @@ def _options(fields: Fields) -> str | None:
     given = fields.object("options")
     if given is None:
         return None
+    levels = {"minimumLevel", "maximumLevel"}
+    names = set(given.values)
+    if not (names - levels <= {"queryParameters"} and names and names & levels in (set(), levels)):
+        why = "Give queryParameters, minimumLevel together with maximumLevel, or all three."
+        fields.problems.invalid("options", why)
     parameters = given.object("queryParameters")
     for name, value in parameters.values.items() if parameters else ():
         if not isinstance(value, str):

@@ -20,7 +20,7 @@ from itwin_mcp.sandbox.wire import Answer, Call, Fields, Json, Route, created, n
 FEDERATED: Final = "GeospatialFeatures"
 FEDERATION: Final = "/geospatial-features"
 _GRAPHICS_OF_GIS: Final = {
-    "WebMapService": "WMS",
+    "WebMapService": "IMAGERY",
     "WebMapTileService": "IMAGERY",
     "WebFeatureService": "GEOJSON",
     "ArcGIS": "IMAGERY",
@@ -32,7 +32,7 @@ _GIS: Final = "GeographicInformationSystem"
 
 def list_all(call: Call) -> Answer:
     """get-repository-resources."""
-    itwin = access.itwin(call, call.slots["iTwinId"])
+    itwin = access.itwin(call, repositories.itwin_id(call))
     repository_id, name, _ = _repository(call, itwin)
     if _is_elsewhere(call, name):
         return _redirect(call)
@@ -63,7 +63,7 @@ def list_all(call: Call) -> Answer:
         )
     rows, links = page.select(call, statement, parameters)
     shown = [render(call, row, path) for row in rows]
-    return ok({"resources": shown, "_links": global_repositories.present(links)})
+    return ok({"resources": shown, "_links": global_repositories.forward_links(links)})
 
 
 def get(call: Call) -> Answer:
@@ -84,32 +84,41 @@ def get(call: Call) -> Answer:
 def create(call: Call) -> Answer:
     """create-repository-resource: of a geographic information system; the others know their resources themselves."""
     itwin_id, repository = _changeable(call)
-    problems = itwins_problems("Cannot create iTwin Repository Resource.")
+    problems = itwins_problems("Cannot add iTwin Repository Resource.")
     fields = call.fields(problems)
-    values = (_required(fields, "id"), _required(fields, "displayName"))
+    values = (_required(fields, "id"), fields.text("type", limit=100, blank=False), _required(fields, "displayName"))
     problems.refuse()
     if _find(call, itwin_id, repository["id"], values[0]) is not None:
         raise ApiError("iTwinRepositoryResourceExists")
     call.sql.execute(
-        "INSERT INTO repository_resources (itwin_id, repository_id, class, sub_class, id, display_name) "
-        "VALUES (?, ?, ?, ?, ?, ?)",
+        "INSERT INTO repository_resources (itwin_id, repository_id, class, sub_class, id, type, display_name) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?)",
         (itwin_id, repository["id"], repository["class"], repository["sub_class"], *values),
     )
-    body = {"id": values[0], "class": repository["class"], "subClass": repository["sub_class"]}
-    return created({"resource": body | {"displayName": values[1]}})
+    path = f"/itwins/{itwin_id}/repositories/{repository['id']}/resources"
+    return created({"resource": _render(call, _existing(call, itwin_id, repository["id"], values[0]), path)})
 
 
 def delete(call: Call) -> Answer:
-    """delete-repository-resource."""
-    itwin_id, repository = _changeable(call)
+    """delete-repository-resource: in a repository that does not exist, it is the resource that is not found."""
+    itwin_id, repository = _changeable(call, absent="iTwinRepositoryResourceNotFound")
     row = _stored(call, itwin_id, repository["id"])
     call.sql.execute("DELETE FROM repository_resources WHERE seq = ?", (row["seq"],))
     return no_content()
 
 
 def get_graphics(call: Call) -> Answer:
-    """get-resource-graphics."""
-    itwin = access.itwin(call, call.slots["iTwinId"])
+    """get-resource-graphics: what does not exist in an existing iTwin has no graphics, and is never 404."""
+    itwin = access.itwin(call, repositories.itwin_id(call))
+    try:
+        return _graphics(call, itwin)
+    except ApiError as error:
+        if error.status != 404:
+            raise
+        return ok({"graphics": []})
+
+
+def _graphics(call: Call, itwin: sqlite3.Row) -> Answer:
     repository_id, name, repository = _repository(call, itwin)
     if _is_elsewhere(call, name):
         return _redirect(call)
@@ -152,15 +161,13 @@ def _redirect(call: Call) -> Answer:
     return Answer(302, None, {"Location": f"{call.base_url}{FEDERATION}{path}{'?' if query else ''}{query}"})
 
 
-def _changeable(call: Call) -> tuple[str, sqlite3.Row]:
-    """The registered map service in the path; its iTwin's absence is told as its own (integration test)."""
+def _changeable(call: Call, *, absent: str = "iTwinRepositoryNotFound") -> tuple[str, sqlite3.Row]:
+    """Return the registered map service in the path; `absent` is the code where the iTwin has no such repository."""
+    itwin = access.itwin_for(call, call.slots["iTwinId"], access.ITWINS_MODIFY)
     try:
-        itwin = access.itwin(call, call.slots["iTwinId"])
+        _, name, row = repositories.find(call, itwin["id"])
     except ApiError as error:
-        raise ApiError("iTwinRepositoryNotFound") from error
-    if access.ITWINS_MODIFY not in access.itwin_permissions(call, itwin):
-        raise ApiError("InsufficientPermissions")
-    _, name, row = repositories.find(call, itwin["id"])
+        raise ApiError(absent) from error
     if row is None or name != _GIS:
         problems = itwins_problems("Cannot change iTwin Repository Resources.")
         problems.add("InvalidChange", f"Resources of a Repository of class {name} cannot be changed.", "repositoryId")
@@ -173,7 +180,7 @@ def _required(fields: Fields, name: str) -> str:
     if fields.values.get(name) == "":
         fields.problems.missing(name)  # an empty one counts as none, as for the uri of a repository
         return ""
-    return fields.text(name, required=True) or ""
+    return fields.text(name, required=True, limit=200) or ""
 
 
 def _find(call: Call, itwin_id: str, repository_id: str, resource_id: str) -> sqlite3.Row | None:
@@ -182,7 +189,11 @@ def _find(call: Call, itwin_id: str, repository_id: str, resource_id: str) -> sq
 
 
 def _stored(call: Call, itwin_id: str, repository_id: str) -> sqlite3.Row:
-    row = _find(call, itwin_id, repository_id, call.slots["resourceId"])
+    return _existing(call, itwin_id, repository_id, call.slots["resourceId"])
+
+
+def _existing(call: Call, itwin_id: str, repository_id: str, resource_id: str) -> sqlite3.Row:
+    row = _find(call, itwin_id, repository_id, resource_id)
     if row is None:
         raise ApiError("iTwinRepositoryResourceNotFound")
     return row

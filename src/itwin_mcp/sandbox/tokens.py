@@ -214,6 +214,8 @@ def _authenticate(call: Call, given: Mapping[str, str], otherwise: str) -> tuple
     client = identity.find_client(call.sql, client_id, otherwise)
     if client is None:
         raise OAuthError("invalid_client", "The client_id is missing or malformed.", 401)
+    if secret and not client.is_known:
+        raise OAuthError("invalid_client", "The application is not known.", 401)
     if not client.is_public and (not secret or not client.accepts(secret)):
         raise OAuthError("invalid_client", "The client_secret is missing or not the one of the first use.", 401)
     return client, secret

@@ -197,6 +197,17 @@ class Fields:
             return None
         return Fields(value, self.problems, within=self._within or name)
 
+    def objects(self, name: str) -> list[Fields]:
+        """Return the objects of a required list that must not be empty; their findings name it as their target."""
+        values = self.values.get(name)
+        if values is None:
+            self.problems.missing(self._target(name))
+        elif not isinstance(values, list) or not values or not all(isinstance(value, dict) for value in values):
+            self._invalid(name, "The value must be a non-empty array of objects.")
+        else:
+            return [Fields(value, self.problems, within=self._within or name) for value in values]
+        return []
+
     def _target(self, name: str) -> str:
         return f"{self._within}.{name}" if self._within else name
 

@@ -257,7 +257,7 @@ def error_from(
             correlation_id=correlation_id(response),
         )
     unknown = outcome_unknown(response, request, moment)
-    if status == 403 and refusal.code == "ResourceQuotaExceeded":
+    if "ResourceQuotaExceeded" in (refusal.code, *(detail.get("code") for detail in refusal.details)):
         hint = hints.for_quota(path)
     elif refusal.is_page and status < 500 and status not in _TRANSIENT:
         hint = hints.for_gateway(platform)

@@ -16,6 +16,9 @@ MAX_FIELDS = 10
 MAX_FIELD = 100
 """Characters of a field's name that a hint repeats."""
 
+GATEWAY_NOT_FOUND = "ResourceNotFound"
+"""The code of the platform's gateway for an operation that it does not know."""
+
 _LISTINGS = {
     "itwin": ("iTwin", "list-itwins"),
     "account": ("account", "list-itwins"),
@@ -119,7 +122,7 @@ def for_forbidden(permission: str | None, member: str | None) -> str:
 
 
 def for_quota(path: str) -> str:
-    """403 because a limit is reached, which no permission changes: what to free, or to wait for."""
+    """403 or 422 because a limit is reached, which no permission changes: what to free, or to wait for."""
     noun = noun_of(path)
     listing = f" (`{_LISTINGS[noun][1]}` shows what there is)" if noun else ""
     return (
@@ -130,7 +133,12 @@ def for_quota(path: str) -> str:
 
 
 def for_not_found(path: str, code: str) -> str:
-    """404: which listing shows what is there."""
+    """404: which listing shows what is there, or that the platform does not know the operation."""
+    if code == GATEWAY_NOT_FOUND:
+        return (
+            "The platform does not know this operation, or not in this version; this says nothing about the thing "
+            "itself. Check ITWIN_API_URL, and update itwin-mcp. Calling again unchanged will not help."
+        )
     return f"It does not exist, or this sign-in may not see it. Find {listing_for(path, code)}, then call again."
 
 

@@ -38,7 +38,8 @@ async def list_itwins(wire: Wire) -> None:
         answer = await wire.get(path)
         assert answer.status == 200
         assert set(answer.body) == {"iTwins", "_links"}
-        assert {"self", "prev", "next"} == set(answer.body["_links"])
+        assert "self" in answer.body["_links"]
+        assert set(answer.body["_links"]) <= {"self", "prev", "next"}
         assert "x-max-return" in answer.headers
 
 

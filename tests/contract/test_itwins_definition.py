@@ -1,0 +1,371 @@
+"""The sandbox answers, and the capability files ask, as the official definition of the iTwins API says."""
+
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import chain, combinations, product
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from jsonschema import Draft202012Validator
+from PIL import Image
+
+from itwin_mcp.capability.catalog import Tool
+from itwin_mcp.capability.expressions import ABSENT, Argument, Expression, Literal, evaluate
+from itwin_mcp.capability.parameters import FILE_PATH
+from itwin_mcp.capability.plans import Call, LookupStep, Operation
+from itwin_mcp.errors import InvalidArguments
+from itwin_mcp.executor.request import build_request
+from itwin_mcp.sandbox import Sandbox
+from itwin_mcp.sandbox.seed import seeded_id
+from itwin_mcp.upstream.wire import FileBody, JsonBody
+from tests.conftest import shipped_catalog
+from tests.contract import itwins_definition as definition
+from tests.contract.itwins_definition import Answered, Sent
+
+pytestmark = pytest.mark.anyio
+
+ACCEPT = "application/vnd.bentley.itwin-platform.v1+json"
+WHOLE = {"Prefer": "return=representation"}
+NOBODY = "1c4b1d5e-0000-4000-8000-000000000000"
+ITWIN = f"/itwins/{seeded_id('itwin', 'interchange')}"
+PLAIN = f"/itwins/{seeded_id('itwin', 'drainage')}"
+MAPS = f"{ITWIN}/repositories/{seeded_id('repository', 'cadastre')}"
+ROADS = f"{ITWIN}/repositories/imodels/resources/{seeded_id('imodel', 'roads')}"
+GIS = {"class": "GeographicInformationSystem", "subClass": "UrlTemplate", "uri": "https://maps.example.org/{z}/{x}/{y}"}
+BASIC = {"type": "Basic", "username": "u", "password": "p"}
+LEVELS = {"queryParameters": {"a": "b"}, "minimumLevel": 1, "maximumLevel": 5}
+QUAY = {"class": "Endeavor", "subClass": "Project", "displayName": "Quay"}
+
+CLIENT = "@itwin/itwins-client, src/test/integration/iTwinsClientItwins.test.ts"
+ANSWER_DEVIATIONS = {
+    ("GET /itwins/{iTwinId}/account", "200 $.iTwin additionalProperties"): (
+        f"{CLIENT}: the account in representation result mode has createdDateTime and createdBy"
+    ),
+    ("PUT /itwins/{iTwinId}/image", "403"): "the operation's own description: itwins_modify is required",
+    ("GET /itwins/{iTwinId}/repositories/{repositoryId}/resources", "302"): (
+        "the pages of resources: a federated repository answers 302 Found"
+    ),
+    ("GET /itwins/{iTwinId}/repositories/{repositoryId}/resources/{resourceId}", "302"): "the same",
+    ("GET /itwins/{iTwinId}/repositories/{repositoryId}/resources/{resourceId}/graphics", "302"): "the same",
+}
+"""What the sandbox answers otherwise than defined, and the source that it follows."""
+MERGE = "the operation's own examples are a JSON object, not a JSON Patch; @itwin/itwins-client sends application/json"
+REQUEST_DEVIATIONS = {
+    ("GET /itwins/{id}", "header Prefer"): f"{CLIENT}: more properties in representation result mode",
+    ("GET /itwins/{iTwinId}/account", "header Prefer"): f"{CLIENT}: an account in representation result mode",
+    ("PATCH /itwins/{id}", "content type application/json"): MERGE,
+    ("PATCH /itwins/{iTwinId}/repositories/{repositoryId}", "content type application/json"): MERGE,
+    ("PATCH /itwins/{iTwinId}/repositories/{repositoryId}", "$.options oneOf"): (
+        "the operation's own description: null removes all options"
+    ),
+    ("PATCH /itwins/{iTwinId}/repositories/{repositoryId}", "$.authentication oneOf"): (
+        "the operation's own description: null removes the authentication"
+    ),
+    ("PUT /itwins/{iTwinId}/image", "content type image/jpeg"): "the operation's own description: png or jpeg",
+}
+"""What the capability files send otherwise than defined, and the source that it follows."""
+NEVER_ANSWERED = {("POST /itwins/favorites/{id}", 403), ("POST /itwins/recents/{id}", 403)}
+"""What is defined, and has no case in the description: every member may, and to anyone else it is 404."""
+NOT_DEFINED = {
+    "get-global-repositories",
+    "get-global-repository",
+    "get-global-repository-resources",
+    "get-global-repository-resource",
+    "get-global-resource-graphics",
+}
+"""Operations that the portal documents (https://developer.bentley.com/apis/itwins/) and the definition lacks."""
+
+
+@pytest.mark.parametrize(("shared", "outcome"), [("/nowhere", pytest.fail.Exception), (None, pytest.skip.Exception)])
+def test_a_missing_definition_fails_where_a_folder_is_named_and_skips_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, shared: str | None, outcome: type[BaseException]
+) -> None:
+    monkeypatch.setattr(definition, "SHARED", shared)
+    monkeypatch.setattr(definition, "FILE", Path("/nowhere/itwins.json"))
+    with pytest.raises(outcome, match=r"itwins\.json does not exist"):
+        definition.read.__wrapped__()
+
+
+def test_the_definition_has_28_operations() -> None:
+    assert len(definition.operations()) == 28
+
+
+# --- answers ----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Tour:
+    """Requests to one sandbox, each held against the definition."""
+
+    sandbox: Sandbox
+    faults: list[tuple[str, str]] = field(default_factory=list)
+    seen: set[tuple[str, int]] = field(default_factory=set)
+
+    async def ask(
+        self, status: int, method: str, path: str, *, user: str | None = "anna", body: Any = None, **headers: str
+    ) -> Any:
+        """Send one request, note what its answer has that the definition does not, and return its JSON."""
+        given = {"Accept": ACCEPT} | {name.replace("_", "-"): value for name, value in headers.items()}
+        if user is not None:
+            given["Authorization"] = f"Bearer {self.sandbox.token(user)}"
+        content = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+        transport = httpx2.ASGITransport(self.sandbox.app)
+        async with httpx2.AsyncClient(transport=transport, base_url=definition.HOST) as http:
+            answer = await http.request(method, path, content=content, headers=given)
+        assert answer.status_code == status, f"{method} {path}: {answer.status_code} {answer.text}"
+        url = answer.request.url
+        raw_path = url.raw_path.partition(b"?")[0].decode()
+        sent = Sent(method, raw_path, tuple(url.params.multi_items()), tuple(given.items()), content or b"")
+        name = name_of(sent)
+        self.seen.add((name, status))
+        answered = Answered(status, answer.headers, answer.content)
+        self.faults += [(name, fault.partition(":")[0]) for fault in definition.faults_of_answer(sent, answered)]
+        if status == 429:
+            assert int(answer.headers["retry-after"]) > 0
+        return answer.json() if answer.content else None
+
+
+def name_of(sent: Sent) -> str:
+    found = definition.find(sent.method, sent.path)
+    assert found is not None, sent
+    return " ".join(found[0])
+
+
+def picture(width: int, height: int) -> bytes:
+    content = io.BytesIO()
+    Image.new("RGB", (width, height)).save(content, "png")
+    return content.getvalue()
+
+
+async def visit(tour: Tour) -> None:
+    """Ask every operation for all that it can answer."""
+    ask = tour.ask
+    # lists
+    for path in ("/itwins", "/itwins/favorites", "/itwins/recents"):
+        for headers in ({}, WHOLE):
+            await ask(200, "GET", f"{path}?$top=1&$skip=1", **headers)
+            await ask(200, "GET", f"{path}?includeInactive=true", **headers)
+        await ask(422, "GET", f"{path}?$top=0&$skip=x&subClass=Nope&status=x")
+    await ask(200, "GET", "/itwins?$select=id,status&$filter=status eq 'Active'&$orderby=number desc")
+    await ask(422, "GET", "/itwins?$search=a&number=b&$select=nope", X_Max_Return="0", X_iTwin_Query_Scope="x")
+    # one iTwin
+    made = (await ask(201, "POST", "/itwins", body=QUAY | {"number": "Q-1", "parentId": ITWIN[8:]}))["iTwin"]
+    await ask(422, "POST", "/itwins", body={"latitude": 91, "subClass": "x"})
+    await ask(409, "POST", "/itwins", body=QUAY | {"number": "Q-1"})
+    await ask(403, "POST", "/itwins", user="priya", body=QUAY)
+    one = f"/itwins/{made['id']}"
+    await ask(200, "GET", one)
+    await ask(200, "GET", ITWIN, **WHOLE)
+    await ask(200, "PATCH", one, body={"type": "Wall", "latitude": None, "ianaTimeZone": "Europe/Amsterdam"})
+    await ask(422, "PATCH", one, body={"number": "NL-A12-0042", "id": "x", "status": "x"})
+    await ask(403, "PATCH", ITWIN, user="priya", body={"type": "x"})
+    await ask(200, "GET", f"{one}/account")
+    await ask(200, "GET", f"{one}/account", **WHOLE)
+    await ask(200, "GET", "/itwins/myprimaryaccount")
+    for path in ("favorites", "recents"):
+        await ask(204, "POST", f"/itwins/{path}/{made['id']}")
+    await ask(204, "DELETE", f"/itwins/favorites/{made['id']}")
+    # images
+    await ask(404, "GET", f"{PLAIN}/image")
+    await ask(201, "PUT", f"{PLAIN}/image", body=picture(400, 250), Content_Type="image/png")
+    await ask(422, "PUT", f"{PLAIN}/image", body=picture(501, 100), Content_Type="image/png")
+    await ask(413, "PUT", f"{PLAIN}/image", body=b"x" * (5 << 20 | 1), Content_Type="image/png")
+    await ask(403, "PUT", f"{PLAIN}/image", user="priya", body=picture(9, 9), Content_Type="image/png")
+    await ask(200, "GET", f"{PLAIN}/image")
+    await ask(403, "DELETE", f"{PLAIN}/image", user="priya")
+    await ask(204, "DELETE", f"{PLAIN}/image")
+    # exports
+    for output in ("Csv", "JsonGZip", "JsonZipArchive"):
+        export = await ask(201, "POST", "/itwins/exports", body={"outputFormat": output, "select": "id,number"})
+        await ask(200, "GET", f"/itwins/exports/{export['export']['id']}")
+    await ask(422, "POST", "/itwins/exports", body={"outputFormat": "Csv"})
+    await ask(422, "POST", "/itwins/exports", body={"outputFormat": "x", "subClass": "x", "filter": "x"})
+    await ask(
+        403, "POST", "/itwins/exports", user="priya", body={"outputFormat": "Csv", "queryScope": "OrganizationAdmin"}
+    )
+    await ask(200, "GET", "/itwins/exports")
+    # repositories and their resources
+    await ask(200, "GET", f"{ITWIN}/repositories")
+    await ask(422, "GET", f"{ITWIN}/repositories?class=x&subClass=y")
+    body = GIS | {"displayName": "Tiles", "authentication": BASIC, "options": LEVELS}
+    tiles = (await ask(201, "POST", f"{one}/repositories", body=body))["repository"]
+    await ask(409, "POST", f"{one}/repositories", body=GIS)
+    await ask(422, "POST", f"{one}/repositories", body={"class": "x", "options": {}})
+    await ask(403, "POST", f"{ITWIN}/repositories", user="priya", body=GIS)
+    other = (await ask(201, "POST", f"{one}/repositories", body=GIS | {"uri": "https://b.example.org"}))["repository"]
+    repository = f"{one}/repositories/{tiles['id']}"
+    await ask(200, "GET", repository)
+    await ask(200, "PATCH", repository, body={"options": {"queryParameters": {"a": "b"}}, "displayName": "Tiles 2"})
+    await ask(409, "PATCH", f"{one}/repositories/{other['id']}", body={"uri": GIS["uri"]})
+    await ask(422, "PATCH", repository, body={"uri": None, "options": {"minimumLevel": 1}})
+    await ask(403, "PATCH", MAPS, user="priya", body={})
+    await ask(201, "POST", f"{repository}/resources", body={"id": "a/b", "type": "Layer", "displayName": "Soil"})
+    await ask(409, "POST", f"{repository}/resources", body={"id": "a/b", "displayName": "Soil"})
+    await ask(422, "POST", f"{repository}/resources", body={})
+    await ask(403, "POST", f"{MAPS}/resources", user="priya", body={})
+    for headers in ({}, WHOLE):
+        for name in ("imodels", "cesiumcuratedcontent", "realitydata"):
+            await ask(200, "GET", f"{ITWIN}/repositories/{name}/resources?$top=1&$skip=1", **headers)
+        await ask(200, "GET", f"{repository}/resources?$search=soil", **headers)
+        await ask(200, "GET", f"{repository}/resources/a%2Fb", **headers)
+        await ask(200, "GET", ROADS, **headers)
+        await ask(200, "GET", f"{ITWIN}/repositories/cesiumcuratedcontent/resources/2", **headers)
+    await ask(422, "GET", f"{ITWIN}/repositories/imodels/resources?$top=0")
+    for path in (f"{repository}/resources/a%2Fb", ROADS, f"{ITWIN}/repositories/cesiumcuratedcontent/resources/2"):
+        await ask(200, "GET", f"{path}/graphics")
+    await ask(200, "GET", f"{repository}/resources/none/graphics")
+    await ask(422, "GET", "/itwins/x/repositories/y/resources/z/graphics")
+    for path in ("resources", "resources/x", "resources/x/graphics"):
+        await ask(302, "GET", f"{ITWIN}/repositories/geospatialfeatures/{path}")
+    await ask(403, "DELETE", f"{MAPS}/resources/parcels", user="priya")
+    await ask(204, "DELETE", f"{repository}/resources/a%2Fb")
+    await ask(403, "DELETE", MAPS, user="priya")
+    await ask(204, "DELETE", repository)
+    await ask(403, "DELETE", ITWIN, user="tomasz")
+    await ask(204, "DELETE", one)
+
+
+def missing(path: str) -> str:
+    """The path of something that does not exist."""
+    return "/".join(NOBODY if part.startswith("{") else part for part in path.split("/"))
+
+
+async def test_every_answer_of_the_sandbox_is_as_defined() -> None:
+    operations = definition.operations()
+    with Sandbox.open(job_seconds=0) as sandbox:
+        tour = Tour(sandbox)
+        await visit(tour)
+        for method, path in operations:
+            await tour.ask(401, method, missing(path), user=None)
+            if "{" not in path:
+                await tour.ask(404, method, path, Accept="application/vnd.bentley.itwin-platform.v9+json")
+            elif not path.endswith("/graphics"):
+                body = picture(9, 9) if path.endswith("/image") and method == "PUT" else None
+                await tour.ask(404, method, missing(path), body=body, Content_Type="image/png")
+        await tour.ask(404, "GET", f"/itwins/{NOBODY}/repositories/imodels/resources/x/graphics")
+    with Sandbox.open(rate_limit=1) as sandbox:
+        limited = Tour(sandbox)
+        await limited.ask(200, "GET", "/itwins/myprimaryaccount")
+        for method, path in operations:
+            await limited.ask(429, method, missing(path))
+    faults = Counter(tour.faults + limited.faults)
+    assert [fault for fault in faults if fault not in ANSWER_DEVIATIONS] == []
+    assert [known for known in ANSWER_DEVIATIONS if known not in faults] == [], "these deviate no longer"
+    defined = {
+        (" ".join(key), int(status)) for key, operation in operations.items() for status in operation["responses"]
+    }
+    assert defined - tour.seen - limited.seen == NEVER_ANSWERED
+
+
+# --- requests ---------------------------------------------------------------------------------------------------
+
+
+def samples(schema: Mapping[str, Any]) -> list[Any]:
+    """Return values at the edges of what a schema of an argument accepts."""
+    kinds = schema.get("type", "string")
+    found: list[Any] = [*schema.get("enum", ()), *schema.get("examples", ())]
+    for kind in [kinds] if isinstance(kinds, str) else kinds:
+        if kind == "null":
+            found.append(None)
+        elif kind == "boolean":
+            found += [True, False]
+        elif kind in ("number", "integer"):
+            found += [schema.get("minimum", 0), schema.get("maximum", 1)]
+        elif kind == "array":
+            found += [[value] for value in samples(schema["items"])]
+        elif kind == "object":
+            children = schema.get("properties", {})
+            values = {name: samples(child)[: None if "enum" in child else 1] for name, child in children.items()}
+            for names in chain.from_iterable(combinations(values, n) for n in range(len(values) + 1)):
+                found += [dict(zip(names, chosen, strict=True)) for chosen in product(*(values[n] for n in names))]
+        elif kind == "string":
+            found += ["x", "x" * schema.get("maxLength", 1), "https://example.org", NOBODY]
+    accepts = Draft202012Validator(schema).is_valid
+    return [value for value in found if accepts(value)]
+
+
+def calls_of(tool: Tool) -> Iterator[tuple[Operation, Mapping[str, Expression]]]:
+    """Every operation of the iTwins API that a tool calls, with what fills its inputs."""
+    steps = (tool.action,) if isinstance(tool.action, Call) else tool.action.steps
+    confirm = tool.confirm
+    reads = () if confirm is None else (*confirm.reads, *((confirm.target,) if confirm.target else ()))
+    for call in (*steps, *reads):
+        if not isinstance(call, LookupStep) and call.operation.namespace == "itwins-api":
+            yield call.operation, call.bindings
+
+
+def inputs_of(tool: Tool, bindings: Mapping[str, Expression]) -> Iterator[dict[str, Any]]:
+    """The inputs of a call with few arguments, with all, and with each value of each argument."""
+    arguments = {argument.name: samples(argument.schema) for argument in tool.arguments}
+    fixed: dict[str, Any] = {}
+    given: dict[str, list[Any]] = {}
+    for name, expression in bindings.items():
+        if isinstance(expression, Argument):
+            assert arguments[expression.name], f"{tool.name}: no sample of {expression.name}"
+            given[name] = arguments[expression.name]
+        else:
+            # What an earlier step found is an id.
+            fixed[name] = evaluate(expression, {}, {}) if isinstance(expression, Literal) else NOBODY
+    always = {one.name for one in tool.arguments if one.required or one.default is not ABSENT}
+    base = fixed | {
+        name: values[0]
+        for name, values in given.items()
+        if isinstance(expression := bindings[name], Argument) and expression.name in always
+    }
+    yield base | {name: values[0] for name, values in given.items()}
+    for name, values in given.items():
+        for value in values:
+            yield base | {name: value}
+
+
+def sent_of(operation: Operation, values: Mapping[str, Any]) -> Sent:
+    """The request that the executor builds, as it goes over the wire."""
+    request = build_request(operation, values)
+    content, content_type = b"", ""
+    if isinstance(request.body, JsonBody):
+        content, content_type = json.dumps(request.body.value).encode(), "application/json"
+    elif isinstance(request.body, FileBody):
+        content, content_type = b"x", request.body.media_type
+    return Sent(request.method, request.path, request.query, request.headers, content, content_type)
+
+
+def faults_of_names(operation: Operation) -> Iterator[tuple[str, str]]:
+    """What an operation can send that is not defined, whatever the value: tools need not use all of it."""
+    sent = sent_of(operation, dict.fromkeys(operation.inputs, NOBODY))
+    for fault in definition.faults_of_request(sent):
+        if fault.startswith(("query", "header", "the operation")) or "additionalProperties" in fault:
+            yield name_of(sent), fault
+
+
+def every_request() -> Iterator[tuple[str, Sent]]:
+    """Every request to the iTwins API that a tool can make, with the operation's name."""
+    for tool in shipped_catalog().tools.values():
+        for operation, bindings in calls_of(tool):
+            for values in inputs_of(tool, bindings):
+                files = () if operation.file is None else operation.file.types
+                for ending in files or ("",):
+                    with suppress(InvalidArguments):  # a value that cannot stand in a path is never sent
+                        yield operation.name, sent_of(operation, values | {FILE_PATH: f"x{ending}"})
+
+
+def test_every_request_of_the_capability_files_is_as_defined() -> None:
+    definition.read()
+    faults: Counter[tuple[str, str]] = Counter()
+    seen: set[str] = set()
+    for operation in shipped_catalog().operations.values():
+        if operation.namespace == "itwins-api" and operation.name not in NOT_DEFINED and operation.file is None:
+            faults.update(faults_of_names(operation))
+    for name, sent in every_request():
+        if name in NOT_DEFINED:
+            continue
+        seen.add(name_of(sent))
+        faults.update((name_of(sent), fault) for fault in definition.faults_of_request(sent))
+    assert [fault for fault in faults if fault not in REQUEST_DEVIATIONS] == []
+    assert [known for known in REQUEST_DEVIATIONS if known not in faults] == [], "these deviate no longer"
+    assert {" ".join(key) for key in definition.operations()} - seen == set()
