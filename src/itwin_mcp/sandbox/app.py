@@ -91,6 +91,8 @@ MODULES: Final[tuple[ModuleType, ...]] = (
     permissions,
 )
 
+STORAGE_ORIGIN: Final = "https://storage.sandbox.invalid"
+"""Where storage links lead while the sandbox listens on no port. Nobody can own the name (RFC 2606)."""
 MOST_BODY: Final = 16 << 20  # of a request that is read into memory
 PIECE: Final = 1 << 20
 
@@ -180,9 +182,7 @@ def coverage(modules: Iterable[ModuleType] = MODULES) -> tuple[Coverage, ...]:
 class Sandbox:
     """The emulated platform: one ASGI app over one SQLite database."""
 
-    def __init__(
-        self, store: Store, clock: Callable[[], datetime], job_seconds: float, storage_url: str | None
-    ) -> None:
+    def __init__(self, store: Store, clock: Callable[[], datetime], job_seconds: float, storage_url: str) -> None:
         self.storage_url = storage_url
         self._store = store
         self._clock = clock
@@ -204,7 +204,7 @@ class Sandbox:
         *,
         clock: Callable[[], datetime] | None = None,
         job_seconds: float = 1.0,
-        storage_url: str | None = None,
+        storage_url: str = STORAGE_ORIGIN,
         seed: bool = True,
     ) -> Sandbox:
         """Open the store here, not in a lifespan: in-process transports run none."""
@@ -272,7 +272,7 @@ class Sandbox:
                     headers={name.lower(): value for name, value in request.headers.items()},
                     body=body,
                     base_url=base_url,
-                    storage_url=self.storage_url or base_url,
+                    storage_url=self.storage_url,
                     job_seconds=self._job_seconds,
                     upload=upload,
                 )

@@ -1,8 +1,8 @@
 """Baseline files: the iModel file that changesets build upon, and its upload when an iModel is created from one.
 
-A baseline that the sandbox makes is an empty iModel (`imodel_file.py`). It does not look into an uploaded one. To rehearse the documented failures, upload a file that begins with
-`sandbox:briefcase` (it ends in `fileIsBriefcase`) or with `sandbox:broken` (`initializationFailed`); any other content
-becomes `initialized`.
+A baseline that the sandbox makes is an empty iModel (`imodel_file.py`). It does not look into an uploaded one. To
+rehearse the documented failures, upload a file that begins with `sandbox:briefcase` (it ends in `fileIsBriefcase`) or
+with `sandbox:broken` (`initializationFailed`); any other content becomes `initialized`.
 """
 
 from __future__ import annotations
