@@ -43,6 +43,16 @@ async def download(http: httpx2.AsyncClient, entity: dict[str, Any]) -> bytes:
     return answer.content
 
 
+async def upload_baseline(http: httpx2.AsyncClient, clock: Clock, content: bytes) -> str:
+    """The path of a new iModel that begins with this file."""
+    body = {"iTwinId": INTERCHANGE, "name": "Uploaded", "baselineFile": {"size": len(content)}}
+    imodel = (await http.post("/imodels", json=body)).json()["iModel"]
+    await store(http, imodel["_links"]["upload"]["href"], content)
+    await http.post(imodel["_links"]["complete"]["href"], json={})
+    clock.forward(10)
+    return f"/imodels/{imodel['id']}"
+
+
 def identity(content: bytes) -> tuple[str, str, dict[str, Any]]:
     """The ids of the iModel and its iTwin, and the changeset, where iTwin.js reads them."""
     with closing(sqlite3.connect(":memory:")) as sql:
@@ -118,12 +128,7 @@ async def test_checkpoint_includes_the_seeded_changesets(http: httpx2.AsyncClien
 
 async def test_checkpoint_of_an_uploaded_baseline_serves_its_bytes(http: httpx2.AsyncClient, clock: Clock) -> None:
     content = imodel_file.build(str(uuid.uuid4()), INTERCHANGE)
-    body = {"iTwinId": INTERCHANGE, "name": "Uploaded", "baselineFile": {"size": len(content)}}
-    imodel = (await http.post("/imodels", json=body)).json()["iModel"]
-    await store(http, imodel["_links"]["upload"]["href"], content)
-    await http.post(imodel["_links"]["complete"]["href"], json={})
-    clock.forward(10)
-    path = f"/imodels/{imodel['id']}"
+    path = await upload_baseline(http, clock, content)
     number = (await http.post(f"{path}/briefcases", json={})).json()["briefcase"]["briefcaseId"]
     body = {"id": changeset_id(1), "briefcaseId": number, "fileSize": len(FILE)}
     links = (await http.post(f"{path}/changesets", json=body)).json()["changeset"]["_links"]
@@ -133,6 +138,38 @@ async def test_checkpoint_of_an_uploaded_baseline_serves_its_bytes(http: httpx2.
     clock.forward(10)
     for index in (0, 1):
         assert await download(http, await checkpoint(http, path, index)) == content
+
+
+@pytest.mark.parametrize("spoil", [None, "loop", "not an iModel"])
+async def test_copy_of_an_uploaded_imodel_has_ids_of_its_own(
+    http: httpx2.AsyncClient, clock: Clock, spoil: str | None
+) -> None:
+    content = uploaded(spoil)
+    imodel = await upload_baseline(http, clock, content)
+    other = next(one["id"] for one in (await http.get("/itwins")).json()["iTwins"] if one["id"] != INTERCHANGE)
+    answer = await http.post(f"{imodel}/clone", json={"iTwinId": other, "name": "Copy"})
+    clock.forward(10)
+    copied = urlsplit(answer.headers["location"]).path
+    clone = await download(http, await baseline(http, copied))
+    assert await download(http, await baseline(http, imodel)) == content
+    if spoil is None:
+        assert identity(clone)[:2] == (copied.rpartition("/")[2], other)
+    else:
+        assert clone == content
+
+
+def uploaded(spoil: str | None) -> bytes:
+    """An iModel as iTwin.js leaves it, in WAL mode; or one whose trigger has no end, or another kind of database."""
+    content = imodel_file.build(str(uuid.uuid4()), INTERCHANGE)
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as sql:
+        sql.deserialize(content)
+        if spoil == "loop":
+            endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT COUNT(*) FROM n"
+            sql.execute(f"CREATE TRIGGER endless AFTER INSERT ON be_Prop BEGIN {endless}; END")
+        elif spoil == "not an iModel":
+            sql.execute("DROP TABLE be_Prop")
+        content = sql.serialize()
+    return content[:18] + b"\2\2" + content[20:]
 
 
 async def test_file_is_the_same_whole_in_parts_and_in_another_sandbox(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import uuid
+from functools import partial
 from typing import Final
 
 from itwin_mcp.sandbox import access, files, imodel_file
@@ -36,12 +37,13 @@ def upload_link(call: Call, blob_id: str) -> Json:
 def provide(sql: sqlite3.Connection, imodel_id: str, creator_id: str, source_id: str | None, made_at: str) -> None:
     """The baseline of an iModel that came without one: what was uploaded for its source, or an empty iModel."""
     source = sql.execute("SELECT * FROM baseline_files WHERE imodel_id = ?", (source_id,)).fetchone()
+    itwin_id = _itwin_of(sql, imodel_id)
     if source is not None and not files.is_generated(sql, source["blob_id"]):
-        blob_id = files.copy(sql, source["blob_id"], made_at)
-        size = source["file_size"]
+        adapt = partial(imodel_file.change_ids, imodel_id=imodel_id, itwin_id=itwin_id)
+        blob_id, size = files.copy(sql, source["blob_id"], made_at, adapt)
     else:
         size = imodel_file.SIZE
-        blob_id = files.imodel(sql, str(uuid.uuid4()), imodel_id, _itwin_of(sql, imodel_id), made_at)
+        blob_id = files.imodel(sql, str(uuid.uuid4()), imodel_id, itwin_id, made_at)
     _insert(sql, imodel_id, size, "initialized", creator_id, blob_id)
 
 

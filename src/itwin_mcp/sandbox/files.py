@@ -12,7 +12,7 @@ import hmac
 import secrets
 import sqlite3
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -24,6 +24,8 @@ from itwin_mcp.sandbox.wire import Call
 
 CONTAINER: Final = "files"
 CHUNK: Final = 1 << 20
+MAX_ADAPTED: Final = 64 << 20
+"""Bytes of a content that is taken into memory to be changed."""
 READ: Final = "r"
 WRITE: Final = "cw"  # create and write, the letters of Azure's service SAS
 VERSION: Final = "2024-11-04"  # of the storage service that is emulated
@@ -65,8 +67,7 @@ def reserve(call: Call | Job, declared_size: int | None, media_type: str = "appl
 def put(call: Call | Job, content: bytes, media_type: str = "application/octet-stream") -> str:
     """A new blob with this content, by its id."""
     blob_id = reserve(call, len(content), media_type)
-    parts = (content[start : start + CHUNK] for start in range(0, len(content), CHUNK))
-    content_id, size, md5 = write(call.sql, parts)
+    content_id, size, md5 = write(call.sql, _chunks(content))
     replace(call.sql, blob_id, content_id, size, md5, None, _stamp(call))
     return blob_id
 
@@ -95,14 +96,19 @@ def picture(sql: sqlite3.Connection, blob_id: str, recipe: str, made_at: str) ->
     return _generated(sql, blob_id, recipe, "image/png", made_at)
 
 
-def copy(sql: sqlite3.Connection, source_id: str, made_at: str) -> str:
-    """A new blob with the content that was uploaded to another."""
+def copy(sql: sqlite3.Connection, source_id: str, made_at: str, adapt: Callable[[bytes], bytes]) -> tuple[str, int]:
+    """A new blob with the content that was uploaded to another, and its size; a small one is adapted on its way."""
     row = sql.execute("SELECT * FROM blobs WHERE id = ?", (source_id,)).fetchone()
     blob_id = str(uuid.uuid4())
     _insert(sql, blob_id, row["content_type"], made_at)
-    content_id, size = join(sql, [(row["content_id"], row["size"])])
-    replace(sql, blob_id, content_id, size, row["md5"], None, made_at)
-    return blob_id
+    if row["size"] > MAX_ADAPTED:
+        content_id, size = join(sql, [(row["content_id"], row["size"])])
+        replace(sql, blob_id, content_id, size, row["md5"], None, made_at)
+        return blob_id, size
+    chunks = sql.execute("SELECT content FROM blob_chunks WHERE content_id = ? ORDER BY start", (row["content_id"],))
+    content_id, size, md5 = write(sql, _chunks(adapt(b"".join(chunk for (chunk,) in chunks))))
+    replace(sql, blob_id, content_id, size, md5, None, made_at)
+    return blob_id, size
 
 
 def is_generated(sql: sqlite3.Connection, blob_id: str) -> bool:
@@ -238,6 +244,10 @@ def _contents_of(sql: sqlite3.Connection, blob_id: str) -> Iterator[str]:
     )
     for (content_id,) in sql.execute(statement, (blob_id, blob_id)).fetchall():
         yield content_id
+
+
+def _chunks(content: bytes) -> Iterator[bytes]:
+    return (content[start : start + CHUNK] for start in range(0, len(content), CHUNK))
 
 
 def _insert(sql: sqlite3.Connection, blob_id: str, media_type: str, moment: str) -> None:

@@ -11,6 +11,7 @@ import json
 import lzma
 import sqlite3
 import uuid
+from collections.abc import Mapping
 from contextlib import closing
 from functools import cache, lru_cache
 from importlib.resources import files
@@ -24,16 +25,38 @@ _PROPERTY: Final = (
 _LOCAL: Final = "INSERT OR REPLACE INTO be_Local (Name, Val) VALUES (?, ?)"
 
 
+_SQLITE: Final = b"SQLite format 3\0"
+_MAX_STEPS: Final = 1_000_000
+"""Of SQLite's virtual machine: the patch takes some hundred, triggers in an uploaded file could take forever."""
+
+
 @lru_cache(maxsize=4)
 def build(imodel_id: str, itwin_id: str, changeset_id: str = "", changeset_index: int = 0) -> bytes:
     """Return the file of an iModel as of a changeset; the same arguments give the same bytes."""
+    changeset = {"id": changeset_id, "index": changeset_index}
+    state = {"ParentChangeSetId": changeset_id, "parentChangeSet": json.dumps(changeset, separators=(",", ":"))}
+    return _patch(_empty(), imodel_id, itwin_id, state)
+
+
+def change_ids(content: bytes, imodel_id: str, itwin_id: str) -> bytes:
+    """Return an uploaded iModel with other ids; what is no iModel is returned as it is."""
+    if not content.startswith(_SQLITE):
+        return content
+    try:
+        # Bytes 18 and 19 are the file format's versions: 2 is WAL, which a database in memory cannot use.
+        return _patch(content[:18] + b"\1\1" + content[20:], imodel_id, itwin_id, {})
+    except sqlite3.Error:
+        return content
+
+
+def _patch(content: bytes, imodel_id: str, itwin_id: str, state: Mapping[str, str]) -> bytes:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as sql:
-        sql.deserialize(_empty())
+        sql.deserialize(content)
+        sql.execute("PRAGMA trusted_schema = OFF")
+        sql.set_progress_handler(lambda: 1, _MAX_STEPS)
         sql.execute(_PROPERTY, ("DbGuid", uuid.UUID(imodel_id).bytes))
         sql.execute(_PROPERTY, ("ProjectGuid", uuid.UUID(itwin_id).bytes))
-        sql.execute(_LOCAL, ("ParentChangeSetId", changeset_id))
-        changeset = {"id": changeset_id, "index": changeset_index}
-        sql.execute(_LOCAL, ("parentChangeSet", json.dumps(changeset, separators=(",", ":"))))
+        sql.executemany(_LOCAL, state.items())
         return sql.serialize()
 
 
