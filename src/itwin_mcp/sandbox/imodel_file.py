@@ -8,7 +8,6 @@ asked for.
 from __future__ import annotations
 
 import json
-import lzma
 import sqlite3
 import uuid
 from collections.abc import Mapping
@@ -62,4 +61,6 @@ def _patch(content: bytes, imodel_id: str, itwin_id: str, state: Mapping[str, st
 
 @cache
 def _empty() -> bytes:
+    import lzma  # only where a file is read: some builds of Python lack it
+
     return lzma.decompress(files(__package__).joinpath("empty_imodel.bim.xz").read_bytes())
