@@ -173,7 +173,10 @@ async def open_runtime(
             Storage.open([*STORAGE_HOSTS, *_local_storage(settings)], user_agent=USER_AGENT)
             if sandbox is None
             else Storage.open(
-                [sandbox.storage_url], platform=sandbox.storage_url, sandbox=sandbox.app, user_agent=USER_AGENT
+                [*STORAGE_HOSTS, sandbox.storage_url],
+                user_agent=USER_AGENT,
+                platform=sandbox.storage_url,
+                sandbox=sandbox.app,
             )
         )
         seals = Seals(lambda: _keys(settings))
