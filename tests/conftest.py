@@ -1,7 +1,7 @@
 """What every test stands on: asyncio through anyio, and folders of its own for state and caches."""
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Generator, Iterable
 from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
@@ -33,6 +33,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("live", "contract tests against the real iTwin Platform (-m live)")
     group.addoption("--live-write", action="store_true", help="also write, in iTwins that are made and deleted for it")
     group.addoption("--live-report", type=Path, metavar="FOLDER", help="where the differences go; ./live-report")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fail a test of `.ci/full` that is skipped: it proves something only where it runs."""
+    report = yield
+    if report.skipped and item.get_closest_marker("full"):
+        report.outcome = "failed"
+        report.longrepr = f"A test marked `full` must run: {report.longrepr}"
+    return report
 
 
 @pytest.fixture

@@ -55,7 +55,8 @@ def test_it_holds_the_sources_the_lock_and_what_a_host_shows_and_nothing_else(bu
         "LICENSE", "PRIVACY.md", "icon.png", "manifest.json", "pyproject.toml", "uv.lock",
     }  # fmt: skip
     kinds = {(name.split("/")[0], Path(name).suffix) for name in names if "/" in name}
-    assert kinds == {("capabilities", ".yaml"), ("capabilities", ".md"), ("src", ".py"), ("src", ".sql")}
+    ours = {("src", ending) for ending in (".py", ".sql", ".xz")}
+    assert kinds == {("capabilities", ".yaml"), ("capabilities", ".md")} | ours
     assert bundle.stat().st_size < MOST_BYTES
     git = shutil.which("git")
     if git and (ROOT / ".git").exists():

@@ -13,7 +13,7 @@ from pathlib import Path
 from itwin_mcp.errors import SettingsError
 
 FILES = ("LICENSE", "PRIVACY.md", "icon.png", "manifest.json", "pyproject.toml", "uv.lock")
-FOLDERS = {"capabilities": (".md", ".yaml"), "src/itwin_mcp": (".py", ".sql")}
+FOLDERS = {"capabilities": (".md", ".yaml"), "src/itwin_mcp": (".py", ".sql", ".xz")}
 """All that an extension needs, with the endings of what counts there; `.mcpbignore` says it to `mcpb pack`."""
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)
 

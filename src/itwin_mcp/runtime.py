@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from anyio.abc import TaskStatus
-
 from itwin_mcp.capability.catalog import Catalog, Skill, Tool, shipped
 from itwin_mcp.capability.confirming import with_confirmations
 from itwin_mcp.capability.linker import link_files
@@ -172,7 +170,14 @@ async def open_runtime(
             )
         )
         storage = await stack.enter_async_context(
-            Storage.open([*STORAGE_HOSTS, *await _local_storage(settings, sandbox, stack)], user_agent=USER_AGENT)
+            Storage.open([*STORAGE_HOSTS, *_local_storage(settings)], user_agent=USER_AGENT)
+            if sandbox is None
+            else Storage.open(
+                [*STORAGE_HOSTS, sandbox.storage_url],
+                user_agent=USER_AGENT,
+                platform=sandbox.storage_url,
+                sandbox=sandbox.app,
+            )
         )
         seals = Seals(lambda: _keys(settings))
         gatekeeper = Gatekeeper(
@@ -296,19 +301,11 @@ def open_sandbox(database: Path | None, job_seconds: float = 1.0, rate_limit: in
         raise SettingsError(f"--sandbox-db {database} cannot be opened: {str(error).rstrip('.')}.") from None
 
 
-async def _local_storage(settings: Settings, sandbox: Sandbox | None, stack: AsyncExitStack) -> Sequence[str]:
-    """Where on this machine an emulated platform keeps files; the embedded sandbox listens so that its links open."""
-    if sandbox is None:
-        parts = urlsplit(settings.api_url)
-        names = ("127.0.0.1", "localhost") if parts.hostname in ("127.0.0.1", "localhost") else ()
-        return (*(f"{parts.scheme}://{name}:{parts.port}" for name in names if parts.port),)
-    from itwin_mcp.sandbox import listener
-
-    async def listen(*, task_status: TaskStatus[int]) -> None:
-        await listener.serve(sandbox, "127.0.0.1", 0, started=task_status.started, embedded=True)
-
-    tasks = await stack.enter_async_context(background())
-    return (f"http://127.0.0.1:{await tasks.start(listen)}",)
+def _local_storage(settings: Settings) -> Sequence[str]:
+    """Where on this machine an emulated platform keeps files."""
+    parts = urlsplit(settings.api_url)
+    names = ("127.0.0.1", "localhost") if parts.hostname in ("127.0.0.1", "localhost") else ()
+    return (*(f"{parts.scheme}://{name}:{parts.port}" for name in names if parts.port),)
 
 
 def _local_files(settings: Settings, started: Started) -> LocalFiles:

@@ -61,6 +61,7 @@ NOT_RUN = {
     ".venv/bin/pytest -m slow": CI,
     ".venv/bin/pytest -m interop": CI,
     ".venv/bin/pytest -m interop tests/interop/bentley": CI,
+    ".venv/bin/pytest -m full": "`.ci/full` runs it",
     ".venv/bin/pytest -m live": "nobody here has an account",
     "ITWIN_ACCESS_TOKEN=… .venv/bin/pytest -m live": "nobody here has an account",
     "py -3 -m venv .venv": "Windows",
@@ -292,6 +293,7 @@ def test_no_reason_for_not_running_a_line_is_stale() -> None:
     script = (ROOT / ".ci/run").read_text(encoding="utf-8")
     for command in ("pytest", "ruff check .", "ruff format --check .", "mypy", 'pytest -m "slow or interop"'):
         assert f".venv/bin/{command}" in script
+    assert ".venv/bin/pytest -m full" in (ROOT / ".ci/full").read_text(encoding="utf-8")
 
 
 @pytest.fixture

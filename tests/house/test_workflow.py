@@ -1,6 +1,10 @@
 """The workflow on GitHub does what `.ci/run` does, on each system, with nothing that can be changed under it."""
 
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -56,3 +60,13 @@ def test_it_may_only_read_and_its_actions_are_pinned_to_commits() -> None:
     for action, comment in used:
         assert re.fullmatch(r"actions/[a-z-]+@[0-9a-f]{40}", action), action
         assert re.fullmatch(r" # v\d+\.\d+\.\d+", comment), action
+
+
+def test_full_test_that_cannot_run_fails(tmp_path: Path) -> None:
+    """Without Node, which is looked for in PATH."""
+    file = "tests/interop/bentley/test_core_backend.py"
+    command = [sys.executable, "-m", "pytest", "-n", "0", "-m", "full", "-p", "no:cacheprovider", file, "-k", "script"]
+    environment = os.environ | {"PATH": str(tmp_path)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert re.search("A test marked `full` must run: .*(npm|node) is not installed", done.stdout)

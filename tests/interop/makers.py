@@ -86,15 +86,15 @@ def _node_22() -> str:
     return _bin(_npm(NODE), "node")
 
 
-def _npm(*packages: str) -> Path:
-    """A folder whose node_modules holds these packages."""
+def _npm(*packages: str, name: str = "") -> Path:
+    """A folder whose node_modules holds these packages; options of npm may stand among them."""
     npm = shutil.which("npm") or pytest.skip("npm is not installed")
 
     def install(folder: Path) -> None:
         folder.mkdir()
         _run(npm, "install", "--no-audit", "--no-fund", "--prefix", str(folder), *packages)
 
-    return _installed("+".join(packages), install)
+    return _installed(name or "+".join(packages), install)
 
 
 def _pip(*packages: str, name: str = "") -> Path:

@@ -9,6 +9,7 @@ import httpx2
 import pytest
 
 from itwin_mcp.sandbox import Sandbox
+from itwin_mcp.sandbox.app import STORAGE_ORIGIN
 from itwin_mcp.sandbox.listener import serve
 from itwin_mcp.sandbox.seed import seeded_id
 
@@ -39,7 +40,7 @@ async def test_links_in_answers_open_on_the_bound_port_until_it_is_cancelled(
             await task
         with pytest.raises(httpx2.ConnectError):
             await anyone.get(url)
-    assert sandbox.storage_url is None
+    assert sandbox.storage_url == STORAGE_ORIGIN
     assert capfd.readouterr() == ("", "")
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from itwin_mcp.sandbox import imodel_file
 from tests.conftest import connect
 from tests.scenarios.test_area_tools import Desk
 
@@ -156,7 +157,7 @@ async def test_a_baseline_file_is_read_and_awaited_and_completed_only_where_one_
     for tool in ("get-baseline-file", "wait-for-baseline-file"):
         assert (await desk.ask(tool, iModelId=imodel))["baselineFile"]["state"] == "initialized"
         assert (await desk.refused(tool, iModelId=NOBODY))["code"] == "iModelNotFound"
-    assert (await desk.read(f"itwin://imodels/{imodel}/baselinefile"))["baselineFile"]["fileSize"] == 1_048_576
+    assert (await desk.read(f"itwin://imodels/{imodel}/baselinefile"))["baselineFile"]["fileSize"] == imodel_file.SIZE
     assert (await desk.refused("complete-baseline-file", iModelId=imodel))["code"] == "InvalidiModelsRequest"
 
 

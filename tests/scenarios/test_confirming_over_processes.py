@@ -136,7 +136,7 @@ async def place(tool: str, mode: str, record: Record, tmp_path: Path) -> AsyncIt
 
 
 async def _listen(sandbox: Sandbox, *, task_status: anyio.abc.TaskStatus[int]) -> None:
-    await listener.serve(sandbox, "127.0.0.1", 0, started=task_status.started, embedded=True)
+    await listener.serve(sandbox, "127.0.0.1", 0, started=task_status.started)
 
 
 async def every_no_is_heard(it: Place, client: Client, tool: str, person: Person, mode: str) -> None:

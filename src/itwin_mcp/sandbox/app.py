@@ -96,6 +96,8 @@ VERSIONS: Final[Mapping[str, str]] = {"itwins": "v1", "imodels": "v2", "accessco
 WHOLE_APIS: Final = frozenset({"itwins", "imodels"})
 VENDOR: Final = "application/vnd.bentley."
 METHODS: Final = "GET, POST, PUT, PATCH, DELETE"
+STORAGE_ORIGIN: Final = "https://storage.sandbox.invalid"
+"""Where storage links lead while the sandbox listens on no port. Nobody can own the name (RFC 2606)."""
 MOST_BODY: Final = 16 << 20  # of a request that is read into memory
 PIECE: Final = 1 << 20
 
@@ -213,7 +215,7 @@ class Sandbox:
         store: Store,
         clock: Callable[[], datetime],
         job_seconds: float,
-        storage_url: str | None,
+        storage_url: str,
         rate_limit: RateLimit | None,
     ) -> None:
         self.storage_url = storage_url
@@ -238,7 +240,7 @@ class Sandbox:
         *,
         clock: Callable[[], datetime] | None = None,
         job_seconds: float = 1.0,
-        storage_url: str | None = None,
+        storage_url: str = STORAGE_ORIGIN,
         seed: bool = True,
         rate_limit: int | None = None,
     ) -> Sandbox:
@@ -315,7 +317,7 @@ class Sandbox:
                     headers={name.lower(): value for name, value in request.headers.items()},
                     body=body,
                     base_url=base_url,
-                    storage_url=self.storage_url or base_url,
+                    storage_url=self.storage_url,
                     job_seconds=self._job_seconds,
                     upload=upload,
                 )

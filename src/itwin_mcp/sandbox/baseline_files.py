@@ -1,23 +1,23 @@
 """Baseline files: the iModel file that changesets build upon, and its upload when an iModel is created from one.
 
-The sandbox cannot look into an iModel file. To rehearse the documented failures, upload a file that begins with
-`sandbox:briefcase` (it ends in `fileIsBriefcase`) or with `sandbox:broken` (`initializationFailed`); any other content
-becomes `initialized`.
+A baseline that the sandbox makes is an empty iModel (`imodel_file.py`). It does not look into an uploaded one. To
+rehearse the documented failures, upload a file that begins with `sandbox:briefcase` (it ends in `fileIsBriefcase`) or
+with `sandbox:broken` (`initializationFailed`); any other content becomes `initialized`.
 """
 
 from __future__ import annotations
 
 import sqlite3
 import uuid
+from functools import partial
 from typing import Final
 
-from itwin_mcp.sandbox import access, files
+from itwin_mcp.sandbox import access, files, imodel_file
 from itwin_mcp.sandbox.errors import ApiError, imodels_problems
 from itwin_mcp.sandbox.store import Job
 from itwin_mcp.sandbox.wire import Answer, Call, Json, Route, ok
 
 MOST_BYTES: Final = 2**53
-EMPTY_SIZE: Final = 1_048_576  # of the baseline that the platform makes itself
 DOWNLOAD_SECONDS: Final = 20 * 60  # the example of get-imodel-baseline-file-details expires after twenty minutes
 _VERDICTS: Final = ((b"sandbox:briefcase", "fileIsBriefcase"), (b"sandbox:broken", "initializationFailed"))
 
@@ -35,14 +35,15 @@ def upload_link(call: Call, blob_id: str) -> Json:
 
 
 def provide(sql: sqlite3.Connection, imodel_id: str, creator_id: str, source_id: str | None, made_at: str) -> None:
-    """The baseline of an iModel that came without one: a copy of its source's, or an empty one."""
+    """The baseline of an iModel that came without one: what was uploaded for its source, or an empty iModel."""
     source = sql.execute("SELECT * FROM baseline_files WHERE imodel_id = ?", (source_id,)).fetchone()
-    if source is not None and source["blob_id"] is not None:
-        blob_id = files.copy(sql, source["blob_id"], made_at)
-        size = source["file_size"]
+    itwin_id = _itwin_of(sql, imodel_id)
+    if source is not None and not files.is_generated(sql, source["blob_id"]):
+        adapt = partial(imodel_file.change_ids, imodel_id=imodel_id, itwin_id=itwin_id)
+        blob_id, size = files.copy(sql, source["blob_id"], made_at, adapt)
     else:
-        size = EMPTY_SIZE
-        blob_id = files.stand_in(sql, str(uuid.uuid4()), size, made_at)
+        size = imodel_file.SIZE
+        blob_id = files.imodel(sql, str(uuid.uuid4()), imodel_id, itwin_id, made_at)
     _insert(sql, imodel_id, size, "initialized", creator_id, blob_id)
 
 
@@ -91,6 +92,11 @@ def failed(job: Job) -> bool:
     """Whether the iModel waits for a baseline file that turned out to be none."""
     row = job.sql.execute("SELECT state FROM baseline_files WHERE imodel_id = ?", (job.subject,)).fetchone()
     return row is not None and row["state"] != "initialized"
+
+
+def _itwin_of(sql: sqlite3.Connection, imodel_id: str) -> str:
+    itwin_id: str = sql.execute("SELECT itwin_id FROM imodels WHERE id = ?", (imodel_id,)).fetchone()[0]
+    return itwin_id
 
 
 def _row(call: Call, imodel: sqlite3.Row) -> sqlite3.Row:

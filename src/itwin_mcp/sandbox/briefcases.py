@@ -10,7 +10,7 @@ import sqlite3
 from datetime import timedelta
 from typing import Final
 
-from itwin_mcp.sandbox import access, changesets, odata, paging, people
+from itwin_mcp.sandbox import access, changesets, imodel_file, odata, paging, people
 from itwin_mcp.sandbox.errors import ApiError, imodels_problems
 from itwin_mcp.sandbox.store import moment_of, stamp
 from itwin_mcp.sandbox.wire import Answer, Call, Json, Route, created, no_content, ok
@@ -18,7 +18,6 @@ from itwin_mcp.sandbox.wire import Answer, Call, Json, Route, created, no_conten
 FIRST: Final = 2  # BriefcaseIdValue of iTwin.js: 0 and 1 are no briefcases of their own
 MOST_PER_USER: Final = 100
 MOST_PER_MINUTE: Final = 100
-EMPTY_FILE_SIZE: Final = 1_048_576
 _ME: Final = "me"
 _ORDER: Final = {"acquiredDateTime": "b.acquired_at"}
 SELECTED: Final = "b.*, a.name AS application_name"
@@ -104,7 +103,7 @@ def acquire(call: Call) -> Answer:
     last = call.one("SELECT MAX(briefcase_id) FROM briefcases WHERE imodel_id = ?", imodel["id"])
     number = max(FIRST, 1 + (last[0] if last and last[0] is not None else 0))
     baseline = call.one("SELECT file_size FROM baseline_files WHERE imodel_id = ?", imodel["id"])
-    size = baseline["file_size"] if baseline else EMPTY_FILE_SIZE
+    size = baseline["file_size"] if baseline else imodel_file.SIZE
     call.sql.execute(
         "INSERT INTO briefcases (imodel_id, briefcase_id, owner_id, acquired_at, file_size, device_name, client_id) "
         "VALUES (?, ?, ?, ?, ?, ?, ?)",

@@ -11,7 +11,7 @@ import sqlite3
 import uuid
 from typing import Any, Final
 
-from itwin_mcp.sandbox import access, changesets, files
+from itwin_mcp.sandbox import access, changesets, files, imodel_file
 from itwin_mcp.sandbox.errors import ApiError
 from itwin_mcp.sandbox.store import Job, stamp
 from itwin_mcp.sandbox.wire import Answer, Call, Json, Route, ok
@@ -20,7 +20,6 @@ SUCCESSFUL: Final = "successful"
 SCHEDULED: Final = "scheduled"
 FAILED: Final = "failed"
 NOT_GENERATED: Final = "notGenerated"
-EMPTY_SIZE: Final = 1_048_576
 ACCOUNT: Final = "itwinsandbox"
 _JOB: Final = "checkpoint-generated"
 _BROKEN: Final = b"sandbox:broken"
@@ -40,7 +39,7 @@ def schedule(call: Call, imodel_id: str, index: int, changeset_id: str | None) -
 
 
 def generate(job: Job) -> None:
-    """The checkpoint is there, as large as the baseline and everything pushed since."""
+    """The checkpoint exists from now on. Its file is that of the baseline, from where a client pulls the changesets."""
     imodel_id, _, index = job.subject.rpartition("/")
     statement = "SELECT 1 FROM checkpoints WHERE imodel_id = ? AND changeset_index = ? AND state = ?"
     if job.sql.execute(statement, (imodel_id, index, SCHEDULED)).fetchone() is None:
@@ -48,13 +47,10 @@ def generate(job: Job) -> None:
     if _is_broken(job, imodel_id, index):
         _settle(job, imodel_id, index, FAILED, 0, None)
         return
-    statement = (
-        "SELECT SUM(file_size) FROM changesets WHERE imodel_id = ? AND idx <= ? "
-        "UNION ALL SELECT file_size FROM baseline_files WHERE imodel_id = ?"
-    )
-    sizes = job.sql.execute(statement, (imodel_id, index, imodel_id)).fetchall()
-    size = sum(found or 0 for (found,) in sizes) or EMPTY_SIZE
-    blob_id = files.stand_in(job.sql, str(uuid.uuid4()), size, stamp(job.due))
+    baseline = job.sql.execute("SELECT * FROM baseline_files WHERE imodel_id = ?", (imodel_id,)).fetchone()
+    size, blob_id = baseline["file_size"], baseline["blob_id"]
+    if files.is_generated(job.sql, blob_id):
+        size, blob_id = imodel_file.SIZE, _make_file(job, imodel_id, index)
     _settle(job, imodel_id, index, SUCCESSFUL, size, blob_id)
 
 
@@ -94,6 +90,18 @@ def restart(call: Call) -> Answer:
 def database_name(changeset_id: str | None) -> str:
     """The file name of a checkpoint; that of the baseline is asserted by Bentley's access-backend tests."""
     return f"{changeset_id or 'BASELINE'}.bim"
+
+
+def _make_file(job: Job, imodel_id: str, index: str) -> str:
+    """Make the file as of the newest seeded changeset: those have no content that a client could pull."""
+    seeded = job.sql.execute(
+        "SELECT c.id, c.idx FROM changesets c JOIN blobs b ON b.id = c.blob_id "
+        "WHERE c.imodel_id = ? AND c.idx <= ? AND b.recipe IS NOT NULL ORDER BY c.idx DESC LIMIT 1",
+        (imodel_id, index),
+    ).fetchone()
+    itwin_id = job.sql.execute("SELECT itwin_id FROM imodels WHERE id = ?", (imodel_id,)).fetchone()[0]
+    changeset = tuple(seeded) if seeded else ("", 0)
+    return files.imodel(job.sql, str(uuid.uuid4()), imodel_id, itwin_id, stamp(job.due), changeset=changeset)
 
 
 def _is_broken(job: Job, imodel_id: str, index: str) -> bool:
@@ -141,18 +149,16 @@ def _baseline(call: Call, imodel: sqlite3.Row) -> dict[str, Any]:
     """The checkpoint of the baseline, written down when it is first asked for: every iModel comes with it."""
     if imodel["state"] != "initialized":
         raise ApiError("CheckpointNotFound")
-    row = call.one("SELECT file_size, blob_id FROM baseline_files WHERE imodel_id = ?", imodel["id"])
-    size, blob_id = (row["file_size"], row["blob_id"]) if row else (EMPTY_SIZE, None)
-    if blob_id is None:
-        blob_id = files.stand_in(call.sql, str(uuid.uuid4()), size, call.stamp)
+    baseline = call.one("SELECT file_size, blob_id FROM baseline_files WHERE imodel_id = ?", imodel["id"])
+    assert baseline is not None  # every initialized iModel has one
     checkpoint = {
         "imodel_id": imodel["id"],
         "changeset_index": 0,
         "changeset_id": None,
         "state": SUCCESSFUL,
-        "size": size,
+        "size": baseline["file_size"],
         "db_name": database_name(None),
-        "blob_id": blob_id,
+        "blob_id": baseline["blob_id"],
     }
     names, slots = ", ".join(checkpoint), ", ".join("?" * len(checkpoint))
     call.sql.execute(f"INSERT OR REPLACE INTO checkpoints ({names}) VALUES ({slots})", tuple(checkpoint.values()))

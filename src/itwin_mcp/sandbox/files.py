@@ -12,18 +12,20 @@ import hmac
 import secrets
 import sqlite3
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 from urllib.parse import quote
 
-from itwin_mcp.sandbox import pictures
+from itwin_mcp.sandbox import imodel_file, pictures
 from itwin_mcp.sandbox.store import Job, stamp
 from itwin_mcp.sandbox.wire import Call
 
 CONTAINER: Final = "files"
 CHUNK: Final = 1 << 20
+MAX_ADAPTED: Final = 64 << 20
+"""Bytes of a content that is taken into memory to be changed."""
 READ: Final = "r"
 WRITE: Final = "cw"  # create and write, the letters of Azure's service SAS
 VERSION: Final = "2024-11-04"  # of the storage service that is emulated
@@ -65,15 +67,28 @@ def reserve(call: Call | Job, declared_size: int | None, media_type: str = "appl
 def put(call: Call | Job, content: bytes, media_type: str = "application/octet-stream") -> str:
     """A new blob with this content, by its id."""
     blob_id = reserve(call, len(content), media_type)
-    parts = (content[start : start + CHUNK] for start in range(0, len(content), CHUNK))
-    content_id, size, md5 = write(call.sql, parts)
+    content_id, size, md5 = write(call.sql, _chunks(content))
     replace(call.sql, blob_id, content_id, size, md5, None, _stamp(call))
     return blob_id
 
 
 def stand_in(sql: sqlite3.Connection, blob_id: str, size: int, made_at: str) -> str:
-    """A blob of that size whose content says in plain words that it is none: it costs no space (the seeded files)."""
+    """A blob of that size that takes no space; its text says that it stands in for a file (the seeded changesets)."""
     return _generated(sql, blob_id, f"text:{size}", "application/octet-stream", made_at)
+
+
+def imodel(
+    sql: sqlite3.Connection,
+    blob_id: str,
+    imodel_id: str,
+    itwin_id: str,
+    made_at: str,
+    *,
+    changeset: tuple[str, int] = ("", 0),
+) -> str:
+    """A blob with an empty iModel, built when somebody reads it: it has these ids and is as of `changeset`."""
+    recipe = ":".join(("imodel", imodel_id, itwin_id, changeset[0], str(changeset[1])))
+    return _generated(sql, blob_id, recipe, "application/octet-stream", made_at)
 
 
 def picture(sql: sqlite3.Connection, blob_id: str, recipe: str, made_at: str) -> str:
@@ -81,17 +96,24 @@ def picture(sql: sqlite3.Connection, blob_id: str, recipe: str, made_at: str) ->
     return _generated(sql, blob_id, recipe, "image/png", made_at)
 
 
-def copy(sql: sqlite3.Connection, source_id: str, made_at: str) -> str:
-    """A new blob with the content of another."""
+def copy(sql: sqlite3.Connection, source_id: str, made_at: str, adapt: Callable[[bytes], bytes]) -> tuple[str, int]:
+    """A new blob with the content that was uploaded to another, and its size; a small one is adapted on its way."""
     row = sql.execute("SELECT * FROM blobs WHERE id = ?", (source_id,)).fetchone()
     blob_id = str(uuid.uuid4())
-    if row["recipe"] is not None:
-        return _generated(sql, blob_id, row["recipe"], row["content_type"], made_at)
     _insert(sql, blob_id, row["content_type"], made_at)
-    if row["content_id"] is not None:
+    if row["size"] > MAX_ADAPTED:
         content_id, size = join(sql, [(row["content_id"], row["size"])])
         replace(sql, blob_id, content_id, size, row["md5"], None, made_at)
-    return blob_id
+        return blob_id, size
+    chunks = sql.execute("SELECT content FROM blob_chunks WHERE content_id = ? ORDER BY start", (row["content_id"],))
+    content_id, size, md5 = write(sql, _chunks(adapt(b"".join(chunk for (chunk,) in chunks))))
+    replace(sql, blob_id, content_id, size, md5, None, made_at)
+    return blob_id, size
+
+
+def is_generated(sql: sqlite3.Connection, blob_id: str) -> bool:
+    """Whether the content comes from a recipe of ours; otherwise somebody uploads it."""
+    return sql.execute("SELECT 1 FROM blobs WHERE id = ? AND recipe IS NOT NULL", (blob_id,)).fetchone() is not None
 
 
 def stored_size(call: Call | Job, blob_id: str) -> int | None:
@@ -136,7 +158,11 @@ def find(sql: sqlite3.Connection, blob_id: str) -> Content | None:
     size, md5 = row["size"], row["md5"]
     if row["recipe"] is not None:
         kind, _, rest = row["recipe"].partition(":")
-        size = int(rest) if kind == "text" else len(pictures.draw(row["recipe"]))
+        if kind == "text":
+            size = int(rest)
+        else:
+            content = _build(row["recipe"])
+            size, md5 = len(content), hashlib.md5(content, usedforsecurity=False).digest()
     return Content(row["content_id"], size, md5, row["content_type"], row["modified_at"])
 
 
@@ -153,7 +179,7 @@ def read(sql: sqlite3.Connection, content: Content, offset: int, size: int) -> b
     if row is not None:
         if row["recipe"].startswith("text:"):
             return _text(row["id"], offset, min(size, content.size - offset))
-        return pictures.draw(row["recipe"])[offset : offset + size]
+        return _build(row["recipe"])[offset : offset + size]
     found = sql.execute(
         "SELECT start, content FROM blob_chunks WHERE content_id = ? AND start < ? AND start + length > ? "
         "ORDER BY start",
@@ -220,6 +246,10 @@ def _contents_of(sql: sqlite3.Connection, blob_id: str) -> Iterator[str]:
         yield content_id
 
 
+def _chunks(content: bytes) -> Iterator[bytes]:
+    return (content[start : start + CHUNK] for start in range(0, len(content), CHUNK))
+
+
 def _insert(sql: sqlite3.Connection, blob_id: str, media_type: str, moment: str) -> None:
     sql.execute("INSERT INTO blobs (id, content_type, modified_at) VALUES (?, ?, ?)", (blob_id, media_type, moment))
 
@@ -229,6 +259,15 @@ def _generated(sql: sqlite3.Connection, blob_id: str, recipe: str, media_type: s
     content_id = hashlib.sha256(blob_id.encode()).hexdigest()[:32]
     sql.execute("UPDATE blobs SET content_id = ?, recipe = ? WHERE id = ?", (content_id, recipe, blob_id))
     return blob_id
+
+
+def _build(recipe: str) -> bytes:
+    """The whole content of a recipe, which is small and the same every time."""
+    kind, *values = recipe.split(":")
+    if kind == "imodel":
+        imodel_id, itwin_id, changeset_id, index = values
+        return imodel_file.build(imodel_id, itwin_id, changeset_id, int(index))
+    return pictures.draw(recipe)
 
 
 def _text(blob_id: str, offset: int, size: int) -> bytes:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import anyio
@@ -18,13 +17,10 @@ if TYPE_CHECKING:
 GRACE_SECONDS = 2  # for requests that are being answered when the end comes
 
 
-async def serve(
-    sandbox: Sandbox, host: str, port: int, *, started: Callable[[int], object], embedded: bool = False
-) -> None:
+async def serve(sandbox: Sandbox, host: str, port: int, *, started: Callable[[int], object]) -> None:
     """Listen until cancelled or told by a signal; `started` gets the port, which port 0 leaves to the system.
 
-    Nothing is written to stdout. Storage links lead here meanwhile, whatever address answers them. `embedded` in
-    another server it leaves the signals to that one, and costs its start nothing: only who connects makes it serve.
+    Nothing is written to stdout. Storage links lead here meanwhile, whatever address answers them.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # Bound here: uvicorn would end the whole process over a port that is taken.
@@ -36,9 +32,7 @@ async def serve(
         before, sandbox.storage_url = sandbox.storage_url, f"http://{_reachable(host)}:{bound}"
         try:
             started(bound)
-            if embedded:
-                await anyio.wait_readable(listening)
-            await _run(_server(sandbox, embedded), listening)
+            await _run(_server(sandbox), listening)
         finally:
             sandbox.storage_url = before
 
@@ -53,13 +47,8 @@ async def _run(server: uvicorn.Server, listening: socket.socket) -> None:
             await asyncio.wait({serving})
 
 
-def _server(sandbox: Sandbox, embedded: bool) -> uvicorn.Server:
+def _server(sandbox: Sandbox) -> uvicorn.Server:
     import uvicorn
-
-    class Embedded(uvicorn.Server):
-        @contextlib.contextmanager
-        def capture_signals(self) -> Iterator[None]:
-            yield
 
     config = uvicorn.Config(
         sandbox.app,
@@ -69,7 +58,7 @@ def _server(sandbox: Sandbox, embedded: bool) -> uvicorn.Server:
         server_header=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
-    return Embedded(config) if embedded else uvicorn.Server(config)
+    return uvicorn.Server(config)
 
 
 def _reachable(host: str) -> str:

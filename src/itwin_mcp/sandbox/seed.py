@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from itwin_mcp.sandbox import access, checkpoints, files, pictures, portfolio
+from itwin_mcp.sandbox import access, checkpoints, files, imodel_file, pictures, portfolio
 from itwin_mcp.sandbox.itwins import SUB_CLASSES
 from itwin_mcp.sandbox.store import stamp
 
@@ -171,10 +171,12 @@ def _imodel(sql: sqlite3.Connection, model: portfolio.Model, newest: datetime) -
     baseline = {
         "imodel_id": imodel_id,
         "id": seeded_id("baseline", model.key),
-        "file_size": 1_048_576,
+        "file_size": imodel_file.SIZE,
         "state": "initialized",
         "creator_id": row["creator_id"],
-        "blob_id": files.stand_in(sql, seeded_id("file", f"baseline/{model.key}"), 1_048_576, stamp(made)),
+        "blob_id": files.imodel(
+            sql, seeded_id("file", f"baseline/{model.key}"), imodel_id, seeded_id("itwin", model.itwin), stamp(made)
+        ),
     }
     _insert(sql, "baseline_files", baseline)
     seen = {model.creator: made}
@@ -273,7 +275,7 @@ def _briefcase(
         "briefcase_id": briefcase_id,
         "owner_id": seeded_id("user", owner),
         "acquired_at": stamp(acquired),
-        "file_size": 1_048_576,
+        "file_size": imodel_file.SIZE,
         "device_name": None if service else f"{owner.upper()}-WS{briefcase_id:02}",
         "client_id": "service-meridian-design-sync" if service else model.application,
     }
@@ -286,16 +288,24 @@ def _checkpoint(sql: sqlite3.Connection, model: portfolio.Model, imodel_id: str,
         return
     done = state == checkpoints.SUCCESSFUL
     changeset_id = _changeset_id(model.key, index) if index else None
-    size = 1_048_576 + 65_536 * index if done else 0
-    file_id = seeded_id("file", f"checkpoint/{model.key}/{index}")
+    blob_id = None
+    if done:
+        blob_id = files.imodel(
+            sql,
+            seeded_id("file", f"checkpoint/{model.key}/{index}"),
+            imodel_id,
+            seeded_id("itwin", model.itwin),
+            stamp(moment),
+            changeset=(changeset_id or "", index),
+        )
     row = {
         "imodel_id": imodel_id,
         "changeset_index": index,
         "changeset_id": changeset_id,
         "state": state,
-        "size": size,
+        "size": imodel_file.SIZE if done else 0,
         "db_name": checkpoints.database_name(changeset_id),
-        "blob_id": files.stand_in(sql, file_id, size, stamp(moment)) if done else None,
+        "blob_id": blob_id,
     }
     _insert(sql, "checkpoints", row)
 

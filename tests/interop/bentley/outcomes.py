@@ -27,6 +27,19 @@ PACKAGES = (
     "@itwin/core-bentley@5.13.3",
 )
 
+BACKEND = "backend"  # takes longer: `.ci/full` runs it
+MAKER = Path(__file__).parents[3] / "scripts" / "imodel-file"
+
+
+def install_backend() -> Path:
+    """The folder whose node_modules holds iTwin.js, by the versions that made the sandbox's iModel."""
+    pinned = json.loads((MAKER / "package.json").read_text())["dependencies"]
+    itwinjs = [f"{package}@{version}" for package, version in pinned.items()]
+    access = "@itwin/imodels-access-backend@6.0.2"
+    name = f"core-backend@{pinned['@itwin/core-backend']}+{access.rpartition('/')[2]}"
+    # One of its packages asks for another that is on no registry.
+    return makers._npm("--legacy-peer-deps", *itwinjs, access, name=name)
+
 
 def sentences(area: str) -> list[str]:
     """What a script is about to check, read without running it."""
@@ -57,7 +70,7 @@ class Outcomes:
     def _run(self, area: str) -> dict[str, dict[str, Any]]:
         node = shutil.which("node") or pytest.skip("node is not installed")
         # A script of Node finds packages above itself, and nowhere else.
-        beside = makers._npm(*PACKAGES) / "scripts"
+        beside = (install_backend() if area == BACKEND else makers._npm(*PACKAGES)) / "scripts"
         shutil.copytree(SCRIPTS, beside, dirs_exist_ok=True)
         given = {"url": self.url, "tokens": self.tokens, "folder": str(self.folder)}
         command = [node, str(beside / f"{area}.mjs"), json.dumps(given)]
