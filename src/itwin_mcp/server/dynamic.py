@@ -38,9 +38,9 @@ def _tool(
     arguments: tuple[ToolArgument, ...],
     answers: Mapping[str, Any],
     annotations: Annotations,
-    optional: Mapping[str, Any] = {},  # noqa: B006
+    optional: Mapping[str, Any] | None = None,
 ) -> Tool:
-    output: dict[str, Any] = {"type": "object", "properties": {**answers, **optional, **_ERROR}}
+    output: dict[str, Any] = {"type": "object", "properties": {**answers, **(optional or {}), **_ERROR}}
     if answers:
         output["anyOf"] = [{"required": [one]} for one in (*answers, "error")]
     return Tool(

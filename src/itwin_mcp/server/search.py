@@ -11,7 +11,7 @@ import difflib
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property, lru_cache
@@ -32,8 +32,10 @@ _LITERAL = 0.3
 """The same for words that were said letter by letter: `changesets` asks for a list, `changeset` for one."""
 _PHRASE = 3.0
 """What a phrase weighs by which people ask for the tool."""
-_MIN_PHRASE = 0.75
+_MIN_PHRASE = 0.6
 """The part of a phrase that must have been said."""
+_SILENT = 0.3
+"""What a silent word of a phrase weighs; 0.7 to 5 is usual for others."""
 _UNASKED = 0.6
 """What is left of the score of a tool that reads if something is to be changed, or the other way round."""
 _MIN_SHARE = 0.2
@@ -95,7 +97,8 @@ class ToolIndex:
     def __init__(self, tools: Iterable[Tool], vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
         self._silent = {fold(word) for word in vocabulary.silent}
-        self._meanings = _stemmed_meanings(vocabulary)
+        self._meanings = _by_phrase(vocabulary, stem)
+        self._exact = {phrase[0]: found for phrase, found in _by_phrase(vocabulary, str).items() if len(phrase) == 1}
         self._longest = max((len(phrase) for phrase in self._meanings), default=1)
         self._entries = tuple(self._entry(tool) for tool in tools)
         self._rarity = _rarity(self._entries)
@@ -110,7 +113,7 @@ class ToolIndex:
         stems = tuple(map(stem, said))
         named = [entry for entry in self._entries if self._names(entry, question, stems)]
         terms = self._terms(said, guess=True)
-        meant = frozenset(part for term in terms for part in term.stems)
+        meant = frozenset((*said, *(part for term in terms for part in term.stems)))
         intent = self._intent(said, terms)
         scored = [
             (score, entry)
@@ -145,12 +148,22 @@ class ToolIndex:
                     terms.append(_Term(word, None, meanings))
                     explained = max(explained, start + length)
             silent = word in self._silent
-            meanings = () if start < explained else self._meanings.get((stems[start],), ())
-            if guess and not silent and not meanings:
+            meanings = () if start < explained else self._meant_by(word)
+            if guess and not silent and not meanings and start >= explained:
                 meanings = self._guess(word, stems[start])
             if meanings or not silent:
                 terms.append(_Term(word, None if silent else stems[start], meanings))
         return tuple(terms)
+
+    def _meant_by(self, word: str) -> tuple[tuple[str, ...], ...]:
+        """Look a word up as it is written, then by its stem: `changes` are changesets, `change` is to update."""
+        return self._exact.get(word) or self._meanings.get((stem(word),), ())
+
+    def _phrase(self, text: str) -> tuple[_Term, ...]:
+        """Return a phrase by which people ask. Its silent words count a little: they are all that some phrases have."""
+        said = words(text)
+        silent = tuple(_Term(word, word, ()) for word in said if word in self._silent)
+        return (*self._terms(said), *silent)
 
     def _guess(self, word: str, stemmed: str) -> tuple[tuple[str, ...], ...]:
         """Return what an unknown word may mean: by its parts (compounds, endings, scripts without blanks) or as a typo."""
@@ -193,7 +206,9 @@ class ToolIndex:
         """Return what a verb wants; `exports` and `shares` are nouns."""
         if term.said in self._verbs:
             return None if term.word.endswith("s") else self._verbs[term.said]
-        return next((self._verbs[part[0]] for part in term.meanings if part[0] in self._verbs), None)
+        found = ((self._verbs[part[0]], len(part)) for part in term.meanings if part[0] in self._verbs)
+        # `history` means `list changesets`, which is a noun; `publish` means `create share`, which is none.
+        return next((verb for verb, length in found if verb is Intent.WRITE or length == 1), None)
 
     def _asks_for(self, api: OtherApi, said: Sequence[str]) -> bool:
         return any(all(_is_said(word, said) for word in words(phrase)) for phrase in api.asked)
@@ -230,6 +245,8 @@ class ToolIndex:
         return share * share * said if share >= _MIN_PHRASE else 0.0
 
     def _rarest(self, term: _Term) -> float:
+        if not term.meanings and term.word in self._silent:
+            return _SILENT
         return max((self._rarity.get(part, 0.0) for part in term.stems), default=0.0)
 
     def _is_meant(self, term: _Term, meant: frozenset[str]) -> bool:
@@ -258,7 +275,7 @@ class ToolIndex:
             (f"{tool.name} {tool.title}", _NAME),
         ):
             weights.update(dict.fromkeys((stem(word) for word in words(text) if word not in self._silent), weight))
-        phrases = tuple(self._terms(words(phrase)) for phrase in self._vocabulary.asked.get(tool.name, ()))
+        phrases = tuple(self._phrase(phrase) for phrase in self._vocabulary.asked.get(tool.name, ()))
         return _Entry(tool, name, frozenset(words(tool.name)), title, weights, phrases)
 
 
@@ -271,13 +288,16 @@ def _rarity(entries: Sequence[_Entry]) -> Mapping[str, float]:
     return {part: math.log(1 + len(entries) / number) for part, number in count.items()}
 
 
-def _stemmed_meanings(vocabulary: Vocabulary) -> Mapping[tuple[str, ...], tuple[tuple[str, ...], ...]]:
-    stemmed: dict[tuple[str, ...], tuple[tuple[str, ...], ...]] = {}
+def _by_phrase(
+    vocabulary: Vocabulary, spell: Callable[[str], str]
+) -> Mapping[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    """Return what each phrase means; `spell` says how its words are compared."""
+    found: dict[tuple[str, ...], tuple[tuple[str, ...], ...]] = {}
     for phrase, meanings in vocabulary.meanings.items():
-        key = tuple(map(stem, words(phrase)))
-        found = tuple(tuple(map(stem, words(meaning))) for meaning in meanings)
-        stemmed[key] = tuple(dict.fromkeys((*stemmed.get(key, ()), *found)))
-    return stemmed
+        key = tuple(map(spell, words(phrase)))
+        stems = tuple(tuple(map(stem, words(meaning))) for meaning in meanings)
+        found[key] = tuple(dict.fromkeys((*found.get(key, ()), *stems)))
+    return found
 
 
 def _fields(schema: Any) -> Iterator[str]:
