@@ -29,6 +29,8 @@ class Vocabulary:
     """Words and phrases that open a question which wants to know something and change nothing."""
     reading: frozenset[str] = frozenset()
     writing: frozenset[str] = frozenset()
+    joining: frozenset[str] = frozenset()
+    """Words after which a second verb counts as much as the first."""
     meanings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """A word or phrase of people, and the words that tools have for it."""
     asked: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -50,6 +52,7 @@ def read_vocabulary(folder: Path, cache: Path | None = None) -> Vocabulary:
         asking=tuple(phrase for language in languages for phrase in _split(language["asking"])),
         reading=frozenset(data["reading"].split()),
         writing=frozenset(data["writing"].split()),
+        joining=frozenset(data["joining"].split()),
         meanings=meanings,
         asked={name: _split(phrases) for name, phrases in data["asked"].items()},
         other_apis=tuple(_other_api(entry) for entry in data["other-apis"]),

@@ -11,6 +11,7 @@ import difflib
 import math
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -41,8 +42,14 @@ _UNASKED = 0.6
 _MIN_SHARE = 0.2
 """Hits below this share of the best score are left out."""
 _MIN_PART = 4
-"""The shortest word that may begin a longer one; one letter more if it is inside."""
+"""The shortest word of the vocabulary that may begin a longer word; inside one it has a letter more."""
 _MIN_TYPO = 5
+"""The shortest word that is taken for a typo."""
+_TYPO_LENGTH = 2
+_TYPO_LIKENESS = 0.8
+_IN_WORD = re.compile(r"([a-z0-9])([A-Z])")
+_ENTITY = re.compile(r"\bi(Twin|Model)")
+_WORD = re.compile(r"[^\W_]+")
 
 
 class Intent(Enum):
@@ -60,13 +67,15 @@ class Hits:
     tools: tuple[Tool, ...]
     other_apis: tuple[OtherApi, ...]
     weak: bool
-    """Whether the question named nothing by which a tool can be told from others."""
+    """Whether the question said at most the verb of the best tool."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Term:
     """A word or phrase of a question: the stem that counts literally, and what it may mean, each some stems."""
 
+    follows: str
+    """The word before it."""
     word: str
     said: str | None
     meanings: tuple[tuple[str, ...], ...]
@@ -79,185 +88,211 @@ class _Term:
             yield from meaning
 
 
+@dataclass(frozen=True)
+class _Question:
+    """A question as it is compared with the tools."""
+
+    text: str
+    said: tuple[str, ...]
+    terms: tuple[_Term, ...]
+    intent: Intent
+
+    @cached_property
+    def words(self) -> frozenset[str]:
+        return frozenset(self.said)
+
+    @cached_property
+    def meant(self) -> frozenset[str]:
+        """Every word that was said, as it is written and as a stem, and all that they may mean."""
+        return frozenset((*self.said, *(part for term in self.terms for part in term.stems)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Phrase:
+    """A phrase by which people ask for a tool: its terms, each with what it weighs, and their sum."""
+
+    terms: tuple[tuple[_Term, float], ...]
+    whole: float
+
+    def match(self, meant: frozenset[str]) -> float:
+        """Return how much of the phrase was said, by how rare its words are; 0 for less than most of it."""
+        said = sum(weight for term, weight in self.terms if _is_meant(term, meant))
+        share = said / self.whole if self.whole else 0.0
+        return share * share * said if share >= _MIN_PHRASE else 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A tool as it is searched: its stems with their weights, and the phrases by which people ask for it."""
+    """A tool as it is searched, and the stems of its texts with their weights."""
 
     tool: Tool
     name: tuple[str, ...]
-    literal: frozenset[str]
     title: tuple[str, ...]
+    words: frozenset[str]
     weights: Mapping[str, float]
-    phrases: tuple[tuple[_Term, ...], ...]
 
 
 class ToolIndex:
-    """An index of tools. It is made in about 20 ms, when something is first searched."""
+    """An index of tools. It takes about 50 ms to make, so make it when something is first searched."""
 
     def __init__(self, tools: Iterable[Tool], vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
         self._silent = {fold(word) for word in vocabulary.silent}
-        self._meanings = _by_phrase(vocabulary, stem)
-        self._exact = {phrase[0]: found for phrase, found in _by_phrase(vocabulary, str).items() if len(phrase) == 1}
-        self._longest = max((len(phrase) for phrase in self._meanings), default=1)
-        self._entries = tuple(self._entry(tool) for tool in tools)
-        self._rarity = _rarity(self._entries)
+        self._asking = tuple(map(fold, vocabulary.asking))
         self._verbs = {
             **dict.fromkeys(map(stem, vocabulary.reading), Intent.READ),
             **dict.fromkeys(map(stem, vocabulary.writing), Intent.WRITE),
         }
+        self._wants = dict(self._wants_of_meanings())
+        self._meanings = _by_phrase(vocabulary, stem)
+        self._exact = {phrase[0]: found for phrase, found in _by_phrase(vocabulary, str).items() if len(phrase) == 1}
+        self._longest = max((len(phrase) for phrase in self._meanings), default=1)
+        self._entries = tuple(self._entry(tool) for tool in tools)
+        phrases = {
+            entry.tool.name: tuple(map(self._phrase_terms, vocabulary.asked.get(entry.tool.name, ())))
+            for entry in self._entries
+        }
+        self._rarity = _rarity(self._entries, phrases)
+        self._phrases = {name: tuple(map(self._phrase, found)) for name, found in phrases.items()}
 
-    def find(self, question: str) -> Hits:
+    def find(self, text: str) -> Hits:
         """Find the tools that answer a question; the order of the tools breaks ties."""
-        said = words(question)[:MAX_WORDS]
-        stems = tuple(map(stem, said))
-        named = [entry for entry in self._entries if self._names(entry, question, stems)]
-        terms = self._terms(said, guess=True)
-        meant = frozenset((*said, *(part for term in terms for part in term.stems)))
-        intent = self._intent(said, terms)
+        question = self._question(text)
+        named = [entry for entry in self._entries if _is_named(entry, question)]
         scored = [
             (score, entry)
             for entry in self._entries
-            if entry not in named and (score := self._score(entry, frozenset(said), terms, meant, intent)) > 0
+            if entry not in named and (score := self._score(entry, question)) > 0
         ]
-        scored.sort(key=lambda hit: (self._is_unwanted(hit[1].tool, intent), -hit[0]))
         best = max((score for score, _ in scored), default=0.0)
-        ranked = [entry.tool for score, entry in scored if score >= best * _MIN_SHARE]
-        told = any(set(entry.name) & meant for _, entry in scored[:1])
+        scored = [hit for hit in scored if hit[0] >= best * _MIN_SHARE]
+        # A question that wants to know something gets no tool that changes something before one that reads.
+        asks = question.intent is Intent.READ
+        scored.sort(key=lambda hit: (asks and not hit[1].tool.annotations.read_only, -hit[0]))
+        ranked = [*named, *(entry for _, entry in scored)]
         return Hits(
-            (*(entry.tool for entry in named), *ranked),
-            tuple(api for api in self._vocabulary.other_apis if self._asks_for(api, said)),
-            weak=not named and not told,
+            tools=tuple(entry.tool for entry in ranked),
+            other_apis=tuple(api for api in self._vocabulary.other_apis if _asks_for(api, question.said)),
+            weak=not ranked or question.meant.isdisjoint(ranked[0].name[1:] or ranked[0].name),
         )
+
+    def _wants_of_meanings(self) -> Iterator[tuple[tuple[str, ...], Intent]]:
+        """Yield the meanings that are verbs: `create share` is one, `shares` and `list changesets` are not."""
+        for meaning in {meaning for meanings in self._vocabulary.meanings.values() for meaning in meanings}:
+            said = words(meaning)
+            if said[0] in self._vocabulary.writing:
+                yield tuple(map(stem, said)), Intent.WRITE
+            elif meaning in self._vocabulary.reading:
+                yield tuple(map(stem, said)), Intent.READ
 
     # --- what was said ------------------------------------------------------------------------------------------
 
-    def _names(self, entry: _Entry, question: str, stems: Sequence[str]) -> bool:
-        """Whether a question is the name or title of a tool, or holds its name as it is written."""
-        if tuple(stems) in (entry.name, entry.title):
-            return True
-        return "-" in entry.tool.name and entry.tool.name in re.findall(r"[\w-]+", question.lower())
+    def _question(self, text: str) -> _Question:
+        said = tuple(words(text)[:MAX_WORDS])
+        terms = self._terms(said, guess=True)
+        return _Question(text.lower(), said, terms, self._intent(said, terms))
 
     def _terms(self, said: Sequence[str], *, guess: bool = False) -> tuple[_Term, ...]:
-        stems = tuple(map(stem, said))
+        """Return the words that say something and the phrases of the vocabulary.
+
+        Inside such a phrase a word keeps its literal sense and loses the others: `check out` checks nothing.
+        """
         terms, explained = [], 0
         for start, word in enumerate(said):
+            before = said[start - 1] if start else ""
             for length in range(min(self._longest, len(said) - start), 1, -1):
-                meanings = self._meanings.get(tuple(stems[start : start + length]))
+                meanings = self._meanings.get(tuple(map(stem, said[start : start + length])))
                 if meanings:
-                    terms.append(_Term(word, None, meanings))
+                    terms.append(_Term(before, word, None, meanings))
                     explained = max(explained, start + length)
             silent = word in self._silent
             meanings = () if start < explained else self._meant_by(word)
             if guess and not silent and not meanings and start >= explained:
-                meanings = self._guess(word, stems[start])
+                meanings = self._guess(word)
             if meanings or not silent:
-                terms.append(_Term(word, None if silent else stems[start], meanings))
+                terms.append(_Term(before, word, None if silent else stem(word), meanings))
         return tuple(terms)
 
     def _meant_by(self, word: str) -> tuple[tuple[str, ...], ...]:
         """Look a word up as it is written, then by its stem: `changes` are changesets, `change` is to update."""
         return self._exact.get(word) or self._meanings.get((stem(word),), ())
 
-    def _phrase(self, text: str) -> tuple[_Term, ...]:
-        """Return a phrase by which people ask. Its silent words count a little: they are all that some phrases have."""
+    def _phrase_terms(self, text: str) -> tuple[_Term, ...]:
+        """Return a phrase by which people ask. Its silent words count a little: some phrases have hardly others."""
         said = words(text)
-        silent = tuple(_Term(word, word, ()) for word in said if word in self._silent)
-        return (*self._terms(said), *silent)
+        return (*self._terms(said), *(_Term("", word, word, ()) for word in said if word in self._silent))
 
-    def _guess(self, word: str, stemmed: str) -> tuple[tuple[str, ...], ...]:
-        """Return what an unknown word may mean: by its parts (compounds, endings, scripts without blanks) or as a typo."""
-        if stemmed in self._rarity:
+    def _guess(self, word: str) -> tuple[tuple[str, ...], ...]:
+        """Return what an unknown word may mean: the vocabulary's words inside it, or the word it may be a typo of."""
+        if stem(word) in self._rarity:
             return ()
         parts = [known for known in self._parts if _is_part(known, word)]
         longest = [part for part in parts if not any(part != other and part in other for other in parts)]
         if longest:
-            return tuple(meaning for part in longest for meaning in self._meanings[self._parts[part]])
+            return tuple(meaning for part in longest for meaning in self._exact[part])
         if len(word) < _MIN_TYPO:
             return ()
-        near = [known for known in self._known if known[0] == word[0] and abs(len(known) - len(stemmed)) <= 2]
-        close = difflib.get_close_matches(stemmed, near, n=1, cutoff=0.8)
-        return ((close[0],), *self._meanings.get((close[0],), ())) if close else ()
+        near = [known for known in self._known if known[0] == word[0] and abs(len(known) - len(word)) <= _TYPO_LENGTH]
+        close = difflib.get_close_matches(stem(word), near, n=1, cutoff=_TYPO_LIKENESS)
+        return tuple(meaning for known in close for meaning in ((known,), *self._meanings.get((known,), ())))
 
     @cached_property
     def _known(self) -> tuple[str, ...]:
         return tuple({*self._rarity, *(phrase[0] for phrase in self._meanings if len(phrase) == 1)})
 
     @cached_property
-    def _parts(self) -> Mapping[str, tuple[str, ...]]:
-        """The single words of the vocabulary, as they are written."""
-        spoken = {fold(word): (stem(fold(word)),) for word in self._vocabulary.meanings if " " not in word}
-        return {word: phrase for word, phrase in spoken.items() if phrase in self._meanings}
+    def _parts(self) -> tuple[str, ...]:
+        return tuple(word for word in self._exact if len(word) >= _MIN_PART or _is_dense(word))
 
     def _intent(self, said: Sequence[str], terms: Sequence[_Term]) -> Intent:
-        """Whether something is to be known or changed. `released` after a question word changes nothing."""
-        opening = " ".join(said)
-        asks = any(_opens(fold(phrase), opening) for phrase in self._vocabulary.asking)
-        if asks:
+        """Return what a question wants. In `list released locks`, only the first verb counts."""
+        if any(_opens(phrase, " ".join(said)) for phrase in self._asking):
             return Intent.READ
-        verbs = [(verb, term.word) for term in terms if (verb := self._verb(term)) is not None]
-        writes = [word for verb, word in verbs if verb is Intent.WRITE]
-        if not writes:
-            return Intent.READ if verbs else Intent.UNKNOWN
-        past = all(word.endswith("ed") for word in writes)
-        return Intent.READ if verbs[0][0] is Intent.READ and past else Intent.WRITE
+        verbs = [(verb, term) for term in terms if (verb := self._verb(term)) is not None]
+        if not verbs:
+            return Intent.UNKNOWN
+        first = verbs[0][0]
+        joined = any(term.follows in self._vocabulary.joining for verb, term in verbs if verb is Intent.WRITE)
+        return Intent.WRITE if first is Intent.WRITE or joined else Intent.READ
 
     def _verb(self, term: _Term) -> Intent | None:
         """Return what a verb wants; `exports` and `shares` are nouns."""
         if term.said in self._verbs:
             return None if term.word.endswith("s") else self._verbs[term.said]
-        found = ((self._verbs[part[0]], len(part)) for part in term.meanings if part[0] in self._verbs)
-        # `history` means `list changesets`, which is a noun; `publish` means `create share`, which is none.
-        return next((verb for verb, length in found if verb is Intent.WRITE or length == 1), None)
-
-    def _asks_for(self, api: OtherApi, said: Sequence[str]) -> bool:
-        return any(all(_is_said(word, said) for word in words(phrase)) for phrase in api.asked)
+        return next((self._wants[part] for part in term.meanings if part in self._wants), None)
 
     # --- how well a tool answers --------------------------------------------------------------------------------
 
-    def _score(self, entry: _Entry, said: frozenset[str], terms: Sequence[_Term], meant: frozenset[str], intent: Intent) -> float:
-        phrase = max((self._said(phrase, meant) for phrase in entry.phrases), default=0.0)
-        if entry.tool.annotations.destructive and not self._is_asked_for(entry, meant, phrase, intent):
+    def _score(self, entry: _Entry, question: _Question) -> float:
+        phrase = max((phrase.match(question.meant) for phrase in self._phrases[entry.tool.name]), default=0.0)
+        hints = entry.tool.annotations
+        # A destructive tool comes up only if something is to be changed and its verb, or a phrase for it, was said.
+        asked_for = question.intent is Intent.WRITE and (entry.name[0] in question.meant or phrase > 0)
+        if hints.destructive and not asked_for:
             return 0.0
-        found = sum(self._weigh(entry, term) for term in terms)
-        covered = len(meant.intersection(entry.name)) / len(entry.name)
-        literal = len(said.intersection(entry.literal)) / len(entry.name)
-        whole = found * (1 + _COVERED * covered + _LITERAL * literal) + _PHRASE * phrase
-        reads = entry.tool.annotations.read_only
-        fits = reads if intent is Intent.READ else not reads if intent is Intent.WRITE else reads
-        return whole if fits else whole * _UNASKED
+        found = sum(self._weigh(entry, term) for term in question.terms)
+        covered = len(question.meant.intersection(entry.name)) / len(entry.name)
+        literal = len(question.words.intersection(entry.words)) / len(entry.name)
+        score = found * (1 + _COVERED * covered + _LITERAL * literal) + _PHRASE * phrase
+        return score if hints.read_only is (question.intent is not Intent.WRITE) else score * _UNASKED
 
     def _weigh(self, entry: _Entry, term: _Term) -> float:
+        """Return what a term adds: the most of the word itself and its meanings, so that synonyms do not add up."""
         said = self._word(entry, term.said) if term.said is not None else 0.0
-        meanings = (
-            sum(self._word(entry, part) for part in meaning) / len(meaning) * _MEANING for meaning in term.meanings
-        )
-        return max((said, *meanings))
+        meanings = (sum(self._word(entry, part) for part in meaning) / len(meaning) for meaning in term.meanings)
+        return max((said, *(_MEANING * weight for weight in meanings)))
 
     def _word(self, entry: _Entry, part: str) -> float:
         return entry.weights.get(part, 0.0) * self._rarity.get(part, 0.0)
 
-    def _said(self, phrase: Sequence[_Term], meant: frozenset[str]) -> float:
-        """Return how much of a phrase was said, by how rare its words are; 0 for less than most of it."""
-        whole = sum(map(self._rarest, phrase))
-        said = sum(self._rarest(term) for term in phrase if self._is_meant(term, meant))
-        share = said / whole if whole else 0.0
-        return share * share * said if share >= _MIN_PHRASE else 0.0
+    def _phrase(self, terms: tuple[_Term, ...]) -> _Phrase:
+        weighted = tuple((term, self._rarest(term)) for term in terms)
+        return _Phrase(weighted, sum(weight for _, weight in weighted))
 
     def _rarest(self, term: _Term) -> float:
         if not term.meanings and term.word in self._silent:
             return _SILENT
         return max((self._rarity.get(part, 0.0) for part in term.stems), default=0.0)
-
-    def _is_meant(self, term: _Term, meant: frozenset[str]) -> bool:
-        return term.said in meant or any(meant.issuperset(meaning) for meaning in term.meanings)
-
-    def _is_asked_for(self, entry: _Entry, meant: frozenset[str], phrase: float, intent: Intent) -> bool:
-        """Whether a destructive tool may come up: its verb was said, or a phrase for it, and not as a question."""
-        return intent is not Intent.READ and (entry.name[0] in meant or phrase > 0)
-
-    def _is_unwanted(self, tool: Tool, intent: Intent) -> bool:
-        return intent is Intent.READ and not tool.annotations.read_only
 
     # --- what is searched ---------------------------------------------------------------------------------------
 
@@ -275,16 +310,30 @@ class ToolIndex:
             (f"{tool.name} {tool.title}", _NAME),
         ):
             weights.update(dict.fromkeys((stem(word) for word in words(text) if word not in self._silent), weight))
-        phrases = tuple(self._phrase(phrase) for phrase in self._vocabulary.asked.get(tool.name, ()))
-        return _Entry(tool, name, frozenset(words(tool.name)), title, weights, phrases)
+        return _Entry(tool, name, title, frozenset(words(tool.name)), weights)
 
 
-def _rarity(entries: Sequence[_Entry]) -> Mapping[str, float]:
+def _is_named(entry: _Entry, question: _Question) -> bool:
+    """Whether a question is the name or title of a tool, or has its name in it as it is written."""
+    if tuple(map(stem, question.said)) in (entry.name, entry.title):
+        return True
+    return "-" in entry.tool.name and entry.tool.name in re.findall(r"[\w-]+", question.text)
+
+
+def _is_meant(term: _Term, meant: frozenset[str]) -> bool:
+    return term.said in meant or any(meant.issuperset(meaning) for meaning in term.meanings)
+
+
+def _asks_for(api: OtherApi, said: Sequence[str]) -> bool:
+    return any(all(_is_said(word, said) for word in words(phrase)) for phrase in api.asked)
+
+
+def _rarity(entries: Sequence[_Entry], phrases: Mapping[str, Sequence[Sequence[_Term]]]) -> Mapping[str, float]:
     """Return for each stem how much it tells tools apart."""
-    count: dict[str, int] = {}
+    count: Counter[str] = Counter()
     for entry in entries:
-        for part in {*entry.weights, *(term.said for phrase in entry.phrases for term in phrase if term.said)}:
-            count[part] = count.get(part, 0) + 1
+        asked = (term.said for phrase in phrases[entry.tool.name] for term in phrase if term.said is not None)
+        count.update({*entry.weights, *asked})
     return {part: math.log(1 + len(entries) / number) for part, number in count.items()}
 
 
@@ -320,23 +369,28 @@ def choices_of(schema: Mapping[str, Any]) -> Sequence[Any]:
 # --- words ------------------------------------------------------------------------------------------------------
 
 
+def _is_dense(word: str) -> bool:
+    """Whether a word is of a script without blanks, such as Chinese, in which one character may be a word."""
+    return word[0] >= "\u2e80"
+
+
 def _is_part(known: str, word: str) -> bool:
-    """Whether a word of the vocabulary is a part of a longer word; a script without blanks has short ones."""
-    if not known.isascii() and ord(known[0]) > 0x2E7F:
+    """Whether a word of the vocabulary begins a longer word or, if it is not short, is inside it."""
+    if _is_dense(known):
         return known in word
-    return len(known) >= _MIN_PART and (word.startswith(known) or (len(known) > _MIN_PART and known in word))
-
-
-def _is_said(word: str, said: Sequence[str]) -> bool:
-    """Whether a word was said, in the plural or as the beginning of a long one. Stems would take `issued` for `issue`."""
-    long = len(word) >= _MIN_TYPO + 1
-    return any(other in (word, f"{word}s") or (long and other.startswith(word)) for other in said)
+    return word.startswith(known) or (len(known) > _MIN_PART and known in word)
 
 
 def _opens(phrase: str, question: str) -> bool:
-    if ord(phrase[0]) > 0x2E7F:
+    if _is_dense(phrase):
         return phrase in question
-    return question == phrase or question.startswith(phrase + " ")
+    return question == phrase or question.startswith(f"{phrase} ")
+
+
+def _is_said(word: str, said: Sequence[str]) -> bool:
+    """Whether a word was said, in the plural or as the beginning of a long one; by its stem, `issued` is no `issue`."""
+    long = len(word) > _MIN_TYPO
+    return any(other in (word, f"{word}s") or (long and other.startswith(word)) for other in said)
 
 
 def fold(text: str) -> str:
@@ -349,9 +403,8 @@ def fold(text: str) -> str:
 
 def words(text: str) -> list[str]:
     """Return the folded words of a text; `iTwinId` is `itwin id`, `createdDateTime` three words."""
-    text = re.sub(r"\bi(Twin|Model)", lambda found: "i" + found[1].lower(), text)
-    text = re.sub(r"([a-z0-9])([A-Z])", r"\1 \2", text)
-    return re.findall(r"[^\W_]+", fold(text))
+    text = _IN_WORD.sub(r"\1 \2", _ENTITY.sub(lambda found: "i" + found[1].lower(), text))
+    return _WORD.findall(fold(text))
 
 
 @lru_cache(maxsize=8192)
