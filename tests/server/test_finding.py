@@ -203,7 +203,7 @@ async def test_tools_about_the_session_are_found_and_described_and_called_direct
         assert described["tool"]["inputSchema"]["type"] == "object"
 
 
-@pytest.mark.parametrize("query", ["zzzz", '"', "NEAR( * ) AND -", "what is it?", "': DROP TABLE tools; --", "\u0301"])
+@pytest.mark.parametrize("query", ["zzzz", '"', "NEAR( * ) AND -", "what is it?", "': DROP INDEX x; --", "\u0301"])
 async def test_question_that_matches_nothing_gets_all_names_by_toolset(query: str) -> None:
     async with connect(toolsets="dynamic", exclude_tools="list-locks", read_only=True) as client:
         answer = await ask(client, query)
