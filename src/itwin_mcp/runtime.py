@@ -16,6 +16,7 @@ from itwin_mcp.capability.catalog import Catalog, Skill, Tool, shipped
 from itwin_mcp.capability.confirming import with_confirmations
 from itwin_mcp.capability.linker import link_files
 from itwin_mcp.capability.presets import Preset, with_presets
+from itwin_mcp.capability.vocabulary import read_vocabulary
 from itwin_mcp.errors import SettingsError, StateUnusable
 from itwin_mcp.executor import names
 from itwin_mcp.executor.approvals import Approvals, approve_command
@@ -85,7 +86,9 @@ def read_all(settings: Settings) -> Catalog:
     for name in own.keys() & catalog.tools.keys():
         raise SettingsError(f"{catalog.tools[name].file}: the name {name!r} is taken by a tool of itwin-mcp itself.")
     whole = replace(catalog, tools={**catalog.tools, **own})
-    every = with_presets(replace(whole, skills=cache(lambda: _skills(whole))), _presets(settings))
+    vocabulary = cache(lambda: read_vocabulary(shipped()[0].parent, settings.cache_dir))
+    read_late = replace(whole, skills=cache(lambda: _skills(whole)), vocabulary=vocabulary)
+    every = with_presets(read_late, _presets(settings))
     if settings.two_step:
         every = with_confirmations(every)
     return every

@@ -1,7 +1,6 @@
-"""`--toolsets dynamic`: the right tool is among the first three, and runs as if it were listed."""
+"""`--toolsets dynamic`: a tool that is found, described or run is as if it were listed."""
 
 import json
-import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,106 +11,15 @@ from mcp.shared.exceptions import MCPError
 from mcp.types import INVALID_PARAMS
 
 from itwin_mcp.errors import SettingsError
-from itwin_mcp.runtime import read_catalog
-from itwin_mcp.server.search import ToolIndex
-from itwin_mcp.settings import read_settings
 from tests.conftest import connect
 
 pytestmark = pytest.mark.anyio
-
-QUESTIONS = [
-    ("Which projects did I work on lately?", "list-recent-itwins"),
-    ("Find the iTwin with number HWY-202", "find-itwin"),
-    ("Show me all active projects of our organisation", "list-itwins"),
-    ("Where is this bridge located and what is its time zone?", "get-itwin"),
-    ("Set up a new project with a model in it", "provision-project"),
-    ("Create a new asset iTwin for a water treatment plant", "create-itwin"),
-    ("Rename the iTwin and set it to Inactive", "update-itwin"),
-    ("Delete the iTwin of the cancelled project", "delete-itwin"),
-    ("Which account owns this iTwin?", "get-itwin-account"),
-    ("What is the primary account of my company?", "get-my-account"),
-    ("Which models does this project have?", "list-imodels"),
-    ("Find the model called Station North", "find-imodel"),
-    ("Which iModels have not been touched since spring?", "list-stale-imodels"),
-    ("Give me an overview of everything about an iModel", "describe-imodel"),
-    ("Create an empty iModel with a coordinate reference system", "create-imodel"),
-    ("Start a new iModel from a template iModel", "create-imodel-from-template"),
-    ("Copy the iModel into another iTwin", "clone-imodel"),
-    ("Fork the model so that changes can be merged later", "fork-imodel"),
-    ("Is the clone finished? wait for it", "wait-for-imodel"),
-    ("Change the description of the iModel", "update-imodel"),
-    ("Remove an iModel for good", "delete-imodel"),
-    ("Show the history of changesets of the model", "list-changesets"),
-    ("Who pushed changeset 17 and with which application?", "get-changeset"),
-    ("List the milestones of the iModel", "list-named-versions"),
-    ("Mark the current state as milestone 60% design", "create-named-version"),
-    ("Hide a named version", "update-named-version"),
-    ("What changed between two named versions and by whom?", "compare-named-versions"),
-    ("Who has locked elements in this model?", "list-lock-holders"),
-    ("Release all the locks of my briefcase", "release-all-locks"),
-    ("Lock these elements exclusively for my briefcase", "acquire-locks"),
-    ("Which locks were released after changeset 20?", "list-released-locks"),
-    ("Acquire a briefcase to edit the model", "acquire-briefcase"),
-    ("Give back my briefcase", "release-briefcase"),
-    ("Begin an authoring session with locks on elements", "start-authoring-session"),
-    ("End the authoring session", "end-authoring-session"),
-    ("Who is allowed to do what in this iModel?", "describe-access"),
-    ("Who has ever worked on this iModel?", "list-imodel-users"),
-    ("What permissions do I have on the iModel?", "get-imodel-permissions"),
-    ("Change the permissions of a role on the iModel", "update-imodel-role-permissions"),
-    ("Share the iModel with somebody through a link that expires", "create-share"),
-    ("Revoke a share", "revoke-share"),
-    ("Which data sources and map services belong to the project?", "list-repositories"),
-    ("Register a WMS map service with an iTwin", "create-repository"),
-    ("Export a list of all iTwins as CSV", "create-export"),
-    ("Is my export done?", "wait-for-export"),
-    ("Bookmark this project as a favorite", "add-itwin-to-favorites"),
-    ("Show my starred iModels", "list-favorite-imodels"),
-    ("Is the checkpoint of the named version ready?", "wait-for-checkpoint"),
-    ("Get the checkpoint of the latest changeset", "get-latest-checkpoint"),
-    ("Which global imagery repositories are there?", "list-global-repositories"),
-    ("versions of the model", "list-named-versions"),
-    ("Which versions does the iModel have?", "list-named-versions"),
-    ("what changed since 30% design", "compare-named-versions"),
-    ("What changed in the model since last week?", "list-changesets"),
-    ("who pushed the last change", "list-changesets"),
-    ("remove my favourite", "remove-itwin-from-favorites"),
-    ("remove my favourite", "remove-imodel-from-favorites"),
-    ("show my favourites", "list-favorite-imodels"),
-]
 
 
 @pytest.fixture
 async def few() -> AsyncIterator[Client]:
     async with connect(toolsets="dynamic") as client:
         yield client
-
-
-async def test_engineers_questions_find_their_tool_among_the_first_three() -> None:
-    index = ToolIndex(read_catalog(read_settings(os.environ)).reachable.values())
-    missed = []
-    for question, wanted in QUESTIONS:
-        found = [tool.name for tool in index.find(question, 3)]
-        if wanted not in found:
-            missed.append((question, wanted, found))
-    assert missed == []
-    assert len(QUESTIONS) >= 40
-
-
-async def test_what_destroys_is_not_first_where_nobody_asked_for_it() -> None:
-    tools = read_catalog(read_settings(os.environ)).reachable
-    index = ToolIndex(tools.values())
-    kept = [question for question, wanted in QUESTIONS if not tools[wanted].annotations.destructive]
-    destroying = [one for one in kept if index.find(one, 1)[0].annotations.destructive]
-    assert destroying == []
-
-
-async def test_a_question_of_nothing_but_quotes_and_operators_finds_nothing(few: Client) -> None:
-    for query in ('"', "NEAR( * ) AND -", "what is it?", "': DROP TABLE tools; --"):
-        result = await few.call_tool("find-tools", {"query": query})
-        assert not result.is_error
-    result = await few.call_tool("find-tools", {"query": "zzzz", "limit": 20})
-    assert result.structured_content == {"tools": []}
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])

@@ -11,6 +11,7 @@ from itwin_mcp.capability.access import Access
 from itwin_mcp.capability.plans import Action, Call, ConfirmPlan, Operation, TransferPlan, operations_of
 from itwin_mcp.capability.selection import DYNAMIC, Selection
 from itwin_mcp.capability.suggestions import find_similar
+from itwin_mcp.capability.vocabulary import Vocabulary
 from itwin_mcp.errors import Problem, SettingsError
 
 
@@ -175,6 +176,8 @@ class Catalog:
     """What the authors of freshly read files should know; `capability check` prints it."""
     skills: Callable[[], tuple[Skill, ...]] = tuple
     """The guides for agents over the whole catalog, whatever part of it is served; made when first asked for."""
+    vocabulary: Callable[[], Vocabulary] = Vocabulary
+    """What people call things, for the search of tools; read when something is first searched."""
 
     @property
     def dynamic(self) -> bool:

@@ -49,19 +49,8 @@ class Document:
 
     def keep(self) -> None:
         """Put a fresh parse into the cache, whole or not at all; without it the next start only takes longer."""
-        if not self.fresh or self.kept is None:
-            return
-        name: str | None = None
-        try:
-            self.kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            handle, name = tempfile.mkstemp(dir=self.kept.parent, suffix=".tmp")
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                json.dump(self.data, stream, ensure_ascii=False, separators=(",", ":"))
-            Path(name).replace(self.kept)
-        except OSError as error:
-            if name is not None:
-                Path(name).unlink(missing_ok=True)
-            logger.warning("The parse of %s cannot be cached in %s: %s", self.file, self.kept.parent, error)
+        if self.fresh and self.kept is not None:
+            _keep(self.file, self.kept, self.data)
 
 
 def load(file: Path, *, cache: Path | None = None) -> Document:
@@ -88,6 +77,23 @@ def load(file: Path, *, cache: Path | None = None) -> Document:
 def read_data(file: Path) -> Any:
     """The bare data of a file, read as strictly as `load` does. Raises CapabilityError."""
     return parse_text(file, read_text(file))
+
+
+def read_cached_data(file: Path, cache: Path | None) -> Any:
+    """The bare data of one of our own files, from the cache of parses if it is there. Raises CapabilityError."""
+    text = read_text(file)
+    kept = _cache_file(text, cache)
+    if kept is not None:
+        try:
+            return json.loads(kept.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, RecursionError):
+            _warn_damaged(file, kept)
+    data = parse_text(file, text)
+    if kept is not None:
+        _keep(file, kept, data)
+    return data
 
 
 def read_text(file: Path) -> str:
@@ -125,8 +131,26 @@ def _cached(file: Path, kept: Path) -> tuple[Any, CapabilityFile] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError):  # a ValidationError is a ValueError
-        logger.warning("The cached parse of %s in %s is damaged; the file is parsed again.", file, kept)
+        _warn_damaged(file, kept)
         return None
+
+
+def _warn_damaged(file: Path, kept: Path) -> None:
+    logger.warning("The cached parse of %s in %s is damaged; the file is parsed again.", file, kept)
+
+
+def _keep(file: Path, kept: Path, data: Any) -> None:
+    name: str | None = None
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle, name = tempfile.mkstemp(dir=kept.parent, suffix=".tmp")
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            json.dump(data, stream, ensure_ascii=False, separators=(",", ":"))
+        Path(name).replace(kept)
+    except OSError as error:
+        if name is not None:
+            Path(name).unlink(missing_ok=True)
+        logger.warning("The parse of %s cannot be cached in %s: %s", file, kept.parent, error)
 
 
 def _cache_file(text: str, cache: Path | None) -> Path | None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from itwin_mcp.capability.catalog import Annotations, Catalog, Tool, ToolArgument
 from itwin_mcp.capability.expressions import ABSENT
 from itwin_mcp.capability.parameters import published_schema
 from itwin_mcp.capability.plans import Output, Steps
-from itwin_mcp.capability.selection import DYNAMIC
+from itwin_mcp.capability.selection import DYNAMIC, SESSION
 from itwin_mcp.capability.suggestions import find_similar
 from itwin_mcp.errors import InvalidArguments, SettingsError
 from itwin_mcp.executor.conversion import convert_arguments
 from itwin_mcp.executor.validate import Check, compile_check
+
+if TYPE_CHECKING:
+    from itwin_mcp.server.search import ToolIndex
 
 FIND = "find-tools"
 DESCRIBE = "describe-tool"
@@ -21,6 +25,8 @@ RUN_READING = "run-reading-tool"
 RUN_WRITING = "run-writing-tool"
 RUNS = frozenset({RUN_READING, RUN_WRITING})
 
+_FEW = 3
+"""Hits below which all names are listed."""
 _NAME: Mapping[str, Any] = {"type": "string", "minLength": 1, "maxLength": 64}
 _ERROR: Mapping[str, Any] = {"error": {"type": "object"}}
 
@@ -32,8 +38,9 @@ def _tool(
     arguments: tuple[ToolArgument, ...],
     answers: Mapping[str, Any],
     annotations: Annotations,
+    optional: Mapping[str, Any] | None = None,
 ) -> Tool:
-    output: dict[str, Any] = {"type": "object", "properties": {**answers, **_ERROR}}
+    output: dict[str, Any] = {"type": "object", "properties": {**answers, **(optional or {}), **_ERROR}}
     if answers:
         output["anyOf"] = [{"required": [one]} for one in (*answers, "error")]
     return Tool(
@@ -71,11 +78,19 @@ TOOLS: tuple[Tool, ...] = (
         "Find tools",
         "Find the tools for a task among all that this server has for iTwins, iModels, changesets, named versions, "
         "briefcases, locks, checkpoints, users, shares, repositories, exports, favorites and images, best first. "
-        "Then run the tool by its name; see describe-tool first when its arguments are not plain.",
+        "Then call the tool in runWith; see describe-tool first if the arguments are not plain. For a task that this "
+        "server cannot do, otherApis names the API of the platform that can.",
         (
             _argument(
                 "query",
-                {"type": "string", "minLength": 1, "maxLength": 400, "description": "The task in a few words."},
+                {
+                    "type": "string",
+                    "minLength": 1,
+                    "maxLength": 400,
+                    "description": "The task in a few words: the verb and this server's nouns, in English (translate "
+                    "first). project = iTwin, model = iModel, checkout = briefcase, milestone = named version, "
+                    "snapshot = checkpoint, guest link = share.",
+                },
             ),
             _argument(
                 "limit",
@@ -86,6 +101,17 @@ TOOLS: tuple[Tool, ...] = (
         ),
         {"tools": {"type": "array", "items": {"type": "object", "required": ["name", "runWith"]}}},
         _LOOKS,
+        {
+            "otherApis": {
+                "type": "array",
+                "description": "What this server cannot do: the API of the iTwin Platform that can.",
+                "items": {"type": "object", "required": ["api", "does"]},
+            },
+            "toolsets": {
+                "type": "object",
+                "description": "The names of all tools by toolset, if the query matched little.",
+            },
+        },
     ),
     _tool(
         DESCRIBE,
@@ -122,11 +148,10 @@ class Dynamic:
         """Raises SettingsError where nothing can be searched."""
         if not catalog.reachable:
             raise SettingsError("--toolsets dynamic has no tool to run: exclude fewer.")
-        from itwin_mcp.server.search import ToolIndex  # only where it is used: SQLite costs start-up time
-
         self._tools = catalog.reachable
         self._catalog = catalog
-        self._index = ToolIndex(catalog.reachable.values())
+        direct = {name: tool for name, tool in catalog.tools.items() if tool.toolset == SESSION}
+        self._found = {**catalog.reachable, **direct}
         self._checks: dict[str, Check] = {}
 
     def answer(
@@ -135,10 +160,22 @@ class Dynamic:
         """The answer of `find-tools` (of those that it `shows`) and `describe-tool`. Raises InvalidArguments."""
         ready = self._ready(name, arguments)
         if name == DESCRIBE:
-            return {"tool": _whole(self._tool(ready["name"], name))}
-        found = self._index.find(ready["query"], len(self._tools))
-        within = [tool for tool in found if shows(tool)]
-        return {"tools": [_brief(tool) for tool in within[: ready["limit"]]]}
+            return {"tool": _whole(self._found.get(ready["name"]) or self._tool(ready["name"], name))}
+        hits = self._index.find(ready["query"])
+        shown = [tool for tool in hits.tools if shows(tool)]
+        answer: dict[str, Any] = {"tools": [_brief(tool) for tool in shown[: ready["limit"]]]}
+        if hits.other_apis:
+            answer["otherApis"] = [{"api": f"{api.name} API", "does": api.does} for api in hits.other_apis]
+        elif hits.weak or len(shown) < _FEW:
+            answer["toolsets"] = _names_by_toolset(tool for tool in self._found.values() if shows(tool))
+        return answer
+
+    @cached_property
+    def _index(self) -> ToolIndex:
+        """Made when something is first searched: reading the vocabulary takes longer than answering."""
+        from itwin_mcp.server.search import ToolIndex
+
+        return ToolIndex(self._found.values(), self._catalog.vocabulary())
 
     def runs(self, name: str) -> str | None:
         """The tool that runs the tool of this name; None if no tool does."""
@@ -181,17 +218,49 @@ def _refused(why: str, hint: str) -> InvalidArguments:
 
 
 def _run_with(tool: Tool) -> str:
+    """Return the tool to call: the tools about the session are called directly."""
+    if tool.toolset == SESSION:
+        return tool.name
     return RUN_READING if tool.annotations.read_only else RUN_WRITING
 
 
+def _names_by_toolset(tools: Iterable[Tool]) -> dict[str, list[str]]:
+    names: dict[str, list[str]] = {}
+    for tool in tools:
+        names.setdefault(tool.toolset, []).append(tool.name)
+    return names
+
+
 def _brief(tool: Tool) -> dict[str, Any]:
-    """What is needed to choose a tool, and to run a plain one; `?` marks arguments that may be left out."""
+    """Return what is needed to choose a tool, and to run a plain one."""
     return {
         "name": tool.name,
         "description": tool.description,
-        "arguments": [one.name if one.required else f"{one.name}?" for one in tool.arguments],
+        "arguments": [_argument_line(argument) for argument in tool.arguments],
         "runWith": _run_with(tool),
     }
+
+
+def _argument_line(argument: ToolArgument) -> str:
+    """Return an argument in a line: `status?: Active | Inactive | Trial`. The mark means that it may be left out."""
+    from itwin_mcp.server.search import choices_of
+
+    schema = argument.schema
+    kind = schema.get("type", "object")
+    kinds = [kind] if isinstance(kind, str) else [one for one in kind if one != "null"]
+    said = " | ".join(str(choice) for choice in choices_of(schema)) or _type_of(kinds, schema)
+    if "array" in kinds and choices_of(schema):
+        said = f"list of {said}"
+    return f"{argument.name}{'' if argument.required else '?'}: {said}"
+
+
+def _type_of(kinds: Sequence[str], schema: Mapping[str, Any]) -> str:
+    if kinds == ["array"]:
+        of = schema.get("items", {}).get("type", "object")
+        return f"list of {of if isinstance(of, str) else of[0]}"
+    low, high = schema.get("minimum"), schema.get("maximum")
+    bounds = f" {'' if low is None else low}..{'' if high is None else high}" if (low, high) != (None, None) else ""
+    return (schema.get("format") or " | ".join(kinds)) + bounds
 
 
 def _whole(tool: Tool) -> dict[str, Any]:

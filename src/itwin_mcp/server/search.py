@@ -1,207 +1,422 @@
-"""Tools ranked by how well they answer a question: SQLite's full-text index with BM25, in memory."""
+"""Tools ranked by how well they answer a question, in the words of engineers and in several languages.
+
+Each word of a question is looked for in the names, titles, descriptions, arguments and answers of the tools, together
+with the words that the vocabulary has for it. What a question wants (to know, to change or to destroy something)
+decides which tools may come first.
+"""
 
 from __future__ import annotations
 
+import difflib
+import math
 import re
-import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property, lru_cache
 from typing import Any
 
 from itwin_mcp.capability.catalog import Tool
-from itwin_mcp.errors import SettingsError
+from itwin_mcp.capability.vocabulary import OtherApi, Vocabulary
 
-_COLUMNS = {"name": 8.0, "title": 4.0, "description": 3.0, "arguments": 1.0, "choices": 0.5, "answers": 0.5}
-"""What is searched, and what a word that stands there weighs."""
+MAX_WORDS = 40
+"""Words of a question that are looked at."""
+_NAME, _DESCRIPTION, _TOOLSET, _ARGUMENTS, _CHOICES, _ANSWERS = 3.0, 1.0, 1.0, 0.4, 0.3, 0.2
+"""What a word weighs by where it was found; a title is as good as a name."""
+_MEANING = 0.9
+"""What a word of the vocabulary weighs, compared with the word that was said."""
+_COVERED = 1.0
+"""How many times over a name counts if all of its words were said."""
+_LITERAL = 0.3
+"""The same for words that were said letter by letter: `changesets` asks for a list, `changeset` for one."""
+_PHRASE = 3.0
+"""What a phrase weighs by which people ask for the tool."""
+_MIN_PHRASE = 0.6
+"""The part of a phrase that must have been said."""
+_SILENT = 0.3
+"""What a silent word of a phrase weighs; 0.7 to 5 is usual for others."""
+_UNASKED = 0.6
+"""What is left of the score of a tool that reads if something is to be changed, or the other way round."""
+_MIN_SHARE = 0.2
+"""Hits below this share of the best score are left out."""
+_MIN_PART = 4
+"""The shortest word of the vocabulary that may begin a longer word; inside one it has a letter more."""
+_MIN_TYPO = 5
+"""The shortest word that is taken for a typo."""
+_TYPO_LENGTH = 2
+_TYPO_LIKENESS = 0.8
+_IN_WORD = re.compile(r"([a-z0-9])([A-Z])")
+_ENTITY = re.compile(r"\bi(Twin|Model)")
+_WORD = re.compile(r"[^\W_]+")
 
-_COVERED = 2.0
-"""How many times over a name counts all of whose words were said."""
-_UNASKED = 0.5
-"""What is left of the score of a tool that writes for a question, or destroys where nobody said its verb."""
-_MOST_WORDS = 40
-_SILENT_TEXT = """
-    a about all also am an and any are as at be been before by can could did do does every first for from get
-    give going good has have help here how i if in into is it its just last let like make may me mine must my
-    need no not now of on one or our out over own please really same see should since so some something tell than that
-    the their them then there these they thing this those to too under up us use used using want was we were
-    when will with work would you your
-"""
-_SAME_TEXT = """
-    itwin: project twin twins asset bridge building
-    imodel: model
-    account: organisation organization company
-    clone: copy duplicate
-    fork: branch derive
-    create: new make
-    start create: start
-    provision: setup kick
-    update name: rename
-    update: change modify extend move
-    update edit: edit
-    update provision: set
-    update inactive: deactivate archive
-    remove delete: remove
-    delete: drop erase trash destroy
-    named version: milestone milestones deliverable version design
-    list named versions: versions
-    create named version: tag mark
-    changesets: history commits push
-    list changesets history: pushed
-    changeset: commit
-    compare list changesets: changed
-    compare: happened difference differences diff between
-    list activity: stale untouched
-    activity: old dormant touched
-    list itwins: projects
-    list imodels: models
-    users: people member members team
-    user: person colleague
-    users who: who
-    access permissions: allowed rights
-    permissions: right permission may
-    briefcase acquire: checkout
-    acquire locks: reserve
-    locks: lock locked
-    release locks: unlock
-    locks holders: holding holds
-    favorites: favourite favourites favorite
-    favorites add: bookmark star
-    list favorites: starred
-    favorites remove: unstar unfavorite
-    recent: recently lately yesterday
-    thumbnail image: picture
-    image: photo logo
-    thumbnail: preview
-    link share: link
-    export: csv spreadsheet excel dump
-    download export: download
-    repository map: wms map
-    repository geographic: gis
-    repositories: sources
-    global repository: cesium imagery
-    wait creation checkpoint: ready
-    creation: progress
-    wait creation: finished done initialized
-    describe everything: overview summary
-    everything describe: everything
-    state status: status
-    find: search look locate
-    name: named
-    find name: called
-    end: finish stop
-    sign session: signed
-    list: which show
-    get: what
-    get location: where
-    location: located
-    release: back
-    create repository: register connect
-    checkpoint named version: snapshot
-    create empty: scratch empty
-"""
-_SILENT = frozenset(_SILENT_TEXT.split())
-"""Words of a question that say nothing of what it is about."""
-_ASKING = frozenset({"who", "what", "which", "when", "where", "how", "is", "are", "has", "have", "does", "did"})
-"""Words that a question begins with which wants to know something and change nothing."""
-_SAME: Mapping[str, Sequence[str]] = {
-    said: meant.split()
-    for meant, _, spoken in (line.partition(":") for line in _SAME_TEXT.strip().splitlines())
-    for said in spoken.split()
-}
-"""What engineers say -> the words that our tools have for it."""
+
+class Intent(Enum):
+    """What the person wants."""
+
+    READ = "read"
+    WRITE = "write"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """The tools that answer a question, the best first, and the APIs that do what this server cannot."""
+
+    tools: tuple[Tool, ...]
+    other_apis: tuple[OtherApi, ...]
+    weak: bool
+    """Whether the question said at most the verb of the best tool."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Term:
+    """A word or phrase of a question: the stem that counts literally, and what it may mean, each some stems."""
+
+    follows: str
+    """The word before it."""
+    word: str
+    said: str | None
+    meanings: tuple[tuple[str, ...], ...]
+
+    @property
+    def stems(self) -> Iterator[str]:
+        if self.said is not None:
+            yield self.said
+        for meaning in self.meanings:
+            yield from meaning
+
+
+@dataclass(frozen=True)
+class _Question:
+    """A question as it is compared with the tools."""
+
+    text: str
+    said: tuple[str, ...]
+    terms: tuple[_Term, ...]
+    intent: Intent
+
+    @cached_property
+    def words(self) -> frozenset[str]:
+        return frozenset(self.said)
+
+    @cached_property
+    def meant(self) -> frozenset[str]:
+        """Every word that was said, as it is written and as a stem, and all that they may mean."""
+        return frozenset((*self.said, *(part for term in self.terms for part in term.stems)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Phrase:
+    """A phrase by which people ask for a tool: its terms, each with what it weighs, and their sum."""
+
+    terms: tuple[tuple[_Term, float], ...]
+    whole: float
+
+    def match(self, meant: frozenset[str]) -> float:
+        """Return how much of the phrase was said, by how rare its words are; 0 for less than most of it."""
+        said = sum(weight for term, weight in self.terms if _is_meant(term, meant))
+        share = said / self.whole if self.whole else 0.0
+        return share * share * said if share >= _MIN_PHRASE else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A tool as it is searched, and the stems of its texts with their weights."""
+
+    tool: Tool
+    name: tuple[str, ...]
+    title: tuple[str, ...]
+    words: frozenset[str]
+    weights: Mapping[str, float]
 
 
 class ToolIndex:
-    """An index of tools by their names, titles, descriptions, arguments and choices; words count by their stems."""
+    """An index of tools. It takes about 50 ms to make, so make it when something is first searched."""
 
-    def __init__(self, tools: Iterable[Tool]) -> None:
-        """Raises SettingsError where this Python's SQLite has no full-text search."""
-        self._tools = tuple(tools)
-        self._rows = [_row(tool) for tool in self._tools]
-        self._search('""')  # fails now, not in a call, where full-text search is missing
+    def __init__(self, tools: Iterable[Tool], vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+        self._silent = {fold(word) for word in vocabulary.silent}
+        self._asking = tuple(map(fold, vocabulary.asking))
+        self._verbs = {
+            **dict.fromkeys(map(stem, vocabulary.reading), Intent.READ),
+            **dict.fromkeys(map(stem, vocabulary.writing), Intent.WRITE),
+        }
+        self._wants = dict(self._wants_of_meanings())
+        self._meanings = _by_phrase(vocabulary, stem)
+        self._exact = {phrase[0]: found for phrase, found in _by_phrase(vocabulary, str).items() if len(phrase) == 1}
+        self._longest = max((len(phrase) for phrase in self._meanings), default=1)
+        self._entries = tuple(self._entry(tool) for tool in tools)
+        phrases = {
+            entry.tool.name: tuple(map(self._phrase_terms, vocabulary.asked.get(entry.tool.name, ())))
+            for entry in self._entries
+        }
+        self._rarity = _rarity(self._entries, phrases)
+        self._phrases = {name: tuple(map(self._phrase, found)) for name, found in phrases.items()}
 
-    def find(self, question: str, most: int) -> tuple[Tool, ...]:
-        """The tools that answer a question, the best first; the order of the catalog breaks ties."""
-        said = _words(question)
-        words = [word for word in said if word not in _SILENT][:_MOST_WORDS]
-        meant = dict.fromkeys(part for word in words for part in _SAME.get(word, (word,)))
-        if not meant:
-            return ()
-        found = self._search(" OR ".join(f'"{word}"' for word in meant))
-        stems = {_stem(word) for word in meant}
-        asks = said[0] in _ASKING
-        scored = (
-            (self._tools[row - 1], row, score * (1 + _COVERED * self._covered(row, stems))) for row, score in found
+    def find(self, text: str) -> Hits:
+        """Find the tools that answer a question; the order of the tools breaks ties."""
+        question = self._question(text)
+        named = [entry for entry in self._entries if _is_named(entry, question)]
+        scored = [
+            (score, entry)
+            for entry in self._entries
+            if entry not in named and (score := self._score(entry, question)) > 0
+        ]
+        best = max((score for score, _ in scored), default=0.0)
+        scored = [hit for hit in scored if hit[0] >= best * _MIN_SHARE]
+        # A question that wants to know something gets no tool that changes something before one that reads.
+        asks = question.intent is Intent.READ
+        scored.sort(key=lambda hit: (asks and not hit[1].tool.annotations.read_only, -hit[0]))
+        ranked = [*named, *(entry for _, entry in scored)]
+        return Hits(
+            tools=tuple(entry.tool for entry in ranked),
+            other_apis=tuple(api for api in self._vocabulary.other_apis if _asks_for(api, question.said)),
+            weak=not ranked or question.meant.isdisjoint(ranked[0].name[1:] or ranked[0].name),
         )
-        ranked = sorted((-score * _fitness(tool, stems, asks=asks), row) for tool, row, score in scored)
-        return tuple(self._tools[row - 1] for _, row in ranked[:most])
 
-    def _search(self, match: str) -> list[tuple[int, float]]:
-        """Return the number and the score of each row that matches an expression of FTS5.
+    def _wants_of_meanings(self) -> Iterator[tuple[tuple[str, ...], Intent]]:
+        """Yield the meanings that are verbs: `create share` is one, `shares` and `list changesets` are not."""
+        for meaning in {meaning for meanings in self._vocabulary.meanings.values() for meaning in meanings}:
+            said = words(meaning)
+            if said[0] in self._vocabulary.writing:
+                yield tuple(map(stem, said)), Intent.WRITE
+            elif meaning in self._vocabulary.reading:
+                yield tuple(map(stem, said)), Intent.READ
 
-        Filling a table takes 3 ms and is done for every search: nobody has to close a connection that stays open.
+    # --- what was said ------------------------------------------------------------------------------------------
+
+    def _question(self, text: str) -> _Question:
+        said = tuple(words(text)[:MAX_WORDS])
+        terms = self._terms(said, guess=True)
+        return _Question(text.lower(), said, terms, self._intent(said, terms))
+
+    def _terms(self, said: Sequence[str], *, guess: bool = False) -> tuple[_Term, ...]:
+        """Return the words that say something and the phrases of the vocabulary.
+
+        Inside such a phrase a word keeps its literal sense and loses the others: `check out` checks nothing.
         """
-        with closing(sqlite3.connect(":memory:")) as sql:
-            columns = ", ".join(_COLUMNS)
-            try:
-                sql.execute(f"CREATE VIRTUAL TABLE tools USING fts5({columns}, tokenize='porter unicode61')")
-            except sqlite3.OperationalError as error:
-                raise SettingsError(
-                    f"--toolsets dynamic searches with SQLite's FTS5, which this Python lacks ({error}): "
-                    "use another one."
-                ) from None
-            marks = ", ".join("?" * len(_COLUMNS))
-            sql.executemany(f"INSERT INTO tools VALUES ({marks})", self._rows)  # noqa: S608
-            weights = ", ".join(str(weight) for weight in _COLUMNS.values())
-            select = f"SELECT rowid, -bm25(tools, {weights}) FROM tools WHERE tools MATCH ?"  # noqa: S608
-            return sql.execute(select, (match,)).fetchall()
+        terms, explained = [], 0
+        for start, word in enumerate(said):
+            before = said[start - 1] if start else ""
+            for length in range(min(self._longest, len(said) - start), 1, -1):
+                meanings = self._meanings.get(tuple(map(stem, said[start : start + length])))
+                if meanings:
+                    terms.append(_Term(before, word, None, meanings))
+                    explained = max(explained, start + length)
+            silent = word in self._silent
+            meanings = () if start < explained else self._meant_by(word)
+            if guess and not silent and not meanings and start >= explained:
+                meanings = self._guess(word)
+            if meanings or not silent:
+                terms.append(_Term(before, word, None if silent else stem(word), meanings))
+        return tuple(terms)
 
-    def _covered(self, row: int, stems: set[str]) -> float:
-        """How much of a tool's name was said. BM25 gives next to nothing for `imodel`, which half of the tools name."""
-        name = {_stem(word) for word in _words(self._tools[row - 1].name)}
-        return len(name & stems) / len(name)
+    def _meant_by(self, word: str) -> tuple[tuple[str, ...], ...]:
+        """Look a word up as it is written, then by its stem: `changes` are changesets, `change` is to update."""
+        return self._exact.get(word) or self._meanings.get((stem(word),), ())
+
+    def _phrase_terms(self, text: str) -> tuple[_Term, ...]:
+        """Return a phrase by which people ask. Its silent words count a little: some phrases have hardly others."""
+        said = words(text)
+        return (*self._terms(said), *(_Term("", word, word, ()) for word in said if word in self._silent))
+
+    def _guess(self, word: str) -> tuple[tuple[str, ...], ...]:
+        """Return what an unknown word may mean: the vocabulary's words inside it, or the word it may be a typo of."""
+        if stem(word) in self._rarity:
+            return ()
+        parts = [known for known in self._parts if _is_part(known, word)]
+        longest = [part for part in parts if not any(part != other and part in other for other in parts)]
+        if longest:
+            return tuple(meaning for part in longest for meaning in self._exact[part])
+        if len(word) < _MIN_TYPO:
+            return ()
+        near = [known for known in self._known if known[0] == word[0] and abs(len(known) - len(word)) <= _TYPO_LENGTH]
+        close = difflib.get_close_matches(stem(word), near, n=1, cutoff=_TYPO_LIKENESS)
+        return tuple(meaning for known in close for meaning in ((known,), *self._meanings.get((known,), ())))
+
+    @cached_property
+    def _known(self) -> tuple[str, ...]:
+        return tuple({*self._rarity, *(phrase[0] for phrase in self._meanings if len(phrase) == 1)})
+
+    @cached_property
+    def _parts(self) -> tuple[str, ...]:
+        return tuple(word for word in self._exact if len(word) >= _MIN_PART or _is_dense(word))
+
+    def _intent(self, said: Sequence[str], terms: Sequence[_Term]) -> Intent:
+        """Return what a question wants. In `list released locks`, only the first verb counts."""
+        if any(_opens(phrase, " ".join(said)) for phrase in self._asking):
+            return Intent.READ
+        verbs = [(verb, term) for term in terms if (verb := self._verb(term)) is not None]
+        if not verbs:
+            return Intent.UNKNOWN
+        first = verbs[0][0]
+        joined = any(term.follows in self._vocabulary.joining for verb, term in verbs if verb is Intent.WRITE)
+        return Intent.WRITE if first is Intent.WRITE or joined else Intent.READ
+
+    def _verb(self, term: _Term) -> Intent | None:
+        """Return what a verb wants; `exports` and `shares` are nouns."""
+        if term.said in self._verbs:
+            return None if term.word.endswith("s") else self._verbs[term.said]
+        return next((self._wants[part] for part in term.meanings if part in self._wants), None)
+
+    # --- how well a tool answers --------------------------------------------------------------------------------
+
+    def _score(self, entry: _Entry, question: _Question) -> float:
+        phrase = max((phrase.match(question.meant) for phrase in self._phrases[entry.tool.name]), default=0.0)
+        hints = entry.tool.annotations
+        # A destructive tool comes up only if something is to be changed and its verb, or a phrase for it, was said.
+        asked_for = question.intent is Intent.WRITE and (entry.name[0] in question.meant or phrase > 0)
+        if hints.destructive and not asked_for:
+            return 0.0
+        found = sum(self._weigh(entry, term) for term in question.terms)
+        covered = len(question.meant.intersection(entry.name)) / len(entry.name)
+        literal = len(question.words.intersection(entry.words)) / len(entry.name)
+        score = found * (1 + _COVERED * covered + _LITERAL * literal) + _PHRASE * phrase
+        return score if hints.read_only is (question.intent is not Intent.WRITE) else score * _UNASKED
+
+    def _weigh(self, entry: _Entry, term: _Term) -> float:
+        """Return what a term adds: the most of the word itself and its meanings, so that synonyms do not add up."""
+        said = self._word(entry, term.said) if term.said is not None else 0.0
+        meanings = (sum(self._word(entry, part) for part in meaning) / len(meaning) for meaning in term.meanings)
+        return max((said, *(_MEANING * weight for weight in meanings)))
+
+    def _word(self, entry: _Entry, part: str) -> float:
+        return entry.weights.get(part, 0.0) * self._rarity.get(part, 0.0)
+
+    def _phrase(self, terms: tuple[_Term, ...]) -> _Phrase:
+        weighted = tuple((term, self._rarest(term)) for term in terms)
+        return _Phrase(weighted, sum(weight for _, weight in weighted))
+
+    def _rarest(self, term: _Term) -> float:
+        if not term.meanings and term.word in self._silent:
+            return _SILENT
+        return max((self._rarity.get(part, 0.0) for part in term.stems), default=0.0)
+
+    # --- what is searched ---------------------------------------------------------------------------------------
+
+    def _entry(self, tool: Tool) -> _Entry:
+        name, title = (tuple(map(stem, words(text))) for text in (tool.name, tool.title))
+        arguments = " ".join(f"{argument.name} {argument.schema.get('description', '')}" for argument in tool.arguments)
+        choices = " ".join(str(choice) for argument in tool.arguments for choice in choices_of(argument.schema))
+        weights: dict[str, float] = {}
+        for text, weight in (
+            (" ".join(_fields(tool.output_schema)), _ANSWERS),
+            (choices, _CHOICES),
+            (arguments, _ARGUMENTS),
+            (tool.toolset, _TOOLSET),
+            (tool.description, _DESCRIPTION),
+            (f"{tool.name} {tool.title}", _NAME),
+        ):
+            weights.update(dict.fromkeys((stem(word) for word in words(text) if word not in self._silent), weight))
+        return _Entry(tool, name, title, frozenset(words(tool.name)), weights)
 
 
-def _fitness(tool: Tool, stems: set[str], *, asks: bool) -> float:
-    """Less than 1 for what nobody asked for: a change where something is to be known, a loss that was not named."""
-    verb = _stem(_words(tool.name)[0])
-    destroys = tool.annotations.destructive and verb != "create"  # one that publishes asks, but nothing is lost
-    unasked = (asks and not tool.annotations.read_only) or (destroys and verb not in stems)
-    return _UNASKED if unasked else 1.0
+def _is_named(entry: _Entry, question: _Question) -> bool:
+    """Whether a question is the name or title of a tool, or has its name in it as it is written."""
+    if tuple(map(stem, question.said)) in (entry.name, entry.title):
+        return True
+    return "-" in entry.tool.name and entry.tool.name in re.findall(r"[\w-]+", question.text)
 
 
-def _row(tool: Tool) -> tuple[str, ...]:
-    arguments = " ".join(f"{one.name} {one.schema.get('description', '')}" for one in tool.arguments)
-    choices = " ".join(str(choice) for one in tool.arguments for choice in _choices(one.schema))
-    answers = " ".join(_fields(tool.output_schema))
-    return tuple(
-        " ".join(_words(text))
-        for text in (f"{tool.name} {tool.toolset}", tool.title, tool.description, arguments, choices, answers)
-    )
+def _is_meant(term: _Term, meant: frozenset[str]) -> bool:
+    return term.said in meant or any(meant.issuperset(meaning) for meaning in term.meanings)
+
+
+def _asks_for(api: OtherApi, said: Sequence[str]) -> bool:
+    return any(all(_is_said(word, said) for word in words(phrase)) for phrase in api.asked)
+
+
+def _rarity(entries: Sequence[_Entry], phrases: Mapping[str, Sequence[Sequence[_Term]]]) -> Mapping[str, float]:
+    """Return for each stem how much it tells tools apart."""
+    count: Counter[str] = Counter()
+    for entry in entries:
+        asked = (term.said for phrase in phrases[entry.tool.name] for term in phrase if term.said is not None)
+        count.update({*entry.weights, *asked})
+    return {part: math.log(1 + len(entries) / number) for part, number in count.items()}
+
+
+def _by_phrase(
+    vocabulary: Vocabulary, spell: Callable[[str], str]
+) -> Mapping[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    """Return what each phrase means; `spell` says how its words are compared."""
+    found: dict[tuple[str, ...], tuple[tuple[str, ...], ...]] = {}
+    for phrase, meanings in vocabulary.meanings.items():
+        key = tuple(map(spell, words(phrase)))
+        stems = tuple(tuple(map(stem, words(meaning))) for meaning in meanings)
+        found[key] = tuple(dict.fromkeys((*found.get(key, ()), *stems)))
+    return found
 
 
 def _fields(schema: Any) -> Iterator[str]:
-    """The names of an answer's fields; those that every tool has say nothing."""
+    """Yield the names of an answer's fields, without those that every tool has."""
     if isinstance(schema, dict):
         for name, child in schema.get("properties", {}).items():
-            if name not in ("error", "page", "resolved", "job"):
+            if name not in ("error", "page", "resolved", "job", "preview", "truncated", "warnings"):
                 yield name
                 yield from _fields(child)
         yield from _fields(schema.get("items"))
 
 
-def _choices(schema: Mapping[str, object]) -> Iterable[object]:
+def choices_of(schema: Mapping[str, Any]) -> Sequence[Any]:
+    """Return the values that an argument, or each element of it, may have; empty if they are not listed."""
     items = schema.get("items")
-    found = schema.get("enum") or (items.get("enum") if isinstance(items, dict) else None)
-    return found if isinstance(found, list) else ()
+    choices = schema.get("enum") or (items.get("enum") if isinstance(items, dict) else None)
+    return choices if isinstance(choices, list) else ()
 
 
-def _stem(word: str) -> str:
-    return word.rstrip("s") if len(word) > 3 else word
+# --- words ------------------------------------------------------------------------------------------------------
 
 
-def _words(text: str) -> list[str]:
-    """Lower-case words; `iTwinId` is `itwin id`, `createdDateTime` three words."""
-    text = re.sub(r"\bi(Twin|Model)", lambda found: "i" + found[1].lower(), text)
-    text = re.sub(r"([a-z0-9])([A-Z])", r"\1 \2", text)
-    return re.findall(r"[^\W_]+", text.lower())
+def _is_dense(word: str) -> bool:
+    """Whether a word is of a script without blanks, such as Chinese, in which one character may be a word."""
+    return word[0] >= "\u2e80"
+
+
+def _is_part(known: str, word: str) -> bool:
+    """Whether a word of the vocabulary begins a longer word or, if it is not short, is inside it."""
+    if _is_dense(known):
+        return known in word
+    return word.startswith(known) or (len(known) > _MIN_PART and known in word)
+
+
+def _opens(phrase: str, question: str) -> bool:
+    if _is_dense(phrase):
+        return phrase in question
+    return question == phrase or question.startswith(f"{phrase} ")
+
+
+def _is_said(word: str, said: Sequence[str]) -> bool:
+    """Whether a word was said, in the plural or as the beginning of a long one; by its stem, `issued` is no `issue`."""
+    long = len(word) > _MIN_TYPO
+    return any(other in (word, f"{word}s") or (long and other.startswith(word)) for other in said)
+
+
+def fold(text: str) -> str:
+    """Return a text without case and accents."""
+    if text.isascii():
+        return text.lower()
+    decomposed = unicodedata.normalize("NFKD", text.casefold())
+    return "".join(character for character in decomposed if not unicodedata.combining(character))
+
+
+def words(text: str) -> list[str]:
+    """Return the folded words of a text; `iTwinId` is `itwin id`, `createdDateTime` three words."""
+    text = _IN_WORD.sub(r"\1 \2", _ENTITY.sub(lambda found: "i" + found[1].lower(), text))
+    return _WORD.findall(fold(text))
+
+
+@lru_cache(maxsize=8192)
+def stem(word: str) -> str:
+    """Return a folded English word without its ending; words of other languages lose little by it."""
+    if len(word) < 4 or not word.isascii():
+        return word
+    for ending, instead in (("ies", "y"), ("ied", "y"), ("sses", "ss"), ("ing", ""), ("ed", ""), ("s", "")):
+        rest = word.removesuffix(ending)
+        if rest != word and len(rest) > 2 and not word.endswith(("ss", "us", "is")):
+            word = rest + instead
+            if ending in ("ing", "ed") and len(word) > 3 and word[-1] == word[-2] and word[-1] not in "ls":
+                word = word[:-1]
+            break
+    return word.removesuffix("e") if len(word) > 3 else word

@@ -1,0 +1,296 @@
+"""`find-tools`: the right tool is among the first three, and nothing dangerous comes first."""
+
+import csv
+import json
+import os
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+from mcp import Client
+
+from itwin_mcp.capability import strict_yaml
+from itwin_mcp.capability.catalog import Tool, shipped
+from itwin_mcp.capability.vocabulary import read_vocabulary
+from itwin_mcp.runtime import read_all, read_catalog
+from itwin_mcp.server.dynamic import Dynamic
+from itwin_mcp.server.search import stem, words
+from itwin_mcp.settings import read_settings
+from tests.conftest import connect
+
+pytestmark = pytest.mark.anyio
+
+QUESTIONS = Path(__file__).parent / "questions"
+TUNING_FLOOR = 0.97
+UNTOUCHED_FLOOR = 0.9
+
+
+def every_tool() -> dict[str, Tool]:
+    every = read_all(read_settings(os.environ, sandbox=True)).tools
+    return {name: tool for name, tool in every.items() if tool.toolset != "dynamic"}
+
+
+TOOLS = every_tool()
+DESTRUCTIVE = {name for name, tool in TOOLS.items() if tool.annotations.destructive}
+WRITING = {name for name, tool in TOOLS.items() if not tool.annotations.read_only}
+
+
+def read_questions(name: str) -> list[dict[str, str]]:
+    with (QUESTIONS / f"{name}.tsv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+
+
+@pytest.fixture
+async def signed_out(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Client]:
+    """A server that serves `sign-in` too. It sends nothing in these tests."""
+    monkeypatch.setenv("ITWIN_CLIENT_ID", "native-x")
+    async with connect(sandbox=False, toolsets="dynamic") as client:
+        yield client
+
+
+async def ask(client: Client, query: str, **arguments: Any) -> dict[str, Any]:
+    result = await client.call_tool("find-tools", {"query": query, **arguments})
+    assert not result.is_error
+    assert result.structured_content is not None
+    return result.structured_content
+
+
+async def find(client: Client, query: str, limit: int = 20) -> list[str]:
+    return [tool["name"] for tool in (await ask(client, query, limit=limit))["tools"]]
+
+
+async def missed(client: Client, questions: list[dict[str, str]]) -> list[tuple[str, str, list[str]]]:
+    misses = []
+    for row in questions:
+        found = await find(client, row["question"], 3)
+        if not set(row["tools"].split(",")) & set(found):
+            misses.append((row["question"], row["tools"], found))
+    return misses
+
+
+# --- the figures --------------------------------------------------------------------------------------------------
+
+
+async def test_questions_that_the_search_is_tuned_with_find_their_tool(signed_out: Client) -> None:
+    questions = read_questions("tuning")
+    misses = await missed(signed_out, questions)
+    assert len(questions) >= 100
+    assert 1 - len(misses) / len(questions) >= TUNING_FLOOR, misses
+
+
+async def test_questions_that_the_search_was_never_tuned_with_find_their_tool(signed_out: Client) -> None:
+    """Never tune with these: add a question that fails in practice to the tuning set."""
+    questions = read_questions("untouched")
+    misses = await missed(signed_out, questions)
+    assert len(questions) >= 150
+    assert sum(row["language"] != "en" for row in questions) * 3 >= len(questions)
+    assert 1 - len(misses) / len(questions) >= UNTOUCHED_FLOOR, f"{len(misses)} of {len(questions)} missed"
+
+
+@pytest.mark.parametrize(("name", "floor"), [("tuning-beyond", 1.0), ("untouched-beyond", 0.5)])
+async def test_question_beyond_this_server_names_the_api_that_answers_it(
+    signed_out: Client, name: str, floor: float
+) -> None:
+    questions = read_questions(name)
+    named = 0
+    for row in questions:
+        answer = await ask(signed_out, row["question"])
+        named += any(row["api"] in api["api"] for api in answer.get("otherApis", ()))
+    assert named / len(questions) >= floor
+
+
+async def test_no_question_for_one_of_our_tools_names_another_api(signed_out: Client) -> None:
+    wrong = []
+    for row in read_questions("tuning"):
+        answer = await ask(signed_out, row["question"])
+        if "otherApis" in answer:
+            wrong.append((row["question"], answer["otherApis"]))
+    assert wrong == []
+
+
+def test_no_question_is_in_both_sets() -> None:
+    tuning = {tuple(words(row["question"])) for row in read_questions("tuning")}
+    untouched = {tuple(words(row["question"])) for row in read_questions("untouched")}
+    assert tuning & untouched == set()
+
+
+# --- what holds for every tool ------------------------------------------------------------------------------------
+
+
+async def test_exact_name_and_title_of_every_tool_come_first(signed_out: Client) -> None:
+    wrong = []
+    for name, tool in TOOLS.items():
+        queries = (name, tool.title, tool.title.upper(), name.replace("-", "_"), f"please call {name} now")
+        wrong += [(query, name) for query in queries if (await find(signed_out, query, 1)) != [name]]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("query", ["who may {}?", "which things can I {}", "wer darf {}", "tell me how to {}"])
+async def test_reading_question_gets_no_writing_tool_first_and_no_destructive_one(
+    signed_out: Client, query: str
+) -> None:
+    wrong = []
+    for name in WRITING:
+        found = await find(signed_out, query.format(TOOLS[name].title.lower()))
+        wrong += [(name, one) for one in found[:1] if one in WRITING]
+        wrong += [(name, one) for one in found if one in DESTRUCTIVE]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("query", ["list released locks", "show the created imodels", "list of deleted itwins"])
+async def test_past_tense_after_a_reading_verb_changes_nothing(signed_out: Client, query: str) -> None:
+    assert (await find(signed_out, query, 1))[0] not in WRITING
+
+
+async def test_question_that_names_no_verb_gets_no_destructive_tool(signed_out: Client) -> None:
+    wrong = []
+    for name in sorted(DESTRUCTIVE):
+        nouns = " ".join(name.split("-")[1:]).replace("share", "shares")  # `share` is a verb too
+        wrong += [(nouns, one) for one in await find(signed_out, nouns) if one in DESTRUCTIVE]
+    assert wrong == []
+
+
+async def test_question_of_the_tuning_set_gets_a_destructive_tool_first_only_if_it_asks_for_one(
+    signed_out: Client,
+) -> None:
+    wrong = []
+    for row in read_questions("tuning"):
+        if not DESTRUCTIVE & set(row["tools"].split(",")):
+            found = await find(signed_out, row["question"], 1)
+            wrong += [(row["question"], found)] if DESTRUCTIVE & set(found) else []
+    assert wrong == []
+
+
+async def test_verb_of_a_destructive_tool_asks_for_it(signed_out: Client) -> None:
+    wrong = []
+    for name in sorted(DESTRUCTIVE):
+        verb, *nouns = name.split("-")
+        found = await find(signed_out, f"please {verb} the {' '.join(nouns)} now", 3)
+        wrong += [] if name in found else [(name, found)]
+    assert wrong == []
+
+
+# --- the answer ---------------------------------------------------------------------------------------------------
+
+
+async def test_result_shows_the_types_and_allowed_values_of_arguments(signed_out: Client) -> None:
+    by_name = {tool["name"]: tool for tool in (await ask(signed_out, "list-itwins"))["tools"]}
+    arguments = by_name["list-itwins"]["arguments"]
+    assert "status?: Active | Inactive | Trial" in arguments
+    assert any(line.startswith("limit?: integer 1..") for line in arguments)
+    locks = (await ask(signed_out, "acquire-locks", limit=1))["tools"][0]["arguments"]
+    assert "iModelId: string" in locks
+    assert "objectIds: list of string" in locks
+    assert "lockLevel?: shared | exclusive" in locks
+
+
+async def test_every_argument_line_names_a_type(signed_out: Client) -> None:
+    for name, tool in TOOLS.items():
+        lines = (await ask(signed_out, name, limit=1))["tools"][0]["arguments"]
+        assert [line.split(":")[0].rstrip("?") for line in lines] == [argument.name for argument in tool.arguments]
+        assert all(line.partition(": ")[2] for line in lines), lines
+
+
+async def test_tools_about_the_session_are_found_and_described_and_called_directly(signed_out: Client) -> None:
+    for name in ("who-am-i", "sign-in"):
+        best = (await ask(signed_out, name, limit=1))["tools"][0]
+        assert (best["name"], best["runWith"]) == (name, name)
+        described = (await signed_out.call_tool("describe-tool", {"name": name})).structured_content
+        assert described is not None
+        assert described["tool"]["inputSchema"]["type"] == "object"
+
+
+@pytest.mark.parametrize("query", ["zzzz", '"', "NEAR( * ) AND -", "what is it?", "': DROP INDEX x; --", "\u0301"])
+async def test_question_that_matches_nothing_gets_all_names_by_toolset(query: str) -> None:
+    async with connect(toolsets="dynamic", exclude_tools="list-locks", read_only=True) as client:
+        answer = await ask(client, query)
+        names = {name for toolset in answer["toolsets"].values() for name in toolset}
+        assert names == {name for name in TOOLS if name not in WRITING} - {"list-locks", "sign-in"}
+        assert answer["toolsets"]["session"] == ["who-am-i"]
+
+
+async def test_question_with_good_hits_gets_no_list_of_names(signed_out: Client) -> None:
+    assert set(await ask(signed_out, "list the models of a project")) == {"tools"}
+
+
+async def test_every_answer_is_small_and_as_its_schema_says(signed_out: Client) -> None:
+    (tool,) = (tool for tool in (await signed_out.list_tools()).tools if tool.name == "find-tools")
+    assert tool.output_schema is not None
+    schema = Draft202012Validator(tool.output_schema)
+    sizes = []
+    for row in [*read_questions("tuning"), *read_questions("tuning-beyond"), {"question": "zzzz"}]:
+        answer = await ask(signed_out, row["question"])
+        schema.validate(answer)
+        sizes.append(len(json.dumps(answer, separators=(",", ":"))) / 4)
+    assert sum(sizes) / len(sizes) < 900
+    assert max(sizes) < 2200
+
+
+async def test_query_description_asks_for_english_and_names_the_nouns(signed_out: Client) -> None:
+    (tool,) = (tool for tool in (await signed_out.list_tools()).tools if tool.name == "find-tools")
+    text = tool.input_schema["properties"]["query"]["description"]
+    assert "English" in text
+    for pair in ("project = iTwin", "model = iModel", "checkout = briefcase", "milestone = named version"):
+        assert pair in text
+
+
+async def test_typo_of_a_word_is_understood(signed_out: Client) -> None:
+    assert "list-changesets" in await find(signed_out, "lsit chagnesets of the imodel", 3)
+    assert "list-repositories" in await find(signed_out, "list repositries", 3)
+
+
+async def test_tool_of_a_users_own_file_is_found_by_its_own_words(tmp_path: Path) -> None:
+    from tests.capability.files import GOOD
+
+    own = tmp_path / "own.yaml"
+    own.write_text(GOOD)
+    settings = read_settings(os.environ, sandbox=True, toolsets="dynamic", capabilities=(own,))
+    mine = [name for name, tool in read_catalog(settings).reachable.items() if tool.file == str(own)]
+    async with connect(toolsets="dynamic", capabilities=(own,)) as client:
+        for name in mine:
+            assert (await find(client, name.replace("-", " "), 1)) == [name]
+    assert mine
+
+
+# --- the vocabulary -----------------------------------------------------------------------------------------------
+
+
+def test_vocabulary_is_not_read_before_something_is_searched() -> None:
+    def fail() -> Any:
+        raise AssertionError("it was read")
+
+    catalog = read_catalog(read_settings(os.environ, sandbox=True, toolsets="dynamic"))
+    dynamic = Dynamic(replace(catalog, vocabulary=fail))
+    assert dynamic.answer("describe-tool", {"name": "list-itwins"})["tool"]["name"] == "list-itwins"
+    with pytest.raises(AssertionError, match="it was read"):
+        dynamic.answer("find-tools", {"query": "list itwins"})
+
+
+def test_parsed_vocabulary_is_cached_and_parsed_again_if_the_cache_is_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shipped()[0].parent
+    first = read_vocabulary(folder, tmp_path)
+    (entry,) = tmp_path.iterdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(strict_yaml, "parse", None)
+        assert read_vocabulary(folder, tmp_path) == first
+    entry.write_text("{")
+    assert read_vocabulary(folder, tmp_path) == first
+    assert read_vocabulary(folder) == first
+
+
+def test_vocabulary_names_only_tools_that_exist_and_words_that_they_have() -> None:
+    vocabulary = read_vocabulary(shipped()[0].parent)
+    assert set(vocabulary.asked) <= set(TOOLS)
+    texts = (
+        f"{tool.name} {tool.title} {tool.description} {tool.toolset} {json.dumps(tool.input_schema)} "
+        f"{json.dumps(tool.output_schema)}"
+        for tool in TOOLS.values()
+    )
+    known = {stem(word) for text in texts for word in words(text)}
+    meanings = {stem(word) for meanings in vocabulary.meanings.values() for text in meanings for word in words(text)}
+    assert meanings - known == set()
