@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import CancelledError
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -81,7 +82,7 @@ def _read_lines(descriptor: int, portal: BlockingPortal, lines: MemoryObjectSend
     """
     pending = bytearray()
     # Nobody takes lines any more when we are ending.
-    with suppress(RuntimeError, anyio.BrokenResourceError, anyio.ClosedResourceError):
+    with suppress(RuntimeError, anyio.BrokenResourceError, anyio.ClosedResourceError, CancelledError):
         while chunk := _read_chunk(descriptor):
             pending += chunk
             if b"\n" in chunk:
@@ -108,30 +109,32 @@ async def _receive_frames(
 ) -> None:
     """Hand each message to the server; answer what is none."""
     warned = False
-    async with to_server, to_client:
-        async for line in lines:
-            if not line.strip():
-                continue
-            frame = read_frame(line)
-            if isinstance(frame, Batch):
-                frame = frame if batches.allowed else NO_BATCH
-            if isinstance(frame, Unreadable):
-                if not warned:
-                    warned = True
-                    logger.warning(
-                        "The client sent a frame that cannot be read (%d). %s Later ones are not logged.",
-                        frame.code,
-                        frame.reason,
-                    )
-                if not frame.is_response:
-                    await to_client.send(SessionMessage(frame.error))
-                continue
-            messages = batches.open(frame) if isinstance(frame, Batch) else [frame]
-            for message in messages:
-                batches.note_cancelled(message)
-                await to_server.send(SessionMessage(message))
-            for answer in batches.take_complete():
-                await to_client.send(answer)
+    # When the server ends, it closes its ends first: what comes then is nobody's any more.
+    with suppress(anyio.BrokenResourceError):
+        async with to_server, to_client:
+            async for line in lines:
+                if not line.strip():
+                    continue
+                frame = read_frame(line)
+                if isinstance(frame, Batch):
+                    frame = frame if batches.allowed else NO_BATCH
+                if isinstance(frame, Unreadable):
+                    if not warned:
+                        warned = True
+                        logger.warning(
+                            "The client sent a frame that cannot be read (%d). %s Later ones are not logged.",
+                            frame.code,
+                            frame.reason,
+                        )
+                    if not frame.is_response:
+                        await to_client.send(SessionMessage(frame.error))
+                    continue
+                messages = batches.open(frame) if isinstance(frame, Batch) else [frame]
+                for message in messages:
+                    batches.note_cancelled(message)
+                    await to_server.send(SessionMessage(message))
+                for answer in batches.take_complete():
+                    await to_client.send(answer)
 
 
 async def _send_frames(
