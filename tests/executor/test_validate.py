@@ -105,7 +105,7 @@ async def test_a_shipped_rule_across_arguments_is_told_in_words(
 @pytest.mark.parametrize(
     ("tool", "arguments", "said"),
     [
-        ("create-repository", {**MAP, "class": GIS, "authentication": {"type": "Basic", "key": "a", "value": "b"}}, ["authentication.username is missing", "authentication.password is missing"]),
+        ("create-repository", {**MAP, "class": GIS, "authentication": {"type": "Basic", "key": "a", "value": "b"}}, ["authentication.username is missing", "authentication.password is missing", "authentication.key is not an argument", "authentication.value is not an argument"]),
         ("update-repository", {"iTwinId": ITWIN, "repositoryId": "a", "authentication": {"type": "Header", "key": "a"}}, ["authentication.value is missing"]),
         ("create-repository", {**MAP, "class": GIS, "uri": "https://"}, ["uri does not have the form"]),
         ("update-repository", {"iTwinId": ITWIN, "repositoryId": "a", "uri": "http:///maps"}, ["uri does not have the form"]),

@@ -45,14 +45,7 @@ async def test_an_export_is_queued_then_in_progress_then_completed(http: httpx2.
     assert answer.status_code == 201
     assert export | {"id": "", "createdBy": ""} == {
         "id": "",
-        "request": {
-            "queryScope": "MemberOfiTwin",
-            "subClass": None,
-            "select": None,
-            "filter": None,
-            "includeInactive": False,
-            "outputFormat": "Csv",
-        },
+        "request": {"queryScope": "MemberOfiTwin", "includeInactive": False, "outputFormat": "Csv"},
         "status": "Queued",
         "outputUrl": None,
         "createdBy": "",
