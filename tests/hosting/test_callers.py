@@ -189,6 +189,10 @@ async def test_tools_are_listed_by_scope_to_each_caller_whoever_asked_before(
                 assert found.structured_content is not None
                 offered = {one["name"] for one in found.structured_content["tools"]}
                 assert ("delete-imodel" in offered) is (granted == "itwin:delete")
+                nothing = await client.call_tool("find-tools", {"query": "zzzz"})
+                assert nothing.structured_content is not None
+                named = {name for toolset in nothing.structured_content["toolsets"].values() for name in toolset}
+                assert ("delete-imodel" in named) is (granted == "itwin:delete")
         assert listed["itwin:read"] < listed["itwin:write"] < listed["itwin:delete"]
         assert {"list-itwins", "run-reading-tool"} <= listed["itwin:read"]
         assert "create-itwin" not in listed["itwin:read"]

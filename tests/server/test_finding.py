@@ -24,8 +24,8 @@ from tests.conftest import connect
 pytestmark = pytest.mark.anyio
 
 QUESTIONS = Path(__file__).parent / "questions"
-TUNING_FLOOR = 0.97
-UNTOUCHED_FLOOR = 0.9
+TUNING_FLOOR = 0.98
+UNTOUCHED_FLOOR = 0.93
 
 
 def every_tool() -> dict[str, Tool]:
@@ -90,7 +90,7 @@ async def test_questions_that_the_search_was_never_tuned_with_find_their_tool(si
     assert 1 - len(misses) / len(questions) >= UNTOUCHED_FLOOR, f"{len(misses)} of {len(questions)} missed"
 
 
-@pytest.mark.parametrize(("name", "floor"), [("tuning-beyond", 1.0), ("untouched-beyond", 0.5)])
+@pytest.mark.parametrize(("name", "floor"), [("tuning-beyond", 1.0), ("untouched-beyond", 0.84)])
 async def test_question_beyond_this_server_names_the_api_that_answers_it(
     signed_out: Client, name: str, floor: float
 ) -> None:

@@ -369,3 +369,10 @@ def orchestrated_output(
     if schemas:
         result["properties"] = schemas
     return Output("object", None, properties=tuple(parts)), result
+
+
+def choices_of(schema: Mapping[str, Any]) -> Sequence[Any]:
+    """Return the values that an argument, or each element of it, may have; empty if they are not listed."""
+    items = schema.get("items")
+    choices = schema.get("enum") or (items.get("enum") if isinstance(items, dict) else None)
+    return choices if isinstance(choices, list) else ()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from itwin_mcp.capability.catalog import Annotations, Catalog, Tool, ToolArgument
 from itwin_mcp.capability.expressions import ABSENT
-from itwin_mcp.capability.parameters import published_schema
+from itwin_mcp.capability.parameters import choices_of, published_schema
 from itwin_mcp.capability.plans import Output, Steps
 from itwin_mcp.capability.selection import DYNAMIC, SESSION
 from itwin_mcp.capability.suggestions import find_similar
@@ -104,7 +104,7 @@ TOOLS: tuple[Tool, ...] = (
         {
             "otherApis": {
                 "type": "array",
-                "description": "What this server cannot do: the API of the iTwin Platform that can.",
+                "description": "What this server cannot do, and the API of the platform, or the library, that can.",
                 "items": {"type": "object", "required": ["api", "does"]},
             },
             "toolsets": {
@@ -165,7 +165,7 @@ class Dynamic:
         shown = [tool for tool in hits.tools if shows(tool)]
         answer: dict[str, Any] = {"tools": [_brief(tool) for tool in shown[: ready["limit"]]]}
         if hits.other_apis:
-            answer["otherApis"] = [{"api": f"{api.name} API", "does": api.does} for api in hits.other_apis]
+            answer["otherApis"] = [{"api": api.name, "does": api.does} for api in hits.other_apis]
         elif hits.weak or len(shown) < _FEW:
             answer["toolsets"] = _names_by_toolset(tool for tool in self._found.values() if shows(tool))
         return answer
@@ -243,12 +243,10 @@ def _brief(tool: Tool) -> dict[str, Any]:
 
 def _argument_line(argument: ToolArgument) -> str:
     """Return an argument in a line: `status?: Active | Inactive | Trial`. The mark means that it may be left out."""
-    from itwin_mcp.server.search import choices_of
-
     schema = argument.schema
     kind = schema.get("type", "object")
     kinds = [kind] if isinstance(kind, str) else [one for one in kind if one != "null"]
-    said = " | ".join(str(choice) for choice in choices_of(schema)) or _type_of(kinds, schema)
+    said = " | ".join(str(choice) for choice in choices_of(schema) if choice is not None) or _type_of(kinds, schema)
     if "array" in kinds and choices_of(schema):
         said = f"list of {said}"
     return f"{argument.name}{'' if argument.required else '?'}: {said}"

@@ -19,6 +19,7 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from itwin_mcp.capability.catalog import Tool
+from itwin_mcp.capability.parameters import choices_of
 from itwin_mcp.capability.vocabulary import OtherApi, Vocabulary
 
 MAX_WORDS = 40
@@ -133,7 +134,7 @@ class _Entry:
 
 
 class ToolIndex:
-    """An index of tools. It takes about 50 ms to make, so make it when something is first searched."""
+    """An index of tools. It takes about 0.1 s to make, so make it when something is first searched."""
 
     def __init__(self, tools: Iterable[Tool], vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
@@ -357,13 +358,6 @@ def _fields(schema: Any) -> Iterator[str]:
                 yield name
                 yield from _fields(child)
         yield from _fields(schema.get("items"))
-
-
-def choices_of(schema: Mapping[str, Any]) -> Sequence[Any]:
-    """Return the values that an argument, or each element of it, may have; empty if they are not listed."""
-    items = schema.get("items")
-    choices = schema.get("enum") or (items.get("enum") if isinstance(items, dict) else None)
-    return choices if isinstance(choices, list) else ()
 
 
 # --- words ------------------------------------------------------------------------------------------------------
