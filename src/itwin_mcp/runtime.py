@@ -83,7 +83,7 @@ def read_all(settings: Settings) -> Catalog:
     Raises CapabilityError, SettingsError.
     """
     catalog = link_files((*shipped(), *settings.capabilities), cache=settings.cache_dir)
-    own = {tool.name: tool for tool in (*session.TOOLS, *dynamic.TOOLS)}
+    own = {tool.name: tool for tool in (*session.TOOLS, *session.guide_tools(catalog.statics), *dynamic.TOOLS)}
     for name in own.keys() & catalog.tools.keys():
         raise SettingsError(f"{catalog.tools[name].file}: the name {name!r} is taken by a tool of itwin-mcp itself.")
     whole = replace(catalog, tools={**catalog.tools, **own})
@@ -197,7 +197,7 @@ async def open_runtime(
         login: BackgroundLogin | None = None
         if session.SIGN_IN in catalog.tools and sign_in.login is not None:
             login = BackgroundLogin(sign_in.login, await stack.enter_async_context(background()))
-        about = Session(lambda: who_am_i(settings, sign_in, upstream), login)
+        about = Session(lambda: who_am_i(settings, sign_in, upstream), login, catalog.statics)
         yield Runtime(catalog, executor, gatekeeper, about, sign_in, upstream, sandbox)
 
 

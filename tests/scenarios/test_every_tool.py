@@ -189,6 +189,7 @@ ROWS = [
     Row("revoke-share", SHARE, {}, "ShareNotFound"),
     # the session, and what is left
     Row("who-am-i", {}, UNKNOWN, "InvalidArguments"),
+    Row("read-guide", {"guide": "limits"}, {"guide": "weather"}, "InvalidArguments"),
     Row("delete-itwin", MADE, {}, "iTwinNotFound"),
 ]  # fmt: skip
 

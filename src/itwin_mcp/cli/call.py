@@ -79,15 +79,16 @@ async def _call(
 ) -> tuple[dict[str, Any], bool]:
     from itwin_mcp.runtime import open_runtime
     from itwin_mcp.server.results import outcome, within_limit
-    from itwin_mcp.server.session import WHO_AM_I
+    from itwin_mcp.server.session import READ_GUIDE, WHO_AM_I
 
     async with open_runtime(settings, os.environ) as runtime:
         tool = find_tool(runtime.catalog, name)
         arguments = read(tool)
-        if name == WHO_AM_I:
+        if name in (WHO_AM_I, READ_GUIDE):
             if dry_run:
                 raise SettingsError(f"{name} is answered by itwin-mcp itself: there is no request to show.")
-            return await outcome(name, lambda: runtime.session.who_am_i(arguments))
+            answer = await outcome(name, lambda: runtime.session.answer(tool, arguments))
+            return within_limit(name, *answer, runtime.executor.max_result_bytes)
         if dry_run:
             try:
                 shown = _shown(runtime.executor.preview(tool, arguments))
