@@ -35,7 +35,7 @@ def _lines(catalog: Catalog) -> Iterator[str]:
         yield f'Start with list-recent-itwins when somebody says "my project"{then}.'
     yield (
         "Ids come from earlier answers. A link to a thing can be given wherever its id can; a name where an argument\n"
-        "  says so, for 1 or 2 requests more than a tool tells."
+        "  says so."
     )
     yield "Every list says in `page` whether it is complete; pass page.cursor back to go on."
     if any(operation.wait is not None for tool in runnable.values() for operation in tool.operations):
