@@ -36,6 +36,32 @@ async def test_imodels_are_listed_by_state_and_order_and_only_of_an_itwin_that_i
     assert (await desk.refused("list-imodels", iTwinId=itwin, orderBy="size"))["code"] == "InvalidArguments"
 
 
+async def test_who_created_an_imodel_and_a_named_version_is_in_lists_get_and_describe(desk: Desk) -> None:
+    itwin, imodel = await desk.itwin("NL-A12-0042"), await desk.roads()
+    listed = (await desk.ask("list-imodels", iTwinId=itwin, name="A12 Interchange - Roads"))["iModels"][0]
+    read = (await desk.ask("get-imodel", iModelId=imodel))["iModel"]
+    overview = (await desk.ask("describe-imodel", iModelId=imodel))["overview"]
+    creators = {one["creatorId"] for one in (listed, read, overview["iModel"])}
+    assert creators <= {user["id"] for user in overview["users"]}
+    assert len(creators) == 1
+    assert listed["dataCenterLocation"] == read["dataCenterLocation"] == "West Europe"
+    latest = (await desk.ask("list-named-versions", iModelId=imodel, limit=1))["namedVersions"][0]
+    version = (await desk.ask("get-named-version", iModelId=imodel, namedVersionId=latest["id"]))["namedVersion"]
+    assert latest["creatorId"] == version["creatorId"] == overview["latestNamedVersion"]["creatorId"]
+    assert latest["creatorId"] in {user["id"] for user in overview["users"]}
+
+
+async def test_lists_of_itwins_show_place_data_centre_picture_and_dates(desk: Desk) -> None:
+    identity = await desk.itwin("NL-A12-0042")
+    whole = (await desk.ask("get-itwin", iTwinId=identity))["iTwin"]
+    shown = ("geographicLocation", "dataCenterLocation", "imageName", "createdDateTime", "createdBy")
+    for tool, more in (("list-itwins", {"number": "NL-A12-0042"}), ("list-recent-itwins", {})):
+        (one,) = [one for one in (await desk.ask(tool, **more))["iTwins"] if one["id"] == identity]
+        assert {name: one[name] for name in shown} == {name: whole[name] for name in shown}
+        assert one["createdBy"]
+        assert one["dataCenterLocation"]
+
+
 @pytest.mark.parametrize(
     ("tool", "more"),
     [

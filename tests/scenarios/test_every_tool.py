@@ -331,8 +331,8 @@ async def test_no_list_in_full_and_no_part_of_it_gives_a_secret(desk: Desk) -> N
         answer = await desk.ask(row.tool, **filled(row.given, kept))
         kept |= {name: at(answer, path) for name, path in row.keep.items()}
     kept["imodel"] = kept["roads"]
-    lists = {name for name, tool in link_files(shipped()).tools.items() if "detail" in tool.input_schema["properties"]}
+    lists = {name for name, tool in link_files(shipped()).tools.items() if "fields" in tool.input_schema["properties"]}
     assert {"list-shares", "list-itwins", "list-changesets"} <= lists
     for row in (row for row in ROWS if row.tool in lists):
-        answer = await desk.ask(row.tool, **filled(row.given, kept), detail="full")
+        answer = await desk.ask(row.tool, **filled(row.given, kept), fields="all")
         assert not SIGNED_OR_KEY.search(json.dumps(answer)), row.tool

@@ -43,11 +43,11 @@ _CURSOR = {
     "maxLength": 4096,
     "description": "Goes on where an earlier answer's page.cursor stopped.",
 }
-_DETAIL = {
+_FIELDS = {
     "type": "string",
-    "enum": ["summary", "full"],
-    "default": "summary",
-    "description": "full: every field of each item.",
+    "enum": ["default", "all"],
+    "default": "default",
+    "description": "all: every field of each item.",
 }
 FILE_PATH = "filePath"
 OVERWRITE = "overwrite"
@@ -108,7 +108,7 @@ def page_arguments() -> tuple[ToolArgument, ...]:
     return (
         ToolArgument("limit", _LIMIT, False, None, _LIMIT["default"]),
         ToolArgument("cursor", _CURSOR, False, None, ABSENT),
-        ToolArgument("detail", _DETAIL, False, None, _DETAIL["default"]),
+        ToolArgument("fields", _FIELDS, False, None, _FIELDS["default"]),
         ToolArgument("saveAs", _SAVE_AS, False, None, ABSENT, "target"),
     )
 
@@ -310,7 +310,7 @@ def mapped_output(parameter: Mapped, place: Place, name: str = "") -> tuple[Outp
         path,
         literal=_literal(parameter, place),
         header=header.name.lower() if header else None,
-        last_segment=header is not None and header.take == "last-segment",
+        last_segment="last-segment" in (parameter.take, header.take if header else None),
     )
     return output, {"type": [parameter.type, "null"]} | more
 
@@ -363,7 +363,7 @@ def orchestrated_output(
             parts.append((name, Output("array", path, items=items)))
             schemas[name] = {"type": ["array", "null"], "items": schema | {"type": "object"}} | more
         else:
-            parts.append((name, Output(parameter.type, path)))
+            parts.append((name, Output(parameter.type, path, last_segment=parameter.take == "last-segment")))
             schemas[name] = {"type": [parameter.type, "null"]} | more
     result: JsonSchema = {"type": "object" if root else ["object", "null"]}
     if schemas:

@@ -227,7 +227,7 @@ class Executor:
                 cursor=arguments.get("cursor"),
                 cursors=Cursors(self._seals, tool.name, arguments, run.caller),
                 most_bytes=room,
-                full=arguments["detail"] == "full",
+                full=arguments["fields"] == "all",
             )
             return {**listing.result, "page": listing.page}
         if operation.wait is not None:

@@ -36,7 +36,7 @@ async def save_list(
     path = Path(arguments["saveAs"])
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     declared = [child.items for _, child in output.properties if child.path == operation.page.items and child.items]
-    full = arguments["detail"] == "full"
+    full = arguments["fields"] == "all"
     columns = tuple(_columns(declared[0])) if declared and declared[0].properties and not full else ()
     try:
         with beside.open("x", encoding="utf-8", newline="") as file:

@@ -74,6 +74,8 @@ def shape_part(output: Output, body: Any, headers: Mapping[str, str], where: str
         value: Any = _from_header(output, headers)
     elif output.path is not None:
         value = output.path.find(body)
+        if output.last_segment and isinstance(value, str):
+            value = last_segment(value) or None
     else:
         value = body
     if value is ABSENT or value is None:

@@ -420,5 +420,7 @@ def _last_in_path(operation: Operation, values: Mapping[str, Any]) -> list[str]:
 
 def _put(answer: dict[str, Any], target: tuple[str, ...], value: Any) -> None:
     for name in target[:-1]:
-        answer = answer.setdefault(name, {})
+        inner = answer.get(name)  # it may be a part of the platform's answer, which stays as it came
+        answer[name] = dict(inner) if isinstance(inner, dict) else {}
+        answer = answer[name]
     answer[target[-1]] = value
