@@ -105,8 +105,8 @@ def test_home_folder_is_expanded_in_options_and_arguments(tmp_path: Path) -> Non
     assert run("capability", "export", "~/plain", **home).returncode == 0
     assert list((tmp_path / "plain").iterdir())
     (tmp_path / "files").mkdir()
-    call = ("call", "list-itwins", "--sandbox", "--files-root=~/files", "--arg", "saveAs=~/files/itwins.csv")
-    assert run(*call, **home).returncode == 0
+    call = ("call", "save-list", "--sandbox", "--files-root=~/files", "--arg", "tool=list-itwins")
+    assert run(*call, "--arg", "path=~/files/itwins.csv", **home).returncode == 0
     assert (tmp_path / "files" / "itwins.csv").exists()
 
 

@@ -34,7 +34,7 @@ class Desk:
     client: Client
     _schemas: dict[str, Any] = field(default_factory=dict)
 
-    async def ask(self, tool: str, **arguments: Any) -> dict[str, Any]:
+    async def ask(self, tool: str, /, **arguments: Any) -> dict[str, Any]:
         """The structured answer of a call that succeeds."""
         result = await self.client.call_tool(tool, arguments)
         assert not result.is_error, result.structured_content
@@ -42,7 +42,7 @@ class Desk:
         assert "error" not in answer
         return answer
 
-    async def refused(self, tool: str, **arguments: Any) -> dict[str, Any]:
+    async def refused(self, tool: str, /, **arguments: Any) -> dict[str, Any]:
         """The error of a call that is refused."""
         result = await self.client.call_tool(tool, arguments)
         assert result.is_error, result.structured_content

@@ -190,6 +190,7 @@ ROWS = [
     Row("revoke-share", SHARE, {}, "ShareNotFound"),
     # the session, and what is left
     Row("who-am-i", {}, UNKNOWN, "InvalidArguments"),
+    Row("save-list", {"tool": "list-itwins", "path": "listed.csv"}, {"path": "../listed.csv"}, "InvalidArguments"),
     Row("read-guide", {"guide": "limits"}, {"guide": "weather"}, "InvalidArguments"),
     Row("delete-itwin", MADE, {}, "iTwinNotFound"),
 ]  # fmt: skip

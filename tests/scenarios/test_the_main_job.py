@@ -25,7 +25,7 @@ async def day(request: pytest.FixtureRequest) -> AsyncIterator[Client]:
             yield client
 
 
-async def ask(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
+async def ask(client: Client, tool: str, /, **arguments: Any) -> dict[str, Any]:
     """The structured answer of a call that succeeds; the text content is the same JSON."""
     result = await client.call_tool(tool, arguments)
     assert not result.is_error, result.structured_content
@@ -34,7 +34,7 @@ async def ask(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
     return dict(result.structured_content)
 
 
-async def refused(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
+async def refused(client: Client, tool: str, /, **arguments: Any) -> dict[str, Any]:
     """The error of a call that is refused."""
     result = await client.call_tool(tool, arguments)
     assert result.is_error

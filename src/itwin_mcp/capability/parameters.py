@@ -53,13 +53,7 @@ FILE_PATH = "filePath"
 OVERWRITE = "overwrite"
 CLEAR = "clear"
 """The argument that lists the arguments whose values are removed."""
-_LOCAL: JsonSchema = {"type": "string", "minLength": 1, "maxLength": 4096}
-_SAVE_AS = {
-    **_LOCAL,
-    "examples": ["items.csv"],
-    "pattern": r"\.([cC][sS][vV]|[jJ][sS][oO][nN])$",
-    "description": "New local .csv or .json file for all items; the answer then shows the first few.",
-}
+LOCAL_PATH: JsonSchema = {"type": "string", "minLength": 1, "maxLength": 4096}
 _FILE_PATH = {
     "upload": "Local file to read, in a folder that the person allowed.",
     "download": "Local file to write, in a folder that the person allowed.",
@@ -69,7 +63,7 @@ _OVERWRITE = {"type": "boolean", "default": False, "description": "Replace the f
 
 _PUBLISHED_NAME = re.compile(r"[A-Za-z0-9_-]{1,60}")
 
-RESERVED_OUTPUTS = frozenset({"error", "job", "page", "preview", "resolved", "saved", "truncated", "warnings"})
+RESERVED_OUTPUTS = frozenset({"error", "job", "page", "preview", "resolved", "truncated", "warnings"})
 """What the engine puts beside an answer, or in its place."""
 
 
@@ -109,13 +103,12 @@ def page_arguments() -> tuple[ToolArgument, ...]:
         ToolArgument("limit", _LIMIT, False, None, _LIMIT["default"]),
         ToolArgument("cursor", _CURSOR, False, None, ABSENT),
         ToolArgument("fields", _FIELDS, False, None, _FIELDS["default"]),
-        ToolArgument("saveAs", _SAVE_AS, False, None, ABSENT, "target"),
     )
 
 
 def file_arguments(direction: Literal["upload", "download"]) -> tuple[ToolArgument, ...]:
     """The arguments that every tool takes which moves a local file."""
-    schema = {**_LOCAL, "description": _FILE_PATH[direction]}
+    schema = {**LOCAL_PATH, "description": _FILE_PATH[direction]}
     if direction == "upload":
         return (ToolArgument(FILE_PATH, schema, True, None, ABSENT, "source"),)
     overwrite = ToolArgument(OVERWRITE, _OVERWRITE, False, None, _OVERWRITE["default"])
@@ -202,11 +195,6 @@ _JOB = {
     },
     "required": ["operation", "state"],
 }
-_SAVED = {
-    "type": "object",
-    "properties": {"path": {"type": "string"}, "items": {"type": "integer"}, "bytes": {"type": "integer"}},
-    "required": ["path", "items", "bytes"],
-}
 _RESOLVED = {
     "type": "array",
     "items": {
@@ -265,8 +253,6 @@ def output_schema(
     answers: list[JsonSchema] = [{"required": [name for name, _ in output.properties]}]
     if paged or cut:
         properties["page"] = _PAGE
-    if paged:
-        properties["saved"] = _SAVED
     if waits:
         properties["job"] = _JOB
         answers.append({"required": ["job"]})

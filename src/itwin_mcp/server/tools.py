@@ -17,9 +17,11 @@ from itwin_mcp.errors import CallError
 from itwin_mcp.executor.blobs import Blob
 from itwin_mcp.executor.conversation import Caller
 from itwin_mcp.executor.executor import Executor
+from itwin_mcp.executor.saving import SAVE_LIST
 from itwin_mcp.server import demands
 from itwin_mcp.server.conversation import McpConversation
 from itwin_mcp.server.dynamic import RUNS, Dynamic
+from itwin_mcp.server.listing_choice import choose_listing
 from itwin_mcp.server.results import outcome, tell_unserved, wire_result, within_limit
 from itwin_mcp.server.session import READ_GUIDE, SIGN_IN, WHO_AM_I, Session
 from itwin_mcp.server.signing_in import sign_in
@@ -126,6 +128,10 @@ class Tools:
             return self._result(name, {"error": refused.to_json(name)}, True)
         if name in (WHO_AM_I, READ_GUIDE):
             return self._result(name, *await outcome(name, partial(self._session.answer, tool, arguments)))
+        if name == SAVE_LIST:
+            choose = partial(choose_listing, self._catalog, partial(self._shows, caller))
+            saving = partial(self._executor.save_list, tool, arguments, choose, conversation, caller)
+            return self._result(name, *await outcome(name, saving))
         if self._dynamic is not None and tool.toolset == DYNAMIC:
             try:
                 if name not in RUNS:
