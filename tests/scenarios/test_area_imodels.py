@@ -129,6 +129,29 @@ async def test_what_got_no_changeset_since_a_date_is_stale_and_so_is_what_never_
         assert (await desk.refused("list-stale-imodels", iTwinId=itwin, since=since))["code"] == "InvalidArguments"
 
 
+async def test_list_stale_imodels_looks_at_all_itwins_of_the_caller_and_says_which(desk: Desk) -> None:
+    mine = (await desk.ask("list-itwins", limit=1000))["iTwins"]
+    told = await desk.ask("list-stale-imodels", since="2100-01-01")
+    assert [one["id"] for one in told["searched"]] == [one["id"] for one in mine][:20]
+    assert told["iModels"]["active"] == []
+    homes = {one["iTwinId"] for one in told["iModels"]["stale"]}
+    assert homes <= {one["id"] for one in told["searched"]}
+    assert len(homes) > 1
+    if len(mine) > 20:
+        assert f"only the first 20 of {len(mine)} are read here" in told["page"]["stoppedBecause"]
+    else:
+        assert "page" not in told
+
+
+async def test_list_stale_imodels_lists_without_a_date_those_that_nothing_was_pushed_to(desk: Desk) -> None:
+    itwin = await desk.itwin("NL-A12-0042")
+    every = (await desk.ask("list-imodels", iTwinId=itwin))["iModels"]
+    told = (await desk.ask("list-stale-imodels", iTwinId=itwin))["iModels"]
+    never = {one["id"] for one in every if one["lastChangesetPushDateTime"] is None}
+    assert {one["id"] for one in told["stale"]} == never
+    assert len(told["active"]) == len(every) - len(never) > 0
+
+
 async def test_without_an_itwin_an_imodel_is_looked_for_in_the_recents_and_favorites(desk: Desk) -> None:
     itwin = await desk.itwin("NL-A12-0042")
     await desk.ask("add-itwin-to-recents", iTwinId=itwin)

@@ -243,7 +243,9 @@ async def test_save_list_saves_the_lists_of_a_flow_and_names_each(agent: Client,
     saved = await ask(agent, "save-list", tool="list-stale-imodels", arguments=given, path="stale.csv")
     with (root / "stale.csv").open(encoding="utf-8", newline="") as text:
         rows = [(row["list"], row["id"]) for row in csv.DictReader(text)]
-    assert rows == [(f"iModels.{name}", one["id"]) for name in ("stale", "active") for one in told[name]]
+    itwin = saved["resolved"][0]["id"]
+    models = [(f"iModels.{name}", one["id"]) for name in ("stale", "active") for one in told[name]]
+    assert rows == [*models, ("searched", itwin)]
     assert saved["page"] == {"returned": len(rows), "complete": True, "total": len(rows)}
 
 
