@@ -104,7 +104,7 @@ def make_things(client: Driver) -> dict[str, Any]:
     version = client.succeed("create-named-version", iModelId=imodel, name="As received")["namedVersion"]["id"]
     # A changeset carries one named version: another one needs another iModel.
     untagged = client.succeed("create-imodel", iTwinId=itwin, name="Quay, untagged")["iModel"]["id"]
-    shared = kind | {"iTwinId": itwin, "iModelId": imodel, "namedVersionId": version}
+    shared = kind | {"iTwinId": itwin, "iModelId": imodel, "namedVersionId": version, "guide": "errors"}
     return shared | {"create-named-version": {"iModelId": untagged}}
 
 
