@@ -18,7 +18,7 @@ from itwin_mcp.capability.linker import link_files
 from itwin_mcp.capability.presets import Preset, with_presets
 from itwin_mcp.capability.vocabulary import read_vocabulary
 from itwin_mcp.errors import SettingsError, StateUnusable
-from itwin_mcp.executor import names
+from itwin_mcp.executor import names, saving
 from itwin_mcp.executor.approvals import Approvals, approve_command
 from itwin_mcp.executor.audit import Audit
 from itwin_mcp.executor.confirm import HELD_SECONDS, Confirming, Remedy
@@ -82,7 +82,9 @@ def read_all(settings: Settings) -> Catalog:
     Raises CapabilityError, SettingsError.
     """
     catalog = link_files((*shipped(), *settings.capabilities), cache=settings.cache_dir)
-    own = {tool.name: tool for tool in (*session.TOOLS, *dynamic.TOOLS)}
+    own = {
+        tool.name: tool for tool in (*session.TOOLS, *session.guide_tools(catalog.statics), saving.TOOL, *dynamic.TOOLS)
+    }
     for name in own.keys() & catalog.tools.keys():
         raise SettingsError(f"{catalog.tools[name].file}: the name {name!r} is taken by a tool of itwin-mcp itself.")
     whole = replace(catalog, tools={**catalog.tools, **own})
@@ -124,10 +126,13 @@ def _select(settings: Settings, started: Started, every: Catalog, policy: Policy
         read_only=settings.read_only,
         hidden=hidden,
     )
-    if started is Started.STDIO and way_of(settings) is Way.LOGIN:
-        return selected
-    kept = {name: tool for name, tool in selected.tools.items() if name != session.SIGN_IN}
-    return replace(selected, tools=kept)
+    absent: dict[str, str] = {}
+    if not (settings.files_roots or started is Started.SHELL) and saving.SAVE_LIST in selected.tools:
+        absent[saving.SAVE_LIST] = "no folder for files is allowed (--files-root)"
+    kept = {name: tool for name, tool in selected.tools.items() if name not in absent}
+    if started is not Started.STDIO or way_of(settings) is not Way.LOGIN:
+        kept.pop(session.SIGN_IN, None)
+    return replace(selected, tools=kept, elsewhere={**selected.elsewhere, **absent})
 
 
 def _skills(catalog: Catalog) -> tuple[Skill, ...]:
@@ -205,7 +210,7 @@ async def open_runtime(
         login: BackgroundLogin | None = None
         if session.SIGN_IN in catalog.tools and sign_in.login is not None:
             login = BackgroundLogin(sign_in.login, await stack.enter_async_context(background()))
-        about = Session(lambda: who_am_i(settings, sign_in, upstream), login)
+        about = Session(lambda: who_am_i(settings, sign_in, upstream), login, catalog.statics)
         yield Runtime(catalog, executor, gatekeeper, about, sign_in, upstream, sandbox)
 
 

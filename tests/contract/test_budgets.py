@@ -4,6 +4,7 @@ import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,8 +26,8 @@ MOST_SHARED = 60
 
 
 def catalog(toolsets: str | None) -> list[dict[str, Any]]:
-    """The tools of a server at which a person can sign in, so that none is missing."""
-    settings = read_settings(os.environ | {"ITWIN_CLIENT_ID": "native-x"}, toolsets=toolsets)
+    """The tools of a server at which a user can sign in and that may use a folder, so that none is missing."""
+    settings = read_settings(os.environ | {"ITWIN_CLIENT_ID": "native-x"}, toolsets=toolsets, files_root=[Path.cwd()])
     return [describe(tool) for tool in read_catalog(settings).tools.values()]
 
 

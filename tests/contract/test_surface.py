@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 async def agent(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Client]:
     """A client of a server at which a person can sign in, so that every tool is listed."""
     monkeypatch.setenv("ITWIN_CLIENT_ID", "native-x")
-    async with connect(sandbox=False) as client:
+    async with connect(sandbox=False, files_root=[ROOT]) as client:
         yield client
 
 
@@ -82,7 +82,9 @@ async def test_every_tool_has_title_description_both_schemas_and_all_four_annota
 
 
 def test_the_readme_lists_every_tool() -> None:
-    catalog = read_catalog(read_settings(os.environ | {"ITWIN_CLIENT_ID": "native-x"}, toolsets="all"))
+    catalog = read_catalog(
+        read_settings(os.environ | {"ITWIN_CLIENT_ID": "native-x"}, toolsets="all", files_root=[ROOT])
+    )
     rows = ["| toolset | tool | what it does | changes data |", "|---|---|---|---|"]
     for tool in catalog.tools.values():
         hints = tool.annotations

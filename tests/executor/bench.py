@@ -16,6 +16,7 @@ from jsonschema import Draft202012Validator
 from itwin_mcp.capability.catalog import Catalog
 from itwin_mcp.capability.linker import link_files
 from itwin_mcp.errors import CallError
+from itwin_mcp.executor import saving
 from itwin_mcp.executor.conversation import LOCAL, Answer, Caller, Confirmed, Later, Question
 from itwin_mcp.executor.executor import Executor
 from itwin_mcp.executor.local_files import LocalFiles
@@ -78,6 +79,13 @@ class Bench:
         described = self.catalog.tools[tool]
         answer = await self.executor.call(described, arguments, self.listener, caller)
         Draft202012Validator(described.output_schema).validate(answer)
+        return answer
+
+    async def save(self, tool: str, path: str, **arguments: Any) -> dict[str, Any]:
+        """The answer of `save-list` for a tool, which always fits the schema that it publishes."""
+        given = {"tool": tool, "arguments": arguments, "path": path}
+        answer = await self.executor.save_list(saving.TOOL, given, self.catalog.tools.__getitem__, self.listener)
+        Draft202012Validator(saving.TOOL.output_schema).validate(answer)
         return answer
 
     async def refused(self, tool: str, caller: Caller = LOCAL, **arguments: Any) -> dict[str, Any]:

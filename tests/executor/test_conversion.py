@@ -99,13 +99,13 @@ async def test_a_list_that_is_no_map_is_refused_in_words(pairs: Any) -> None:
 async def test_every_problem_of_a_call_is_named_at_once_with_a_valid_value() -> None:
     async with bench("", FINE, shipped_files=True) as it:
         error = await it.refused(
-            "list-itwins", limit="many", subClass="Bridge", includeInactive="perhaps", detail="all", colour="red"
+            "list-itwins", limit="many", subClass="Bridge", includeInactive="perhaps", fields="none", colour="red"
         )
     assert [detail["message"] for detail in error["details"]] == [
         "subClass.0 must be one of Account, Portfolio, Asset, Program, Project, WorkPackage",
         "includeInactive must be boolean, not string (for example true)",
         "limit must be integer, not string (for example 50)",
-        "detail must be one of summary, full",
+        "fields must be one of default, all",
         "colour is not an argument",
     ]
 
@@ -159,6 +159,6 @@ async def test_the_cursor_of_a_list_belongs_to_the_call_however_its_arguments_we
     page = {"things": [{"id": "1"}], "_links": {"next": {"href": "https://api.bentley.com/things?token=2"}}}
     async with bench("things.yaml", saying(200, page)) as it:
         first = await it.call("list-things", kind=2026, limit="1", cursor=None)
-        again = await it.call("list-things", kind="2026", limit=1, cursor=first["page"]["cursor"], detail="")
+        again = await it.call("list-things", kind="2026", limit=1, cursor=first["page"]["cursor"], fields="")
     assert query_of(it.server.requests[0])["kind"] == "2026"
     assert again["things"] == [{"id": "1", "name": None}]

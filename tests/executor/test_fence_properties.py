@@ -62,7 +62,7 @@ def of_schema(schema: dict[str, Any], pool: list[str], chance: Random) -> Any:
 def arguments_of(tool: Tool, pool: list[str], chance: Random) -> dict[str, Any]:
     given = of_schema(dict(tool.input_schema), pool, chance)
     # Waiting, files and the size of pages are beside the point.
-    return {name: value for name, value in given.items() if name not in ("limit", "cursor", "saveAs")} | (
+    return {name: value for name, value in given.items() if name not in ("limit", "cursor")} | (
         {"wait": 0} if "wait" in tool.input_schema["properties"] else {}
     )
 

@@ -274,6 +274,9 @@ def serving(items: list[dict[str, Any]]) -> Any:
         query = query_of(asked)
         skip, top = int(query.get("$skip", 0)), int(query.get("$top", 100))
         links = {}
+        if asked.path.startswith("/itwins/"):
+            await asked.json(200, {"iTwin": {"id": ITWIN}})
+            return
         if skip + top < len(items):
             links["next"] = {"href": f"https://api.bentley.com/imodels?iTwinId={ITWIN}&$skip={skip + top}&$top={top}"}
         await asked.json(200, {"iModels": items[skip : skip + top], "_links": links})
@@ -336,15 +339,15 @@ async def test_what_of_a_flow_did_not_fit_is_said_to_be_given_by_the_list_tool_w
 
 
 @pytest.mark.anyio
-async def test_full_detail_gives_every_field_but_no_signed_link() -> None:
+async def test_fields_all_gives_every_field_but_no_signed_link() -> None:
     async with bench("", serving(imodels(2)), shipped_files=True) as it:
         short = (await it.call("list-imodels", iTwinId=ITWIN))["iModels"][0]
-        full = (await it.call("list-imodels", iTwinId=ITWIN, detail="full"))["iModels"][0]
+        full = (await it.call("list-imodels", iTwinId=ITWIN, fields="all"))["iModels"][0]
         assert "extra" not in short
         links = {"self": {"href": "https://api.bentley.com/imodels/1"}}
         assert full == {**short, "extra": {"deep": [1]}, "_links": links}
         assert "canary" not in json.dumps(full)
-        assert (await it.refused("list-imodels", iTwinId=ITWIN, detail="all"))["code"] == "InvalidArguments"
+        assert (await it.refused("list-imodels", iTwinId=ITWIN, fields="none"))["code"] == "InvalidArguments"
 
 
 def test_widening_keeps_what_the_tool_declared() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from itwin_mcp.errors import CallError
 from itwin_mcp.executor import paging
 from tests.executor.bench import Bench, bench, hang_up, never, saying
 from tests.executor.test_paging import Store
@@ -39,7 +40,7 @@ def rows(file: Path) -> list[list[str]]:
 
 async def test_odd_texts_are_quoted_and_none_of_them_is_a_formula(tmp_path: Path) -> None:
     async with bench("things.yaml", saying(200, {"things": ODD}), roots=[tmp_path]) as it:
-        answer = await it.call("list-things", saveAs="odd.csv")
+        answer = await it.save("list-things", "odd.csv")
     file = tmp_path / "odd.csv"
     assert answer["saved"] == {"path": str(file), "items": 10, "bytes": file.stat().st_size}
     assert answer["page"] == {"returned": 10, "complete": True, "total": 10}
@@ -61,7 +62,7 @@ async def test_objects_become_columns_lists_become_json_and_numbers_stay_numbers
     replacing = {"properties: {id: {type: string,": f"properties: {{{inner}id: {{type: string,"}
     handler = saying(200, {"things": [thing, {"id": "2"}]})
     async with bench("things.yaml", handler, replacing=replacing, roots=[tmp_path]) as it:
-        await it.call("list-things", saveAs="deep.CSV")
+        await it.save("list-things", "deep.CSV")
     assert rows(tmp_path / "deep.CSV") == [
         ["size", "made", "by.name", "tags", "raw", "id", "name"],
         ["-2.5", "true", "'=x", '["a","b"]', '{"k":1}', "1", ""],
@@ -71,12 +72,12 @@ async def test_objects_become_columns_lists_become_json_and_numbers_stay_numbers
 
 async def test_json_is_one_array_and_an_empty_list_is_one_too(tmp_path: Path) -> None:
     async with bench("things.yaml", saying(200, {"things": ODD}), roots=[tmp_path]) as it:
-        await it.call("list-things", saveAs=str(tmp_path / "odd.json"))
+        await it.save("list-things", str(tmp_path / "odd.json"))
     assert json.loads((tmp_path / "odd.json").read_text(encoding="utf-8")) == ODD
     async with bench("things.yaml", saying(200, {"things": []}), roots=[tmp_path]) as it:
-        empty = await it.call("list-things", saveAs="none.json")
-        await it.call("list-things", saveAs="none.csv")
-    assert (empty["things"], empty["saved"]["items"]) == ([], 0)
+        empty = await it.save("list-things", "none.json")
+        await it.save("list-things", "none.csv")
+    assert (empty["first"], empty["saved"]["items"]) == ([], 0)
     assert json.loads((tmp_path / "none.json").read_text()) == []
     assert (tmp_path / "none.csv").read_bytes() == b"id,name\r\n"
 
@@ -87,12 +88,12 @@ async def test_ten_thousand_items_are_saved_in_as_few_requests_and_flat_memory(t
         async with bench("things.yaml", store, roots=[tmp_path]) as it:
             await it.call("list-things", limit=1)
             tracemalloc.start()
-            answer = await it.call("list-things", saveAs=name)
+            answer = await it.save("list-things", name)
             _, most = tracemalloc.get_traced_memory()
             tracemalloc.stop()
             assert answer["saved"]["items"] == total
-            assert answer["page"] == {"returned": 10, "complete": True, "total": total}
-            assert [one["id"] for one in answer["things"]] == [f"t{n}" for n in range(10)]
+            assert answer["page"] == {"returned": total, "complete": True, "total": total}
+            assert [one["id"] for one in answer["first"]] == ["t0", "t1", "t2"]
             assert len(it.asked) == 1 + total // 1000
             assert it.listener.told[-1][0] == total - 1_000
         return most
@@ -107,7 +108,7 @@ async def test_a_page_that_fails_midway_leaves_what_came_and_the_answer_says_so(
     store = Store(5_000)
     store.broken[3_000] = hang_up
     async with bench("things.yaml", store, roots=[tmp_path]) as it:
-        answer = await it.call("list-things", saveAs="part.json")
+        answer = await it.save("list-things", "part.json")
     assert answer["saved"]["items"] == 3_000
     assert answer["page"]["complete"] is False
     assert "the next page failed" in answer["page"]["stoppedBecause"]
@@ -121,15 +122,17 @@ async def test_a_list_that_is_longer_than_the_bound_is_not_called_complete(
 ) -> None:
     monkeypatch.setattr(paging, "MOST_SAVED", 2_500)
     async with bench("things.yaml", Store(5_000), roots=[tmp_path]) as it:
-        answer = await it.call("list-things", saveAs="bound.csv")
+        answer = await it.save("list-things", "bound.csv")
     assert answer["saved"]["items"] == 2_500
     assert answer["page"]["complete"] is False
     assert "at most 2500 items are saved" in answer["page"]["stoppedBecause"]
     assert "total" not in answer["page"]
 
 
-async def refusal(it: Bench, **arguments: Any) -> str:
-    return str((await it.refused("list-things", **arguments))["message"])
+async def refusal(it: Bench, path: str, **arguments: Any) -> CallError:
+    with pytest.raises(CallError) as caught:
+        await it.save("list-things", path, **arguments)
+    return caught.value
 
 
 async def test_what_cannot_be_saved_is_refused_and_nothing_is_sent(tmp_path: Path) -> None:
@@ -137,17 +140,29 @@ async def test_what_cannot_be_saved_is_refused_and_nothing_is_sent(tmp_path: Pat
     root.mkdir()
     (root / "there.csv").write_text("mine")
     async with bench("things.yaml", never, roots=[root]) as it:
-        assert "exists already" in await refusal(it, saveAs="there.csv")
-        assert "lies outside" in await refusal(it, saveAs=str(tmp_path / "out.csv"))
-        assert "saveAs" in await refusal(it, saveAs="list.xlsx")
-        assert "cursor cannot be given" in await refusal(it, saveAs="a.csv", cursor="c")
+        assert "exists already" in str(await refusal(it, "there.csv"))
+        assert "exists already" in str(await refusal(it, "there"))
+        assert "lies outside" in str(await refusal(it, str(tmp_path / "out.csv")))
+        assert "without cursor" in str(await refusal(it, "a.csv", cursor="c"))
     assert (root / "there.csv").read_text() == "mine"
     async with bench("things.yaml", never) as it:
-        error = await it.refused("list-things", saveAs="a.csv")
-    assert "--files-root" in error["hint"]
+        assert "--files-root" in (await refusal(it, "a.csv")).hint
+
+
+async def test_the_ending_of_the_file_is_its_format(tmp_path: Path) -> None:
+    async with bench("things.yaml", saying(200, {"things": ODD}), roots=[tmp_path]) as it:
+        assert (await it.save("list-things", "start.sh"))["saved"]["path"] == str(tmp_path / "start.sh.csv")
+        assert (await it.save("list-things", "list.JSON"))["saved"]["path"] == str(tmp_path / "list.JSON")
+
+
+async def test_save_list_saves_at_most_limit_items_and_says_that_there_are_more(tmp_path: Path) -> None:
+    async with bench("things.yaml", Store(5_000), roots=[tmp_path]) as it:
+        answer = await it.save("list-things", "some.csv", limit=7)
+    assert answer["saved"]["items"] == 7
+    assert answer["page"]["stoppedBecause"] == "at most 7 items are saved: raise limit"
 
 
 async def test_a_list_that_fails_at_once_leaves_no_file(tmp_path: Path) -> None:
     async with bench("things.yaml", saying(403, {"error": {"code": "No", "message": "No."}}), roots=[tmp_path]) as it:
-        await refusal(it, saveAs="a.csv")
+        await refusal(it, "a.csv")
     assert list(tmp_path.iterdir()) == []

@@ -62,6 +62,25 @@ async def test_elements_of_several_lists_are_taken_once_in_order_and_their_answe
     assert len(asked) == 5
 
 
+async def test_a_call_that_only_reads_sends_at_most_25_requests_and_says_what_it_left_out() -> None:
+    teams = [f"t{n:02}" for n in range(40)]
+    parts = Teams(teams, [], **{team: named(team) for team in teams})
+    async with bench("words.yaml", parts, replacing={"most: 3, as": "most: 100, as"}) as it:
+        answer = await it.call("find-part", name="bolt")
+        assert len(it.asked) == 25
+        assert answer["searched"] == ids(*teams[:23])
+        assert answer["page"]["stoppedBecause"] == "found: only the first 23 of 40 are read here"
+
+
+async def test_pages_of_a_call_that_only_reads_count_towards_its_25_requests() -> None:
+    parts = Teams(["a", "b"], [], a=named(*(f"a{n}" for n in range(400))), b=named(*(f"b{n}" for n in range(400))))
+    async with bench("words.yaml", parts, replacing={"            x-most: 10\n": ""}) as it:
+        answer = await it.call("find-part", name="bolt")
+        assert len(it.asked) == 24  # two lists, and eleven pages of each team
+        assert len(answer["all"]) == 220
+        assert answer["page"]["complete"] is False
+
+
 async def test_a_step_is_left_out_where_x_unless_finds_something() -> None:
     answer, asked = await find(Teams(["a"], ["a"], a=named("bolt"), z=named("nut")), team="z")
     assert (answer["all"], answer["searched"]) == (named("nut"), ids("z"))

@@ -331,7 +331,11 @@ async def test_each_caller_is_shown_and_may_run_what_the_policy_allows_them_whoe
     }
     async with serve(monkeypatch, policy=json.dumps(rules)) as served:
         for _ in range(2):
-            for who, shown in (("ada", {"get-itwin", "who-am-i"}), ("bert", {"list-itwins"}), ("carl", set())):
+            for who, shown in (
+                ("ada", {"get-itwin", "read-guide", "who-am-i"}),
+                ("bert", {"list-itwins", "read-guide"}),
+                ("carl", set()),
+            ):
                 async with served.client(sub=who, scope="itwin:delete") as client:
                     assert {tool.name for tool in (await client.list_tools()).tools} == shown
                     for name in {"list-itwins", "who-am-i"} - shown:
@@ -346,6 +350,7 @@ async def test_the_tools_of_the_server_itself_are_refused_where_the_policy_denie
     project = {"displayName": "Pier 7", "class": "Endeavor", "subClass": "Project"}
     calls: dict[str, dict[str, Any]] = {
         "who-am-i": {},
+        "read-guide": {"guide": "errors"},
         "find-tools": {"query": "delete an iTwin"},
         "describe-tool": {"name": "delete-itwin"},
         "run-reading-tool": {"name": "list-itwins", "arguments": {}},

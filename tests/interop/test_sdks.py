@@ -89,9 +89,9 @@ def test_every_answer_fits_the_schema_that_the_sdk_checks_it_against(client: Dri
 
 # Those that need nothing but what make_things makes; a tool that finds nothing there may answer with an error.
 MUST_ANSWER = {
-    *("list-itwins", "list-recent-itwins", "get-itwin", "add-itwin-to-recents", "create-itwin", "update-itwin"),
+    *("list-itwins", "list-recent-itwins", "get-itwin", "read-guide", "create-itwin", "update-itwin"),
     *("list-imodels", "get-imodel", "create-imodel", "clone-imodel", "fork-imodel", "update-imodel", "delete-imodel"),
-    *("get-imodel-creation", "wait-for-imodel", "delete-itwin"),
+    *("wait-for-imodel", "delete-itwin"),
     *("list-named-versions", "get-named-version", "create-named-version", "update-named-version"),
 }
 
@@ -104,7 +104,7 @@ def make_things(client: Driver) -> dict[str, Any]:
     version = client.succeed("create-named-version", iModelId=imodel, name="As received")["namedVersion"]["id"]
     # A changeset carries one named version: another one needs another iModel.
     untagged = client.succeed("create-imodel", iTwinId=itwin, name="Quay, untagged")["iModel"]["id"]
-    shared = kind | {"iTwinId": itwin, "iModelId": imodel, "namedVersionId": version}
+    shared = kind | {"iTwinId": itwin, "iModelId": imodel, "namedVersionId": version, "guide": "errors"}
     return shared | {"create-named-version": {"iModelId": untagged}}
 
 

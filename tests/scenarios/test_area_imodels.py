@@ -37,6 +37,32 @@ async def test_imodels_are_listed_by_state_and_order_and_only_of_an_itwin_that_i
     assert (await desk.refused("list-imodels", iTwinId=itwin, orderBy="size"))["code"] == "InvalidArguments"
 
 
+async def test_who_created_an_imodel_and_a_named_version_is_in_lists_get_and_describe(desk: Desk) -> None:
+    itwin, imodel = await desk.itwin("NL-A12-0042"), await desk.roads()
+    listed = (await desk.ask("list-imodels", iTwinId=itwin, name="A12 Interchange - Roads"))["iModels"][0]
+    read = (await desk.ask("get-imodel", iModelId=imodel))["iModel"]
+    overview = (await desk.ask("describe-imodel", iModelId=imodel))["overview"]
+    creators = {one["creatorId"] for one in (listed, read, overview["iModel"])}
+    assert creators <= {user["id"] for user in overview["users"]}
+    assert len(creators) == 1
+    assert listed["dataCenterLocation"] == read["dataCenterLocation"] == "West Europe"
+    latest = (await desk.ask("list-named-versions", iModelId=imodel, limit=1))["namedVersions"][0]
+    version = (await desk.ask("get-named-version", iModelId=imodel, namedVersionId=latest["id"]))["namedVersion"]
+    assert latest["creatorId"] == version["creatorId"] == overview["latestNamedVersion"]["creatorId"]
+    assert latest["creatorId"] in {user["id"] for user in overview["users"]}
+
+
+async def test_lists_of_itwins_show_place_data_centre_picture_and_dates(desk: Desk) -> None:
+    identity = await desk.itwin("NL-A12-0042")
+    whole = (await desk.ask("get-itwin", iTwinId=identity))["iTwin"]
+    shown = ("geographicLocation", "dataCenterLocation", "imageName", "createdDateTime", "createdBy")
+    for tool, more in (("list-itwins", {"number": "NL-A12-0042"}), ("list-recent-itwins", {})):
+        (one,) = [one for one in (await desk.ask(tool, **more))["iTwins"] if one["id"] == identity]
+        assert {name: one[name] for name in shown} == {name: whole[name] for name in shown}
+        assert one["createdBy"]
+        assert one["dataCenterLocation"]
+
+
 @pytest.mark.parametrize(
     ("tool", "more"),
     [
@@ -102,6 +128,29 @@ async def test_what_got_no_changeset_since_a_date_is_stale_and_so_is_what_never_
     assert (await desk.refused("list-stale-imodels", iTwinId=NOBODY, since="2026-01-01"))["code"] == "iTwinNotFound"
     for since in ("2026-02-30", "spring"):
         assert (await desk.refused("list-stale-imodels", iTwinId=itwin, since=since))["code"] == "InvalidArguments"
+
+
+async def test_list_stale_imodels_looks_at_all_itwins_of_the_caller_and_says_which(desk: Desk) -> None:
+    mine = (await desk.ask("list-itwins", limit=1000))["iTwins"]
+    told = await desk.ask("list-stale-imodels", since="2100-01-01")
+    assert [one["id"] for one in told["searched"]] == [one["id"] for one in mine][:20]
+    assert told["iModels"]["active"] == []
+    homes = {one["iTwinId"] for one in told["iModels"]["stale"]}
+    assert homes <= {one["id"] for one in told["searched"]}
+    assert len(homes) > 1
+    if len(mine) > 20:
+        assert f"only the first 20 of {len(mine)} are read here" in told["page"]["stoppedBecause"]
+    else:
+        assert "page" not in told
+
+
+async def test_list_stale_imodels_lists_without_a_date_those_that_nothing_was_pushed_to(desk: Desk) -> None:
+    itwin = await desk.itwin("NL-A12-0042")
+    every = (await desk.ask("list-imodels", iTwinId=itwin))["iModels"]
+    told = (await desk.ask("list-stale-imodels", iTwinId=itwin))["iModels"]
+    never = {one["id"] for one in every if one["lastChangesetPushDateTime"] is None}
+    assert {one["id"] for one in told["stale"]} == never
+    assert len(told["active"]) == len(every) - len(never) > 0
 
 
 async def test_without_an_itwin_an_imodel_is_looked_for_in_the_recents_and_favorites(desk: Desk) -> None:

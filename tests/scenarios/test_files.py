@@ -19,7 +19,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from mcp import Client, StdioServerParameters, stdio_client
+from mcp import Client, MCPError, StdioServerParameters, stdio_client
 from PIL import Image
 
 from itwin_mcp.runtime import open_runtime
@@ -146,15 +146,14 @@ async def test_an_export_is_downloaded(agent: Client, root: Path) -> None:
 
 async def test_a_whole_list_is_saved_and_only_its_beginning_is_answered(agent: Client, root: Path) -> None:
     whole = await ask(agent, "list-itwins", limit=1000)
-    saved = await ask(agent, "list-itwins", saveAs="itwins.csv")
-    assert len(saved["iTwins"]) == 10
-    assert saved["iTwins"] == whole["iTwins"][:10]
+    saved = await ask(agent, "save-list", tool="list-itwins", path="itwins.csv")
+    assert saved["first"] == whole["iTwins"][:3]
     assert saved["saved"]["items"] == saved["page"]["total"] == len(whole["iTwins"])
     assert saved["page"]["complete"] is True
     with (root / "itwins.csv").open(encoding="utf-8", newline="") as text:
         rows = list(csv.DictReader(text))
     assert [row["id"] for row in rows] == [one["id"] for one in whole["iTwins"]]
-    again = await refused(agent, "list-itwins", saveAs="itwins.csv")
+    again = await refused(agent, "save-list", tool="list-itwins", path="itwins.csv")
     assert "exists already" in again["message"]
 
 
@@ -186,14 +185,103 @@ async def test_embedded_sandbox_serves_an_imodel_as_checkpoint(agent: Client, ro
     assert str(uuid.UUID(bytes=guid)) == imodel
 
 
-@pytest.mark.parametrize("tool", ["create-imodel-from-file", "list-itwins"])
-async def test_without_a_folder_files_are_refused_and_the_answer_says_how_to_allow_one(tool: str) -> None:
-    creation = {"iTwinId": "1c4b1d5e-0000-4000-8000-000000000000", "name": "n", "filePath": "a.bim"}
-    arguments = creation if tool == "create-imodel-from-file" else {"saveAs": "a.csv"}
+async def test_without_a_folder_files_are_refused_and_the_answer_says_how_to_allow_one() -> None:
+    new = {"iTwinId": "1c4b1d5e-0000-4000-8000-000000000000", "name": "n", "filePath": "a.bim"}
     async with connect(toolsets="all") as client:
-        error = await refused(client, tool, **arguments)
-    assert "no folder was allowed" in error["message"]
-    assert "--files-root" in error["hint"]
+        error = await refused(client, "create-imodel-from-file", **new)
+        assert "no folder was allowed" in error["message"]
+        assert "--files-root" in error["hint"]
+        assert "save-list" not in {tool.name for tool in (await client.list_tools()).tools}
+        with pytest.raises(MCPError, match="no folder for files is allowed"):
+            await client.call_tool("save-list", {"tool": "list-itwins", "path": "a.csv"})
+
+
+@pytest.mark.parametrize("toolsets", [None, "dynamic"])
+async def test_save_list_is_served_where_a_folder_is_allowed(toolsets: str | None, root: Path) -> None:
+    async with connect(toolsets=toolsets, files_root=[root]) as client:
+        (tool,) = [tool for tool in (await client.list_tools()).tools if tool.name == "save-list"]
+        assert tool.annotations is not None
+        assert (tool.annotations.read_only_hint, tool.annotations.destructive_hint) == (False, False)
+        saved = await ask(client, "save-list", tool="list-itwins", arguments={"fields": "all"}, path="all.json")
+    assert saved["saved"]["items"] == len(json.loads((root / "all.json").read_text(encoding="utf-8"))) > 10
+    async with connect(files_root=[root], read_only=True) as client:
+        assert "save-list" not in {tool.name for tool in (await client.list_tools()).tools}
+
+
+@pytest.mark.parametrize(
+    ("tool", "why"),
+    [
+        ("update-itwin", "changes data"),
+        ("download-changeset", "changes data"),
+        ("get-itwin", "no list"),
+        ("who-am-i", "no list"),
+        ("save-list", "no list"),
+        ("list-shares", "not a tool that is served"),
+        ("no-such-tool", "not a tool that is served"),
+    ],
+)
+async def test_save_list_runs_only_reading_tools_with_lists_that_the_caller_is_shown(
+    tool: str, why: str, root: Path
+) -> None:
+    async with connect(toolsets="itwins,session,changesets,files", files_root=[root]) as client:
+        error = await refused(client, "save-list", tool=tool, path="a.csv")
+        assert error["code"] == "InvalidArguments"
+        assert why in error["message"]
+        assert "list-" in error["hint"]
+    assert not (root / "a.csv").exists()
+
+
+async def test_save_list_checks_the_arguments_of_the_tool_and_resolves_names(agent: Client, root: Path) -> None:
+    wrong = await refused(agent, "save-list", tool="list-imodels", arguments={"itwin": "x"}, path="a.csv")
+    assert (wrong["code"], (root / "a.csv").exists()) == ("InvalidArguments", False)
+    given = {"iTwinId": "NL-A12-0042", "orderBy": "name"}
+    saved = await ask(agent, "save-list", tool="list-imodels", arguments=given, path="models.csv")
+    assert saved["resolved"][0]["argument"] == "iTwinId"
+    with (root / "models.csv").open(encoding="utf-8", newline="") as text:
+        assert [row["name"] for row in csv.DictReader(text)][:3] == [one["name"] for one in saved["first"]]
+
+
+async def test_save_list_saves_the_lists_of_a_flow_and_names_each(agent: Client, root: Path) -> None:
+    given = {"iTwinId": "NL-A12-0042", "since": "2026-01-01"}
+    told = (await ask(agent, "list-stale-imodels", **given))["iModels"]
+    saved = await ask(agent, "save-list", tool="list-stale-imodels", arguments=given, path="stale.csv")
+    with (root / "stale.csv").open(encoding="utf-8", newline="") as text:
+        rows = [(row["list"], row["id"]) for row in csv.DictReader(text)]
+    itwin = saved["resolved"][0]["id"]
+    models = [(f"iModels.{name}", one["id"]) for name in ("stale", "active") for one in told[name]]
+    assert rows == [*models, ("searched", itwin)]
+    assert saved["page"] == {"returned": len(rows), "complete": True, "total": len(rows)}
+
+
+async def test_save_list_is_judged_as_the_tool_counted_as_a_write_and_audited(
+    root: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path_factory.mktemp("policy")
+    policy, log = folder / "policy.yaml", folder / "audit.jsonl"
+    monkeypatch.setenv("ITWIN_MCP_AUDIT_LOG", str(log))
+    rules = """itwin-mcp-policy: 1
+default:
+  itwins: all
+  tools: {allow: [read-only, save-list], deny: [list-imodels]}
+  writes-per-hour: 1
+"""
+    policy.write_text(rules, encoding="utf-8")
+    async with connect(files_root=[root], policy=policy) as client:
+        denied = await refused(client, "save-list", tool="list-imodels", arguments={"iTwinId": "x"}, path="a.csv")
+        assert denied["code"] == "InvalidArguments"
+        assert (await ask(client, "save-list", tool="list-itwins", path="first.csv"))["saved"]["items"]
+        spent = await refused(client, "save-list", tool="list-itwins", path="second.csv")
+        assert spent["code"] == "BudgetSpent"
+    assert sorted(path.name for path in root.iterdir()) == ["first.csv"]
+    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    assert [(line["decision"], line["tool"], line["targets"][0]["id"]) for line in lines] == [
+        ("allowed", "save-list", "list-itwins"),
+        ("done", "save-list", "list-itwins"),
+        ("refused", "save-list", "list-itwins"),
+    ]
+    policy.write_text(rules.replace(", save-list", ""), encoding="utf-8")
+    async with connect(files_root=[root], policy=policy) as client:
+        assert "save-list" not in {tool.name for tool in (await client.list_tools()).tools}
 
 
 async def test_over_http_files_are_refused_unless_a_folder_was_allowed(root: Path) -> None:
@@ -214,13 +302,23 @@ async def test_over_http_files_are_refused_unless_a_folder_was_allowed(root: Pat
 
 def test_whoever_calls_from_a_shell_stands_in_the_folder(root: Path) -> None:
     def call(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "itwin_mcp", "call", "list-itwins", "--sandbox", *arguments]
-        return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60)
+        command = [
+            sys.executable,
+            "-m",
+            "itwin_mcp",
+            "call",
+            "save-list",
+            "--sandbox",
+            "--arg",
+            "tool=list-itwins",
+            *arguments,
+        ]
+        return subprocess.run([*command, *arguments], cwd=root, capture_output=True, text=True, timeout=60)
 
-    done = call("--arg", "saveAs=here.json")
+    done = call("--arg", "path=here.json")
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads(done.stdout)["saved"]["path"] == str(root / "here.json")
-    refusal = call("--arg", f"saveAs={root.parent / 'there.json'}")
+    refusal = call("--arg", f"path={root.parent / 'there.json'}")
     assert refusal.returncode == 1
     assert "lies outside" in json.loads(refusal.stdout)["error"]["message"]
     wrong = call("--files-root", "no-such-folder")

@@ -26,7 +26,14 @@ async def few() -> AsyncIterator[Client]:
 async def test_four_tools_and_those_about_the_session_are_listed(mode: str) -> None:
     async with connect(mode, toolsets="dynamic") as client:
         names = [tool.name for tool in (await client.list_tools()).tools]
-        assert names == ["who-am-i", "find-tools", "describe-tool", "run-reading-tool", "run-writing-tool"]
+        assert names == [
+            "who-am-i",
+            "read-guide",
+            "find-tools",
+            "describe-tool",
+            "run-reading-tool",
+            "run-writing-tool",
+        ]
         kinds = {tool.name: tool.annotations for tool in (await client.list_tools()).tools}
         reading, writing = kinds["run-reading-tool"], kinds["run-writing-tool"]
         assert reading is not None

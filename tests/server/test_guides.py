@@ -18,7 +18,7 @@ from tests.conftest import connect
 pytestmark = pytest.mark.anyio
 
 ROOT = Path(__file__).parents[2]
-GUIDES = {"classes", "errors", "hierarchy", "imodels", "limits", "lists", "permissions"}
+GUIDES = {"classes", "errors", "hierarchy", "imodels", "limits", "lists", "permissions", "repositories"}
 STATIC = """\
     resources:
       notes:
@@ -161,3 +161,53 @@ async def test_a_thumbnail_that_is_not_there_is_an_error_without_a_picture() -> 
         result = await client.call_tool("get-imodel-thumbnail", {"iModelId": missing})
         assert result.is_error
         assert len(result.content) == 1
+
+
+# --- read-guide ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("toolsets", [None, "dynamic"])
+async def test_read_guide_returns_the_text_of_each_resource(toolsets: str | None) -> None:
+    async with connect(toolsets=toolsets) as client:
+        (tool,) = [tool for tool in (await client.list_tools()).tools if tool.name == "read-guide"]
+        assert set(tool.input_schema["properties"]["guide"]["enum"]) == GUIDES
+        for name in sorted(GUIDES):
+            answer = (await client.call_tool("read-guide", {"guide": name})).structured_content
+            assert answer is not None
+            assert answer["guide"]["text"] == await _text(client, f"itwin://guides/{name}")
+            assert answer["guide"]["text"].startswith(f"# {answer['guide']['title']}\n")
+
+
+@pytest.mark.parametrize("given", [{}, {"guide": "weather"}, {"guide": "../errors"}])
+async def test_read_guide_refuses_unknown_names_and_lists_the_others(given: dict[str, str]) -> None:
+    async with connect() as client:
+        answer = await client.call_tool("read-guide", given)
+        assert answer.is_error
+        assert answer.structured_content is not None
+        assert answer.structured_content["error"]["code"] == "InvalidArguments"
+        assert "permissions" in str(answer.structured_content["error"]) or not given
+
+
+async def test_read_guide_reads_a_users_own_guides_too(folder: Folder) -> None:
+    file = static(folder, "file:///./notes")
+    notes = file.parent / "notes"
+    notes.mkdir()
+    (notes / "bolts.md").write_text("# Bolts\n\nHow bolts are counted.\n\nOne by one.\n", encoding="utf-8")
+    (notes / "errors.md").write_text("# My errors\n\nWhat goes wrong here.\n", encoding="utf-8")
+    async with connect(capabilities=[file]) as client:
+        for name, title in (("bolts", "Bolts"), ("errors", "Errors and what to do about them")):
+            answer = (await client.call_tool("read-guide", {"guide": name})).structured_content
+            assert answer is not None
+            assert answer["guide"]["title"] == title
+        answer = (await client.call_tool("read-guide", {"guide": "parts://notes/errors"})).structured_content
+        assert answer is not None
+        assert answer["guide"]["title"] == "My errors"
+
+
+async def test_guides_name_the_data_centres_and_both_codes_of_a_429() -> None:
+    async with connect() as client:
+        classes, errors = await _text(client, "itwin://guides/classes"), await _text(client, "itwin://guides/errors")
+        listed = {tool.name: tool for tool in (await client.list_tools()).tools}
+        centres = listed["create-itwin"].input_schema["properties"]["dataCenterLocation"]["enum"]
+        assert [centre for centre in centres if centre not in " ".join(classes.split())] == []
+        assert {"`TooManyRequests`", "RateLimitExceeded"} <= set(errors.split())

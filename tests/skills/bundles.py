@@ -5,6 +5,7 @@ import re
 import shlex
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 from itwin_mcp.capability.catalog import Catalog, Skill
 from itwin_mcp.runtime import read_catalog
@@ -66,7 +67,9 @@ class Bundle:
 @cache
 def catalog() -> Catalog:
     """Every tool there is, those about signing in included."""
-    return read_catalog(read_settings(os.environ | {"ITWIN_CLIENT_ID": "native-x"}, toolsets="all"))
+    return read_catalog(
+        read_settings(os.environ | {"ITWIN_CLIENT_ID": "native-x"}, toolsets="all", files_root=[Path.cwd()])
+    )
 
 
 def bundles() -> list[Bundle]:

@@ -104,7 +104,7 @@ def test_the_tables_are_the_catalogs(bundle: Bundle) -> None:
         entry = reference.split(f"\n## {name}\n")[1].split("\n## ")[0]
         assert tool.description in entry
         own = set(re.findall(r"^\| `(\w+)` \|", entry, re.MULTILINE))
-        paged = {"limit", "cursor", "detail", "saveAs"} if "takes the arguments of every list" in entry else set()
+        paged = {"limit", "cursor", "fields"} if "takes the arguments of every list" in entry else set()
         assert own | paged == {argument.name for argument in tool.arguments}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path as FilePath
 from typing import Any, Literal
 
 from itwin_mcp.capability.access import Access
-from itwin_mcp.capability.plans import Action, Call, ConfirmPlan, Operation, TransferPlan, operations_of
+from itwin_mcp.capability.plans import Action, ConfirmPlan, Operation, TransferPlan, operations_of
 from itwin_mcp.capability.selection import DYNAMIC, Selection
 from itwin_mcp.capability.suggestions import find_similar
 from itwin_mcp.capability.vocabulary import Vocabulary
@@ -86,13 +86,6 @@ class Tool:
     def confirms(self) -> bool:
         """Whether a call may ask the person first; a download does before it replaces a local file."""
         return self.confirm is not None or (self.transfer is not None and self.transfer.direction == "download")
-
-    @property
-    def most_requests(self) -> int | None:
-        """How many requests a call sends at most, beside those that look up names or wait; None if it pages on."""
-        if isinstance(self.action, Call):
-            return 1 if self.action.operation.page is None else None
-        return self.action.requests
 
     @property
     def operations(self) -> tuple[Operation, ...]:

@@ -26,6 +26,7 @@ WORDS = {
     "x-repeat": "a call step",
     "x-require": "a step",
     "x-schema": "a tool, a tool or flow input, an output parameter, or a prompt argument",
+    "x-take": "a scalar output parameter",
     "x-tolerate": "a call step",
     "x-toolset": "an exposes entry or a tool",
     "x-transfer": "a tool",

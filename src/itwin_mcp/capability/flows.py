@@ -46,6 +46,7 @@ class MappedScalar(Node):
     value: str | None = None
     x_schema: JsonSchema | None = Field(default=None, alias="x-schema")
     header: HeaderPart | None = Field(default=None, alias="x-header")
+    take: Literal["last-segment"] | None = Field(default=None, alias="x-take")
 
 
 class MappedObject(Node):
@@ -77,6 +78,7 @@ Mapped = Annotated[
 class OrchestratedScalar(Node):
     type: Literal["string", "number", "boolean"]
     x_schema: JsonSchema | None = Field(default=None, alias="x-schema")
+    take: Literal["last-segment"] | None = Field(default=None, alias="x-take")
 
 
 class OrchestratedObject(Node):

@@ -43,23 +43,17 @@ _CURSOR = {
     "maxLength": 4096,
     "description": "Goes on where an earlier answer's page.cursor stopped.",
 }
-_DETAIL = {
+_FIELDS = {
     "type": "string",
-    "enum": ["summary", "full"],
-    "default": "summary",
-    "description": "full: every field of each item.",
+    "enum": ["default", "all"],
+    "default": "default",
+    "description": "all: every field of each item.",
 }
 FILE_PATH = "filePath"
 OVERWRITE = "overwrite"
 CLEAR = "clear"
 """The argument that lists the arguments whose values are removed."""
-_LOCAL: JsonSchema = {"type": "string", "minLength": 1, "maxLength": 4096}
-_SAVE_AS = {
-    **_LOCAL,
-    "examples": ["items.csv"],
-    "pattern": r"\.([cC][sS][vV]|[jJ][sS][oO][nN])$",
-    "description": "New local .csv or .json file for all items; the answer then shows the first few.",
-}
+LOCAL_PATH: JsonSchema = {"type": "string", "minLength": 1, "maxLength": 4096}
 _FILE_PATH = {
     "upload": "Local file to read, in a folder that the person allowed.",
     "download": "Local file to write, in a folder that the person allowed.",
@@ -69,7 +63,7 @@ _OVERWRITE = {"type": "boolean", "default": False, "description": "Replace the f
 
 _PUBLISHED_NAME = re.compile(r"[A-Za-z0-9_-]{1,60}")
 
-RESERVED_OUTPUTS = frozenset({"error", "job", "page", "preview", "resolved", "saved", "truncated", "warnings"})
+RESERVED_OUTPUTS = frozenset({"error", "job", "page", "preview", "resolved", "truncated", "warnings"})
 """What the engine puts beside an answer, or in its place."""
 
 
@@ -108,14 +102,13 @@ def page_arguments() -> tuple[ToolArgument, ...]:
     return (
         ToolArgument("limit", _LIMIT, False, None, _LIMIT["default"]),
         ToolArgument("cursor", _CURSOR, False, None, ABSENT),
-        ToolArgument("detail", _DETAIL, False, None, _DETAIL["default"]),
-        ToolArgument("saveAs", _SAVE_AS, False, None, ABSENT, "target"),
+        ToolArgument("fields", _FIELDS, False, None, _FIELDS["default"]),
     )
 
 
 def file_arguments(direction: Literal["upload", "download"]) -> tuple[ToolArgument, ...]:
     """The arguments that every tool takes which moves a local file."""
-    schema = {**_LOCAL, "description": _FILE_PATH[direction]}
+    schema = {**LOCAL_PATH, "description": _FILE_PATH[direction]}
     if direction == "upload":
         return (ToolArgument(FILE_PATH, schema, True, None, ABSENT, "source"),)
     overwrite = ToolArgument(OVERWRITE, _OVERWRITE, False, None, _OVERWRITE["default"])
@@ -202,11 +195,6 @@ _JOB = {
     },
     "required": ["operation", "state"],
 }
-_SAVED = {
-    "type": "object",
-    "properties": {"path": {"type": "string"}, "items": {"type": "integer"}, "bytes": {"type": "integer"}},
-    "required": ["path", "items", "bytes"],
-}
 _RESOLVED = {
     "type": "array",
     "items": {
@@ -265,8 +253,6 @@ def output_schema(
     answers: list[JsonSchema] = [{"required": [name for name, _ in output.properties]}]
     if paged or cut:
         properties["page"] = _PAGE
-    if paged:
-        properties["saved"] = _SAVED
     if waits:
         properties["job"] = _JOB
         answers.append({"required": ["job"]})
@@ -310,7 +296,7 @@ def mapped_output(parameter: Mapped, place: Place, name: str = "") -> tuple[Outp
         path,
         literal=_literal(parameter, place),
         header=header.name.lower() if header else None,
-        last_segment=header is not None and header.take == "last-segment",
+        last_segment="last-segment" in (parameter.take, header.take if header else None),
     )
     return output, {"type": [parameter.type, "null"]} | more
 
@@ -363,7 +349,7 @@ def orchestrated_output(
             parts.append((name, Output("array", path, items=items)))
             schemas[name] = {"type": ["array", "null"], "items": schema | {"type": "object"}} | more
         else:
-            parts.append((name, Output(parameter.type, path)))
+            parts.append((name, Output(parameter.type, path, last_segment=parameter.take == "last-segment")))
             schemas[name] = {"type": [parameter.type, "null"]} | more
     result: JsonSchema = {"type": "object" if root else ["object", "null"]}
     if schemas:

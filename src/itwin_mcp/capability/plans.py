@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import combinations
-from math import ceil
 from typing import Any, Literal, TypeAlias
 
-from itwin_mcp.capability.expressions import Argument, Expression, Path, StepValue
+from itwin_mcp.capability.expressions import Expression, Path, StepValue
 
 Method: TypeAlias = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 
@@ -175,11 +173,6 @@ class Condition:
     when: Expression | None = None
     unless: Expression | None = None
 
-    def leaves_out(self, given: Collection[str], deciding: Collection[str]) -> bool:
-        """Whether it leaves the step out where, of the `deciding` arguments, these are given."""
-        absent = isinstance(self.when, Argument) and self.when.name in deciding and self.when.name not in given
-        return absent or (isinstance(self.unless, Argument) and self.unless.name in given)
-
 
 @dataclass(frozen=True, slots=True)
 class EachPlan:
@@ -220,16 +213,6 @@ class CallStep:
     repeat: RepeatPlan | None = None
     tolerate: frozenset[int] = frozenset()
     partial: str | None = None
-
-    @property
-    def requests(self) -> int | None:
-        """How many requests it sends at most, those of a job it waits for apart; None where nothing bounds them."""
-        times = 1 if self.each is None else self.each.most
-        page = self.operation.page
-        pages = 1 if page is None else None if self.most is None else ceil(self.most / page.most)
-        if times is None or pages is None:
-            return None
-        return times * pages * (self.repeat.most if self.repeat is not None else 1)
 
     @property
     def may_be_cut(self) -> bool:
@@ -277,22 +260,6 @@ class Steps:
     steps: tuple[Step, ...]
     mappings: tuple[StepMapping, ...]
     output: Output
-
-    @property
-    def requests(self) -> int | None:
-        """How many requests it sends at most, those of jobs apart; None where nothing bounds them.
-
-        Of steps that one and the same argument lets run and leaves out, one kind counts.
-        """
-        calls = [step for step in self.steps if isinstance(step, CallStep)]
-        if any(step.requests is None for step in calls):
-            return None
-        deciding = {one.condition.unless.name for one in calls if isinstance(one.condition.unless, Argument)}
-        most = 0
-        for given in (frozenset(some) for n in range(len(deciding) + 1) for some in combinations(deciding, n)):
-            left = [step for step in calls if not step.condition.leaves_out(given, deciding)]
-            most = max(most, sum(step.requests or 0 for step in left))
-        return most
 
     @property
     def may_be_cut(self) -> bool:

@@ -63,6 +63,6 @@ def _exclude(one: StepMapping, other: StepMapping, conditions: Mapping[str, Cond
     )
 
 
-def _overlap(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
-    shorter = min(len(one), len(other))
-    return one[:shorter] == other[:shorter]
+def _overlap(later: tuple[str, ...], earlier: tuple[str, ...]) -> bool:
+    """Whether a mapping replaces what an earlier one filled. It may add a member to an object that is there."""
+    return later == earlier[: len(later)]

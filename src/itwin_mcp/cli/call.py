@@ -77,17 +77,26 @@ def _with_kept_sandbox(settings: Settings) -> Settings:
 async def _call(
     settings: Any, name: str, read: Callable[[Any], dict[str, Any]], dry_run: bool, yes: bool
 ) -> tuple[dict[str, Any], bool]:
+    from itwin_mcp.executor.saving import SAVE_LIST
     from itwin_mcp.runtime import open_runtime
+    from itwin_mcp.server.listing_choice import choose_listing
     from itwin_mcp.server.results import outcome, within_limit
-    from itwin_mcp.server.session import WHO_AM_I
+    from itwin_mcp.server.session import READ_GUIDE, WHO_AM_I
 
     async with open_runtime(settings, os.environ) as runtime:
         tool = find_tool(runtime.catalog, name)
         arguments = read(tool)
-        if name == WHO_AM_I:
+        if name in (WHO_AM_I, READ_GUIDE):
             if dry_run:
                 raise SettingsError(f"{name} is answered by itwin-mcp itself: there is no request to show.")
-            return await outcome(name, lambda: runtime.session.who_am_i(arguments))
+            answer = await outcome(name, lambda: runtime.session.answer(tool, arguments))
+            return within_limit(name, *answer, runtime.executor.max_result_bytes)
+        if name == SAVE_LIST:
+            if dry_run:
+                raise SettingsError(f"{name} sends what another tool sends: try --dry-run with that tool.")
+            choose = partial(choose_listing, runtime.catalog, lambda _: True)
+            saving = partial(runtime.executor.save_list, tool, arguments, choose, _Terminal(yes))
+            return within_limit(name, *await outcome(name, saving), runtime.executor.max_result_bytes)
         if dry_run:
             try:
                 shown = _shown(runtime.executor.preview(tool, arguments))

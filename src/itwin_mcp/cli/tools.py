@@ -82,9 +82,6 @@ def describe(group_flags: Mapping[str, Any], /, name: str, **flags: Any) -> None
     click.echo()
     for operation in dict.fromkeys(tool.operations):
         click.echo(f"  sends {operation.method} {_path(operation)}" + (f"  {operation.doc}" if operation.doc else ""))
-    if tool.most_requests is not None:
-        noun = "request" if tool.most_requests == 1 else "requests"
-        click.echo(f"  at most {tool.most_requests} {noun} a call, not counting look-ups of names and waiting for jobs")
 
 
 def _merge(group_flags: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -27,7 +28,7 @@ from itwin_mcp.executor.lookup import Names
 from itwin_mcp.executor.names import read_names
 from itwin_mcp.executor.paging import list_pages
 from itwin_mcp.executor.request import bind, build_request
-from itwin_mcp.executor.saving import save_list
+from itwin_mcp.executor.saving import name_file, save_list
 from itwin_mcp.executor.seals import Seals
 from itwin_mcp.executor.sending import Run, Transfers, Upstream, shape_answer
 from itwin_mcp.executor.steps import MOST_ITEMS, leaves_out, run_steps
@@ -132,6 +133,40 @@ class Executor:
             result["resolved"] = clean(resolved)
         return fit(result, self.max_result_bytes, tool.lists, wrote=not tool.annotations.read_only)
 
+    async def save_list(
+        self,
+        saving: Tool,
+        arguments: Mapping[str, Any],
+        choose: Callable[[str], Tool],
+        conversation: Conversation | None = None,
+        caller: Caller = LOCAL,
+    ) -> dict[str, Any]:
+        """Return the answer of `save-list`: the tool that lists is judged as if it were called, then the local write.
+
+        `choose` returns the tool of a name that the caller may save. Raises an error of the CallError family.
+        """
+        writing = self._gatekeeper.gate(saving.name, caller)
+        given = convert_arguments(saving, arguments)
+        await writing.admit(saving, given)
+        checked = self._files.read(saving, name_file(self._check(saving)(given)))
+        tool = choose(checked["tool"])
+        gate = self._gatekeeper.gate(tool.name, caller)
+        run = self._run(tool.name, conversation, caller, gate)
+        asked = convert_arguments(tool, checked["arguments"])
+        await gate.admit(tool, asked)
+        if "cursor" in asked:
+            raise InvalidArguments("save-list saves the whole list, without cursor.", hint="Leave cursor out.")
+        ready, resolved = await self._names.resolve(run, tool, asked, self._check(tool)(asked))
+        gate.begin(await gate.permit(tool, ready), None)
+        async with writing.write_locally(tool.name):
+            answer = await save_list(run, tool, ready, Path(checked["path"]), asked.get("limit"))
+        if gate.filtered:
+            answer["page"]["note"] = FENCED
+        result = clean(_with_warnings(answer, run))
+        if resolved:
+            result["resolved"] = clean(resolved)
+        return fit(result, self.max_result_bytes, wrote=True)
+
     async def note_refused(self, code: str, tool: Tool, arguments: Mapping[str, Any], caller: Caller) -> None:
         """Write into the audit log that a call was refused before it came here; without its line it still is."""
         with suppress(AuditFailed):
@@ -215,8 +250,6 @@ class Executor:
         if isinstance(action, Steps):
             return await run_steps(run, action, arguments, tool.transfer)
         operation, values = action.operation, bind(action.bindings, arguments, {})
-        if operation.page is not None and "saveAs" in arguments:
-            return await save_list(run, operation, values, action.output, arguments)
         if operation.page is not None:
             listing = await list_pages(
                 run,
@@ -227,7 +260,7 @@ class Executor:
                 cursor=arguments.get("cursor"),
                 cursors=Cursors(self._seals, tool.name, arguments, run.caller),
                 most_bytes=room,
-                full=arguments["detail"] == "full",
+                full=arguments["fields"] == "all",
             )
             return {**listing.result, "page": listing.page}
         if operation.wait is not None:

@@ -6,7 +6,8 @@ It reads what is about to be sent, so that no argument, name, link of a page or 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -159,12 +160,39 @@ class Gate:
         self._state = _State(permit if confirmed == permit.waived else Permit(), confirmed)
         self.filtered = False
 
+    @asynccontextmanager
+    async def write_locally(self, source: str) -> AsyncIterator[None]:
+        """Count and record the writing of a local file with what the tool `source` lists.
+
+        Raises PolicyRefused, AuditFailed, and what is raised within.
+        """
+        audit = self._keeper.audit
+        facts = {**self._who, "operation": self._name, "origin": "local", "targets": [{"type": "tool", "id": source}]}
+        try:
+            self._spend()
+        except CallError as error:
+            if audit is not None:
+                await audit.before("refused", {**facts, "code": plain(error.code)})
+            raise
+        if audit is not None:
+            await audit.before("allowed", facts)
+        failed: str | None = "Cancelled"
+        try:
+            yield
+            failed = None
+        except CallError as error:
+            failed = plain(error.code)
+            raise
+        finally:
+            if audit is not None:
+                await audit.after("done" if failed is None else "failed", {**facts, "code": failed})
+
     async def note(self, decision: Decision, tool: Tool, arguments: Mapping[str, Any], **facts: Any) -> None:
         """Write a decision on a call of a tool that writes into the audit log. Raises CallError."""
-        if self._keeper.audit is not None and writes(tool.operations):
+        if self._keeper.audit is not None and (writes(tool.operations) or _writes_here(tool)):
             targets = [{"type": kind, "id": text} for kind, text in _targets(tool, arguments)]
-            origin = next(one.origin for one in tool.operations if one.method != "GET")
-            place = self._keeper.place_of(origin)
+            origin = next((one.origin for one in tool.operations if one.method != "GET"), None)
+            place = "local" if origin is None else self._keeper.place_of(origin)
             await self._keeper.audit.before(decision, {**self._who, "origin": place, "targets": targets, **facts})
 
     # --- each request and its answer ----------------------------------------------------------------------------
@@ -339,6 +367,11 @@ class Gate:
             "targets": [{"type": kind, "id": text} for kind, text in reach.targets] if reach is not None else [],
             "confirmed": self._state.confirmed,
         }
+
+
+def _writes_here(tool: Tool) -> bool:
+    """Whether all that a tool itself writes is a local file."""
+    return not tool.operations and any(argument.local == "target" for argument in tool.arguments)
 
 
 def _targets(tool: Tool, arguments: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -79,25 +79,42 @@ async def list_pages(
     return Listing(walk.result(read), page)
 
 
+@dataclass(frozen=True, slots=True)
+class SavedPages:
+    """What became of a list that went into a sink: the answer's `page`, and the first items."""
+
+    page: dict[str, Any]
+    items: list[Any]
+
+
 async def save_pages(
-    run: Run, operation: Operation, values: Mapping[str, Any], output: Output, sink: Sink, full: bool = False
-) -> tuple[Listing, int]:
-    """All pages into the sink, up to `MOST_SAVED` items; gives the answer with the first few of them, and how many.
+    run: Run,
+    operation: Operation,
+    values: Mapping[str, Any],
+    output: Output,
+    sink: Sink,
+    *,
+    full: bool = False,
+    limit: int | None = None,
+) -> SavedPages:
+    """Pass all pages to the sink, up to `limit` items, at most `MOST_SAVED`.
 
     A page that fails after others came ends it with what came and the error. Raises what the first page raises.
     """
     budget = Budget(MOST_SAVED_PAGES, MOST_SAVED_SECONDS)
-    walk = Walk(run, operation, values, Position(), MOST_SAVED, output, budget, sink=sink, full=full)
+    most = min(limit or MOST_SAVED, MOST_SAVED)
+    walk = Walk(run, operation, values, Position(), most, output, budget, sink=sink, full=full)
     read = await walk.collect()
-    page: dict[str, Any] = {"returned": len(read.items), "complete": read.complete}
+    page: dict[str, Any] = {"returned": read.count, "complete": read.complete}
     total = read.total if read.total is not None else read.count if read.complete else None
     if total is not None:
         page["total"] = total
     if not read.complete:
-        page["stoppedBecause"] = read.stopped or f"at most {MOST_SAVED} items are saved: narrow the list with filters"
+        more = "raise limit" if limit is not None and limit < MOST_SAVED else "narrow the list with filters"
+        page["stoppedBecause"] = read.stopped or f"at most {most} items are saved: {more}"
     if read.error is not None:
         page["error"] = read.error.to_json(run.name)
-    return Listing(walk.result(read), page), read.count
+    return SavedPages(page, read.items)
 
 
 async def list_all(

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from itwin_mcp.capability.selection import DYNAMIC
 from itwin_mcp.errors import PolicyRefused
 from itwin_mcp.executor.conversation import Caller
 
@@ -63,7 +64,7 @@ class Rule:
         """Whether the tool may be called, and the place that says so.
 
         What is about the session itself (`who-am-i`, the dynamic tools, which run others by their names) is allowed
-        unless it is denied by name.
+        unless it is denied by name. `save-list` is not: it writes a local file.
         """
         words = (tool.name, f"{TOOLSET}{tool.toolset}", *((READ_ONLY,) if tool.annotations.read_only else ()), ALL)
         for word in words:
@@ -72,7 +73,7 @@ class Rule:
         for word in words:
             if word in self.allow:
                 return True, self.allow[word]
-        return not tool.file, self.place("tools")
+        return not tool.file and (tool.annotations.read_only or tool.toolset == DYNAMIC), self.place("tools")
 
     def allows_resource(self, resource: Resource, tools: Iterable[Tool]) -> tuple[bool, str]:
         """The same for a resource, which goes with its toolset.

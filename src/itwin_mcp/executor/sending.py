@@ -77,6 +77,13 @@ class Answer:
     headers: Mapping[str, str]
 
 
+@dataclass(slots=True)
+class RequestCount:
+    """How many requests a call has sent."""
+
+    sent: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """One call under way: whom it is for and what its stages send and wait through.
@@ -97,6 +104,7 @@ class Run:
     """What every request passes; None lets all pass."""
     warnings: Warnings = field(default_factory=Warnings)
     """What the platform answered that the capability file does not expect."""
+    requests: RequestCount = field(default_factory=RequestCount)
 
     async def perform(self, operation: Operation, values: Mapping[str, Any]) -> Answer:
         """Send one operation with these input values."""
@@ -104,6 +112,7 @@ class Run:
 
     async def send(self, operation: Operation, request: Request) -> Answer:
         """Send a built request of an operation; it passes the gate and is signed here."""
+        self.requests.sent += 1
         try:
             if self.gate is None:
                 response = await self._exchange(operation, request)

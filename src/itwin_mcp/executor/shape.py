@@ -77,6 +77,8 @@ def shape_part(output: Output, body: Any, headers: Mapping[str, str], where: str
         value: Any = _from_header(output, headers)
     elif output.path is not None:
         value = output.path.find(body)
+        if output.last_segment and isinstance(value, str):
+            value = last_segment(value) or None
     else:
         value = body
     if output.path is not None and (value is ABSENT or output.path.many):

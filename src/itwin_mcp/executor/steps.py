@@ -35,6 +35,8 @@ from itwin_mcp.executor.waiting import Pending, run_job
 
 MOST_ITEMS = 5_000
 """Items that a paged step takes."""
+MAX_READS = 25
+"""Requests of one call that only reads, those that look up names included."""
 AT_ONCE = 8
 """Requests of one `x-each` under way at the same time."""
 
@@ -93,6 +95,14 @@ class _Flow:
         self._answered = 0
         self._began = run.now()
 
+    def _requests_left(self, step: CallStep) -> int:
+        """Return how many requests a step may send; each later step of a flow that only reads keeps one for itself."""
+        steps = self._action.steps
+        later = [one for one in steps[steps.index(step) + 1 :] if isinstance(one, CallStep)]
+        if not self._action.only_reads:
+            return MOST_PAGES
+        return max(MAX_READS - self._run.requests.sent - len(later), 1)
+
     @property
     def page(self) -> dict[str, Any] | None:
         """What is missing from the answer, in words; None where it is whole."""
@@ -149,13 +159,14 @@ class _Flow:
             lacking = _find_lacking(step, values)
             if lacking is not None:
                 raise self._unreadable[0] if self._unreadable else _without_id(step, lacking)
-            outcome = await self._tolerant(step, values)
+            outcome = await self._tolerant(step, values, self._requests_left(step))
             self._note(step, [outcome])
             if outcome.refused is None:
                 self._results[step.name] = outcome.value
             job = outcome.job
         else:
             elements, bound = self._bind_each(step, step.each, self._elements(step, step.each))
+            elements, bound = self._limit_each(step, elements, bound)
             outcomes = await self._each(step, bound)
             answered = [pair for pair in zip(elements, outcomes, strict=True) if pair[1].refused is None]
             self._results[step.name] = [outcome.value for _, outcome in answered]
@@ -214,8 +225,18 @@ class _Flow:
             self._cuts.append(f"{step.name}: {len(elements) - len(pairs)} of {len(elements)} have no id")
         return [element for element, _ in pairs], [values for _, values in pairs]
 
+    def _limit_each(
+        self, step: CallStep, elements: list[Any], bound: list[dict[str, Any]]
+    ) -> tuple[list[Any], list[dict[str, Any]]]:
+        """Return no more elements than a call that only reads may send requests for; `page` says what is left out."""
+        most = self._requests_left(step) if self._action.only_reads else len(bound)
+        if len(bound) > most:
+            self._cuts.append(f"{step.name}: only the first {most} of {len(bound)} are read here")
+        return elements[:most], bound[:most]
+
     async def _each(self, step: CallStep, bound: list[dict[str, Any]]) -> list[_Outcome]:
         """Send one request for each; after a failure begin none that was not under way."""
+        share = max(self._requests_left(step) // max(len(bound), 1), 1)
         gathered: list[_Outcome | None] = [None] * len(bound)
         failures: dict[int, CallError] = {}
         limiter = anyio.CapacityLimiter(AT_ONCE)
@@ -225,7 +246,7 @@ class _Flow:
                 if failures:
                     return
                 try:
-                    gathered[index] = await self._tolerant(step, values)
+                    gathered[index] = await self._tolerant(step, values, share)
                 except CallError as error:
                     failures[index] = error
 
@@ -240,12 +261,12 @@ class _Flow:
 
     # --- one run of a step --------------------------------------------------------------------------------------
 
-    async def _tolerant(self, step: CallStep, values: Mapping[str, Any]) -> _Outcome:
-        """Run a step once; a refusal that it tolerates is no failure."""
+    async def _tolerant(self, step: CallStep, values: Mapping[str, Any], requests: int) -> _Outcome:
+        """Run a step once, a list in at most so many `requests`; a refusal that it tolerates is no failure."""
         try:
             if step.repeat is not None:
-                return await self._repeat(step, step.repeat, values)
-            return await self._once(step, values)
+                return await self._repeat(step, step.repeat, values, requests)
+            return await self._once(step, values, requests)
         except PlatformError as error:
             if error.status not in step.tolerate:
                 raise
@@ -257,30 +278,31 @@ class _Flow:
             self._unreadable.append(error)
             return _Outcome(None, refused="the platform's answer is not what was expected")
 
-    async def _repeat(self, step: CallStep, repeat: RepeatPlan, values: Mapping[str, Any]) -> _Outcome:
+    async def _repeat(self, step: CallStep, repeat: RepeatPlan, values: Mapping[str, Any], requests: int) -> _Outcome:
         """Send until the answer says that it was the last; what was done before a failure is noted."""
+        most = min(repeat.most, requests)
         outcome: _Outcome | None = None
         try:
-            for sent in range(1, repeat.most + 1):
-                outcome = await self._once(step, values)
+            for sent in range(1, most + 1):
+                outcome = await self._once(step, values, MOST_PAGES)
                 last = convert("boolean", repeat.until.find(outcome.value))
                 if last is None:
                     raise _unfinished(step, repeat)
                 if last:
                     return outcome
-                told = f"{step.name}: {sent} requests done, at most {repeat.most}"
-                await self._run.conversation.progress(sent, repeat.most, told)
+                told = f"{step.name}: {sent} requests done, at most {most}"
+                await self._run.conversation.progress(sent, most, told)
         except CallError:
             self._note(step, [outcome] if outcome is not None else [])
             raise
         assert outcome is not None
-        outcome.cut = f"not all is done after {repeat.most} requests, call again to go on"
+        outcome.cut = f"not all is done after {most} requests, call again to go on"
         return outcome
 
-    async def _once(self, step: CallStep, values: Mapping[str, Any]) -> _Outcome:
+    async def _once(self, step: CallStep, values: Mapping[str, Any], requests: int) -> _Outcome:
         operation = step.operation
         if operation.page is not None:
-            pages = MOST_PAGES if step.most is None else ceil(step.most / operation.page.most)
+            pages = requests if step.most is None else min(requests, ceil(step.most / operation.page.most))
             answer, page = await list_all(self._run, operation, values, most=step.most or MOST_ITEMS, pages=pages)
             items = operation.page.items.find(answer.body)
             cut = page["stoppedBecause"] if page is not None else None
@@ -404,5 +426,7 @@ def _last_in_path(operation: Operation, values: Mapping[str, Any]) -> list[str]:
 
 def _put(answer: dict[str, Any], target: tuple[str, ...], value: Any) -> None:
     for name in target[:-1]:
-        answer = answer.setdefault(name, {})
+        inner = answer.get(name)  # it may be a part of the platform's answer, which stays as it came
+        answer[name] = dict(inner) if isinstance(inner, dict) else {}
+        answer = answer[name]
     answer[target[-1]] = value

@@ -21,7 +21,7 @@ from itwin_mcp.executor.shape import shape_items, widen
 from itwin_mcp.upstream.origin import split_url
 from itwin_mcp.upstream.wire import Request
 
-SHOWN = 10
+SHOWN = 3
 """Items that are kept of a list which goes into a sink."""
 
 Sink = Callable[[list[Any]], Awaitable[None]]

@@ -1,21 +1,24 @@
-"""The tools that no capability file could say, because they are about the session itself: `who-am-i` and `sign-in`."""
+"""The tools that no capability file could say: `who-am-i`, `sign-in`, and `read-guide`."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import anyio
 
-from itwin_mcp.capability.catalog import Annotations, Tool
+from itwin_mcp.capability.catalog import Annotations, StaticResource, Tool, ToolArgument
+from itwin_mcp.capability.expressions import ABSENT
 from itwin_mcp.capability.parameters import output_schema, published_schema
 from itwin_mcp.capability.plans import Output, Steps
 from itwin_mcp.capability.selection import SESSION
 from itwin_mcp.errors import CallError
+from itwin_mcp.executor.conversion import convert_arguments
 from itwin_mcp.executor.validate import compile_check
 
 WHO_AM_I = "who-am-i"
 SIGN_IN = "sign-in"
+READ_GUIDE = "read-guide"
 
 
 def _scalar(kind: str, description: str) -> dict[str, Any]:
@@ -23,9 +26,16 @@ def _scalar(kind: str, description: str) -> dict[str, Any]:
 
 
 def _tool(
-    name: str, title: str, description: str, subject: str, properties: Mapping[str, Any], *, idempotent: bool
+    name: str,
+    title: str,
+    description: str,
+    subject: str,
+    properties: Mapping[str, Any],
+    arguments: tuple[ToolArgument, ...] = (),
+    *,
+    open_world: bool = True,
 ) -> Tool:
-    """A tool without arguments. It changes nothing on the platform, so a read-only server has it too."""
+    """Return a tool that changes nothing on the platform, so a read-only server has it too."""
     output = Output("object", properties=((subject, Output("object")),))
     schema = {"properties": {subject: {"type": "object", "properties": dict(properties)}}}
     return Tool(
@@ -33,9 +43,9 @@ def _tool(
         title=title,
         description=description,
         toolset=SESSION,
-        annotations=Annotations(read_only=True, destructive=False, idempotent=idempotent, open_world=True),
-        arguments=(),
-        input_schema=published_schema(()),
+        annotations=Annotations(read_only=True, destructive=False, idempotent=True, open_world=open_world),
+        arguments=arguments,
+        input_schema=published_schema(arguments),
         output_schema=output_schema(output, schema, paged=False, cut=False, waits=False, resolves=False),
         action=Steps((), (), output),
         file="",
@@ -73,7 +83,6 @@ TOOLS: tuple[Tool, ...] = (
             "expiresAt": _scalar("string", "When the present token ends, in UTC."),
             "renewed": _scalar("boolean", "Whether it is renewed by itself; if not, a new one must be given."),
         },
-        idempotent=True,
     ),
     _tool(
         SIGN_IN,
@@ -88,9 +97,34 @@ TOOLS: tuple[Tool, ...] = (
             "secondsLeft": _scalar("number", "How long the link is good."),
             "message": _scalar("string", "What to do next."),
         },
-        idempotent=True,
     ),
 )
+
+
+def guide_tools(guides: Sequence[StaticResource]) -> tuple[Tool, ...]:
+    """Return `read-guide` for clients that do not pass resources to their model; nothing if there are no guides."""
+    if not guides:
+        return ()
+    schema = {"type": "string", "enum": list(_by_name(guides)), "description": "Name of the guide."}
+    tool = _tool(
+        READ_GUIDE,
+        "Read guide",
+        "Read a guide to how the iTwin Platform works. Use it before creating an iTwin, when an error is unclear, or "
+        "when the user asks what a term, state or permission means.",
+        "guide",
+        {"name": {"type": "string"}, "title": {"type": "string"}, "text": {"type": "string"}},
+        (ToolArgument("guide", schema, True, None, ABSENT),),
+        open_world=False,
+    )
+    return (tool,)
+
+
+def _by_name(guides: Sequence[StaticResource]) -> dict[str, StaticResource]:
+    """Return the guides by name. A user's own guide that has the name of another is listed by its URI."""
+    named: dict[str, StaticResource] = {}
+    for guide in guides:
+        named[guide.name if guide.name not in named else guide.uri] = guide
+    return named
 
 
 class Pending(Protocol):
@@ -123,19 +157,28 @@ class Login(Protocol):
 
 
 class Session:
-    """Who acts, and how they sign in."""
+    """Who acts, how they sign in, and the guides that they can read."""
 
-    def __init__(self, who_am_i: Callable[[], Awaitable[dict[str, Any]]], login: Login | None) -> None:
+    def __init__(
+        self,
+        who_am_i: Callable[[], Awaitable[dict[str, Any]]],
+        login: Login | None,
+        guides: Sequence[StaticResource] = (),
+    ) -> None:
         """`login` is None where nobody can sign in: over HTTP, from the shell, or without a native application."""
         self._who_am_i = who_am_i
+        self._guides = _by_name(guides)
         self.login = login
 
-    async def who_am_i(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """The answer of `who-am-i`. Raises an error of the CallError family."""
-        check(WHO_AM_I, arguments)
+    async def answer(self, tool: Tool, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the answer of `who-am-i` or `read-guide`. Raises an error of the CallError family."""
+        checked = check(tool, arguments)
+        if tool.name == READ_GUIDE:
+            guide = self._guides[checked["guide"]]
+            return {"guide": {"name": guide.name, "title": guide.title, "text": guide.text}}
         return {"session": await self._who_am_i()}
 
 
-def check(name: str, arguments: Mapping[str, Any]) -> None:
-    """InvalidArguments unless the arguments are what the tool's published schema allows."""
-    compile_check(next(tool for tool in TOOLS if tool.name == name))(arguments)
+def check(tool: Tool, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments, converted. Raises InvalidArguments unless the tool's published schema allows them."""
+    return compile_check(tool)(convert_arguments(tool, arguments))

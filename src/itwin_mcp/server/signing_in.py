@@ -11,6 +11,7 @@ from mcp.server.context import ServerRequestContext
 from mcp.shared.exceptions import MCPError
 from mcp.types.version import MODERN_PROTOCOL_VERSIONS
 
+from itwin_mcp.capability.catalog import Tool
 from itwin_mcp.errors import CallError
 from itwin_mcp.server.conversation import can_be_asked
 from itwin_mcp.server.results import outcome, wire_result
@@ -22,13 +23,13 @@ WAIT_SECONDS = 40.0
 
 
 async def sign_in(
-    login: Login, context: ServerRequestContext[Any], params: t.CallToolRequestParams
+    tool: Tool, login: Login, context: ServerRequestContext[Any], params: t.CallToolRequestParams
 ) -> t.CallToolResult | t.InputRequiredResult:
     """Begin, continue or end a sign-in; the answer says what the person and the agent do next."""
     question: list[t.InputRequiredResult] = []
 
     async def perform() -> dict[str, Any]:
-        check(SIGN_IN, params.arguments or {})
+        check(tool, params.arguments or {})
         answered = (params.input_responses or {}).get(SIGN_IN)
         if isinstance(answered, t.ElicitResult) and login.last is not None:
             return {"signIn": await _continue(login, login.last, answered.action)}

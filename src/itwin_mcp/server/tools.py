@@ -17,11 +17,13 @@ from itwin_mcp.errors import CallError
 from itwin_mcp.executor.blobs import Blob
 from itwin_mcp.executor.conversation import Caller
 from itwin_mcp.executor.executor import Executor
+from itwin_mcp.executor.saving import SAVE_LIST
 from itwin_mcp.server import demands
 from itwin_mcp.server.conversation import McpConversation
 from itwin_mcp.server.dynamic import RUNS, Dynamic
+from itwin_mcp.server.listing_choice import choose_listing
 from itwin_mcp.server.results import outcome, tell_unserved, wire_result, within_limit
-from itwin_mcp.server.session import SIGN_IN, WHO_AM_I, Session
+from itwin_mcp.server.session import READ_GUIDE, SIGN_IN, WHO_AM_I, Session
 from itwin_mcp.server.signing_in import sign_in
 
 SERVER_INFO = "io.modelcontextprotocol/serverInfo"
@@ -70,7 +72,7 @@ class Tools:
     ) -> t.CallToolResult | t.InputRequiredResult:
         """Call a tool by way of the SDK's models; most calls never come here, see `shortcut`."""
         if params.name == SIGN_IN and SIGN_IN in self._catalog.tools and self._session.login is not None:
-            return await sign_in(self._session.login, context, params)
+            return await sign_in(self._catalog.tools[SIGN_IN], self._session.login, context, params)
         conversation = McpConversation(context, params.input_responses, params.request_state)
         result = await self._call(conversation, params.name, params.arguments or {})
         if "inputRequests" in result:
@@ -124,8 +126,12 @@ class Tools:
         if refused is not None:
             await demands.note_refused(self._catalog, self._executor, refused.code, caller, name, arguments)
             return self._result(name, {"error": refused.to_json(name)}, True)
-        if name == WHO_AM_I:
-            return self._result(name, *await outcome(name, lambda: self._session.who_am_i(arguments)))
+        if name in (WHO_AM_I, READ_GUIDE):
+            return self._result(name, *await outcome(name, partial(self._session.answer, tool, arguments)))
+        if name == SAVE_LIST:
+            choose = partial(choose_listing, self._catalog, partial(self._shows, caller))
+            saving = partial(self._executor.save_list, tool, arguments, choose, conversation, caller)
+            return self._result(name, *await outcome(name, saving))
         if self._dynamic is not None and tool.toolset == DYNAMIC:
             try:
                 if name not in RUNS:
