@@ -116,9 +116,9 @@ async def test_favorite_and_recent_imodels_are_listed_added_and_removed(desk: De
 
 
 async def test_an_export_is_made_awaited_and_gives_its_link_only_where_it_is_asked_for(desk: Desk) -> None:
-    made = (await desk.ask("create-export", outputFormat="Csv", subClass="Asset,Project", select="id,displayName"))[
-        "export"
-    ]
+    made = (
+        await desk.ask("create-export", outputFormat="Csv", subClass=["Asset", "Project"], select=["id", "displayName"])
+    )["export"]
     assert made["status"] == "Completed"
     assert "outputUrl" not in made
     assert (await desk.ask("wait-for-export", exportId=made["id"]))["export"]["status"] == "Completed"

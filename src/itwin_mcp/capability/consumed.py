@@ -19,7 +19,7 @@ from itwin_mcp.capability.expressions import (
     compile_slots,
     slots,
 )
-from itwin_mcp.capability.extensions import Waiting
+from itwin_mcp.capability.extensions import MemberCode, Waiting
 from itwin_mcp.capability.model import (
     ApiKeyAuthentication,
     Authentication,
@@ -32,6 +32,7 @@ from itwin_mcp.capability.parameters import FILE_PATH
 from itwin_mcp.capability.place import Place
 from itwin_mcp.capability.plans import (
     BodyTemplate,
+    Code,
     Credential,
     FilePlan,
     Operation,
@@ -169,6 +170,7 @@ class ConsumedApi:
             doc=operation.doc,
             permission=operation.permission,
             file=file,
+            codes={key: _code(code) for key, code in {**self._consumes.codes, **operation.codes}.items()},
         )
 
     def _file(self, operation: ConsumedOperation, inputs: Collection[str], place: Place) -> FilePlan | None:
@@ -349,6 +351,14 @@ class ConsumedApi:
             message = f"the slot {{{{{other}}}}} of {operation.key!r} gets no value: {started.key!r} has no such input"
             place.report("slot-without-value", message)
         return slot
+
+
+def _code(code: MemberCode) -> Code:
+    if code.bits is not None:
+        return Code("bits", dict(code.bits))
+    if code.words is not None:
+        return Code("words", dict(code.words))
+    return Code("json", detail=code.other) if code.other is not None else Code("joined", detail=code.joined or "")
 
 
 def path_slots(template: PathTemplate) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from itwin_mcp.capability.node import CallName, Node
 
 WORDS = {
     "x-body": "a consumed operation",
+    "x-codes": "a consumes entry or a consumed operation",
     "x-compare": "a lookup step",
     "x-confirm": "a tool",
     "x-count": "a lookup step or a mapping",
@@ -153,6 +154,29 @@ class Waiting(Node):
     subject: str = "The job"
     check: str | None = None
     default: Annotated[int, Field(ge=0, le=55)] = 30
+
+
+class MemberCode(Node):
+    """`x-codes`: how the platform writes the values of one member, and what callers read and give instead.
+
+    Exactly one of: `bits`, a sum whose words have these numbers; `words`, other spellings of words; `joined`, a list
+    as text with this separator; `json`, a JSON object as Base64 text. With `json`, text that holds no JSON object is
+    moved to the member `other`.
+    """
+
+    bits: dict[str, Annotated[int, Field(ge=1)]] | None = None
+    words: dict[str, str] | None = None
+    joined: Annotated[str, Field(min_length=1)] | None = None
+    json_: Literal["base64"] | None = Field(default=None, alias="json")
+    other: str | None = None
+
+    @model_validator(mode="after")
+    def _is_one_code(self) -> MemberCode:
+        if sum(code is not None for code in (self.bits, self.words, self.joined, self.json_)) != 1:
+            raise PydanticCustomError("x-codes", "needs exactly one of `bits`, `words`, `joined` and `json`")
+        if (self.other is None) != (self.json_ is None):
+            raise PydanticCustomError("x-codes", "`json` and `other` go together")
+        return self
 
 
 class FileBody(Node):

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from itwin_mcp.capability.extensions import Entity, FileBody, Paging, Transfer, Waiting
+from itwin_mcp.capability.extensions import Entity, FileBody, MemberCode, Paging, Transfer, Waiting
 from itwin_mcp.capability.flows import Action, Aggregate, Confirm, ToolInput
 from itwin_mcp.capability.node import (
     BaseUri,
@@ -181,6 +181,7 @@ class ConsumedOperation(Node):
     wait: Waiting | None = Field(default=None, alias="x-wait")
     doc: str | None = Field(default=None, alias="x-doc")
     permission: str | None = Field(default=None, alias="x-permission")
+    codes: dict[str, MemberCode] = Field(default={}, alias="x-codes")
 
 
 class ConsumedResource(Node):
@@ -202,6 +203,7 @@ class Consumes(Node):
     description: str | None = None
     inputParameters: dict[Extended, ConsumedParameter] = Field(default={})
     authentication: Authentication | None = None
+    codes: dict[str, MemberCode] = Field(default={}, alias="x-codes")
     resources: Annotated[dict[Kebab, ConsumedResource], Field(min_length=1)]
 
 

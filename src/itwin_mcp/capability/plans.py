@@ -51,6 +51,17 @@ class FilePlan:
 
 
 @dataclass(frozen=True, slots=True)
+class Code:
+    """How the platform writes the values of one member (`x-codes`)."""
+
+    kind: Literal["bits", "words", "joined", "json"]
+    table: Mapping[str, int | str] = field(default_factory=dict)
+    """The platform's number or spelling for each word."""
+    detail: str = ""
+    """For `joined` the separator, for `json` the member that shows what is no JSON object."""
+
+
+@dataclass(frozen=True, slots=True)
 class Credential:
     """How a file says that a foreign origin is called: `parts` are expressions over bound environment variables."""
 
@@ -126,6 +137,8 @@ class Operation:
     doc: str | None
     permission: str | None
     file: FilePlan | None = None
+    codes: Mapping[str, Code] = field(default_factory=dict)
+    """How members and inputs of these names are written."""
 
     @property
     def key(self) -> str:

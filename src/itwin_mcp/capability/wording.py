@@ -36,6 +36,7 @@ _RULES = {
     "x-page": ("x-page", "{msg}"),
     "x-wait": ("x-wait", "{msg}"),
     "x-body": ("x-body", "{msg}"),
+    "x-codes": ("x-codes", "{msg}"),
     "x-transfer": ("x-transfer", "{msg}"),
     "sections": ("sections", "{msg}"),
 }

@@ -15,6 +15,7 @@ import anyio
 
 from itwin_mcp.capability.plans import Operation, Output
 from itwin_mcp.errors import CallError, UnexpectedAnswer, Unreachable
+from itwin_mcp.executor.codes import decode_members
 from itwin_mcp.executor.conversation import Caller, Conversation
 from itwin_mcp.executor.gate import Gate
 from itwin_mcp.executor.request import build_request, sign
@@ -130,7 +131,7 @@ class Run:
             body = None
             self.warnings.add("$", "JSON", response.content[:MAX_SHOWN].decode("utf-8", "replace"))
         shown = body if self.gate is None else self.gate.show(request, body)
-        return Answer(shown, response.headers)
+        return Answer(decode_members(operation.codes, shown), response.headers)
 
     def origins_of(self, declared: str) -> frozenset[Origin]:
         """The origins that an operation's own links may lead to: the declared one, and what it stands for.
