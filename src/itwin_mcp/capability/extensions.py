@@ -18,12 +18,14 @@ WORDS = {
     "x-count": "a lookup step or a mapping",
     "x-doc": "a consumed operation",
     "x-each": "a call step",
+    "x-empty": "a tool",
     "x-entity": "a tool or flow input, or a resource (a map of its variables)",
     "x-header": "a scalar output parameter",
     "x-most": "a call step",
     "x-page": "a consumed operation",
     "x-partial": "a call step",
     "x-permission": "a consumed operation",
+    "x-refused": "a consumed operation",
     "x-repeat": "a call step",
     "x-require": "a step",
     "x-schema": "a tool, a tool or flow input, an output parameter, or a prompt argument",
@@ -138,6 +140,7 @@ class Waiting(Node):
     """`x-wait`: the operation starts a job. States compare without case; one in no list is unknown, not failed.
 
     `default` is how many seconds the added `wait` argument stands at; `reason` is where a failure's reason is;
+    `causes` says what a failed state means, and `left` what to do with the thing that a failed job leaves.
     `check` names the tool that looks at the job later. `find` names a paged operation in which the thing is looked
     for, by the inputs that both have (`iTwinId`, `name`), when nobody knows whether the write was carried out.
     """
@@ -151,6 +154,8 @@ class Waiting(Node):
     result: CallName | None = None
     find: CallName | None = None
     reason: str | None = None
+    causes: dict[str, str] = Field(default={})
+    left: str | None = None
     subject: str = "The job"
     check: str | None = None
     default: Annotated[int, Field(ge=0, le=55)] = 30
@@ -177,6 +182,38 @@ class MemberCode(Node):
         if (self.other is None) != (self.json_ is None):
             raise PydanticCustomError("x-codes", "`json` and `other` go together")
         return self
+
+
+class RefusalRead(Node):
+    """One read that shows what a refusal is about; see `plans.RefusalRead`."""
+
+    call: CallName
+    by: list[str] = Field(default=[])
+    with_: dict[str, str] = Field(default={}, alias="with")
+    items: str
+    match: str | None = None
+    among: str | None = None
+    fields: list[str] = Field(default=[], alias="outputParameters")
+
+    @model_validator(mode="after")
+    def _match_has_values(self) -> RefusalRead:
+        if (self.match is None) != (self.among is None):
+            raise PydanticCustomError("x-refused", "`match` and `among` go together")
+        return self
+
+
+class Refusal(Node):
+    """`x-refused`: what is read after a refusal with one code, and the hint if everything was found."""
+
+    reads: Annotated[dict[str, RefusalRead], Field(min_length=1)]
+    hint: str
+
+
+class EmptyNote(Node):
+    """`x-empty`: what `page.note` says where none of the lists at these paths has an item."""
+
+    of: Annotated[list[str], Field(min_length=1)]
+    note: str
 
 
 class FileBody(Node):

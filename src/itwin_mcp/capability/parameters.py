@@ -190,6 +190,7 @@ _PAGE = {
         "cursor": {"type": "string"},
         "total": {"type": "integer"},
         "stoppedBecause": {"type": "string"},
+        "note": {"type": "string"},
     },
     "required": ["returned", "complete"],
 }

@@ -112,6 +112,38 @@ class WaitPlan:
     check: str | None
     default: int
     find: Operation | None = None
+    causes: Mapping[str, str] = field(default_factory=dict)
+    """What a failed state means; states are casefolded."""
+    left: str | None = None
+    """What to do with the thing that a failed job leaves."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefusalRead:
+    """One read that shows what a refusal is about.
+
+    `by` are inputs that it takes from the refused operation: without a value for one of them it is left out. `given`
+    are its other inputs. Of the `items` those count whose `match` field is `among` the values of a path. Paths lead
+    into the `error`, the inputs (`given`) and what earlier reads found. The `fields` of each item are shown; without
+    any, the read only serves later ones.
+    """
+
+    name: str
+    operation: Operation
+    by: tuple[str, ...]
+    given: Mapping[str, str | Path]
+    items: Path
+    match: str | None
+    among: Path | None
+    fields: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RefusalPlan:
+    """What is read after a refusal, and the hint that goes with it; see `extensions.Refusal`."""
+
+    reads: tuple[RefusalRead, ...]
+    hint: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -139,6 +171,8 @@ class Operation:
     file: FilePlan | None = None
     codes: Mapping[str, Code] = field(default_factory=dict)
     """How members and inputs of these names are written."""
+    refusals: Mapping[str, RefusalPlan] = field(default_factory=dict)
+    """What explains a refusal, by its code."""
 
     @property
     def key(self) -> str:
@@ -323,7 +357,7 @@ Action: TypeAlias = Call | Steps
 
 
 def operations_of(action: Action) -> tuple[Operation, ...]:
-    """Every operation that an action may send, the awaited ones included."""
+    """Every operation that an action may send: also the awaited ones, and those that explain a refusal."""
     if isinstance(action, Call):
         first: tuple[Operation, ...] = (action.operation,)
     else:
@@ -335,7 +369,8 @@ def operations_of(action: Action) -> tuple[Operation, ...]:
         for operation in (one.wait.poll, one.wait.result, one.wait.find)
         if operation is not None
     ]
-    return (*first, *awaited)
+    explaining = [read.operation for one in first for plan in one.refusals.values() for read in plan.reads]
+    return (*first, *awaited, *explaining)
 
 
 @dataclass(frozen=True, slots=True)

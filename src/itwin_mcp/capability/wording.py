@@ -37,6 +37,7 @@ _RULES = {
     "x-wait": ("x-wait", "{msg}"),
     "x-body": ("x-body", "{msg}"),
     "x-codes": ("x-codes", "{msg}"),
+    "x-refused": ("x-refused", "{msg}"),
     "x-transfer": ("x-transfer", "{msg}"),
     "sections": ("sections", "{msg}"),
 }

@@ -126,8 +126,14 @@ class Executor:
         finally:
             if not tool.annotations.read_only:
                 self._names.forget(caller)
+        notes: list[str] = []
+        if tool.empty is not None and "cursor" not in ready and tool.empty.is_meant_by(result):
+            notes.append(tool.empty.note)
+            result.setdefault("page", {"returned": 0, "complete": True})
         if gate.filtered and isinstance(result.get("page"), dict):
-            result["page"]["note"] = FENCED
+            notes.append(FENCED)
+        if notes:
+            result["page"]["note"] = " ".join(notes)
         if resolved:
             result["resolved"] = clean(resolved)
         return fit(result, self.max_result_bytes, tool.lists, wrote=not tool.annotations.read_only)
