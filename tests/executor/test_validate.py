@@ -82,7 +82,6 @@ async def test_each_unfit_argument_is_named_and_nothing_is_sent(
         ("list-itwins", {"search": "a", "number": "b", "status": "Active", "includeInactive": True}, ["search and number cannot be given together", "status and includeInactive cannot be given together"]),
         ("create-itwin", {"displayName": "a", "class": "Thing", "subClass": "Project"}, ["class Thing and subClass Project cannot be given together"]),
         ("provision-project", {"displayName": "a", "iModelName": "b", "class": "Endeavor", "subClass": "Asset"}, ["class Endeavor and subClass Asset cannot be given together"]),
-        ("provision-project", {"displayName": "a", "iModelName": "b", "subClass": "Asset"}, ["class Endeavor (its default) and subClass Asset cannot be given together"]),
         ("provision-project", {"displayName": "a", "iModelName": "b", "class": "Thing"}, ["class Thing and subClass Project (its default) cannot be given together"]),
         ("list-repositories", {"iTwinId": ITWIN, "subClass": "ArcGIS"}, ["subClass goes with class, which is missing"]),
         ("list-repositories", {"iTwinId": ITWIN, "class": "iModels", "subClass": "ArcGIS"}, ["class iModels and subClass ArcGIS cannot be given together"]),

@@ -48,7 +48,9 @@ async def test_a_project_is_provisioned_in_one_call_and_says_what_it_made(desk: 
     assert made["iTwin"]["subClass"] == "Project"
     assert made["iModel"]["iTwinId"] == made["iTwin"]["id"]
     assert made["namedVersion"]["name"] == "Start"
-    refused = await desk.refused("provision-project", displayName="Lock 13", subClass="Asset", iModelName="Gate")
+    refused = await desk.refused(
+        "provision-project", displayName="Lock 13", **{"class": "Endeavor"}, subClass="Asset", iModelName="Gate"
+    )
     assert refused["code"] == "InvalidArguments"
     taken = await desk.refused("provision-project", displayName="Lock 14", number="NL-A12-0042", iModelName="Gate")
     assert taken["code"] == "iTwinExists"

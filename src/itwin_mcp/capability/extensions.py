@@ -16,6 +16,7 @@ WORDS = {
     "x-compare": "a lookup step",
     "x-confirm": "a tool",
     "x-count": "a lookup step or a mapping",
+    "x-defaults": "a call step",
     "x-doc": "a consumed operation",
     "x-each": "a call step",
     "x-empty": "a tool",

@@ -127,6 +127,20 @@ class Each(Node):
     as_: Kebab | None = Field(default=None, alias="as")
 
 
+class DefaultValue(Node):
+    """One value of `x-defaults`: what the path leads to, or the word for it."""
+
+    value: str
+    words: dict[str, str] | None = None
+
+
+class Defaults(Node):
+    """`x-defaults`: values of inputs for which `with` has none; `as_` is what mappings call those that were taken."""
+
+    values: Annotated[dict[str, DefaultValue], Field(min_length=1)]
+    as_: Kebab = Field(alias="as")
+
+
 class Repeat(Node):
     """`x-repeat`: send again until the answer has true at this path, and at most so often."""
 
@@ -155,6 +169,7 @@ class CallStep(Node):
         default=None, alias="x-tolerate"
     )
     partial: Annotated[str, StringConstraints(min_length=1)] | None = Field(default=None, alias="x-partial")
+    defaults: Defaults | None = Field(default=None, alias="x-defaults")
 
 
 class LookupStep(Node):

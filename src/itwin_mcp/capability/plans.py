@@ -242,6 +242,18 @@ class EachPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class DefaultsPlan:
+    """Values of a step's inputs for which its bindings have none.
+
+    Each has the place of the value, and the words that stand for it, if any. `name` is what mappings call the object
+    of those that were taken.
+    """
+
+    values: tuple[tuple[str, Expression, Mapping[str, str] | None], ...]
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class RepeatPlan:
     """A step is sent until its answer has true at the path, at most so many times."""
 
@@ -267,6 +279,7 @@ class CallStep:
     repeat: RepeatPlan | None = None
     tolerate: frozenset[int] = frozenset()
     partial: str | None = None
+    defaults: DefaultsPlan | None = None
 
     @property
     def requests(self) -> int | None:
