@@ -246,9 +246,13 @@ def waits(tool: Tool) -> bool:
 
 
 def looks(tool: Tool) -> int:
-    """The requests of its preview, before the person is asked and again once they have answered."""
+    """The requests of its preview, before the person is asked and again once they have answered, and of a name.
+
+    A word may be the name of a repository or a share as well as its id.
+    """
     plan = tool.confirm
-    return 0 if plan is None else 2 * (len(plan.reads) + (plan.target is not None))
+    words = sum(one.entity in ("repository", "share") for one in tool.arguments)
+    return words + (0 if plan is None else 2 * (len(plan.reads) + (plan.target is not None)))
 
 
 async def test_every_tool_succeeds_and_refuses_with_an_answer_of_its_own_schema_and_few_requests(

@@ -52,6 +52,7 @@ Entity = Literal[
     "resource",
     "user",
     "owner",
+    "member",
     "export",
     "share",
     "changeset-group",
