@@ -205,11 +205,19 @@ class PreviewRead(Node):
     with_: With = Field(default={}, alias="with")
 
 
+class Without(Node):
+    """Elements that are no loss: those whose `match` field is one of the values at these paths."""
+
+    match: str
+    values: Annotated[list[str], Field(min_length=1)]
+
+
 class Loss(Node):
     """Something of `x-confirm` that would be lost: a path into what was read, to a value or a list.
 
     Of a list it is told how many, and of the first few the fields in `outputParameters`; `match` keeps the elements
     whose field of this name is the `lookupValue`. With `replacedBy` the value is lost only if this input is given.
+    `without` leaves elements out, and with `whileEmpty` there is a loss only while the list at this path is empty.
     """
 
     value: str
@@ -217,6 +225,8 @@ class Loss(Node):
     lookupValue: str | None = None
     outputParameters: list[str] = Field(default=[])
     replacedBy: str | None = None
+    without: Without | None = None
+    whileEmpty: str | None = None
 
 
 class Confirm(Node):

@@ -418,6 +418,11 @@ class Loss:
     fields: tuple[str, ...] = ()
     replaced_by: str | None = None
     """The input whose value replaces this one."""
+    kept_field: str | None = None
+    kept: tuple[Expression, ...] = ()
+    """Elements whose `kept_field` is one of these values are not lost."""
+    while_empty: Path | None = None
+    """Nothing is lost unless this list, from what was read, is empty."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
