@@ -144,8 +144,12 @@ async def test_a_thing_is_read_by_a_link_to_it_and_as_a_resource(day: Client) ->
         ("get-itwin", {"iTwinId": "a" * 10_000}, "at most 2048 characters"),
         ("get-itwin", {"iTwinId": "bad\u0000id"}, "has characters that no id has"),
         (
-            "delete-repository",
-            {"iTwinId": "1c4b1d5e-0000-4000-8000-000000000000", "repositoryId": "../imodels"},
+            "get-repository-resource",
+            {
+                "iTwinId": "1c4b1d5e-0000-4000-8000-000000000000",
+                "repositoryId": "1c4b1d5e-0000-4000-8000-000000000000",
+                "resourceId": "../imodels",
+            },
             "has characters that no id has",
         ),
         ("list-itwins", {"limit": 0}, "limit must be at least 1"),
