@@ -153,7 +153,7 @@ async def test_a_thing_is_read_by_a_link_to_it_and_as_a_resource(day: Client) ->
             "has characters that no id has",
         ),
         ("list-itwins", {"limit": 0}, "limit must be at least 1"),
-        ("list-itwins", {"status": "active"}, "status must be one of Active, Inactive, Trial"),
+        ("list-itwins", {"status": "Retired"}, "status must be one of Active, Inactive, Trial"),
         ("list-itwins", {"cursor": "forged"}, "cursor cannot be used"),
         ("update-itwin", {"iTwinId": "1c4b1d5e-0000-4000-8000-000000000000"}, "nothing to change was given"),
         ("clone-imodel", {"iModelId": "i", "iTwinId": "t", "changesetIndex": 3}, "did you mean changeset?"),
