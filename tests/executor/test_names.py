@@ -477,7 +477,7 @@ def test_each_text_says_what_its_argument_takes() -> None:
     for tool in shipped_catalog().tools.values():
         for one in tool.arguments:
             text = str(one.schema.get("description"))
-            named = one.entity in ("itwin", "imodel", "named-version", "user", "owner", "role", "repository", "share")
+            named = one.entity in ("itwin", "imodel", "named-version", "user", "owner", "role", "repository")
             if one.entity == "user" and not any(other.entity == "imodel" for other in tool.arguments):
                 named = False  # an e-mail address is looked for in an iModel
             if one.entity is not None:
