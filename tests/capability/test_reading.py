@@ -138,7 +138,7 @@ def test_a_word_of_the_format_that_is_not_served_is_refused_by_name(folder: Fold
     ("change", "part", "says"),
     [
         (("    transport: stdio\n", "    x-tool-set: a\n"), "x-tool-set", "did you mean 'x-toolset'?"),
-        (("    transport: stdio\n", "    x-retry: 3\n"), "x-retry", "our words are x-body"),
+        (("    transport: stdio\n", "    x-qqq: 3\n"), "x-qqq", "our words are x-body"),
         (("    transport: stdio\n", "    x-page: {}\n"), "    x-page: {}", "it stands on a consumed operation"),
         (("get-part: {method: GET,", "get-part: {x-wire: a, method: GET,"), "x-wire: a", "a consumed input parameter"),
         (("name: {type: string, mapping: \"$.name\"}}}\n      find", "name: {type: string, x-entity: imodel}}}\n      find"), "x-entity", "a tool or flow input"),

@@ -159,7 +159,7 @@ async def test_baseline_is_what_the_operation_takes_for_it(given: str) -> None:
 @pytest.mark.parametrize("given", BASELINES)
 @pytest.mark.parametrize("tool", ["get-changeset", "download-changeset", "get-extended-data", "create-extended-data"])
 async def test_baseline_is_refused_where_a_changeset_is_needed(tool: str, given: str, tmp_path: Path) -> None:
-    more = {"download-changeset": {"filePath": str(tmp_path / "1.cs")}, "create-extended-data": {"data": "e30="}}
+    more = {"download-changeset": {"filePath": str(tmp_path / "1.cs")}, "create-extended-data": {"data": {}}}
     async with bench("", history(), shipped_files=True, roots=[tmp_path]) as it:
         error = await it.refused(tool, iModelId=IMODEL, changeset=given, **more.get(tool, {}))
         assert (error["code"], error["details"][0]["target"]) == ("InvalidArguments", "changeset")

@@ -134,7 +134,7 @@ async def test_a_name_that_looks_like_a_path_is_the_value_of_a_query_and_never_i
 @pytest.mark.parametrize("text", NO_IDS)
 @pytest.mark.parametrize(
     ("tool", "argument"),
-    [("get-changeset-group", "changesetGroupId"), ("get-share", "shareId"), ("get-imodel-user", "userId")],
+    [("get-changeset-group", "changesetGroupId"), ("get-imodel-user", "userId")],
 )
 async def test_where_nothing_is_looked_up_such_a_text_sends_nothing(tool: str, argument: str, text: str) -> None:
     async with bench("", never, shipped_files=True) as it:
@@ -237,7 +237,7 @@ async def test_portal_link_to_a_source_may_lead_out_of_the_receiving_itwin() -> 
          {"iTwinId": ITWIN, "repositoryId": f"https://api.bentley.com/itwins/{OTHER}/repositories/forms"},
          "repositoryId"),
         ("get-repository-resource",
-         {"iTwinId": ITWIN, "repositoryId": "maps",
+         {"iTwinId": ITWIN, "repositoryId": OTHER,
           "resourceId": f"https://api.bentley.com/itwins/{ITWIN}/repositories/forms/resources/1"},
          "resourceId"),
     ],
@@ -477,7 +477,7 @@ def test_each_text_says_what_its_argument_takes() -> None:
     for tool in shipped_catalog().tools.values():
         for one in tool.arguments:
             text = str(one.schema.get("description"))
-            named = one.entity in ("itwin", "imodel", "named-version", "user", "owner")
+            named = one.entity in ("itwin", "imodel", "named-version", "user", "owner", "role", "repository")
             if one.entity == "user" and not any(other.entity == "imodel" for other in tool.arguments):
                 named = False  # an e-mail address is looked for in an iModel
             if one.entity is not None:

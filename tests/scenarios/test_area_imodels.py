@@ -190,14 +190,18 @@ async def test_an_imodel_begins_with_a_template_of_its_own_data_centre(desk: Des
     assert absent["code"] == "iModelNotFound"
 
 
-async def test_containers_are_taken_and_refused_beyond_their_sum(desk: Desk) -> None:
+async def test_containers_are_words_and_others_are_refused(desk: Desk) -> None:
     itwin = await desk.itwin("NL-A12-0042")
-    made = (await desk.ask("create-imodel", iTwinId=itwin, name="Codes", containersEnabled=3))["iModel"]
-    assert (await desk.ask("get-imodel", iModelId=made["id"]))["iModel"]["containersEnabled"] == 3
+    made = (await desk.ask("create-imodel", iTwinId=itwin, name="Codes", containersEnabled=["codes", "schemas"]))[
+        "iModel"
+    ]
+    assert (await desk.ask("get-imodel", iModelId=made["id"]))["iModel"]["containersEnabled"] == ["schemas", "codes"]
     for tool in ("clone-imodel", "fork-imodel"):
-        copy = await desk.ask(tool, iModelId=made["id"], iTwinId=itwin, name=f"Codes, {tool}", containersEnabled=1)
+        copy = await desk.ask(
+            tool, iModelId=made["id"], iTwinId=itwin, name=f"Codes, {tool}", containersEnabled=["schemas"]
+        )
         assert copy["iModel"]["id"] != made["id"]
-    wrong = await desk.refused("create-imodel", iTwinId=itwin, name="Codes 2", containersEnabled=8)
+    wrong = await desk.refused("create-imodel", iTwinId=itwin, name="Codes 2", containersEnabled=["drawings"])
     assert wrong["code"] == "InvalidArguments"
 
 

@@ -48,7 +48,9 @@ async def test_a_project_is_provisioned_in_one_call_and_says_what_it_made(desk: 
     assert made["iTwin"]["subClass"] == "Project"
     assert made["iModel"]["iTwinId"] == made["iTwin"]["id"]
     assert made["namedVersion"]["name"] == "Start"
-    refused = await desk.refused("provision-project", displayName="Lock 13", subClass="Asset", iModelName="Gate")
+    refused = await desk.refused(
+        "provision-project", displayName="Lock 13", **{"class": "Endeavor"}, subClass="Asset", iModelName="Gate"
+    )
     assert refused["code"] == "InvalidArguments"
     taken = await desk.refused("provision-project", displayName="Lock 14", number="NL-A12-0042", iModelName="Gate")
     assert taken["code"] == "iTwinExists"
@@ -116,9 +118,9 @@ async def test_favorite_and_recent_imodels_are_listed_added_and_removed(desk: De
 
 
 async def test_an_export_is_made_awaited_and_gives_its_link_only_where_it_is_asked_for(desk: Desk) -> None:
-    made = (await desk.ask("create-export", outputFormat="Csv", subClass="Asset,Project", select="id,displayName"))[
-        "export"
-    ]
+    made = (
+        await desk.ask("create-export", outputFormat="Csv", subClass=["Asset", "Project"], select=["id", "displayName"])
+    )["export"]
     assert made["status"] == "Completed"
     assert "outputUrl" not in made
     assert (await desk.ask("wait-for-export", exportId=made["id"]))["export"]["status"] == "Completed"

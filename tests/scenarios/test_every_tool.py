@@ -162,7 +162,7 @@ ROWS = [
     Row("complete-changeset-group", {**ROADS, "changesetGroupId": "$group"}, {}, "InvalidiModelsRequest"),
     Row("list-extended-data", ROADS, NO_IMODEL, "iModelNotFound"),
     Row("get-extended-data", {**ROADS, "changeset": "5"}, {"changeset": "1"}, "ChangesetExtendedDataNotFound"),
-    Row("create-extended-data", {**IMODEL, "changeset": "1", "data": "e30="}, {}, "ChangesetExtendedDataExists"),
+    Row("create-extended-data", {**IMODEL, "changeset": "1", "data": {}}, {}, "ChangesetExtendedDataExists"),
     Row("list-named-versions", ROADS, NO_IMODEL, "iModelNotFound", {"version": "namedVersions.0.id", "older": "namedVersions.1.id"}),
     Row("get-named-version", VERSION, {"namedVersionId": NOBODY}, "NamedVersionNotFound"),
     Row("create-named-version", {**IMODEL, "name": "Pushed", "changeset": CHANGESET}, {"name": "Pushed 2"}, "NamedVersionOnChangesetExists"),

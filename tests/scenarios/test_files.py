@@ -63,7 +63,7 @@ async def test_an_imodel_is_made_from_a_file_and_the_file_comes_back_as_it_was(a
     (root / "pier.bim").write_bytes(BASELINE)
     told: list[tuple[float, float | None, str | None]] = []
     extent = {"southWest": {"latitude": 51, "longitude": 4}, "northEast": {"latitude": 52, "longitude": 5}}
-    where = {"extent": extent, "containersEnabled": 3}
+    where = {"extent": extent, "containersEnabled": ["schemas", "codes"]}
 
     async def listen(done: float, total: float | None, text: str | None) -> None:
         told.append((done, total, text))
@@ -78,7 +78,7 @@ async def test_an_imodel_is_made_from_a_file_and_the_file_comes_back_as_it_was(a
     imodel = result.structured_content["iModel"]
     assert imodel["state"] == "initialized"
     read = (await ask(agent, "get-imodel", iModelId=imodel["id"]))["iModel"]
-    assert (read["extent"], read["containersEnabled"]) == (extent, 3)
+    assert (read["extent"], read["containersEnabled"]) == (extent, ["schemas", "codes"])
     bytes_told = [done for done, total, _ in told if total == len(BASELINE)]
     assert bytes_told[-1] == len(BASELINE)
     assert bytes_told == sorted(bytes_told)
@@ -101,10 +101,12 @@ async def test_a_changeset_is_pushed_and_downloaded_by_its_index(agent: Client, 
         changesetId=hashlib.sha1(content).hexdigest(),
         briefcaseId=briefcase,
         taskId="sync-7",
+        containingChanges=["schema", "geometry"],
         changedFiles=["pier.dgn"],
         filePath=str(root / "1.cs"),
     )
     changeset = (await ask(agent, "get-changeset", iModelId=imodel, changeset="1"))["changeset"]
+    assert changeset["containingChanges"] == ["schema", "geometry"]
     assert changeset["synchronizationInfo"] == {"taskId": "sync-7", "changedFiles": ["pier.dgn"]}
     assert (pushed["changeset"]["state"], pushed["changeset"]["fileSize"]) == ("fileUploaded", len(content))
     await ask(agent, "download-changeset", iModelId=imodel, changeset="1", filePath="copy.cs")

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import mcp.types as t
@@ -277,3 +278,68 @@ async def test_invisible_text_of_others_does_not_reach_the_agent(desk: Desk) -> 
     assert made["iTwin"]["displayName"] == "Pier 7 桥 👷🏽"
     read = await desk.read(f"itwin://itwins/{made['iTwin']['id']}")
     assert "Pier 7 桥 👷🏽" in str(read)
+
+
+async def test_role_is_named_in_its_itwin_and_in_that_of_an_imodel(desk: Desk, sent: list[str]) -> None:
+    itwin, imodel = await desk.itwin(PROJECT), await desk.roads()
+    roles = (await desk.ask("list-itwin-roles", iTwinId=itwin))["roles"]
+    role = next(entry for entry in roles if " " in entry["displayName"])
+    sent.clear()
+    read = await desk.ask("get-itwin-role", iTwinId=itwin, roleId=role["displayName"])
+    assert read["role"]["id"] == role["id"]
+    assert read["resolved"] == [{"argument": "roleId", "given": role["displayName"], "id": role["id"]}]
+    assert len(sent) == 2
+    given = {"iModelId": imodel, "roleId": role["displayName"], "permissions": ["imodels_webview"]}
+    set_ = await desk.ask("update-imodel-role-permissions", **given)
+    assert {"argument": "roleId", "given": role["displayName"], "id": role["id"]} in set_["resolved"]
+    nobody = await desk.refused("get-itwin-role", iTwinId=itwin, roleId="Nobody")
+    assert (nobody["code"], "list-itwin-roles" in nobody["hint"]) == ("NameNotFound", True)
+
+
+async def test_repository_is_named_and_a_word_is_tried_as_a_name_before_it_is_an_id(desk: Desk) -> None:
+    itwin = await desk.itwin(PROJECT)
+    new = {"iTwinId": itwin, "class": "GeographicInformationSystem", "subClass": "WebMapService"}
+    soils, moved = [
+        (await desk.ask("create-repository", **new, displayName=name, uri=f"https://maps.example.org/{uri}"))[
+            "repository"
+        ]
+        for uri, name in enumerate(("Soils", "Soil moisture"))
+    ]
+    for name, made in (("Soils", soils), ("Soil moisture", moved)):
+        read = await desk.ask("get-repository", iTwinId=itwin, repositoryId=name)
+        assert read["repository"]["id"] == made["id"]
+        assert read["resolved"] == [{"argument": "repositoryId", "given": name, "id": made["id"]}]
+    listed = (await desk.ask("list-repositories", iTwinId=itwin))["repositories"]
+    word = next(entry["id"] for entry in listed if "-" not in entry["id"])
+    read = await desk.ask("get-repository", iTwinId=itwin, repositoryId=word)
+    assert (read["repository"]["id"], "resolved" in read) == (word, False)
+    unknown = await desk.refused("get-repository", iTwinId=itwin, repositoryId="nothing")
+    assert unknown["code"] == "iTwinRepositoryNotFound"
+    await desk.ask("create-repository", **new, displayName=word, uri="https://maps.example.org/2")
+    either = await desk.refused("get-repository", iTwinId=itwin, repositoryId=word)
+    assert either["code"] == "AmbiguousName"
+    assert word in [candidate["id"] for candidate in either["candidates"]]
+
+
+async def test_global_repository_is_named(desk: Desk) -> None:
+    (first, *_) = (await desk.ask("list-global-repositories"))["repositories"]
+    read = await desk.ask("get-global-repository", repositoryId=first["displayName"])
+    assert read["repository"]["id"] == first["id"]
+
+
+async def test_share_is_named_in_its_imodel(desk: Desk) -> None:
+    imodel, expires = await desk.roads(), (datetime.now(UTC) + timedelta(days=30)).isoformat()
+    for name in ("Guests", "Open day"):
+        made = (await desk.ask("create-share", iModelId=imodel, name=name, expiration=expires))["share"]
+        read = await desk.ask("get-share", iModelId=imodel, shareId=name)
+        assert read["share"]["id"] == made["id"]
+    await desk.ask("create-share", iModelId=imodel, name="Guests", expiration=expires)
+    assert (await desk.refused("get-share", iModelId=imodel, shareId="Guests"))["code"] == "AmbiguousName"
+    await desk.ask("revoke-share", iModelId=imodel, shareId="Open day")
+    assert (await desk.refused("get-share", iModelId=imodel, shareId="Open day"))["code"] == "NameNotFound"
+
+
+async def test_member_that_is_no_id_is_to_be_found_among_the_members(desk: Desk) -> None:
+    refused = await desk.refused("get-itwin-member", iTwinId=await desk.itwin(PROJECT), memberId="Anna")
+    assert refused["code"] == "InvalidArguments"
+    assert "list-itwin-members" in refused["hint"]

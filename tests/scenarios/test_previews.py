@@ -12,11 +12,16 @@ import mcp.types as t
 import pytest
 from mcp import Client
 
+from itwin_mcp.errors import Unconfirmed
+from itwin_mcp.executor.conversation import Silence
 from itwin_mcp.sandbox.seed import seeded_id
 from tests.conftest import connect
+from tests.executor.bench import bench
 from tests.scenarios.test_area_tools import Desk
+from tests.upstream.loopback import Asked
 
 pytestmark = pytest.mark.anyio
+USER, OTHER, IMODEL, ITWIN = (f"{digit * 8}-0000-4000-8000-000000000000" for digit in "1234")
 
 
 async def preview(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
@@ -131,3 +136,45 @@ async def test_files_of_one_name_in_different_folders_look_different(tmp_path: P
             seen.add(onlooker.shown)
             assert f"{folder}/changeset.cs”" in onlooker.shown.replace("\\", "/")
     assert len(seen) == 2
+
+
+async def test_first_permission_of_an_imodel_names_who_loses_what_the_itwin_gives() -> None:
+    async with connect(person=None, toolsets="all") as client:
+        desk = Desk(client)
+        imodel = await desk.imodel("NL-A12-0042", "A12 Interchange - Structures")
+        members = (await desk.ask("list-itwin-members", iTwinId="NL-A12-0042"))["members"]
+        one, *others = members
+        given = {"iModelId": imodel, "permissions": ["imodels_webview"]}
+        told = await preview(client, "update-imodel-user-permissions", **given, userId=one["id"])
+        losing = told["loses"]["membersWhoseRolesStopCounting"]
+        assert losing["count"] == len(others) > 1
+        assert {entry["email"] for entry in losing["first"]} <= {other["email"] for other in others}
+        roles = (await desk.ask("list-itwin-roles", iTwinId="NL-A12-0042"))["roles"]
+        told = await preview(client, "update-imodel-role-permissions", **given, roleId=roles[0]["displayName"])
+        losing = told["loses"]["rolesThatStopCounting"]
+        assert losing["count"] == len(roles) - 1
+        assert {entry["displayName"] for entry in losing["first"]} <= {role["displayName"] for role in roles[1:]}
+
+
+@pytest.mark.parametrize("entries", [[], [{"userId": OTHER, "permissions": ["imodels_read"]}], None])
+async def test_preview_of_a_permission_tells_new_losses_only_while_there_is_no_entry(entries: Any) -> None:
+    people = [{"id": USER, "email": "a@example.com"}, {"id": OTHER, "email": "b@example.com"}]
+
+    async def platform(asked: Asked) -> None:
+        if asked.path.endswith("/userpermissions"):
+            await asked.json(200, {"userPermissions": entries})
+        elif asked.path.startswith("/accesscontrol/"):
+            await asked.json(200, {"members": people})
+        else:
+            await asked.json(200, {"iModel": {"id": IMODEL, "name": "Roads", "iTwinId": ITWIN}})
+
+    given = {"iModelId": IMODEL, "userId": USER, "permissions": []}
+    async with bench("", platform, shipped_files=True) as it:
+        with pytest.raises(Unconfirmed) as waits:
+            await it.executor.call(it.catalog.tools["update-imodel-user-permissions"], given, Silence())
+    loses = waits.value.preview["loses"]
+    if entries is None:
+        assert loses["membersWhoseRolesStopCounting"] is None
+    else:
+        expected = {"count": 1, "first": [{"email": "b@example.com"}]}
+        assert loses.get("membersWhoseRolesStopCounting") == (None if entries else expected)

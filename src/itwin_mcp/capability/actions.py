@@ -27,6 +27,7 @@ from itwin_mcp.capability.plans import (
     Call,
     CallStep,
     Condition,
+    DefaultsPlan,
     EachPlan,
     LookupStep,
     Operation,
@@ -287,7 +288,36 @@ class ActionLinker:
             message = f"{operation.key!r} does not page, so that there is nothing to stop: remove x-most"
             place.at("x-most").report("x-most", message)
         tolerate = frozenset(step.tolerate or ())
-        return CallStep(name, operation, bindings, require, condition, each, step.most, repeat, tolerate, step.partial)
+        return CallStep(
+            name,
+            operation,
+            bindings,
+            require,
+            condition,
+            each,
+            step.most,
+            repeat,
+            tolerate,
+            step.partial,
+            self._defaults(name, step, operation, scope, place.at("x-defaults")),
+        )
+
+    def _defaults(
+        self, name: str, step: flows.CallStep, operation: Operation, scope: Scope, place: Place
+    ) -> DefaultsPlan | None:
+        if step.defaults is None:
+            return None
+        if step.each is not None:
+            place.report("x-defaults", "one value for each of many requests: not with x-each")
+        values = []
+        for key, default in step.defaults.values.items():
+            if key not in operation.inputs:
+                place.at("values", key).report("unused-input", f"{operation.key!r} has no input {key!r}")
+            value = self._step_value(default.value, scope, place.at("values", key, "value"))
+            values.append((key, value, default.words))
+        _check_name(step.defaults.as_, scope, place.at("as"), name)
+        scope.steps.add(step.defaults.as_)
+        return DefaultsPlan(tuple(values), step.defaults.as_)
 
     def _lookup(
         self,

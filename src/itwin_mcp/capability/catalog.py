@@ -8,6 +8,7 @@ from pathlib import Path as FilePath
 from typing import Any, Literal
 
 from itwin_mcp.capability.access import Access
+from itwin_mcp.capability.expressions import Path
 from itwin_mcp.capability.plans import Action, ConfirmPlan, Operation, TransferPlan, operations_of
 from itwin_mcp.capability.selection import DYNAMIC, Selection
 from itwin_mcp.capability.suggestions import find_similar
@@ -61,6 +62,19 @@ class ToolArgument:
     """For an argument that names a changeset."""
 
 
+@dataclass(frozen=True, slots=True)
+class EmptyAnswer:
+    """What an answer says if none of the lists at these paths has an item."""
+
+    lists: tuple[Path, ...]
+    note: str
+
+    def is_meant_by(self, answer: Mapping[str, Any]) -> bool:
+        """Return whether the answer has these lists, all of them empty."""
+        found = [path.find(answer) for path in self.lists]
+        return all(value == [] for value in found)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Tool:
     """One MCP tool."""
@@ -81,6 +95,8 @@ class Tool:
     confirm: ConfirmPlan | None = None
     lists: Mapping[str, str] = field(default_factory=dict)
     """The outputs of a flow that are parts of lists, by path, and the tool that lists all; see `continuing`."""
+
+    empty: EmptyAnswer | None = None
 
     @property
     def confirms(self) -> bool:

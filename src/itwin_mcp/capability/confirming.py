@@ -77,8 +77,19 @@ def _loss(loss: flows.Loss, actions: ActionLinker, scope: Scope, place: Place) -
         place.at("replacedBy").report("unresolved-input", message)
     if found is None:
         return None
-    fields = tuple(loss.outputParameters)
-    return replace(found, match=loss.match, wanted=wanted, fields=fields, replaced_by=loss.replacedBy)
+    without = loss.without
+    kept = [] if without is None else [actions.value(text, scope, place.at("without")) for text in without.values]
+    while_empty = None if loss.whileEmpty is None else _found(loss.whileEmpty, scope, place.at("whileEmpty"))
+    return replace(
+        found,
+        match=loss.match,
+        wanted=wanted,
+        fields=tuple(loss.outputParameters),
+        replaced_by=loss.replacedBy,
+        kept_field=None if without is None else without.match,
+        kept=tuple(value for value in kept if value is not None),
+        while_empty=None if while_empty is None else while_empty.path,
+    )
 
 
 def _found(text: str, scope: Scope, place: Place) -> Loss | None:

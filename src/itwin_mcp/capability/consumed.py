@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
+from itwin_mcp.capability import extensions
 from itwin_mcp.capability.expressions import (
     Argument,
     Expression,
@@ -19,7 +20,7 @@ from itwin_mcp.capability.expressions import (
     compile_slots,
     slots,
 )
-from itwin_mcp.capability.extensions import Waiting
+from itwin_mcp.capability.extensions import MemberCode, Refusal, Waiting
 from itwin_mcp.capability.model import (
     ApiKeyAuthentication,
     Authentication,
@@ -32,11 +33,14 @@ from itwin_mcp.capability.parameters import FILE_PATH
 from itwin_mcp.capability.place import Place
 from itwin_mcp.capability.plans import (
     BodyTemplate,
+    Code,
     Credential,
     FilePlan,
     Operation,
     PagePlan,
     PathTemplate,
+    RefusalPlan,
+    RefusalRead,
     Slot,
     WaitPlan,
     WireParameter,
@@ -67,6 +71,7 @@ class ConsumedApi:
         """The operations by name. One that broke a rule may be there all the same; the problems say so."""
         compiled: dict[str, Operation] = {}
         waits: list[tuple[str, Waiting, Place]] = []
+        refusals: list[tuple[str, Mapping[str, Refusal], Place]] = []
         for resource_name, resource in self._consumes.resources.items():
             resource_place = self._place.at("resources", resource_name)
             template = self._path_template(resource.path, resource_place.at("path"))
@@ -78,11 +83,16 @@ class ConsumedApi:
                 compiled[name] = self._operation(name, operation, template, place)
                 if operation.wait is not None:
                     waits.append((name, operation.wait, place.at("x-wait")))
+                if operation.refused:
+                    refusals.append((name, operation.refused, place.at("x-refused")))
         plain = dict(compiled)
         for name, wait, place in waits:
             plan = self._wait(plain, name, wait, place)
             if plan is not None:
                 compiled[name] = replace(compiled[name], wait=plan)
+        for name, refused, place in refusals:
+            plans = {code: self._refusal(plain, name, refusal, place.at(code)) for code, refusal in refused.items()}
+            compiled[name] = replace(compiled[name], refusals=plans)
         return compiled
 
     def _split_base(self, base_uri: str) -> tuple[str, str]:
@@ -169,6 +179,7 @@ class ConsumedApi:
             doc=operation.doc,
             permission=operation.permission,
             file=file,
+            codes={key: _code(code) for key, code in {**self._consumes.codes, **operation.codes}.items()},
         )
 
     def _file(self, operation: ConsumedOperation, inputs: Collection[str], place: Place) -> FilePlan | None:
@@ -316,11 +327,59 @@ class ConsumedApi:
             result=result,
             result_slot=result_slot,
             reason=reason_path,
+            causes={state.casefold(): text for state, text in wait.causes.items()},
+            left=wait.left,
             subject=wait.subject,
             check=wait.check,
             default=wait.default,
             find=find,
         )
+
+    def _refusal(self, operations: Mapping[str, Operation], name: str, refusal: Refusal, place: Place) -> RefusalPlan:
+        reads: list[RefusalRead] = []
+        known = {"error", "given"}
+        for called, read in refusal.reads.items():
+            here = place.at("reads", called)
+            linked = self._refusal_read(operations, operations[name].inputs, called, read, known, here)
+            reads += [] if linked is None else [linked]
+            known.add(called)
+        return RefusalPlan(tuple(reads), refusal.hint)
+
+    def _refusal_read(
+        self,
+        operations: Mapping[str, Operation],
+        refused: Collection[str],
+        name: str,
+        read: extensions.RefusalRead,
+        known: Collection[str],
+        place: Place,
+    ) -> RefusalRead | None:
+        """`refused` are the inputs of the refused operation, `known` the names with which a path may begin."""
+        operation = self._observed(operations, read.call, place.at("call"))
+        given = {key: self._refusal_value(text, known, place.at("with", key)) for key, text in read.with_.items()}
+        among = None if read.among is None else self._refusal_value(read.among, known, place.at("among"))
+        items = place.at("items").path_of(read.items)
+        if operation is None or items is None:
+            return None
+        for shared in read.by:
+            if shared not in operation.inputs or shared not in refused:
+                place.at("by").report("x-refused", f"{shared!r} is not an input of both operations")
+        for surplus in sorted(given.keys() - operation.inputs):
+            place.at("with", surplus).report("unused-input", f"{operation.key!r} has no input {surplus!r}")
+        if among is not None and not isinstance(among, Path):
+            place.at("among").report("x-refused", "must be a path such as $.given.changesetId")
+            return None
+        fields = tuple(read.fields)
+        return RefusalRead(name, operation, tuple(read.by), given, items, read.match, among, fields)
+
+    def _refusal_value(self, text: str, known: Collection[str], place: Place) -> str | Path:
+        """The text itself, or the path that it is, which begins with a name that is known there."""
+        path = place.path_of(text) if text.startswith("$") else None
+        if path is None:
+            return text
+        if not path.parts or path.parts[0] not in known:
+            place.report("x-refused", f"{text!r} must begin with one of: {', '.join(sorted(known))}")
+        return path
 
     def _observed(self, operations: Mapping[str, Operation], reference: str, place: Place) -> Operation | None:
         namespace, _, called = reference.partition(".")
@@ -349,6 +408,14 @@ class ConsumedApi:
             message = f"the slot {{{{{other}}}}} of {operation.key!r} gets no value: {started.key!r} has no such input"
             place.report("slot-without-value", message)
         return slot
+
+
+def _code(code: MemberCode) -> Code:
+    if code.bits is not None:
+        return Code("bits", dict(code.bits))
+    if code.words is not None:
+        return Code("words", dict(code.words))
+    return Code("json", detail=code.other) if code.other is not None else Code("joined", detail=code.joined or "")
 
 
 def path_slots(template: PathTemplate) -> tuple[str, ...]:

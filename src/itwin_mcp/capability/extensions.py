@@ -12,17 +12,21 @@ from itwin_mcp.capability.node import CallName, Node
 
 WORDS = {
     "x-body": "a consumed operation",
+    "x-codes": "a consumes entry or a consumed operation",
     "x-compare": "a lookup step",
     "x-confirm": "a tool",
     "x-count": "a lookup step or a mapping",
+    "x-defaults": "a call step",
     "x-doc": "a consumed operation",
     "x-each": "a call step",
+    "x-empty": "a tool",
     "x-entity": "a tool or flow input, or a resource (a map of its variables)",
     "x-header": "a scalar output parameter",
     "x-most": "a call step",
     "x-page": "a consumed operation",
     "x-partial": "a call step",
     "x-permission": "a consumed operation",
+    "x-refused": "a consumed operation",
     "x-repeat": "a call step",
     "x-require": "a step",
     "x-schema": "a tool, a tool or flow input, an output parameter, or a prompt argument",
@@ -49,6 +53,7 @@ Entity = Literal[
     "resource",
     "user",
     "owner",
+    "member",
     "export",
     "share",
     "changeset-group",
@@ -138,6 +143,7 @@ class Waiting(Node):
     """`x-wait`: the operation starts a job. States compare without case; one in no list is unknown, not failed.
 
     `default` is how many seconds the added `wait` argument stands at; `reason` is where a failure's reason is;
+    `causes` says what a failed state means, and `left` what to do with the thing that a failed job leaves.
     `check` names the tool that looks at the job later. `find` names a paged operation in which the thing is looked
     for, by the inputs that both have (`iTwinId`, `name`), when nobody knows whether the write was carried out.
     """
@@ -151,9 +157,66 @@ class Waiting(Node):
     result: CallName | None = None
     find: CallName | None = None
     reason: str | None = None
+    causes: dict[str, str] = Field(default={})
+    left: str | None = None
     subject: str = "The job"
     check: str | None = None
     default: Annotated[int, Field(ge=0, le=55)] = 30
+
+
+class MemberCode(Node):
+    """`x-codes`: how the platform writes the values of one member, and what callers read and give instead.
+
+    Exactly one of: `bits`, a sum whose words have these numbers; `words`, other spellings of words; `joined`, a list
+    as text with this separator; `json`, a JSON object as Base64 text. With `json`, text that holds no JSON object is
+    moved to the member `other`.
+    """
+
+    bits: dict[str, Annotated[int, Field(ge=1)]] | None = None
+    words: dict[str, str] | None = None
+    joined: Annotated[str, Field(min_length=1)] | None = None
+    json_: Literal["base64"] | None = Field(default=None, alias="json")
+    other: str | None = None
+
+    @model_validator(mode="after")
+    def _is_one_code(self) -> MemberCode:
+        if sum(code is not None for code in (self.bits, self.words, self.joined, self.json_)) != 1:
+            raise PydanticCustomError("x-codes", "needs exactly one of `bits`, `words`, `joined` and `json`")
+        if (self.other is None) != (self.json_ is None):
+            raise PydanticCustomError("x-codes", "`json` and `other` go together")
+        return self
+
+
+class RefusalRead(Node):
+    """One read that shows what a refusal is about; see `plans.RefusalRead`."""
+
+    call: CallName
+    by: list[str] = Field(default=[])
+    with_: dict[str, str] = Field(default={}, alias="with")
+    items: str
+    match: str | None = None
+    among: str | None = None
+    fields: list[str] = Field(default=[], alias="outputParameters")
+
+    @model_validator(mode="after")
+    def _match_has_values(self) -> RefusalRead:
+        if (self.match is None) != (self.among is None):
+            raise PydanticCustomError("x-refused", "`match` and `among` go together")
+        return self
+
+
+class Refusal(Node):
+    """`x-refused`: what is read after a refusal with one code, and the hint if everything was found."""
+
+    reads: Annotated[dict[str, RefusalRead], Field(min_length=1)]
+    hint: str
+
+
+class EmptyNote(Node):
+    """`x-empty`: what `page.note` says where none of the lists at these paths has an item."""
+
+    of: Annotated[list[str], Field(min_length=1)]
+    note: str
 
 
 class FileBody(Node):

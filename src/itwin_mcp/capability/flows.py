@@ -129,6 +129,20 @@ class Each(Node):
     as_: Kebab | None = Field(default=None, alias="as")
 
 
+class DefaultValue(Node):
+    """One value of `x-defaults`: what the path leads to, or the word for it."""
+
+    value: str
+    words: dict[str, str] | None = None
+
+
+class Defaults(Node):
+    """`x-defaults`: values of inputs for which `with` has none; `as_` is what mappings call those that were taken."""
+
+    values: Annotated[dict[str, DefaultValue], Field(min_length=1)]
+    as_: Kebab = Field(alias="as")
+
+
 class Repeat(Node):
     """`x-repeat`: send again until the answer has true at this path, and at most so often."""
 
@@ -157,6 +171,7 @@ class CallStep(Node):
         default=None, alias="x-tolerate"
     )
     partial: Annotated[str, StringConstraints(min_length=1)] | None = Field(default=None, alias="x-partial")
+    defaults: Defaults | None = Field(default=None, alias="x-defaults")
 
 
 class LookupStep(Node):
@@ -192,11 +207,19 @@ class PreviewRead(Node):
     with_: With = Field(default={}, alias="with")
 
 
+class Without(Node):
+    """Elements that are no loss: those whose `match` field is one of the values at these paths."""
+
+    match: str
+    values: Annotated[list[str], Field(min_length=1)]
+
+
 class Loss(Node):
     """Something of `x-confirm` that would be lost: a path into what was read, to a value or a list.
 
     Of a list it is told how many, and of the first few the fields in `outputParameters`; `match` keeps the elements
     whose field of this name is the `lookupValue`. With `replacedBy` the value is lost only if this input is given.
+    `without` leaves elements out, and with `whileEmpty` there is a loss only while the list at this path is empty.
     """
 
     value: str
@@ -204,6 +227,8 @@ class Loss(Node):
     lookupValue: str | None = None
     outputParameters: list[str] = Field(default=[])
     replacedBy: str | None = None
+    without: Without | None = None
+    whileEmpty: str | None = None
 
 
 class Confirm(Node):

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from itwin_mcp.capability.extensions import Entity, FileBody, Paging, Transfer, Waiting
+from itwin_mcp.capability.extensions import EmptyNote, Entity, FileBody, MemberCode, Paging, Refusal, Transfer, Waiting
 from itwin_mcp.capability.flows import Action, Aggregate, Confirm, ToolInput
 from itwin_mcp.capability.node import (
     BaseUri,
@@ -181,6 +181,8 @@ class ConsumedOperation(Node):
     wait: Waiting | None = Field(default=None, alias="x-wait")
     doc: str | None = Field(default=None, alias="x-doc")
     permission: str | None = Field(default=None, alias="x-permission")
+    codes: dict[str, MemberCode] = Field(default={}, alias="x-codes")
+    refused: dict[str, Refusal] = Field(default={}, alias="x-refused")
 
 
 class ConsumedResource(Node):
@@ -202,6 +204,7 @@ class Consumes(Node):
     description: str | None = None
     inputParameters: dict[Extended, ConsumedParameter] = Field(default={})
     authentication: Authentication | None = None
+    codes: dict[str, MemberCode] = Field(default={}, alias="x-codes")
     resources: Annotated[dict[Kebab, ConsumedResource], Field(min_length=1)]
 
 
@@ -225,6 +228,7 @@ class Tool(Action):
     toolset: Kebab | None = Field(default=None, alias="x-toolset")
     transfer: Transfer | None = Field(default=None, alias="x-transfer")
     confirm: Confirm | None = Field(default=None, alias="x-confirm")
+    empty: EmptyNote | None = Field(default=None, alias="x-empty")
 
 
 class Resource(Action):

@@ -183,6 +183,7 @@ _PAGE = {
         "cursor": {"type": "string"},
         "total": {"type": "integer"},
         "stoppedBecause": {"type": "string"},
+        "note": {"type": "string"},
     },
     "required": ["returned", "complete"],
 }
@@ -345,9 +346,12 @@ def orchestrated_output(
             schemas[name] = schema | more
         elif isinstance(parameter, OrchestratedArray):
             child, schema = orchestrated_output(parameter.items, here.at("items"), root=False)
-            items = Output("object", None, properties=child.properties)
+            # The format describes only elements with fields: without any, every element is passed on.
+            items = Output("object", None, properties=child.properties) if parameter.items else None
             parts.append((name, Output("array", path, items=items)))
-            schemas[name] = {"type": ["array", "null"], "items": schema | {"type": "object"}} | more
+            schemas[name] = {"type": ["array", "null"]} | more
+            if items is not None:
+                schemas[name]["items"] = schema | {"type": "object"}
         else:
             parts.append((name, Output(parameter.type, path, last_segment=parameter.take == "last-segment")))
             schemas[name] = {"type": [parameter.type, "null"]} | more

@@ -49,6 +49,17 @@ class FilePlan:
 
 
 @dataclass(frozen=True, slots=True)
+class Code:
+    """How the platform writes the values of one member (`x-codes`)."""
+
+    kind: Literal["bits", "words", "joined", "json"]
+    table: Mapping[str, int | str] = field(default_factory=dict)
+    """The platform's number or spelling for each word."""
+    detail: str = ""
+    """For `joined` the separator, for `json` the member that shows what is no JSON object."""
+
+
+@dataclass(frozen=True, slots=True)
 class Credential:
     """How a file says that a foreign origin is called: `parts` are expressions over bound environment variables."""
 
@@ -99,6 +110,38 @@ class WaitPlan:
     check: str | None
     default: int
     find: Operation | None = None
+    causes: Mapping[str, str] = field(default_factory=dict)
+    """What a failed state means; states are casefolded."""
+    left: str | None = None
+    """What to do with the thing that a failed job leaves."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefusalRead:
+    """One read that shows what a refusal is about.
+
+    `by` are inputs that it takes from the refused operation: without a value for one of them it is left out. `given`
+    are its other inputs. Of the `items` those count whose `match` field is `among` the values of a path. Paths lead
+    into the `error`, the inputs (`given`) and what earlier reads found. The `fields` of each item are shown; without
+    any, the read only serves later ones.
+    """
+
+    name: str
+    operation: Operation
+    by: tuple[str, ...]
+    given: Mapping[str, str | Path]
+    items: Path
+    match: str | None
+    among: Path | None
+    fields: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RefusalPlan:
+    """What is read after a refusal, and the hint that goes with it; see `extensions.Refusal`."""
+
+    reads: tuple[RefusalRead, ...]
+    hint: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,6 +167,10 @@ class Operation:
     doc: str | None
     permission: str | None
     file: FilePlan | None = None
+    codes: Mapping[str, Code] = field(default_factory=dict)
+    """How members and inputs of these names are written."""
+    refusals: Mapping[str, RefusalPlan] = field(default_factory=dict)
+    """What explains a refusal, by its code."""
 
     @property
     def key(self) -> str:
@@ -188,6 +235,18 @@ class EachPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class DefaultsPlan:
+    """Values of a step's inputs for which its bindings have none.
+
+    Each has the place of the value, and the words that stand for it, if any. `name` is what mappings call the object
+    of those that were taken.
+    """
+
+    values: tuple[tuple[str, Expression, Mapping[str, str] | None], ...]
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class RepeatPlan:
     """A step is sent until its answer has true at the path, at most so many times."""
 
@@ -213,6 +272,7 @@ class CallStep:
     repeat: RepeatPlan | None = None
     tolerate: frozenset[int] = frozenset()
     partial: str | None = None
+    defaults: DefaultsPlan | None = None
 
     @property
     def may_be_cut(self) -> bool:
@@ -277,7 +337,7 @@ Action: TypeAlias = Call | Steps
 
 
 def operations_of(action: Action) -> tuple[Operation, ...]:
-    """Every operation that an action may send, the awaited ones included."""
+    """Every operation that an action may send: also the awaited ones, and those that explain a refusal."""
     if isinstance(action, Call):
         first: tuple[Operation, ...] = (action.operation,)
     else:
@@ -289,7 +349,8 @@ def operations_of(action: Action) -> tuple[Operation, ...]:
         for operation in (one.wait.poll, one.wait.result, one.wait.find)
         if operation is not None
     ]
-    return (*first, *awaited)
+    explaining = [read.operation for one in first for plan in one.refusals.values() for read in plan.reads]
+    return (*first, *awaited, *explaining)
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,6 +385,11 @@ class Loss:
     fields: tuple[str, ...] = ()
     replaced_by: str | None = None
     """The input whose value replaces this one."""
+    kept_field: str | None = None
+    kept: tuple[Expression, ...] = ()
+    """Elements whose `kept_field` is one of these values are not lost."""
+    while_empty: Path | None = None
+    """Nothing is lost unless this list, from what was read, is empty."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

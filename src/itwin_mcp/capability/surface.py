@@ -10,6 +10,7 @@ from itwin_mcp.capability import flows, model
 from itwin_mcp.capability.actions import ActionLinker, Scope, called_operations
 from itwin_mcp.capability.catalog import (
     Annotations,
+    EmptyAnswer,
     Prompt,
     Resource,
     StaticResource,
@@ -19,6 +20,7 @@ from itwin_mcp.capability.catalog import (
 )
 from itwin_mcp.capability.confirming import destroys, link_confirm, must_confirm, needs_person, plain_plan
 from itwin_mcp.capability.expressions import slots
+from itwin_mcp.capability.extensions import EmptyNote
 from itwin_mcp.capability.fragments import check_tool_rule
 from itwin_mcp.capability.node import JsonSchema
 from itwin_mcp.capability.parameters import (
@@ -178,7 +180,7 @@ class Surface:
                 action.output,
                 schema,
                 paged=_paged(action),
-                cut=isinstance(action, Steps) and action.may_be_cut,
+                cut=(isinstance(action, Steps) and action.may_be_cut) or tool.empty is not None,
                 waits=_awaited(action) is not None,
                 resolves=any(one.entity for one in arguments),
                 confirms=confirm is not None or (transfer is not None and transfer.direction == "download"),
@@ -187,6 +189,7 @@ class Surface:
             file=str(place.document.file),
             transfer=transfer,
             confirm=confirm,
+            empty=None if tool.empty is None else _empty_answer(tool.empty, place.at("x-empty")),
         )
 
     def _warn_of_unstated_rules(self, rule: JsonSchema, arguments: Sequence[ToolArgument], place: Place) -> None:
@@ -289,6 +292,11 @@ def _is_free(name: str, taken: dict[str, Place], place: Place, rule: str, noun: 
         return False
     taken[name] = place
     return True
+
+
+def _empty_answer(empty: EmptyNote, place: Place) -> EmptyAnswer:
+    paths = (place.at("of", index).path_of(text) for index, text in enumerate(empty.of))
+    return EmptyAnswer(tuple(path for path in paths if path is not None), empty.note)
 
 
 def _engine_arguments(action: Action, transfer: TransferPlan | None) -> tuple[ToolArgument, ...]:

@@ -36,6 +36,8 @@ _RULES = {
     "x-page": ("x-page", "{msg}"),
     "x-wait": ("x-wait", "{msg}"),
     "x-body": ("x-body", "{msg}"),
+    "x-codes": ("x-codes", "{msg}"),
+    "x-refused": ("x-refused", "{msg}"),
     "x-transfer": ("x-transfer", "{msg}"),
     "sections": ("sections", "{msg}"),
 }

@@ -20,6 +20,8 @@ MAX_VALUES = 10_000
 """Values in the arguments of one call, each member and element counted. No tool takes nearly as many."""
 
 _NUMBER = re.compile(r"(-?(?:0|[1-9][0-9]*))(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+_MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d)(:\d\d(?:\.\d+)?)?)?", re.ASCII)
+"""A date, or a date and time without a zone."""
 _NATIVE: Mapping[Kind, type | tuple[type, ...]] = {
     "string": str,
     "boolean": bool,
@@ -52,11 +54,15 @@ def convert_arguments(tool: Tool, given: Mapping[str, Any]) -> dict[str, Any]:
 def _convert(value: Any, schema: Mapping[str, Any]) -> Any:
     kinds = kinds_of(schema)
     is_map = pairs_of(schema) is not None
+    if isinstance(value, str) and kinds == ("array",):
+        value = _split_choices(value, schema)
     if not any(_is(value, kind) for kind in kinds):
         candidates = (_FROM[kind](value) for kind in kinds)
         value = next((candidate for candidate in candidates if candidate is not value), value)
     if isinstance(value, str) and is_map:
         value = _parse(value, list)
+    if isinstance(value, str):
+        value = _respell(value, schema)
     if isinstance(value, list):
         if len(value) > MAX_VALUES:  # refused as it is: not worth the look at each
             return value
@@ -74,6 +80,63 @@ def _convert(value: Any, schema: Mapping[str, Any]) -> Any:
                 for name, child in members
             }
     return value
+
+
+def _split_choices(text: str, schema: Mapping[str, Any]) -> Any:
+    """Return the list of choices that a text joins by commas; any other text stays, because it may have commas."""
+    items = schema.get("items")
+    choices = items.get("enum", ()) if isinstance(items, dict) else ()
+    parts = [part.strip() for part in text.split(",")]
+    folded = {choice.casefold() for choice in choices if isinstance(choice, str)}
+    return parts if len(parts) > 1 and {part.casefold() for part in parts} <= folded else text
+
+
+def _respell(text: str, schema: Mapping[str, Any]) -> str:
+    """Return a text in the spelling that its schema wants: the case of a choice or of an id, or a whole moment.
+
+    A text that is not such a spelling stays as it is. Ascending order is what a choice such as `name` means, next to
+    `name desc`.
+    """
+    choices = [choice for choice in schema.get("enum", ()) if isinstance(choice, str)]
+    if choices and text not in choices:
+        folded = " ".join(text.split()).casefold()
+        spellings = {choice.casefold(): choice for choice in choices}
+        ascending = {f"{key} asc": choice for key, choice in spellings.items() if f"{key} desc" in spellings}
+        return (ascending | spellings).get(folded, text)
+    pattern = schema.get("pattern")
+    if isinstance(pattern, str) and not re.search(ecma_pattern(pattern), text):
+        lowered = text.lower()
+        return lowered if re.search(ecma_pattern(pattern), lowered) else text
+    if schema.get("format") == "date-time":
+        return _to_moment(text)
+    return text
+
+
+def _to_moment(text: str) -> str:
+    """A date is its beginning, and a moment without a zone is one in UTC."""
+    found = _MOMENT.fullmatch(text.strip())
+    if found is None:
+        return text
+    date, clock, seconds = found.groups()
+    return f"{date}T{clock or '00:00'}{seconds or ':00'}Z"
+
+
+def ecma_pattern(pattern: str) -> str:
+    """The pattern as JSON Schema means it: `$` is the end of the text, and not before a last line feed as in Python."""
+    translated, in_class, escaped = [], False, False
+    for character in pattern:
+        if escaped:
+            escaped = False
+        elif character == "\\":
+            escaped = True
+        elif in_class:
+            in_class = character != "]"
+        elif character == "[":
+            in_class = True
+        elif character == "$":
+            character = r"\Z"
+        translated.append(character)
+    return "".join(translated)
 
 
 def _is(value: Any, kind: Kind) -> bool:

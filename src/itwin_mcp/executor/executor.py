@@ -31,7 +31,7 @@ from itwin_mcp.executor.request import bind, build_request
 from itwin_mcp.executor.saving import name_file, save_list
 from itwin_mcp.executor.seals import Seals
 from itwin_mcp.executor.sending import Run, Transfers, Upstream, shape_answer
-from itwin_mcp.executor.steps import MOST_ITEMS, leaves_out, run_steps
+from itwin_mcp.executor.steps import MOST_ITEMS, bind_step, leaves_out, run_steps
 from itwin_mcp.executor.targets import name_arguments
 from itwin_mcp.executor.transfer import local_file
 from itwin_mcp.executor.validate import Check, compile_check
@@ -127,8 +127,14 @@ class Executor:
         finally:
             if not tool.annotations.read_only:
                 self._names.forget(caller)
+        notes: list[str] = []
+        if tool.empty is not None and "cursor" not in ready and tool.empty.is_meant_by(result):
+            notes.append(tool.empty.note)
+            result.setdefault("page", {"returned": 0, "complete": True})
         if gate.filtered and isinstance(result.get("page"), dict):
-            result["page"]["note"] = FENCED
+            notes.append(FENCED)
+        if notes:
+            result["page"]["note"] = " ".join(notes)
         if resolved:
             result["resolved"] = clean(resolved)
         return fit(result, self.max_result_bytes, tool.lists, wrote=not tool.annotations.read_only)
@@ -217,7 +223,10 @@ class Executor:
         ready = self._files.read(tool, self._names.known(tool, self._check(tool)(given)))
         results = {FILE: local_file(tool.transfer, ready)} if tool.transfer else {}
         first = _first_sent(tool, ready, results)
-        values = bind(first.bindings, ready, results)
+        if isinstance(first, CallStep):
+            values, _ = bind_step(first, ready, results)
+        else:
+            values = bind(first.bindings, ready, results)
         if first.operation.page is not None:
             most = first.most if isinstance(first, CallStep) else ready.get("limit")
             return first_request(first.operation, values, most or MOST_ITEMS)

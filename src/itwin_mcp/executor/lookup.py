@@ -25,7 +25,7 @@ from itwin_mcp.executor.changeset_names import (
 )
 from itwin_mcp.executor.conversation import Caller
 from itwin_mcp.executor.fit import clean
-from itwin_mcp.executor.names import WHERE, check_links, known_id, may_be_name, refusal, shown
+from itwin_mcp.executor.names import WHERE, check_links, known_id, may_be_either, may_be_name, refusal, shown
 from itwin_mcp.executor.sending import Run
 
 SECONDS = 60.0
@@ -62,6 +62,11 @@ _CHANGESET = "imodels-api.get-imodel-changeset-details"
 _VERSION_DETAILS = "imodels-api.get-imodel-named-version-details"
 _CHANGESET_READS = {_CHANGESETS, _CHANGESET, _VERSION_DETAILS}
 _USER = _Search("imodels-api.get-imodel-users", "users", "email", None, "id", {"top": 1000})
+_ROLE = _Search("access-control-api.get-itwin-roles", "roles", "displayName", None, "iTwinId")
+_REPOSITORY = _Search("itwins-api.get-repositories-by-itwin-id", "repositories", "displayName", None, "iTwinId")
+_GLOBAL_REPOSITORY = _Search("itwins-api.get-global-repositories", "repositories", "displayName")
+_SHARE = _Search("imodels-api.get-imodel-shares", "shares", "name", None, "id", {"top": 1000})
+_IMODEL_DETAILS = "imodels-api.get-imodel-details"
 _SEARCHES: Mapping[str, Sequence[_Search]] = {
     "itwin": (_NUMBER, _NAME),
     "imodel": (_IMODEL,),
@@ -69,6 +74,9 @@ _SEARCHES: Mapping[str, Sequence[_Search]] = {
     "changeset": (_VERSION,),
     "user": (_USER,),
     "owner": (_USER,),
+    "role": (_ROLE,),
+    "repository": (_REPOSITORY,),
+    "share": (_SHARE,),
 }
 """Where an entity is looked for, one listing after the other."""
 
@@ -111,6 +119,7 @@ class Names:
                 more["preset"] = one.preset
             if ids[one.name] != text or more:
                 told[one.name] = {"argument": one.name, "given": text, **about, **more}
+        check_links(named, arguments, ids)  # once more, now that what things are in is known
         ready = {name: value for name, value in {**arguments, **ids}.items() if value is not ABSENT}
         return ready, [told[one.name] for one in named if one.name in told]
 
@@ -139,6 +148,8 @@ class Names:
             text = arguments.get(one.name)
             if one.entity is not None and isinstance(text, str):
                 read[one.name] = self._by_itself(tool, one, text)
+                if read[one.name] is None and may_be_either(text, one.entity):
+                    read[one.name] = known_id(text, one.entity)
                 if read[one.name] is None:
                     if one.changeset is not None:
                         raise refuse_unread(one.name, text)
@@ -180,9 +191,9 @@ class Names:
             changeset = read_changeset(text)
             found = None if changeset is None else _taken(tool, one, text, changeset)
             reads = changeset is not None or known_id(text, "named-version") is not None
-        if found is not None:
-            return found
         searches = self._searches(tool, one.entity)
+        if found is not None:
+            return None if searches and may_be_either(text, one.entity) else found
         if not searches or (_USER in searches and "@" not in text):
             raise refusal(text, one.entity, one.name, ", nor an e-mail address" if searches else "")
         if not reads and not may_be_name(text):
@@ -191,10 +202,19 @@ class Names:
 
     def _searches(self, tool: Tool, entity: str) -> Sequence[_Search]:
         """The listings in which an entity can be found; none where one is missing from the catalog."""
-        wanted = _SEARCHES.get(entity, ()) if _imodel_argument(tool) or entity in _FIRST else ()
+        wanted = _SEARCHES.get(entity, ())
+        imodel, itwin = _imodel_argument(tool), _itwin_argument(tool)
+        needed = set[str]()
         if entity == "imodel":
             wanted = (*wanted, _LATEST)
-        needed = {one.operation for one in wanted} | (_CHANGESET_READS if entity == "changeset" else set())
+        elif entity == "repository":
+            wanted = wanted if itwin else (_GLOBAL_REPOSITORY,)
+        elif entity == "role":
+            wanted = wanted if itwin or imodel else ()
+            needed = set() if itwin else {_IMODEL_DETAILS}
+        elif entity not in _FIRST and imodel is None:
+            wanted = ()
+        needed |= {one.operation for one in wanted} | (_CHANGESET_READS if entity == "changeset" else set())
         return wanted if needed <= self._operations.keys() else ()
 
     # --- what is looked for -------------------------------------------------------------------------------------
@@ -203,37 +223,22 @@ class Names:
         self, run: Run, tool: Tool, one: ToolArgument, text: str, ids: Mapping[str, str | None]
     ) -> tuple[str, dict[str, Any]]:
         """The id of the one thing of this name, and what is to be told beside it."""
-        entity, told, found = str(one.entity), dict[str, Any](), list[dict[str, Any]]()
+        entity = str(one.entity)
         try:
-            if entity == "itwin":
-                within, where = None, "the iTwins that you are a member of"
-            elif entity == "imodel":
-                within, where = self._around(tool, ids)
-                if within is None:
-                    within = await self._latest(run)
-                    where = f"the iTwin {within}, which you used last" if within else "the iTwins that you used lately"
-                    told["searched"] = where
-            else:
-                within = ids.get(_imodel_argument(tool) or "")
-                where = f"the iModel {within}"
+            within, where, told = await self._place(run, tool, entity, ids)
             key = (run.caller.key, entity, within or "", text)
             remembered, what = self._recall(run, key)
             if remembered is not None:
                 return remembered, told | dict(what)
-            searches = _SEARCHES[entity]
-            near: list[dict[str, Any]] = []
-            for search in searches if within or entity == "itwin" else ():
-                items = await self._items(run, search, text, within)
-                found = [item for item in items if item.get(search.member) == text]
-                if not found:
-                    near += [item for item in items if str(item.get(search.member)).casefold() == text.casefold()]
-                if found:
-                    break
+            found, near, search = await self._find(run, self._searches(tool, entity), text, within, entity)
         except CallError as error:
             error.hint = f"This was the look-up of {one.name} by name; {tool.name} itself was not called. {error.hint}"
             raise
-        if _USER in searches:
+        if search is _USER:
             found = found or near
+        identifier = known_id(text, entity) if may_be_either(text, entity) else None
+        if not found and identifier is not None:
+            found = [{"id": identifier}]
         if len(found) != 1:
             raise _several(one, text, found, where) if found else _none(one, text, near, where)
         # A text may be the number of one iTwin and the name of another: it is said what was found by its number.
@@ -244,6 +249,47 @@ class Names:
             what = {name: found[0].get(name) for name in ("changesetId", "changesetIndex")}
         self._remember(run, key, found[0]["id"], what)
         return found[0]["id"], {**told, **what}
+
+    async def _place(
+        self, run: Run, tool: Tool, entity: str, ids: Mapping[str, str | None]
+    ) -> tuple[str | None, str, dict[str, Any]]:
+        """The id of what a name is looked for in, the same in words, and what is to be told of it."""
+        told: dict[str, Any] = {}
+        if entity == "itwin":
+            within, where = None, "the iTwins that you are a member of"
+        elif entity == "imodel":
+            within, where = self._around(tool, ids)
+            if within is None:
+                within = await self._latest(run)
+                where = f"the iTwin {within}, which you used last" if within else "the iTwins that you used lately"
+                told["searched"] = where
+        elif entity in ("role", "repository"):
+            within, where = await self._itwin_of(run, tool, ids)
+        else:
+            within = ids.get(_imodel_argument(tool) or "")
+            where = f"the iModel {within}"
+        return within, where, told
+
+    async def _find(
+        self, run: Run, searches: Sequence[_Search], text: str, within: str | None, entity: str
+    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], _Search | None]:
+        """What has the name, in the first listing that has it; what differs from it in capital letters; that listing.
+
+        Where a text may be an id as well, whatever has it as its id counts, too.
+        """
+        near: list[dict[str, Any]] = []
+        identifier = known_id(text, entity) if may_be_either(text, entity) else None
+        last = None
+        for search in searches:
+            if search is _LATEST or (search.within is not None and within is None):
+                continue
+            last = search
+            items = await self._items(run, search, text, within)
+            found = [item for item in items if item.get(search.member) == text or item["id"] == identifier]
+            if found:
+                return found, [], search
+            near += [item for item in items if str(item.get(search.member)).casefold() == text.casefold()]
+        return [], near, last
 
     async def _changeset(
         self, run: Run, tool: Tool, one: ToolArgument, text: str, ids: Mapping[str, str | None]
@@ -292,6 +338,17 @@ class Names:
             return given, f"the iTwin {given}"
         return self._itwin_id, f"the iTwin {self._itwin_id} (ITWIN_ID)"
 
+    async def _itwin_of(self, run: Run, tool: Tool, ids: Mapping[str, str | None]) -> tuple[str | None, str]:
+        """The iTwin of the call, or that of its iModel; None for what is in no iTwin."""
+        itwin, imodel = _itwin_argument(tool), _imodel_argument(tool)
+        if itwin is not None:
+            return ids.get(itwin), f"the iTwin {ids.get(itwin)}"
+        if imodel is None:
+            return None, "the global repositories"
+        details = await self._read(run, _IMODEL_DETAILS, {"id": ids.get(imodel)}, "iModel")
+        found = known_id(str(details.get("iTwinId")), "itwin") if isinstance(details, dict) else None
+        return found, f"the iTwin of the iModel {ids.get(imodel)}"
+
     async def _latest(self, run: Run) -> str | None:
         key = (run.caller.key, "latest", "", "")
         remembered, _ = self._recall(run, key)
@@ -312,8 +369,9 @@ class Names:
         body = (await run.perform(self._operations[search.operation], values)).body
         items = body.get(search.items) if isinstance(body, dict) else None
         known = items if isinstance(items, list) else []
-        # All that is looked for has a UUID; whatever else came as an id could not stand in a path.
-        ids = [known_id(str(item.get("id")), "itwin") if isinstance(item, dict) else None for item in known]
+        # What came as anything but an id could not stand in a path.
+        kind = {"repositories": "repository", "shares": "share"}.get(search.items, "itwin")
+        ids = [known_id(str(item.get("id")), kind) if isinstance(item, dict) else None for item in known]
         return [{**item, "id": found} for item, found in zip(known, ids, strict=True) if found is not None]
 
     # --- memory -------------------------------------------------------------------------------------------------
@@ -339,6 +397,12 @@ def _imodel_argument(tool: Tool) -> str | None:
     there = (one for one in tool.arguments if one.required or one.default is not ABSENT)
     names = [one.name for one in there if one.entity == "imodel"]
     return "iModelId" if "iModelId" in names else names[0] if len(names) == 1 else None
+
+
+def _itwin_argument(tool: Tool) -> str | None:
+    """The argument that names the iTwin of the call, if the call must have one."""
+    names = [one.name for one in tool.arguments if one.entity == "itwin" and one.required]
+    return names[0] if len(names) == 1 else None
 
 
 def _taken(tool: Tool, one: ToolArgument, text: str, changeset: Changeset) -> Any:

@@ -41,6 +41,8 @@ _LINK_SEGMENTS: Mapping[str, str] = {
     "export": "exports",
     "changeset-group": "changesetgroups",
     "share": "shares",
+    "role": "roles",
+    "member": "users",
 }
 """The path segment after which an entity's id stands in the platform's links."""
 _PORTAL = "my-itwins"
@@ -57,6 +59,15 @@ WHERE: Mapping[str, str] = {
     "named-version": "Look for it with list-named-versions.",
     "user": "Look for the user with list-imodel-users.",
     "owner": "Look for the user with list-imodel-users, or give me.",
+    "member": "Look for the member with list-itwin-members.",
+    "role": "Look for it with list-itwin-roles.",
+    "repository": "Look for it with list-repositories, or list-global-repositories for those in no iTwin.",
+    "share": "Look for it with list-shares.",
+    "account": "Take it from get-my-account or get-itwin-account.",
+    "briefcase": "Take its number from list-briefcases.",
+    "changeset-group": "Take it from list-changeset-groups.",
+    "export": "Take it from list-exports.",
+    "resource": "Take it from list-repository-resources, or list-global-repository-resources.",
 }
 """Where an id is found, for the hint of an error."""
 _NO_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -96,7 +107,7 @@ def check_links(declared: Sequence[ToolArgument], given: Mapping[str, Any], ids:
             continue
         for kind in (kind for kind in _AROUND if kind != one.entity):
             linked = known_id(text, kind)
-            around = {other.name: ids[other.name] for other in declared if other.entity == kind and other.name in ids}
+            around = {other.name: ids[other.name] for other in declared if other.entity == kind and ids.get(other.name)}
             if linked is None or not around:
                 continue
             if linked in around.values():
@@ -126,6 +137,13 @@ def known_id(given: str, entity: str) -> str | None:
         if uuid is not None:
             return "-".join(uuid.group(1, 3, 4, 5, 6)).lower()
     return None
+
+
+def may_be_either(given: str, entity: str) -> bool:
+    """Return whether a text may be an id of the kind as well as a name: a single word where ids are words."""
+    own = _IDS.get(entity)
+    is_word = own is not None and own.pattern == _WORD and own.fullmatch(bare(given)) is not None
+    return is_word and _UUID.fullmatch(bare(given)) is None
 
 
 def bare(given: str) -> str:

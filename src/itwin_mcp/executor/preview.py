@@ -252,6 +252,8 @@ def _is_whole(value: Any, parts: tuple[PathPart, ...]) -> bool:
 
 def _lost(loss: Loss, seen: Mapping[str, Any], arguments: Mapping[str, Any]) -> Any:
     """What is there to lose: a value, ABSENT when there is nothing, None when it is unknown."""
+    if loss.while_empty is not None and loss.while_empty.find(seen) != []:
+        return ABSENT if isinstance(loss.while_empty.find(seen), list) else None
     if loss.read not in seen:
         return None
     found = loss.path.find(seen)
@@ -263,12 +265,25 @@ def _lost(loss: Loss, seen: Mapping[str, Any], arguments: Mapping[str, Any]) -> 
         return ABSENT
     elif found is ABSENT and not isinstance(replace(loss.path, parts=loss.path.parts[:-1]).find(seen), dict):
         return None
+    if loss.kept_field is not None:
+        return _without_kept(found, loss.kept_field, [evaluate(value, arguments, seen) for value in loss.kept])
     if loss.match is None:
         return found
     wanted = None if loss.wanted is None else evaluate(loss.wanted, arguments, seen)
     if not all(isinstance(one, dict) and type(one.get(loss.match)) is type(wanted) for one in found):
         return None
     return [one for one in found if one[loss.match] == wanted]
+
+
+def _without_kept(found: Any, name: str, kept: list[Any]) -> Any:
+    """The elements that are not kept; None, for unknown, where an element or what is kept cannot be read."""
+    values = [value for one in kept for value in (one if isinstance(one, list) else [one])]
+    if ABSENT in kept or not isinstance(found, list):
+        return None
+    if not all(isinstance(one, dict) and isinstance(one.get(name), str) for one in found):
+        return None
+    lowered = {value.lower() for value in values if isinstance(value, str)}
+    return [one for one in found if one[name].lower() not in lowered]
 
 
 def _is_replaced(loss: Loss, seen: Mapping[str, Any], arguments: Mapping[str, Any]) -> bool:

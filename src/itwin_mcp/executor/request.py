@@ -23,6 +23,7 @@ from itwin_mcp.capability.expressions import (
 from itwin_mcp.capability.parameters import FILE_PATH
 from itwin_mcp.capability.plans import BodyTemplate, Credential, Operation, PathTemplate, Slot
 from itwin_mcp.errors import InvalidArguments, NotSignedIn
+from itwin_mcp.executor.codes import encode_values
 from itwin_mcp.upstream.client import DECLARED_PLATFORM
 from itwin_mcp.upstream.origin import parse_origin
 from itwin_mcp.upstream.wire import Body, FileBody, FormBody, JsonBody, Request, TextBody
@@ -47,6 +48,7 @@ def build_request(operation: Operation, values: Mapping[str, Any]) -> Request:
     query: list[tuple[str, str]] = []
     headers: list[tuple[str, str]] = []
     in_path: dict[str, str] = {}
+    values = encode_values(operation.codes, values)
     for parameter in operation.parameters:
         value = values.get(parameter.name, ABSENT)
         if value is ABSENT and parameter.value is not None:

@@ -14,9 +14,11 @@ from urllib.parse import urlsplit
 import anyio
 
 from itwin_mcp.capability.plans import Operation, Output
-from itwin_mcp.errors import CallError, UnexpectedAnswer, Unreachable
+from itwin_mcp.errors import CallError, PlatformError, UnexpectedAnswer, Unreachable
+from itwin_mcp.executor.codes import decode_members
 from itwin_mcp.executor.conversation import Caller, Conversation
 from itwin_mcp.executor.gate import Gate
+from itwin_mcp.executor.refusals import explain
 from itwin_mcp.executor.request import build_request, sign
 from itwin_mcp.executor.shape import Warnings, shape
 from itwin_mcp.upstream.client import DECLARED_PLATFORM
@@ -108,7 +110,13 @@ class Run:
 
     async def perform(self, operation: Operation, values: Mapping[str, Any]) -> Answer:
         """Send one operation with these input values."""
-        return await self.send(operation, build_request(operation, values))
+        try:
+            return await self.send(operation, build_request(operation, values))
+        except PlatformError as error:
+            plan = operation.refusals.get(error.code)
+            if plan is not None:
+                await explain(self, plan, values, error)
+            raise
 
     async def send(self, operation: Operation, request: Request) -> Answer:
         """Send a built request of an operation; it passes the gate and is signed here."""
@@ -139,7 +147,7 @@ class Run:
             body = None
             self.warnings.add("$", "JSON", response.content[:MAX_SHOWN].decode("utf-8", "replace"))
         shown = body if self.gate is None else self.gate.show(request, body)
-        return Answer(shown, response.headers)
+        return Answer(decode_members(operation.codes, shown), response.headers)
 
     def origins_of(self, declared: str) -> frozenset[Origin]:
         """The origins that an operation's own links may lead to: the declared one, and what it stands for.

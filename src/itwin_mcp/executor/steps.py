@@ -155,7 +155,9 @@ class _Flow:
         if isinstance(step, LookupStep):
             self._results[step.name] = self._look_up(step)
         elif step.each is None:
-            values = bind(step.bindings, self._arguments, self._results)
+            values, defaults = bind_step(step, self._arguments, self._results)
+            if step.defaults is not None:
+                self._results[step.defaults.name] = defaults
             lacking = _find_lacking(step, values)
             if lacking is not None:
                 raise self._unreadable[0] if self._unreadable else _without_id(step, lacking)
@@ -345,6 +347,20 @@ class _Flow:
         if cuts:
             self._cuts.extend(f"{step.name}: {cut}" for cut in cuts)
             self._returned += sum(outcome.items for outcome in answered)
+
+
+def bind_step(
+    step: CallStep, arguments: Mapping[str, Any], results: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the values of a step's inputs, and those among them that are defaults."""
+    values = bind(step.bindings, arguments, results)
+    defaults: dict[str, Any] = {}
+    for name, expression, words in () if step.defaults is None else step.defaults.values:
+        found = evaluate(expression, arguments, results) if name not in values else None
+        value = found if words is None else words.get(found) if isinstance(found, str) else None
+        if value is not ABSENT and value is not None:
+            defaults[name] = value
+    return values | defaults, defaults
 
 
 def leaves_out(condition: Condition, arguments: Mapping[str, Any], results: Mapping[str, Any]) -> bool:

@@ -16,7 +16,7 @@ from itwin_mcp.capability.parameters import CLEAR, enforced_schema, removable_ar
 from itwin_mcp.capability.published import example_of, kind_of, pairs_of
 from itwin_mcp.capability.suggestions import find_similar
 from itwin_mcp.errors import InvalidArguments
-from itwin_mcp.executor.conversion import MAX_VALUES
+from itwin_mcp.executor.conversion import MAX_VALUES, ecma_pattern
 
 MOST_DEPTH = 64
 MOST_DETAILS = 20
@@ -99,24 +99,6 @@ def _split(arguments: Mapping[str, Any], removable: Sequence[str]) -> tuple[list
     cleared = arguments.get(CLEAR, [])
     names = [name for name in removable if name in cleared] if isinstance(cleared, list) else []
     return names, {name: value for name, value in arguments.items() if name != CLEAR}
-
-
-def ecma_pattern(pattern: str) -> str:
-    """The pattern as JSON Schema means it: `$` is the end of the text, and not before a last line feed as in Python."""
-    translated, in_class, escaped = [], False, False
-    for character in pattern:
-        if escaped:
-            escaped = False
-        elif character == "\\":
-            escaped = True
-        elif in_class:
-            in_class = character != "]"
-        elif character == "[":
-            in_class = True
-        elif character == "$":
-            character = r"\Z"
-        translated.append(character)
-    return "".join(translated)
 
 
 def _first_of(problems: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:

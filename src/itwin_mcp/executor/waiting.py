@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,6 +15,7 @@ from itwin_mcp.capability.expressions import ABSENT, wire_text
 from itwin_mcp.capability.plans import Operation, Slot, WaitPlan
 from itwin_mcp.errors import CallError, JobFailed, UnexpectedAnswer
 from itwin_mcp.executor.finding import look_for
+from itwin_mcp.executor.fit import clean
 from itwin_mcp.executor.request import unfit_for_path
 from itwin_mcp.executor.sending import Answer, Run
 from itwin_mcp.executor.shape import last_segment
@@ -153,7 +155,7 @@ class _Wait:
                 if state.casefold() in self._plan.done:
                     return await self._end(answer)
                 if state.casefold() in self._plan.failed:
-                    raise self._failed(answer, state)
+                    raise await self._failed(answer, state)
                 # A state that no list names may be a new word for "pending". Calling it a failure would make agents
                 # start the job a second time, so it is awaited like a pending one and reported as it is.
                 waited = min(self._waited, seconds)
@@ -203,20 +205,39 @@ class _Wait:
             raise
         return Ended(plan.result, answer, self._handle, self._job)
 
-    def _failed(self, answer: Answer, state: str) -> JobFailed:
+    async def _failed(self, answer: Answer, state: str) -> JobFailed:
         found = self._plan.reason.find(answer.body) if self._plan.reason is not None else None
         reason = found if isinstance(found, str) and found else None
         because = f", because: {reason}" if reason else ""
+        cause = self._plan.causes.get(state.casefold())
         # A job about a thing that existed before leaves nothing to remove.
         made = self._plan.handle_place != "input"
         left = f"Remove what it left ({self._plan.handle_as} {self._handle}), correct" if made else "Correct"
+        hints = [
+            cause or f"{left} the cause, then begin again.",
+            *([] if self._plan.left is None else [self._plan.left]),
+        ]
         error = JobFailed(
             f"{self._plan.subject} has failed: the platform says {state}{because}.",
-            hint=f"It will not become ready any more. {left} the cause, then begin again.",
-            members={"job": dict(self._job)},
+            hint=" ".join(["It will not become ready any more.", *hints]),
+            members={"job": dict(self._job)} | await self._remnant(),
         )
         error.details = ({"code": state, "message": reason or f"The platform's state of the job is {state}."},)
         return error
+
+    async def _remnant(self) -> dict[str, Any]:
+        """`left`: the thing that a failed job leaves, by its id and, where it can be read, its name and state."""
+        plan = self._plan
+        if plan.left is None:
+            return {}
+        remnant: dict[str, Any] = {"id": self._handle}
+        if plan.result is not None and plan.result_slot is not None:
+            with suppress(CallError):
+                body = (await self._run.perform(plan.result, {plan.result_slot: self._handle})).body
+                things = body.values() if isinstance(body, dict) else ()
+                thing = next((value for value in things if isinstance(value, dict)), {})
+                remnant |= {name: thing[name] for name in ("name", "displayName", "state") if name in thing}
+        return {"left": clean(remnant)}
 
 
 _ENDED_WELL = "The job has ended well, only reading its result failed: do not begin it again."

@@ -21,18 +21,24 @@ GATEWAY_NOT_FOUND = "ResourceNotFound"
 
 _LISTINGS = {
     "itwin": ("iTwin", "list-itwins"),
-    "account": ("account", "list-itwins"),
+    "account": ("account", "get-my-account"),
     "imodel": ("iModel", "list-imodels"),
     "changeset": ("changeset", "list-changesets"),
     "changesetgroup": ("changeset group", "list-changeset-groups"),
     "namedversion": ("named version", "list-named-versions"),
     "briefcase": ("briefcase", "list-briefcases"),
     "lock": ("lock", "list-locks"),
-    "checkpoint": ("checkpoint", "list-changesets"),
+    "checkpoint": ("checkpoint", "get-latest-checkpoint"),
     "user": ("user", "list-imodel-users"),
+    "teammember": ("member", "list-itwin-members"),
+    "role": ("role", "list-itwin-roles"),
+    "share": ("share", "list-shares"),
+    "changesetextendeddata": ("extended data", "list-extended-data"),
     "export": ("export", "list-exports"),
     "repository": ("repository", "list-repositories"),
     "resource": ("repository resource", "list-repository-resources"),
+    "globalrepository": ("repository", "list-global-repositories"),
+    "globalresource": ("repository resource", "list-global-repository-resources"),
 }
 _COLLECTIONS = {
     "itwins": "itwin",
@@ -47,18 +53,30 @@ _COLLECTIONS = {
     "exports": "export",
     "repositories": "repository",
     "resources": "resource",
+    "roles": "role",
+    "members": "teammember",
+    "shares": "share",
+    "extendeddata": "changesetextendeddata",
 }
+_PLACES = (
+    (re.compile(r"/accesscontrol/.*/members(?:/|$)", re.IGNORECASE), {"user": "teammember"}),
+    (
+        re.compile(r"/itwins/repositories(?:/|$)", re.IGNORECASE),
+        {"repository": "globalrepository", "resource": "globalresource"},
+    ),
+)
+"""Paths in which a noun means another list: people of an iTwin, and repositories that are in no iTwin."""
 
 
 def noun_of(path: str, code: str = "") -> str | None:
     """Which kind of thing a refusal is about: the platform's code says it (`iModelNotFound`), else the path does."""
     named = re.fullmatch(r"(?:iTwin(?=Repo))?(?:Repository(?=Res))?(\w+?)(?:NotFound|Exists)", code)
-    if named is not None and named[1].lower() in _LISTINGS:
-        return named[1].lower()
-    for segment in reversed(path.split("/")):
-        if segment.lower() in _COLLECTIONS:
-            return _COLLECTIONS[segment.lower()]
-    return None
+    noun = named[1].lower() if named is not None and named[1].lower() in _LISTINGS else None
+    if noun is None:
+        segments = (segment.lower() for segment in reversed(path.split("/")))
+        noun = next((_COLLECTIONS[segment] for segment in segments if segment in _COLLECTIONS), None)
+    others = next((others for place, others in _PLACES if place.match(path)), {})
+    return others.get(noun or "", noun)
 
 
 def listing_for(path: str, code: str = "") -> str:
@@ -145,7 +163,8 @@ def for_not_found(path: str, code: str) -> str:
 def for_conflict(path: str, code: str, target: str | None, details: Sequence[Mapping[str, Any]]) -> str:
     """409: which field collides, or that somebody else was faster."""
     if code == "ConflictWithAnotherUser":
-        return "Somebody else holds it. Wait until it is released, or ask its owner, then call again."
+        listing = " (`list-lock-holders` names them)" if noun_of(path) == "lock" else ""
+        return f"Somebody else holds it{listing}. Wait until it is released, or ask its owner, then call again."
     if code == "NewerChangesExist":
         return "Somebody changed it since. Take the newer changesets first (`list-changesets`), then call again."
     if code == "NamedVersionOnChangesetExists":
@@ -158,7 +177,10 @@ def for_conflict(path: str, code: str, target: str | None, details: Sequence[Map
         noun = noun_of(path, code)
         fields = "name" if noun in {"imodel", "namedversion"} else ""
     if fields:
-        return f"Taken: {fields}. Choose another value, or find the one that exists with the matching list tool."
+        return (
+            f"Taken: {fields}. Use the one that exists (find {listing_for(path, code)}), or ask the user for another "
+            "value; never make one up."
+        )
     return "It contradicts the present state. Read the present state first, then decide again."
 
 
