@@ -18,7 +18,7 @@ from PIL import Image
 from itwin_mcp.capability.catalog import Tool
 from itwin_mcp.capability.expressions import ABSENT, Argument, Expression, Literal, evaluate
 from itwin_mcp.capability.parameters import FILE_PATH
-from itwin_mcp.capability.plans import Call, LookupStep, Operation
+from itwin_mcp.capability.plans import Call, CallStep, LookupStep, Operation, PreviewRead
 from itwin_mcp.errors import InvalidArguments
 from itwin_mcp.executor.request import build_request
 from itwin_mcp.sandbox import Sandbox
@@ -290,17 +290,28 @@ def samples(schema: Mapping[str, Any]) -> list[Any]:
     return [value for value in found if accepts(value)]
 
 
-def calls_of(tool: Tool) -> Iterator[tuple[Operation, Mapping[str, Expression]]]:
-    """Every operation of the iTwins API that a tool calls, with what fills its inputs."""
+def calls_of(tool: Tool) -> Iterator[tuple[Operation, Mapping[str, Expression], set[str]]]:
+    """Every operation of the iTwins API that a tool calls, what fills its inputs, and which are always filled."""
     steps = (tool.action,) if isinstance(tool.action, Call) else tool.action.steps
     confirm = tool.confirm
     reads = () if confirm is None else (*confirm.reads, *((confirm.target,) if confirm.target else ()))
     for call in (*steps, *reads):
         if not isinstance(call, LookupStep) and call.operation.namespace == "itwins-api":
-            yield call.operation, call.bindings
+            yield call.operation, call.bindings, always_filled(tool, call)
 
 
-def inputs_of(tool: Tool, bindings: Mapping[str, Expression]) -> Iterator[dict[str, Any]]:
+def always_filled(tool: Tool, call: Call | CallStep | PreviewRead) -> set[str]:
+    """The inputs that have a value whatever the caller leaves out: `x-defaults` takes it from a required argument."""
+    plan = call.defaults if isinstance(call, CallStep) else None
+    needed = {argument.name for argument in tool.arguments if argument.required or argument.default is not ABSENT}
+    return {
+        name
+        for name, expression, _ in (plan.values if plan is not None else ())
+        if isinstance(expression, Argument) and expression.name in needed
+    }
+
+
+def inputs_of(tool: Tool, bindings: Mapping[str, Expression], filled: set[str]) -> Iterator[dict[str, Any]]:
     """The inputs of a call with few arguments, with all, and with each value of each argument."""
     arguments = {argument.name: samples(argument.schema) for argument in tool.arguments}
     fixed: dict[str, Any] = {}
@@ -316,7 +327,7 @@ def inputs_of(tool: Tool, bindings: Mapping[str, Expression]) -> Iterator[dict[s
     base = fixed | {
         name: values[0]
         for name, values in given.items()
-        if isinstance(expression := bindings[name], Argument) and expression.name in always
+        if isinstance(expression := bindings[name], Argument) and (expression.name in always or name in filled)
     }
     yield base | {name: values[0] for name, values in given.items()}
     for name, values in given.items():
@@ -346,8 +357,8 @@ def faults_of_names(operation: Operation) -> Iterator[tuple[str, str]]:
 def every_request() -> Iterator[tuple[str, Sent]]:
     """Every request to the iTwins API that a tool can make, with the operation's name."""
     for tool in shipped_catalog().tools.values():
-        for operation, bindings in calls_of(tool):
-            for values in inputs_of(tool, bindings):
+        for operation, bindings, filled in calls_of(tool):
+            for values in inputs_of(tool, bindings, filled):
                 files = () if operation.file is None else operation.file.types
                 for ending in files or ("",):
                     with suppress(InvalidArguments):  # a value that cannot stand in a path is never sent

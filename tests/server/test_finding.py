@@ -44,10 +44,10 @@ def read_questions(name: str) -> list[dict[str, str]]:
 
 
 @pytest.fixture
-async def signed_out(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Client]:
-    """A server that serves `sign-in` too. It sends nothing in these tests."""
+async def signed_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[Client]:
+    """A server that serves `sign-in` and `save-list` too. It sends nothing in these tests."""
     monkeypatch.setenv("ITWIN_CLIENT_ID", "native-x")
-    async with connect(sandbox=False, toolsets="dynamic") as client:
+    async with connect(sandbox=False, toolsets="dynamic", files_root=[tmp_path]) as client:
         yield client
 
 
@@ -209,7 +209,7 @@ async def test_question_that_matches_nothing_gets_all_names_by_toolset(query: st
         answer = await ask(client, query)
         names = {name for toolset in answer["toolsets"].values() for name in toolset}
         assert names == {name for name in TOOLS if name not in WRITING} - {"list-locks", "sign-in"}
-        assert answer["toolsets"]["session"] == ["who-am-i"]
+        assert answer["toolsets"]["session"] == ["who-am-i", "read-guide"]
 
 
 async def test_question_with_good_hits_gets_no_list_of_names(signed_out: Client) -> None:

@@ -312,7 +312,16 @@ def _strip(node: Any, holder: str, *, orchestrated: bool) -> Any:
         places = key == "outputParameters" and isinstance(child, dict)
         if isinstance(child, dict) and (key in _NAME_MAPS or places or (orchestrated and key == "items")):
             inside = places or (orchestrated and key in ("items", "properties"))
-            kept[key] = {name: _strip(value, "", orchestrated=inside) for name, value in child.items()}
+            kept[key] = {
+                name: _strip(value, "", orchestrated=inside)
+                for name, value in child.items()
+                if not (inside and _is_list_of_values(value))
+            }
         else:
             kept[key] = _strip(child, key, orchestrated=False)
     return kept
+
+
+def _is_list_of_values(output: Any) -> bool:
+    """Whether a flow's output is a list of plain values, which the format cannot declare: its lists have fields."""
+    return isinstance(output, dict) and output.get("type") == "array" and "items" not in output
