@@ -211,8 +211,9 @@ def _remedy(way: Way, settings: Settings, started: Started, *, has_tool: bool) -
 class Pending:
     """A sign-in that waits for the person."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url
+    def __init__(self, attempt: LoopbackLogin) -> None:
+        self.url = attempt.url
+        self._attempt = attempt
         self.ends = anyio.current_time() + LOGIN_SECONDS
         self.done = anyio.Event()
         self.failure: CallError | None = None
@@ -220,6 +221,11 @@ class Pending:
 
     def __repr__(self) -> str:
         return f"Pending(done={self.done.is_set()})"
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the person has signed in or declined: the link is of no use any more."""
+        return self._attempt.is_answered
 
     @property
     def seconds_left(self) -> float:
@@ -240,6 +246,8 @@ class BackgroundLogin:
     async def begin(self) -> Pending:
         """The attempt under way, or a new one. Raises an error of the CallError family."""
         async with self._lock:
+            if self.last is not None and self.last.is_answered:
+                await self.last.done.wait()  # the page is still being sent; then the port is free
             if self.last is None or self.last.done.is_set():
                 self.last = await self._tasks.start(self._run)
             return self.last
@@ -262,7 +270,7 @@ class BackgroundLogin:
         pending: Pending | None = None
         try:
             async with self._login.attempt() as attempt:
-                pending = Pending(attempt.url)
+                pending = Pending(attempt)
                 task_status.started(pending)
                 with pending.scope:
                     await attempt.wait()

@@ -55,7 +55,7 @@ async def test_export_takes_and_returns_lists_and_the_scope_of_the_other_tools(d
 
 async def test_sum_of_bits_is_a_list_of_words_in_every_answer(desk: Desk) -> None:
     imodel = await desk.roads()
-    listed = (await desk.ask("list-changesets", iModelId=imodel, detail="full"))["changesets"]
+    listed = (await desk.ask("list-changesets", iModelId=imodel, fields="all"))["changesets"]
     read = (await desk.ask("get-changeset", iModelId=imodel, changeset="latest"))["changeset"]
     assert read["containingChanges"] == listed[0]["containingChanges"] == ["geometry"]
     overview = (await desk.ask("describe-imodel", iModelId=imodel))["overview"]

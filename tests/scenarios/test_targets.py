@@ -28,10 +28,10 @@ async def test_a_taken_name_is_told_by_the_argument_that_gave_it(agent: Client) 
     assert [(detail["target"], detail["argument"]) for detail in error["details"]] == [("name", "name")]
 
 
-async def test_a_parent_that_cannot_be_is_told_by_its_argument(agent: Client) -> None:
+async def test_create_itwin_makes_nothing_under_a_parent_that_cannot_be_read(agent: Client) -> None:
     nobody = "1c4b1d5e-0000-4000-8000-000000000000"
-    made = await agent.call_tool("create-itwin", {"subClass": "Asset", "displayName": "Orphan"})
-    assert made.structured_content is not None
-    itwin = made.structured_content["iTwin"]["id"]
-    error = await error_of(agent, "update-itwin", iTwinId=itwin, parentId=nobody)
-    assert "parentId" in {detail.get("argument") for detail in error["details"]}
+    error = await error_of(agent, "create-itwin", subClass="Asset", displayName="Orphan", parentId=nobody)
+    assert (error["code"], error.get("completed")) == ("iTwinNotFound", None)
+    found = (await agent.call_tool("find-itwin", {"name": "Orphan"})).structured_content
+    assert found is not None
+    assert not any(found["matches"].values())

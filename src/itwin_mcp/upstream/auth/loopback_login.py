@@ -111,6 +111,11 @@ class LoopbackLogin:
         async with await _listen(where.hostname, where.port) as listener:
             yield cls(server, client_id, tokens, prepared, listener, scope, seconds)
 
+    @property
+    def is_answered(self) -> bool:
+        """Whether the browser came back with an answer that is ours."""
+        return self._outcome is not None
+
     async def wait(self) -> None:
         """Wait until the person has signed in; the login is then in the store.
 
