@@ -327,6 +327,8 @@ def _may_do_what_its_makers_may(sandbox: Sandbox) -> None:
             (service, owner),
         )
         sql.execute("UPDATE shares SET creator_id = ? WHERE creator_id = ?", (service, owner))
+        # About a briefcase of its own nobody would be asked.
+        sql.execute("UPDATE briefcases SET owner_id = ? WHERE owner_id = ?", (owner, service))
 
 
 @pytest.mark.parametrize("mode", ERAS)

@@ -167,6 +167,9 @@ class FrameCheck:
     """Set when open streams are to end."""
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Any) -> None:
+        if scope["type"] == "http":
+            # Blanks around a value are no part of it (RFC 9110 §5.5). httptools leaves those behind it, h11 does not.
+            scope = {**scope, "headers": [(name, value.strip(b" \t")) for name, value in scope["headers"]]}
         if scope["type"] != "http":
             await self.app(scope, receive, send)
         elif scope["method"] == "GET":
