@@ -204,6 +204,17 @@ def test_a_batch_under_another_revision_is_refused(served: subprocess.Popen[str]
 
 
 @posix
+def test_sigterm_ends_a_command_that_a_shell_started_in_the_background() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as such a shell does, and programs inherit it
+    try:
+        with greeted("--sandbox") as process:
+            process.terminate()
+            assert process.wait(10) == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@posix
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_one_signal_ends_an_idle_server_whose_input_stays_open(sent: signal.Signals) -> None:
     with greeted("--sandbox") as process:

@@ -85,6 +85,9 @@ def group() -> None:
 def main() -> None:
     """Run the command line; mistakes in settings and files end with exit code 2 and words, not a traceback."""
     set_up_output()
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell without job control starts what it puts into the background so. SIGTERM would be ignored with it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         group.main(prog_name="itwin-mcp")
