@@ -145,6 +145,7 @@ async def test_unpacked_it_serves_from_its_own_files_and_the_switch_starts_the_s
 
 
 @pytest.mark.anyio
+@pytest.mark.slow
 async def test_files_are_written_into_the_folder_that_the_person_chose_and_into_none_before(
     extension: Extension, tmp_path: Path
 ) -> None:

@@ -5,6 +5,8 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
 from tests.cli.test_commands import printed, run
 
 NEW = ("--arg", "class=Endeavor", "--arg", "subClass=Project", "--arg", "displayName=Quay 7")
@@ -66,6 +68,7 @@ def test_a_dry_run_says_that_it_is_about_the_sandbox_and_keeps_nothing() -> None
     assert not kept().exists()
 
 
+@pytest.mark.slow
 def test_the_demo_does_not_use_the_kept_sandbox() -> None:
     assert run("demo").returncode == 0
     assert not kept().exists()

@@ -45,12 +45,14 @@ def test_the_block_of_the_guide_serves_a_caller_as_it_stands(tmp_path: Path) -> 
     assert answer["result"]["structuredContent"]["iTwins"], (tmp_path / "server.log").read_text()
 
 
+@pytest.mark.slow
 def test_a_hosted_server_without_a_policy_says_that_callers_see_no_tools() -> None:
     with serve_http("--sandbox", environment=AUTH) as served:
         pass
     assert "There is no policy (ITWIN_MCP_POLICY): callers are shown no tools" in "".join(served.said)
 
 
+@pytest.mark.slow
 def test_a_refused_host_and_origin_are_logged_once_with_the_setting_that_allows_them() -> None:
     with serve_http("--sandbox", environment=AUTH | {"ITWIN_MCP_ALLOWED_ORIGINS": "none"}) as served:
         for number in range(3):

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from tests.house.documents import ROOT
@@ -62,6 +63,7 @@ def test_it_may_only_read_and_its_actions_are_pinned_to_commits() -> None:
         assert re.fullmatch(r" # v\d+\.\d+\.\d+", comment), action
 
 
+@pytest.mark.slow
 def test_full_test_that_cannot_run_fails(tmp_path: Path) -> None:
     """Without Node, which is looked for in PATH."""
     file = "tests/interop/bentley/test_core_backend.py"

@@ -171,6 +171,7 @@ END: tuple[Any, ...] = (None, MISSING, "", [], {})
 """What stands at the end of a list in place of the link to its next page."""
 
 
+@pytest.mark.slow
 async def test_lists_give_the_pages_that_they_can_read_whatever_the_next_link_is() -> None:
     """Every list takes one in three of the links, each another third."""
     lists = await recorded_pages()
@@ -204,6 +205,7 @@ def storage_exchanges(recording: Recording) -> list[tuple[int, Exchange]]:
     return [(index, one) for index, one in enumerate(recording.exchanges) if one.target.startswith("/storage/")]
 
 
+@pytest.mark.slow
 async def test_downloads_give_the_whole_file_or_none_whatever_any_value_is() -> None:
     recordings = await recorded()
     counts = Counter[str]()
@@ -245,6 +247,7 @@ async def test_uploads_are_not_reported_as_failed_alone_whatever_the_storage_ans
     print(dict(counts))
 
 
+@pytest.mark.slow
 async def test_changes_are_not_reported_as_failed_whatever_is_read_after_them() -> None:
     recordings = await recorded()
     counts, wrong = Counter[str](), list[str]()

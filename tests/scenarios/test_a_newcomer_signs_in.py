@@ -80,6 +80,7 @@ def test_processes_that_share_a_login_never_lose_it(platform: Platform) -> None:
     assert platform.run("auth", "status").returncode == 0
 
 
+@pytest.mark.slow
 def test_profiles_keep_logins_side_by_side(platform: Platform) -> None:
     platform.sign_in()
     platform.sign_in(ITWIN_PROFILE="second")

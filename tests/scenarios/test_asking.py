@@ -249,6 +249,7 @@ async def test_the_audit_log_of_the_sandbox_does_not_name_the_platform() -> None
     assert "api.bentley.com" not in text
 
 
+@pytest.mark.slow
 def test_a_question_on_a_platform_names_its_host_and_who_is_signed_in(tmp_path: Path) -> None:
     with running_platform(tmp_path) as platform:
         host, roads = platform.url.removeprefix("http://"), seeded_id("imodel", "roads")

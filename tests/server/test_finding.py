@@ -102,6 +102,7 @@ async def test_question_beyond_this_server_names_the_api_that_answers_it(
     assert named / len(questions) >= floor
 
 
+@pytest.mark.slow
 async def test_no_question_for_one_of_our_tools_names_another_api(signed_out: Client) -> None:
     wrong = []
     for row in read_questions("tuning"):
