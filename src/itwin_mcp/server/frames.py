@@ -167,12 +167,12 @@ class FrameCheck:
     """Set when open streams are to end."""
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Any) -> None:
-        if scope["type"] == "http":
-            # Blanks around a value are no part of it (RFC 9110 §5.5). httptools leaves those behind it, h11 does not.
-            scope = {**scope, "headers": [(name, value.strip(b" \t")) for name, value in scope["headers"]]}
         if scope["type"] != "http":
             await self.app(scope, receive, send)
-        elif scope["method"] == "GET":
+            return
+        # Blanks around a value are no part of it (RFC 9110 §5.5). httptools leaves those behind it, h11 does not.
+        scope = {**scope, "headers": [(name, value.strip(b" \t")) for name, value in scope["headers"]]}
+        if scope["method"] == "GET":
             # Events are not stored, and the SDK answers a client that resumes with 500. A new stream is what the
             # protocol offers instead.
             headers = [pair for pair in scope["headers"] if pair[0] != b"last-event-id"]
