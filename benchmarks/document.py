@@ -1,14 +1,14 @@
 """An OpenAPI document of every platform operation that the capability files consume, for the rival to be made from."""
 
-from itwin_mcp.capability.catalog import shipped
-from itwin_mcp.capability.consumed import PLATFORM_ORIGIN
+from itwin_mcp.capability.documents import find_shipped_files
 from itwin_mcp.capability.linker import link_files
-from itwin_mcp.capability.plans import Slot
+from itwin_mcp.capability.operations import Slot
+from itwin_mcp.settings import PLATFORM_ORIGIN
 
 
 def document(base_url: str) -> dict:
     paths: dict = {}
-    for operation in link_files(shipped()).operations.values():
+    for operation in link_files(find_shipped_files()).operations.values():
         if operation.origin != PLATFORM_ORIGIN:
             continue
         path = "/" + "/".join(

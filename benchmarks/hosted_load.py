@@ -1,8 +1,8 @@
-"""`python -m benchmarks.hosted_load`: what a hosted replica takes, for the sizing table of HOSTING.md.
+"""`python -m benchmarks.hosted_load`: what a hosted replica takes, for the sizing table of docs/hosting.md.
 
 The deployment is that of tests/hosting/replicas.py: real processes on loopback, callers with tokens, a policy, the
-sandbox as the platform, haproxy by the rules of compose.yaml. The clients are raw sockets that stay open, one caller
-each; they, the proxy and the sandbox share the machine with the replicas, so that CPU per call, which is the
+sandbox as the platform, haproxy by the rules of deploy/compose.yaml. The clients are raw sockets that stay open, one
+caller each; they, the proxy and the sandbox share the machine with the replicas, so that CPU per call, which is the
 replicas' alone, says more than calls per second. It prints Markdown.
 """
 

@@ -1,4 +1,4 @@
-"""What every test stands on: asyncio through anyio, and folders of its own for state and caches."""
+"""Shared fixtures: asyncio through anyio, and separate folders for state and caches."""
 
 import os
 from collections.abc import AsyncIterator, Callable, Generator, Iterable
@@ -14,15 +14,16 @@ from joserfc.jwk import RSAKey
 from mcp import Client
 from mcp.server.lowlevel import Server
 
-from itwin_mcp.capability.catalog import Catalog, shipped
+from itwin_mcp.capability.catalog import Catalog
+from itwin_mcp.capability.documents import find_shipped_files
 from itwin_mcp.capability.linker import link_files
-from itwin_mcp.executor.conversation import LOCAL, Caller
+from itwin_mcp.executor.context import LOCAL, Caller
 from itwin_mcp.runtime import open_runtime
 from itwin_mcp.server.app import build_server
 from itwin_mcp.settings import read_settings
-from itwin_mcp.sign_in import Started
+from itwin_mcp.upstream.sign_in.credential_choice import Launcher
 
-# How fast a machine is must not decide whether a property holds; and our fixtures may serve all examples of a test.
+# Property tests must not depend on the speed of the machine, and their examples may share our fixtures.
 settings.register_profile(
     "untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )
@@ -52,42 +53,42 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="session")
 def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Parsed capability files, kept by content: reading ours anew in each test took half the time of all."""
+    """Cache parsed capability files by content, because parsing them in each test took half of the time."""
     return tmp_path_factory.mktemp("cache")
 
 
 @cache
 def shipped_catalog() -> Catalog:
     """Link our capability files once: nothing changes a catalog, and linking takes longer than most tests."""
-    return link_files(shipped())
+    return link_files(find_shipped_files())
 
 
 @pytest.fixture(autouse=True)
 def link_shipped_files_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server without capability files of the user's own gets the catalog that the whole session shares."""
+    """Give every server without a user's own capability files the catalog of the session."""
 
     def link(files: Iterable[Path], *, cache: Path | None = None) -> Catalog:
         files = tuple(files)
-        return shipped_catalog() if files == tuple(shipped()) else link_files(files, cache=cache)
+        return shipped_catalog() if files == tuple(find_shipped_files()) else link_files(files, cache=cache)
 
     monkeypatch.setattr("itwin_mcp.runtime.link_files", link)
 
 
 @pytest.fixture(scope="session")
 def sandbox_key() -> RSAKey:
-    """One signing key for every sandbox in this process: making one takes longer than most tests."""
+    """Generate one signing key for all sandboxes of this process, because that takes longer than most tests."""
     return RSAKey.generate_key(2048, {"use": "sig", "alg": "RS256"}, auto_kid=True)
 
 
 @pytest.fixture(autouse=True)
 def sign_with_one_key(sandbox_key: RSAKey, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spare each sandbox of a test the making of its key."""
-    monkeypatch.setattr("itwin_mcp.sandbox.identity.generate_signing_key", lambda: sandbox_key)
+    """Let every sandbox sign with the key of the session."""
+    monkeypatch.setattr("itwin_mcp.sandbox.identity.jwt.generate_signing_key", lambda: sandbox_key)
 
 
 @pytest.fixture(autouse=True)
 def own_folders(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of the developer's own settings, sign-ins or caches reaches a test."""
+    """Hide the developer's own settings, logins and caches from tests."""
     for name in list(os.environ):
         if name.startswith(("ITWIN_", "ITP_", "IMODEL_")):
             monkeypatch.delenv(name)
@@ -97,38 +98,38 @@ def own_folders(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path, mo
 
 @pytest.fixture
 async def agent() -> AsyncIterator[Client]:
-    """The official client, in memory, on a server over the sandbox whose jobs end at once; protocol 2026-07-28."""
+    """Connect the official client in memory to a server over the sandbox. Jobs end at once; protocol 2026-07-28."""
     async with connect() as client:
         yield client
 
 
 async def agrees(_: Any, asked: t.ElicitRequestParams) -> t.ElicitResult:
-    """A person who reads what they are asked, and confirms it by typing the name; they open no links."""
+    """Answer as a user who confirms every form by typing the name, and opens no links."""
     if not isinstance(asked, t.ElicitRequestFormParams):
         return t.ElicitResult(action="cancel")
     return t.ElicitResult(action="accept", content={"name": name_in(asked)})
 
 
 def name_in(asked: t.ElicitRequestFormParams) -> str:
-    """The name that a question asks for, as a person reads it at its end."""
+    """Return the name that a question asks the user to type."""
     return asked.message.rpartition("To confirm, type: ")[2]
 
 
 @asynccontextmanager
 async def serving(
-    *, caller: Callable[[], Caller] = lambda: LOCAL, started: Started = Started.STDIO, **flags: Any
+    *, caller: Callable[[], Caller] = lambda: LOCAL, started: Launcher = Launcher.STDIO, **flags: Any
 ) -> AsyncIterator[Server[Any]]:
-    """Our own server for clients in memory: all tools and the sandbox, unless flags of `read_settings` say other.
+    """Build our server for clients in memory: all tools over the sandbox, unless `flags` override that.
 
-    `caller` says who calls.
+    `caller` returns the caller of each request.
     """
     settings = read_settings(os.environ, **{"sandbox": True, "job_seconds": 0.0, "toolsets": "all"} | flags)
     async with open_runtime(settings, os.environ, started) as runtime:
-        yield build_server(runtime.catalog, runtime.executor, runtime.session, caller)
+        yield build_server(runtime.catalog, runtime.executor, caller)
 
 
 @asynccontextmanager
 async def connect(mode: str = "auto", *, person: Any = agrees, **serves: Any) -> AsyncIterator[Client]:
-    """A client of our own server, in memory. `person` answers what it shows them; with None it cannot show anything."""
+    """Connect a client to our server in memory. `person` answers questions; with None it has no elicitation."""
     async with serving(**serves) as server, Client(server, mode=mode, elicitation_callback=person) as client:
         yield client

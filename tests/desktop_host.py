@@ -1,4 +1,4 @@
-"""What a desktop host does with an extension: unpack it, fill in the settings, start what the manifest says."""
+"""Act as a desktop host of an extension: unpack it, fill in the settings, and start its command."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from mcp import StdioServerParameters
 
 @dataclass(frozen=True)
 class Extension:
-    """An extension that lies unpacked in a folder."""
+    """An unpacked extension."""
 
     folder: Path
 
@@ -22,9 +22,9 @@ class Extension:
         return dict(json.loads((self.folder / "manifest.json").read_text(encoding="utf-8")))
 
     def started(self, **settings: bool | str) -> dict[str, Any]:
-        """Command, arguments and environment, with the person's settings and the defaults of the others.
+        """Return command, arguments and environment, with these settings and the defaults of the others.
 
-        A setting without either stays the placeholder that it is, as it does in the hosts.
+        A setting without a value or default stays a placeholder, as in real hosts.
         """
         manifest = self.manifest
         assert set(settings) <= set(manifest["user_config"])
@@ -43,12 +43,12 @@ class Extension:
         }
 
     def parameters(self, *, instead: list[str] | None = None, **settings: bool | str) -> StdioServerParameters:
-        """The same for our client. `instead` stands for what is before `-m`: an interpreter that has the packages."""
+        """Return the parameters for our client. `instead` replaces the words before `-m` by another interpreter."""
         told = self.started(**settings)
         command = [told["command"], *told["args"]]
         if instead is not None:
             command = [*instead, *command[command.index("-m") :]]
-        # The folders of the test, and nothing of the developer's own settings: tests/conftest.py.
+        # tests/conftest.py replaced the developer's settings and folders by those of the test.
         return StdioServerParameters(command=command[0], args=command[1:], env=dict(os.environ) | told["env"])
 
 

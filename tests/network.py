@@ -1,28 +1,32 @@
-"""What the tests on raw loopback servers share: no waiting, no proxy, and certificates that are read once."""
+"""Fixtures of tests with loopback servers: no waiting, no proxy, and certificates that are read once."""
 
 from __future__ import annotations
 
 import functools
 import os
 import ssl
-from collections.abc import Iterator
 from pathlib import Path
 
+import anyio.lowlevel
 import httpcore2
 import pytest
-import stamina
+
+from itwin_mcp.upstream import retry
 
 
 @pytest.fixture(autouse=True)
-def no_waiting_between_attempts() -> Iterator[None]:
-    """stamina counts its attempts as always, but does not sleep between them."""
-    with stamina.set_testing(True, attempts=3, cap=True):
-        yield
+def no_waiting_between_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep retries, but do not sleep before them."""
+
+    async def skip(_seconds: float) -> None:
+        await anyio.lowlevel.checkpoint()
+
+    monkeypatch.setattr(retry, "sleep", skip)
 
 
 @pytest.fixture(autouse=True)
 def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Loopback servers are reached directly, whatever the machine's proxy variables say."""
+    """Reach loopback servers directly, whatever the proxy variables of the machine say."""
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
 
@@ -41,11 +45,11 @@ UNUSABLE = [
     ("HTTPS_PROXY", "http://proxy.example:99999", "host or port cannot be read"),
     ("HTTPS_PROXY", "http://[::1", "host or port cannot be read"),
 ]
-"""Environment variables that no HTTP client can be built with, and what is said of them."""
+"""Environment variables that prevent building an HTTP client, with the text of the error."""
 
 
 def unusable_value(value: str, folder: Path) -> str:
-    """A value of UNUSABLE, with files in place of the words for them."""
+    """Return a value of UNUSABLE with its placeholder replaced by a path."""
     (folder / "text").write_text("no certificate")
     return {"MISSING": str(folder / "missing"), "FOLDER": str(folder), "TEXT": str(folder / "text")}.get(value, value)
 
@@ -55,13 +59,13 @@ _default_ssl_context = httpcore2.default_ssl_context
 
 @functools.cache
 def _certificates_of(file: str | None, folder: str | None, **switches: bool) -> ssl.SSLContext:
-    """The certificates that the variables name, which decide what is read."""
+    """Cache the certificates by the variables that select them."""
     return _default_ssl_context(**switches)
 
 
 @pytest.fixture(autouse=True)
 def certificates_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reading the machine's certificates takes longer than most tests; the loopback servers need none."""
+    """Read the certificates of the machine once, because reading takes longer than most tests."""
 
     def certificates(**switches: bool) -> ssl.SSLContext:
         return _certificates_of(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"), **switches)

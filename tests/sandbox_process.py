@@ -1,4 +1,4 @@
-"""`itwin-mcp sandbox` as a process of its own, and a person who signs in at its page with a browser."""
+"""Run `itwin-mcp sandbox` as a process, and sign in at its page like a user with a browser."""
 
 import errno
 import json
@@ -20,7 +20,7 @@ from urllib.request import HTTPErrorProcessor, ProxyHandler, Request, build_open
 
 @dataclass(frozen=True)
 class Platform:
-    """A running sandbox: its address, and an application registered at it."""
+    """A running sandbox: its address, and an application that is registered with it."""
 
     url: str
     environment: dict[str, str]
@@ -28,13 +28,13 @@ class Platform:
     pid: int
 
     def run(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-        """One command of ours against it, to its end."""
+        """Run one of our commands against the sandbox to its end."""
         command = [sys.executable, "-m", "itwin_mcp", *arguments]
         environment = os.environ | self.environment | more
         return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
 
     def start(self, *arguments: str, **more: str) -> subprocess.Popen[str]:
-        """One command of ours that waits for something."""
+        """Start one of our commands against the sandbox, and return its process."""
         return subprocess.Popen(
             [sys.executable, "-m", "itwin_mcp", *arguments],
             stdin=subprocess.DEVNULL,
@@ -45,7 +45,7 @@ class Platform:
         )
 
     def sign_in(self, **more: str) -> dict[str, Any]:
-        """`auth login`, and the person who follows its link."""
+        """Run `auth login`, follow its link, and return its JSON output."""
         process = self.start("auth", "login", "--no-browser", "--json", **more)
         assert process.stderr is not None
         link = next(found[0] for line in process.stderr if (found := re.search(r"http\S+/connect/authorize\S+", line)))
@@ -55,14 +55,14 @@ class Platform:
         return dict(json.loads(out))
 
     def kept(self) -> str | None:
-        """The refresh token on the disk."""
+        """Return the saved refresh token, or None."""
         files = list(Path(os.environ["ITWIN_MCP_STATE_DIR"]).glob("logins/*.json"))
         return str(json.loads(files[0].read_text())["refresh_token"]) if files else None
 
 
 @contextmanager
 def running_platform(home: Path) -> Iterator[Platform]:
-    """A sandbox process; `home` is the home folder of what is run against it."""
+    """Run a sandbox process. `home` is the home folder of commands against it."""
     process = subprocess.Popen(
         [sys.executable, "-m", "itwin_mcp", "sandbox", "--json", "--job-seconds", "0"],
         stdin=subprocess.DEVNULL,
@@ -87,9 +87,9 @@ def running_platform(home: Path) -> Iterator[Platform]:
 
 
 def free_port() -> int:
-    """A port that nothing listens on, below those that outgoing connections take.
+    """Return a free port below those that outgoing connections use.
 
-    The system would offer one that a connection of another test may have a moment later.
+    A port chosen by the system could be taken by a connection of another test a moment later.
     """
     ports = random.sample(range(20_000, 32_000), 100)
     return next(port for port in ports if not (_is_taken("127.0.0.1", port) or _is_taken("::1", port)))
@@ -105,7 +105,7 @@ def _is_taken(host: str, port: int) -> bool:
 
 
 class _Plain(HTTPErrorProcessor):
-    """Gives every answer as it is: no redirect is followed, no status is an exception."""
+    """Returns every response unchanged: no redirects are followed, and no status raises."""
 
     def http_response(self, request: Any, response: Any) -> Any:
         return response
@@ -115,7 +115,7 @@ _browser = build_opener(_Plain, ProxyHandler({}))
 
 
 def follow(link: str, *, decision: str = "allow", person: str = "") -> int:
-    """What a browser does with the link and the person in it: consent or not; the status of the page at the end."""
+    """Follow a sign-in link like a browser, and allow or deny; return the status of the last page."""
     with _browser.open(link, timeout=20) as page:
         html = page.read().decode()
     form = dict(re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)">', html))

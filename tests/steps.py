@@ -1,4 +1,4 @@
-"""Counts the work of a function in steps instead of seconds, so that a busy machine changes nothing."""
+"""Count the work of a function in steps instead of seconds, independent of the load of the machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from itwin_mcp.errors import CallError
 
 
 def steps_of(work: Callable[[], Any]) -> int:
-    """The lines of Python that run, and the characters of JSON that are written or read meanwhile."""
+    """Return the number of executed lines plus the characters of JSON written or read."""
     steps = 0
 
     def trace(frame: FrameType, event: str, result: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The desktop extension: what is in it, that it is always the same, and that it runs from what is in it."""
+"""The desktop extension: its contents, its reproducible bytes, and a server that runs from it."""
 
 import json
 import os
@@ -16,14 +16,14 @@ from click.testing import CliRunner
 from mcp import Client, StdioServerParameters, stdio_client
 
 from itwin_mcp import __version__
-from itwin_mcp.bundle import FILES, FOLDERS, pack
 from itwin_mcp.cli import group
+from itwin_mcp.cli.bundle import FILES, FOLDERS, pack
 from itwin_mcp.errors import SettingsError
 from tests.desktop_host import Extension, unpack
 from tests.sandbox_process import follow, running_platform
 
 ROOT = Path(__file__).parents[1]
-MOST_BYTES = 3_000_000
+MOST_BYTES = 6_000_000
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def extension(bundle: Path, tmp_path: Path) -> Extension:
 
 
 def copied(to: Path) -> Path:
-    """The part of this tree that is packed, in a folder of its own."""
+    """Copy the packed part of this tree into a folder."""
     for folder in FOLDERS:
         shutil.copytree(ROOT / folder, to / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for name in FILES:
@@ -47,7 +47,7 @@ def copied(to: Path) -> Path:
     return to
 
 
-def test_it_holds_the_sources_the_lock_and_what_a_host_shows_and_nothing_else(bundle: Path) -> None:
+def test_bundle_contains_exactly_the_listed_files(bundle: Path) -> None:
     with zipfile.ZipFile(bundle) as archive:
         names = archive.namelist()
     assert names == sorted(names)
@@ -55,7 +55,7 @@ def test_it_holds_the_sources_the_lock_and_what_a_host_shows_and_nothing_else(bu
         "LICENSE", "PRIVACY.md", "icon.png", "manifest.json", "pyproject.toml", "uv.lock",
     }  # fmt: skip
     kinds = {(name.split("/")[0], Path(name).suffix) for name in names if "/" in name}
-    ours = {("src", ending) for ending in (".py", ".sql", ".xz")}
+    ours = {("src", ending) for ending in (".png", ".py", ".sql", ".toml", ".xz")}
     assert kinds == {("capabilities", ".yaml"), ("capabilities", ".md")} | ours
     assert bundle.stat().st_size < MOST_BYTES
     git = shutil.which("git")
@@ -65,7 +65,7 @@ def test_it_holds_the_sources_the_lock_and_what_a_host_shows_and_nothing_else(bu
         assert set(listed) <= set(names)
 
 
-def test_the_same_tree_gives_the_same_bytes_whatever_the_clock_the_umask_and_the_folder(
+def test_pack_gives_the_same_bytes_for_any_clock_umask_and_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = pack(copied(tmp_path / "one"))
@@ -91,7 +91,7 @@ def test_the_same_tree_gives_the_same_bytes_whatever_the_clock_the_umask_and_the
     assert pack(other).sha256 != one.sha256
 
 
-def test_the_command_writes_it_and_tells_its_sum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bundle_command_writes_the_file_and_prints_its_sha256(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     packed = pack(ROOT)
     plain = CliRunner().invoke(group, ["bundle", str(ROOT)])
@@ -109,14 +109,14 @@ def test_the_command_writes_it_and_tells_its_sum(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("manifest", [None, "[]", "{", '{"name": "another", "version": "1"}'])
-def test_a_folder_that_is_no_source_tree_of_ours_is_refused(tmp_path: Path, manifest: str | None) -> None:
+def test_pack_rejects_a_folder_that_is_not_our_source_tree(tmp_path: Path, manifest: str | None) -> None:
     if manifest is not None:
         (tmp_path / "manifest.json").write_text(manifest)
     with pytest.raises(SettingsError, match=r"manifest\.json"):
         pack(tmp_path)
 
 
-def test_a_tree_that_lacks_a_file_is_refused_by_its_name(tmp_path: Path) -> None:
+def test_pack_names_a_missing_file(tmp_path: Path) -> None:
     tree = copied(tmp_path / "tree")
     (tree / "uv.lock").unlink()
     with pytest.raises(SettingsError, match=r"uv\.lock cannot be read"):
@@ -124,7 +124,7 @@ def test_a_tree_that_lacks_a_file_is_refused_by_its_name(tmp_path: Path) -> None
 
 
 async def first_call(parameters: StdioServerParameters, tool: str) -> tuple[set[str], dict[str, Any]]:
-    """What a host sees: the tools, and the answer of one."""
+    """Return the listed tools and the answer of one call, as a host sees them."""
     with anyio.fail_after(60):
         async with Client(stdio_client(parameters)) as client:
             listed = {tool.name for tool in (await client.list_tools()).tools}
@@ -132,10 +132,10 @@ async def first_call(parameters: StdioServerParameters, tool: str) -> tuple[set[
 
 
 @pytest.mark.anyio
-async def test_unpacked_it_serves_from_its_own_files_and_the_switch_starts_the_sandbox(extension: Extension) -> None:
+async def test_unpacked_extension_serves_its_own_files_with_the_sandbox(extension: Extension) -> None:
     parameters = extension.parameters(instead=[sys.executable], sandbox=True)
     where = subprocess.run(
-        [sys.executable, "-c", "import itwin_mcp.capability.catalog as c; print(*c.shipped())"],
+        [sys.executable, "-c", "import itwin_mcp.capability.catalog as c; print(*c.find_shipped_files())"],
         capture_output=True, text=True, timeout=60, env=parameters.env, check=True,
     ).stdout  # fmt: skip
     assert where.startswith(str(extension.folder / "capabilities"))
@@ -146,9 +146,7 @@ async def test_unpacked_it_serves_from_its_own_files_and_the_switch_starts_the_s
 
 @pytest.mark.anyio
 @pytest.mark.slow
-async def test_files_are_written_into_the_folder_that_the_person_chose_and_into_none_before(
-    extension: Extension, tmp_path: Path
-) -> None:
+async def test_extension_writes_files_only_into_the_chosen_folder(extension: Extension, tmp_path: Path) -> None:
     folder = tmp_path / "my files"
     folder.mkdir()
     with anyio.fail_after(60):
@@ -161,7 +159,7 @@ async def test_files_are_written_into_the_folder_that_the_person_chose_and_into_
 
 
 @pytest.mark.anyio
-async def test_with_no_setting_but_a_client_id_a_person_signs_in_by_a_link(
+async def test_extension_with_only_a_client_id_signs_in_by_a_link(
     extension: Extension, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with running_platform(tmp_path) as platform:

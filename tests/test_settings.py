@@ -1,16 +1,25 @@
-"""What the environment and the flags mean, and where each value came from."""
+"""Settings from the environment and flags, with the origin of each value."""
 
 import os
 from pathlib import Path
 
+import click
 import pytest
 
+from itwin_mcp.cli.serve import command as serve
 from itwin_mcp.errors import SettingsError
-from itwin_mcp.settings import ALIASES, ENVIRONMENT, read_settings
-from itwin_mcp.upstream.auth.loopback_login import DEFAULT_REDIRECT
+from itwin_mcp.settings import (
+    ALIASES,
+    ALL_SETTINGS,
+    DEFAULT_REDIRECT_URI,
+    ENVIRONMENT,
+    SETTINGS,
+    read_settings,
+    render_settings_tables,
+)
 
 
-def test_empty_values_and_unfilled_placeholders_of_a_bundle_mean_unset() -> None:
+def test_read_settings_ignores_empty_values_and_placeholders() -> None:
     settings = read_settings(
         {"ITWIN_ACCESS_TOKEN": "  ", "ITWIN_CLIENT_ID": "", "ITWIN_MCP_SANDBOX": "${user_config.sandbox}"}
     )
@@ -30,14 +39,14 @@ def test_empty_values_and_unfilled_placeholders_of_a_bundle_mean_unset() -> None
         ("https://mirror.example", "https://ims.bentley.com"),
     ],
 )
-def test_the_sign_in_server_follows_the_platform(platform: str, issuer: str) -> None:
+def test_issuer_url_follows_api_url(platform: str, issuer: str) -> None:
     assert read_settings({"ITWIN_API_URL": platform}).issuer_url == issuer
     assert read_settings({"ITWIN_API_URL": platform, "ITWIN_ISSUER_URL": "https://x.example/"}).issuer_url == (
         "https://x.example"
     )
 
 
-def test_the_names_of_bentleys_command_line_are_honoured_and_ours_win() -> None:
+def test_read_settings_accepts_bentley_aliases_and_prefers_our_names() -> None:
     theirs = {
         "ITP_API_URL": "https://qa-api.bentley.com",
         "ITP_ISSUER_URL": "https://qa-ims.bentley.com/",
@@ -56,7 +65,7 @@ def test_the_names_of_bentleys_command_line_are_honoured_and_ours_win() -> None:
     assert (mixed.client_id, mixed.client_secret) == ("native-ours", None), "their secret belongs to their application"
 
 
-def test_each_value_remembers_its_flag_or_variable() -> None:
+def test_origins_name_the_flag_or_variable_of_each_value() -> None:
     environment = {"ITWIN_PROFILE": "one", "ITWIN_MCP_READ_ONLY": "1", "ITWIN_MCP_RATE_PER_MINUTE": "30"}
     settings = read_settings(environment, profile="two", sandbox=True)
     assert (settings.profile, settings.rate_per_minute) == ("two", 30)
@@ -98,7 +107,7 @@ def test_home_folder_is_expanded_in_every_path(tmp_path: Path, monkeypatch: pyte
     assert read_settings({}, policy=Path("~other")).policy == Path("~other")
 
 
-def test_secrets_are_in_no_repr(tmp_path: Path) -> None:
+def test_repr_of_settings_hides_secrets(tmp_path: Path) -> None:
     file = tmp_path / "secret"
     file.write_text("canary-in-a-file\n")
     settings = read_settings(
@@ -123,36 +132,66 @@ def test_secrets_are_in_no_repr(tmp_path: Path) -> None:
         ({"ITWIN_CLIENT_ID": "x", "ITWIN_CLIENT_SECRET_FILE": "/no/such/file"}, "/no/such/file cannot be read"),
         ({"ITWIN_ISSUER_URL": "http://ims.bentley.com"}, "ITWIN_ISSUER_URL must be https"),
         ({"ITP_ISSUER_URL": "ims.bentley.com"}, "ITP_ISSUER_URL must be https"),
-        ({"ITWIN_API_URL": "https://u:canary@api.bentley.com"}, "ITWIN_API_URL must be a plain address"),
+        ({"ITWIN_API_URL": "https://u:canary@api.bentley.com"}, "ITWIN_API_URL must be a plain URL"),
         ({"ITWIN_API_URL": "https://api.bentley.com/v2"}, "without a path"),
         ({"ITWIN_REDIRECT_URI": "https://evil.example/cb"}, "must be http://localhost:PORT/PATH"),
         ({"ITWIN_REDIRECT_URI": "http://localhost/cb"}, "must be http://localhost:PORT/PATH"),
         ({"ITWIN_PROFILE": "../x"}, "The profile"),
-        ({"ITWIN_MCP_RATE_PER_MINUTE": "0"}, "whole number above 0"),
+        ({"ITWIN_MCP_RATE_PER_MINUTE": "0"}, "whole number from 1"),
         ({"ITWIN_MCP_DEADLINE_SECONDS": "fast"}, "seconds between 1 and 3600"),
     ],
 )
-def test_a_value_that_cannot_be_used_is_named(environment: dict[str, str], words: str) -> None:
+def test_read_settings_names_an_invalid_value(environment: dict[str, str], words: str) -> None:
     with pytest.raises(SettingsError) as refused:
         read_settings(environment)
     assert words in str(refused.value)
     assert "canary" not in str(refused.value)
 
 
-def test_the_usual_redirect_address_is_the_one_that_is_told() -> None:
-    assert DEFAULT_REDIRECT in ENVIRONMENT["ITWIN_REDIRECT_URI"]
+def test_every_command_option_comes_from_the_settings_table() -> None:
+    flags = {row.flag: row.describe(for_variable=False) for row in SETTINGS.values() if row.flag}
+    shown = {option.opts[0]: option.help for option in serve.params if isinstance(option, click.Option)}
+    assert len(flags) > 10
+    assert {flag: shown.get(flag) for flag in flags} == flags
+
+
+def test_settings_table_has_every_variable_option_and_default() -> None:
+    table = "\n".join(render_settings_tables().values())
+    for row in ALL_SETTINGS:
+        for name in (*row.variables, *filter(None, [row.flag])):
+            assert f"| `{name}` |" in table, name
+        assert not row.default or f"Default: {row.default}." in table
+    assert "Default: `50000`." in ENVIRONMENT["ITWIN_MCP_MAX_RESULT_BYTES"]
+
+
+def test_options_override_variables_and_extend_lists(tmp_path: Path) -> None:
+    environment = {"ITWIN_MCP_CONFIRM": "person", "ITWIN_MCP_CAPABILITIES": "a.yaml", "ITWIN_MCP_LOG_LEVEL": "ERROR"}
+    settings = read_settings(environment, confirm="two-step", capabilities=(Path("b:c.yaml"),), job_seconds=0.0)
+    assert (settings.confirm, settings.two_step, settings.log_level) == ("two-step", True, "error")
+    assert settings.capabilities == (Path("a.yaml"), Path("b:c.yaml"))
+    assert settings.job_seconds == 0.0
+    assert (settings.origins["confirm"], settings.origins["capabilities"]) == ("--confirm", "--capabilities")
+    with pytest.raises(TypeError, match="colour"):
+        read_settings({}, colour="red")
+
+
+def test_redirect_uri_has_a_documented_default() -> None:
+    assert DEFAULT_REDIRECT_URI in ENVIRONMENT["ITWIN_REDIRECT_URI"]
+    assert read_settings({}).redirect_uri == DEFAULT_REDIRECT_URI
     assert read_settings({"ITWIN_REDIRECT_URI": "http://localhost:3000/cb"}).redirect_uri == "http://localhost:3000/cb"
 
 
 @pytest.mark.parametrize("text", ["0", "1999", "-1", "many", "1e5"])
-def test_an_answer_needs_some_bytes(text: str) -> None:
+def test_max_result_bytes_below_the_minimum_is_rejected(text: str) -> None:
     assert read_settings({"ITWIN_MCP_MAX_RESULT_BYTES": "2000"}).max_result_bytes == 2_000
     assert read_settings({"ITWIN_MCP_MAX_RESULT_BYTES": "9"}, max_result_bytes=60_000).max_result_bytes == 60_000
-    with pytest.raises(SettingsError, match="max-result-bytes"):
+    with pytest.raises(SettingsError, match="ITWIN_MCP_MAX_RESULT_BYTES is"):
         read_settings({"ITWIN_MCP_MAX_RESULT_BYTES": text})
+    with pytest.raises(SettingsError, match="--max-result-bytes is"):
+        read_settings({"ITWIN_MCP_MAX_RESULT_BYTES": "2000"}, max_result_bytes=text)
 
 
-def test_a_policy_is_a_file_and_the_audit_log_is_kept_where_keys_are_unless_told_otherwise() -> None:
+def test_policy_and_audit_log_are_read_with_their_defaults() -> None:
     unset = read_settings({"ITWIN_MCP_STATE_DIR": "/state"})
     assert (unset.policy, unset.audit_log) == (None, Path("/state/audit.jsonl"))
     environment = {"ITWIN_MCP_POLICY": "/etc/policy.yaml", "ITWIN_MCP_AUDIT_LOG": "-"}

@@ -1,7 +1,7 @@
 // Makes an empty iModel and compresses it with xz: `node make.mjs empty_imodel.bim` leaves `empty_imodel.bim.xz`.
 //
 // The same versions of iTwin.js make the same bytes: what depends on the moment or on chance is set to fixed values.
-// `src/itwin_mcp/sandbox/imodel_file.py` gives each copy the ids of the iModel that it is served for.
+// `src/itwin_mcp/sandbox/storage/imodel_file.py` gives each copy the ids of the iModel that it is served for.
 import { execFileSync } from "node:child_process";
 import { closeSync, openSync, rmSync, writeSync } from "node:fs";
 import path from "node:path";

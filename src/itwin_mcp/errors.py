@@ -1,29 +1,31 @@
-"""Every exception of ours.
+"""Every exception that this package raises on purpose, and the codes that agents read.
 
 ItwinMcpError
-├── ConfigurationError          start-up refuses and exits 2
+├── ConfigurationError          the process does not start and exits with 2
 │   ├── SettingsError           a flag or environment variable cannot be used
-│   └── FileRefused             files broke rules: file, line, rule for each
+│   └── FileRefused             files broke rules: each with file, line and rule
 │       ├── CapabilityError     capability files
 │       └── PolicyError         the policy file
-├── Unconfirmed                 a call waits for the person's word; its preview is the answer
 └── CallError                   one call failed; it becomes the answer's `error`
-    ├── InvalidArguments        refused here, nothing was sent
-    ├── PolicyRefused           the policy does not let this caller do it, or not now
-    ├── AuditFailed             a write cannot be written down, and so is not made
-    ├── NotSignedIn             there is no credential, or the platform no longer takes it
+    ├── InvalidArguments        the arguments do not fit; nothing was sent
+    ├── PolicyRefused           the policy does not allow it to this caller, or not now
+    ├── AuditFailed             the audit log cannot be written, so the write was not made
+    ├── Declined                the user said no
+    ├── StateUnusable           the state folder cannot be read or written
+    ├── NotSignedIn             there is no credential, or the platform refuses it
     ├── PlatformError           the platform refused, in its own words
     ├── Unreachable             no whole answer came: network, deadline, half a body
-    ├── UnexpectedAnswer        an answer came that the operation does not give
+    ├── UnexpectedAnswer        the answer is not what the operation returns
     ├── AnswerTooLarge          the answer exceeds the size limit, whatever is left out
-    └── JobFailed               the platform's asynchronous work ended badly
+    └── JobFailed               the platform's asynchronous job failed
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from enum import StrEnum
+from typing import Any, Self
 
 
 class ItwinMcpError(Exception):
@@ -31,7 +33,7 @@ class ItwinMcpError(Exception):
 
 
 class ConfigurationError(ItwinMcpError):
-    """Something we were started with cannot be used; nothing is served."""
+    """A setting or file cannot be used, so nothing is served."""
 
 
 class SettingsError(ConfigurationError):
@@ -52,7 +54,7 @@ class Problem:
 
 
 class FileRefused(ConfigurationError):
-    """Files that we were started with broke rules; `problems` holds every one that was found."""
+    """Files broke rules; `problems` has every one that was found."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems: tuple[Problem, ...] = tuple(sorted(problems))
@@ -67,22 +69,62 @@ class PolicyError(FileRefused):
     """The policy file broke rules."""
 
 
-class Unconfirmed(ItwinMcpError):
-    """The call waits for the person's word: nothing was changed, and `preview` is the answer.
+class ErrorCode(StrEnum):
+    """Our own codes of an error.
 
-    `asked` says whether the question waits somewhere for them.
+    The platform's codes are passed on as they are, and a capability file may add its own (`x-require`).
     """
 
-    def __init__(self, preview: Mapping[str, Any], *, asked: bool = True) -> None:
-        super().__init__("not confirmed")
-        self.preview = dict(preview)
-        self.asked = asked
+    INVALID_ARGUMENTS = "InvalidArguments"
+    AMBIGUOUS_NAME = "AmbiguousName"
+    NAME_NOT_FOUND = "NameNotFound"
+    KEPT_ELSEWHERE = "KeptElsewhere"
+    """The data is on a server that is not called."""
+    NOT_SIGNED_IN = "NotSignedIn"
+    SIGN_IN_UNREACHABLE = "SignInUnreachable"
+    SIGN_IN_BUSY = "SignInBusy"
+    """Another process holds the saved login."""
+    CONNECTION_FAILED = "ConnectionFailed"
+    """Nothing was sent."""
+    CONNECTION_LOST = "ConnectionLost"
+    TIMED_OUT = "TimedOut"
+    BUSY = "Busy"
+    RATE_LIMITED = "RateLimited"
+    TRANSFER_BROKEN = "TransferBroken"
+    UNEXPECTED_ANSWER = "UnexpectedAnswer"
+    ANSWER_TOO_LARGE = "AnswerTooLarge"
+    JOB_FAILED = "JobFailed"
+    RIGHTS_UNKNOWN = "RightsUnknown"
+    """What people may do cannot be read, so it cannot be kept."""
+    POLICY_REFUSED = "PolicyRefused"
+    BUDGET_SPENT = "BudgetSpent"
+    AUDIT_FAILED = "AuditFailed"
+    STATE_UNUSABLE = "StateUnusable"
+    DECLINED = "Declined"
+    CANCELLED = "Cancelled"
+    NAME_MISMATCH = "NameMismatch"
+    CONFIRMATION_EXPIRED = "ConfirmationExpired"
+    CONFIRMATION_USED = "ConfirmationUsed"
+    CONFIRMATION_INVALID = "ConfirmationInvalid"
+    INSUFFICIENT_SCOPE = "InsufficientScope"
+    NO_KEYS = "NoKeys"
+    OFFLINE = "Offline"
+    INTERNAL_ERROR = "InternalError"
+
+
+class DetailCode(StrEnum):
+    """Our own codes in the `details` of an error: what is wrong with one argument."""
+
+    INVALID_ARGUMENT = "InvalidArgument"
+    MISSING_ARGUMENT = "MissingArgument"
+    UNKNOWN_ARGUMENT = "UnknownArgument"
+    MUTUALLY_EXCLUSIVE = "MutuallyExclusive"
 
 
 class CallError(ItwinMcpError):
     """One call failed: what happened, and what the agent can do next.
 
-    `to_json` is the `error` member of an answer; its shape is the same for every error.
+    An error is not changed after it was raised: whoever knows more raises an `amended` copy.
     """
 
     def __init__(
@@ -100,7 +142,8 @@ class CallError(ItwinMcpError):
         members: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(message)
-        self.code = code
+        self.code = str(code)
+        """An ErrorCode, a code of the platform, or one of a capability file."""
         self.message = message
         self.hint = hint
         self.status = status
@@ -115,8 +158,36 @@ class CallError(ItwinMcpError):
         self.completed: tuple[Mapping[str, Any], ...] = ()
         """What earlier steps of a flow wrote before this one failed: `{step, ids}`."""
 
+    def amended(
+        self,
+        *,
+        before: str = "",
+        after: str = "",
+        hint: str | None = None,
+        details: Sequence[Mapping[str, Any]] | None = None,
+        members: Mapping[str, Any] | None = None,
+        completed: Sequence[Mapping[str, Any]] | None = None,
+        correlation_id: str | None = None,
+    ) -> Self:
+        """Return a copy that says more; this error stays as it is, because others may hold it too.
+
+        `hint` replaces the hint, `before` and `after` are put around it; `members` are added, `details` and `completed`
+        replace the previous ones; `correlation_id` counts where there is none yet.
+        """
+        copy = self.__class__.__new__(self.__class__)
+        copy.args, copy.__traceback__ = self.args, self.__traceback__
+        copy.__dict__.update(self.__dict__)
+        copy.hint = " ".join(part for part in (before, self.hint if hint is None else hint, after) if part)
+        if details is not None:
+            copy.details = tuple(dict(detail) for detail in details)
+        copy.members = {**self.members, **(members or {})}
+        if completed is not None:
+            copy.completed = tuple(completed)
+        copy.correlation_id = self.correlation_id or correlation_id
+        return copy
+
     def to_json(self, operation: str) -> dict[str, Any]:
-        """The error as an agent reads it; `operation` names the tool or resource that was called."""
+        """Return the `error` member of an answer. `operation` names the tool or resource that was called."""
         body: dict[str, Any] = {"code": self.code, "message": self.message}
         if self.status is not None:
             body["status"] = self.status
@@ -137,40 +208,44 @@ class CallError(ItwinMcpError):
 
 
 class InvalidArguments(CallError):
-    """Arguments that the published schema or an entity's reading rules refuse; no request was sent."""
+    """The published schema or an entity's pattern refuses the arguments; no request was sent."""
 
     def __init__(self, message: str, *, hint: str, details: Sequence[Mapping[str, Any]] = ()) -> None:
-        super().__init__("InvalidArguments", message, hint=hint, details=details)
+        super().__init__(ErrorCode.INVALID_ARGUMENTS, message, hint=hint, details=details)
 
 
 class PolicyRefused(CallError):
-    """The policy does not let this caller do it; the request was not sent.
+    """The policy does not allow it to this caller; the request was not sent.
 
-    With `retry_after` an hourly budget is spent (code BudgetSpent), and may be tried again after so many seconds.
+    With `retry_after` an hourly budget is used up (code BudgetSpent). The call may be retried after so many seconds.
     """
 
     def __init__(self, message: str, *, hint: str, retry_after: float | None = None) -> None:
-        code = "PolicyRefused" if retry_after is None else "BudgetSpent"
+        code = ErrorCode.POLICY_REFUSED if retry_after is None else ErrorCode.BUDGET_SPENT
         super().__init__(code, message, hint=hint, retryable=retry_after is not None, retry_after=retry_after)
 
 
 class AuditFailed(CallError):
-    """The audit log cannot be written, and without its line no write is sent."""
+    """The audit log cannot be written, and no write is sent without its line."""
 
     def __init__(self) -> None:
         super().__init__(
-            "AuditFailed",
+            ErrorCode.AUDIT_FAILED,
             "The audit log cannot be written, and without it nothing is changed; nothing was sent.",
             hint="Whoever runs this server must make the file of ITWIN_MCP_AUDIT_LOG writable; its log names it.",
         )
 
 
+class Declined(CallError):
+    """The user answered, and the answer was not a yes: they declined, closed the question, or typed another name."""
+
+
 class StateUnusable(CallError):
-    """The state folder cannot be read or written: no cursor can be sealed, and no question kept."""
+    """The state folder cannot be read or written, so no cursor can be sealed and no question saved."""
 
     def __init__(self) -> None:
         super().__init__(
-            "StateUnusable",
+            ErrorCode.STATE_UNUSABLE,
             "The folder where this server keeps its keys and questions cannot be used; nothing was sent.",
             hint="Whoever runs this server must make the folder of ITWIN_MCP_STATE_DIR writable; its log names it.",
         )
@@ -189,7 +264,7 @@ class NotSignedIn(CallError):
         correlation_id: str | None = None,
     ) -> None:
         super().__init__(
-            "NotSignedIn", message, hint=hint, status=status, details=details, correlation_id=correlation_id
+            ErrorCode.NOT_SIGNED_IN, message, hint=hint, status=status, details=details, correlation_id=correlation_id
         )
 
 
@@ -198,47 +273,62 @@ class PlatformError(CallError):
 
 
 class Unreachable(CallError):
-    """No whole answer came. `outcome_unknown` when a write may have been carried out all the same."""
+    """No whole answer came. `outcome_unknown` says that a write may have been carried out all the same."""
 
     def __init__(
-        self, code: str, message: str, *, hint: str, retryable: bool = True, outcome_unknown: bool = False
+        self,
+        code: str,
+        message: str,
+        *,
+        hint: str,
+        retryable: bool = True,
+        retry_after: float | None = None,
+        outcome_unknown: bool = False,
     ) -> None:
         super().__init__(
             code,
             message,
             hint=hint,
             retryable=retryable and not outcome_unknown,
+            retry_after=retry_after,
             members={"outcomeUnknown": True} if outcome_unknown else None,
         )
         self.outcome_unknown = outcome_unknown
 
 
 class UnexpectedAnswer(CallError):
-    """An answer that is not what the operation gives: HTML, no JSON, a field of the wrong type."""
+    """The answer is not what the operation returns: HTML, no JSON, a field of the wrong type."""
 
     def __init__(
         self, message: str, *, hint: str, status: int | None = None, correlation_id: str | None = None
     ) -> None:
-        super().__init__("UnexpectedAnswer", message, hint=hint, status=status, correlation_id=correlation_id)
+        super().__init__(ErrorCode.UNEXPECTED_ANSWER, message, hint=hint, status=status, correlation_id=correlation_id)
 
 
 class JobFailed(CallError):
-    """The platform's asynchronous work ended in a state that is not success."""
+    """The platform's asynchronous job ended in another state than success."""
 
-    def __init__(self, message: str, *, hint: str, members: Mapping[str, Any] | None = None) -> None:
-        super().__init__("JobFailed", message, hint=hint, members=members)
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str,
+        details: Sequence[Mapping[str, Any]] = (),
+        members: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(ErrorCode.JOB_FAILED, message, hint=hint, details=details, members=members)
 
 
 class AnswerTooLarge(CallError):
     """The answer exceeds the size limit and nothing more can be left out of it.
 
-    `wrote` says that the call changed something, so that it must not be repeated for the answer's sake.
+    `wrote` says that the call changed something, so that the hint warns against repeating it.
     """
 
     def __init__(self, size: int, limit: int, *, wrote: bool = False) -> None:
         done = "The change was made; read what it concerns instead of repeating the call. " if wrote else ""
         super().__init__(
-            "AnswerTooLarge",
+            ErrorCode.ANSWER_TOO_LARGE,
             f"The answer has {size} bytes, more than the limit of {limit}, even without what can be left out.",
             hint=f"{done}Ask for less where an argument lets you. Whoever runs this server can raise the limit with "
             "ITWIN_MCP_MAX_RESULT_BYTES.",

@@ -1,4 +1,4 @@
-"""The composition root: Settings become a running server; the only module that knows everything."""
+"""The composition root: builds a running server from settings. Only this module knows all the others."""
 
 from __future__ import annotations
 
@@ -12,111 +12,117 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from itwin_mcp.capability.catalog import Catalog, Skill, Tool, shipped
-from itwin_mcp.capability.confirming import with_confirmations
+from itwin_mcp.capability.catalog import Catalog, Skill, Tool
+from itwin_mcp.capability.confirmation_compiler import add_confirmation_arguments
+from itwin_mcp.capability.documents import find_shipped_files
+from itwin_mcp.capability.entities import Entities
 from itwin_mcp.capability.linker import link_files
-from itwin_mcp.capability.presets import Preset, with_presets
+from itwin_mcp.capability.parameters import Preset, apply_presets
 from itwin_mcp.capability.vocabulary import read_vocabulary
-from itwin_mcp.errors import SettingsError, StateUnusable
-from itwin_mcp.executor import names, saving
-from itwin_mcp.executor.approvals import Approvals, approve_command
-from itwin_mcp.executor.audit import Audit
-from itwin_mcp.executor.confirm import HELD_SECONDS, Confirming, Remedy
-from itwin_mcp.executor.conversation import LOCAL, Caller
-from itwin_mcp.executor.executor import Executor
-from itwin_mcp.executor.gate import Gatekeeper
-from itwin_mcp.executor.local_files import HOW_TO_ALLOW, LocalFiles
-from itwin_mcp.executor.lookup import Names
-from itwin_mcp.executor.policy import Policy
-from itwin_mcp.executor.seals import Seals, derived_keys, kept_key
-from itwin_mcp.server import dynamic, session
-from itwin_mcp.server.session import Session
+from itwin_mcp.errors import ErrorCode, SettingsError, StateUnusable
+from itwin_mcp.executor import names, save_list
+from itwin_mcp.executor.confirmation.approvals import Approvals, approve_command
+from itwin_mcp.executor.confirmation.confirm import HELD_SECONDS, Confirmer, Remedy
+from itwin_mcp.executor.confirmation.seals import Seals, derive_keys, load_or_create_key
+from itwin_mcp.executor.context import LOCAL, Caller
+from itwin_mcp.executor.files import HOW_TO_ALLOW, LocalFiles
+from itwin_mcp.executor.names import Names
+from itwin_mcp.executor.pipeline import BuiltInTool, Executor
+from itwin_mcp.executor.policy.audit import Audit
+from itwin_mcp.executor.policy.gatekeeper import Gatekeeper
+from itwin_mcp.executor.policy.rules import Policy
+from itwin_mcp.server import built_in_tools, dynamic_tools
+from itwin_mcp.server.built_in_tools import SessionTools
 from itwin_mcp.settings import Settings
-from itwin_mcp.sign_in import (
+from itwin_mcp.upstream.client import UpstreamClient, Watch, unwatched
+from itwin_mcp.upstream.hints import Noun
+from itwin_mcp.upstream.sign_in.background_login import BackgroundLogin, open_background
+from itwin_mcp.upstream.sign_in.credential_choice import (
     USER_AGENT,
-    BackgroundLogin,
+    AuthMethod,
+    Launcher,
     SignIn,
-    Started,
-    Way,
-    background,
-    choose,
-    introduce,
-    way_of,
-    who_am_i,
+    choose_method,
+    choose_sign_in,
 )
-from itwin_mcp.upstream.client import UpstreamClient
+from itwin_mcp.upstream.sign_in.identity import describe_actor, who_am_i
 from itwin_mcp.upstream.storage import STORAGE_HOSTS, Storage
-from itwin_mcp.upstream.watching import Watch, unwatched
 
 if TYPE_CHECKING:
-    from itwin_mcp.exposure import Exposure
+    from itwin_mcp.hosted_server import Exposure
     from itwin_mcp.sandbox import Sandbox
 
 logger = logging.getLogger(__name__)
 
 NO_TERMINAL = Remedy(
-    "Nothing was changed: nobody could be asked. The person runs the command in a terminal, where it asks them; --yes "
-    "is their word in a script of theirs, and nobody else's."
+    "Nothing was changed, because there is no terminal to ask on. Have the user run the command in a terminal, where "
+    "it asks them. Only the user may pass --yes, in a script of their own."
 )
-"""What a command is told that nobody can answer."""
+"""The hint of a command that must ask but has no terminal."""
 SANDBOX_SECONDS = 30 * 24 * 3600
-"""How long the embedded sandbox takes its own token: longer than any session."""
+"""Lifetime of the token that the embedded sandbox issues to itself: longer than any session."""
 
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """What serves: the selected catalog, the executor over it, and the session behind both."""
+    """Everything that serves: the selected catalog, the executor, and what they use."""
 
     catalog: Catalog
     executor: Executor
     gatekeeper: Gatekeeper
-    session: Session
     sign_in: SignIn
     upstream: UpstreamClient
     sandbox: Sandbox | None
 
 
 def read_all(settings: Settings) -> Catalog:
-    """Our capability files and the user's own, and the tools about the session; linked, and nothing left out.
+    """Read and link our capability files, the user's files and the built-in tools, with nothing left out.
 
     Raises CapabilityError, SettingsError.
     """
-    catalog = link_files((*shipped(), *settings.capabilities), cache=settings.cache_dir)
+    catalog = link_files((*find_shipped_files(), *settings.capabilities), cache=settings.cache_dir)
     own = {
-        tool.name: tool for tool in (*session.TOOLS, *session.guide_tools(catalog.statics), saving.TOOL, *dynamic.TOOLS)
+        tool.name: tool
+        for tool in (
+            *built_in_tools.TOOLS,
+            *built_in_tools.build_guide_tools(catalog.statics),
+            save_list.TOOL,
+            *dynamic_tools.TOOLS,
+        )
     }
     for name in own.keys() & catalog.tools.keys():
-        raise SettingsError(f"{catalog.tools[name].file}: the name {name!r} is taken by a tool of itwin-mcp itself.")
+        raise SettingsError(f"{catalog.tools[name].file}: the name {name!r} is already used by a built-in tool.")
     whole = replace(catalog, tools={**catalog.tools, **own})
-    vocabulary = cache(lambda: read_vocabulary(shipped()[0].parent, settings.cache_dir))
-    read_late = replace(whole, skills=cache(lambda: _skills(whole)), vocabulary=vocabulary)
-    every = with_presets(read_late, _presets(settings))
+    vocabulary = cache(lambda: read_vocabulary(find_shipped_files()[0].parent, settings.cache_dir, catalog.entities))
+    read_late = replace(whole, skills=cache(lambda: _read_skills(whole)), vocabulary=vocabulary)
+    every = apply_presets(read_late, _read_presets(settings, catalog.entities))
     if settings.two_step:
-        every = with_confirmations(every)
+        every = add_confirmation_arguments(every)
     return every
 
 
-def read_catalog(settings: Settings, started: Started = Started.STDIO) -> Catalog:
-    """What is served: all that there is, selected. Raises ConfigurationError."""
+def read_catalog(settings: Settings, started: Launcher = Launcher.STDIO) -> Catalog:
+    """Return the catalog with the tools that are served. Raises ConfigurationError."""
     every = read_all(settings)
-    return _select(settings, started, every, _policy(settings, every))
+    return _select(settings, started, every, _read_policy(settings, every))
 
 
-def _policy(settings: Settings, every: Catalog) -> Policy | None:
+def _read_policy(settings: Settings, every: Catalog) -> Policy | None:
     if settings.policy is None:
         return None
-    from itwin_mcp.executor.policy_file import read_policy  # YAML and its models, only where there is one
+    from itwin_mcp.executor.policy.file import read_policy  # imports YAML and its models only if there is a policy
 
-    return read_policy(settings.policy, every.tools, settings.hosted.issuer if settings.hosted else None)
+    return read_policy(settings.policy, every, settings.hosted.issuer if settings.hosted else None)
 
 
-def _select(settings: Settings, started: Started, every: Catalog, policy: Policy | None) -> Catalog:
-    """What was asked for, and what the policy shows the one caller; those of a hosted server are shown each their own.
+def _select(settings: Settings, started: Launcher, every: Catalog, policy: Policy | None) -> Catalog:
+    """Select the tools that the settings ask for and that the policy allows to the one caller.
 
-    Who calls from a shell is told by the policy itself what it refuses.
+    Callers of a hosted server differ, so that each is shown their own when they list tools. In a shell nothing is
+    hidden, because there the policy's refusal is the useful answer.
     """
     hidden: set[str] = set()
-    if policy is not None and started is not Started.SHELL and settings.hosted is None:
+    if policy is not None and started is not Launcher.SHELL and settings.hosted is None:
         hidden = every.tools.keys() - policy.allowed_tools(LOCAL, every.tools.values())
         every = replace(every, resources=policy.allowed_resources(LOCAL, every.resources, every.tools.values()))
     selected = every.select(
@@ -127,46 +133,46 @@ def _select(settings: Settings, started: Started, every: Catalog, policy: Policy
         hidden=hidden,
     )
     absent: dict[str, str] = {}
-    if not (settings.files_roots or started is Started.SHELL) and saving.SAVE_LIST in selected.tools:
-        absent[saving.SAVE_LIST] = "no folder for files is allowed (--files-root)"
+    if not (settings.files_roots or started is Launcher.SHELL) and save_list.SAVE_LIST in selected.tools:
+        absent[save_list.SAVE_LIST] = "no folder for files is allowed (--files-root)"
     kept = {name: tool for name, tool in selected.tools.items() if name not in absent}
-    if started is not Started.STDIO or way_of(settings) is not Way.LOGIN:
-        kept.pop(session.SIGN_IN, None)
+    if started is not Launcher.STDIO or choose_method(settings) is not AuthMethod.LOGIN:
+        kept.pop(built_in_tools.SIGN_IN, None)
     return replace(selected, tools=kept, elsewhere={**selected.elsewhere, **absent})
 
 
-def _skills(catalog: Catalog) -> tuple[Skill, ...]:
-    from itwin_mcp.skills.guides import read_skills  # reads YAML: only who asks for skills pays for it
+def _read_skills(catalog: Catalog) -> tuple[Skill, ...]:
+    from itwin_mcp.skills.reader import read_skills  # imports YAML only when skills are listed or read
 
-    return read_skills(shipped()[0].parent, catalog.tools)
+    return read_skills(find_shipped_files()[0].parent, catalog.tools)
 
 
 @asynccontextmanager
 async def open_runtime(
     settings: Settings,
     environment: Mapping[str, str],
-    started: Started = Started.SHELL,
+    started: Launcher = Launcher.SHELL,
     watch: Watch = unwatched,
 ) -> AsyncIterator[Runtime]:
-    """Everything that a server or a single call needs, closed at the end. Raises ConfigurationError.
+    """Open everything that a server or a single call needs, and close it at the end. Raises ConfigurationError.
 
-    `watch` sees every request that goes out.
+    `watch` observes every request to the platform.
     """
     every = read_all(settings)
-    policy = _policy(settings, every)
+    policy = _read_policy(settings, every)
     catalog = _select(settings, started, every, policy)
     async with AsyncExitStack() as stack:
         sandbox = (
             stack.enter_context(open_sandbox(settings.sandbox_db, settings.job_seconds)) if settings.sandbox else None
         )
-        sign_in = choose(
+        sign_in = choose_sign_in(
             settings,
             started,
             sandbox_token=sandbox.token(seconds=SANDBOX_SECONDS) if sandbox is not None else None,
-            has_tool=session.SIGN_IN in catalog.tools,
+            has_tool=built_in_tools.SIGN_IN in catalog.tools,
         )
         upstream = await stack.enter_async_context(
-            UpstreamClient.open(
+            UpstreamClient(
                 settings.api_url,
                 sign_in.tokens,
                 sandbox=sandbox.app if sandbox is not None else None,
@@ -174,53 +180,72 @@ async def open_runtime(
                 deadline=settings.deadline,
                 rate_per_minute=settings.rate_per_minute,
                 remedy=sign_in.remedy,
+                nouns=name_entities(every.entities),
                 watch=watch,
             )
         )
         storage = await stack.enter_async_context(
-            Storage.open([*STORAGE_HOSTS, *_local_storage(settings)], user_agent=USER_AGENT)
+            Storage([*STORAGE_HOSTS, *_list_local_storage(settings)], user_agent=USER_AGENT)
             if sandbox is None
-            else Storage.open(
+            else Storage(
                 [*STORAGE_HOSTS, sandbox.storage_url],
                 user_agent=USER_AGENT,
                 platform=sandbox.storage_url,
                 sandbox=sandbox.app,
             )
         )
-        seals = Seals(lambda: _keys(settings))
+        seals = Seals(lambda: _read_keys(settings))
         gatekeeper = Gatekeeper(
             upstream,
-            every.operations,
             every.tools,
             policy,
             Audit(settings.audit_log, time.time),
             place=settings.environment if settings.sandbox else None,
         )
+        login: BackgroundLogin | None = None
+        if built_in_tools.SIGN_IN in catalog.tools and sign_in.login is not None:
+            login = BackgroundLogin(sign_in.login, await stack.enter_async_context(open_background()))
+        session = SessionTools(lambda: who_am_i(settings, sign_in, upstream), login, catalog.statics)
+        files = _open_files(settings, started)
         executor = Executor(
             upstream,
             seals,
             storage=storage,
-            files=_local_files(settings, started),
-            environment=_bound(catalog, environment),
-            names=Names(catalog.operations, settings.itwin_id and _preset_id(settings, "itwin")),
-            confirming=_confirming(settings, started, seals, partial(introduce, settings, sign_in)),
+            files=files,
+            environment=_select_variables(catalog, environment),
+            names=Names(catalog.operations, _read_presets(settings, catalog.entities)),
+            confirming=_build_confirming(settings, started, seals, partial(_describe_actor, settings, sign_in)),
             gatekeeper=gatekeeper,
+            built_in=_collect_built_in(catalog, started, session, files, gatekeeper),
+            elsewhere=catalog.elsewhere,
             max_result_bytes=settings.max_result_bytes,
         )
-        login: BackgroundLogin | None = None
-        if session.SIGN_IN in catalog.tools and sign_in.login is not None:
-            login = BackgroundLogin(sign_in.login, await stack.enter_async_context(background()))
-        about = Session(lambda: who_am_i(settings, sign_in, upstream), login, catalog.statics)
-        yield Runtime(catalog, executor, gatekeeper, about, sign_in, upstream, sandbox)
+        yield Runtime(catalog, executor, gatekeeper, sign_in, upstream, sandbox)
 
 
-async def serve_stdio(settings: Settings, environment: Mapping[str, str]) -> None:
-    """Serve one MCP client over standard input and output until input ends."""
-    from itwin_mcp.server import stdio
+def _collect_built_in(
+    catalog: Catalog, started: Launcher, session: SessionTools, files: LocalFiles, gatekeeper: Gatekeeper
+) -> Mapping[str, BuiltInTool]:
+    """Return the handlers of the tools that no capability file declares."""
+    # In a shell every tool is shown, because there the policy's refusal is the useful answer.
+    shows = gatekeeper.shows if started is not Launcher.SHELL else _show_all
+    handlers = {**session.handlers, save_list.SAVE_LIST: save_list.ListSaver(catalog, files, shows).save}
+    return {**handlers, **dynamic_tools.DynamicTools(catalog, shows).handlers} if catalog.dynamic else handlers
+
+
+def _show_all(_: Caller, __: Tool) -> bool:
+    return True
+
+
+async def serve_stdio(settings: Settings, environment: Mapping[str, str], ready: Callable[[], None]) -> None:
+    """Serve one MCP client over standard input and output until input ends. `ready` is called before."""
     from itwin_mcp.server.app import build_server
+    from itwin_mcp.server.transports import stdio
 
-    async with open_runtime(settings, environment, Started.STDIO) as runtime:
-        await stdio.serve_stdio(build_server(runtime.catalog, runtime.executor, runtime.session))
+    async with open_runtime(settings, environment, Launcher.STDIO) as runtime:
+        server = build_server(runtime.catalog, runtime.executor)
+        ready()
+        await stdio.serve_stdio(server)
 
 
 async def serve_http(
@@ -233,31 +258,31 @@ async def serve_http(
 ) -> None:
     """Serve MCP clients over streamable HTTP until a signal ends it.
 
-    They are its owner, who may be asked for `token`, or callers who sign in, as the settings say. Raises OSError for a
-    taken port.
+    Depending on the settings the clients are the user's own, from which `token` may be required, or those of callers
+    who sign in. Raises OSError if the port is taken.
     """
-    from itwin_mcp.exposure import open_exposure
-    from itwin_mcp.server import transports
+    from itwin_mcp.hosted_server import open_exposure
     from itwin_mcp.server.app import build_server
-    from itwin_mcp.server.connections import ConnectionLimits
-    from itwin_mcp.server.guard import loopback_guard
+    from itwin_mcp.server.transports import http
+    from itwin_mcp.server.transports.connection_limits import ConnectionLimits
+    from itwin_mcp.server.transports.origin_check import check_loopback
 
     with open_exposure(settings, host) as exposure:
         if exposure is None:
-            async with open_runtime(settings, environment, Started.HTTP) as runtime:
-                server = build_server(runtime.catalog, runtime.executor, runtime.session)
-                guard = partial(loopback_guard, token=token)
-                await transports.serve_http(server, host, port, guard=guard, ready=ready, stateless=settings.stateless)
+            async with open_runtime(settings, environment, Launcher.HTTP) as runtime:
+                server = build_server(runtime.catalog, runtime.executor)
+                check = partial(check_loopback, token=token)
+                await http.serve_http(server, host, port, surround=check, ready=ready, stateless=settings.stateless)
             return
-        async with open_runtime(settings, environment, Started.HTTP, exposure.watch) as runtime:
-            server = hosted_server(runtime, exposure)
+        async with open_runtime(settings, environment, Launcher.HTTP, exposure.watch) as runtime:
+            server = build_hosted_server(runtime, exposure)
             names = {*runtime.catalog.tools, *runtime.catalog.prompts}
-            with exposure.traced(environment, names):
-                await transports.serve_http(
+            with exposure.export_spans(environment, names):
+                await http.serve_http(
                     server,
                     host,
                     port,
-                    guard=hosted_guard(runtime, exposure),
+                    surround=surround_hosted(runtime, exposure),
                     ready=ready,
                     stateless=settings.stateless,
                     ending=exposure.end,
@@ -270,37 +295,30 @@ async def serve_http(
                 )
 
 
-def hosted_server(runtime: Runtime, exposure: Exposure) -> Any:
-    """The MCP server for callers who sign in: each is shown what the policy allows them, and every call is counted."""
+def build_hosted_server(runtime: Runtime, exposure: Exposure) -> Any:
+    """Return the MCP server for callers who sign in. It lists what the policy allows each, and counts every call."""
     from itwin_mcp.server.app import build_server
 
-    policy = runtime.gatekeeper.policy
-    if policy is None:
-        logger.warning("There is no policy (ITWIN_MCP_POLICY): callers are shown no tools and may do nothing.")
-    visible = policy.shows if policy is not None else _nothing
-    server = build_server(runtime.catalog, runtime.executor, runtime.session, exposure.caller, visible)
-    server.middleware.insert(1, exposure.counted(runtime.catalog.tools))
+    if runtime.gatekeeper.policy is None:
+        logger.warning("There is no policy (ITWIN_MCP_POLICY), so callers see no tools and may do nothing.")
+    server = build_server(runtime.catalog, runtime.executor, exposure.get_caller)
+    server.middleware.insert(1, exposure.count_calls(runtime.catalog.tools))
     return server
 
 
-def hosted_guard(runtime: Runtime, exposure: Exposure) -> Any:
-    """What goes around the protocol's app: a call that needs more than its caller may is refused there, and noted."""
-    from itwin_mcp.server import demands
+def surround_hosted(runtime: Runtime, exposure: Exposure) -> Any:
+    """Return the middleware around the protocol's app, which refuses and audits calls beyond a caller's scopes."""
+    from itwin_mcp.server import tools
 
-    refused = partial(demands.note_refused, runtime.catalog, runtime.executor, "InsufficientScope")
-    return exposure.guard(partial(demands.to_call, runtime.catalog), refused)
-
-
-def _nothing(_: Caller, __: Tool) -> bool:
-    """Callers who sign in are allowed nothing without a policy, and so are shown nothing."""
-    return False
+    note_refused = partial(tools.note_refused, runtime.catalog, runtime.executor, ErrorCode.INSUFFICIENT_SCOPE)
+    return exposure.surround(partial(tools.find_access, runtime.catalog), note_refused)
 
 
 def open_sandbox(database: Path | None, job_seconds: float = 1.0, rate_limit: int | None = None) -> Sandbox:
-    """Open the sandbox, its state in a file or in memory. Raises SettingsError when the file cannot be used."""
+    """Open the sandbox with its state in a file or in memory. Raises SettingsError if the file cannot be used."""
     import sqlite3
 
-    from itwin_mcp.sandbox import Sandbox  # imported only where it is used
+    from itwin_mcp.sandbox import Sandbox  # only commands that use the sandbox import it
     from itwin_mcp.sandbox.store import UnknownDatabase
 
     try:
@@ -309,70 +327,88 @@ def open_sandbox(database: Path | None, job_seconds: float = 1.0, rate_limit: in
         raise SettingsError(f"--sandbox-db {database} cannot be opened: {str(error).rstrip('.')}.") from None
 
 
-def _local_storage(settings: Settings) -> Sequence[str]:
-    """Where on this machine an emulated platform keeps files."""
+def _list_local_storage(settings: Settings) -> Sequence[str]:
+    """Return the addresses on this machine at which an emulated platform may store files."""
     parts = urlsplit(settings.api_url)
     names = ("127.0.0.1", "localhost") if parts.hostname in ("127.0.0.1", "localhost") else ()
     return (*(f"{parts.scheme}://{name}:{parts.port}" for name in names if parts.port),)
 
 
-def _local_files(settings: Settings, started: Started) -> LocalFiles:
-    """The folders that were allowed; whoever calls from a shell stands in theirs."""
+def _open_files(settings: Settings, started: Launcher) -> LocalFiles:
+    """Return the local files that tools may use; in a shell the current folder is allowed by default."""
     roots, how = settings.files_roots, HOW_TO_ALLOW
-    if started is Started.SHELL:
+    if started is Launcher.SHELL:
         roots = roots or (Path.cwd(),)
-    elif started is Started.HTTP:
-        how = f"The files are those of the machine that serves. {HOW_TO_ALLOW}"
+    elif started is Launcher.HTTP:
+        how = f"The files are those of the server's machine. {HOW_TO_ALLOW}"
     elif settings.bundle:
-        how = "Ask the person to choose the folder for files in the extension's settings."
+        how = "Ask the user to choose the folder for files in the extension's settings."
     return LocalFiles(roots, how, own=settings.own_files)
 
 
-def _confirming(
-    settings: Settings, started: Started, seals: Seals, where: Callable[[Tool], Awaitable[str]]
-) -> Confirming:
-    """Who asks for a client that cannot: over stdio the terminal of the same person, from the shell nobody else."""
+def _build_confirming(
+    settings: Settings, started: Launcher, seals: Seals, where: Callable[[Tool], Awaitable[str]]
+) -> Confirmer:
+    """Return how to confirm a call if the client cannot ask: over stdio by the user's own terminal (`approve`)."""
     seconds = 60 * settings.confirm_minutes
-    if settings.hosted is not None and settings.hosted.replicas > 1:  # an answer could be sent to each of them once
+    if settings.hosted is not None and settings.hosted.replicas > 1:  # a reply could be used once on each replica
         seconds = min(seconds, HELD_SECONDS)
-    confirming = partial(Confirming, seals, two_step=settings.two_step, seconds=seconds, where=where)
-    if started is Started.SHELL:
+    confirming = partial(Confirmer, seals, two_step=settings.two_step, seconds=seconds, where=where)
+    if started is Launcher.SHELL:
         return confirming(remedy=NO_TERMINAL)
-    if started is Started.HTTP:
+    if started is Launcher.HTTP:
         return confirming()
     approve = approve_command(settings.origins.get("state_dir"), settings.state_dir)
     return confirming(
-        approvals=approvals(settings),
+        approvals=open_approvals(settings),
         approve_with=lambda identifier: f"{approve} {identifier}",
     )
 
 
-def approvals(settings: Settings) -> Approvals:
-    """The questions that wait for the person's terminal."""
+async def _describe_actor(settings: Settings, sign_in: SignIn, tool: Tool) -> str:
+    writes = [operation for operation in tool.operations if operation.method != "GET"]
+    return await describe_actor(settings, sign_in, {operation.origin for operation in writes or tool.operations})
+
+
+def open_approvals(settings: Settings) -> Approvals:
+    """Return the store of questions that wait for `itwin-mcp approve`."""
     return Approvals(settings.state_dir / "approvals")
 
 
-def _presets(settings: Settings) -> dict[str, Preset]:
-    """What arguments mean that a call leaves out. Raises SettingsError for what is neither an id nor a link."""
-    given = {"iTwinId": ("itwin", settings.itwin_id), "iModelId": ("imodel", settings.imodel_id)}
-    return {
-        argument: Preset(settings.origins.get(f"{entity}_id", argument), _preset_id(settings, entity))
-        for argument, (entity, text) in given.items()
-        if text is not None
-    }
+def _read_presets(settings: Settings, entities: Entities) -> dict[str, Preset]:
+    """Return the defaults of arguments that a call omits. Raises SettingsError for text that is no id or link."""
+    presets: dict[str, Preset] = {}
+    for kind, text in (("itwin", settings.itwin_id), ("imodel", settings.imodel_id)):
+        if text is None:
+            continue
+        entity = entities[kind]
+        setting = settings.origins.get(f"{kind}_id", entity.argument)
+        preset = names.extract_id(text, entity)
+        if preset is None:
+            raise SettingsError(f"{setting} is {text[:80]!r}: it must be the id of an {kind}, or a link to it.")
+        presets[entity.argument] = Preset(setting, preset)
+    return presets
 
 
-def _preset_id(settings: Settings, entity: str) -> str:
-    text = str(settings.itwin_id if entity == "itwin" else settings.imodel_id)
-    found = names.known_id(text, entity)
-    if found is None:
-        setting = settings.origins.get(f"{entity}_id", entity)
-        raise SettingsError(f"{setting} is {text[:80]!r}: it must be the id of an {entity}, or a link to it.")
-    return found
+def name_entities(entities: Entities) -> tuple[Noun, ...]:
+    """Return how hints name the entities that some tool lists."""
+    return tuple(
+        Noun(
+            entity.noun,
+            entity.listing,
+            entity.origins,
+            frozenset(code.lower() for code in entity.codes),
+            tuple(tuple(path.strip("/").split("/")) for path in entity.paths),
+            entity.unique,
+            entity.refusals,
+        )
+        for entity in entities.values()
+        if entity.listing is not None
+    )
 
 
-def _bound(catalog: Catalog, environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables that capability files bind, and no others."""
+def _select_variables(catalog: Catalog, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return only the environment variables that capability files bind."""
     wanted = {
         variable
         for operation in catalog.operations.values()
@@ -382,16 +418,16 @@ def _bound(catalog: Catalog, environment: Mapping[str, str]) -> dict[str, str]:
     return {name: environment[name] for name in wanted if environment.get(name)}
 
 
-def _keys(settings: Settings) -> Sequence[bytes]:
-    """The keys that seal cursors: from the secrets of a hosted server, or one that is made once.
+def _read_keys(settings: Settings) -> Sequence[bytes]:
+    """Return the keys that seal cursors: derived from a hosted server's secrets, or one that is created once.
 
-    That is readable by the user alone, and kept so that cursors outlive the process.
+    That one is stored in a file that only the user can read, so that cursors remain valid after a restart.
     """
     if settings.hosted is not None and settings.hosted.state_secrets:
-        return derived_keys([secret.get_secret_value() for secret in settings.hosted.state_secrets])
+        return derive_keys([secret.get_secret_value() for secret in settings.hosted.state_secrets])
     file = settings.state_dir / "seal.key"
     try:
-        return (kept_key(file),)
+        return (load_or_create_key(file),)
     except OSError as error:
-        logger.error("The key %s cannot be kept: %s", file, error.strerror or error)
+        logger.error("The key %s cannot be stored: %s", file, error.strerror or error)
         raise StateUnusable from None

@@ -1,271 +1,640 @@
-"""Environment and flags become one frozen Settings; secrets are SecretStr, empty values mean unset."""
+"""Every setting, in one table: the dataclasses, the commands' options and the documentation derive from it."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from itwin_mcp import hosted_settings
+from itwin_mcp import setting_parsers as parsers
 from itwin_mcp.errors import SettingsError
-from itwin_mcp.hosted_settings import LOOPBACK, Hosted, read_hosted, split_address
-from itwin_mcp.upstream.naming import expand_home
+from itwin_mcp.setting_parsers import LOOPBACK, Network, Parser
 
-PLATFORM = "https://api.bentley.com"
+PLATFORM_ORIGIN = "https://api.bentley.com"
 SIGN_IN_SERVER = "https://ims.bentley.com"
-# Desktop hosts hand on the placeholder of an optional setting that nobody filled in, or one that was emptied as a word.
-_UNFILLED = re.compile(r"\$\{user_config\.\w+\}")
-_EMPTIED = ("null", "undefined")
+DEFAULT_REDIRECT_URI = "http://localhost:3301/signin-callback"
+"""What to register as the application's redirect URI; a fixed port, because the sign-in server compares it exactly."""
+DEFAULT_DEADLINE = 60.0
+DEFAULT_MAX_RESULT_BYTES = 50_000
+DEFAULT_CONFIRM_MINUTES = 30
 
-ALIASES: Mapping[str, str] = {
-    "ITP_API_URL": "ITWIN_API_URL",
-    "ITP_ISSUER_URL": "ITWIN_ISSUER_URL",
-    "ITP_SERVICE_CLIENT_ID": "ITWIN_CLIENT_ID",
-    "ITP_SERVICE_CLIENT_SECRET": "ITWIN_CLIENT_SECRET",
-    "ITP_ITWIN_ID": "ITWIN_ID",
-}
+# --- the table --------------------------------------------------------------------------------------------------
 
-ENVIRONMENT: Mapping[str, str] = {
-    "ITWIN_ACCESS_TOKEN": "An access token for the iTwin Platform, with or without `Bearer `.",
-    "ITWIN_ACCESS_TOKEN_FILE": "A file that holds one instead; it is read again when it changes.",
-    "ITWIN_CLIENT_ID": "The application that signs in: a service application with its secret, or alone a native one.",
-    "ITWIN_CLIENT_SECRET": "The secret of the service application.",
-    "ITWIN_CLIENT_SECRET_FILE": "A file that holds it instead.",
-    "ITWIN_REDIRECT_URI": "Where a login comes back to; `http://localhost:3301/signin-callback` when unset.",
-    "ITWIN_PROFILE": "The name under which a login is kept, so that several accounts live side by side.",
-    "ITWIN_API_URL": f"The platform to call, as an origin. {PLATFORM} when unset.",
-    "ITWIN_ISSUER_URL": f"The sign-in server; the one that belongs to the platform when unset: {SIGN_IN_SERVER}.",
-    "ITWIN_ID": "The id of the iTwin that a call means which names none; never a call that deletes.",
-    "IMODEL_ID": "The same for an iModel.",
-    "ITWIN_MCP_TOOLSETS": "Toolsets to serve, separated by commas; `all`; or `dynamic`, few tools that run all.",
-    "ITWIN_MCP_TOOLS": "Tools to serve in addition, separated by commas.",
-    "ITWIN_MCP_EXCLUDE_TOOLS": "Tools not to serve, separated by commas.",
-    "ITWIN_MCP_READ_ONLY": "`true` serves only tools that change nothing.",
-    "ITWIN_MCP_SANDBOX": "`true` works with the embedded sandbox instead of the platform; no account is needed.",
-    "ITWIN_MCP_CAPABILITIES": "Capability files of your own, separated by the system's path separator.",
-    "ITWIN_MCP_FILES_ROOT": "Folders with files to read and write, by the path separator; never hidden ones or ours.",
-    "ITWIN_MCP_CONFIRM": "Who confirms what destroys: person when unset; `two-step` lets the model call twice instead.",
-    "ITWIN_MCP_CONFIRM_MINUTES": "Minutes that a question waits for a person who is away, up to 1440; 30 when unset.",
-    "ITWIN_MCP_POLICY": "A policy file: which tools and iTwins may be touched, and how often. None fences nothing.",
-    "ITWIN_MCP_AUDIT_LOG": "A line for every decision on a write. `audit.jsonl` where keys are kept; `-` is stderr.",
-    "ITWIN_MCP_RATE_PER_MINUTE": "Calls to the platform a minute; unset, pacing begins when it first says too many.",
-    "ITWIN_MCP_DEADLINE_SECONDS": "How long one request may take, repeats included; 60 when unset.",
-    "ITWIN_MCP_MAX_RESULT_BYTES": "Bytes of one answer, at least 2000; 50000 when unset.",
-    "ITWIN_MCP_HTTP_TOKEN": "The bearer that `serve --http … --http-token` asks for; made anew when unset.",
-    "ITWIN_MCP_STATELESS": "`true` keeps no sessions for clients before 2026-07-28, so that any replica answers.",
-    **hosted_settings.ENVIRONMENT,
-    "ITWIN_MCP_LOG_LEVEL": "debug, info, warning or error; warning when unset. Logs go to standard error.",
-    "ITWIN_MCP_STATE_DIR": "Where sign-ins and keys are kept. The user's state folder when unset.",
-    "ITWIN_MCP_CACHE_DIR": "Where parsed capability files are kept. The user's cache folder when unset.",
-    "ITWIN_MCP_BUNDLE": "Set by the desktop extension, so that hints name its settings and no shell.",
-    **{name: f"Bentley's command line's name for `{ours}`, which wins." for name, ours in ALIASES.items()},
-}
-"""Every variable that is read, and what it says."""
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A row of the table. The field that carries it has its name, its type and its default."""
+
+    help: str
+    """What it does, as one or more sentences without the default."""
+    variable: str | None = None
+    """The environment variable."""
+    flag: str | None = None
+    """The option of commands, which wins over the variable."""
+    aliases: tuple[str, ...] = ()
+    """Names of the variable in Bentley's own command line; ours wins."""
+    parse: Parser = parsers.parse_text
+    choices: tuple[str, ...] = ()
+    metavar: str | None = None
+    default: str = ""
+    """The default as documented."""
+    is_list: bool = False
+    """Whether the option may be given several times; the variable holds several, with the system's path separator."""
+
+    @property
+    def is_switch(self) -> bool:
+        return self.parse is parsers.parse_boolean
+
+    @property
+    def is_secret(self) -> bool:
+        return self.parse in (parsers.parse_secret, parsers.parse_state_secrets)
+
+    @property
+    def is_path(self) -> bool:
+        return self.parse in (parsers.parse_path, parsers.parse_folder, parsers.parse_log_file)
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """The variable and its aliases, in the order in which they are read."""
+        return (self.variable, *self.aliases) if self.variable is not None else ()
+
+    @property
+    def parameter(self) -> str:
+        """The name under which commands pass the option."""
+        return (self.flag or "").removeprefix("--").replace("-", "_")
+
+    def describe(self, *, for_variable: bool) -> str:
+        """Return the help text of the variable or the option."""
+        text = self.help
+        if self.is_switch and for_variable:
+            text = f"{text.removesuffix('.')} (`true` or `false`)."
+        if self.is_list:
+            many = "Separate several by the system's path separator." if for_variable else "May be given several times."
+            text = f"{text} {many}"
+        if self.default:
+            text += f" Default: {self.default}."
+        return text if for_variable else text.replace("`", "")
+
+
+def setting(help: str, variable: str | None = None, *, default: Any = None, shown: str = "", **row: Any) -> Any:
+    """Return a dataclass field that carries a row of the table; `shown` is the default as documented."""
+    if not shown and isinstance(default, str | int | float) and not isinstance(default, bool):
+        shown = f"`{default:g}`" if isinstance(default, float) else f"`{default}`"
+    return field(default=default, metadata={"row": Setting(help, variable, default=shown, **row)})
+
+
+@dataclass(frozen=True, slots=True)
+class HostedSettings:
+    """The settings of a hosted server, which has callers of its own. Read if `ITWIN_MCP_AUTH_ISSUER` is set."""
+
+    issuer: str = setting(
+        "The sign-in server of a hosted server's callers, exactly as its tokens name it.",
+        "ITWIN_MCP_AUTH_ISSUER",
+        parse=parsers.parse_exact_url,
+    )
+    audience: str = setting(
+        "The public URL of this server, `https://…/mcp`. Tokens must be issued for it.",
+        "ITWIN_MCP_AUTH_AUDIENCE",
+        parse=parsers.parse_exact_url,
+    )
+    jwks_url: str | None = setting(
+        "The URL of the issuer's signing keys.",
+        "ITWIN_MCP_AUTH_JWKS_URL",
+        parse=parsers.parse_exact_url,
+        shown="as its discovery document says",
+    )
+    algorithms: tuple[str, ...] = setting(
+        "Accepted signature algorithms, separated by commas.",
+        "ITWIN_MCP_AUTH_ALGORITHMS",
+        parse=parsers.parse_names,
+        default=(),
+        shown="RS256, PS256 and ES256",
+    )
+    first_scope: str = setting(
+        "The scope that callers are asked to request first: `read`, `write` or `delete`.",
+        "ITWIN_MCP_AUTH_SCOPE",
+        parse=parsers.parse_scope,
+        default="read",
+    )
+    allowed_hosts: tuple[str, ...] = setting(
+        "Host names under which a hosted server is called (the `Host` header), separated by commas.",
+        "ITWIN_MCP_ALLOWED_HOSTS",
+        parse=parsers.parse_hosts,
+        default=(),
+    )
+    allowed_origins: tuple[str, ...] | None = setting(
+        "Web pages that may call it (`https://…`), separated by commas; or `none`.",
+        "ITWIN_MCP_ALLOWED_ORIGINS",
+        parse=parsers.parse_web_origins,
+    )
+    """None if it is not set, empty for `none`."""
+    state_secrets: tuple[SecretStr, ...] = setting(
+        "The secret that seals cursors and confirmations: 32 bytes or more, the same for all replicas. Of several, "
+        "separated by commas, the first seals and all open.",
+        "ITWIN_MCP_STATE_SECRET",
+        parse=parsers.parse_state_secrets,
+        default=(),
+    )
+    state_secret_file: Path | None = setting(
+        "A file that holds these secrets instead, one a line.", "ITWIN_MCP_STATE_SECRET_FILE", parse=parsers.parse_path
+    )
+    replicas: int = setting(
+        "The number of servers behind one address. With more than one, settings that only a single server can honour "
+        "are refused.",
+        "ITWIN_MCP_REPLICAS",
+        parse=parsers.whole_number(1, 1000),
+        default=1,
+    )
+    caller_rate: int = setting(
+        "Requests a minute of one caller, for each replica.",
+        "ITWIN_MCP_CALLER_RATE_PER_MINUTE",
+        parse=parsers.whole_number(1, 1_000_000),
+        default=600,
+    )
+    total_rate: int = setting(
+        "Requests a minute of all callers together, for each replica.",
+        "ITWIN_MCP_TOTAL_RATE_PER_MINUTE",
+        parse=parsers.whole_number(1, 1_000_000),
+        default=6000,
+    )
+    caller_concurrency: int = setting(
+        "Requests of one caller at once, for each replica.",
+        "ITWIN_MCP_CALLER_CONCURRENCY",
+        parse=parsers.whole_number(1, 10_000),
+        default=8,
+    )
+    total_concurrency: int = setting(
+        "Requests of all callers at once, for each replica.",
+        "ITWIN_MCP_TOTAL_CONCURRENCY",
+        parse=parsers.whole_number(1, 10_000),
+        default=64,
+    )
+    max_connections: int = setting(
+        "Connections at once, for each replica.",
+        "ITWIN_MCP_MAX_CONNECTIONS",
+        parse=parsers.whole_number(1, 100_000),
+        default=512,
+    )
+    unfinished_per_address: int = setting(
+        "Connections of one address that have not sent the headers of a request yet.",
+        "ITWIN_MCP_UNFINISHED_PER_ADDRESS",
+        parse=parsers.whole_number(1, 100_000),
+        default=32,
+    )
+    proxies: tuple[Network, ...] = setting(
+        "Addresses or networks of your proxies, separated by commas. Only `ITWIN_MCP_MAX_CONNECTIONS` limits them.",
+        "ITWIN_MCP_PROXIES",
+        parse=parsers.parse_networks,
+        default=(),
+    )
+    notice_seconds: int = setting(
+        "Seconds between `/readyz` failing and the server closing during a shutdown.",
+        "ITWIN_MCP_NOTICE_SECONDS",
+        parse=parsers.whole_number(0, 300),
+        default=5,
+    )
+    drain_seconds: int = setting(
+        "Seconds that requests under way may then take.",
+        "ITWIN_MCP_DRAIN_SECONDS",
+        parse=parsers.whole_number(1, 3600),
+        default=30,
+    )
+    metrics_port: int | None = setting(
+        "The port of `/metrics`, which needs the extra `metrics`. Without it there are no metrics.",
+        "ITWIN_MCP_METRICS_PORT",
+        parse=parsers.whole_number(1, 65535),
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What we were started with."""
+    """What this process was started with. A setting without a variable is an option only."""
 
-    access_token: SecretStr | None = None
-    access_token_file: Path | None = None
-    client_id: str | None = None
-    client_secret: SecretStr | None = None
-    client_secret_file: Path | None = None
-    """Where `client_secret` was read from."""
-    redirect_uri: str | None = None
-    profile: str = "default"
-    api_url: str = PLATFORM
-    issuer_url: str = SIGN_IN_SERVER
-    itwin_id: str | None = None
-    imodel_id: str | None = None
-    sandbox: bool = False
-    sandbox_db: Path | None = None
-    job_seconds: float = 1.0
-    capabilities: tuple[Path, ...] = ()
-    files_roots: tuple[Path, ...] = ()
-    toolsets: tuple[str, ...] = ()
-    tools: tuple[str, ...] = ()
-    exclude_tools: tuple[str, ...] = ()
-    read_only: bool = False
-    two_step: bool = False
-    confirm_minutes: int = 30
-    policy: Path | None = None
-    audit_log: Path | None = None
+    access_token: SecretStr | None = setting(
+        "An access token for the iTwin Platform, with or without `Bearer `.",
+        "ITWIN_ACCESS_TOKEN",
+        parse=parsers.parse_secret,
+    )
+    access_token_file: Path | None = setting(
+        "A file that holds the access token instead. It is read again when it changes.",
+        "ITWIN_ACCESS_TOKEN_FILE",
+        parse=parsers.parse_path,
+    )
+    client_id: str | None = setting(
+        "The client id of the application that signs in: a service application with its secret, or a native "
+        "application without one.",
+        "ITWIN_CLIENT_ID",
+        aliases=("ITP_SERVICE_CLIENT_ID",),
+    )
+    client_secret: SecretStr | None = setting(
+        "The secret of the service application.",
+        "ITWIN_CLIENT_SECRET",
+        aliases=("ITP_SERVICE_CLIENT_SECRET",),
+        parse=parsers.parse_secret,
+    )
+    client_secret_file: Path | None = setting(
+        "A file that holds the secret of the service application instead.",
+        "ITWIN_CLIENT_SECRET_FILE",
+        parse=parsers.parse_path,
+    )
+    redirect_uri: str = setting(
+        "The redirect URI of the native application.",
+        "ITWIN_REDIRECT_URI",
+        parse=parsers.parse_redirect,
+        default=DEFAULT_REDIRECT_URI,
+    )
+    profile: str = setting(
+        "The name of a saved login, so that you can use several accounts.",
+        "ITWIN_PROFILE",
+        flag="--profile",
+        parse=parsers.parse_profile,
+        metavar="NAME",
+        default="default",
+    )
+    api_url: str = setting(
+        "The origin of the platform.",
+        "ITWIN_API_URL",
+        aliases=("ITP_API_URL",),
+        parse=parsers.parse_origin_url,
+        default=PLATFORM_ORIGIN,
+    )
+    issuer_url: str = setting(
+        "The sign-in server.",
+        "ITWIN_ISSUER_URL",
+        aliases=("ITP_ISSUER_URL",),
+        parse=parsers.parse_url,
+        default=SIGN_IN_SERVER,
+        shown=f"the one that belongs to the platform, `{SIGN_IN_SERVER}`",
+    )
+    itwin_id: str | None = setting(
+        "The iTwin of calls that name none: its id or a link to it. Calls that delete ignore it.",
+        "ITWIN_ID",
+        aliases=("ITP_ITWIN_ID",),
+    )
+    imodel_id: str | None = setting("The same for the iModel.", "IMODEL_ID")
+    toolsets: tuple[str, ...] = setting(
+        "Toolsets to serve, separated by commas; `all`; or `dynamic`, a few tools that find and run all others.",
+        "ITWIN_MCP_TOOLSETS",
+        flag="--toolsets",
+        parse=parsers.parse_names,
+        metavar="NAMES",
+        default=(),
+    )
+    tools: tuple[str, ...] = setting(
+        "Tools to serve in addition, separated by commas.",
+        "ITWIN_MCP_TOOLS",
+        flag="--tools",
+        parse=parsers.parse_names,
+        metavar="NAMES",
+        default=(),
+    )
+    exclude_tools: tuple[str, ...] = setting(
+        "Tools not to serve, separated by commas.",
+        "ITWIN_MCP_EXCLUDE_TOOLS",
+        flag="--exclude-tools",
+        parse=parsers.parse_names,
+        metavar="NAMES",
+        default=(),
+    )
+    read_only: bool = setting(
+        "Serve only tools that change nothing.",
+        "ITWIN_MCP_READ_ONLY",
+        flag="--read-only",
+        parse=parsers.parse_boolean,
+        default=False,
+    )
+    sandbox: bool = setting(
+        "Use the embedded sandbox instead of the platform, without an account.",
+        "ITWIN_MCP_SANDBOX",
+        flag="--sandbox",
+        parse=parsers.parse_boolean,
+        default=False,
+    )
+    sandbox_db: Path | None = setting(
+        "Keep the sandbox's state in this file.", flag="--sandbox-db", parse=parsers.parse_path, metavar="FILE"
+    )
+    job_seconds: float = setting(
+        "Seconds that the sandbox's jobs take.",
+        flag="--job-seconds",
+        parse=parsers.seconds(0, 3600),
+        metavar="N",
+        default=1.0,
+    )
+    capabilities: tuple[Path, ...] = setting(
+        "A capability file of your own.",
+        "ITWIN_MCP_CAPABILITIES",
+        flag="--capabilities",
+        parse=parsers.parse_path,
+        metavar="FILE",
+        default=(),
+        is_list=True,
+    )
+    files_roots: tuple[Path, ...] = setting(
+        "A folder in which tools may read and write local files, except hidden ones and our own.",
+        "ITWIN_MCP_FILES_ROOT",
+        flag="--files-root",
+        parse=parsers.parse_folder,
+        metavar="FOLDER",
+        default=(),
+        is_list=True,
+    )
+    confirm: str = setting(
+        "Who confirms destructive calls: `person`, the user; or `two-step`, the model by calling twice, which is no "
+        "consent.",
+        "ITWIN_MCP_CONFIRM",
+        flag="--confirm",
+        parse=parsers.choice_of("person", "two-step"),
+        choices=("person", "two-step"),
+        default="person",
+    )
+    confirm_minutes: int = setting(
+        "Minutes that a question waits for a user who is away, at most 1440.",
+        "ITWIN_MCP_CONFIRM_MINUTES",
+        parse=parsers.whole_number(1, 1440),
+        default=DEFAULT_CONFIRM_MINUTES,
+    )
+    policy: Path | None = setting(
+        "A policy file: which tools and iTwins may be used, and how often. Without one your own server limits nothing, "
+        "and callers of a hosted one may use nothing.",
+        "ITWIN_MCP_POLICY",
+        flag="--policy",
+        parse=parsers.parse_path,
+        metavar="FILE",
+    )
+    audit_log: Path | None = setting(
+        "The file that gets a line for every decision on a write; `-` is standard error.",
+        "ITWIN_MCP_AUDIT_LOG",
+        parse=parsers.parse_log_file,
+        shown="`audit.jsonl` in the state folder",
+    )
     """None for standard error."""
-    rate_per_minute: int | None = None
-    deadline: float = 60.0
-    """Seconds."""
-    max_result_bytes: int = 50_000
-    log_level: str = "warning"
-    state_dir: Path = field(default_factory=Path)
-    cache_dir: Path = field(default_factory=Path)
-    http_token: SecretStr | None = None
-    stateless: bool = False
-    hosted: Hosted | None = None
+    rate_per_minute: int | None = setting(
+        "Requests to the platform a minute. Without it, pacing begins when the platform first answers 429.",
+        "ITWIN_MCP_RATE_PER_MINUTE",
+        parse=parsers.whole_number(1, 999_999),
+    )
+    deadline: float = setting(
+        "Seconds that one request may take, retries included.",
+        "ITWIN_MCP_DEADLINE_SECONDS",
+        parse=parsers.seconds(1, 3600),
+        default=DEFAULT_DEADLINE,
+    )
+    max_result_bytes: int = setting(
+        "Maximum bytes of one answer, at least 2000. A cursor gives the rest of a longer list.",
+        "ITWIN_MCP_MAX_RESULT_BYTES",
+        flag="--max-result-bytes",
+        parse=parsers.whole_number(2000, 999_999_999),
+        metavar="N",
+        default=DEFAULT_MAX_RESULT_BYTES,
+    )
+    http_token: SecretStr | None = setting(
+        "The bearer token that `serve --http … --http-token` requires.",
+        "ITWIN_MCP_HTTP_TOKEN",
+        parse=parsers.parse_secret,
+        shown="a new one",
+    )
+    stateless: bool = setting(
+        "Keep no sessions for HTTP clients older than protocol 2026-07-28, so that any replica can answer.",
+        "ITWIN_MCP_STATELESS",
+        flag="--stateless",
+        parse=parsers.parse_boolean,
+        default=False,
+    )
+    hosted: HostedSettings | None = None
     """Set where callers sign in to this server."""
-    bundle: bool = False
+    log_level: str = setting(
+        "How much is logged to standard error: `debug`, `info`, `warning` or `error`.",
+        "ITWIN_MCP_LOG_LEVEL",
+        flag="--log-level",
+        parse=parsers.choice_of("debug", "info", "warning", "error"),
+        choices=("debug", "info", "warning", "error"),
+        default="warning",
+    )
+    state_dir: Path = setting(
+        "The folder of saved logins, keys and waiting questions.",
+        "ITWIN_MCP_STATE_DIR",
+        parse=parsers.parse_path,
+        default=Path(),
+        shown="the user's state folder",
+    )
+    cache_dir: Path = setting(
+        "The folder of parsed capability files.",
+        "ITWIN_MCP_CACHE_DIR",
+        parse=parsers.parse_path,
+        default=Path(),
+        shown="the user's cache folder",
+    )
+    bundle: bool = setting(
+        "Set by the desktop extension, so that hints name its settings instead of a shell.",
+        "ITWIN_MCP_BUNDLE",
+        parse=parsers.parse_boolean,
+        default=False,
+    )
     origins: Mapping[str, str] = field(default_factory=dict)
-    """Setting -> the variable or flag that it was read from; what has its default is not in it."""
+    """Setting -> the variable or option that it was read from; a default is not in it."""
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """Values that must never be read in a log."""
+        """Values that must never be logged."""
         sealing = self.hosted.state_secrets if self.hosted is not None else ()
         held = (self.access_token, self.client_secret, self.http_token, *sealing)
         values = [secret.get_secret_value() for secret in held if secret is not None]
         return tuple(re.sub(r"^bearer\s+", "", value, flags=re.IGNORECASE) for value in values)
 
     @property
+    def two_step(self) -> bool:
+        """Whether the model confirms by calling twice."""
+        return self.confirm == "two-step"
+
+    @property
     def own_files(self) -> tuple[Path, ...]:
-        """Files and folders of ours, which no tool may read or write: logins, keys, approvals, rules, secrets."""
+        """Our own files and folders, which no tool may read or write: logins, keys, approvals, rules, secrets."""
         files = (self.access_token_file, self.client_secret_file, self.policy, self.audit_log, self.sandbox_db)
         return (self.state_dir, self.cache_dir, *self.capabilities, *(file for file in files if file is not None))
 
     @property
     def kept_sandbox(self) -> Path:
-        """Where calls from the shell keep the sandbox's state, unless they name another file."""
+        """The file with the sandbox's state between calls from the shell, unless they name another."""
         return self.state_dir / "sandbox.db"
 
     @property
     def environment(self) -> str:
-        """Which platform this is, in a word, or by its address where there is none."""
+        """The platform as a word, or as its URL if it is not one of Bentley's."""
         if self.sandbox:
             return "embedded sandbox"
         found = re.fullmatch(r"https://(?:(qa|dev)-)?api\.bentley\.com", self.api_url)
         return (found[1] or "production") if found else self.api_url
 
 
-def read_settings(
-    environment: Mapping[str, str],
-    *,
-    profile: str | None = None,
-    sandbox: bool = False,
-    sandbox_db: Path | None = None,
-    job_seconds: float | None = None,
-    capabilities: Sequence[Path] = (),
-    files_root: Sequence[Path] = (),
-    toolsets: str | None = None,
-    tools: str | None = None,
-    exclude_tools: str | None = None,
-    read_only: bool = False,
-    stateless: bool = False,
-    confirm: str | None = None,
-    policy: Path | None = None,
-    max_result_bytes: int | None = None,
-    log_level: str | None = None,
-) -> Settings:
-    """Settings from the environment, where a flag that was given wins. Raises SettingsError."""
-    origins: dict[str, str] = {}
-    flags = {
-        "profile": profile,
-        "toolsets": toolsets,
-        "tools": tools,
-        "exclude_tools": exclude_tools,
-        "confirm": confirm,
-        "policy": None if policy is None else str(policy),
-        "max_result_bytes": None if max_result_bytes is None else str(max_result_bytes),
-        "log_level": log_level,
+def rows_of(table: type[Settings | HostedSettings]) -> Mapping[str, Setting]:
+    """Return the rows of a dataclass by the names of its fields."""
+    return {each.name: each.metadata["row"] for each in fields(table) if "row" in each.metadata}
+
+
+SETTINGS = rows_of(Settings)
+HOSTED_SETTINGS = rows_of(HostedSettings)
+ALL_SETTINGS = (*SETTINGS.values(), *HOSTED_SETTINGS.values())
+
+ALIASES: Mapping[str, str] = {
+    alias: row.variable for row in ALL_SETTINGS if row.variable is not None for alias in row.aliases
+}
+ENVIRONMENT: Mapping[str, str] = {
+    **{row.variable: row.describe(for_variable=True) for row in ALL_SETTINGS if row.variable is not None},
+    **{alias: f"The name of `{ours}` in Bentley's command line; `{ours}` wins." for alias, ours in ALIASES.items()},
+}
+"""Every variable that is read, with its description."""
+
+
+def render_settings_tables() -> Mapping[str, str]:
+    """Return the documentation of all settings: Markdown tables by their titles."""
+    return {
+        "Every server": _render_table(SETTINGS.values()),
+        "A hosted server": _render_table(HOSTED_SETTINGS.values()),
+        "Names of Bentley's command line": "\n".join(
+            [
+                "| variable | what it does |",
+                "|---|---|",
+                *(f"| `{name}` | {ENVIRONMENT[name]} |" for name in ALIASES),
+                "",
+            ]
+        ),
     }
-    switches = {"sandbox": sandbox, "read_only": read_only, "stateless": stateless}
-    in_bundle = environment.get("ITWIN_MCP_BUNDLE") == "true"
 
-    def value(setting: str, *names: str) -> str | None:
-        """The first that is set, and from where."""
-        if flags.get(setting):
-            origins[setting] = f"--{setting.replace('_', '-')}"
-            return flags[setting]
-        for name in names:
-            text = environment.get(name, "").strip()
-            if text and not _UNFILLED.fullmatch(text) and not (in_bundle and text in _EMPTIED):
-                origins[setting] = name
-                return text
-        return None
 
-    def switch(setting: str, name: str) -> bool:
-        if switches.get(setting):
-            origins[setting] = f"--{setting.replace('_', '-')}"
-            return True
-        return _flag(name, value(setting, name))
+def _render_table(rows: Iterable[Setting]) -> str:
+    lines = ["| variable | option | what it does |", "|---|---|---|"]
+    for row in rows:
+        variable, flag = (f"`{name}`" if name else "" for name in (row.variable, row.flag))
+        lines.append(f"| {variable} | {flag} | {row.describe(for_variable=row.variable is not None)} |")
+    return "\n".join(lines) + "\n"
 
-    def secret(setting: str, *names: str) -> SecretStr | None:
-        text = value(setting, *names)
-        return SecretStr(text) if text else None
 
-    api_url = _origin(origins, value("api_url", "ITWIN_API_URL", "ITP_API_URL"))
-    issuer_url = _address(origins, "issuer_url", value("issuer_url", "ITWIN_ISSUER_URL", "ITP_ISSUER_URL"))
-    token = secret("access_token", "ITWIN_ACCESS_TOKEN")
-    token_file = value("access_token_file", "ITWIN_ACCESS_TOKEN_FILE")
-    client_id = value("client_id", "ITWIN_CLIENT_ID", "ITP_SERVICE_CLIENT_ID")
-    secret_file: str | None = None
-    # An id and a secret of different names belong to different applications.
-    if origins.get("client_id") == "ITP_SERVICE_CLIENT_ID":
-        client_secret = secret("client_secret", "ITP_SERVICE_CLIENT_SECRET")
-        if client_secret is None:
-            raise SettingsError("ITP_SERVICE_CLIENT_ID is set without ITP_SERVICE_CLIENT_SECRET: set both or neither.")
+# --- reading ----------------------------------------------------------------------------------------------------
+
+# Desktop hosts pass the placeholder of an optional setting that nobody filled in, or an emptied one as a word.
+_UNFILLED = re.compile(r"\$\{user_config\.\w+\}")
+_EMPTIED = ("null", "undefined")
+
+
+class _Reader:
+    """Reads rows of the table and remembers where each value came from."""
+
+    def __init__(self, environment: Mapping[str, str], flags: Mapping[str, Any]) -> None:
+        unknown = flags.keys() - {row.parameter for row in ALL_SETTINGS if row.flag}
+        if unknown:
+            raise TypeError(f"no settings have the options {', '.join(sorted(unknown))}")
+        self._environment = environment
+        self._flags = flags
+        self._in_bundle = environment.get("ITWIN_MCP_BUNDLE") == "true"
+        self.origins: dict[str, str] = {}
+
+    def read(self, name: str, row: Setting, *variables: str) -> Any:
+        """Return the parsed value of the option or of the first variable that is set; None if none is."""
+        flag = self._flags.get(row.parameter) if row.flag else None
+        is_flag_set = flag is not None and flag is not False and flag not in ((), [], "")
+        origin, text = self._find(variables or row.variables)
+        if row.is_list:
+            return self._read_list(name, row, flag if is_flag_set else (), origin, text)
+        if is_flag_set:
+            assert row.flag is not None
+            origin, text = row.flag, "true" if flag is True else str(flag)
+        if not text:
+            return None
+        self.origins[name] = origin
+        return row.parse(origin, text)
+
+    def _read_list(self, name: str, row: Setting, flags: Any, origin: str, text: str) -> tuple[Any, ...] | None:
+        """Return the values of the variable, and those of the options after them."""
+        parts = [(origin, part) for part in text.split(os.pathsep) if part]
+        parts += [(str(row.flag), str(part)) for part in flags]
+        if not parts:
+            return None
+        self.origins[name] = parts[-1][0]
+        return tuple(row.parse(source, part) for source, part in parts)
+
+    def _find(self, variables: tuple[str, ...]) -> tuple[str, str]:
+        for name in variables:
+            text = self._environment.get(name, "").strip()
+            if text and not _UNFILLED.fullmatch(text) and not (self._in_bundle and text in _EMPTIED):
+                return name, text
+        return "", ""
+
+    def read_all(self, rows: Mapping[str, Setting]) -> dict[str, Any]:
+        """Return the values that are set."""
+        values = {name: self.read(name, row) for name, row in rows.items()}
+        return {name: value for name, value in values.items() if name in self.origins}
+
+
+def read_settings(environment: Mapping[str, str], **flags: Any) -> Settings:
+    """Read the settings from the environment, where an option that is given wins.
+
+    `flags` are options by their names in commands, such as `files_root`; None, False and empty ones are not given.
+
+    Raises: SettingsError.
+    """
+    reader = _Reader(environment, flags)
+    secret = ("client_secret", "client_secret_file")
+    values = reader.read_all({name: row for name, row in SETTINGS.items() if name not in secret})
+    _read_application(reader, values)
+    values.setdefault("issuer_url", issuer_of(values.get("api_url", PLATFORM_ORIGIN)))
+    for name, kind in (("state_dir", "user_state_path"), ("cache_dir", "user_cache_path")):
+        if name not in values:
+            values[name] = _user_folder(kind)
+    values.setdefault("audit_log", values["state_dir"] / "audit.jsonl")
+    return Settings(**values, hosted=_read_hosted(reader), origins=reader.origins)
+
+
+def _read_application(reader: _Reader, values: dict[str, Any]) -> None:
+    """Read the secret that belongs to the client id: an id and a secret of different names do not belong together."""
+    row = SETTINGS["client_secret"]
+    origins = reader.origins
+    if origins.get("client_id") in SETTINGS["client_id"].aliases:
+        secret = reader.read("client_secret", row, *row.aliases)
+        if secret is None:
+            raise SettingsError(f"{origins['client_id']} is set without {row.aliases[0]}: set both or neither.")
     else:
-        client_secret = secret("client_secret", "ITWIN_CLIENT_SECRET")
-        secret_file = value("client_secret_file", "ITWIN_CLIENT_SECRET_FILE")
-        if client_secret is None and secret_file is not None:
-            client_secret = _read_secret("ITWIN_CLIENT_SECRET_FILE", expand_home(secret_file))
+        assert row.variable is not None
+        secret = reader.read("client_secret", row, row.variable)
+        file = reader.read("client_secret_file", SETTINGS["client_secret_file"])
+        if file is not None:
+            values["client_secret_file"] = file
+        if secret is None and file is not None:
             origins["client_secret"] = origins.pop("client_secret_file")
-        if client_secret is not None and client_id is None:
+            secret = SecretStr(parsers.read_secret_file(origins["client_secret"], file))
+        if secret is not None and "client_id" not in values:
             raise SettingsError(f"{origins['client_secret']} is set without ITWIN_CLIENT_ID: set both or neither.")
-    own = value("capabilities", "ITWIN_MCP_CAPABILITIES") or ""
-    if capabilities:
-        origins["capabilities"] = "--capabilities"
-    policy_file = value("policy", "ITWIN_MCP_POLICY")
-    state_dir = _folder(value("state_dir", "ITWIN_MCP_STATE_DIR"), "user_state_path")
-    audit_log = value("audit_log", "ITWIN_MCP_AUDIT_LOG") or str(state_dir / "audit.jsonl")
-    roots = value("files_roots", "ITWIN_MCP_FILES_ROOT") or ""
-    if files_root:
-        origins["files_roots"] = "--files-root"
-    return Settings(
-        access_token=token,
-        access_token_file=expand_home(token_file) if token_file else None,
-        client_id=client_id,
-        client_secret=client_secret,
-        client_secret_file=expand_home(secret_file) if secret_file else None,
-        redirect_uri=_redirect(value("redirect_uri", "ITWIN_REDIRECT_URI")),
-        profile=_profile(value("profile", "ITWIN_PROFILE") or "default"),
-        api_url=api_url,
-        issuer_url=issuer_url or issuer_of(api_url),
-        itwin_id=value("itwin_id", "ITWIN_ID", "ITP_ITWIN_ID"),
-        imodel_id=value("imodel_id", "IMODEL_ID"),
-        sandbox=switch("sandbox", "ITWIN_MCP_SANDBOX"),
-        sandbox_db=None if sandbox_db is None else expand_home(sandbox_db),
-        job_seconds=1.0 if job_seconds is None else job_seconds,
-        capabilities=_paths(own, capabilities),
-        files_roots=_existing(_paths(roots, files_root)),
-        toolsets=_names(value("toolsets", "ITWIN_MCP_TOOLSETS")),
-        tools=_names(value("tools", "ITWIN_MCP_TOOLS")),
-        exclude_tools=_names(value("exclude_tools", "ITWIN_MCP_EXCLUDE_TOOLS")),
-        read_only=switch("read_only", "ITWIN_MCP_READ_ONLY"),
-        two_step=_two_step(value("confirm", "ITWIN_MCP_CONFIRM") or "person"),
-        confirm_minutes=_minutes(value("confirm_minutes", "ITWIN_MCP_CONFIRM_MINUTES")),
-        policy=expand_home(policy_file) if policy_file else None,
-        audit_log=expand_home(audit_log) if audit_log != "-" else None,
-        rate_per_minute=_rate(value("rate_per_minute", "ITWIN_MCP_RATE_PER_MINUTE")),
-        deadline=_seconds(value("deadline", "ITWIN_MCP_DEADLINE_SECONDS")),
-        max_result_bytes=_bytes(value("max_result_bytes", "ITWIN_MCP_MAX_RESULT_BYTES")),
-        http_token=secret("http_token", "ITWIN_MCP_HTTP_TOKEN"),
-        stateless=switch("stateless", "ITWIN_MCP_STATELESS"),
-        hosted=read_hosted(value, _read_secret),
-        log_level=_level(value("log_level", "ITWIN_MCP_LOG_LEVEL") or "warning"),
-        state_dir=state_dir,
-        cache_dir=_folder(value("cache_dir", "ITWIN_MCP_CACHE_DIR"), "user_cache_path"),
-        bundle=switch("bundle", "ITWIN_MCP_BUNDLE"),
-        origins=origins,
-    )
+    values["client_secret"] = secret
+
+
+def _read_hosted(reader: _Reader) -> HostedSettings | None:
+    """Return the settings of a hosted server, or None for a server of one's own."""
+    rows = HOSTED_SETTINGS
+    issuer, audience = (reader.read(name, rows[name]) for name in ("issuer", "audience"))
+    if issuer is None:
+        if audience is not None:
+            raise SettingsError("ITWIN_MCP_AUTH_AUDIENCE is set without ITWIN_MCP_AUTH_ISSUER: set both or neither.")
+        return None
+    if audience is None:
+        raise SettingsError(
+            "ITWIN_MCP_AUTH_ISSUER is set without ITWIN_MCP_AUTH_AUDIENCE: set it to the public URL of this server, so "
+            "that tokens for others are refused."
+        )
+    values = reader.read_all(rows)
+    if "state_secrets" not in values and "state_secret_file" in values:
+        source = reader.origins["state_secret_file"]
+        text = parsers.read_secret_file(source, values["state_secret_file"])
+        values["state_secrets"] = parsers.parse_state_secrets(source, text)
+    return HostedSettings(**values)
 
 
 def issuer_of(api_url: str) -> str:
-    """The sign-in server that belongs to a platform: QA's also for development, a local platform's own."""
+    """Return the sign-in server of a platform: QA's also for development, a local platform's own."""
     parts = urlsplit(api_url)
     if parts.hostname in LOOPBACK:
         return api_url
@@ -273,124 +642,8 @@ def issuer_of(api_url: str) -> str:
     return SIGN_IN_SERVER.replace("//", f"//{prefix}")
 
 
-def _folder(given: str | None, kind: str) -> Path:
-    if given is not None:
-        return expand_home(given)
+def _user_folder(kind: str) -> Path:
     import platformdirs
 
     path: Path = getattr(platformdirs, kind)("itwin-mcp", appauthor=False)
     return path
-
-
-def _paths(text: str, more: Sequence[Path]) -> tuple[Path, ...]:
-    """The paths of a variable, and those of flags after them."""
-    parts: list[str | Path] = [*(part for part in text.split(os.pathsep) if part), *more]
-    return tuple(expand_home(part) for part in parts)
-
-
-def _existing(folders: Sequence[Path]) -> tuple[Path, ...]:
-    for folder in folders:
-        if not folder.is_dir():
-            raise SettingsError(f"--files-root {folder} is no folder: create it, or name another.")
-    return tuple(folder.absolute() for folder in folders)
-
-
-def _names(text: str | None) -> tuple[str, ...]:
-    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
-
-
-def _flag(name: str, text: str | None) -> bool:
-    words = {None: False, "true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-    lowered = text.lower() if text else None
-    if lowered not in words:
-        raise SettingsError(f"{name} is {text!r}: set it to true or false.")
-    return words[lowered]
-
-
-def _level(text: str) -> str:
-    if text.lower() not in ("debug", "info", "warning", "error"):
-        raise SettingsError(f"The log level {text!r} is none of debug, info, warning, error.")
-    return text.lower()
-
-
-def _two_step(text: str) -> bool:
-    if text not in ("person", "two-step"):
-        raise SettingsError(f"--confirm is {text!r}: it must be person or two-step.")
-    return text == "two-step"
-
-
-def _minutes(text: str | None) -> int:
-    if text is not None and (not re.fullmatch(r"[0-9]{1,4}", text) or not 1 <= int(text) <= 1440):
-        raise SettingsError(f"ITWIN_MCP_CONFIRM_MINUTES is {text!r}: set it to whole minutes from 1 to 1440.")
-    return int(text) if text is not None else 30
-
-
-def _profile(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", text):
-        raise SettingsError(f"The profile {text!r} must be up to 64 letters, digits, dots, dashes and underscores.")
-    return text
-
-
-def _rate(text: str | None) -> int | None:
-    if text is not None and (not re.fullmatch(r"[0-9]{1,6}", text) or int(text) == 0):
-        raise SettingsError(f"ITWIN_MCP_RATE_PER_MINUTE is {text!r}: set it to a whole number above 0, or not at all.")
-    return int(text) if text is not None else None
-
-
-def _bytes(text: str | None) -> int:
-    if text is not None and (not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < 2_000):
-        raise SettingsError(f"--max-result-bytes is {text!r}: set it to a whole number from 2000, or not at all.")
-    return int(text) if text is not None else 50_000
-
-
-def _seconds(text: str | None) -> float:
-    if text is not None and (not re.fullmatch(r"[0-9]{1,4}(\.[0-9]+)?", text) or not 1 <= float(text) <= 3600):
-        raise SettingsError(f"ITWIN_MCP_DEADLINE_SECONDS is {text!r}: set it to seconds between 1 and 3600.")
-    return float(text) if text is not None else 60.0
-
-
-def _read_secret(name: str, file: Path) -> SecretStr:
-    try:
-        text = file.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise SettingsError(f"{name}: {file} cannot be read: {error.strerror}.") from None
-    except ValueError:
-        raise SettingsError(f"{name}: {file} does not hold text.") from None
-    if not text:
-        raise SettingsError(f"{name}: {file} is empty.")
-    return SecretStr(text)
-
-
-def _redirect(text: str | None) -> str | None:
-    """An address on this machine, as the application has it registered; None for the usual one."""
-    if text is None:
-        return None
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError:
-        parts, port = urlsplit(""), None
-    plain = parts.scheme == "http" and not (parts.query or parts.fragment or parts.username)
-    if not plain or parts.hostname not in ("localhost", "127.0.0.1") or not port or not parts.path:
-        raise SettingsError(f"ITWIN_REDIRECT_URI is {text!r}: it must be http://localhost:PORT/PATH.")
-    return text
-
-
-def _origin(origins: Mapping[str, str], text: str | None) -> str:
-    """An address without a path; the platform's own when there is none."""
-    address = _address(origins, "api_url", text)
-    if address is None:
-        return PLATFORM
-    if urlsplit(address).path:
-        raise SettingsError(f"{origins['api_url']} must be an origin such as {PLATFORM}, without a path.")
-    return address
-
-
-def _address(origins: Mapping[str, str], setting: str, text: str | None) -> str | None:
-    """An https address, or http on this machine, without a slash at the end."""
-    if text is None:
-        return None
-    parts = split_address(origins[setting], text, PLATFORM)
-    assert parts.hostname is not None
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port is not None else "") + parts.path.rstrip("/")

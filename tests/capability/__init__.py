@@ -1,1 +1,1 @@
-"""What a capability file says: reading, linking, filtering, exporting."""
+"""Tests of capability files: reading, linking, selecting, exporting and caching."""

@@ -1,4 +1,4 @@
-"""A small capability file to bend and break, and how to read what is said of it."""
+"""A small sound capability file, edits that break it, and the problems that are reported."""
 
 from pathlib import Path
 
@@ -150,7 +150,7 @@ capability:
 
 
 class Folder:
-    """A folder of capability files; `broken` links them and gives every problem."""
+    """A folder of capability files to link."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -165,29 +165,30 @@ class Folder:
         files = [self.write(text, f"file{index}.yaml") for index, text in enumerate(texts)]
         return link_files(files, cache=cache)
 
-    def broken(self, *texts: str | bytes) -> list[Problem]:
+    def find_problems(self, *texts: str | bytes) -> list[Problem]:
+        """Link files that break rules, and return every problem."""
         files = [self.write(text, f"file{index}.yaml") for index, text in enumerate(texts)]
         with pytest.raises(CapabilityError) as caught:
             link_files(files)
         return list(caught.value.problems)
 
 
-def bent(*changes: tuple[str, str], text: str = GOOD) -> str:
-    """The good file with these texts replaced, each of which it has exactly once."""
+def edit(*changes: tuple[str, str], text: str = GOOD) -> str:
+    """Return the text with these parts replaced, each of which must occur exactly once."""
     for old, new in changes:
-        assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times"
+        assert text.count(old) == 1, f"{old!r} occurs {text.count(old)} times"
         text = text.replace(old, new)
     return text
 
 
-def line_of(text: str, part: str) -> int:
-    """The line, from 1, on which a part of a text stands; it stands there once. A `¶` in it begins the line meant."""
+def find_line(text: str, part: str) -> int:
+    """Return the line, from 1, of a part that must occur once in a text. A `¶` in it marks that line."""
     before, _, after = part.rpartition("¶")
     part = before + after
-    assert text.count(part) == 1, f"{part!r} stands {text.count(part)} times"
+    assert text.count(part) == 1, f"{part!r} occurs {text.count(part)} times"
     return text[: text.index(part)].count("\n") + before.count("\n") + 1
 
 
-def said(problems: list[Problem]) -> list[tuple[int, str]]:
-    """The line and rule of each problem."""
+def list_rules(problems: list[Problem]) -> list[tuple[int, str]]:
+    """Return the line and rule of each problem."""
     return [(problem.line, problem.rule) for problem in problems]

@@ -1,6 +1,5 @@
-"""Parsed files are kept as JSON; any trouble with that only means that a file is parsed again."""
+"""The cache of parsed files: a second start parses nothing, and a damaged entry only means parsing again."""
 
-import json
 import logging
 import os
 import subprocess
@@ -11,11 +10,10 @@ import pytest
 
 import itwin_mcp
 from itwin_mcp.capability import strict_yaml
-from itwin_mcp.capability.catalog import shipped
+from itwin_mcp.capability.documents import find_shipped_files, load_document
 from itwin_mcp.capability.linker import link_files
-from itwin_mcp.capability.loader import load
 from itwin_mcp.errors import CapabilityError
-from tests.capability.files import GOOD, SECTION, TOOL, Folder, bent, line_of
+from tests.capability.files import GOOD, SECTION, TOOL, Folder, edit, find_line
 
 
 @pytest.fixture
@@ -23,9 +21,14 @@ def cache(tmp_path: Path) -> Path:
     return tmp_path / "cache" / "itwin-mcp"
 
 
+def entries(cache: Path) -> list[Path]:
+    """List what is cached of a test's files, without our own entities, which every linking reads."""
+    return [file for file in cache.iterdir() if b"x-entities" not in file.read_bytes()]
+
+
 @pytest.fixture
 def parsed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The texts that were parsed as YAML."""
+    """Collect the texts that are parsed as YAML."""
     texts: list[str] = []
     parse = strict_yaml.parse
 
@@ -37,11 +40,11 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return texts
 
 
-def test_a_second_start_parses_no_yaml_and_serves_the_same(folder: Folder, cache: Path, parsed: list[str]) -> None:
+def test_link_files_parses_no_yaml_with_a_filled_cache(folder: Folder, cache: Path, parsed: list[str]) -> None:
     folder.write(SECTION, "bolts.yaml")
     first = folder.link(GOOD, TOOL, cache=cache)
-    assert len(parsed) == 3
-    assert len(list(cache.iterdir())) == 3  # the imported file too
+    assert len(parsed) == 4  # our own entities too
+    assert len(entries(cache)) == 3  # the imported file too
     parsed.clear()
     second = folder.link(GOOD, TOOL, cache=cache)
     assert parsed == []
@@ -50,11 +53,12 @@ def test_a_second_start_parses_no_yaml_and_serves_the_same(folder: Folder, cache
     ]
 
 
-def test_a_second_start_imports_neither_yaml_nor_jsonschema_nor_jsonpath(cache: Path) -> None:
+def test_link_files_imports_no_parser_with_a_filled_cache(cache: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
-        "from itwin_mcp.capability.catalog import shipped; from itwin_mcp.capability.linker import link_files\n"
-        f"print(len(link_files(shipped(), cache=Path({str(cache)!r})).tools))\n"
+        "from itwin_mcp.capability.documents import find_shipped_files\n"
+        "from itwin_mcp.capability.linker import link_files\n"
+        f"print(len(link_files(find_shipped_files(), cache=Path({str(cache)!r})).tools))\n"
         "print(*(name for name in ('yaml', 'jsonschema', 'jsonpath') if name in sys.modules))"
     )
     runs = [
@@ -63,17 +67,17 @@ def test_a_second_start_imports_neither_yaml_nor_jsonschema_nor_jsonpath(cache: 
     ]
     assert runs[0][1] == "yaml jsonschema"
     assert runs[1][1] == ""
-    assert runs[0][0] == runs[1][0] == str(len(link_files(shipped()).tools))
+    assert runs[0][0] == runs[1][0] == str(len(link_files(find_shipped_files()).tools))
 
 
 @pytest.mark.parametrize(
     "damage", ["", "{", "null", "[]", '"text"', '{"ikanos": "1.0.0-beta5", "surplus": 1}', "[" * 100_000, "\x00"]
 )
-def test_a_damaged_entry_means_parse_again_and_is_put_right(
+def test_damaged_cache_entry_is_replaced(
     folder: Folder, cache: Path, parsed: list[str], caplog: pytest.LogCaptureFixture, damage: str
 ) -> None:
     folder.link(GOOD, cache=cache)
-    (entry,) = cache.iterdir()
+    (entry,) = entries(cache)
     whole = entry.read_text(encoding="utf-8")
     entry.write_text(damage, encoding="utf-8")
     parsed.clear()
@@ -84,9 +88,9 @@ def test_a_damaged_entry_means_parse_again_and_is_put_right(
     assert entry.read_text(encoding="utf-8") == whole
 
 
-def test_an_entry_that_is_not_text_or_no_file_means_parse_again(folder: Folder, cache: Path) -> None:
+def test_cache_entry_that_is_binary_or_a_folder_is_ignored(folder: Folder, cache: Path) -> None:
     folder.link(GOOD, cache=cache)
-    (entry,) = cache.iterdir()
+    (entry,) = entries(cache)
     entry.write_bytes(b"\xff\xfe")
     assert folder.link(GOOD, cache=cache).tools
     entry.unlink()
@@ -94,21 +98,21 @@ def test_an_entry_that_is_not_text_or_no_file_means_parse_again(folder: Folder, 
     assert folder.link(GOOD, cache=cache).tools
 
 
-def test_another_content_or_version_is_another_entry(
+def test_cache_entry_depends_on_content_and_version(
     folder: Folder, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder.link(GOOD, cache=cache)
-    changed = bent(('display: "Flows"', 'display: "Streams"'))
+    changed = edit(('display: "Flows"', 'display: "Streams"'))
     folder.link(changed, cache=cache)
-    assert len(list(cache.iterdir())) == 2
-    assert load(folder.write(changed), cache=cache).data["capability"]["aggregates"][0]["display"] == "Streams"
+    assert len(entries(cache)) == 2
+    assert load_document(folder.write(changed), cache=cache).data["capability"]["aggregates"][0]["display"] == "Streams"
     monkeypatch.setattr(itwin_mcp, "__version__", "999.0")
     folder.link(GOOD, cache=cache)
-    assert len(list(cache.iterdir())) == 3
+    assert len(entries(cache)) == 3
 
 
-def test_nothing_is_cached_unless_everything_holds(folder: Folder, cache: Path) -> None:
-    broken = bent(("call: bolts-api.list-bolts", "call: bolts-api.list-nuts"), text=TOOL)
+def test_cache_stays_empty_if_any_file_is_broken(folder: Folder, cache: Path) -> None:
+    broken = edit(("call: bolts-api.list-bolts", "call: bolts-api.list-nuts"), text=TOOL)
     folder.write(SECTION, "bolts.yaml")
     for _ in range(2):  # the second time it is refused just so
         with pytest.raises(CapabilityError, match="list-nuts"):
@@ -116,17 +120,17 @@ def test_nothing_is_cached_unless_everything_holds(folder: Folder, cache: Path) 
         assert not cache.exists()
 
 
-def test_a_mistake_found_after_a_cached_parse_still_names_its_line(folder: Folder, cache: Path) -> None:
+def test_problem_in_a_cached_file_names_its_line(folder: Folder, cache: Path) -> None:
     folder.write(SECTION, "bolts.yaml")
     folder.link(TOOL, cache=cache)
     with pytest.raises(CapabilityError) as caught:
         folder.link(TOOL, TOOL, cache=cache)
     assert [(Path(problem.file).name, problem.line) for problem in caught.value.problems] == [
-        ("file1.yaml", line_of(TOOL, "      list-bolts:"))
+        ("file1.yaml", find_line(TOOL, "      list-bolts:"))
     ]
 
 
-def test_a_folder_that_cannot_be_written_only_warns(
+def test_cache_folder_that_cannot_be_written_is_a_warning(
     folder: Folder, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     occupied = tmp_path / "occupied"
@@ -137,19 +141,17 @@ def test_a_folder_that_cannot_be_written_only_warns(
     assert occupied.read_text() == "a file, not a folder"
 
 
-def test_a_write_that_fails_leaves_nothing_half_written(
-    folder: Folder, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_cache_write_leaves_no_file(folder: Folder, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(json, "dump", full)
+    monkeypatch.setattr(os, "fsync", full)
     assert folder.link(GOOD, cache=cache).tools
     assert list(cache.iterdir()) == []
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
-def test_what_is_cached_is_the_user_s_alone(folder: Folder, cache: Path) -> None:
+def test_cache_files_are_readable_by_the_user_only(folder: Folder, cache: Path) -> None:
     folder.link(GOOD, cache=cache)
-    (entry,) = cache.iterdir()
+    (entry,) = entries(cache)
     assert (cache.stat().st_mode & 0o777, entry.stat().st_mode & 0o777) == (0o700, 0o600)

@@ -1,10 +1,11 @@
-"""The part of a catalog that was asked for."""
+"""Selection of toolsets and tools from a catalog."""
 
 import pytest
 
-from itwin_mcp.capability.catalog import Catalog, shipped
+from itwin_mcp.capability.catalog import Catalog
+from itwin_mcp.capability.documents import find_shipped_files
 from itwin_mcp.errors import SettingsError
-from tests.capability.files import SECTION, TOOL, Folder, bent
+from tests.capability.files import SECTION, TOOL, Folder, edit
 
 WRITES = """\
       delete-part:
@@ -22,7 +23,7 @@ WRITES = """\
 @pytest.fixture
 def catalog(folder: Folder) -> Catalog:
     folder.write(SECTION, "bolts.yaml")
-    return folder.link(bent(("    resources:\n      part:\n", WRITES)), TOOL)
+    return folder.link(edit(("    resources:\n      part:\n", WRITES)), TOOL)
 
 
 ALL = ["list-parts", "get-part", "find-part", "delete-part", "list-bolts"]
@@ -43,21 +44,19 @@ ALL = ["list-parts", "get-part", "find-part", "delete-part", "list-bolts"]
         ({"toolsets": ["writing"], "read_only": True}, []),
     ],
 )
-def test_what_is_selected_is_served_in_the_order_of_the_files(
-    catalog: Catalog, wanted: dict[str, list[str]], served: list[str]
-) -> None:
+def test_select_keeps_the_order_of_the_files(catalog: Catalog, wanted: dict[str, list[str]], served: list[str]) -> None:
     assert list(catalog.select(**wanted).tools) == served  # type: ignore[arg-type]
     assert list(catalog.tools) == ALL  # the whole is left as it was
 
 
-def test_resources_and_prompts_go_with_their_toolset(catalog: Catalog) -> None:
+def test_select_filters_resources_and_prompts_by_toolset(catalog: Catalog) -> None:
     for toolsets, there in ([], 1), (["parts"], 1), (["bolts"], 0):
         selected = catalog.select(toolsets=toolsets)
         assert (len(selected.resources), len(selected.prompts)) == (there, there)
     assert catalog.select(read_only=True).resources
 
 
-def test_the_toolsets_are_in_the_order_of_the_files(catalog: Catalog) -> None:
+def test_toolsets_are_in_the_order_of_the_files(catalog: Catalog) -> None:
     assert catalog.toolsets == ("parts", "writing", "bolts")
 
 
@@ -69,7 +68,7 @@ def test_the_toolsets_are_in_the_order_of_the_files(catalog: Catalog) -> None:
         ({"exclude": ["Get-Part"]}, "There is no tool 'Get-Part': did you mean 'get-part'?"),
     ],
 )
-def test_a_name_that_does_not_exist_is_refused_with_those_that_do(
+def test_select_suggests_existing_names_for_an_unknown_one(
     catalog: Catalog, wanted: dict[str, list[str]], says: str
 ) -> None:
     with pytest.raises(SettingsError) as caught:
@@ -77,7 +76,7 @@ def test_a_name_that_does_not_exist_is_refused_with_those_that_do(
     assert str(caught.value).startswith(says)
 
 
-def test_our_own_files_are_found_and_none_of_them_is_a_section() -> None:
-    files = shipped()
+def test_find_shipped_files_returns_whole_capabilities_in_order() -> None:
+    files = find_shipped_files()
     assert files == tuple(sorted(files))
     assert all(file.suffix == ".yaml" and file.parent.name == "capabilities" for file in files)

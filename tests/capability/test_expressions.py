@@ -1,4 +1,4 @@
-"""Slots and paths: typed values stay typed, what is absent stays absent, and nothing is parsed twice."""
+"""Slots and paths: values keep their types, and absent is not null."""
 
 # ruff: noqa: E501  (a table of cases reads best with one on a line)
 
@@ -19,12 +19,12 @@ from itwin_mcp.capability.expressions import (
     Literal,
     StepValue,
     Text,
-    argument_slot,
     compile_path,
     compile_slots,
     evaluate,
-    slots,
-    wire_text,
+    find_slots,
+    format_for_wire,
+    resolve_argument,
 )
 
 ANSWER = {"a": {"b-c": [1, {"d": None}], "": "empty", "e.f": 2, "$top": 3}, "list": []}
@@ -49,19 +49,19 @@ ANSWER = {"a": {"b-c": [1, {"d": None}], "": "empty", "e.f": 2, "$top": 3}, "lis
         ("$[0]", ABSENT),
     ],
 )
-def test_a_plain_path_is_a_walk(text: str, value: Any) -> None:
+def test_plain_path_finds_value_or_absent(text: str, value: Any) -> None:
     path = compile_path(text)
     assert path.query is None
     assert path.find(ANSWER) is value or path.find(ANSWER) == value
 
 
 @pytest.mark.parametrize("text", ["", "a", "a.b", "$.a.", "$a", "$..", "$[", "$[?(", "$.a b", "$[?@.a ==]", "$[99999999999999999999]", "$['a", "{{a}}"])  # fmt: skip
-def test_what_is_no_path_is_refused_when_it_is_compiled(text: str) -> None:
+def test_compile_path_rejects_invalid_paths(text: str) -> None:
     with pytest.raises(ExpressionError):
         compile_path(text)
 
 
-def test_a_rich_path_gives_the_list_of_all_that_match() -> None:
+def test_rich_path_finds_the_list_of_all_matches() -> None:
     answer = {"items": [{"n": 1, "ok": True}, {"n": 2}, {"n": 3, "ok": True}]}
     assert compile_path("$.items[?@.ok == true].n").find(answer) == [1, 3]
     assert compile_path("$..n").find({}) == []
@@ -70,7 +70,7 @@ def test_a_rich_path_gives_the_list_of_all_that_match() -> None:
 @pytest.mark.parametrize(
     "text", ["$.found[*].parts[*].id", "$.found[*]", "$.found[0].parts[*].id", "$.by[*].id", "$.found[*].size", "$.no[*]", "$.no[*].id", "$.found[*].no[*]", "$.found[*].size[*]", "$[*][*].parts", "$['found'][*].parts[1]"]
 )  # fmt: skip
-def test_every_element_is_one_flat_list_just_as_the_library_finds_it(text: str) -> None:
+def test_star_path_finds_the_same_flat_list_as_jsonpath(text: str) -> None:
     import jsonpath
 
     parts = [{"id": 1}, {"id": None}, {"no-id": 3}]
@@ -81,14 +81,14 @@ def test_every_element_is_one_flat_list_just_as_the_library_finds_it(text: str) 
     assert path.find(ABSENT) == []
 
 
-def test_a_rich_path_over_an_answer_too_deep_matches_nothing() -> None:
+def test_rich_path_finds_nothing_in_too_deep_a_value() -> None:
     deep: Any = {}
     for _ in range(500):
         deep = {"a": deep}
     assert compile_path("$..b").find(deep) == []
 
 
-def test_the_library_is_imported_for_rich_paths_only() -> None:
+def test_compile_path_imports_jsonpath_only_for_rich_paths() -> None:
     code = (
         "import sys; from itwin_mcp.capability.expressions import compile_path\n"
         "compile_path('$.a.b[0]').find({}); print('jsonpath' in sys.modules)\n"
@@ -100,23 +100,23 @@ def test_the_library_is_imported_for_rich_paths_only() -> None:
 
 
 def compiled(text: str) -> Any:
-    return compile_slots(text, argument_slot)
+    return compile_slots(text, resolve_argument)
 
 
 @pytest.mark.parametrize("value", [5, 1.5, True, None, "text", [1, "a"], {"b": [None]}])
-def test_a_slot_that_is_the_whole_text_gives_the_value_as_it_is(value: Any) -> None:
+def test_evaluate_keeps_the_type_of_a_whole_text_slot(value: Any) -> None:
     for text in ("{{a}}", "{{ a }}"):
         assert evaluate(compiled(text), {"a": value}, {}) == value
         assert type(evaluate(compiled(text), {"a": value}, {})) is type(value)
 
 
-def test_a_slot_without_a_value_is_absent_which_is_not_null() -> None:
+def test_evaluate_returns_absent_not_null_for_a_missing_argument() -> None:
     assert evaluate(compiled("{{a}}"), {}, {}) is ABSENT
     assert evaluate(compiled("{{a}}"), {"a": None}, {}) is None
     assert not ABSENT
 
 
-def test_slots_inside_text_give_text() -> None:
+def test_evaluate_joins_slots_inside_text() -> None:
     expression = compiled("a {{x}}/{{ y }} z")
     assert expression == Text(("a ", Argument("x"), "/", Argument("y"), " z"))
     assert evaluate(expression, {"x": True, "y": 1.5}, {}) == "a true/1.5 z"
@@ -124,16 +124,16 @@ def test_slots_inside_text_give_text() -> None:
 
 
 @pytest.mark.parametrize("missing", [{}, {"x": None}])
-def test_text_with_a_slot_without_a_value_is_absent_as_a_whole(missing: dict[str, Any]) -> None:
+def test_evaluate_returns_absent_for_text_with_a_missing_slot(missing: dict[str, Any]) -> None:
     assert evaluate(compiled("a {{x}}"), missing, {}) is ABSENT
 
 
-def test_what_a_caller_gives_is_never_read_for_slots() -> None:
+def test_evaluate_does_not_expand_slots_in_argument_values() -> None:
     assert evaluate(compiled("a {{x}}"), {"x": "{{y}}", "y": "secret"}, {}) == "a {{y}}"
     assert evaluate(compiled("{{x}}"), {"x": "{{y}}", "y": "secret"}, {}) == "{{y}}"
 
 
-def test_a_value_of_an_earlier_step_is_found_or_absent() -> None:
+def test_evaluate_returns_step_value_or_absent() -> None:
     value = StepValue("one", compile_path("$.id"))
     assert evaluate(value, {}, {"one": {"id": 5}}) == 5
     assert evaluate(value, {}, {"one": {}}) is ABSENT
@@ -141,7 +141,7 @@ def test_a_value_of_an_earlier_step_is_found_or_absent() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "plain", "{single}", "a } b { c", '{"a": {"b": 1} }', "100 %"])
-def test_text_without_slots_is_what_it_says(text: str) -> None:
+def test_compile_slots_of_plain_text_is_a_literal(text: str) -> None:
     assert compiled(text) == Literal(text)
 
 
@@ -169,12 +169,12 @@ def test_text_without_slots_is_what_it_says(text: str) -> None:
         "{{a}}{{{{b}}",
     ],
 )
-def test_braces_that_are_no_slot_are_refused(text: str) -> None:
+def test_compile_slots_rejects_stray_braces(text: str) -> None:
     with pytest.raises(ExpressionError):
         compiled(text)
 
 
-def test_a_literal_in_a_slot_becomes_part_of_the_text() -> None:
+def test_compile_slots_inlines_a_literal() -> None:
     assert compile_slots("a{{x}}b", lambda _: Literal(True)) == Text(("a", "true", "b"))
 
 
@@ -191,11 +191,11 @@ def test_a_literal_in_a_slot_becomes_part_of_the_text() -> None:
         ({"a": [1, None], "b": "é"}, '{"a":[1,null],"b":"é"}'),
     ],
 )
-def test_values_in_text_are_written_as_the_web_writes_them(value: Any, text: str) -> None:
-    assert wire_text(value) == text
+def test_wire_text_formats_values_for_urls(value: Any, text: str) -> None:
+    assert format_for_wire(value) == text
 
 
-def test_long_texts_are_compiled_in_time_that_grows_with_them() -> None:
+def test_compile_slots_and_compile_path_take_linear_time() -> None:
     began = time.perf_counter()
     for text in ("{{" + " " * 400_000, "{{a}}" * 50_000, "{" * 400_000, "$" + ".a" * 100_000, "$['" + "a" * 400_000):
         try:
@@ -207,12 +207,12 @@ def test_long_texts_are_compiled_in_time_that_grows_with_them() -> None:
 
 
 @given(st.text(st.sampled_from(list("{}ab #/. \n")), max_size=30))
-def test_any_text_is_compiled_or_refused(text: str) -> None:
+def test_compile_slots_accepts_or_rejects_any_text(text: str) -> None:
     try:
         expression = compiled(text)
     except ExpressionError:
         return
-    names = slots(text)
+    names = find_slots(text)
     assert (expression == Literal(text)) == (not names)
     value = evaluate(expression, dict.fromkeys(names, "x"), {})
     assert value == text if not names else "{{" not in value
@@ -221,7 +221,7 @@ def test_any_text_is_compiled_or_refused(text: str) -> None:
 @given(
     st.text(st.sampled_from(list("$.[]'\"*?@()=<>&|!ab01-:, \\")), max_size=25).map("$".__add__) | st.text(max_size=20)
 )
-def test_any_path_is_compiled_or_refused_and_then_finds_or_does_not(text: str) -> None:
+def test_compile_path_accepts_or_rejects_any_text(text: str) -> None:
     try:
         path = compile_path(text)
     except ExpressionError:
@@ -231,5 +231,5 @@ def test_any_path_is_compiled_or_refused_and_then_finds_or_does_not(text: str) -
 
 
 @given(st.recursive(st.none() | st.integers() | st.text(), lambda i: st.lists(i) | st.dictionaries(st.text(), i)))
-def test_a_whole_slot_keeps_any_json(value: Any) -> None:
+def test_evaluate_keeps_any_json_in_a_whole_text_slot(value: Any) -> None:
     assert json.dumps(evaluate(compiled("{{a}}"), {"a": value}, {})) == json.dumps(value)

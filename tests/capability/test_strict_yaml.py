@@ -1,4 +1,4 @@
-"""YAML is read strictly, and alike by both parsers of PyYAML."""
+"""Strict YAML, with both parsers of PyYAML."""
 
 import math
 from collections.abc import Iterator
@@ -20,9 +20,9 @@ if hasattr(yaml, "CSafeLoader"):
 @pytest.fixture(params=LOADERS, autouse=True)
 def parser(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setattr(strict_yaml, "Loader", request.param)
-    strict_yaml.lines.cache_clear()
+    strict_yaml.find_lines.cache_clear()
     yield request.param
-    strict_yaml.lines.cache_clear()
+    strict_yaml.find_lines.cache_clear()
 
 
 def refused(text: str, **bounds: int) -> YamlRefused:
@@ -67,7 +67,7 @@ def refused(text: str, **bounds: int) -> YamlRefused:
         "=",
     ],
 )
-def test_what_yaml_1_1_would_turn_into_something_else_stays_text(word: str) -> None:
+def test_parse_keeps_yaml_1_1_words_as_text(word: str) -> None:
     assert parse(f"a: {word}") == {"a": word}
 
 
@@ -90,18 +90,18 @@ def test_what_yaml_1_1_would_turn_into_something_else_stays_text(word: str) -> N
         (">\n  null", "null"),
     ],
 )
-def test_json_s_own_values_are_themselves_and_quoted_ones_are_text(word: str, value: Any) -> None:
+def test_parse_reads_json_values_and_keeps_quoted_ones_as_text(word: str, value: Any) -> None:
     read = parse(f"a: {word}")["a"]
     assert read == value
     assert type(read) is type(value)
 
 
-def test_a_number_of_many_digits_stays_text_and_one_beyond_all_floats_is_refused() -> None:
+def test_parse_keeps_long_numbers_as_text_and_rejects_infinite_ones() -> None:
     assert parse("a: " + "9" * 41) == {"a": "9" * 41}
     assert (refused("b: 1\na: 1e999").line, refused("a: 1e999").rule) == (2, "yaml")
 
 
-def test_keys_are_always_text() -> None:
+def test_parse_reads_every_key_as_text() -> None:
     assert parse("1: a\ntrue: b\n2026-05-23: c\non: d") == {"1": "a", "true": "b", "2026-05-23": "c", "on": "d"}
 
 
@@ -141,48 +141,48 @@ def test_keys_are_always_text() -> None:
         ('a: 1\nb: "\\ud800"', 2, "yaml"),
     ],
 )
-def test_each_thing_that_capability_files_do_without_is_refused_with_its_line(text: str, line: int, rule: str) -> None:
+def test_parse_rejects_a_yaml_feature_with_its_line(text: str, line: int, rule: str) -> None:
     error = refused(text)
     assert (error.line, error.rule) == (line, rule), error.message
 
 
-def test_an_escape_beyond_unicode_is_refused() -> None:
+def test_parse_rejects_an_escape_beyond_unicode() -> None:
     assert refused('a: "\\UFFFFFFFF"').rule == "yaml"
 
 
-def test_a_duplicate_says_where_the_first_stands() -> None:
+def test_duplicate_key_error_names_the_first_line() -> None:
     assert "first in line 2" in refused("b: 1\na: 1\na: 2").message
 
 
-def test_a_quoted_merge_key_is_a_name() -> None:
+def test_parse_reads_a_quoted_merge_key_as_a_name() -> None:
     assert parse("a: {'<<': 1}") == {"a": {"<<": 1}}
 
 
-def test_an_alias_bomb_is_refused_at_its_first_anchor() -> None:
+def test_parse_rejects_an_alias_bomb_at_its_first_anchor() -> None:
     bomb = "a: &a [x, x]\n" + "".join(f"{n}: &{n} [*{p}, *{p}]\n" for p, n in zip("abcdefgh", "bcdefghi", strict=True))
     assert (refused(bomb).line, refused(bomb).rule) == (1, "no-aliases")
 
 
-def test_nesting_is_bounded_long_before_the_stack_is() -> None:
+def test_parse_limits_nesting() -> None:
     assert parse("[" * 50 + "]" * 50)
     for deep in ("[" * 5000, "{a: " * 5000, "- " * 5000, "\n".join(" " * i + "a:" for i in range(300))):
         assert refused(deep).rule == "bounded"
 
 
-def test_the_number_of_nodes_is_bounded() -> None:
-    assert parse("[" + "1, " * 98 + "1]", most_nodes=100) == [1] * 99
-    error = refused("[1,\n" + "1, " * 98 + "1]", most_nodes=100)
+def test_parse_limits_the_number_of_nodes() -> None:
+    assert parse("[" + "1, " * 98 + "1]", max_nodes=100) == [1] * 99
+    error = refused("[1,\n" + "1, " * 98 + "1]", max_nodes=100)
     assert (error.line, error.rule) == (2, "bounded")
 
 
-def test_an_error_never_carries_a_whole_file() -> None:
+def test_yaml_refused_message_is_short() -> None:
     long = "x" * 5000
     for text in (f"{long[:900]}: 1\n{long[:900]}: 2", f"a: &{long} 1", f"a: *{long}", f"a: !{long} 1"):
         assert len(refused(text).message) < 200
 
 
-def test_every_key_and_element_has_its_line() -> None:
-    assert strict_yaml.lines("a:\n- 1\n- b: 2\n\n  c: 3") == {
+def test_find_lines_covers_every_key_and_element() -> None:
+    assert strict_yaml.find_lines("a:\n- 1\n- b: 2\n\n  c: 3") == {
         (): 1, ("a",): 1, ("a", 0): 2, ("a", 1): 3, ("a", 1, "b"): 3, ("a", 1, "c"): 5
     }  # fmt: skip
 
@@ -192,7 +192,7 @@ YAMLISH = st.text(st.sampled_from(list("ab:-?,[]{}&*!|>'\"%@`#\\ \n\t01.~<=é\x0
 
 @settings(max_examples=300)
 @given(st.one_of(YAMLISH, st.text(max_size=60)))
-def test_no_text_whatever_raises_anything_but_a_refusal(text: str) -> None:
+def test_parse_raises_only_yaml_refused_for_any_text(text: str) -> None:
     try:
         value = parse(text)
     except YamlRefused as error:
@@ -212,7 +212,7 @@ def only_json(value: Any) -> bool:
 @pytest.mark.skipif(not hasattr(yaml, "CSafeLoader"), reason="PyYAML was built without libyaml: there is one parser")
 @settings(max_examples=300)
 @given(YAMLISH)
-def test_what_both_parsers_accept_they_read_alike(text: str) -> None:
+def test_both_yaml_parsers_read_the_same_data(text: str) -> None:
     read: list[Any] = []
     for loader in (yaml.SafeLoader, yaml.CSafeLoader):
         strict_yaml.Loader = loader

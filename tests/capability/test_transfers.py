@@ -1,4 +1,4 @@
-"""`x-transfer` and `x-body`: what they add to a tool, and what is said of one that cannot work."""
+"""`x-transfer` and `x-body`: the arguments that they add, and the problems that are reported."""
 
 # ruff: noqa: E501  (a table of cases reads best with one on a line)
 
@@ -8,7 +8,7 @@ import pytest
 
 from itwin_mcp.capability.extensions import strip
 from itwin_mcp.capability.strict_yaml import parse
-from tests.capability.files import Folder, bent, line_of, said
+from tests.capability.files import Folder, edit, find_line, list_rules
 
 TEXT = (Path(__file__).parents[1] / "executor" / "files" / "transfers.yaml").read_text(encoding="utf-8")
 SEND = 'x-transfer: {upload: "$.make.file.link", headers: {x-ms-blob-type: BlockBlob}, most: 3000000, left: "The file waits: delete it, then send it again."}'
@@ -16,7 +16,7 @@ TAKE = 'x-transfer: {download: "$.read.file.link", size: "$.read.file.size"}'
 BODY = "x-body: {types: {.png: image/png}, most: 1000}"
 
 
-def test_a_tool_that_moves_a_file_takes_its_path_and_says_what_it_does_to_this_machine(folder: Folder) -> None:
+def test_transfer_tool_takes_file_path_and_has_matching_annotations(folder: Folder) -> None:
     tools = folder.link(TEXT).tools
     assert [one.name for one in tools["send-file"].arguments] == ["filePath"]
     assert [one.name for one in tools["take-file"].arguments] == ["fileId", "filePath", "overwrite"]
@@ -28,7 +28,7 @@ def test_a_tool_that_moves_a_file_takes_its_path_and_says_what_it_does_to_this_m
     assert not tools["send-picture"].annotations.read_only
 
 
-def test_a_read_only_server_has_no_tool_that_writes_a_local_file(folder: Folder) -> None:
+def test_select_read_only_omits_download_tools(folder: Folder) -> None:
     assert dict(folder.link(TEXT).select(read_only=True).tools) == {}
 
 
@@ -48,23 +48,25 @@ CASES = [
     ("a step that is called file", ("          read: {type: call", "          file: {type: call"), "file: {type: call", "unique-name"),
     ("an input of the engine's", ("{fileId: {type: string, description: \"File.\"}}\n        steps", "{filePath: {type: string, description: \"File.\"}}\n        steps"), "filePath", "reserved-input"),
     ("a download that is said to be read-only", ('description: "Take a file."', 'description: "Take a file."\n        hints: {readOnly: true}'), "readOnly: true", "hints"),
-    ("x-transfer beside a call", ("        call: api.put-picture\n", '        x-transfer: {upload: "$.a.b"}\n        call: api.put-picture\n'), 'upload: "$.a.b"', "x-transfer"),
-    ("a file beside a body", (BODY, BODY + ", body: {type: json, data: {}}"), "x-body", "x-body"),
+    ("x-transfer next to a call", ("        call: api.put-picture\n", '        x-transfer: {upload: "$.a.b"}\n        call: api.put-picture\n'), 'upload: "$.a.b"', "x-transfer"),
+    ("a file next to a body", (BODY, BODY + ", body: {type: json, data: {}}"), "x-body", "x-body"),
     ("a file that is read", ("put-picture: {method: PUT", "put-picture: {method: GET"), "x-body", "x-body"),
     ("an ending without a dot", (".png: image/png", "png: image/png"), "x-body", "x-body"),
-    ("a media type that is none", (".png: image/png", ".png: picture"), "x-body", "x-body"),
+    ("an invalid media type", (".png: image/png", ".png: picture"), "x-body", "x-body"),
     ("an input of the file's name", ("put-picture: {method: PUT, inputParameters: {", "put-picture: {method: PUT, inputParameters: {filePath: {in: query}, "), "x-body", "x-body"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("change", "part", "rule"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
-def test_what_cannot_work_is_told_with_its_line(folder: Folder, change: tuple[str, str], part: str, rule: str) -> None:
-    text = bent(change, text=TEXT)
-    problems = folder.broken(text)
-    assert (line_of(text, part), rule) in {(problem.line, problem.rule) for problem in problems}, said(problems)
+def test_broken_x_transfer_or_x_body_is_reported_with_its_line(
+    folder: Folder, change: tuple[str, str], part: str, rule: str
+) -> None:
+    text = edit(change, text=TEXT)
+    problems = folder.find_problems(text)
+    assert (find_line(text, part), rule) in {(problem.line, problem.rule) for problem in problems}, list_rules(problems)
 
 
-def test_both_words_go_from_a_plain_file() -> None:
+def test_strip_removes_x_transfer_and_x_body() -> None:
     plain = str(strip(parse(TEXT)))
     assert "x-transfer" not in plain
     assert "x-body" not in plain

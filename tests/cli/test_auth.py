@@ -1,4 +1,4 @@
-"""`itwin-mcp auth` as a process: which sign-in is in use, how one begins and ends, and what is never told."""
+"""`itwin-mcp auth` as a process: the sign-in in use, login and logout, and secrets that are never printed."""
 
 import json
 import os
@@ -7,19 +7,17 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import anyio
 import anyio.to_thread
 import pytest
 
-from itwin_mcp.server.results import outcome
 from itwin_mcp.settings import read_settings
-from itwin_mcp.sign_in import Started, choose
+from itwin_mcp.upstream.sign_in.credential_choice import Launcher, choose_sign_in
 from tests.network import UNUSABLE, unusable_value
 from tests.sandbox_process import free_port
-from tests.upstream.auth.identity import CLIENT_ID, CLIENT_SECRET, Identity, identity, jwt
 from tests.upstream.loopback import Asked, loopback
+from tests.upstream.sign_in.identity import CLIENT_ID, CLIENT_SECRET, Identity, identity, jwt
 
 pytestmark = pytest.mark.anyio
 
@@ -33,7 +31,7 @@ async def run_beside(*arguments: str, **environment: str) -> subprocess.Complete
     return await anyio.to_thread.run_sync(lambda: run(*arguments, **environment))
 
 
-def test_without_an_application_the_message_has_everything_to_paste_into_the_portal() -> None:
+def test_login_without_application_prints_the_registration_values() -> None:
     done = run("auth", "login", ITWIN_REDIRECT_URI="http://localhost:3399/back")
     assert (done.returncode, done.stdout) == (2, "")
     for words in (
@@ -53,7 +51,7 @@ def test_without_an_application_the_message_has_everything_to_paste_into_the_por
         ({"ITWIN_MCP_SANDBOX": "1"}, "The embedded sandbox needs no sign-in"),
     ],
 )
-def test_login_is_refused_where_nobody_can_sign_in(environment: dict[str, str], words: str) -> None:
+def test_login_is_refused_for_the_sandbox_and_service_applications(environment: dict[str, str], words: str) -> None:
     done = run("auth", "login", **environment)
     assert (done.returncode, done.stdout) == (2, "")
     assert words in done.stderr
@@ -92,9 +90,7 @@ GOOD = jwt(exp=4_000_000_000, scope="itwin-platform", email="x@y.example", canar
         (NATIVE | {"ITWIN_ACCESS_TOKEN": GOOD, "ITWIN_MCP_SANDBOX": "1"}, "sandbox", True),
     ],
 )
-def test_status_names_the_sign_in_that_comes_first_and_never_its_value(
-    environment: dict[str, str], way: str, ready: bool
-) -> None:
+def test_status_names_the_sign_in_in_use_but_not_its_value(environment: dict[str, str], way: str, ready: bool) -> None:
     done = run("auth", "status", "--json", "--log-level", "debug", **environment)
     state = json.loads(done.stdout)
     assert (state["signedInWith"], state["ready"], done.returncode) == (way, ready, 0 if ready else 1)
@@ -105,14 +101,14 @@ def test_status_names_the_sign_in_that_comes_first_and_never_its_value(
         assert secret not in done.stdout + done.stderr + plain.stdout + plain.stderr
 
 
-def test_status_names_the_user_and_calls_a_garbage_token_invalid() -> None:
+def test_status_names_the_user_and_reports_an_invalid_token() -> None:
     named = run("auth", "status", ITWIN_ACCESS_TOKEN=GOOD)
     assert re.search(r"^User: +x@y\.example$", named.stdout, re.MULTILINE)
     assert "is invalid" in run("auth", "status", ITWIN_ACCESS_TOKEN="garbage").stdout
 
 
 @pytest.mark.parametrize("environment", [{}, NATIVE, SERVICE], ids=["nothing", "native", "service"])
-def test_logout_without_a_login_is_one_line(environment: dict[str, str]) -> None:
+def test_logout_without_login_prints_one_line(environment: dict[str, str]) -> None:
     done = run("auth", "logout", **environment)
     assert (done.returncode, done.stdout, done.stderr) == (0, "Nobody was signed in.\n", "")
 
@@ -120,27 +116,27 @@ def test_logout_without_a_login_is_one_line(environment: dict[str, str]) -> None
 @pytest.mark.parametrize(
     ("environment", "started", "has_tool", "words"),
     [
-        (NATIVE, Started.SHELL, False, "Sign in with `itwin-mcp auth login`, then call again."),
-        (NATIVE | {"ITWIN_PROFILE": "qa"}, Started.SHELL, False, "`itwin-mcp auth login --profile qa`"),
-        (NATIVE, Started.STDIO, True, "Call the tool `sign-in`"),
-        (NATIVE, Started.STDIO, False, "Sign in with `itwin-mcp auth login`"),
-        (NATIVE, Started.HTTP, False, "Whoever runs this server"),
-        (NATIVE | {"ITWIN_MCP_BUNDLE": "true"}, Started.STDIO, True, "Call the tool `sign-in`"),
-        ({"ITWIN_MCP_BUNDLE": "true"}, Started.STDIO, False, "Open the extension's settings (in Claude Desktop:"),
-        ({"ITWIN_MCP_BUNDLE": "true"}, Started.STDIO, False, "turn on “Try it without an account” there"),
-        ({"ITWIN_MCP_BUNDLE": "true", "ITWIN_ACCESS_TOKEN": GOOD}, Started.STDIO, False, "the extension's settings"),
-        (SERVICE, Started.STDIO, False, "then restart the program that starts itwin-mcp"),
-        (SERVICE, Started.HTTP, False, "then restart itwin-mcp."),
-        ({}, Started.STDIO, False, "then restart the program that starts itwin-mcp, such as Claude Desktop"),
-        ({}, Started.STDIO, False, "start it with `--sandbox`"),
-        ({}, Started.SHELL, False, "call with `--sandbox`"),
-        ({}, Started.SHELL, False, "https://developer.bentley.com/my-apps"),
+        (NATIVE, Launcher.SHELL, False, "Sign in with `itwin-mcp auth login`, then call again."),
+        (NATIVE | {"ITWIN_PROFILE": "qa"}, Launcher.SHELL, False, "`itwin-mcp auth login --profile qa`"),
+        (NATIVE, Launcher.STDIO, True, "Call the tool `sign-in`"),
+        (NATIVE, Launcher.STDIO, False, "Sign in with `itwin-mcp auth login`"),
+        (NATIVE, Launcher.HTTP, False, "Whoever runs this server"),
+        (NATIVE | {"ITWIN_MCP_BUNDLE": "true"}, Launcher.STDIO, True, "Call the tool `sign-in`"),
+        ({"ITWIN_MCP_BUNDLE": "true"}, Launcher.STDIO, False, "Open the extension's settings (in Claude Desktop:"),
+        ({"ITWIN_MCP_BUNDLE": "true"}, Launcher.STDIO, False, "turn on “Try it without an account” there"),
+        ({"ITWIN_MCP_BUNDLE": "true", "ITWIN_ACCESS_TOKEN": GOOD}, Launcher.STDIO, False, "the extension's settings"),
+        (SERVICE, Launcher.STDIO, False, "then restart the program that starts itwin-mcp"),
+        (SERVICE, Launcher.HTTP, False, "then restart itwin-mcp."),
+        ({}, Launcher.STDIO, False, "then restart the program that starts itwin-mcp, such as Claude Desktop"),
+        ({}, Launcher.STDIO, False, "start it with `--sandbox`"),
+        ({}, Launcher.SHELL, False, "call with `--sandbox`"),
+        ({}, Launcher.SHELL, False, "https://developer.bentley.com/my-apps"),
     ],
 )
-def test_the_remedy_fits_how_we_were_started(
-    environment: dict[str, str], started: Started, has_tool: bool, words: str
+def test_sign_in_remedy_depends_on_the_launcher(
+    environment: dict[str, str], started: Launcher, has_tool: bool, words: str
 ) -> None:
-    remedy = choose(read_settings(environment), started, has_tool=has_tool).remedy
+    remedy = choose_sign_in(read_settings(environment), started, has_tool=has_tool).remedy
     assert words in remedy
     if "ITWIN_MCP_BUNDLE" in environment:
         assert "auth login" not in remedy, "there is no shell"
@@ -148,7 +144,7 @@ def test_the_remedy_fits_how_we_were_started(
 
 @pytest.fixture
 async def server() -> AsyncIterator[Identity]:
-    """A sign-in server whose every secret holds the word canary, and a platform that echoes its caller's token."""
+    """Run a sign-in server whose secrets all contain `canary`, and a platform that echoes its caller's token."""
     async with identity() as running:
         yield running
 
@@ -164,7 +160,7 @@ async def echo() -> AsyncIterator[str]:
 
 
 @pytest.mark.slow
-async def test_no_secret_of_a_login_is_in_any_output_at_debug_level(server: Identity, echo: str) -> None:
+async def test_login_prints_no_secret_at_debug_level(server: Identity, echo: str) -> None:
     environment = {
         "ITWIN_API_URL": echo,
         "ITWIN_ISSUER_URL": server.issuer,
@@ -178,12 +174,12 @@ async def test_no_secret_of_a_login_is_in_any_output_at_debug_level(server: Iden
         written.append(done.stdout + done.stderr)
     assert server.issued >= 4, "the platform was called with real tokens"
     assert len(server.revoked) == 1
-    assert "You sent" in written[2], "the echo was told"
+    assert "You sent" in written[2], "the echo was printed"
     assert [text for text in written if "canary" in text] == []
 
 
 async def log_in(server: Identity, environment: dict[str, str]) -> str:
-    """`auth login` while the test plays the browser; everything that it wrote."""
+    """Run `auth login` while the test plays the browser; return its output."""
     command = [sys.executable, "-m", "itwin_mcp", "auth", "login", "--no-browser", "--log-level", "debug"]
     written = ""
     with anyio.fail_after(30):
@@ -210,7 +206,7 @@ def follow_back(url: str) -> None:
 
 
 @pytest.mark.slow
-async def test_no_secret_of_a_service_application_is_in_any_output_at_debug_level(server: Identity, echo: str) -> None:
+async def test_service_application_prints_no_secret_at_debug_level(server: Identity, echo: str) -> None:
     environment = {
         "ITWIN_API_URL": echo,
         "ITWIN_ISSUER_URL": server.issuer,
@@ -228,23 +224,18 @@ async def test_no_secret_of_a_service_application_is_in_any_output_at_debug_leve
     assert [text for text in written if "canary" in text or CLIENT_SECRET in text] == []
 
 
-async def test_no_repr_shows_a_secret(server: Identity) -> None:
+async def test_repr_hides_secrets(server: Identity) -> None:
     settings = read_settings(
         {"ITWIN_ISSUER_URL": server.issuer, "ITWIN_CLIENT_ID": CLIENT_ID, "ITWIN_CLIENT_SECRET": CLIENT_SECRET}
     )
-    sign_in = choose(settings, Started.SHELL)
+    sign_in = choose_sign_in(settings, Launcher.SHELL)
     assert sign_in.tokens is not None
-    token = await sign_in.tokens.token()
-    error, _ = await outcome("x", lambda: _raise(RuntimeError("no secret")))
+    token = await sign_in.tokens.get_token()
     assert "canary" in token.value
-    assert "canary" not in f"{settings!r} {sign_in!r} {sign_in.tokens!r} {token!r} {token} {error!r}"
+    assert "canary" not in f"{settings!r} {sign_in!r} {sign_in.tokens!r} {token!r} {token}"
 
 
-async def _raise(error: Exception) -> dict[str, Any]:
-    raise error
-
-
-def test_a_browser_is_opened_by_the_command_line_at_the_sign_in_server_alone(
+def test_open_browser_opens_only_the_sign_in_server(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     import webbrowser
@@ -267,7 +258,7 @@ def test_a_browser_is_opened_by_the_command_line_at_the_sign_in_server_alone(
     assert len(opened) == 2
 
 
-async def test_a_logout_that_the_server_does_not_hear_still_forgets_and_says_so(server: Identity) -> None:
+async def test_logout_without_server_deletes_the_login_and_says_so(server: Identity) -> None:
     environment = {
         "ITWIN_ISSUER_URL": server.issuer,
         "ITWIN_CLIENT_ID": "native-x",
@@ -276,13 +267,13 @@ async def test_a_logout_that_the_server_does_not_hear_still_forgets_and_says_so(
     await log_in(server, environment)
     server.discovery["revocation_endpoint"] = None
     done = await run_beside("auth", "logout", **environment)
-    assert (done.returncode, done.stdout) == (1, "Forgotten here.\n")
+    assert (done.returncode, done.stdout) == (1, "The login was deleted here.\n")
     assert "did not revoke it" in done.stderr
     again = await run_beside("auth", "status", **environment)
     assert again.returncode == 1
 
 
-def test_a_sign_in_server_that_is_away_is_an_error_with_a_hint() -> None:
+def test_login_reports_an_unreachable_sign_in_server_with_a_hint() -> None:
     port = free_port()
     done = run("auth", "login", "--json", "--no-browser", **NATIVE, ITWIN_ISSUER_URL=f"http://127.0.0.1:{port}")
     assert done.returncode == 1

@@ -1,4 +1,4 @@
-"""`tools`, `call` and `capability` from the shell: answers on stdout, words on stderr, telling exit codes."""
+"""`tools`, `call` and `capability` from the shell: answers on stdout, messages on stderr, exit codes."""
 
 import json
 import os
@@ -17,8 +17,8 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, env=os.environ | environment)
 
 
-def printed(*arguments: str, code: int = 0, **environment: str) -> Any:
-    """The JSON that a command prints."""
+def run_json(*arguments: str, code: int = 0, **environment: str) -> Any:
+    """Run a command and return the JSON that it prints."""
     done = run(*arguments, **environment)
     assert done.returncode == code, done.stderr + done.stdout
     return json.loads(done.stdout)
@@ -68,7 +68,7 @@ def test_help_names_every_command_and_the_exit_codes() -> None:
     assert "Exit codes:" in done.stdout
 
 
-def test_an_unknown_command_is_wrong_usage() -> None:
+def test_unknown_command_exits_with_two_and_a_suggestion() -> None:
     done = run("fly")
     assert (done.returncode, done.stdout) == (2, "")
     assert "No such command 'fly'" in done.stderr
@@ -84,7 +84,7 @@ DATABASES = [
 
 @pytest.mark.parametrize(("name", "words"), DATABASES)
 @pytest.mark.parametrize("verb", ["sandbox token", "call list-itwins --sandbox"])
-def test_sandbox_database_that_cannot_be_opened_is_one_sentence(
+def test_unusable_sandbox_database_is_reported_in_one_sentence(
     verb: str, name: str, words: str, tmp_path: Path
 ) -> None:
     (tmp_path / "folder").mkdir()
@@ -110,15 +110,15 @@ def test_home_folder_is_expanded_in_options_and_arguments(tmp_path: Path) -> Non
     assert (tmp_path / "files" / "itwins.csv").exists()
 
 
-def test_tools_as_json_tells_what_each_costs_a_model() -> None:
-    figures = printed("tools", "--json")
+def test_tools_json_reports_tokens_per_tool() -> None:
+    figures = run_json("tools", "--json")
     names = [tool["name"] for tool in figures["tools"]]
     assert "clone-imodel" in names
     assert figures["total"]["tools"] == len(names)
     assert figures["total"]["tokens"] == sum(tool["tokens"] for tool in figures["tools"])
 
 
-def test_one_tool_is_described_with_its_arguments_and_operations() -> None:
+def test_tools_describe_shows_arguments_and_operations() -> None:
     done = run("tools", "describe", "clone-imodel")
     assert done.returncode == 0
     assert "iModelId  string, required" in done.stdout
@@ -131,20 +131,20 @@ def test_tools_describe_shows_choices_and_members_of_objects() -> None:
     assert "one of: Account, Portfolio, Asset" in run("tools", "describe", "list-itwins").stdout
 
 
-def test_tools_list_takes_options_before_and_after_it() -> None:
+def test_tools_list_accepts_options_before_and_after_it() -> None:
     listed = run("tools", "list", "--toolsets", "locks", "--read-only").stdout
     assert "list-locks" in listed
     assert "acquire-locks" not in listed
     assert run("tools", "--read-only", "list", "--toolsets", "locks").stdout == listed
 
 
-def test_tools_describe_knows_the_tools_of_a_file_of_ones_own(tmp_path: Path) -> None:
+def test_tools_describe_shows_tools_of_a_users_capability_file(tmp_path: Path) -> None:
     file = tmp_path / "weather.yaml"
     file.write_text(GOOD)
     assert "Read one weather station." in run("tools", "describe", "get-station", "--capabilities", str(file)).stdout
 
 
-def test_call_suggests_the_argument_that_was_meant() -> None:
+def test_call_suggests_a_similar_argument() -> None:
     done = run("call", "list-itwins", "--sandbox", "--arg", "serach=bridge")
     error = json.loads(done.stdout)["error"]
     assert (done.returncode, error["code"]) == (1, "InvalidArguments")
@@ -152,11 +152,11 @@ def test_call_suggests_the_argument_that_was_meant() -> None:
     assert "`itwin-mcp tools describe list-itwins`" in done.stderr
 
 
-def test_call_reads_its_arguments_from_a_file_and_from_standard_input(tmp_path: Path) -> None:
+def test_call_reads_arguments_from_a_file_and_standard_input(tmp_path: Path) -> None:
     file = tmp_path / "arguments.json"
     file.write_bytes(b'\xef\xbb\xbf{"limit": 2, "search": "bridge"}')
     command = ("call", "list-itwins", "--dry-run", "--json")
-    shown = printed(*command, f"@{file}")
+    shown = run_json(*command, f"@{file}")
     assert {"name": "$search", "value": "bridge"} in shown["query"]
     piped = subprocess.run(
         [sys.executable, "-m", "itwin_mcp", *command, "-"],
@@ -168,24 +168,24 @@ def test_call_reads_its_arguments_from_a_file_and_from_standard_input(tmp_path: 
     assert json.loads(piped.stdout) == shown
 
 
-def test_a_call_prints_its_answer_and_reads_arguments_as_their_types() -> None:
-    answer = printed("call", "list-itwins", "--sandbox", "--arg", "subClass=Asset,Project", "--arg", "limit=2")
+def test_call_converts_arguments_and_prints_the_answer() -> None:
+    answer = run_json("call", "list-itwins", "--sandbox", "--arg", "subClass=Asset,Project", "--arg", "limit=2")
     assert [one["subClass"] in ("Asset", "Project") for one in answer["iTwins"]] == [True, True]
-    same = printed("call", "list-itwins", "--sandbox", "--json", '{"subClass": ["Asset", "Project"], "limit": 2}')
+    same = run_json("call", "list-itwins", "--sandbox", "--json", '{"subClass": ["Asset", "Project"], "limit": 2}')
     assert same["iTwins"] == answer["iTwins"]
 
 
-def test_a_call_that_fails_prints_the_error_and_exits_with_one() -> None:
+def test_failed_call_prints_the_error_and_exits_with_one() -> None:
     absent = "1c4b1d5e-0000-4000-8000-000000000000"
-    answer = printed("call", "get-itwin", "--sandbox", "--arg", f"iTwinId={absent}", code=1)
+    answer = run_json("call", "get-itwin", "--sandbox", "--arg", f"iTwinId={absent}", code=1)
     assert answer["error"]["code"] == "iTwinNotFound"
-    refused = printed("call", "list-itwins", "--sandbox", "--arg", "limit=x", code=1)
+    refused = run_json("call", "list-itwins", "--sandbox", "--arg", "limit=x", code=1)
     assert refused["error"]["code"] == "InvalidArguments", "an answer too, though nothing was sent"
 
 
-def test_a_dry_run_prints_the_request_without_credentials_and_sends_nothing() -> None:
+def test_dry_run_prints_the_request_without_credentials_and_sends_nothing() -> None:
     # The address is one that would refuse a connection: nothing is sent.
-    shown = printed(
+    shown = run_json(
         "call",
         "update-itwin",
         "--dry-run",
@@ -222,7 +222,7 @@ def test_a_dry_run_prints_the_request_without_credentials_and_sends_nothing() ->
         (("tools", "--toolsets", "imodel"), "did you mean 'imodels'?"),
     ],
 )
-def test_wrong_usage_exits_with_two_and_says_why_on_stderr(arguments: tuple[str, ...], words: str) -> None:
+def test_wrong_usage_exits_with_two_and_a_reason_on_stderr(arguments: tuple[str, ...], words: str) -> None:
     done = run(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert words in done.stderr
@@ -255,18 +255,18 @@ capability:
 """
 
 
-def test_a_good_file_passes_the_check_and_its_tools_are_named(tmp_path: Path) -> None:
+def test_capability_check_passes_a_valid_file_and_names_its_tools(tmp_path: Path) -> None:
     file = tmp_path / "weather.yaml"
     file.write_text(GOOD)
-    assert printed("capability", "check", str(file), "--json") == {
+    assert run_json("capability", "check", str(file), "--json") == {
         "problems": [],
         "warnings": [],
         "tools": ["get-station"],
     }
-    assert run("capability", "check", str(file)).stdout == "No problem. Tools: get-station.\n"
+    assert run("capability", "check", str(file)).stdout == "No problems. Tools: get-station.\n"
 
 
-def test_capability_check_warns_of_a_rule_that_no_description_states(tmp_path: Path) -> None:
+def test_capability_check_warns_of_rules_missing_in_descriptions(tmp_path: Path) -> None:
     file = tmp_path / "weather.yaml"
     old = 'inputParameters: {id: {type: string, description: "Its id."}}'
     new = """x-schema: {{not: {{required: [more, sort]}}}}
@@ -280,27 +280,27 @@ def test_capability_check_warns_of_a_rule_that_no_description_states(tmp_path: P
     )
     used = ("with: {id: stations.id}", 'with: {id: "{{id}}", more: stations.more, sort: stations.sort}')
     file.write_text(GOOD.replace(old, new.format(stated="", once="")).replace(*used).replace(*inputs))
-    warnings = printed("capability", "check", str(file), "--json")["warnings"]
+    warnings = run_json("capability", "check", str(file), "--json")["warnings"]
     line = file.read_text().splitlines().index("      get-station:") + 1
     assert [(one["rule"], one["line"]) for one in warnings] == [("unstated-rule", line)] * 2
     assert "'not' of more and sort" in warnings[0]["message"]
     assert "'uniqueItems' of sort" in warnings[1]["message"]
     shown = run("capability", "check", str(file)).stdout.splitlines()
-    assert (len(shown), shown[0].startswith("warning: "), shown[-1][:11]) == (3, True, "No problem.")
+    assert (len(shown), shown[0].startswith("warning: "), shown[-1][:11]) == (3, True, "No problems")
     file.write_text(
         GOOD.replace(old, new.format(stated=", not with sort", once=", each once")).replace(*used).replace(*inputs)
     )
-    assert printed("capability", "check", str(file), "--json")["warnings"] == []
+    assert run_json("capability", "check", str(file), "--json")["warnings"] == []
 
 
-def test_every_problem_of_a_file_is_told_with_line_and_rule_and_the_exit_code_is_two(tmp_path: Path) -> None:
+def test_capability_check_lists_problems_with_line_and_rule(tmp_path: Path) -> None:
     file = tmp_path / "weather.yaml"
     file.write_text(
         GOOD.replace("get-station:\n        description", "get-itwin:\n        description").replace(
             "weather.get-station", "weather.get-stations"
         )
     )
-    problems = printed("capability", "check", str(file), "--json", code=2)["problems"]
+    problems = run_json("capability", "check", str(file), "--json", code=2)["problems"]
     found = {(problem["rule"], problem["line"]) for problem in problems}
     lines = file.read_text().splitlines()
     assert ("unique-tool", lines.index("      get-itwin:") + 1) in found
@@ -309,12 +309,12 @@ def test_every_problem_of_a_file_is_told_with_line_and_rule_and_the_exit_code_is
     assert f"{file}:" in plain.stdout
 
 
-def test_our_words_are_explained_with_where_they_stand() -> None:
+def test_capability_words_explains_each_extension_and_its_place() -> None:
     assert "### `x-each`: a call step" in run("capability", "words").stdout
 
 
-def test_the_plain_files_are_exported_without_our_words(tmp_path: Path) -> None:
-    written = printed("capability", "export", str(tmp_path / "plain"), "--json")["files"]
+def test_capability_export_omits_our_extensions(tmp_path: Path) -> None:
+    written = run_json("capability", "export", str(tmp_path / "plain"), "--json")["files"]
     assert any(file.endswith("imodels.yaml") for file in written)
     for file in written:
         assert "x-toolset" not in Path(file).read_text(encoding="utf-8")

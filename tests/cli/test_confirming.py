@@ -1,4 +1,4 @@
-"""The person's own word from the shell: `call` asks for the name or takes `--yes`; `approve` is for agents' calls."""
+"""Confirmation in the shell: `call` asks for the name or takes `--yes`, and `approve` confirms agents' calls."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from itwin_mcp.executor.approvals import Approvals, Pending
-from itwin_mcp.executor.preview import Preview
-from tests.cli.test_commands import printed, run
+from itwin_mcp.executor.confirmation.approvals import Approvals, PendingApproval
+from itwin_mcp.executor.confirmation.preview import Losses
+from tests.cli.test_commands import run, run_json
 
 ROADS = "A12 Interchange - Roads"
-PREVIEW = Preview("Delete it?", "Pier 7", {"changesets": 12}, {"changesets": 12})
+PREVIEW = Losses("Delete it?", "Pier 7", {"changesets": 12}, {"changesets": 12}, about={"description": "Old"})
 
 needs_terminals = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals")
 
@@ -31,7 +31,7 @@ def sandbox(tmp_path: Path) -> tuple[str, ...]:
 
 @pytest.fixture
 def roads(sandbox: tuple[str, ...]) -> str:
-    found = printed("call", "find-imodel", *sandbox, "--arg", f"name={ROADS}")
+    found = run_json("call", "find-imodel", *sandbox, "--arg", f"name={ROADS}")
     return str(found["matches"]["byName"][0]["id"])
 
 
@@ -41,8 +41,8 @@ def approvals() -> Approvals:
 
 
 @contextmanager
-def on_a_terminal(*arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """A command of ours whose standard input and error are a terminal; `sh` as its first word is that shell."""
+def open_terminal(*arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """Run a command on a terminal; if its first word is `sh`, run that shell."""
     import pty
 
     ours, theirs = pty.openpty()
@@ -57,9 +57,9 @@ def on_a_terminal(*arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], in
         os.close(ours)
 
 
-def answered(name: bytes, *arguments: str) -> tuple[int, str, str]:
-    """Exit code, output and what the terminal showed, when the person types this name."""
-    with on_a_terminal(*arguments) as (process, terminal):
+def answer_on_terminal(name: bytes, *arguments: str) -> tuple[int, str, str]:
+    """Return exit code, output and the terminal's text after the user typed a name."""
+    with open_terminal(*arguments) as (process, terminal):
         shown = b""
         while b"Name:" not in shown:
             shown += os.read(terminal, 4096)
@@ -72,65 +72,63 @@ def answered(name: bytes, *arguments: str) -> tuple[int, str, str]:
 
 
 @pytest.mark.slow
-def test_without_a_terminal_the_preview_names_yes_and_with_it_an_id_is_needed(
-    sandbox: tuple[str, ...], roads: str
-) -> None:
-    preview = printed("call", "delete-imodel", *sandbox, "--arg", f"iModelId={roads}", code=1)["preview"]
+def test_call_without_terminal_previews_and_yes_needs_an_id(sandbox: tuple[str, ...], roads: str) -> None:
+    preview = run_json("call", "delete-imodel", *sandbox, "--arg", f"iModelId={roads}", code=1)["preview"]
     assert "approveWith" not in preview
-    assert "in a terminal, where it asks them; --yes is their word" in preview["hint"]
+    assert "Only the user may pass --yes" in preview["hint"]
     assert preview["loses"]["changesets"] == 12
-    by_name = printed("call", "delete-imodel", *sandbox, "--yes", "--arg", f"iModelId={ROADS}", code=1)["error"]
+    by_name = run_json("call", "delete-imodel", *sandbox, "--yes", "--arg", f"iModelId={ROADS}", code=1)["error"]
     assert "--yes takes no name" in by_name["message"]
-    assert printed("call", "get-imodel", *sandbox, "--arg", f"iModelId={roads}")["iModel"]["name"] == ROADS
-    assert printed("call", "delete-imodel", *sandbox, "--yes", "--arg", f"iModelId={roads}") == {"deleted": True}
+    assert run_json("call", "get-imodel", *sandbox, "--arg", f"iModelId={roads}")["iModel"]["name"] == ROADS
+    assert run_json("call", "delete-imodel", *sandbox, "--yes", "--arg", f"iModelId={roads}") == {"deleted": True}
 
 
 @needs_terminals
 @pytest.mark.slow
-def test_call_asks_on_the_terminal_for_the_name(sandbox: tuple[str, ...], roads: str) -> None:
+def test_call_requires_typing_the_name_before_deleting(sandbox: tuple[str, ...], roads: str) -> None:
     call = ("call", "delete-imodel", *sandbox, "--arg", f"iModelId={roads}")
     for typed, code in ((b"", "Cancelled"), (b"yes", "NameMismatch")):
-        status, out, shown = answered(typed, *call)
+        status, out, shown = answer_on_terminal(typed, *call)
         assert (status, json.loads(out)["error"]["code"]) == (1, code)
         assert f"Delete the iModel “{ROADS}”" in shown
         assert "- changesets: 12" in shown
-    assert answered(ROADS.encode(), *call)[:2] == (0, '{\n  "deleted": true\n}\n')
+    assert answer_on_terminal(ROADS.encode(), *call)[:2] == (0, '{\n  "deleted": true\n}\n')
 
 
 @needs_terminals
 @pytest.mark.slow
-def test_ctrl_c_at_the_question_ends_the_call_at_once(sandbox: tuple[str, ...], roads: str) -> None:
-    with on_a_terminal("call", "delete-imodel", *sandbox, "--arg", f"iModelId={roads}") as (process, terminal):
+def test_ctrl_c_at_the_question_ends_the_call(sandbox: tuple[str, ...], roads: str) -> None:
+    with open_terminal("call", "delete-imodel", *sandbox, "--arg", f"iModelId={roads}") as (process, terminal):
         shown = b""
         while b"Name:" not in shown:
             shown += os.read(terminal, 4096)
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=20) == 1
-    assert printed("call", "get-imodel", *sandbox, "--arg", f"iModelId={roads}")["iModel"]["name"] == ROADS
+    assert run_json("call", "get-imodel", *sandbox, "--arg", f"iModelId={roads}")["iModel"]["name"] == ROADS
 
 
-def ask(approvals: Approvals, seconds: float = 300) -> Pending:
+def ask(approvals: Approvals, seconds: float = 300) -> PendingApproval:
     return approvals.ask("delete-imodel", "of this call", PREVIEW, seconds)
 
 
 @needs_terminals
-def test_approve_lists_what_waits_and_gives_it_once(approvals: Approvals) -> None:
-    assert run("approve").stdout == "Nothing waits for approval.\n"
+def test_approve_lists_pending_calls_and_each_approval_is_used_once(approvals: Approvals) -> None:
+    assert run("approve").stdout == "No call waits for approval.\n"
     waiting = ask(approvals)
     assert ask(approvals).id == waiting.id
-    listed = printed("approve", "--json")["pending"]
-    assert [(one["id"], one["tool"], one["loses"]) for one in listed] == [
-        (waiting.id, "delete-imodel", {"changesets": 12})
-    ]
+    listed = run_json("approve", "--json")["pending"]
+    (one,) = listed
+    assert (one["id"], one["tool"]) == (waiting.id, "delete-imodel")
+    assert (one["about"], one["loses"]) == ({"description": "Old"}, {"changesets": 12})
     assert waiting.id in run("approve").stdout
     assert approvals.take("of this call") is None
     silent = run("approve", waiting.id)
     assert (silent.returncode, silent.stdout) == (2, "")
     assert "There is no terminal" in silent.stderr
     assert run("approve", waiting.id, "--yes").returncode == 2
-    status, out, _ = answered(b"Pier 7", "approve", waiting.id.lower(), "--json")
+    status, out, _ = answer_on_terminal(b"Pier 7", "approve", waiting.id.lower(), "--json")
     assert (status, json.loads(out)["approved"]["id"]) == (0, waiting.id)
-    assert "error" in printed("approve", waiting.id, "--json", code=1)
+    assert "error" in run_json("approve", waiting.id, "--json", code=1)
     assert approvals.take("of another call") is None
     taken = approvals.take("of this call")
     assert taken is not None and taken.id == waiting.id
@@ -140,15 +138,15 @@ def test_approve_lists_what_waits_and_gives_it_once(approvals: Approvals) -> Non
 @needs_terminals
 def test_approve_shows_the_preview_and_asks_for_the_name(approvals: Approvals) -> None:
     waiting = ask(approvals)
-    status, _, shown = answered(b"Pier 8", "approve", waiting.id)
+    status, _, shown = answer_on_terminal(b"Pier 8", "approve", waiting.id)
     assert status == 1
     assert "Delete it?" in shown and "- changesets: 12" in shown
     assert approvals.take("of this call") is None
-    assert answered(b"Pier 7", "approve", waiting.id)[0] == 0
+    assert answer_on_terminal(b"Pier 7", "approve", waiting.id)[0] == 0
     assert approvals.take("of this call") is not None
 
 
-def test_what_has_expired_is_neither_approved_nor_taken(approvals: Approvals) -> None:
+def test_expired_call_is_neither_approved_nor_used(approvals: Approvals) -> None:
     waiting = ask(approvals, seconds=-1)
     assert run("approve", waiting.id).returncode == 1
     now = [0.0]
@@ -160,7 +158,7 @@ def test_what_has_expired_is_neither_approved_nor_taken(approvals: Approvals) ->
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such permissions")
-def test_only_the_owner_reads_what_waits_and_what_is_damaged_is_passed_over(approvals: Approvals) -> None:
+def test_pending_files_are_private_and_damaged_ones_are_skipped(approvals: Approvals) -> None:
     waiting = ask(approvals)
     folder = Path(os.environ["ITWIN_MCP_STATE_DIR"]) / "approvals"
     (file,) = folder.iterdir()
@@ -176,20 +174,20 @@ def test_only_the_owner_reads_what_waits_and_what_is_damaged_is_passed_over(appr
         (folder / "22222222.approved").write_text(text)
         assert approvals.take("of this call") is None
     (folder / "22222222.approved").write_bytes(file.read_bytes())
-    assert approvals.take("of this call") is None, "an approval copied to another id is none"
+    assert approvals.take("of this call") is None, "an approval copied to another id is invalid"
     assert [one.id for one in approvals.pending()] == [waiting.id]
 
 
 @needs_terminals
-def test_approve_says_which_folder_cannot_be_written(approvals: Approvals) -> None:
+def test_approve_names_the_folder_that_cannot_be_written(approvals: Approvals) -> None:
     waiting = ask(approvals)
     state = Path(os.environ["ITWIN_MCP_STATE_DIR"])
     (state / "approvals" / f"{waiting.id}.approved").mkdir()  # in the way, for root too
-    status, out, shown = answered(b"Pier 7", "approve", waiting.id)
+    status, out, shown = answer_on_terminal(b"Pier 7", "approve", waiting.id)
     assert (status, out) == (2, "")
-    assert f"{state} cannot be used: nothing was approved" in shown
+    assert f"{state} cannot be used, so nothing was approved" in shown
 
 
-def test_no_more_than_fifty_wait(approvals: Approvals) -> None:
+def test_at_most_fifty_calls_are_pending(approvals: Approvals) -> None:
     ids: list[Any] = [approvals.ask("t", str(number), PREVIEW, 300 + number).id for number in range(52)]
     assert [one.id for one in approvals.pending()] == ids[2:]

@@ -1,4 +1,4 @@
-"""`itwin-mcp doctor`: a line and a fix for each thing that can be wrong."""
+"""`itwin-mcp doctor`: a line and a fix for each fault."""
 
 import json
 import os
@@ -14,11 +14,11 @@ import pytest
 
 from tests.network import UNUSABLE, unusable_value
 from tests.sandbox_process import Platform, free_port, running_platform
-from tests.upstream.auth.identity import jwt
+from tests.upstream.sign_in.identity import jwt
 
 
 def examine(code: int, **environment: str) -> dict[str, dict[str, str]]:
-    """The checks by name."""
+    """Run doctor and return its checks by name."""
     command = [sys.executable, "-m", "itwin_mcp", "doctor", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=os.environ | environment)
     assert done.returncode == code, done.stdout + done.stderr
@@ -36,14 +36,14 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
         yield running
 
 
-def test_with_the_sandbox_nothing_fails_and_nothing_is_asked(tmp_path: Path) -> None:
+def test_doctor_passes_with_the_sandbox_and_sends_nothing(tmp_path: Path) -> None:
     checks = examine(0, ITWIN_MCP_SANDBOX="1", HOME=str(tmp_path), XDG_CONFIG_HOME=str(tmp_path))
     assert checks["network"]["status"] == "skipped"
     assert checks["read"]["status"] == "ok"
     assert "sandbox = True (ITWIN_MCP_SANDBOX)" in checks["configuration"]["said"]
 
 
-def test_a_setting_that_cannot_be_used_is_a_failed_check() -> None:
+def test_doctor_fails_an_invalid_setting() -> None:
     checks = examine(1, ITWIN_API_URL="http://api.bentley.com")
     assert "must be https" in checks["configuration"]["said"]
     assert list(checks)[-1] not in ("configuration", "network")
@@ -65,7 +65,7 @@ def test_doctor_finishes_its_list_with_a_broken_file(tmp_path: Path) -> None:
     assert list(checks)[-1] != "sign-in"
 
 
-def test_servers_that_cannot_be_reached_are_named_with_their_variables() -> None:
+def test_doctor_names_unreachable_servers_and_their_variables() -> None:
     checks = examine(1, ITWIN_API_URL=f"http://127.0.0.1:{free_port()}", ITWIN_ACCESS_TOKEN="canary-token")
     assert "ITWIN_API_URL" in checks["platform"]["fix"]
     assert "ITWIN_ISSUER_URL" in checks["sign-in server"]["fix"]
@@ -74,12 +74,12 @@ def test_servers_that_cannot_be_reached_are_named_with_their_variables() -> None
     assert "access token = set (ITWIN_ACCESS_TOKEN)" in checks["configuration"]["said"]
 
 
-def test_a_proxy_is_told_without_its_password() -> None:
+def test_doctor_shows_the_proxy_without_its_password() -> None:
     checks = examine(0, ITWIN_MCP_SANDBOX="1", HTTPS_PROXY="http://user:canary-pw@proxy.example:8080")
     assert "proxy.example:8080" in checks["proxy"]["said"]
 
 
-def test_a_certificate_file_that_is_missing_is_named() -> None:
+def test_doctor_names_a_missing_certificate_file() -> None:
     checks = examine(1, SSL_CERT_FILE="/no/such/ca.pem", ITWIN_MCP_SANDBOX="1")
     assert "SSL_CERT_FILE cannot be used: /no/such/ca.pem does not exist" in checks["certificates"]["said"]
 
@@ -102,12 +102,12 @@ def test_doctor_finishes_its_list_with_unusable_network_settings(
 @pytest.mark.parametrize(
     ("claims", "check", "words"),
     [
-        ({"exp": 1_000_000_000}, "token", "it is over"),
+        ({"exp": 1_000_000_000}, "token", "it has expired"),
         ({"exp": 4_000_000_000, "scope": ["other"]}, "token", "scopes other"),
         ({"exp": 4_000_000_000, "scope": ["itwin-platform"]}, "read", "list-recent-itwins"),
     ],
 )
-def test_a_token_that_will_not_do_is_told_apart(
+def test_doctor_explains_why_a_token_is_not_accepted(
     platform: Platform, claims: dict[str, Any], check: str, words: str
 ) -> None:
     token = jwt(iss=platform.url, canary="canary", **claims)
@@ -116,7 +116,7 @@ def test_a_token_that_will_not_do_is_told_apart(
     assert words in checks[check]["said"]
 
 
-def test_a_token_of_another_environment_is_told() -> None:
+def test_doctor_reports_a_token_of_another_environment() -> None:
     token = jwt(iss="https://qa-ims.bentley.com", exp=time.time() + 600, scope=["itwin-platform"])
     # The proxy refuses, so that nothing leaves this machine.
     nowhere = f"http://127.0.0.1:{free_port()}"
@@ -124,7 +124,7 @@ def test_a_token_of_another_environment_is_told() -> None:
     assert "that is another environment" in checks["token"]["said"]
 
 
-def test_membership_of_the_default_itwin_is_checked(platform: Platform) -> None:
+def test_doctor_checks_access_to_the_default_itwin(platform: Platform) -> None:
     service = {"ITWIN_CLIENT_ID": "service-doctor", "ITWIN_CLIENT_SECRET": "canary-secret"}
     absent = "1c4b1d5e-0000-4000-8000-000000000000"
     checks = examine(1, **platform.environment | service, ITWIN_ID=absent)
@@ -133,7 +133,7 @@ def test_membership_of_the_default_itwin_is_checked(platform: Platform) -> None:
     assert "service-doctor@apps.imsoidc.bentley.com" in checks["default iTwin"]["fix"]
 
 
-def test_a_service_application_that_is_a_member_of_no_itwin_is_reported(platform: Platform) -> None:
+def test_doctor_reports_a_service_application_without_itwins(platform: Platform) -> None:
     service = {"ITWIN_CLIENT_ID": "service-doctor", "ITWIN_CLIENT_SECRET": "canary-secret"}
     checks = examine(0, **platform.environment | service)
     assert checks["membership"]["status"] == "noted"
@@ -141,7 +141,7 @@ def test_a_service_application_that_is_a_member_of_no_itwin_is_reported(platform
     assert "service-doctor@apps.imsoidc.bentley.com" in checks["membership"]["fix"]
 
 
-def test_misspelt_settings_are_noted_with_what_may_be_meant() -> None:
+def test_doctor_notes_misspelled_settings_with_suggestions() -> None:
     misspelt = {"ITWIN_ACESS_TOKEN": "canary", "ITWIN_MCP_TOOLSET": "all", "ITWIN_VIEWER_HOME": "/x"}
     said = examine(0, ITWIN_MCP_SANDBOX="1", **misspelt)["settings"]["said"]
     assert "ITWIN_ACESS_TOKEN is not a setting: did you mean ITWIN_ACCESS_TOKEN?" in said
@@ -150,7 +150,7 @@ def test_misspelt_settings_are_noted_with_what_may_be_meant() -> None:
 
 
 def cursor_entry(home: Path, *args: str, **env: str) -> dict[str, str]:
-    """Cursor's configuration with our entry; the environment in which it is found."""
+    """Write Cursor's configuration with our entry; return the environment that leads to it."""
     entry = {"command": sys.executable, "args": ["-m", "itwin_mcp", "serve", *args], "env": env}
     (home / ".cursor").mkdir()
     (home / ".cursor/mcp.json").write_text(json.dumps({"mcpServers": {"itwin": entry}}))
@@ -158,7 +158,7 @@ def cursor_entry(home: Path, *args: str, **env: str) -> dict[str, str]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the folders are those of Linux")
-def test_doctor_judges_what_a_clients_entry_does(tmp_path: Path) -> None:
+def test_doctor_starts_a_clients_entry_and_counts_its_tools(tmp_path: Path) -> None:
     checks = examine(0, **cursor_entry(tmp_path, "--sandbox"))
     assert checks["Cursor"]["status"] == "ok"
     assert re.search(r"serves \d\d tools of embedded sandbox", checks["Cursor"]["said"])
@@ -175,7 +175,7 @@ def test_doctor_judges_what_a_clients_entry_does(tmp_path: Path) -> None:
     ],
     ids=["not signed in", "does not start", "misspelt"],
 )
-def test_doctor_fails_a_clients_entry_that_does_not_work(
+def test_doctor_fails_a_clients_entry_that_does_not_start(
     tmp_path: Path, args: tuple[str, ...], env: dict[str, str], words: str
 ) -> None:
     checks = examine(1, ITWIN_MCP_SANDBOX="1", **cursor_entry(tmp_path, *args, **env))
@@ -184,7 +184,7 @@ def test_doctor_fails_a_clients_entry_that_does_not_work(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the folders are those of Linux")
-def test_the_desktop_clients_files_are_read(tmp_path: Path) -> None:
+def test_doctor_reads_the_configuration_of_every_client(tmp_path: Path) -> None:
     files = {
         ".config/Claude/claude_desktop_config.json": {
             "mcpServers": {"itwin": {"command": sys.executable, "args": ["-m", "itwin_mcp", "serve", "--sandbox"]}}

@@ -1,4 +1,4 @@
-"""Edits of JSON text: the member is what it should be, and no other byte is touched."""
+"""Edits of JSON text: the member is right, and no other byte changes."""
 
 import json
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from itwin_mcp.cli.json_text import NotJson, get_member, read, remove_member, set_member
+from itwin_mcp.cli.clients.json_text import NotJson, get_member, parse, remove_member, set_member
 
 PATH = ("mcpServers", "itwin")
 ENTRY = {"command": "/x/itwin-mcp", "args": ["serve", "--sandbox"]}
@@ -26,7 +26,7 @@ others = st.dictionaries(st.text(min_size=1).filter(lambda name: name not in PAT
 
 @st.composite
 def blanks(draw: st.DrawFn, newline: str) -> str:
-    """White space and comments, as they may stand between any two things."""
+    """Generate whitespace and comments, which may be between any two tokens."""
     comments = [f' // a {{ comment, "{newline}', "/* one, */", f"/*{newline} }} */"]
     pieces = st.sampled_from(["", " ", "\t", newline, *comments])
     return "".join(draw(st.lists(pieces, max_size=2)))
@@ -34,7 +34,7 @@ def blanks(draw: st.DrawFn, newline: str) -> str:
 
 @st.composite
 def texts(draw: st.DrawFn, value: Any, newline: str) -> str:
-    """One of the many ways to write a value."""
+    """Generate one of the many ways to write a value."""
     gap = blanks(newline)
     if isinstance(value, dict):
         items = [
@@ -59,43 +59,41 @@ def documents(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
 
 
 def loses_nothing(small: str, large: str) -> bool:
-    """Whether `large` is `small` with something put in: its characters are all there, in order."""
+    """Return whether `large` contains all characters of `small` in order."""
     rest = iter(large)
     return all(one in rest for one in small)
 
 
 @settings(max_examples=40)
 @given(documents())
-def test_what_is_set_is_there_and_nothing_else_changes(document: tuple[str, dict[str, Any]]) -> None:
+def test_set_member_changes_nothing_else(document: tuple[str, dict[str, Any]]) -> None:
     text, content = document
-    assert read(text) == content
+    assert parse(text) == content
     after = set_member(text, PATH, ENTRY)
-    assert read(after) == content | {"mcpServers": content.get("mcpServers", {}) | {"itwin": ENTRY}}
+    assert parse(after) == content | {"mcpServers": content.get("mcpServers", {}) | {"itwin": ENTRY}}
     assert loses_nothing(text, after)
     assert set_member(after, PATH, ENTRY) == after
 
 
 @settings(max_examples=40)
 @given(documents())
-def test_what_is_removed_again_leaves_the_text_as_it_was(document: tuple[str, dict[str, Any]]) -> None:
+def test_remove_member_undoes_set_member(document: tuple[str, dict[str, Any]]) -> None:
     text, content = document
     removed = remove_member(set_member(text, PATH, ENTRY), PATH)
-    assert read(removed) == {"mcpServers": {}} | content
+    assert parse(removed) == {"mcpServers": {}} | content
     if content.get("mcpServers"):
         assert removed == text
 
 
 @settings(max_examples=40)
 @given(documents(), st.integers(0, 3))
-def test_a_member_anywhere_is_removed_with_its_comma_and_no_comment(
-    document: tuple[str, dict[str, Any]], which: int
-) -> None:
+def test_remove_member_removes_its_comma_but_no_comment(document: tuple[str, dict[str, Any]], which: int) -> None:
     text, content = document
     if which >= len(content):
         return
     name = list(content)[which]
     removed = remove_member(text, (name,))
-    assert read(removed) == {key: value for key, value in content.items() if key != name}
+    assert parse(removed) == {key: value for key, value in content.items() if key != name}
     assert loses_nothing(removed, text)
 
 
@@ -111,7 +109,7 @@ FILE = """{
 """
 
 
-def test_a_member_is_put_in_the_way_the_file_is_written() -> None:
+def test_set_member_follows_the_style_of_the_file() -> None:
     assert set_member(FILE, PATH, {"command": "x", "args": ["serve"]}) == FILE.replace(
         '"old": {}, */\n',
         '"old": {}, */\n        "itwin": {\n            "command": "x",\n'
@@ -130,7 +128,7 @@ def test_a_member_is_put_in_the_way_the_file_is_written() -> None:
         ('{"a": {"b": 0 /* old */}}', '{"a": {"b": 1 /* old */}}'),
     ],
 )
-def test_small_texts(text: str, after: str) -> None:
+def test_set_member_in_small_texts(text: str, after: str) -> None:
     assert set_member(text, ("a", "b"), 1) == after
 
 
@@ -144,22 +142,22 @@ def test_small_texts(text: str, after: str) -> None:
         ('{"a" 1}', "':' is missing"),
         ('{"a": }', "a value is missing"),
         ('{"a": [1 2]}', "',' or ']' is missing"),
-        ('{"a": 1} x', "there is more after the value"),
+        ('{"a": 1} x', "there is text after the value"),
         ('{"a": 01}', "',' or '}' is missing"),
-        ('{"a": "\\x"}', "an escape that is none"),
+        ('{"a": "\\x"}', "an invalid escape"),
         ("{ /* never closed }", "a string in double quotes is missing"),
-        ("[" * 200, "nested more than 100 deep"),
-        ("[]", "the whole is not an object"),
+        ("[" * 200, "nested more than 100 levels deep"),
+        ("[]", "the file is not an object"),
         ('{"mcpServers": []}', "mcpServers is not an object"),
-        ('{"mcpServers": {}, "mcpServers": {}}', "'mcpServers' is there twice"),
+        ('{"mcpServers": {}, "mcpServers": {}}', "'mcpServers' appears twice"),
     ],
 )
-def test_what_is_no_json_is_refused_with_the_line(text: str, words: str) -> None:
+def test_invalid_json_is_refused_with_the_line(text: str, words: str) -> None:
     with pytest.raises(NotJson) as refused:
         set_member(text, PATH, ENTRY)
     assert words in str(refused.value)
 
 
-def test_a_member_that_is_not_there_is_none_and_removing_it_changes_nothing() -> None:
+def test_missing_member_is_none_and_removing_it_changes_nothing() -> None:
     assert get_member(FILE, PATH) is None
     assert remove_member(FILE, PATH) == FILE

@@ -1,4 +1,4 @@
-"""What is written to standard error: JSON lines, quiet by default, never a secret; and stdio survives stray output."""
+"""Logs on standard error: JSON lines, quiet by default, without secrets."""
 
 import json
 import logging
@@ -22,7 +22,7 @@ TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhbm5hIn0.c2lnbmF0dXJlLWNhbmFyeQ"
         "the known one: canary-known-secret!",
     ],
 )
-def test_no_secret_is_in_a_line(message: str) -> None:
+def test_log_lines_contain_no_secret(message: str) -> None:
     record = logging.LogRecord("x", logging.INFO, __file__, 1, "%s", (message,), None)
     line = JsonLines(["canary-known-secret!"]).format(record)
     assert "canary" not in line
@@ -30,7 +30,7 @@ def test_no_secret_is_in_a_line(message: str) -> None:
     assert json.loads(line)["level"] == "info"
 
 
-def test_no_secret_is_in_the_exception_of_a_line() -> None:
+def test_logged_exceptions_contain_no_secret() -> None:
     try:
         raise ValueError(f"Bearer {TOKEN}")
     except ValueError as error:
@@ -50,9 +50,7 @@ def restored_logging() -> object:
     logging.captureWarnings(False)
 
 
-def test_warnings_are_log_lines_and_info_is_quiet_by_default(
-    restored_logging: object, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_warnings_are_logged_and_info_is_not(restored_logging: object, capsys: pytest.CaptureFixture[str]) -> None:
     set_up_logs("warning")
     logging.getLogger("a.library").info("chatter")
     with warnings.catch_warnings():

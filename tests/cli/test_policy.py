@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from itwin_mcp.cli import group
 from itwin_mcp.upstream.client import UpstreamClient
-from itwin_mcp.upstream.wire import Request
+from itwin_mcp.upstream.messages import Request
 from tests.cli.test_commands import run
 from tests.executor.fenced import ISSUER, Places, audited, places
 
@@ -22,7 +22,7 @@ def where() -> Places:
 
 @pytest.fixture
 def file(tmp_path: Path, where: Places) -> Path:
-    """One iTwin for the local caller, and a robot that may delete iModels in it, once an hour."""
+    """Write a policy with one iTwin for the local caller, and a robot that may delete an iModel in it once an hour."""
     robot = {
         "issuer": ISSUER,
         "groups": ["robots"],
@@ -52,16 +52,16 @@ def verdict(file: Path, *arguments: str, code: int) -> Any:
     return json.loads(done.output)
 
 
-def test_a_file_without_a_problem_says_what_it_means(file: Path) -> None:
+def test_policy_check_summarizes_a_valid_file(file: Path) -> None:
     done = invoke("policy", "check", file)
     assert done.exit_code == 0
-    assert "No problem. Entries for callers: 1; others, and the caller of a local server, have" in done.output
+    assert "No problems. Entries for callers: 1; other callers, and the user of a local server, have" in done.output
     figures = json.loads(invoke("policy", "check", file, "--json").output)
     assert figures["problems"] == []
     assert (figures["callers"], figures["default"]) == (1, True)
 
 
-def test_every_problem_is_told_with_its_line_and_the_exit_code_is_2(file: Path) -> None:
+def test_policy_check_lists_problems_with_line_and_exits_with_two(file: Path) -> None:
     file.write_text("itwin-mcp-policy: 1\ndefault:\n  itwins: all\n  tools: {allow: [fly, al]}\n")
     done = invoke("policy", "check", file)
     assert done.exit_code == 2
@@ -75,7 +75,7 @@ def test_every_problem_is_told_with_its_line_and_the_exit_code_is_2(file: Path) 
         assert f"{file}:4: there is no tool 'fly'" in refused.stderr
 
 
-def test_a_file_for_another_issuer_than_the_servers_is_a_problem(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_policy_check_reports_another_issuer_than_the_servers(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ITWIN_MCP_AUTH_AUDIENCE", "https://mcp.example/mcp")
     for issuer, code in ((ISSUER, 0), (f"{ISSUER}/", 2)):
         monkeypatch.setenv("ITWIN_MCP_AUTH_ISSUER", issuer)
@@ -84,7 +84,7 @@ def test_a_file_for_another_issuer_than_the_servers_is_a_problem(file: Path, mon
     assert f"'{ISSUER}' names no caller: this server takes tokens of '{ISSUER}/' alone" in done.output
 
 
-def test_a_verdict_names_the_line_that_says_so(file: Path, where: Places) -> None:
+def test_policy_test_names_the_line_that_decides(file: Path, where: Places) -> None:
     lines = file.read_text().splitlines()
 
     def line(text: str) -> str:
@@ -104,10 +104,10 @@ def test_a_verdict_names_the_line_that_says_so(file: Path, where: Places) -> Non
     assert "approved beforehand, up to 1 times an hour" in approved["because"]
     words = invoke("policy", "test", file, "--sandbox", *robot)
     assert words.output.startswith("Allowed: delete-imodel is allowed")
-    assert "Nobody is asked to confirm it." in words.output
+    assert "It needs no confirmation." in words.output
 
 
-def test_nothing_is_sent_but_the_read_of_an_imodel_and_offline_not_even_that(
+def test_policy_test_reads_only_an_imodel_and_nothing_offline(
     file: Path, where: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: list[str] = []
@@ -133,7 +133,7 @@ def test_nothing_is_sent_but_the_read_of_an_imodel_and_offline_not_even_that(
     assert audited() == [], "what is only asked is no decision"
 
 
-def test_a_flow_is_judged_by_the_first_request_that_its_arguments_let_it_send(file: Path, where: Places) -> None:
+def test_policy_test_judges_a_flow_by_its_first_request(file: Path, where: Places) -> None:
     about = ("--tool", "find-imodel", "--arg", "name=Bridge")
     assert verdict(file, *about, code=0)["verdict"] == "allowed"
     assert verdict(file, *about, "--arg", f"iTwinId={where.itwin}", code=0)["verdict"] == "allowed"
@@ -147,18 +147,18 @@ def test_a_flow_is_judged_by_the_first_request_that_its_arguments_let_it_send(fi
     ("arguments", "words"),
     [
         (("--tool", "fly"), "There is no tool 'fly'"),
-        (("--tool", "who-am-i"), "answered by itwin-mcp itself"),
-        (("--tool", "get-itwin", "--group", "robots"), "go with --issuer"),
+        (("--tool", "who-am-i"), "a built-in tool"),
+        (("--tool", "get-itwin", "--group", "robots"), "need --issuer"),
     ],
 )
-def test_what_cannot_be_asked_is_told(file: Path, arguments: tuple[str, ...], words: str) -> None:
+def test_policy_test_explains_what_it_cannot_judge(file: Path, arguments: tuple[str, ...], words: str) -> None:
     done = CliRunner().invoke(group, ["policy", "test", str(file), "--sandbox", *arguments])
     assert words in str(done.exception)
     missing = CliRunner().invoke(group, ["policy", "test", "--sandbox", "--tool", "get-itwin"])
     assert "ITWIN_MCP_POLICY" in str(missing.exception)
 
 
-def test_a_call_from_the_shell_is_refused_in_the_policys_words(file: Path, where: Places) -> None:
+def test_call_is_refused_by_the_policy(file: Path, where: Places) -> None:
     done = invoke("call", "delete-itwin", "--sandbox", "--policy", file, "--arg", f"iTwinId={where.itwin}")
     assert done.exit_code == 1
     assert json.loads(done.stdout)["error"]["code"] == "PolicyRefused"

@@ -1,4 +1,4 @@
-"""What `call --sandbox` changes is kept for the next call, until `sandbox reset`; other commands do not use it."""
+"""`call --sandbox` stores the sandbox's state until `sandbox reset`; other commands do not use it."""
 
 import os
 import sqlite3
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_commands import printed, run
+from tests.cli.test_commands import run, run_json
 
 NEW = ("--arg", "class=Endeavor", "--arg", "subClass=Project", "--arg", "displayName=Quay 7")
 
@@ -17,11 +17,11 @@ def kept() -> Path:
 
 
 def quays(*options: str) -> int:
-    """How many iTwins of the test's name a new process finds."""
-    return len(printed("call", "list-itwins", "--sandbox", "--arg", "displayName=Quay 7", *options)["iTwins"])
+    """Count the iTwins of the test's name in a new process."""
+    return len(run_json("call", "list-itwins", "--sandbox", "--arg", "displayName=Quay 7", *options)["iTwins"])
 
 
-def test_call_keeps_the_sandbox_and_says_where_until_it_is_reset(tmp_path: Path) -> None:
+def test_call_stores_the_sandbox_until_reset(tmp_path: Path) -> None:
     made = run("call", "create-itwin", "--sandbox", *NEW)
     assert made.returncode == 0, made.stderr
     assert made.stderr == f"The sandbox's state is in {kept()}; `itwin-mcp sandbox reset` starts over.\n"
@@ -33,7 +33,7 @@ def test_call_keeps_the_sandbox_and_says_where_until_it_is_reset(tmp_path: Path)
     assert quays() == 0
 
 
-def test_call_sets_a_sandbox_of_another_version_aside(tmp_path: Path) -> None:
+def test_call_moves_a_sandbox_of_another_version_aside(tmp_path: Path) -> None:
     kept().parent.mkdir(parents=True, exist_ok=True)
     for number, text in enumerate(("older", "not a database"), 1):
         if text == "older":
@@ -47,7 +47,7 @@ def test_call_sets_a_sandbox_of_another_version_aside(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         aside = kept().with_name(f"sandbox.db.set-aside-{number}")
         assert done.stderr.splitlines()[0] == (
-            f"The sandbox of another version was set aside as {aside}; this one begins anew."
+            f"The sandbox of another version was moved to {aside}; this one starts fresh."
         )
         assert len(done.stderr.splitlines()) == 2
         assert aside.read_bytes() == before
@@ -62,13 +62,13 @@ def test_sandbox_reset_deletes_no_file_of_another_program(tmp_path: Path) -> Non
     assert file.exists()
 
 
-def test_a_dry_run_says_that_it_is_about_the_sandbox_and_keeps_nothing() -> None:
-    shown = printed("call", "list-itwins", "--sandbox", "--dry-run")
+def test_dry_run_names_the_sandbox_and_stores_nothing() -> None:
+    shown = run_json("call", "list-itwins", "--sandbox", "--dry-run")
     assert shown["environment"] == "embedded sandbox"
     assert not kept().exists()
 
 
 @pytest.mark.slow
-def test_the_demo_does_not_use_the_kept_sandbox() -> None:
+def test_demo_does_not_use_the_stored_sandbox() -> None:
     assert run("demo").returncode == 0
     assert not kept().exists()

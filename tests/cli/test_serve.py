@@ -1,4 +1,4 @@
-"""`itwin-mcp serve` as a process: what is on stdout, how it starts, how it ends."""
+"""`itwin-mcp serve` as a process: start, output and end."""
 
 import json
 import os
@@ -18,9 +18,11 @@ HELLO = {
 }
 
 
-def start(*arguments: str, environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
+def start(
+    *arguments: str, environment: dict[str, str] | None = None, module: str = "itwin_mcp"
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "itwin_mcp", *arguments],
+        [sys.executable, "-m", module, *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -29,36 +31,36 @@ def start(*arguments: str, environment: dict[str, str] | None = None) -> subproc
     )
 
 
-def say(process: subprocess.Popen[str], message: dict[str, Any]) -> None:
+def send_line(process: subprocess.Popen[str], message: dict[str, Any]) -> None:
     assert process.stdin is not None
     process.stdin.write(json.dumps(message) + "\n")
     process.stdin.flush()
 
 
-def hear(process: subprocess.Popen[str]) -> dict[str, Any]:
+def read_line(process: subprocess.Popen[str]) -> dict[str, Any]:
     assert process.stdout is not None
     return dict(json.loads(process.stdout.readline()))
 
 
-def test_the_end_of_input_is_a_clean_exit() -> None:
+def test_serve_exits_cleanly_at_end_of_input() -> None:
     process = start("serve", "--sandbox")
-    say(process, HELLO)
-    assert hear(process)["result"]["serverInfo"]["name"] == "itwin-mcp"
+    send_line(process, HELLO)
+    assert read_line(process)["result"]["serverInfo"]["name"] == "itwin-mcp"
     out, err = process.communicate(timeout=20)
     assert (process.returncode, out, err) == (0, "", "")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT to send to another process on Windows")
-def test_ctrl_c_is_a_clean_exit() -> None:
+def test_serve_exits_cleanly_on_ctrl_c() -> None:
     process = start("serve", "--sandbox")
-    say(process, HELLO)
-    hear(process)
+    send_line(process, HELLO)
+    read_line(process)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=20)
     assert (process.returncode, out, err) == (0, "", "")
 
 
-def test_a_bad_capability_file_stops_the_start_with_file_line_and_rule(tmp_path: Path) -> None:
+def test_serve_refuses_a_bad_capability_file_with_line_and_rule(tmp_path: Path) -> None:
     bad = tmp_path / "bad.yaml"
     bad.write_text('ikanos: "1.0.0-beta5"\ncapability:\n  exposed: []\n')
     process = start("serve", "--capabilities", str(bad))
@@ -77,7 +79,7 @@ def test_a_bad_capability_file_stops_the_start_with_file_line_and_rule(tmp_path:
         ({"ITWIN_MCP_READ_ONLY": "perhaps"}, "set it to true or false"),
     ],
 )
-def test_a_setting_that_cannot_be_used_stops_the_start_in_words(environment: dict[str, str], words: str) -> None:
+def test_serve_refuses_an_invalid_setting_with_a_message(environment: dict[str, str], words: str) -> None:
     process = start("serve", environment=environment)
     out, err = process.communicate(timeout=20)
     assert (process.returncode, out) == (2, "")
@@ -86,13 +88,13 @@ def test_a_setting_that_cannot_be_used_stops_the_start_in_words(environment: dic
     assert "two words" not in err
 
 
-def test_read_only_serves_no_tool_that_changes_anything() -> None:
+def test_read_only_serves_only_reading_tools() -> None:
     process = start("serve", "--sandbox", "--read-only", "--toolsets", "itwins")
-    say(process, HELLO)
-    hear(process)
-    say(process, {"jsonrpc": "2.0", "method": "notifications/initialized"})
-    say(process, {"jsonrpc": "2.0", "id": 2, "method": "tools/list"})
-    tools = hear(process)["result"]["tools"]
+    send_line(process, HELLO)
+    read_line(process)
+    send_line(process, {"jsonrpc": "2.0", "method": "notifications/initialized"})
+    send_line(process, {"jsonrpc": "2.0", "id": 2, "method": "tools/list"})
+    tools = read_line(process)["result"]["tools"]
     process.communicate(timeout=20)
     assert "list-itwins" in {tool["name"] for tool in tools}
     assert "delete-itwin" not in {tool["name"] for tool in tools}
@@ -101,14 +103,15 @@ def test_read_only_serves_no_tool_that_changes_anything() -> None:
 
 CHATTY = """
 import sys, warnings
-from itwin_mcp.executor.executor import Executor
+from itwin_mcp.executor.outcome import Result
+from itwin_mcp.executor.pipeline import Executor
 
 async def chatty(self, *_, **__):
     print("stray words on stdout")
     sys.stdout.write("more\\n")
     sys.stdout.flush()
     warnings.warn("a stray warning")
-    return {"iTwins": [], "page": {"returned": 0, "complete": True}}
+    return Result({"iTwins": [], "page": {"returned": 0, "complete": True}}, "{}")
 
 Executor.call = chatty
 from itwin_mcp.cli import main
@@ -117,7 +120,7 @@ main()
 """
 
 
-def test_stray_prints_and_warnings_break_nothing_on_stdio() -> None:
+def test_stdio_survives_stray_prints_and_warnings() -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", CHATTY],
         stdin=subprocess.PIPE,
@@ -125,13 +128,13 @@ def test_stray_prints_and_warnings_break_nothing_on_stdio() -> None:
         stderr=subprocess.PIPE,
         text=True,
     )
-    say(process, HELLO)
-    assert hear(process)["id"] == 1
-    say(process, {"jsonrpc": "2.0", "method": "notifications/initialized"})
+    send_line(process, HELLO)
+    assert read_line(process)["id"] == 1
+    send_line(process, {"jsonrpc": "2.0", "method": "notifications/initialized"})
     for number in (2, 3):
         call = {"name": "list-itwins", "arguments": {}}
-        say(process, {"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": call})
-        assert hear(process)["id"] == number
+        send_line(process, {"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": call})
+        assert read_line(process)["id"] == number
     out, err = process.communicate(timeout=20)
     assert (process.returncode, out) == (0, "")
     assert "stray words on stdout" in err

@@ -1,4 +1,4 @@
-"""The official definition of the iTwins API: where it is, and what a request or an answer has that it does not."""
+"""The official definition of the iTwins API, and comparison of requests and answers with it."""
 
 import json
 import os

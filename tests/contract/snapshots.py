@@ -1,4 +1,4 @@
-"""Files that hold what the public sees; UPDATE_SNAPSHOTS=1 rewrites them, and a reviewer reads the difference."""
+"""Snapshots of the public surface. UPDATE_SNAPSHOTS=1 rewrites them; review the difference."""
 
 import json
 import os
@@ -10,7 +10,7 @@ UPDATING = os.environ.get("UPDATE_SNAPSHOTS") == "1"
 
 
 def agree(name: str, value: Any) -> None:
-    """The value is what the snapshot holds. A missing snapshot is a failure, as is a different one."""
+    """Check that a value equals its snapshot, which must exist."""
     file = FOLDER / f"{name}.json"
     text = json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
     if UPDATING:

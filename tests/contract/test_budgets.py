@@ -1,4 +1,4 @@
-"""What the tools cost a model's context, held and printed: per tool, per toolset, per argument that several share."""
+"""Budgets of a model's context: tokens of each toolset, and of arguments that several tools share."""
 
 import json
 import os
@@ -16,13 +16,13 @@ from tests.conftest import connect
 
 pytestmark = pytest.mark.anyio
 
-MOST_TOOLS = 30
-MOST_TOKENS = 8_000
-MOST_TOKENS_OF_ALL = 30_000
-MOST_BYTES = 100_000
-MOST_TOKENS_OF_DYNAMIC = 1_500
-MOST_SHARED = 60
-"""Tokens of one argument that three or more tools have."""
+MAX_TOOLS = 30
+MAX_TOKENS = 8_000
+MAX_TOKENS_OF_ALL = 30_000
+MAX_BYTES = 100_000
+MAX_TOKENS_OF_DYNAMIC = 1_500
+MAX_SHARED = 60
+"""Tokens of an argument that three or more tools have."""
 
 
 def catalog(toolsets: str | None) -> list[dict[str, Any]]:
@@ -36,7 +36,7 @@ def size(value: Any) -> int:
 
 
 def tokens(tool: Mapping[str, Any]) -> float:
-    """What a model reads of a tool, in tokens of four bytes."""
+    """Return the size of what a model reads of a tool, in tokens of four bytes."""
     return size({key: tool[key] for key in ("name", "title", "description", "inputSchema")}) / 4
 
 
@@ -47,37 +47,37 @@ def table(tools: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join([*lines, f"{total:7.0f} tokens {size(tools):7d} bytes  in all, {len(tools)} tools"])
 
 
-def test_by_default_a_model_reads_few_tools() -> None:
+def test_default_toolset_keeps_its_token_budget() -> None:
     tools = catalog(None)
     print(f"\n{table(tools)}")
-    assert len(tools) <= MOST_TOOLS
-    assert sum(map(tokens, tools)) <= MOST_TOKENS, table(tools)
+    assert len(tools) <= MAX_TOOLS
+    assert sum(map(tokens, tools)) <= MAX_TOKENS, table(tools)
 
 
-def test_all_of_them_fit_too() -> None:
+def test_toolset_all_keeps_its_token_budget() -> None:
     tools = catalog("all")
     print(f"\n{table(tools)}")
-    assert sum(map(tokens, tools)) <= MOST_TOKENS_OF_ALL, table(tools)
+    assert sum(map(tokens, tools)) <= MAX_TOKENS_OF_ALL, table(tools)
 
 
-def test_with_dynamic_the_whole_catalog_costs_next_to_nothing() -> None:
+def test_toolset_dynamic_keeps_its_token_budget() -> None:
     tools = catalog("dynamic")
     print(f"\n{table(tools)}")
     assert {"sign-in", "find-tools"} <= {tool["name"] for tool in tools}
-    assert sum(map(tokens, tools)) <= MOST_TOKENS_OF_DYNAMIC, table(tools)
+    assert sum(map(tokens, tools)) <= MAX_TOKENS_OF_DYNAMIC, table(tools)
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
-async def test_the_whole_default_answer_is_small(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_default_tools_list_answer_keeps_its_byte_budget(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ITWIN_CLIENT_ID", "native-x")
     async with connect(mode, sandbox=False, toolsets=None) as client:
         listed = await client.list_tools()
     whole = len(listed.model_dump_json(by_alias=True, exclude_none=True).encode())
     print(f"\n{whole} bytes of tools/list")
-    assert whole <= MOST_BYTES
+    assert whole <= MAX_BYTES
 
 
-def test_arguments_that_many_tools_share_have_short_texts() -> None:
+def test_shared_arguments_keep_their_token_budget() -> None:
     costs: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for tool in catalog("all"):
         for name, schema in tool["inputSchema"]["properties"].items():
@@ -94,6 +94,6 @@ def test_arguments_that_many_tools_share_have_short_texts() -> None:
         (name, text)
         for name, kinds in shared.items()
         for text, times in kinds.items()
-        if times >= 3 and len(text.encode()) / 4 > MOST_SHARED
+        if times >= 3 and len(text.encode()) / 4 > MAX_SHARED
     }
     assert long == set()

@@ -1,4 +1,4 @@
-"""What `sandbox coverage` claims is what the sandbox answers, operation by operation, and nothing else is served."""
+"""Coverage of the sandbox: it answers each operation as `sandbox coverage` says, and nothing else."""
 
 import itertools
 import json
@@ -11,15 +11,16 @@ from click.testing import CliRunner
 
 from itwin_mcp.cli.sandbox import command
 from itwin_mcp.sandbox import Sandbox
-from itwin_mcp.sandbox.app import MODULES, coverage
+from itwin_mcp.sandbox.coverage import list_coverage
 from itwin_mcp.sandbox.operations import IMODELS, ITWINS, OPERATIONS, Operation
-from itwin_mcp.sandbox.readings import READINGS, readings_of
+from itwin_mcp.sandbox.readings import READINGS, find_readings
 from itwin_mcp.sandbox.seed import seeded_id
+from itwin_mcp.sandbox.services import ROUTES
 
 pytestmark = pytest.mark.anyio
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
-# What the documentation leaves open about bodies, rights and quotas (section 11 of our notes on the platform).
+# Details that the documentation leaves open: bodies, rights and quotas (section 11 of our notes on the platform).
 UNDOCUMENTED = (
     "get-imodel-user-permissions",
     "update-imodel-user-permissions",
@@ -35,7 +36,7 @@ UNDOCUMENTED = (
     "get-my-itwins",
     "create-repository",
 )
-# What an operation is asked about: things of the seeded portfolio.
+# Ids for slots: things of the seeded portfolio.
 KNOWN = {
     "iTwinId": seeded_id("itwin", "interchange"),
     "iModelId": seeded_id("imodel", "roads"),
@@ -73,12 +74,12 @@ def shape(path: str) -> tuple[str, ...]:
 
 
 def fits(path: str, known: tuple[str, ...]) -> bool:
-    """Whether a path with slots could be a more general or a more special writing of a known one."""
+    """Return whether a path with slots could stand for a known one, or the other way round."""
     parts = shape(path)
     return len(parts) == len(known) and all(a == b or b == "{}" for a, b in zip(parts, known, strict=True))
 
 
-def test_ninety_operations_are_documented_33_of_itwins_and_57_of_imodels() -> None:
+def test_operations_table_has_33_itwins_and_57_imodels_operations() -> None:
     assert (len(ITWINS), len(IMODELS), len(OPERATIONS)) == (33, 57, 90)
     assert len({operation.slug for operation in OPERATIONS}) == 90
     assert len({(operation.method, shape(operation.path)) for operation in OPERATIONS}) == 90
@@ -87,22 +88,22 @@ def test_ninety_operations_are_documented_33_of_itwins_and_57_of_imodels() -> No
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.slug)
-async def test_an_operation_is_answered_as_its_row_says(sandbox: Sandbox, operation: Operation) -> None:
-    row = next(row for row in coverage() if row.operation == operation)
+async def test_operation_is_answered_as_list_coverage_says(sandbox: Sandbox, operation: Operation) -> None:
+    row = next(row for row in list_coverage() if row.operation == operation)
     answer = await ask(sandbox, operation.method, filled(operation.path))
     assert (answer.status_code == 501) == (row.status == "not"), answer.text
     assert answer.status_code < 500 or row.status == "not"
     assert (row.status == "partly") == bool(row.missing)
 
 
-def test_every_operation_is_emulated_and_what_one_lacks_is_said() -> None:
-    rows = coverage()
+def test_list_coverage_has_every_operation_emulated_or_partly() -> None:
+    rows = list_coverage()
     assert [row.operation for row in rows] == list(OPERATIONS)
     assert {row.status for row in rows} <= {"emulated", "partly"}, [row for row in rows if row.status == "not"]
 
 
-async def test_no_other_method_of_a_documented_path_is_served(sandbox: Sandbox) -> None:
-    served = {(route.method, shape(route.path)) for module in MODULES for route in module.ROUTES}
+async def test_sandbox_answers_404_to_undocumented_methods(sandbox: Sandbox) -> None:
+    served = {(route.method, shape(route.path)) for route in ROUTES}
     tried = 0
     for path, method in itertools.product(sorted({operation.path for operation in OPERATIONS}), METHODS):
         if any(one == method and fits(path, known) for one, known in served):
@@ -128,10 +129,9 @@ async def test_no_other_method_of_a_documented_path_is_served(sandbox: Sandbox) 
         "/synchronization/imodels/storageconnections",
         "/webhooks",
         "/reality-management/reality-data",
-        "/users/me",
     ],
 )
-async def test_what_is_not_documented_is_refused_never_a_friendly_200(sandbox: Sandbox, path: str) -> None:
+async def test_sandbox_refuses_undocumented_paths(sandbox: Sandbox, path: str) -> None:
     emulated = path.startswith(("/itwins", "/imodels"))
     for method in METHODS:
         answer = await ask(sandbox, method, filled(path))
@@ -139,24 +139,24 @@ async def test_what_is_not_documented_is_refused_never_a_friendly_200(sandbox: S
         assert (answer.status_code, answer.json()["error"]["code"]) == refusal, method
 
 
-def test_every_route_without_a_documented_operation_is_one_of_ours_or_of_a_neighbouring_api() -> None:
-    roots = {route.path.split("/")[1] for module in MODULES for route in module.ROUTES if not route.slug}
+def test_routes_without_a_slug_are_not_itwins_or_imodels() -> None:
+    roots = {route.path.split("/")[1] for route in ROUTES if not route.slug}
     assert roots.isdisjoint({"itwins", "imodels"})
-    assert {"accesscontrol", "connect", ".well-known"} <= roots
+    assert {"accesscontrol", "connect", "users", ".well-known"} <= roots
 
 
 @pytest.mark.parametrize("slug", UNDOCUMENTED)
-def test_what_was_read_into_an_undocumented_operation_is_in_the_table(slug: str) -> None:
-    assert readings_of(slug)
+def test_find_readings_covers_undocumented_operations(slug: str) -> None:
+    assert find_readings(slug)
 
 
-def test_the_command_prints_the_same_table_with_its_readings() -> None:
+def test_sandbox_coverage_command_prints_table_and_readings() -> None:
     shown = json.loads(CliRunner().invoke(command, ["coverage", "--json"]).stdout)
-    rows = [(row.operation.slug, row.operation.method, row.operation.path, row.status) for row in coverage()]
+    rows = [(row.operation.slug, row.operation.method, row.operation.path, row.status) for row in list_coverage()]
     assert [(one["slug"], one["method"], one["path"], one["status"]) for one in shown["operations"]] == rows
     assert [one["reading"] for one in shown["readings"]] == [one.reading for one in READINGS]
     text = CliRunner().invoke(command, ["coverage"]).stdout
-    emulated = sum(row.status == "emulated" for row in coverage())
+    emulated = sum(row.status == "emulated" for row in list_coverage())
     assert f"90 documented: {emulated} emulated, {90 - emulated} partly, 0 not." in text
-    for row in coverage():
+    for row in list_coverage():
         assert row.operation.path in text

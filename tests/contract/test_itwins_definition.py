@@ -1,4 +1,4 @@
-"""The sandbox answers, and the capability files ask, as the official definition of the iTwins API says."""
+"""Answers of the sandbox and requests of the capability files match the official definition of the iTwins API."""
 
 import io
 import json
@@ -17,13 +17,14 @@ from PIL import Image
 
 from itwin_mcp.capability.catalog import Tool
 from itwin_mcp.capability.expressions import ABSENT, Argument, Expression, Literal, evaluate
+from itwin_mcp.capability.operations import Operation
 from itwin_mcp.capability.parameters import FILE_PATH
-from itwin_mcp.capability.plans import Call, CallStep, LookupStep, Operation, PreviewRead
+from itwin_mcp.capability.tool_actions import Call, CallStep, LookupStep, PreviewRead
 from itwin_mcp.errors import InvalidArguments
-from itwin_mcp.executor.request import build_request
+from itwin_mcp.executor.requests import build_request
 from itwin_mcp.sandbox import Sandbox
 from itwin_mcp.sandbox.seed import seeded_id
-from itwin_mcp.upstream.wire import FileBody, JsonBody
+from itwin_mcp.upstream.messages import FileUpload, JsonBody
 from tests.conftest import shipped_catalog
 from tests.contract import itwins_definition as definition
 from tests.contract.itwins_definition import Answered, Sent
@@ -54,7 +55,7 @@ ANSWER_DEVIATIONS = {
     ("GET /itwins/{iTwinId}/repositories/{repositoryId}/resources/{resourceId}", "302"): "the same",
     ("GET /itwins/{iTwinId}/repositories/{repositoryId}/resources/{resourceId}/graphics", "302"): "the same",
 }
-"""What the sandbox answers otherwise than defined, and the source that it follows."""
+"""Answers of the sandbox that deviate from the definition, with the source that they follow."""
 MERGE = "the operation's own examples are a JSON object, not a JSON Patch; @itwin/itwins-client sends application/json"
 REQUEST_DEVIATIONS = {
     ("GET /itwins/{id}", "header Prefer"): f"{CLIENT}: more properties in representation result mode",
@@ -69,9 +70,9 @@ REQUEST_DEVIATIONS = {
     ),
     ("PUT /itwins/{iTwinId}/image", "content type image/jpeg"): "the operation's own description: png or jpeg",
 }
-"""What the capability files send otherwise than defined, and the source that it follows."""
+"""Requests of the capability files that deviate from the definition, with the source that they follow."""
 NEVER_ANSWERED = {("POST /itwins/favorites/{id}", 403), ("POST /itwins/recents/{id}", 403)}
-"""What is defined, and has no case in the description: every member may, and to anyone else it is 404."""
+"""Defined statuses without a case in the description: every member is allowed, and anyone else gets 404."""
 NOT_DEFINED = {
     "get-global-repositories",
     "get-global-repository",
@@ -83,7 +84,7 @@ NOT_DEFINED = {
 
 
 @pytest.mark.parametrize(("shared", "outcome"), [("/nowhere", pytest.fail.Exception), (None, pytest.skip.Exception)])
-def test_a_missing_definition_fails_where_a_folder_is_named_and_skips_elsewhere(
+def test_read_definition_fails_or_skips_if_the_file_is_missing(
     monkeypatch: pytest.MonkeyPatch, shared: str | None, outcome: type[BaseException]
 ) -> None:
     monkeypatch.setattr(definition, "SHARED", shared)
@@ -92,7 +93,7 @@ def test_a_missing_definition_fails_where_a_folder_is_named_and_skips_elsewhere(
         definition.read.__wrapped__()
 
 
-def test_the_definition_has_28_operations() -> None:
+def test_definition_has_28_operations() -> None:
     assert len(definition.operations()) == 28
 
 
@@ -101,7 +102,7 @@ def test_the_definition_has_28_operations() -> None:
 
 @dataclass
 class Tour:
-    """Requests to one sandbox, each held against the definition."""
+    """Requests to one sandbox, each compared with the definition."""
 
     sandbox: Sandbox
     faults: list[tuple[str, str]] = field(default_factory=list)
@@ -144,7 +145,7 @@ def picture(width: int, height: int) -> bytes:
 
 
 async def visit(tour: Tour) -> None:
-    """Ask every operation for all that it can answer."""
+    """Send requests that cover every status and variant of every operation."""
     ask = tour.ask
     # lists
     for path in ("/itwins", "/itwins/favorites", "/itwins/recents"):
@@ -232,11 +233,11 @@ async def visit(tour: Tour) -> None:
 
 
 def missing(path: str) -> str:
-    """The path of something that does not exist."""
+    """Return the path of something that does not exist."""
     return "/".join(NOBODY if part.startswith("{") else part for part in path.split("/"))
 
 
-async def test_every_answer_of_the_sandbox_is_as_defined() -> None:
+async def test_sandbox_answers_match_the_definition() -> None:
     operations = definition.operations()
     with Sandbox.open(job_seconds=0) as sandbox:
         tour = Tour(sandbox)
@@ -291,7 +292,7 @@ def samples(schema: Mapping[str, Any]) -> list[Any]:
 
 
 def calls_of(tool: Tool) -> Iterator[tuple[Operation, Mapping[str, Expression], set[str]]]:
-    """Every operation of the iTwins API that a tool calls, what fills its inputs, and which are always filled."""
+    """Yield each operation of the iTwins API that a tool calls, its bindings, and the inputs that are always filled."""
     steps = (tool.action,) if isinstance(tool.action, Call) else tool.action.steps
     confirm = tool.confirm
     reads = () if confirm is None else (*confirm.reads, *((confirm.target,) if confirm.target else ()))
@@ -301,7 +302,7 @@ def calls_of(tool: Tool) -> Iterator[tuple[Operation, Mapping[str, Expression], 
 
 
 def always_filled(tool: Tool, call: Call | CallStep | PreviewRead) -> set[str]:
-    """The inputs that have a value whatever the caller leaves out: `x-defaults` takes it from a required argument."""
+    """Return the inputs that always have a value, because `x-defaults` takes it from a required argument."""
     plan = call.defaults if isinstance(call, CallStep) else None
     needed = {argument.name for argument in tool.arguments if argument.required or argument.default is not ABSENT}
     return {
@@ -312,7 +313,7 @@ def always_filled(tool: Tool, call: Call | CallStep | PreviewRead) -> set[str]:
 
 
 def inputs_of(tool: Tool, bindings: Mapping[str, Expression], filled: set[str]) -> Iterator[dict[str, Any]]:
-    """The inputs of a call with few arguments, with all, and with each value of each argument."""
+    """Yield the inputs of a call with few arguments, with all, and with each value of each argument."""
     arguments = {argument.name: samples(argument.schema) for argument in tool.arguments}
     fixed: dict[str, Any] = {}
     given: dict[str, list[Any]] = {}
@@ -321,7 +322,7 @@ def inputs_of(tool: Tool, bindings: Mapping[str, Expression], filled: set[str]) 
             assert arguments[expression.name], f"{tool.name}: no sample of {expression.name}"
             given[name] = arguments[expression.name]
         else:
-            # What an earlier step found is an id.
+            # The value of an earlier step is an id.
             fixed[name] = evaluate(expression, {}, {}) if isinstance(expression, Literal) else NOBODY
     always = {one.name for one in tool.arguments if one.required or one.default is not ABSENT}
     base = fixed | {
@@ -336,18 +337,18 @@ def inputs_of(tool: Tool, bindings: Mapping[str, Expression], filled: set[str]) 
 
 
 def sent_of(operation: Operation, values: Mapping[str, Any]) -> Sent:
-    """The request that the executor builds, as it goes over the wire."""
+    """Return the request that the executor builds, as it is on the wire."""
     request = build_request(operation, values)
     content, content_type = b"", ""
     if isinstance(request.body, JsonBody):
         content, content_type = json.dumps(request.body.value).encode(), "application/json"
-    elif isinstance(request.body, FileBody):
+    elif isinstance(request.body, FileUpload):
         content, content_type = b"x", request.body.media_type
     return Sent(request.method, request.path, request.query, request.headers, content, content_type)
 
 
 def faults_of_names(operation: Operation) -> Iterator[tuple[str, str]]:
-    """What an operation can send that is not defined, whatever the value: tools need not use all of it."""
+    """Yield what an operation can send that is not defined, even if no tool uses it."""
     sent = sent_of(operation, dict.fromkeys(operation.inputs, NOBODY))
     for fault in definition.faults_of_request(sent):
         if fault.startswith(("query", "header", "the operation")) or "additionalProperties" in fault:
@@ -355,7 +356,7 @@ def faults_of_names(operation: Operation) -> Iterator[tuple[str, str]]:
 
 
 def every_request() -> Iterator[tuple[str, Sent]]:
-    """Every request to the iTwins API that a tool can make, with the operation's name."""
+    """Yield every request to the iTwins API that a tool can make, with the operation's name."""
     for tool in shipped_catalog().tools.values():
         for operation, bindings, filled in calls_of(tool):
             for values in inputs_of(tool, bindings, filled):
@@ -365,7 +366,7 @@ def every_request() -> Iterator[tuple[str, Sent]]:
                         yield operation.name, sent_of(operation, values | {FILE_PATH: f"x{ending}"})
 
 
-def test_every_request_of_the_capability_files_is_as_defined() -> None:
+def test_requests_of_capability_files_match_the_definition() -> None:
     definition.read()
     faults: Counter[tuple[str, str]] = Counter()
     seen: set[str] = set()

@@ -1,4 +1,4 @@
-"""The lock file: public sources alone, and a first start of the desktop extension that is small on every system."""
+"""The lock file: only public sources, and a small first download of the desktop extension on every system."""
 
 import re
 import tomllib
@@ -35,12 +35,12 @@ def lock() -> dict[str, Any]:
     return dict(tomllib.loads((ROOT / "uv.lock").read_text(encoding="utf-8")))
 
 
-def test_it_names_only_the_public_index() -> None:
+def test_lock_names_only_the_public_index() -> None:
     text = (ROOT / "uv.lock").read_text(encoding="utf-8")
     assert set(re.findall(r"[a-z]+://([^/\"]+)", text)) == PUBLIC
 
 
-def test_it_is_made_from_the_dependencies_that_are_declared(lock: dict[str, Any]) -> None:
+def test_lock_matches_the_declared_dependencies(lock: dict[str, Any]) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     made = root(lock)["metadata"]
     assert made["requires-dev"].keys() == {"desktop"} == project["dependency-groups"].keys()
@@ -67,7 +67,7 @@ def declared(requirements: list[str]) -> dict[str, SpecifierSet]:
 
 @pytest.mark.parametrize("python", [(3, 11), (3, 12), (3, 13), (3, 14)])
 @pytest.mark.parametrize("system", SYSTEMS)
-def test_a_first_start_of_the_extension_is_small_and_compiles_nothing(
+def test_desktop_dependencies_are_few_small_and_prebuilt(
     lock: dict[str, Any], system: str, python: tuple[int, int]
 ) -> None:
     ranks = ranks_of(system, python)
@@ -82,7 +82,7 @@ def root(lock: dict[str, Any]) -> dict[str, Any]:
 
 
 def installed(lock: dict[str, Any], system: str, python: tuple[int, int]) -> Iterator[dict[str, Any]]:
-    """What the group comes to on one system and version of Python."""
+    """Yield the packages of the group on one system and version of Python."""
     platform, machine, _ = SYSTEMS[system]
     version = f"{python[0]}.{python[1]}"
     environment = {
@@ -117,7 +117,7 @@ def installed(lock: dict[str, Any], system: str, python: tuple[int, int]) -> Ite
 
 
 def ranks_of(system: str, python: tuple[int, int]) -> dict[Tag, int]:
-    """Which wheels fit, the best the lowest."""
+    """Return the tags of wheels that a system accepts, with the best at the lowest rank."""
     platforms = SYSTEMS[system][2]
     fitting = [*cpython_tags(python, platforms=platforms)]
     fitting += compatible_tags(python, f"cp{python[0]}{python[1]}", platforms)
@@ -125,7 +125,7 @@ def ranks_of(system: str, python: tuple[int, int]) -> dict[Tag, int]:
 
 
 def wheel(package: dict[str, Any], ranks: dict[Tag, int]) -> dict[str, Any] | None:
-    """The wheel that an installer takes; None where it would have to compile."""
+    """Return the wheel that an installer chooses; None if it would have to compile."""
     fitting = [
         (min(ranks[tag] for tag in found), number)
         for number, one in enumerate(package.get("wheels", ()))

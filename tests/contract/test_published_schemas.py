@@ -1,4 +1,4 @@
-"""Every schema that is published stays inside the part of JSON Schema that every client accepts."""
+"""Published schemas use only the part of JSON Schema that every client accepts."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from itwin_mcp.capability.catalog import shipped
+from itwin_mcp.capability.documents import find_shipped_files
 from itwin_mcp.capability.expressions import ABSENT
+from itwin_mcp.capability.json_schema import make_example
 from itwin_mcp.capability.linker import link_files
-from itwin_mcp.capability.published import example_of
 from tests.conftest import connect
 
 pytestmark = pytest.mark.anyio
@@ -22,7 +22,7 @@ OUTPUT_KEYWORDS = {"type", "description", "properties", "required", "items", "an
 
 
 def faults(schema: Mapping[str, Any], where: str) -> Iterator[str]:
-    """What some client would not take in a subschema of an input schema."""
+    """Yield what some clients refuse in a subschema of an input schema."""
     yield from (f"{where}: {key}" for key in schema if key not in KEYWORDS)
     kind = schema.get("type")
     if not isinstance(kind, str) or kind not in TYPES:
@@ -42,7 +42,7 @@ def faults(schema: Mapping[str, Any], where: str) -> Iterator[str]:
 
 
 def faults_of_tool(name: str, schema: Mapping[str, Any]) -> list[str]:
-    """The same of a whole tool, whose root has three keywords."""
+    """Return what some clients refuse in a whole input schema, whose root has three keywords."""
     found = [f"{name}: {key}" for key in schema if key not in ("type", "properties", "required")]
     if schema.get("type") != "object" or "properties" not in schema or len(name) > 60:
         found.append(f"{name}: its root or its name")
@@ -68,7 +68,7 @@ def output_faults(schema: Mapping[str, Any], where: str) -> Iterator[str]:
     ],
     ids=["all", "default", "read-only", "preset", "dynamic"],
 )
-async def test_every_listed_schema_is_one_that_every_client_takes(
+async def test_listed_schemas_use_only_keywords_all_clients_accept(
     monkeypatch: pytest.MonkeyPatch, flags: dict[str, Any]
 ) -> None:
     monkeypatch.setenv("ITWIN_CLIENT_ID", "native-x")
@@ -81,10 +81,10 @@ async def test_every_listed_schema_is_one_that_every_client_takes(
     assert [fault for tool in tools for fault in output_faults(tool.output_schema or {}, tool.name)] == []
 
 
-async def test_every_schema_that_describe_tool_gives_is_one_that_every_client_takes() -> None:
+async def test_describe_tool_schemas_use_only_keywords_all_clients_accept() -> None:
     async with connect(toolsets="dynamic") as client:
         found: list[str] = []
-        for name in link_files(shipped()).tools:
+        for name in link_files(find_shipped_files()).tools:
             answer = (await client.call_tool("describe-tool", {"name": name})).structured_content
             assert answer is not None
             found += faults_of_tool(name, answer["tool"]["inputSchema"])
@@ -93,17 +93,17 @@ async def test_every_schema_that_describe_tool_gives_is_one_that_every_client_ta
     assert "inputSchema" not in json.dumps(listed)
 
 
-def test_every_shipped_rule_that_is_not_published_is_stated_in_a_description() -> None:
-    assert link_files(shipped()).warnings == ()
+def test_shipped_descriptions_state_every_unpublished_rule() -> None:
+    assert link_files(find_shipped_files()).warnings == ()
 
 
-def test_a_refusal_can_show_a_valid_value_of_every_argument_that_is_no_id() -> None:
+def test_make_example_is_valid_for_every_shipped_argument() -> None:
     missing = []
-    for tool in link_files(shipped()).tools.values():
+    for tool in link_files(find_shipped_files()).tools.values():
         for argument in tool.arguments:
             if argument.entity is not None or argument.name.endswith("Id"):
                 continue
-            example = example_of(argument.schema)
+            example = make_example(argument.schema)
             if example is ABSENT or not Draft202012Validator(argument.schema).is_valid(example):
                 missing.append((tool.name, argument.name))
     assert missing == []

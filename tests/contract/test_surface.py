@@ -8,7 +8,7 @@ import pytest
 from mcp import Client
 
 from itwin_mcp.runtime import read_catalog
-from itwin_mcp.settings import ENVIRONMENT, read_settings
+from itwin_mcp.settings import read_settings, render_settings_tables
 from tests.conftest import connect
 from tests.contract.snapshots import FOLDER, agree, agree_between
 
@@ -25,7 +25,7 @@ async def agent(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Client]:
         yield client
 
 
-async def test_every_tool_is_what_its_snapshot_says(agent: Client) -> None:
+async def test_tools_match_their_snapshots(agent: Client) -> None:
     listed = await agent.list_tools()
     for tool in listed.tools:
         agree(f"tools/{tool.name}", tool.model_dump(by_alias=True, mode="json", exclude_none=True))
@@ -33,7 +33,7 @@ async def test_every_tool_is_what_its_snapshot_says(agent: Client) -> None:
     assert kept == {tool.name for tool in listed.tools}
 
 
-async def test_resource_templates_instructions_and_order_are_what_their_snapshot_says(agent: Client) -> None:
+async def test_resource_templates_and_instructions_match_their_snapshot(agent: Client) -> None:
     templates = (await agent.list_resource_templates()).resource_templates
     agree(
         "server",
@@ -45,7 +45,7 @@ async def test_resource_templates_instructions_and_order_are_what_their_snapshot
     )
 
 
-async def test_prompts_and_guides_are_what_their_snapshot_says(agent: Client) -> None:
+async def test_prompts_and_guides_match_their_snapshot(agent: Client) -> None:
     guides = (await agent.list_resources()).resources
     prompts = (await agent.list_prompts()).prompts
     agree(
@@ -58,7 +58,7 @@ async def test_prompts_and_guides_are_what_their_snapshot_says(agent: Client) ->
 
 
 @pytest.mark.parametrize("toolsets", [None, "dynamic"])
-async def test_what_is_served_by_default_and_dynamically_is_what_its_snapshot_says(
+async def test_default_and_dynamic_toolsets_match_their_snapshots(
     monkeypatch: pytest.MonkeyPatch, toolsets: str | None
 ) -> None:
     monkeypatch.setenv("ITWIN_CLIENT_ID", "native-x")
@@ -69,7 +69,7 @@ async def test_what_is_served_by_default_and_dynamically_is_what_its_snapshot_sa
         agree(toolsets or "default", {"instructions": client.instructions, "tools": told if toolsets else names})
 
 
-async def test_every_tool_has_title_description_both_schemas_and_all_four_annotations(agent: Client) -> None:
+async def test_tools_have_title_description_schemas_and_annotations(agent: Client) -> None:
     for tool in (await agent.list_tools()).tools:
         assert tool.title and tool.description and len(tool.description) >= 20, tool.name
         assert tool.input_schema["type"] == "object"
@@ -81,20 +81,28 @@ async def test_every_tool_has_title_description_both_schemas_and_all_four_annota
         assert None not in given, tool.name
 
 
-def test_the_readme_lists_every_tool() -> None:
+def test_tools_page_lists_every_tool_by_toolset() -> None:
     catalog = read_catalog(
         read_settings(os.environ | {"ITWIN_CLIENT_ID": "native-x"}, toolsets="all", files_root=[ROOT])
     )
-    rows = ["| toolset | tool | what it does | changes data |", "|---|---|---|---|"]
-    for tool in catalog.tools.values():
-        hints = tool.annotations
-        changes = "no" if hints.read_only else "**may remove or overwrite**" if hints.destructive else "yes"
-        first = tool.description.split(". ")[0].rstrip(".")
-        rows.append(f"| {tool.toolset} | `{tool.name}` | {first}. | {changes} |")
-    agree_between(ROOT / "README.md", "tools", "\n".join(rows) + "\n")
+    default = {tool.toolset for tool in read_catalog(read_settings(os.environ)).tools.values()}
+    parts = []
+    toolsets = dict.fromkeys(tool.toolset for tool in catalog.tools.values())
+    for toolset in sorted(toolsets, key=lambda name: (name not in default, name)):
+        parts.append(f"## {toolset}\n")
+        if toolset in default:
+            parts.append("Served by default.\n")
+        rows = ["| tool | what it does | changes data |", "|---|---|---|"]
+        for tool in catalog.tools.values():
+            if tool.toolset == toolset:
+                hints = tool.annotations
+                changes = "no" if hints.read_only else "**may remove or overwrite**" if hints.destructive else "yes"
+                first = tool.description.split(". ")[0].rstrip(".")
+                rows.append(f"| `{tool.name}` | {first}. | {changes} |")
+        parts.append("\n".join(rows) + "\n")
+    agree_between(ROOT / "docs/tools.md", "tools", "\n" + "\n".join(parts))
 
 
-def test_the_readme_explains_every_setting() -> None:
-    rows = ["| variable | what it says |", "|---|---|"]
-    rows += [f"| `{name}` | {text} |" for name, text in ENVIRONMENT.items()]
-    agree_between(ROOT / "README.md", "settings", "\n".join(rows) + "\n")
+def test_settings_page_explains_every_setting() -> None:
+    parts = [f"## {title}\n\n{table}" for title, table in render_settings_tables().items()]
+    agree_between(ROOT / "docs/settings.md", "settings", "\n" + "\n".join(parts))

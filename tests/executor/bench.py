@@ -1,4 +1,4 @@
-"""The engine on a bench: a small capability file, a raw server in the platform's place, and a clock that tests turn."""
+"""Run the executor with a small capability file, a loopback server as the platform, and a clock that tests move."""
 
 from __future__ import annotations
 
@@ -15,15 +15,19 @@ from jsonschema import Draft202012Validator
 
 from itwin_mcp.capability.catalog import Catalog
 from itwin_mcp.capability.linker import link_files
+from itwin_mcp.capability.parameters import Preset
 from itwin_mcp.errors import CallError
-from itwin_mcp.executor import saving
-from itwin_mcp.executor.conversation import LOCAL, Answer, Caller, Confirmed, Later, Question
-from itwin_mcp.executor.executor import Executor
-from itwin_mcp.executor.local_files import LocalFiles
-from itwin_mcp.executor.lookup import Names
-from itwin_mcp.executor.seals import Seals
-from itwin_mcp.upstream.auth.static import StaticToken
+from itwin_mcp.executor import save_list
+from itwin_mcp.executor.confirmation.seals import Seals
+from itwin_mcp.executor.context import LOCAL, Caller, Confirmation, NoReply, NullConversation, Reply
+from itwin_mcp.executor.files import LocalFiles
+from itwin_mcp.executor.limits import to_compact_json
+from itwin_mcp.executor.names import Names
+from itwin_mcp.executor.outcome import Failure, JobPending, Outcome, Preview, Question, Result
+from itwin_mcp.executor.pipeline import Executor
+from itwin_mcp.runtime import name_entities
 from itwin_mcp.upstream.client import UpstreamClient
+from itwin_mcp.upstream.sign_in.static_token import StaticToken
 from itwin_mcp.upstream.storage import Storage
 from tests.conftest import shipped_catalog
 from tests.upstream.loopback import Asked, Handler, Loopback, loopback
@@ -38,7 +42,7 @@ FOLDER = Path(__file__).parent / "files"
 
 
 class Clock:
-    """Time stands still until somebody sleeps."""
+    """A clock that moves only when somebody sleeps."""
 
     def __init__(self) -> None:
         self.time = 1_000.0
@@ -53,17 +57,33 @@ class Clock:
         await anyio.lowlevel.checkpoint()
 
 
+def answer_of(outcome: Outcome) -> dict[str, Any]:
+    """Return the answer of a call that ended well. Raises the error of one that failed."""
+    if isinstance(outcome, Failure):
+        raise outcome.error
+    assert isinstance(outcome, Result | JobPending), outcome
+    assert outcome.text == to_compact_json(outcome.answer)
+    return dict(outcome.answer)
+
+
+def preview_of(outcome: Outcome) -> dict[str, Any]:
+    """Return what is shown of a call that waits for a confirmation."""
+    assert isinstance(outcome, Preview), outcome
+    preview: dict[str, Any] = outcome.answer["preview"]
+    return preview
+
+
 @dataclass
-class Listener:
-    """Who is told of progress, and agrees to everything."""
+class Listener(NullConversation):
+    """A user who records progress and agrees to everything."""
 
     told: list[tuple[float, float | None, str]] = field(default_factory=list)
 
     async def progress(self, done: float, total: float | None, text: str) -> None:
         self.told.append((done, total, text))
 
-    async def ask(self, question: Question) -> Answer | Later:
-        return Answer("accept", Confirmed("person", "terminal"), question.name)
+    async def ask(self, question: Question) -> Reply | NoReply:
+        return Reply("accept", Confirmation("person", "terminal"), question.name)
 
 
 @dataclass
@@ -75,21 +95,21 @@ class Bench:
     listener: Listener = field(default_factory=Listener)
 
     async def call(self, tool: str, caller: Caller = LOCAL, **arguments: Any) -> dict[str, Any]:
-        """The answer of a tool, which always fits the schema that the tool publishes."""
+        """Return the answer of a tool, validated against its output schema."""
         described = self.catalog.tools[tool]
-        answer = await self.executor.call(described, arguments, self.listener, caller)
+        answer = answer_of(await self.executor.call(described, arguments, self.listener, caller))
         Draft202012Validator(described.output_schema).validate(answer)
         return answer
 
     async def save(self, tool: str, path: str, **arguments: Any) -> dict[str, Any]:
-        """The answer of `save-list` for a tool, which always fits the schema that it publishes."""
+        """Return the answer of `save-list` for a tool, validated against its output schema."""
         given = {"tool": tool, "arguments": arguments, "path": path}
-        answer = await self.executor.save_list(saving.TOOL, given, self.catalog.tools.__getitem__, self.listener)
-        Draft202012Validator(saving.TOOL.output_schema).validate(answer)
+        answer = answer_of(await self.executor.call(save_list.TOOL, given, self.listener))
+        Draft202012Validator(save_list.TOOL.output_schema).validate(answer)
         return answer
 
     async def refused(self, tool: str, caller: Caller = LOCAL, **arguments: Any) -> dict[str, Any]:
-        """The error of a tool, as the agent reads it."""
+        """Return the error of a tool, as the agent reads it."""
         try:
             answer = await self.call(tool, caller, **arguments)
         except CallError as error:
@@ -119,25 +139,32 @@ async def bench(
     itwin_id: str | None = None,
     **options: Any,
 ) -> AsyncIterator[Bench]:
-    """Serve a capability file of `files/`, or those that are shipped, with `handler` as the platform.
+    """Serve a capability file of `files/`, or the shipped ones, with `handler` as the platform.
 
-    `replacing` changes texts of the file; `roots` are the folders for local files, `storage_at` where they may go.
+    `replacing` changes texts of the file. `roots` are the folders for local files, `storage_at` the allowed origins.
     """
     clock = clock or Clock()
     async with (
         loopback(handler) as server,
-        UpstreamClient.open(server.origin, StaticToken(TOKEN), user_agent="itwin-mcp/test", **options) as upstream,
-        Storage.open(storage_at, user_agent="itwin-mcp/test") as storage,
+        UpstreamClient(
+            server.origin,
+            StaticToken(TOKEN),
+            user_agent="itwin-mcp/test",
+            nouns=name_entities(shipped_catalog().entities),
+            **options,
+        ) as upstream,
+        Storage(storage_at, user_agent="itwin-mcp/test") as storage,
     ):
         catalog = shipped_catalog() if shipped_files else linked(file, replacing)
-        seals = Seals(lambda: keys, clock=clock.now)
+        seals, files = Seals(lambda: keys, clock=clock.now), LocalFiles(roots)
         executor = Executor(
             upstream,
             seals,
             storage=storage,
-            files=LocalFiles(roots),
+            files=files,
+            built_in={save_list.SAVE_LIST: save_list.ListSaver(catalog, files, lambda _, __: True).save},
             environment=environment,
-            names=Names(catalog.operations, itwin_id),
+            names=Names(catalog.operations, {"iTwinId": Preset("ITWIN_ID", itwin_id)} if itwin_id is not None else {}),
             max_result_bytes=max_result_bytes,
             sleep=clock.sleep,
             now=clock.now,
@@ -147,7 +174,7 @@ async def bench(
 
 
 def linked(file: str, replacing: Mapping[str, str] | None = None) -> Catalog:
-    """The catalog of one file of `files/`."""
+    """Link one file of `files/`."""
     text = (FOLDER / file).read_text(encoding="utf-8")
     for old, new in (replacing or {}).items():
         text = text.replace(old, new)
@@ -166,7 +193,7 @@ async def never(asked: Asked) -> None:
 
 
 def in_turn(*answers: Callable[[Asked], Awaitable[None]]) -> Handler:
-    """The answers one after another; the last one stays."""
+    """Give one answer after another, and repeat the last."""
     left = list(answers)
 
     async def handler(asked: Asked) -> None:
@@ -176,7 +203,7 @@ def in_turn(*answers: Callable[[Asked], Awaitable[None]]) -> Handler:
 
 
 def saying(status: int, value: Any = None, headers: Mapping[str, str] | None = None) -> Handler:
-    """One answer; nothing in its body when `value` is None."""
+    """Always give the same answer. Its body is empty if `value` is None."""
 
     async def answer(asked: Asked) -> None:
         if value is None:

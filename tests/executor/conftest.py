@@ -1,4 +1,4 @@
-"""What the tests of the engine share."""
+"""Fixtures of the executor tests."""
 
 from tests.network import certificates_are_read_once, no_proxy, no_waiting_between_attempts
 

@@ -1,4 +1,4 @@
-"""A server over the sandbox with a policy, and the sandbox's own record of what reached it."""
+"""A server with a policy over the sandbox, and the requests that reached the sandbox."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from urllib.parse import unquote
 import pytest
 
 from itwin_mcp.errors import CallError
-from itwin_mcp.executor.conversation import LOCAL, Caller
+from itwin_mcp.executor.context import LOCAL, Caller
 from itwin_mcp.runtime import Runtime, open_runtime
 from itwin_mcp.sandbox import Sandbox
 from itwin_mcp.settings import read_settings
-from itwin_mcp.sign_in import Started
-from tests.executor.bench import Listener
+from itwin_mcp.upstream.sign_in.credential_choice import Launcher
+from tests.executor.bench import Listener, answer_of
 
 ISSUER = "https://login.example.com"
 
 
 @dataclass(frozen=True)
 class Places:
-    """Of the sandbox: an iTwin with an iModel, and the same of another iTwin."""
+    """Ids in the sandbox: an iTwin with an iModel, and another iTwin with an iModel."""
 
     itwin: str
     imodel: str
@@ -38,19 +38,19 @@ class Places:
 class Fenced:
     runtime: Runtime
     reached: list[str] = field(default_factory=list)
-    """Each request as the sandbox got it: method, path, query and body as text."""
+    """Each request that the sandbox received: method, path, query and body as text."""
 
     async def call(self, tool: str, caller: Caller = LOCAL, **arguments: Any) -> dict[str, Any]:
-        """The answer of a tool, for whom nobody is there to be asked."""
+        """Return the answer of a tool, without a user to ask."""
         described = self.runtime.gatekeeper.tools[tool]
-        return await self.runtime.executor.call(described, arguments, caller=caller)
+        return answer_of(await self.runtime.executor.call(described, arguments, caller=caller))
 
     async def agreed(self, tool: str, **arguments: Any) -> dict[str, Any]:
-        """The answer of a tool, with a person who agrees to all that they are asked."""
-        return await self.runtime.executor.call(self.runtime.gatekeeper.tools[tool], arguments, Listener())
+        """Return the answer of a tool, with a user who agrees to every question."""
+        return answer_of(await self.runtime.executor.call(self.runtime.gatekeeper.tools[tool], arguments, Listener()))
 
     async def refused(self, tool: str, caller: Caller = LOCAL, **arguments: Any) -> dict[str, Any]:
-        """The error of a call that is refused."""
+        """Return the error of a refused call."""
         try:
             answer = await self.call(tool, caller, **arguments)
         except CallError as error:
@@ -58,13 +58,13 @@ class Fenced:
         raise AssertionError(f"{tool} answered {answer}")
 
     def naming(self, *ids: str) -> list[str]:
-        """The requests that name one of these ids, in whatever case."""
+        """Return the requests that contain one of these ids, in upper or lower case."""
         return [one for one in self.reached if any(text in one.lower() for text in ids)]
 
 
 @asynccontextmanager
-async def fenced(policy: str | None, started: Started = Started.SHELL, **flags: Any) -> AsyncIterator[Fenced]:
-    """Serve with this text as the policy file; the sandbox's jobs end at once."""
+async def fenced(policy: str | None, started: Launcher = Launcher.SHELL, **flags: Any) -> AsyncIterator[Fenced]:
+    """Serve with this text as the policy file. Jobs of the sandbox end at once."""
     with pytest.MonkeyPatch.context() as patch:
         if policy is not None:
             flags["policy"] = Path(os.environ["ITWIN_MCP_STATE_DIR"]) / "policy.yaml"
@@ -88,7 +88,7 @@ _KNOWN: list[Places] = []
 
 
 async def places() -> Places:
-    """Found once, without a policy: the sandbox's ids are the same every time."""
+    """Look up the ids once, without a policy: the sandbox has the same ids in every run."""
     if not _KNOWN:
         async with fenced(None) as free:
             found = []
@@ -101,6 +101,6 @@ async def places() -> Places:
 
 
 def audited() -> list[dict[str, Any]]:
-    """The lines of the audit log."""
+    """Return the entries of the audit log."""
     file = Path(os.environ["ITWIN_MCP_STATE_DIR"]) / "audit.jsonl"
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []

@@ -1,4 +1,4 @@
-"""The audit log: a line for every decision on a write, before and after, with ids and codes and nothing else."""
+"""The audit log: one line before and one after every write, with ids and codes only."""
 
 import json
 import os
@@ -12,12 +12,14 @@ from typing import Any
 import anyio
 import pytest
 
-from itwin_mcp.errors import Unconfirmed
-from itwin_mcp.executor.audit import Audit
-from itwin_mcp.executor.conversation import Caller
-from itwin_mcp.sign_in import Started
+from itwin_mcp.executor.confirmation.seals import SealError
+from itwin_mcp.executor.context import Caller, Confirmation, NoReply, NullConversation, Reply
+from itwin_mcp.executor.outcome import Failure, Question
+from itwin_mcp.executor.policy.audit import Audit
 from itwin_mcp.upstream.client import UpstreamClient
-from itwin_mcp.upstream.wire import Request
+from itwin_mcp.upstream.messages import Request
+from itwin_mcp.upstream.sign_in.credential_choice import Launcher
+from tests.executor.bench import preview_of
 from tests.executor.fenced import ISSUER, Places, audited, fenced, places
 
 pytestmark = pytest.mark.anyio
@@ -30,7 +32,7 @@ def policy(where: Places, **more: Any) -> str:
     return json.dumps({"itwin-mcp-policy": 1, "default": entry})
 
 
-async def test_a_write_is_a_line_before_it_is_sent_and_one_with_its_outcome() -> None:
+async def test_audit_logs_a_write_before_sending_and_after_its_outcome() -> None:
     where = await places()
     async with fenced(policy(where)) as it:
         await it.call("update-itwin", iTwinId=where.itwin, type=CANARY)
@@ -53,7 +55,7 @@ async def test_a_write_is_a_line_before_it_is_sent_and_one_with_its_outcome() ->
     assert after == {"decision": "done", **common, "status": 200}
 
 
-async def test_what_is_refused_and_what_fails_is_told_with_its_code() -> None:
+async def test_audit_logs_refusals_and_failures_with_their_code() -> None:
     where = await places()
     absent = "99999999-9999-4999-8999-999999999999"
     async with fenced(policy(where, **{"writes-per-hour": 1})) as it:
@@ -74,12 +76,12 @@ async def test_what_is_refused_and_what_fails_is_told_with_its_code() -> None:
     assert version == [{"type": "imodel", "id": where.imodel}, {"type": "named-version", "id": absent}]
 
 
-async def test_a_question_that_nobody_could_be_asked_is_a_refusal_and_one_that_waits_for_the_person_is_none() -> None:
+async def test_audit_logs_nobody_to_ask_as_refused_and_a_question_as_asked() -> None:
     where = await places()
-    for started in (Started.SHELL, Started.HTTP, Started.STDIO):
+    for started in (Launcher.SHELL, Launcher.HTTP, Launcher.STDIO):
         async with fenced(None, started) as it:
-            with pytest.raises(Unconfirmed):
-                await it.call("delete-imodel", iModelId=where.imodel)
+            described = it.runtime.gatekeeper.tools["delete-imodel"]
+            preview_of(await it.runtime.executor.call(described, {"iModelId": where.imodel}))
             assert all(one.startswith("GET") for one in it.reached)
     assert [(line["decision"], line.get("code")) for line in audited()] == [
         ("refused", "NobodyToAsk"),
@@ -88,7 +90,49 @@ async def test_a_question_that_nobody_could_be_asked_is_a_refusal_and_one_that_w
     ]
 
 
-async def test_who_called_is_told_as_their_token_says() -> None:
+@pytest.mark.parametrize("flaw", ["forged", "expired", "for another call"])
+async def test_unusable_confirmation_is_audited_as_refused_not_as_declined(
+    flaw: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = await places()
+    share = {"iModelId": where.imodel, "name": "Guests", "expiration": "2099-01-01T00:00:00Z"}
+    codes = {"expired": "ConfirmationExpired"}
+    async with fenced(None, Launcher.HTTP, confirm="two-step") as it:
+        tool, call = it.runtime.gatekeeper.tools["create-share"], it.runtime.executor.call
+        token = preview_of(await call(tool, share))["confirmation"]
+        if flaw == "forged":
+            token = token[:-4] + "AAAA"
+        elif flaw == "expired":
+            monkeypatch.setattr("itwin_mcp.executor.confirmation.confirm.Seals.open", _expired)
+        else:
+            share["name"] = "Others"
+        outcome = await call(tool, share | {"confirmation": token})
+        assert isinstance(outcome, Failure)
+        assert outcome.error.code == codes.get(flaw, "ConfirmationInvalid")
+    assert [(line["decision"], line.get("code")) for line in audited()] == [
+        ("asked", None),
+        ("refused", outcome.error.code),
+    ]
+
+
+def _expired(*_: Any, **__: Any) -> Any:
+    raise SealError("expired")
+
+
+async def test_user_decline_is_audited_as_declined() -> None:
+    class No(NullConversation):
+        async def ask(self, question: Question) -> Reply | NoReply:
+            return Reply("decline", Confirmation("person", "terminal"))
+
+    where = await places()
+    async with fenced(None) as it:
+        tool = it.runtime.gatekeeper.tools["delete-imodel"]
+        outcome = await it.runtime.executor.call(tool, {"iModelId": where.imodel}, No())
+    assert isinstance(outcome, Failure)
+    assert [(line["decision"], line.get("code")) for line in audited()] == [("declined", "Declined")]
+
+
+async def test_audit_logs_issuer_and_subject_of_the_caller() -> None:
     where = await places()
     entry = {"issuer": ISSUER, "groups": ["modellers"], "itwins": [where.itwin], "tools": {"allow": ["all"]}}
     async with fenced(json.dumps({"itwin-mcp-policy": 1, "callers": [entry]})) as it:
@@ -101,7 +145,7 @@ async def test_who_called_is_told_as_their_token_says() -> None:
     ]
 
 
-async def test_writes_are_logged_without_a_policy_too() -> None:
+async def test_audit_logs_writes_without_a_policy() -> None:
     where = await places()
     async with fenced(None) as it:
         made = await it.call("create-imodel", iTwinId=where.itwin, name=CANARY, description=CANARY, wait=30)
@@ -112,7 +156,7 @@ async def test_writes_are_logged_without_a_policy_too() -> None:
     ]
 
 
-async def test_no_value_name_or_secret_is_ever_in_it() -> None:
+async def test_audit_log_contains_no_argument_value_name_or_secret() -> None:
     where = await places()
     header = {"type": "Header", "key": CANARY, "value": CANARY}
     async with fenced(None) as it:
@@ -131,7 +175,7 @@ async def test_no_value_name_or_secret_is_ever_in_it() -> None:
     assert "Crossing" not in text
 
 
-async def test_a_write_that_was_cancelled_on_its_way_stays_in_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_audit_logs_a_cancelled_write_with_unknown_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
     where = await places()
     async with fenced(None) as it:
         under_way = anyio.Event()
@@ -154,7 +198,7 @@ async def test_a_write_that_was_cancelled_on_its_way_stays_in_the_log(monkeypatc
     assert (last["decision"], last["code"], last["outcomeUnknown"]) == ("failed", "Cancelled", True)
 
 
-async def test_without_its_line_no_write_is_sent_and_reads_go_on(caplog: pytest.LogCaptureFixture) -> None:
+async def test_unwritable_audit_log_blocks_writes_but_not_reads(caplog: pytest.LogCaptureFixture) -> None:
     where = await places()
     async with fenced(None) as it:
         audit = it.runtime.gatekeeper.audit
@@ -169,7 +213,7 @@ async def test_without_its_line_no_write_is_sent_and_reads_go_on(caplog: pytest.
         await it.call("get-itwin", iTwinId=where.itwin)
 
 
-async def test_an_outcome_that_cannot_be_written_does_not_undo_the_write(caplog: pytest.LogCaptureFixture) -> None:
+async def test_write_succeeds_if_the_audit_log_fails_after_it(caplog: pytest.LogCaptureFixture) -> None:
     where = await places()
     async with fenced(None) as it:
         audit = it.runtime.gatekeeper.audit
@@ -188,7 +232,7 @@ async def test_an_outcome_that_cannot_be_written_does_not_undo_the_write(caplog:
     assert "The audit log lacks done itwins-api.update-itwin" in caplog.text
 
 
-async def test_lines_of_many_writers_never_mix_and_the_file_is_the_owners_alone(tmp_path: Path) -> None:
+async def test_concurrent_audit_lines_stay_whole_in_an_owner_only_file(tmp_path: Path) -> None:
     file = tmp_path / "new" / "audit.jsonl"
     audits = [Audit(file, lambda: 1_700_000_000.0) for _ in range(4)]
     async with anyio.create_task_group() as tasks:
@@ -204,7 +248,7 @@ async def test_lines_of_many_writers_never_mix_and_the_file_is_the_owners_alone(
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
-async def test_a_dash_means_standard_error(capfd: pytest.CaptureFixture[str]) -> None:
+async def test_audit_without_a_file_writes_to_standard_error(capfd: pytest.CaptureFixture[str]) -> None:
     await Audit(None, lambda: 0.0).before("refused", {"code": "PolicyRefused"})
     captured = capfd.readouterr()
     assert json.loads(captured.err) == {
@@ -216,13 +260,13 @@ async def test_a_dash_means_standard_error(capfd: pytest.CaptureFixture[str]) ->
 
 
 def calls_by_file(folder: Path) -> dict[str, list[int]]:
-    """The `call` of each line of each log file."""
+    """Return the `call` of each line, per log file."""
     files = [file for file in folder.iterdir() if not file.name.endswith(".lock")]
     return {file.name: [json.loads(line)["call"] for line in file.read_text().splitlines()] for file in files}
 
 
 async def test_audit_rotates_a_large_file_and_keeps_every_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("itwin_mcp.executor.audit.MAX_FILE_BYTES", 2_000)
+    monkeypatch.setattr("itwin_mcp.executor.policy.audit.MAX_FILE_BYTES", 2_000)
     file = tmp_path / "audit.jsonl"
     logs = [Audit(file, lambda: 0.0) for _ in range(4)]
     async with anyio.create_task_group() as tasks:
@@ -234,7 +278,7 @@ async def test_audit_rotates_a_large_file_and_keeps_every_line(tmp_path: Path, m
 
 
 async def test_audit_keeps_nine_old_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("itwin_mcp.executor.audit.MAX_FILE_BYTES", 1)
+    monkeypatch.setattr("itwin_mcp.executor.policy.audit.MAX_FILE_BYTES", 1)
     file = tmp_path / "audit.jsonl"
     audit = Audit(file, lambda: 0.0)
     for number in range(15):

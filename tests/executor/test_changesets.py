@@ -1,4 +1,4 @@
-"""The argument `changeset`: every text that names one, in the form that each operation takes."""
+"""The argument `changeset`: every text that it accepts, sent in the form that each operation takes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from itwin_mcp.errors import CapabilityError
-from itwin_mcp.executor.conversation import Caller
+from itwin_mcp.executor.context import Caller
 from tests.executor.bench import IMODEL, ITWIN, MADE, Bench, bench, linked, never, query_of, saying, shipped_catalog
 from tests.upstream.loopback import Asked, Handler
 
@@ -29,7 +29,7 @@ def history(
     versions: Sequence[Mapping[str, Any]] = (TENDER, BASELINE_VERSION),
     **odd: Any,
 ) -> Handler:
-    """An iModel with changesets up to `last`, of which those in `waiting` have no file yet."""
+    """Serve an iModel with changesets up to `last`. Those in `waiting` have no file yet."""
 
     def changeset(index: int) -> dict[str, Any]:
         state = "waitingForFile" if index in waiting else "fileUploaded"
@@ -81,17 +81,17 @@ EMPTY: Mapping[str, Mapping[str, Any]] = {
     "start-authoring-session": {"iModelId": IMODEL, "objectIds": ["0x1"]},
     "end-authoring-session": {"iModelId": IMODEL, "briefcaseId": 2},
 }
-"""Tools whose platform takes an empty id for the baseline, and what they need else."""
+"""Tools that send an empty id for the baseline, with their other required arguments."""
 
 
 def body_of(it: Bench) -> dict[str, Any]:
-    """The body of the last request."""
+    """Return the body of the last request."""
     body: dict[str, Any] = json.loads(it.server.requests[-1].body)
     return body
 
 
 def sent_changeset(it: Bench) -> str | None:
-    """The changesetId in the last write with a body."""
+    """Return the changesetId in the last request with a body."""
     body = [json.loads(one.body) for one in it.server.requests if one.body][-1]
     return body.get("template", body).get("changesetId")
 
@@ -112,7 +112,7 @@ WAYS = [
 
 
 @pytest.mark.parametrize(("given", "identifier", "told", "requests"), WAYS)
-async def test_changeset_in_a_path_is_an_id_or_an_index(
+async def test_changeset_in_a_path_is_sent_as_id_or_index(
     given: str, identifier: str | None, told: dict[str, Any], requests: int
 ) -> None:
     async with bench("", history(), shipped_files=True) as it:
@@ -124,7 +124,7 @@ async def test_changeset_in_a_path_is_an_id_or_an_index(
 
 
 @pytest.mark.parametrize(("given", "identifier", "told", "requests"), WAYS)
-async def test_changeset_in_a_body_is_an_id(
+async def test_changeset_in_a_body_is_sent_as_id(
     given: str, identifier: str | None, told: dict[str, Any], requests: int
 ) -> None:
     if identifier is None:  # an index, which the operation does not take
@@ -144,7 +144,7 @@ BASELINES = [
 
 
 @pytest.mark.parametrize("given", BASELINES)
-async def test_baseline_is_what_the_operation_takes_for_it(given: str) -> None:
+async def test_baseline_is_sent_in_the_form_of_each_operation(given: str) -> None:
     told = [{"argument": "changeset", "given": given, "index": 0}]
     async with bench("", history(), shipped_files=True) as it:
         assert (await it.call("create-named-version", iModelId=IMODEL, name="x", changeset=given))["resolved"] == told
@@ -158,7 +158,7 @@ async def test_baseline_is_what_the_operation_takes_for_it(given: str) -> None:
 
 @pytest.mark.parametrize("given", BASELINES)
 @pytest.mark.parametrize("tool", ["get-changeset", "download-changeset", "get-extended-data", "create-extended-data"])
-async def test_baseline_is_refused_where_a_changeset_is_needed(tool: str, given: str, tmp_path: Path) -> None:
+async def test_baseline_is_rejected_by_tools_that_need_a_changeset(tool: str, given: str, tmp_path: Path) -> None:
     more = {"download-changeset": {"filePath": str(tmp_path / "1.cs")}, "create-extended-data": {"data": {}}}
     async with bench("", history(), shipped_files=True, roots=[tmp_path]) as it:
         error = await it.refused(tool, iModelId=IMODEL, changeset=given, **more.get(tool, {}))
@@ -169,14 +169,14 @@ async def test_baseline_is_refused_where_a_changeset_is_needed(tool: str, given:
 
 
 @pytest.mark.parametrize("tool", EMPTY)
-async def test_changeset_left_out_sends_no_request_and_no_changeset(tool: str) -> None:
+async def test_omitted_changeset_sends_no_extra_request_and_no_id(tool: str) -> None:
     async with bench("", history(), shipped_files=True) as it:
         await it.call(tool, **EMPTY[tool])
         assert [one for one in it.asked if "/changesets" in one or "/namedversions" in one] == []
         assert sent_changeset(it) is None
 
 
-async def test_named_version_marks_the_latest_changeset_unless_told_otherwise() -> None:
+async def test_create_named_version_marks_the_latest_changeset_by_default() -> None:
     async with bench("", history(), shipped_files=True) as it:
         answer = await it.call("create-named-version", iModelId=IMODEL, name="x")
         assert body_of(it)["changesetId"] == ID[3]
@@ -203,7 +203,7 @@ async def test_named_version_marks_the_latest_changeset_unless_told_otherwise() 
         (range(3, 1105), 1104, 2, 3),
     ],
 )
-async def test_latest_is_the_newest_changeset_with_its_file(
+async def test_latest_resolves_to_the_newest_uploaded_changeset(
     waiting: Sequence[int], last: int, index: int, pages: int
 ) -> None:
     async with bench("", history(waiting, last), shipped_files=True) as it:
@@ -213,7 +213,7 @@ async def test_latest_is_the_newest_changeset_with_its_file(
         assert len(it.asked) == pages + 1
 
 
-async def test_latest_gives_up_rather_than_read_a_whole_history() -> None:
+async def test_latest_gives_up_after_three_pages() -> None:
     async with bench("", history(range(1, 1200), 1199), shipped_files=True) as it:
         error = await it.refused("create-named-version", iModelId=IMODEL, name="x")
         assert (error["code"], len(it.asked)) == ("NameNotFound", 3)
@@ -225,7 +225,7 @@ ODD: list[Mapping[str, Any]] = [
 
 
 @pytest.mark.parametrize("odd", ODD)
-async def test_latest_is_never_guessed_from_an_odd_answer(odd: Mapping[str, Any]) -> None:
+async def test_latest_with_an_odd_changeset_is_an_unexpected_answer(odd: Mapping[str, Any]) -> None:
     async with bench("", history(**odd), shipped_files=True) as it:
         error = await it.refused("create-named-version", iModelId=IMODEL, name="x")
         assert error["code"] == "UnexpectedAnswer"
@@ -234,7 +234,7 @@ async def test_latest_is_never_guessed_from_an_odd_answer(odd: Mapping[str, Any]
 
 
 @pytest.mark.parametrize("body", [{}, {"changesets": None}, {"changesets": [None]}, []])
-async def test_latest_does_not_take_a_missing_list_for_an_empty_history(body: Any) -> None:
+async def test_latest_without_a_changeset_list_is_an_unexpected_answer(body: Any) -> None:
     async with bench("", saying(200, body), shipped_files=True) as it:
         error = await it.refused("create-named-version", iModelId=IMODEL, name="x")
         assert (error["code"], len(it.asked)) == ("UnexpectedAnswer", 1)
@@ -243,7 +243,7 @@ async def test_latest_does_not_take_a_missing_list_for_an_empty_history(body: An
 @pytest.mark.parametrize(
     "odd", [{"changesetIndex": None}, {"changesetIndex": 4}, {"changesetId": "x"}, {"changesetId": 5}]
 )
-async def test_named_version_without_a_changeset_is_not_taken_for_the_baseline(odd: Mapping[str, Any]) -> None:
+async def test_named_version_with_odd_changeset_is_not_the_baseline(odd: Mapping[str, Any]) -> None:
     version = {**BASELINE_VERSION, **odd}
     if "changesetIndex" not in odd:
         version["changesetIndex"] = 4
@@ -254,13 +254,13 @@ async def test_named_version_without_a_changeset_is_not_taken_for_the_baseline(o
         assert all(one.startswith("GET ") for one in it.asked)
 
 
-async def test_an_index_may_come_as_text() -> None:
+async def test_latest_accepts_an_index_as_text() -> None:
     async with bench("", history(index="3"), shipped_files=True) as it:
         answer = await it.call("create-named-version", iModelId=IMODEL, name="x")
         assert answer["resolved"][0] == {"argument": "changeset", "given": "latest", **INDEX_3}
 
 
-async def test_name_of_a_version_is_exact_and_remembered_for_its_caller_and_latest_is_not() -> None:
+async def test_changeset_by_version_name_is_exact_and_cached_unlike_latest() -> None:
     async with bench("", history(), shipped_files=True) as it:
         for given, requests in (("Tender", 2), ("Tender", 1), ("latest", 2), ("latest", 2)):
             before = len(it.asked)
@@ -273,7 +273,7 @@ async def test_name_of_a_version_is_exact_and_remembered_for_its_caller_and_late
             assert "list-named-versions" in error["hint"]
 
 
-async def test_several_versions_of_a_name_are_listed_with_their_ids() -> None:
+async def test_ambiguous_version_name_lists_candidates() -> None:
     twins = [TENDER, {**TENDER, "id": OTHER}]
     async with bench("", history(versions=twins), shipped_files=True) as it:
         error = await it.refused("get-changeset", iModelId=IMODEL, changeset="Tender")
@@ -281,7 +281,7 @@ async def test_several_versions_of_a_name_are_listed_with_their_ids() -> None:
         assert [one["id"] for one in error["candidates"]] == [MADE, OTHER]
 
 
-async def test_words_ids_and_indexes_come_before_names() -> None:
+async def test_changeset_words_ids_and_indexes_take_precedence_over_names() -> None:
     versions = [{**TENDER, "name": name} for name in ("latest", "baseline", "3", ID[3])]
     async with bench("", history(versions=versions), shipped_files=True) as it:
         for given, taken in (("latest", ID[3]), ("3", "3"), (ID[3], ID[3])):
@@ -301,13 +301,13 @@ async def test_words_ids_and_indexes_come_before_names() -> None:
         f"https://developer.bentley.com/my-itwins/{ITWIN}/{MADE}/changesets/3",
     ],
 )
-async def test_changeset_that_no_text_can_be_is_refused_without_a_request(given: str) -> None:
+async def test_invalid_changeset_is_rejected_without_a_request(given: str) -> None:
     async with bench("", never, shipped_files=True) as it:
         error = await it.refused("get-changeset", iModelId=IMODEL, changeset=given)
         assert (error["code"], error["details"][0]["target"]) == ("InvalidArguments", "changeset")
 
 
-async def test_link_to_a_named_version_of_another_imodel_is_not_acted_upon() -> None:
+async def test_link_to_a_named_version_of_another_imodel_is_rejected() -> None:
     async with bench("", history(), shipped_files=True) as it:
         link = f"https://api.bentley.com/imodels/{OTHER}/namedversions/{MADE}"
         error = await it.refused("clone-imodel", iModelId=IMODEL, **CLONE, changeset=link)
@@ -315,7 +315,7 @@ async def test_link_to_a_named_version_of_another_imodel_is_not_acted_upon() -> 
         assert it.asked == []
 
 
-async def test_changeset_of_a_source_is_looked_for_in_the_source_wherever_the_copy_goes() -> None:
+async def test_changeset_of_clone_or_template_is_looked_up_in_its_source() -> None:
     async with bench("", history(), shipped_files=True) as it:
         link = f"https://developer.bentley.com/my-itwins/{OTHER}/{IMODEL}/changesets/{ID[2]}"
         for given in ("Tender", link, "2"):
@@ -325,7 +325,7 @@ async def test_changeset_of_a_source_is_looked_for_in_the_source_wherever_the_co
         assert {one.split("/")[2].partition("?")[0] for one in it.asked if one.startswith("GET ")} == {IMODEL}
 
 
-async def test_failed_look_up_says_that_the_tool_was_not_called() -> None:
+async def test_failed_changeset_look_up_says_that_the_tool_was_not_called() -> None:
     refusal = {"error": {"code": "ChangesetNotFound", "message": "Requested Changeset is not available."}}
     async with bench("", saying(404, refusal), shipped_files=True) as it:
         for given in ("latest", "7", MADE, "Tender"):
@@ -334,28 +334,29 @@ async def test_failed_look_up_says_that_the_tool_was_not_called() -> None:
             assert "clone-imodel itself was not called" in error["hint"]
 
 
-def test_every_tool_that_takes_a_changeset_calls_it_so() -> None:
+def test_every_changeset_argument_is_named_changeset() -> None:
+    changeset = shipped_catalog().entities["changeset"]
     for tool in shipped_catalog().tools.values():
         for one in tool.arguments:
             if tool.name == "push-changeset":
-                assert one.entity != "changeset"
+                assert one.entity is not changeset
             else:
                 assert one.name.lower() not in ("changesetid", "changesetindex", "templatechangesetid"), tool.name
-                assert (one.name == "changeset") == (one.entity == "changeset"), tool.name
-                assert one.entity != "changeset" or "latest, " in str(one.schema["description"])
+                assert (one.name == "changeset") == (one.entity is changeset), tool.name
+                assert one.entity is not changeset or "latest, " in str(one.schema["description"])
 
 
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("{kind: imodel, takes: id}", "only a changeset has a form"),
+        ("{kind: imodel, takes: id}", "only an entity with a `sequence` has a form"),
         ("{kind: changeset, takes: index}", "'index' is not one of"),
-        ("{kind: changset}", "'changset' is not one of"),
+        ("{kind: changset}", "there is no entity 'changset': did you mean 'changeset'?"),
         ("{takes: id}", "the key 'kind' is missing"),
         ("[changeset]", "must be text or a mapping"),
     ],
 )
-def test_entity_form_is_checked_where_it_stands(word: str, message: str) -> None:
+def test_x_entity_form_is_checked(word: str, message: str) -> None:
     with pytest.raises(CapabilityError) as refused:
         linked("things.yaml", {"x-entity: itwin}": f"x-entity: {word}}}"})
     assert message in str(refused.value)

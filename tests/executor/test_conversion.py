@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from itwin_mcp.executor.conversion import convert_arguments
+from itwin_mcp.executor.arguments import convert_arguments
 from tests.executor.bench import ITWIN, bench, linked, query_of, saying
 
 pytestmark = pytest.mark.anyio
@@ -59,6 +59,9 @@ WITH = ('note: "{{kind}}-{{mark}}"}', 'note: "{{kind}}-{{mark}}{{free}}{{map}}{{
         ({"name": None}, {}),
         ({"mark": ""}, {}),
         ({"mark": None, "tags": None, "north": None, "count": "", "dry": ""}, {}),
+        ({"count": "null", "north": " null ", "dry": "null", "free": "null", "map": "null", "deep": "null"}, {}),
+        ({"deep": {"size": "null", "parts": [{"n": "null"}]}}, {"deep": {"parts": [{}]}}),
+        ({"name": "null", "mark": "null", "tags": "null"}, {"name": "null", "mark": "null", "tags": ["null"]}),
         ({"clear": []}, {}),
         ({"clear": "north"}, {"clear": ["north"]}),
         ({"unknown": None}, {"unknown": None}),
@@ -89,14 +92,14 @@ def test_convert_arguments_gives_the_declared_types_at_every_depth(given: Any, b
     "pairs",
     [[{"name": "a", "value": 1}, {"name": "a", "value": 2}], [{"name": "a"}], ["a"], [{"name": {}, "value": 1}]],
 )
-async def test_a_list_that_is_no_map_is_refused_in_words(pairs: Any) -> None:
+async def test_list_that_cannot_become_a_map_is_rejected(pairs: Any) -> None:
     async with bench("things.yaml", FINE, replacing=dict([FORMS, WITH])) as it:
         error = await it.refused("make-thing", name="a", map=pairs)
     shown = 'map must be a list of objects with name and value, each name once, not array (for example [{"name": '
     assert error["details"][0]["message"].startswith(shown)
 
 
-async def test_every_problem_of_a_call_is_named_at_once_with_a_valid_value() -> None:
+async def test_error_lists_every_problem_with_a_valid_value() -> None:
     async with bench("", FINE, shipped_files=True) as it:
         error = await it.refused(
             "list-itwins", limit="many", subClass="Bridge", includeInactive="perhaps", fields="none", colour="red"
@@ -110,8 +113,8 @@ async def test_every_problem_of_a_call_is_named_at_once_with_a_valid_value() -> 
     ]
 
 
-async def test_a_value_that_is_left_out_in_any_form_changes_nothing() -> None:
-    """Models fill in every field of a schema: what they send for an unwanted one must not remove it."""
+async def test_null_and_empty_arguments_of_an_update_change_nothing() -> None:
+    """Models fill in every field of a schema: null or an empty text must not remove a value."""
     empty: dict[str, Any] = {"type": None, "geographicLocation": "", "latitude": None, "longitude": "", "clear": []}
     async with bench("", saying(200, {"iTwin": {"id": ITWIN}}), shipped_files=True) as it:
         await it.call("update-itwin", iTwinId=ITWIN, displayName="Quay 7", ianaTimeZone=None, number="", **empty)
@@ -129,15 +132,15 @@ async def test_a_value_that_is_left_out_in_any_form_changes_nothing() -> None:
         ("update-repository", {"iTwinId": ITWIN, "repositoryId": "a"}, ["options"]),
     ],
 )
-async def test_clear_alone_is_a_change_and_sends_null(tool: str, ids: dict[str, str], body: list[str]) -> None:
+async def test_clear_alone_sends_null(tool: str, ids: dict[str, str], body: list[str]) -> None:
     answer = {"iTwin": {"id": ITWIN}, "iModel": {"id": ITWIN}, "namedVersion": {"id": ITWIN}, "repository": {"id": "a"}}
     async with bench("", saying(200, answer), shipped_files=True) as it:
         await it.call(tool, **ids, clear=body)
     assert json.loads(it.server.requests[-1].body) == dict.fromkeys(body)
 
 
-def test_everything_that_null_or_an_empty_text_could_remove_has_a_word_of_its_own() -> None:
-    """`clear` takes the place of both. An empty text means nothing else in any other argument."""
+def test_clear_offers_every_removable_field() -> None:
+    """`clear` replaces both. In other arguments an empty text has no special meaning."""
     from tests.executor.bench import shipped_catalog
 
     found = {
@@ -155,7 +158,7 @@ def test_everything_that_null_or_an_empty_text_could_remove_has_a_word_of_its_ow
     }
 
 
-async def test_the_cursor_of_a_list_belongs_to_the_call_however_its_arguments_were_sent() -> None:
+async def test_cursor_matches_converted_arguments() -> None:
     page = {"things": [{"id": "1"}], "_links": {"next": {"href": "https://api.bentley.com/things?token=2"}}}
     async with bench("things.yaml", saying(200, page)) as it:
         first = await it.call("list-things", kind=2026, limit="1", cursor=None)

@@ -1,4 +1,4 @@
-"""A cursor is good for the call it was given for, and for no other; what it is not is said before anything is sent."""
+"""A cursor is valid only for its own call; any other cursor is rejected before a request is sent."""
 
 import base64
 import subprocess
@@ -11,9 +11,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from itwin_mcp.executor.conversation import LOCAL, Caller
-from itwin_mcp.executor.cursors import MOST_CURSOR, MOST_TRAIL, Cursors, Position
-from itwin_mcp.executor.seals import SealError, Seals, kept_key
+from itwin_mcp.executor.confirmation.seals import SealError, Seals, load_or_create_key
+from itwin_mcp.executor.context import LOCAL, Caller
+from itwin_mcp.executor.paging import MAX_CURSOR, MAX_TRAIL, Cursors, Position
 from tests.conftest import connect
 from tests.executor.bench import KEY, Bench, bench
 from tests.executor.test_paging import Store
@@ -26,7 +26,7 @@ async def cursor_of(it: Bench, tool: str = "list-things", caller: Caller = LOCAL
 
 
 async def refused(it: Bench, cursor: str, tool: str = "list-things", caller: Caller = LOCAL, **arguments: Any) -> str:
-    """Why a cursor is refused; nothing is sent for it."""
+    """Return the message that rejects a cursor; check that nothing was sent."""
     sent = len(it.asked)
     error = await it.refused(tool, caller, cursor=cursor, **arguments)
     assert len(it.asked) == sent
@@ -36,7 +36,7 @@ async def refused(it: Bench, cursor: str, tool: str = "list-things", caller: Cal
     return str(error["message"])
 
 
-async def test_list_is_given_without_cursor_when_the_key_cannot_be_read(
+async def test_list_has_no_cursor_if_the_seal_key_is_unreadable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "seal.key").write_text("not a key")
@@ -52,7 +52,7 @@ async def test_list_is_given_without_cursor_when_the_key_cannot_be_read(
     assert refused["error"]["code"] == "StateUnusable"
 
 
-async def test_a_cursor_is_bound_to_its_tool_its_arguments_and_its_caller() -> None:
+async def test_cursor_is_bound_to_tool_arguments_and_caller() -> None:
     ann, bob = Caller("ann"), Caller("bob")
     async with bench("things.yaml", Store(30)) as it:
         cursor = await cursor_of(it, caller=ann, kind="x")
@@ -66,7 +66,7 @@ async def test_a_cursor_is_bound_to_its_tool_its_arguments_and_its_caller() -> N
     assert [one["id"] for one in answer["things"]] == ["t4", "t5"]
 
 
-async def test_a_cursor_that_is_altered_cut_or_of_another_server_is_refused() -> None:
+async def test_altered_cut_or_foreign_cursor_is_rejected() -> None:
     async with bench("things.yaml", Store(30)) as it:
         cursor = await cursor_of(it)
         flipped = cursor[:40] + ("A" if cursor[40] != "A" else "B") + cursor[41:]
@@ -86,7 +86,7 @@ async def test_a_cursor_that_is_altered_cut_or_of_another_server_is_refused() ->
         assert "altered or cut, or another server" in await refused(other_server, cursor)
 
 
-async def test_a_cursor_lasts_a_day() -> None:
+async def test_cursor_expires_after_a_day() -> None:
     async with bench("things.yaml", Store(30)) as it:
         cursor = await cursor_of(it)
         it.clock.time += 24 * 3600 - 1
@@ -95,7 +95,7 @@ async def test_a_cursor_lasts_a_day() -> None:
         assert "it has expired: a cursor lasts a day" in await refused(it, cursor)
 
 
-async def test_a_cursor_outlives_the_process_that_gave_it_and_its_key_may_be_followed_by_another() -> None:
+async def test_cursor_survives_restart_and_key_rotation() -> None:
     new = b"n" * 32
     async with bench("things.yaml", Store(30)) as it:
         cursor = await cursor_of(it)
@@ -108,7 +108,7 @@ async def test_a_cursor_outlives_the_process_that_gave_it_and_its_key_may_be_fol
         await refused(it, cursor)
 
 
-async def test_nobody_can_read_what_a_cursor_holds() -> None:
+async def test_cursor_content_is_encrypted() -> None:
     async with bench("things.yaml", Store(30)) as it:
         cursor = await cursor_of(it)
     for part in (cursor, cursor + "=" * (-len(cursor) % 4)):
@@ -126,20 +126,20 @@ POSITIONS = st.builds(
     given=st.text("0123456789abcdef", max_size=16),
     before=st.integers(0, 10_000),
     size=st.integers(0, 1000),
-    trail=st.lists(st.text("0123456789abcdef", min_size=8, max_size=8), max_size=MOST_TRAIL).map(tuple),
+    trail=st.lists(st.text("0123456789abcdef", min_size=8, max_size=8), max_size=MAX_TRAIL).map(tuple),
 )
-# The clock stands: what is sealed when this file is read is opened minutes later in a whole run.
+# The clock is fixed: a whole run opens minutes later what is sealed when this file is imported.
 SEALS = Seals(lambda: [KEY], clock=lambda: 1_800_000_000.0)
 
 
 @given(
     position=POSITIONS, arguments=st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5), max_size=3)
 )
-def test_a_cursor_gives_back_the_position_it_was_made_of(position: Position, arguments: dict[str, Any]) -> None:
+def test_cursors_give_and_take_round_trip(position: Position, arguments: dict[str, Any]) -> None:
     cursors = Cursors(SEALS, "list-things", arguments, LOCAL)
     given_ = cursors.give(position)
     assert given_ is not None
-    assert len(given_) <= MOST_CURSOR
+    assert len(given_) <= MAX_CURSOR
     assert Cursors(SEALS, "list-things", {**arguments, "limit": 7, "cursor": given_}, LOCAL).take(given_) == position
 
 
@@ -147,14 +147,14 @@ SEALED = SEALS.seal("p", LOCAL, {"n": 1})
 
 
 @given(st.text(max_size=300) | st.binary(max_size=200).map(lambda content: base64.urlsafe_b64encode(content).decode()))
-def test_whatever_text_is_no_seal_of_ours_is_refused_in_the_same_words(text: str) -> None:
+def test_seals_reject_any_other_text_as_unreadable(text: str) -> None:
     with pytest.raises(SealError, match="unreadable"):
         SEALS.open(text, "p", LOCAL, seconds=60)
 
 
 @given(at=st.integers(0, len(SEALED) - 1), by=st.characters())
 @example(at=0, by=SEALED[0])
-def test_a_seal_of_which_one_character_is_another_is_refused(at: int, by: str) -> None:
+def test_seal_with_one_changed_character_is_rejected(at: int, by: str) -> None:
     changed = SEALED[:at] + by + SEALED[at + 1 :]
     if changed == SEALED:
         assert SEALS.open(changed, "p", LOCAL, seconds=60) == {"n": 1}
@@ -163,7 +163,7 @@ def test_a_seal_of_which_one_character_is_another_is_refused(at: int, by: str) -
         SEALS.open(changed, "p", LOCAL, seconds=60)
 
 
-def test_the_first_key_seals_and_all_keys_open() -> None:
+def test_seals_seal_with_the_first_key_and_open_with_all() -> None:
     old, new = b"1" * 32, b"2" * 32
     sealed_by_old = Seals(lambda: [old]).seal("p", LOCAL, {"n": 1})
     both = Seals(lambda: [new, old])
@@ -174,34 +174,37 @@ def test_the_first_key_seals_and_all_keys_open() -> None:
         Seals(lambda: [old]).open(sealed, "p", LOCAL, seconds=60)
 
 
-def test_all_who_start_at_once_have_the_same_key(tmp_path: Path) -> None:
+def test_concurrent_load_or_create_key_returns_one_key(tmp_path: Path) -> None:
     file = tmp_path / "state" / "seal.key"
     with ThreadPoolExecutor(16) as pool:
-        keys = set(pool.map(lambda _: kept_key(file), range(64)))
+        keys = set(pool.map(lambda _: load_or_create_key(file), range(64)))
     assert [len(key) for key in keys] == [32]
     assert sys.platform == "win32" or file.stat().st_mode & 0o777 == 0o600
     assert list(file.parent.iterdir()) == [file]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions")
-def test_kept_key_replaces_a_key_that_others_can_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_load_or_create_key_replaces_a_key_that_others_can_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     file = tmp_path / "seal.key"
     file.write_bytes(bytes(32))
     file.chmod(0o644)
     with ThreadPoolExecutor(16) as pool:
-        keys = set(pool.map(lambda _: kept_key(file), range(64)))
+        keys = set(pool.map(lambda _: load_or_create_key(file), range(64)))
     assert keys == {file.read_bytes()} != {bytes(32)}
     assert file.stat().st_mode & 0o777 == 0o600
     assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert kept_key(file) in keys
+    assert load_or_create_key(file) in keys
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions")
-def test_processes_that_start_together_agree_on_a_replaced_key(tmp_path: Path) -> None:
+def test_concurrent_processes_agree_on_a_replaced_key(tmp_path: Path) -> None:
     file = tmp_path / "seal.key"
     file.write_bytes(bytes(32))
     file.chmod(0o640)
-    code = "import pathlib, sys, itwin_mcp.executor.seals as s; print(s.kept_key(pathlib.Path(sys.argv[1])).hex())"
+    module = "itwin_mcp.executor.confirmation.seals"
+    code = f"import pathlib, sys, {module} as s; print(s.load_or_create_key(pathlib.Path(sys.argv[1])).hex())"
     command = [sys.executable, "-c", code, str(file)]
     started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
     keys = {process.communicate(timeout=60)[0].strip() for process in started}

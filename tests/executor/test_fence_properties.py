@@ -1,4 +1,4 @@
-"""Whatever a caller says, no request that names another iTwin leaves: every tool, with arguments from a pool."""
+"""Property test of the fence: no arguments make any tool send a request that names another iTwin."""
 
 import json
 import re
@@ -21,7 +21,7 @@ Serving = tuple[Fenced, Places, Any]
 
 @pytest.fixture(scope="module")
 def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    """One server for all examples, fenced to one iTwin."""
+    """Serve all examples with one server, fenced to one iTwin."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("STATE", "CACHE"):
             patch.setenv(f"ITWIN_MCP_{name}_DIR", str(tmp_path_factory.mktemp(name.lower())))
@@ -34,7 +34,7 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
 
 
 def values(where: Places) -> list[str]:
-    """Everything by which the two iTwins and their iModels can be named."""
+    """Return the ids, links, filters and names of the two iTwins and their iModels."""
     ids = [where.itwin, where.foreign, where.imodel, where.foreign_imodel]
     links = [f"https://api.bentley.com/{kind}/{one}" for kind in ("iTwins", "imodels") for one in ids]
     filters = [f"parentId eq '{one}'" for one in (where.foreign, where.foreign.upper())]
@@ -42,7 +42,7 @@ def values(where: Places) -> list[str]:
 
 
 def of_schema(schema: dict[str, Any], pool: list[str], chance: Random) -> Any:
-    """A value that fits a schema, more often than not, with texts from the pool."""
+    """Return a value that usually fits a schema, with texts from the pool."""
     if "enum" in schema:
         return chance.choice([one for one in schema["enum"] if one is not None])
     kinds = schema.get("type", "string")
@@ -61,7 +61,7 @@ def of_schema(schema: dict[str, Any], pool: list[str], chance: Random) -> Any:
 
 def arguments_of(tool: Tool, pool: list[str], chance: Random) -> dict[str, Any]:
     given = of_schema(dict(tool.input_schema), pool, chance)
-    # Waiting, files and the size of pages are beside the point.
+    # Waiting and the size of pages do not matter here.
     return {name: value for name, value in given.items() if name not in ("limit", "cursor")} | (
         {"wait": 0} if "wait" in tool.input_schema["properties"] else {}
     )
@@ -69,7 +69,7 @@ def arguments_of(tool: Tool, pool: list[str], chance: Random) -> dict[str, Any]:
 
 @settings(max_examples=400)
 @given(chance=st.randoms(use_true_random=False))
-def test_no_request_that_names_another_itwin_leaves_whatever_the_arguments(serving: Serving, chance: Random) -> None:
+def test_fence_stops_requests_about_other_itwins_for_any_arguments(serving: Serving, chance: Random) -> None:
     it, where, portal = serving
     tool = chance.choice([tool for tool in it.runtime.gatekeeper.tools.values() if tool.operations])
     arguments = arguments_of(tool, values(where), chance)
@@ -88,9 +88,9 @@ def test_no_request_that_names_another_itwin_leaves_whatever_the_arguments(servi
 
 
 def names_another(request: str, where: Places) -> bool:
-    """Whether a request names the other iTwin or its iModel as what it is about, read apart from what is tested.
+    """Return whether a request is about the other iTwin or its iModel, decided independently of the code under test.
 
-    The read that tells where an iModel is must name it; a name, a description or the id of a version may say anything.
+    The read that locates an iModel must name it. Names, descriptions and version ids may contain anything.
     """
     line, _, body = request.partition(" {")
     path, _, query = line.partition("?")

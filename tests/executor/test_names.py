@@ -1,4 +1,4 @@
-"""Names, numbers, links and presets in place of ids: what is asked for, what is told, and what sends nothing."""
+"""Names, numbers, links and presets instead of ids: how they are resolved, reported and rejected."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from typing import Any
 
 import pytest
 
-from itwin_mcp.capability.presets import Preset, with_presets
+from itwin_mcp.capability.parameters import Preset, apply_presets
 from itwin_mcp.errors import InvalidArguments
-from itwin_mcp.executor.conversation import Caller
-from itwin_mcp.executor.lookup import SECONDS
-from itwin_mcp.executor.names import WHERE
+from itwin_mcp.executor.context import Caller
+from itwin_mcp.executor.names import SECONDS
 from tests.conftest import shipped_catalog
 from tests.executor.bench import IMODEL, ITWIN, MADE, bench, never, query_of
 from tests.upstream.loopback import Asked, Handler
 
 pytestmark = pytest.mark.anyio
+ENTITIES = shipped_catalog().entities
+NAMED = {"itwin", "imodel", "named-version", "user", "owner", "role", "repository"}
 OTHER = "44444444-4444-4444-8444-444444444444"
 BRIDGE = {"id": ITWIN, "displayName": "Bridge 7", "number": "B-7", "subClass": "Project"}
 TWIN = {"id": OTHER, "displayName": "Bridge 7", "number": "B-8", "subClass": "Asset"}
@@ -33,13 +34,13 @@ NO_IDS = [
     *("..", ".", "a/b", "../x", "../../imodels/x", "a?b=c", "a#b", "100%", "60% Design", "%2e%2e", "%2F..%2f", "a\\b"),
     *("javascript:/x", "//evil.example/x", f"../imodels/{IMODEL}", f"{IMODEL}/..", f"%20{IMODEL}"),
 ]
-"""Texts that would climb or add a segment if they stood in a path, as a name may."""
+"""Names that would climb or add a segment if they were put into a path."""
 
 
 def platform(
     itwins: Sequence[Mapping[str, Any]] = (BRIDGE,), imodels: Sequence[Mapping[str, Any]] = (STEEL,), **lists: Any
 ) -> Handler:
-    """A platform whose listings filter by number, displayName and name; everything else is one thing."""
+    """Serve lists that filter by number, displayName and name; every other path is a single entity."""
 
     async def answer(asked: Asked) -> None:
         path, query = asked.target.partition("?")[0], query_of(asked)
@@ -72,7 +73,7 @@ def platform(
     return answer
 
 
-async def test_an_id_costs_no_request_and_is_not_told() -> None:
+async def test_id_needs_no_look_up_and_is_not_in_resolved() -> None:
     async with bench("", platform(), shipped_files=True) as it:
         assert "resolved" not in await it.call("get-itwin", iTwinId=ITWIN)
         assert it.asked == [f"GET /itwins/{ITWIN}"]
@@ -86,7 +87,7 @@ async def test_an_id_costs_no_request_and_is_not_told() -> None:
         f"https://x.bentley.com/a/iTwins/{ITWIN}/b",
     ],
 )
-async def test_a_link_is_read_and_never_followed(link: str) -> None:
+async def test_link_is_parsed_and_never_followed(link: str) -> None:
     async with bench("", platform(), shipped_files=True) as it:
         answer = await it.call("get-itwin", iTwinId=link)
         assert answer["resolved"] == [{"argument": "iTwinId", "given": link, "id": ITWIN}]
@@ -96,9 +97,7 @@ async def test_a_link_is_read_and_never_followed(link: str) -> None:
 @pytest.mark.parametrize(
     ("given", "requests", "more"), [("B-7", 1, {"by": "number", "name": "Bridge 7"}), ("Bridge 7", 2, {})]
 )
-async def test_an_itwin_is_found_by_its_number_then_by_its_name(
-    given: str, requests: int, more: dict[str, str]
-) -> None:
+async def test_itwin_is_resolved_by_number_then_by_name(given: str, requests: int, more: dict[str, str]) -> None:
     async with bench("", platform(), shipped_files=True) as it:
         answer = await it.call("get-itwin", iTwinId=given)
         assert answer["iTwin"]["id"] == ITWIN
@@ -109,7 +108,7 @@ async def test_an_itwin_is_found_by_its_number_then_by_its_name(
 
 @pytest.mark.parametrize("text", UNSENT)
 @pytest.mark.parametrize("tool", ["get-itwin", "list-imodels"])
-async def test_what_no_name_can_be_is_refused_without_a_request(tool: str, text: str) -> None:
+async def test_impossible_name_is_rejected_without_a_request(tool: str, text: str) -> None:
     async with bench("", never, shipped_files=True) as it:
         error = await it.refused(tool, iTwinId=text)
         assert error["code"] == "InvalidArguments"
@@ -118,7 +117,7 @@ async def test_what_no_name_can_be_is_refused_without_a_request(tool: str, text:
 
 
 @pytest.mark.parametrize("text", NO_IDS)
-async def test_a_name_that_looks_like_a_path_is_the_value_of_a_query_and_never_in_a_path(text: str) -> None:
+async def test_name_that_looks_like_a_path_is_sent_only_in_a_query(text: str) -> None:
     version = {"id": MADE, "name": text}
     async with bench("", platform(versions=[version]), shipped_files=True) as it:
         found = await it.call("get-named-version", iModelId=IMODEL, namedVersionId=text)
@@ -136,7 +135,9 @@ async def test_a_name_that_looks_like_a_path_is_the_value_of_a_query_and_never_i
     ("tool", "argument"),
     [("get-changeset-group", "changesetGroupId"), ("get-imodel-user", "userId")],
 )
-async def test_where_nothing_is_looked_up_such_a_text_sends_nothing(tool: str, argument: str, text: str) -> None:
+async def test_text_that_looks_like_a_path_is_rejected_where_only_ids_are_valid(
+    tool: str, argument: str, text: str
+) -> None:
     async with bench("", never, shipped_files=True) as it:
         error = await it.refused(tool, iModelId=IMODEL, **{argument: text})
         assert (error["code"], error["details"][0]["target"]) == ("InvalidArguments", argument)
@@ -161,7 +162,7 @@ UPPER, HEX = ITWIN.upper(), ITWIN.replace("-", "")
           f"https://developer.bentley.com/my-itwins/{ITWIN}/imodels"),
     ],
 )  # fmt: skip
-async def test_known_id_reads_an_id_as_people_paste_it(given: str) -> None:
+async def test_known_id_accepts_pasted_ids(given: str) -> None:
     async with bench("", platform(), shipped_files=True) as it:
         answer = await it.call("get-itwin", iTwinId=given)
         assert answer["resolved"] == [{"argument": "iTwinId", "given": given, "id": ITWIN}]
@@ -180,11 +181,11 @@ async def test_known_id_reads_an_id_as_people_paste_it(given: str) -> None:
         ("get-share", {"iModelId": IMODEL}, "shareId", "\u00a0'Ab_1'", "/shares/Ab_1"),
     ],
 )  # fmt: skip
-async def test_known_id_reads_every_entity_so(
+async def test_known_id_accepts_pasted_ids_of_every_entity(
     tool: str, more: dict[str, str], argument: str, given: str, path: str
 ) -> None:
     async with bench("", never, shipped_files=True) as it:
-        sent = it.executor.preview(it.catalog.tools[tool], {**more, argument: given})
+        sent = it.executor.first_request(it.catalog.tools[tool], {**more, argument: given})
         assert sent.path in (f"/imodels/{IMODEL}{path}", f"/accesscontrol/itwins/{ITWIN}{path}")
 
 
@@ -195,7 +196,7 @@ async def test_known_id_reads_every_entity_so(
         "\u0661" * 32,
     ],
 )
-async def test_known_id_reads_nothing_else_as_an_id(given: str) -> None:
+async def test_known_id_takes_other_texts_as_names(given: str) -> None:
     async with bench("", platform(), shipped_files=True) as it:
         assert (await it.refused("get-itwin", iTwinId=given))["code"] == "NameNotFound"
         assert [query_of(asked).get("number") for asked in it.server.requests] == [given, None]
@@ -210,16 +211,16 @@ async def test_known_id_reads_nothing_else_as_an_id(given: str) -> None:
         f"'https://evil.example/my-itwins/{ITWIN}/{IMODEL}'",
     ],
 )
-async def test_portal_link_without_an_imodel_names_none(link: str) -> None:
+async def test_portal_link_without_an_imodel_is_rejected(link: str) -> None:
     async with bench("", never, shipped_files=True) as it:
         error = await it.refused("get-imodel", iModelId=link)
         assert (error["code"], "is a link, but has no id" in error["message"]) == ("InvalidArguments", True)
 
 
-async def test_portal_link_to_a_source_may_lead_out_of_the_receiving_itwin() -> None:
+async def test_portal_link_to_a_source_may_be_in_another_itwin() -> None:
     async with bench("", never, shipped_files=True) as it:
         link = f"https://developer.bentley.com/my-itwins/{OTHER}/{IMODEL}"
-        sent = it.executor.preview(it.catalog.tools["clone-imodel"], {"iModelId": link, "iTwinId": ITWIN})
+        sent = it.executor.first_request(it.catalog.tools["clone-imodel"], {"iModelId": link, "iTwinId": ITWIN})
         assert sent.path == f"/imodels/{IMODEL}/clone"
 
 
@@ -242,7 +243,7 @@ async def test_portal_link_to_a_source_may_lead_out_of_the_receiving_itwin() -> 
          "resourceId"),
     ],
 )  # fmt: skip
-async def test_a_link_into_another_imodel_itwin_or_repository_is_refused(
+async def test_link_into_another_imodel_itwin_or_repository_is_rejected(
     tool: str, given: dict[str, str], argument: str
 ) -> None:
     async with bench("", never, shipped_files=True) as it:
@@ -251,17 +252,17 @@ async def test_a_link_into_another_imodel_itwin_or_repository_is_refused(
         assert "is a link into the" in error["message"]
         assert it.asked == []
         with pytest.raises(InvalidArguments, match="is a link into the"):
-            it.executor.preview(it.catalog.tools[tool], given)
+            it.executor.first_request(it.catalog.tools[tool], given)
 
 
-async def test_a_link_into_what_the_call_is_about_is_read() -> None:
+async def test_link_into_the_imodel_of_the_call_is_accepted() -> None:
     async with bench("", platform(), shipped_files=True) as it:
         link = f"https://api.bentley.com/imodels/{IMODEL.upper()}/changesets/3"
         await it.call("get-changeset", iModelId="Steel", changeset=link)
         assert it.asked[-1] == f"GET /imodels/{IMODEL}/changesets/3"
 
 
-async def test_a_name_that_needs_quoting_is_the_value_of_a_query_and_nothing_else() -> None:
+async def test_name_with_reserved_characters_is_quoted_in_the_query() -> None:
     name = "Brücke & Söhne=1 + “2”; $filter 'x'"
     async with bench("", platform([{**BRIDGE, "displayName": name}]), shipped_files=True) as it:
         assert (await it.call("get-itwin", iTwinId=name))["iTwin"]["id"] == ITWIN
@@ -269,7 +270,7 @@ async def test_a_name_that_needs_quoting_is_the_value_of_a_query_and_nothing_els
         assert it.server.requests[-1].target == f"/itwins/{ITWIN}"
 
 
-async def test_several_of_a_name_are_listed_with_what_tells_them_apart() -> None:
+async def test_ambiguous_name_lists_candidates() -> None:
     many = [{**TWIN, "id": f"44444444-4444-4444-8444-{index:012d}"} for index in range(11)]
     async with bench("", platform([BRIDGE, *many]), shipped_files=True) as it:
         error = await it.refused("list-imodels", iTwinId="Bridge 7")
@@ -281,7 +282,7 @@ async def test_several_of_a_name_are_listed_with_what_tells_them_apart() -> None
         assert len(it.asked) == 2
 
 
-async def test_no_match_says_where_to_look_and_shows_what_differs_only_in_capitals() -> None:
+async def test_name_not_found_hints_and_lists_names_that_differ_in_case() -> None:
     async with bench("", platform(), shipped_files=True) as it:
         error = await it.refused("get-itwin", iTwinId="Tunnel")
         assert (error["code"], "candidates" in error) == ("NameNotFound", False)
@@ -291,24 +292,24 @@ async def test_no_match_says_where_to_look_and_shows_what_differs_only_in_capita
         assert len(it.asked) == 4
 
 
-async def test_names_in_an_error_are_cleaned() -> None:
+async def test_candidates_of_an_ambiguous_name_are_cleaned() -> None:
     evil = {**TWIN, "number": "B\u202e-8\U000e0041"}
     async with bench("", platform([BRIDGE, evil]), shipped_files=True) as it:
         error = await it.refused("get-itwin", iTwinId="Bridge 7")
         assert error["candidates"][1]["number"] == "B-8"
 
 
-async def test_a_foreign_id_that_is_none_never_reaches_a_path() -> None:
+async def test_invalid_id_from_a_look_up_is_not_put_into_a_path() -> None:
     async with bench("", platform([{**BRIDGE, "id": "../imodels"}]), shipped_files=True) as it:
         assert (await it.refused("get-itwin", iTwinId="B-7"))["code"] == "NameNotFound"
         assert all(asked.startswith(("GET /itwins?", "GET /itwins/?")) for asked in it.asked)
 
 
-async def test_an_imodel_is_looked_for_in_the_itwin_that_the_call_gives() -> None:
+async def test_imodel_name_is_resolved_in_the_itwin_of_the_call() -> None:
     async with bench("", platform(), shipped_files=True) as it:
         tool = it.catalog.tools["get-imodel"]
         both = replace(tool, arguments=(*tool.arguments, it.catalog.tools["get-itwin"].arguments[0]))
-        run = it.executor._run("get-imodel", None, Caller("a"))
+        run = it.executor._begin("get-imodel", None, Caller("a"))
         given = {"iModelId": "Steel", "iTwinId": "B-7"}
         arguments, resolved = await it.executor._names.resolve(run, both, given, given)
         assert arguments == {"iModelId": IMODEL, "iTwinId": ITWIN}
@@ -316,7 +317,7 @@ async def test_an_imodel_is_looked_for_in_the_itwin_that_the_call_gives() -> Non
         assert query_of(it.server.requests[1])["iTwinId"] == ITWIN
 
 
-async def test_an_imodel_is_looked_for_in_the_itwin_of_the_settings() -> None:
+async def test_imodel_name_is_resolved_in_the_itwin_of_the_settings() -> None:
     async with bench("", platform(), shipped_files=True, itwin_id=OTHER) as it:
         answer = await it.call("get-imodel", iModelId="Steel")
         assert answer["resolved"] == [{"argument": "iModelId", "given": "Steel", "id": IMODEL}]
@@ -324,7 +325,7 @@ async def test_an_imodel_is_looked_for_in_the_itwin_of_the_settings() -> None:
         assert query_of(it.server.requests[0])["iTwinId"] == OTHER
 
 
-async def test_else_an_imodel_is_looked_for_in_the_itwin_used_last_and_the_answer_says_so() -> None:
+async def test_imodel_name_is_resolved_in_the_most_recent_itwin() -> None:
     async with bench("", platform(), shipped_files=True) as it:
         answer = await it.call("get-imodel", iModelId="Steel")
         assert answer["resolved"][0]["searched"] == f"the iTwin {ITWIN}, which you used last"
@@ -335,13 +336,13 @@ async def test_else_an_imodel_is_looked_for_in_the_itwin_used_last_and_the_answe
         assert len(it.asked) == 4
 
 
-async def test_without_any_recent_itwin_one_request_is_all() -> None:
+async def test_imodel_name_without_a_recent_itwin_takes_one_request() -> None:
     async with bench("", platform([]), shipped_files=True) as it:
         assert (await it.refused("get-imodel", iModelId="Steel"))["code"] == "NameNotFound"
         assert len(it.asked) == 1
 
 
-async def test_a_source_is_not_looked_for_in_the_itwin_that_receives_the_copy() -> None:
+async def test_source_of_a_copy_is_not_resolved_in_the_target_itwin() -> None:
     async with bench("", platform(), shipped_files=True) as it:
         error = await it.refused("clone-imodel", iModelId="Concrete", iTwinId=OTHER, wait=0)
         assert error["code"] == "NameNotFound"
@@ -349,7 +350,7 @@ async def test_a_source_is_not_looked_for_in_the_itwin_that_receives_the_copy() 
         assert all(asked.startswith("GET ") for asked in it.asked)
 
 
-async def test_a_named_version_is_found_by_name_in_its_imodel() -> None:
+async def test_named_version_is_resolved_by_name_in_its_imodel() -> None:
     async with bench("", platform(versions=[{"id": MADE, "name": "Tender"}]), shipped_files=True) as it:
         answer = await it.call("get-named-version", iModelId=IMODEL, namedVersionId="Tender")
         assert answer["resolved"] == [{"argument": "namedVersionId", "given": "Tender", "id": MADE}]
@@ -357,7 +358,7 @@ async def test_a_named_version_is_found_by_name_in_its_imodel() -> None:
         assert len(it.asked) == 2
 
 
-async def test_a_user_is_found_by_e_mail_and_by_no_other_name() -> None:
+async def test_user_is_resolved_by_email_only() -> None:
     users = [{"id": MADE, "email": "Ann@Example.com"}, {"id": OTHER, "email": "bo@example.com"}]
     async with bench("", platform(users=users), shipped_files=True) as it:
         answer = await it.call("get-imodel-user", iModelId=IMODEL, userId="ann@example.com")
@@ -367,7 +368,7 @@ async def test_a_user_is_found_by_e_mail_and_by_no_other_name() -> None:
         assert (refused["code"], len(it.asked)) == ("InvalidArguments", 2)
 
 
-async def test_the_number_of_one_itwin_that_is_the_name_of_another_is_told_as_a_number() -> None:
+async def test_itwin_number_takes_precedence_over_the_name_of_another() -> None:
     async with bench("", platform([BRIDGE, {**TWIN, "number": "Bridge 7", "displayName": "Quay"}]),
                      shipped_files=True) as it:  # fmt: skip
         for _ in range(2):
@@ -376,7 +377,7 @@ async def test_the_number_of_one_itwin_that_is_the_name_of_another_is_told_as_a_
             assert answer["resolved"] == [told]
 
 
-async def test_an_owner_is_me_or_a_user_by_id_or_e_mail() -> None:
+async def test_owner_accepts_me_id_or_email() -> None:
     users = [{"id": MADE, "email": "Ann@Example.com"}]
     briefcases = {"briefcases": []}
 
@@ -392,13 +393,13 @@ async def test_an_owner_is_me_or_a_user_by_id_or_e_mail() -> None:
         assert (error["code"], len(it.asked)) == ("InvalidArguments", 4)
 
 
-async def test_an_index_of_a_changeset_costs_no_request() -> None:
+async def test_changeset_index_needs_no_look_up() -> None:
     async with bench("", never, shipped_files=True) as it:
-        sent = it.executor.preview(it.catalog.tools["get-changeset"], {"iModelId": IMODEL, "changeset": "12"})
+        sent = it.executor.first_request(it.catalog.tools["get-changeset"], {"iModelId": IMODEL, "changeset": "12"})
         assert sent.path.endswith("/changesets/12")
 
 
-async def test_a_name_is_remembered_for_a_minute_and_for_its_caller_alone() -> None:
+async def test_resolved_name_is_cached_for_a_minute_per_caller() -> None:
     async with bench("", platform(), shipped_files=True) as it:
         for caller, requests in (("a", 2), ("a", 1), ("b", 2)):
             before = len(it.asked)
@@ -410,7 +411,7 @@ async def test_a_name_is_remembered_for_a_minute_and_for_its_caller_alone() -> N
         assert len(it.asked) - before == 2
 
 
-async def test_a_write_forgets_what_its_callers_names_meant() -> None:
+async def test_write_clears_the_cached_names_of_its_caller() -> None:
     async with bench("", platform(), shipped_files=True) as it:
         await it.call("get-itwin", iTwinId="B-7")
         await it.call("update-itwin", iTwinId="B-7", displayName="Bridge 8")
@@ -419,7 +420,7 @@ async def test_a_write_forgets_what_its_callers_names_meant() -> None:
         assert len(it.asked) == 5
 
 
-async def test_a_look_up_that_fails_says_that_the_tool_was_not_called() -> None:
+async def test_failed_look_up_says_that_the_tool_was_not_called() -> None:
     async def refuse(asked: Asked) -> None:
         await asked.json(403, {"error": {"code": "InsufficientPermissions", "message": "No."}})
 
@@ -430,32 +431,32 @@ async def test_a_look_up_that_fails_says_that_the_tool_was_not_called() -> None:
         assert len(it.asked) == 1
 
 
-async def test_a_preview_sends_nothing_and_so_knows_no_name() -> None:
+async def test_first_request_rejects_names_that_need_a_look_up() -> None:
     async with bench("", never, shipped_files=True) as it:
         tools, would = it.catalog.tools, "if it is a name, a call would have to look for it"
         with pytest.raises(InvalidArguments, match=f"'B-7' is neither an id .*; {would}; nothing was sent"):
-            it.executor.preview(tools["get-itwin"], {"iTwinId": "B-7"})
+            it.executor.first_request(tools["get-itwin"], {"iTwinId": "B-7"})
         for tool, more in (("get-changeset", {"changeset": "B-7"}), ("create-named-version", {"name": "x"})):
             with pytest.raises(InvalidArguments, match=r"'(B-7|latest)' would have to be looked up; nothing was sent"):
-                it.executor.preview(tools[tool], {"iModelId": IMODEL, **more})
+                it.executor.first_request(tools[tool], {"iModelId": IMODEL, **more})
         assert it.asked == []
 
 
 # --- presets ----------------------------------------------------------------------------------------------------
 
 
-async def test_a_preset_stands_in_for_what_is_left_out_and_is_told() -> None:
+async def test_preset_replaces_an_omitted_id_and_is_in_resolved() -> None:
     async with bench("", platform(), shipped_files=True) as it:
-        it.catalog = with_presets(it.catalog, {"iTwinId": Preset("ITWIN_ID", ITWIN)})
+        it.catalog = apply_presets(it.catalog, {"iTwinId": Preset("ITWIN_ID", ITWIN)})
         answer = await it.call("get-itwin")
         assert answer["resolved"] == [{"argument": "iTwinId", "given": ITWIN, "id": ITWIN, "preset": "ITWIN_ID"}]
         other = await it.call("get-itwin", iTwinId=OTHER)
         assert (other["iTwin"]["id"], "resolved" in other) == (OTHER, False)
 
 
-def test_a_preset_makes_the_published_schema_say_so_but_never_that_of_a_destructive_tool() -> None:
+def test_with_presets_changes_schemas_except_of_destructive_tools() -> None:
     catalog = shipped_catalog()
-    preset = with_presets(catalog, {"iTwinId": Preset("ITWIN_ID", ITWIN), "iModelId": Preset("IMODEL_ID", IMODEL)})
+    preset = apply_presets(catalog, {"iTwinId": Preset("ITWIN_ID", ITWIN), "iModelId": Preset("IMODEL_ID", IMODEL)})
     assert preset.tools["get-imodel"].input_schema.get("required") is None
     assert preset.tools["get-imodel"].input_schema["properties"]["iModelId"]["default"] == IMODEL
     for name, tool in preset.tools.items():
@@ -472,25 +473,27 @@ def test_a_preset_makes_the_published_schema_say_so_but_never_that_of_a_destruct
 # --- the texts --------------------------------------------------------------------------------------------------
 
 
-def test_each_text_says_what_its_argument_takes() -> None:
-    """A name where it is looked up, and not where it is not."""
+def test_argument_descriptions_offer_a_name_only_if_it_is_looked_up() -> None:
     for tool in shipped_catalog().tools.values():
         for one in tool.arguments:
             text = str(one.schema.get("description"))
-            named = one.entity in ("itwin", "imodel", "named-version", "user", "owner", "role", "repository")
-            if one.entity == "user" and not any(other.entity == "imodel" for other in tool.arguments):
+            named = one.entity is not None and one.entity.kind in NAMED
+            if one.entity is ENTITIES["user"] and not any(
+                other.entity is ENTITIES["imodel"] for other in tool.arguments
+            ):
                 named = False  # an e-mail address is looked for in an iModel
             if one.entity is not None:
-                assert (", name or link" in text or ", e-mail or link" in text) == named, (tool.name, one.name, text)
+                words = (", name or link", ", names or links", ", e-mail or link")
+                assert any(word in text for word in words) == named, (tool.name, one.name, text)
 
 
-def test_every_tool_that_a_hint_names_exists() -> None:
-    named = {word for hint in WHERE.values() for word in re.findall(r"[a-z]+(?:-[a-z]+)+", hint)}
+def test_tools_in_look_up_hints_exist() -> None:
+    named = {word for entity in ENTITIES.values() for word in re.findall(r"[a-z]+(?:-[a-z]+)+", entity.hint)}
     assert {"find-itwin", "find-imodel", "list-named-versions", "list-imodel-users"} <= named
     assert named <= shipped_catalog().tools.keys()
 
 
-async def test_every_text_that_names_nothing_is_told_at_once() -> None:
+async def test_error_lists_every_impossible_name() -> None:
     async with bench("", never, shipped_files=True) as it:
         error = await it.refused("get-named-version", iModelId="\x00", namedVersionId="\x01")
     assert [detail["target"] for detail in error["details"]] == ["iModelId", "namedVersionId"]

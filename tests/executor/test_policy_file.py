@@ -1,14 +1,15 @@
-"""Policy files: every problem with its line, and what an entry allows."""
+"""Policy files: problems are reported with their lines, and entries allow what they say."""
 
 import textwrap
 from pathlib import Path
 
 import pytest
 
+from itwin_mcp.capability.catalog import Catalog
 from itwin_mcp.errors import PolicyError
-from itwin_mcp.executor.conversation import LOCAL, Caller
-from itwin_mcp.executor.policy import Policy
-from itwin_mcp.executor.policy_file import read_policy
+from itwin_mcp.executor.context import LOCAL, Caller
+from itwin_mcp.executor.policy.file import read_policy
+from itwin_mcp.executor.policy.rules import Policy
 from tests.conftest import shipped_catalog
 
 ITWIN = "11111111-1111-4111-8111-111111111111"
@@ -24,7 +25,7 @@ def folder(tmp_path: Path) -> Path:
 def read(folder: Path, text: str, issuer: str | None = None) -> Policy:
     file = folder / "policy.yaml"
     file.write_text(textwrap.dedent(text).lstrip("\n"), encoding="utf-8")
-    return read_policy(file, shipped_catalog().tools, issuer)
+    return read_policy(file, shipped_catalog(), issuer)
 
 
 def problems(folder: Path, text: str, issuer: str | None = None) -> list[tuple[int, str]]:
@@ -34,7 +35,7 @@ def problems(folder: Path, text: str, issuer: str | None = None) -> list[tuple[i
     return [(problem.line, problem.message) for problem in refused.value.problems]
 
 
-def test_every_problem_is_found_at_once_and_names_its_line(folder: Path) -> None:
+def test_read_policy_reports_every_problem_with_its_line(folder: Path) -> None:
     found = problems(
         folder,
         f"""
@@ -88,7 +89,7 @@ def test_every_problem_is_found_at_once_and_names_its_line(folder: Path) -> None
         ("itwin-mcp-policy: 1\nsubject: anna", 2, "the key 'subject' does not belong here"),
         ("itwin-mcp-policy: 1\ncallers:\n- subject: 12\n", 3, "put it in quotes"),
         ("itwin-mcp-policy: 1\ndefault: &a {itwins: all}", 2, "has the anchor"),
-        ("itwin-mcp-policy: 1\nitwin-mcp-policy: 1", 2, "stands twice"),
+        ("itwin-mcp-policy: 1\nitwin-mcp-policy: 1", 2, "is there twice"),
         (
             "itwin-mcp-policy: 1\ndefault:\n  itwins: all\n  tools: {allow: []}\n  writes-per-hour: -1",
             5,
@@ -96,16 +97,16 @@ def test_every_problem_is_found_at_once_and_names_its_line(folder: Path) -> None
         ),
     ],
 )
-def test_a_broken_file_is_refused_with_its_line(folder: Path, text: str, line: int, message: str) -> None:
+def test_read_policy_rejects_a_broken_file_with_its_line(folder: Path, text: str, line: int, message: str) -> None:
     assert any(at == line and message in said for at, said in problems(folder, text))
 
 
-def test_a_file_that_is_not_there_is_refused(folder: Path) -> None:
+def test_read_policy_rejects_a_missing_file(folder: Path) -> None:
     with pytest.raises(PolicyError, match=r"nowhere\.yaml:1: cannot be read"):
-        read_policy(folder / "nowhere.yaml", {})
+        read_policy(folder / "nowhere.yaml", Catalog({}))
 
 
-def test_the_first_entry_that_names_a_caller_counts_in_the_order_of_the_file(folder: Path) -> None:
+def test_find_rule_returns_the_first_entry_of_a_caller(folder: Path) -> None:
     policy = read(
         folder,
         f"""
@@ -123,7 +124,7 @@ def test_the_first_entry_that_names_a_caller_counts_in_the_order_of_the_file(fol
     )
 
     def line(caller: Caller) -> str | None:
-        rule = policy.rule_for(caller)
+        rule = policy.find_rule(caller)
         return rule.place("entry") if rule is not None else None
 
     assert line(Caller("1", ISSUER, "anna", ("modellers",))) == "policy.yaml:3"
@@ -134,7 +135,7 @@ def test_the_first_entry_that_names_a_caller_counts_in_the_order_of_the_file(fol
     assert line(LOCAL) is None
 
 
-def test_an_entry_whose_callers_earlier_ones_name_is_a_problem_and_one_that_shares_some_is_none(folder: Path) -> None:
+def test_unreachable_policy_entry_is_reported(folder: Path) -> None:
     def entries(*who: str) -> str:
         lines = [f"- {{issuer: {ISSUER}, {one}, itwins: all, tools: {{allow: [all]}}}}" for one in who]
         return "\n".join(["itwin-mcp-policy: 1", "callers:", *lines])
@@ -149,7 +150,7 @@ def test_an_entry_whose_callers_earlier_ones_name_is_a_problem_and_one_that_shar
     read(folder, entries("groups: [a]") + f"\n- {{issuer: {ISSUER}/, groups: [a], itwins: all, tools: {{allow: []}}}}")
 
 
-def test_an_entry_of_another_issuer_than_the_servers_is_a_problem_and_both_are_named(folder: Path) -> None:
+def test_policy_entry_of_another_issuer_is_reported(folder: Path) -> None:
     text = f"""
         itwin-mcp-policy: 1
         default: {{itwins: all, tools: {{allow: [all]}}}}
@@ -166,7 +167,7 @@ def test_an_entry_of_another_issuer_than_the_servers_is_a_problem_and_both_are_n
     read(folder, text)
 
 
-def test_what_asks_nobody_cannot_be_approved_beforehand(folder: Path) -> None:
+def test_pre_approved_accepts_only_tools_that_ask(folder: Path) -> None:
     def approving(tools: list[str]) -> str:
         approved = f"{{tools: {tools}, itwins: [{ITWIN}], per-hour: 1}}"
         default = f"{{itwins: all, tools: {{allow: [all]}}, pre-approved: [{approved}]}}"
@@ -190,7 +191,7 @@ def test_what_asks_nobody_cannot_be_approved_beforehand(folder: Path) -> None:
     read(folder, approving(asking))
 
 
-def test_what_sends_the_writes_of_a_denied_tool_is_denied_with_it_unless_it_is_allowed_by_name(folder: Path) -> None:
+def test_deny_covers_flows_that_send_the_same_writes(folder: Path) -> None:
     tools = shipped_catalog().tools
 
     def denied(deny: str, allow: str = "all") -> set[str]:
@@ -205,7 +206,7 @@ def test_what_sends_the_writes_of_a_denied_tool_is_denied_with_it_unless_it_is_a
     assert denied("provision-project, end-authoring-session") == {"provision-project", "end-authoring-session"}
 
 
-def test_links_and_capital_letters_name_the_same_itwin(folder: Path) -> None:
+def test_policy_itwins_accept_links_and_capital_letters(folder: Path) -> None:
     policy = read(
         folder,
         f"""
@@ -218,7 +219,7 @@ def test_links_and_capital_letters_name_the_same_itwin(folder: Path) -> None:
     assert not policy.default.create_itwins
 
 
-def test_what_is_denied_is_denied_whatever_allows_it(folder: Path) -> None:
+def test_deny_takes_precedence_over_allow(folder: Path) -> None:
     policy = read(
         folder,
         """

@@ -1,4 +1,4 @@
-"""Requests are built of values: nothing spliced, nothing climbing, no credential where it does not belong."""
+"""Requests are built from values: no injection, no path traversal, no credential for another origin."""
 
 import base64
 import json
@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from itwin_mcp.capability.expressions import Argument, Literal, Text
-from itwin_mcp.capability.plans import BodyTemplate, Slot
+from itwin_mcp.capability.operations import BodyTemplate, Slot
 from itwin_mcp.errors import InvalidArguments
-from itwin_mcp.executor.request import _build_body, expand_path, unfit_for_path
-from itwin_mcp.upstream.encoding import build_body, build_url
+from itwin_mcp.executor.requests import _build_body, expand_path, find_path_problem
+from itwin_mcp.upstream.messages import JsonBody, Request
 from itwin_mcp.upstream.origin import parse_origin
-from itwin_mcp.upstream.wire import JsonBody, Request
+from itwin_mcp.upstream.wire_format import build_body, build_url
 from tests.executor.bench import ITWIN, TOKEN, bench, never, query_of, saying
 from tests.upstream.loopback import loopback
 
@@ -43,14 +43,12 @@ NOT_SURROGATES = st.characters(exclude_categories=["Cs"])
         {name: st.one_of(st.text(max_size=20), st.sampled_from([".", "..", "a/b", "%2e", "é"])) for name in "ab"}
     ),
 )
-def test_a_path_has_the_segments_of_its_template_or_is_refused(
-    template: list[list[Any]], values: dict[str, str]
-) -> None:
+def test_expand_path_keeps_the_segments_or_rejects_the_value(template: list[list[Any]], values: dict[str, str]) -> None:
     try:
         path = expand_path(tuple(map(tuple, template)), values)
     except InvalidArguments:
         used = {part.name for segment in template for part in segment if isinstance(part, Slot)}
-        assert any(unfit_for_path(values[name]) for name in used)
+        assert any(find_path_problem(values[name]) for name in used)
         return
     sent = build_url(parse_origin("https://api.bentley.com"), Request("GET", "https://api.bentley.com", path))
     segments = sent.raw_path.decode().split("/")[1:]
@@ -59,7 +57,7 @@ def test_a_path_has_the_segments_of_its_template_or_is_refused(
     assert not {".", ".."} & set(expected)
 
 
-async def test_a_value_is_encoded_into_its_own_segment() -> None:
+async def test_path_value_is_encoded_into_its_segment() -> None:
     async with bench("things.yaml", MADE) as it:
         await it.call("get-part", thing="a b;c=ü", part="1&2")
     assert it.asked == [f"GET /things/{quote('a b;c=ü', safe='')}/parts/v1%262"]
@@ -68,7 +66,7 @@ async def test_a_value_is_encoded_into_its_own_segment() -> None:
 # --- queries, headers, bodies -----------------------------------------------------------------------------------
 
 
-async def test_lists_booleans_and_numbers_have_their_wire_form_in_queries() -> None:
+async def test_lists_and_booleans_are_sent_in_wire_form_in_queries() -> None:
     async with bench("things.yaml", MADE) as it:
         await it.call("make-thing", name="a", dry=False, tags=["x&y", "z"])
         await it.call("make-thing", name="a", tags=[])
@@ -76,7 +74,7 @@ async def test_lists_booleans_and_numbers_have_their_wire_form_in_queries() -> N
     assert query_of(it.server.requests[1]) == {}
 
 
-async def test_an_absent_argument_removes_its_key_and_a_cleared_one_is_sent_as_null() -> None:
+async def test_absent_argument_is_omitted_and_a_cleared_one_sent_as_null() -> None:
     async with bench("things.yaml", MADE) as it:
         await it.call("make-thing", name="a")
         await it.call("make-thing", name="a", clear=["north"])
@@ -85,14 +83,14 @@ async def test_an_absent_argument_removes_its_key_and_a_cleared_one_is_sent_as_n
     assert sent[1]["area"] == {"south": 3, "north": None}
 
 
-def test_an_object_of_which_nothing_is_left_goes_with_its_key() -> None:
+def test_build_body_omits_objects_that_become_empty() -> None:
     template = BodyTemplate("json", {"a": {"b": {"c": Argument("c")}}, "empty": {}, "list": [Argument("c")]})
     assert _build_body(template, {}) == JsonBody({"empty": {}, "list": []})
     assert _build_body(template, {"c": {}}) == JsonBody({"a": {"b": {"c": {}}}, "empty": {}, "list": [{}]})
     assert _build_body(BodyTemplate("json", {"a": Argument("a")}), {}) == JsonBody({})
 
 
-async def test_a_slot_in_a_header_needs_all_its_values() -> None:
+async def test_header_is_sent_only_with_all_its_values() -> None:
     async with bench("things.yaml", MADE) as it:
         await it.call("make-thing", name="a", kind="plain")
         await it.call("make-thing", name="a", kind="plain", mark="beef")
@@ -113,7 +111,7 @@ JSON = st.recursive(
 
 
 @given(value=JSON, name=st.text(NOT_SURROGATES))
-def test_a_body_says_exactly_the_values_that_were_given(value: Any, name: str) -> None:
+def test_build_body_keeps_values_exactly(value: Any, name: str) -> None:
     template = BodyTemplate("json", {"v": Argument("v"), "in": Text(("<", Argument("n"), ">")), "fixed": Literal(1)})
     body = _build_body(template, {"v": value, "n": name})
     content, _ = build_body(Request("POST", "https://api.bentley.com", "/", body=body))
@@ -121,7 +119,7 @@ def test_a_body_says_exactly_the_values_that_were_given(value: Any, name: str) -
     assert json.loads(content) == {"v": value, "in": f"<{name}>", "fixed": 1}
 
 
-async def test_text_xml_and_form_bodies_carry_a_value_without_being_changed_by_it() -> None:
+async def test_text_xml_and_form_bodies_escape_their_values() -> None:
     text = "a</note><evil x='1'>&amp;=\n\"é"
     async with bench("things.yaml", saying(204)) as it:
         for kind in ("text", "xml", "form"):
@@ -134,7 +132,7 @@ async def test_text_xml_and_form_bodies_carry_a_value_without_being_changed_by_i
     assert form.form == {"text": text, "to": "all"}
 
 
-async def test_half_a_character_is_refused_wherever_it_stands() -> None:
+async def test_lone_surrogates_are_rejected_in_every_argument() -> None:
     async with bench("things.yaml", never) as it:
         for tool, arguments in (
             ("get-part", {"thing": "1", "part": "\ud800"}),
@@ -148,9 +146,9 @@ async def test_half_a_character_is_refused_wherever_it_stands() -> None:
             json.dumps(error, ensure_ascii=False).encode()
 
 
-async def test_the_preview_is_the_first_request_and_sends_nothing() -> None:
+async def test_first_request_returns_the_request_without_sending_it() -> None:
     async with bench("things.yaml", saying(200, {"things": []})) as it:
-        request = it.executor.preview(it.catalog.tools["list-things"], {"kind": "x", "limit": 7})
+        request = it.executor.first_request(it.catalog.tools["list-things"], {"kind": "x", "limit": 7})
         assert it.asked == []
         await it.call("list-things", kind="x", limit=7)
     assert it.asked == [f"GET {request.path}?" + "&".join(f"{name}={value}" for name, value in request.query)]
@@ -173,7 +171,7 @@ QUERY = '{type: apikey, key: key, value: "{{KEY}}", placement: query}'
         (QUERY, {}, {"key": "s3cret"}),
     ],
 )
-async def test_a_foreign_origin_gets_its_own_credential_and_never_the_platforms(
+async def test_foreign_origin_gets_only_its_own_credential(
     authentication: str, headers: dict[str, str], query: dict[str, str]
 ) -> None:
     async def pages(asked: Any) -> None:
@@ -193,7 +191,7 @@ async def test_a_foreign_origin_gets_its_own_credential_and_never_the_platforms(
         assert "authorization" in headers or "authorization" not in asked.headers
 
 
-async def test_a_credential_that_is_not_set_is_named_and_nothing_is_sent() -> None:
+async def test_unset_foreign_credential_is_reported_without_a_request() -> None:
     async with loopback(never) as server:
         replacing = {"http://foreign.invalid": server.origin, "AUTHENTICATION": BEARER}
         async with bench("foreign.yaml", never, replacing=replacing) as it:
@@ -203,7 +201,7 @@ async def test_a_credential_that_is_not_set_is_named_and_nothing_is_sent() -> No
     assert server.requests == []
 
 
-async def test_the_files_credential_is_not_used_for_the_platform() -> None:
+async def test_platform_request_ignores_credentials_of_the_file() -> None:
     async with bench("things.yaml", MADE, environment={"ITWIN_ACCESS_TOKEN": "other"}) as it:
         await it.call("get-thing", thing=ITWIN)
     assert it.server.requests[0].headers["authorization"] == f"Bearer {TOKEN}"

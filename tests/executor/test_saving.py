@@ -1,4 +1,4 @@
-"""A whole list in a local file: as many items as there are, cells that no spreadsheet runs, memory that stays flat."""
+"""`save-list` writes whole lists to local files, in flat memory and without spreadsheet formulas."""
 
 # ruff: noqa: ASYNC240 - the files of a test are small
 
@@ -38,7 +38,7 @@ def rows(file: Path) -> list[list[str]]:
         return list(csv.reader(text))
 
 
-async def test_odd_texts_are_quoted_and_none_of_them_is_a_formula(tmp_path: Path) -> None:
+async def test_save_list_quotes_csv_texts_and_disarms_formulas(tmp_path: Path) -> None:
     async with bench("things.yaml", saying(200, {"things": ODD}), roots=[tmp_path]) as it:
         answer = await it.save("list-things", "odd.csv")
     file = tmp_path / "odd.csv"
@@ -51,7 +51,7 @@ async def test_odd_texts_are_quoted_and_none_of_them_is_a_formula(tmp_path: Path
     ]  # fmt: skip
 
 
-async def test_objects_become_columns_lists_become_json_and_numbers_stay_numbers(tmp_path: Path) -> None:
+async def test_save_list_flattens_objects_and_writes_lists_as_json(tmp_path: Path) -> None:
     inner = (
         'size: {type: number, mapping: "$.size"}, made: {type: boolean, mapping: "$.made"}, '
         'by: {type: object, mapping: "$.by", properties: {name: {type: string, mapping: "$.name"}}}, '
@@ -70,7 +70,7 @@ async def test_objects_become_columns_lists_become_json_and_numbers_stay_numbers
     ]
 
 
-async def test_json_is_one_array_and_an_empty_list_is_one_too(tmp_path: Path) -> None:
+async def test_save_list_writes_json_as_one_array(tmp_path: Path) -> None:
     async with bench("things.yaml", saying(200, {"things": ODD}), roots=[tmp_path]) as it:
         await it.save("list-things", str(tmp_path / "odd.json"))
     assert json.loads((tmp_path / "odd.json").read_text(encoding="utf-8")) == ODD
@@ -82,7 +82,7 @@ async def test_json_is_one_array_and_an_empty_list_is_one_too(tmp_path: Path) ->
     assert (tmp_path / "none.csv").read_bytes() == b"id,name\r\n"
 
 
-async def test_ten_thousand_items_are_saved_in_as_few_requests_and_flat_memory(tmp_path: Path) -> None:
+async def test_save_list_saves_10_000_items_in_flat_memory(tmp_path: Path) -> None:
     async def peak(total: int, name: str) -> int:
         store = Store(total, padding="x" * 500)
         async with bench("things.yaml", store, roots=[tmp_path]) as it:
@@ -94,7 +94,7 @@ async def test_ten_thousand_items_are_saved_in_as_few_requests_and_flat_memory(t
             assert answer["saved"]["items"] == total
             assert answer["page"] == {"returned": total, "complete": True, "total": total}
             assert [one["id"] for one in answer["first"]] == ["t0", "t1", "t2"]
-            assert len(it.asked) == 1 + total // 1000
+            assert len(it.asked) == 1 + 1 + total // 1000  # the first list is counted, too
             assert it.listener.told[-1][0] == total - 1_000
         return most
 
@@ -104,7 +104,7 @@ async def test_ten_thousand_items_are_saved_in_as_few_requests_and_flat_memory(t
     assert sorted(path.name for path in tmp_path.iterdir()) == ["large.csv", "small.csv"]
 
 
-async def test_a_page_that_fails_midway_leaves_what_came_and_the_answer_says_so(tmp_path: Path) -> None:
+async def test_save_list_keeps_earlier_items_if_a_page_fails(tmp_path: Path) -> None:
     store = Store(5_000)
     store.broken[3_000] = hang_up
     async with bench("things.yaml", store, roots=[tmp_path]) as it:
@@ -117,10 +117,8 @@ async def test_a_page_that_fails_midway_leaves_what_came_and_the_answer_says_so(
     assert len(json.loads((tmp_path / "part.json").read_text())) == 3_000
 
 
-async def test_a_list_that_is_longer_than_the_bound_is_not_called_complete(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(paging, "MOST_SAVED", 2_500)
+async def test_save_list_beyond_max_saved_is_not_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paging, "MAX_SAVED", 2_500)
     async with bench("things.yaml", Store(5_000), roots=[tmp_path]) as it:
         answer = await it.save("list-things", "bound.csv")
     assert answer["saved"]["items"] == 2_500
@@ -135,7 +133,7 @@ async def refusal(it: Bench, path: str, **arguments: Any) -> CallError:
     return caught.value
 
 
-async def test_what_cannot_be_saved_is_refused_and_nothing_is_sent(tmp_path: Path) -> None:
+async def test_save_list_rejects_existing_and_outside_files_before_any_request(tmp_path: Path) -> None:
     root = tmp_path / "allowed"
     root.mkdir()
     (root / "there.csv").write_text("mine")
@@ -149,20 +147,20 @@ async def test_what_cannot_be_saved_is_refused_and_nothing_is_sent(tmp_path: Pat
         assert "--files-root" in (await refusal(it, "a.csv")).hint
 
 
-async def test_the_ending_of_the_file_is_its_format(tmp_path: Path) -> None:
+async def test_save_list_takes_the_format_from_the_file_extension(tmp_path: Path) -> None:
     async with bench("things.yaml", saying(200, {"things": ODD}), roots=[tmp_path]) as it:
         assert (await it.save("list-things", "start.sh"))["saved"]["path"] == str(tmp_path / "start.sh.csv")
         assert (await it.save("list-things", "list.JSON"))["saved"]["path"] == str(tmp_path / "list.JSON")
 
 
-async def test_save_list_saves_at_most_limit_items_and_says_that_there_are_more(tmp_path: Path) -> None:
+async def test_save_list_saves_at_most_limit_items(tmp_path: Path) -> None:
     async with bench("things.yaml", Store(5_000), roots=[tmp_path]) as it:
         answer = await it.save("list-things", "some.csv", limit=7)
     assert answer["saved"]["items"] == 7
     assert answer["page"]["stoppedBecause"] == "at most 7 items are saved: raise limit"
 
 
-async def test_a_list_that_fails_at_once_leaves_no_file(tmp_path: Path) -> None:
+async def test_save_list_that_fails_leaves_no_file(tmp_path: Path) -> None:
     async with bench("things.yaml", saying(403, {"error": {"code": "No", "message": "No."}}), roots=[tmp_path]) as it:
         await refusal(it, "a.csv")
     assert list(tmp_path.iterdir()) == []

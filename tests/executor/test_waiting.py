@@ -1,4 +1,4 @@
-"""Jobs are begun once, awaited in good manners, and never lost sight of."""
+"""Jobs are started once, polled with growing pauses, and reported with a handle to continue."""
 
 import json
 import logging
@@ -22,7 +22,7 @@ def creation(state: Any, **more: Any) -> Any:
 
 
 class Platform:
-    """Creates and clones; `looks` are what one look after another at the creation gives, the last one stays."""
+    """Creates and clones iModels. `looks` are the answers to successive polls; the last one repeats."""
 
     def __init__(self, *looks: Any, begin: Handler | None = None, headers: dict[str, str] | None = None) -> None:
         self.looks = list(looks) or [creation("successful")]
@@ -51,7 +51,7 @@ class Platform:
 
 
 def garbled(status: int) -> Handler:
-    """An answer with a page in place of its JSON."""
+    """Answer with an HTML page instead of JSON."""
 
     async def answer(asked: Asked) -> None:
         await asked.answer(status, b"<html>", {"Content-Type": "application/json"})
@@ -67,17 +67,17 @@ async def clone(it: Bench, **more: Any) -> dict[str, Any]:
     return await it.call("clone-imodel", iModelId=IMODEL, iTwinId=ITWIN, **more)
 
 
-# --- good ends --------------------------------------------------------------------------------------------------
+# --- jobs that succeed ------------------------------------------------------------------------------------------
 
 
-async def test_a_job_named_in_the_body_is_awaited_and_the_finished_thing_is_given() -> None:
+async def test_job_named_in_the_body_is_awaited_and_its_result_returned() -> None:
     platform = Platform(creation("scheduled"), creation("waitingForFile"), creation("successful"))
     async with bench("jobs.yaml", platform) as it:
         assert await create(it) == {"iModel": {"id": MADE, "name": "Pier 7"}}
     assert it.asked == ["POST /imodels", *[f"GET /imodels/{MADE}/operations/create"] * 3, f"GET /imodels/{MADE}"]
 
 
-async def test_a_job_named_in_a_header_is_awaited_under_its_own_id_and_not_its_sources() -> None:
+async def test_job_named_in_location_is_awaited_under_its_own_id() -> None:
     async with bench("jobs.yaml", Platform()) as it:
         assert (await clone(it))["iModel"]["id"] == MADE
     assert it.asked == [
@@ -87,7 +87,7 @@ async def test_a_job_named_in_a_header_is_awaited_under_its_own_id_and_not_its_s
     ]
 
 
-async def test_a_job_that_is_accepted_with_some_text_is_accepted() -> None:
+async def test_job_accepted_with_a_text_body_is_awaited() -> None:
     async def accepted(asked: Asked) -> None:
         await asked.answer(202, b"Accepted.", {**LOCATION, "Content-Type": "text/plain"})
 
@@ -95,13 +95,13 @@ async def test_a_job_that_is_accepted_with_some_text_is_accepted() -> None:
         assert (await clone(it))["iModel"]["id"] == MADE
 
 
-async def test_a_job_named_by_an_argument_is_only_looked_at() -> None:
+async def test_wait_for_imodel_only_reads_the_job() -> None:
     async with bench("jobs.yaml", Platform()) as it:
         assert (await it.call("wait-for-imodel", iModelId=MADE))["iModel"]["name"] == "Pier 7"
     assert it.asked == [f"GET /imodels/{MADE}/operations/create", f"GET /imodels/{MADE}"]
 
 
-async def test_a_job_without_a_result_of_its_own_gives_the_last_look() -> None:
+async def test_job_without_a_result_operation_returns_its_last_state() -> None:
     async def exports(asked: Asked) -> None:
         state = "Queued" if asked.method == "POST" else "Completed"
         await asked.json(200, {"export": {"id": "e1", "status": state}})
@@ -114,7 +114,7 @@ async def test_a_job_without_a_result_of_its_own_gives_the_last_look() -> None:
 # --- pauses -----------------------------------------------------------------------------------------------------
 
 
-async def test_looks_follow_each_other_with_growing_pauses_within_the_time_given() -> None:
+async def test_waiting_polls_with_growing_pauses_within_wait() -> None:
     async with bench("jobs.yaml", Platform(creation("scheduled"))) as it:
         answer = await create(it, wait=30)
         slept = it.clock.slept
@@ -126,7 +126,7 @@ async def test_looks_follow_each_other_with_growing_pauses_within_the_time_given
     assert len(it.asked) < 15
 
 
-async def test_a_look_that_asks_for_patience_gets_it() -> None:
+async def test_waiting_honors_retry_after_of_a_poll() -> None:
     patient = saying(200, creation("scheduled"), {"Retry-After": "7"})
     accepted = saying(202, creation("scheduled"), {"Retry-After": "9"})
     async with bench("jobs.yaml", Platform(patient, accepted, creation("successful"))) as it:
@@ -134,14 +134,14 @@ async def test_a_look_that_asks_for_patience_gets_it() -> None:
     assert it.clock.slept == [7, 9]
 
 
-async def test_the_answer_that_begins_a_job_may_ask_for_patience_too() -> None:
+async def test_waiting_honors_retry_after_of_the_first_answer() -> None:
     async with bench("jobs.yaml", Platform(headers={"Retry-After": "4"})) as it:
         await clone(it)
         await create(it)
     assert it.clock.slept == [4, 4]
 
 
-async def test_a_pause_longer_than_the_time_left_ends_the_waiting_at_once() -> None:
+async def test_waiting_ends_if_retry_after_exceeds_the_time_left() -> None:
     patient = saying(200, creation("scheduled"), {"Retry-After": "60"})
     async with bench("jobs.yaml", Platform(patient)) as it:
         assert (await create(it, wait=30))["job"]["state"] == "scheduled"
@@ -149,14 +149,14 @@ async def test_a_pause_longer_than_the_time_left_ends_the_waiting_at_once() -> N
     assert len(it.asked) == 2
 
 
-async def test_without_waiting_a_job_is_begun_and_its_handle_given_at_once() -> None:
+async def test_wait_zero_starts_the_job_and_returns_its_handle() -> None:
     async with bench("jobs.yaml", Platform(creation("scheduled"))) as it:
         assert await clone(it, wait=0) == {"job": {"operation": "clone-imodel", "state": None, **JOB}}
     assert it.asked == [f"POST /imodels/{IMODEL}/clone"]
     assert it.clock.slept == []
 
 
-async def test_without_waiting_a_job_that_is_followed_is_looked_at_once() -> None:
+async def test_wait_zero_polls_a_followed_job_once() -> None:
     async with bench("jobs.yaml", Platform(creation("scheduled"), creation("successful"))) as it:
         followed = await it.call("wait-for-imodel", iModelId=MADE, wait=0)
         assert followed == {"job": {"operation": "wait-for-imodel", "state": "scheduled", **JOB}}
@@ -164,14 +164,14 @@ async def test_without_waiting_a_job_that_is_followed_is_looked_at_once() -> Non
     assert it.clock.slept == []
 
 
-async def test_a_handle_is_taken_up_in_another_process() -> None:
+async def test_job_is_followed_in_another_process() -> None:
     async with bench("jobs.yaml", Platform(creation("scheduled"))) as it:
         job = (await clone(it, wait=1))["job"]
     async with bench("jobs.yaml", Platform()) as it:
         assert (await it.call(job["checkWith"], iModelId=job["iModelId"]))["iModel"]["id"] == MADE
 
 
-async def test_a_look_that_hangs_does_not_hold_the_answer_back(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_hanging_poll_does_not_delay_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("itwin_mcp.executor.waiting.LAST_LOOK", -29.8)
     async with bench("jobs.yaml", Platform(Asked.until_closed)) as it:
         with anyio.fail_after(10):
@@ -181,7 +181,7 @@ async def test_a_look_that_hangs_does_not_hold_the_answer_back(monkeypatch: pyte
 # --- progress ---------------------------------------------------------------------------------------------------
 
 
-async def test_progress_says_what_is_awaited_in_words_and_grows() -> None:
+async def test_waiting_reports_progress_that_grows() -> None:
     async with bench("jobs.yaml", Platform(creation("scheduled"), creation("scheduled"), creation("successful"))) as it:
         await clone(it, wait=20)
     assert [text for _, _, text in it.listener.told] == [
@@ -194,7 +194,7 @@ async def test_progress_says_what_is_awaited_in_words_and_grows() -> None:
     assert {total for _, total, _ in it.listener.told} == {20}
 
 
-# --- bad ends ---------------------------------------------------------------------------------------------------
+# --- jobs that fail ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("state", ["failed", "FAILED", "mainIModelIsMissingFederationGuids"])
@@ -218,13 +218,13 @@ async def test_unknown_state_is_awaited_and_reported_as_job(state: Any) -> None:
     assert sum(it.clock.slept) == pytest.approx(3)
 
 
-async def test_job_that_leaves_an_unknown_state_ends_well() -> None:
+async def test_job_in_an_unknown_state_can_still_succeed() -> None:
     async with bench("jobs.yaml", Platform(creation("Queued"), creation("SUCCESSFUL"))) as it:
         assert (await clone(it))["iModel"]["id"] == MADE
 
 
 @pytest.mark.parametrize("look", [creation(None), creation({}), {"createOperation": None}, {"other": 1}, ["x"], "x"])
-async def test_look_without_a_state_is_reported_as_job_with_state_null(look: Any) -> None:
+async def test_poll_without_a_state_is_reported_as_state_null(look: Any) -> None:
     async with bench("jobs.yaml", Platform(creation("scheduled"), saying(200, look))) as it:
         answer = await create(it, wait=3)
     assert answer == {"job": {"operation": "create-imodel", "state": None, **JOB}}
@@ -242,7 +242,7 @@ async def test_look_without_a_state_is_reported_as_job_with_state_null(look: Any
         ("wait-for-export", {"export": {"id": "e", "status": "Failed"}}),
     ],
 )
-async def test_shipped_tools_know_the_documented_failure_states(tool: str, state: Any) -> None:
+async def test_wait_tools_know_the_documented_failure_states(tool: str, state: Any) -> None:
     ids = {"iModelId": IMODEL, "namedVersionId": MADE, "exportId": MADE}
     async with bench("jobs.yaml", saying(200, state), shipped_files=True) as it:
         taken = {one.name for one in it.catalog.tools[tool].arguments}
@@ -259,7 +259,7 @@ async def test_shipped_tools_know_the_documented_failure_states(tool: str, state
         (garbled(200), "UnexpectedAnswer"),
     ],
 )
-async def test_a_look_that_fails_carries_the_job_and_says_that_it_goes_on(look: Handler, code: str) -> None:
+async def test_failed_poll_reports_the_running_job(look: Handler, code: str) -> None:
     async with bench("jobs.yaml", Platform(creation("scheduled"), look)) as it:
         error = await it.refused("create-imodel", iTwinId=ITWIN, name="Pier 7")
     assert error["code"] == code
@@ -268,7 +268,7 @@ async def test_a_look_that_fails_carries_the_job_and_says_that_it_goes_on(look: 
     assert it.asked.count("POST /imodels") == 1
 
 
-async def test_a_result_that_cannot_be_read_says_that_the_job_has_ended_well() -> None:
+async def test_unreadable_result_reports_the_successful_job() -> None:
     platform = Platform()
     platform.read = saying(403, {"error": {"code": "InsufficientPermissions", "message": "No."}})
     async with bench("jobs.yaml", platform) as it:
@@ -280,7 +280,7 @@ async def test_a_result_that_cannot_be_read_says_that_the_job_has_ended_well() -
 # --- cancellation -----------------------------------------------------------------------------------------------
 
 
-async def test_a_cancelled_wait_ends_promptly_and_leaves_word_that_the_job_goes_on(
+async def test_cancelled_wait_ends_promptly_and_logs_the_running_job(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     class Sleepless(Clock):
@@ -296,7 +296,7 @@ async def test_a_cancelled_wait_ends_promptly_and_leaves_word_that_the_job_goes_
     assert f"create-imodel was cancelled; the job of iModelId {MADE} goes on" in caplog.text
 
 
-async def test_a_write_cancelled_on_its_way_leaves_word_that_it_may_have_been_carried_out(
+async def test_cancelled_write_logs_that_it_may_have_been_carried_out(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def cancel(asked: Asked) -> None:
@@ -310,7 +310,7 @@ async def test_a_write_cancelled_on_its_way_leaves_word_that_it_may_have_been_ca
     assert "create-imodel was cancelled in api.create-imodel: it may have been carried out" in caplog.text
 
 
-# --- outcomes that nobody knows ---------------------------------------------------------------------------------
+# --- unknown outcomes -------------------------------------------------------------------------------------------
 
 LOST = [
     (hang_up, "ConnectionLost"),
@@ -320,7 +320,7 @@ LOST = [
 
 
 @pytest.mark.parametrize(("begin", "code"), LOST)
-async def test_a_create_of_unknown_outcome_is_looked_for_by_name_and_found(begin: Handler, code: str) -> None:
+async def test_create_of_unknown_outcome_is_found_by_name(begin: Handler, code: str) -> None:
     platform = Platform(begin=begin)
     there = {"id": MADE, "name": "Pier 7", "createdDateTime": "2026-11-21T10:00:00Z", "extent": None}
     platform.listed = saying(200, {"iModels": [{"id": IMODEL, "name": "Pier 70"}, there]})
@@ -336,9 +336,7 @@ async def test_a_create_of_unknown_outcome_is_looked_for_by_name_and_found(begin
 
 
 @pytest.mark.parametrize(("begin", "code"), LOST)
-async def test_a_create_of_unknown_outcome_that_left_nothing_is_said_to_have_left_nothing(
-    begin: Handler, code: str
-) -> None:
+async def test_create_of_unknown_outcome_reports_that_nothing_was_found(begin: Handler, code: str) -> None:
     async with bench("jobs.yaml", Platform(begin=begin)) as it:
         error = await it.refused("create-imodel", iTwinId=ITWIN, name="Pier 7")
     assert error["code"] == code
@@ -347,7 +345,7 @@ async def test_a_create_of_unknown_outcome_that_left_nothing_is_said_to_have_lef
     assert "job" not in error
 
 
-async def test_when_looking_fails_too_that_is_said() -> None:
+async def test_create_of_unknown_outcome_reports_a_failed_search() -> None:
     platform = Platform(begin=hang_up)
     platform.listed = saying(403, {"error": {"code": "InsufficientPermissions", "message": "No."}})
     async with bench("jobs.yaml", platform) as it:
@@ -356,7 +354,7 @@ async def test_when_looking_fails_too_that_is_said() -> None:
     assert "failed too (InsufficientPermissions). The change may have been made or not." in error["hint"]
 
 
-async def test_a_clone_without_a_name_is_not_looked_for() -> None:
+async def test_clone_of_unknown_outcome_without_a_name_is_not_searched() -> None:
     async with bench("jobs.yaml", Platform(begin=hang_up)) as it:
         error = await it.refused("clone-imodel", iModelId=IMODEL, iTwinId=ITWIN)
     assert len(it.asked) == 1
@@ -365,7 +363,7 @@ async def test_a_clone_without_a_name_is_not_looked_for() -> None:
 
 
 @pytest.mark.parametrize("status", [403, 409, 422, 429])
-async def test_a_refusal_is_not_looked_after(status: int) -> None:
+async def test_refused_create_is_not_searched(status: int) -> None:
     begin = saying(status, {"error": {"code": "No", "message": "No."}}, {"Retry-After": "999"})
     async with bench("jobs.yaml", Platform(begin=begin)) as it:
         await it.refused("create-imodel", iTwinId=ITWIN, name="Pier 7")
@@ -373,7 +371,7 @@ async def test_a_refusal_is_not_looked_after(status: int) -> None:
 
 
 @pytest.mark.parametrize("tool", ["create-imodel", "clone-imodel", "fork-imodel"])
-async def test_every_shipped_tool_that_makes_an_imodel_looks_for_it_when_its_outcome_is_unknown(tool: str) -> None:
+async def test_tools_that_create_imodels_search_after_an_unknown_outcome(tool: str) -> None:
     platform = Platform(begin=hang_up)
     platform.listed = saying(200, {"iModels": [{"id": MADE, "name": "Pier 7"}]})
     source = {} if tool == "create-imodel" else {"iModelId": IMODEL}
@@ -405,7 +403,7 @@ def located(link: str) -> Handler:
 
 
 @pytest.mark.parametrize("body", WITHOUT_ID)
-async def test_accepted_create_without_an_id_is_looked_for_by_name(body: Any) -> None:
+async def test_accepted_create_without_an_id_is_found_by_name(body: Any) -> None:
     platform = Platform(begin=saying(201, body))
     platform.listed = saying(200, {"iModels": [{"id": MADE, "name": "Pier 7"}]})
     async with bench("jobs.yaml", platform) as it:
@@ -415,7 +413,7 @@ async def test_accepted_create_without_an_id_is_looked_for_by_name(body: Any) ->
 
 
 @pytest.mark.parametrize("link", LOCATIONS)
-async def test_clone_with_unusable_location_is_looked_for_by_name_and_is_no_failure(link: str) -> None:
+async def test_clone_with_an_unusable_location_is_found_by_name(link: str) -> None:
     platform = Platform(begin=located(link))
     platform.listed = saying(200, {"iModels": [{"id": MADE, "name": "Pier 7"}]})
     async with bench("jobs.yaml", platform) as it:
@@ -429,7 +427,7 @@ async def test_clone_with_unusable_location_is_looked_for_by_name_and_is_no_fail
     assert "was begun" in job["hint"]
 
 
-async def test_clone_without_location_and_name_is_a_job_that_says_where_to_look() -> None:
+async def test_clone_without_location_and_name_returns_a_job_with_a_hint() -> None:
     async with bench("jobs.yaml", Platform(begin=located(""))) as it:
         job = (await clone(it))["job"]
     assert {name: job[name] for name in ("operation", "iModelId", "state")} == {
@@ -442,7 +440,7 @@ async def test_clone_without_location_and_name_is_a_job_that_says_where_to_look(
 
 
 @pytest.mark.parametrize("listed", [saying(200, {"iModels": []}), saying(500), saying(200, {"iModels": None})])
-async def test_clone_without_location_that_no_list_shows_is_still_no_failure(listed: Handler) -> None:
+async def test_clone_without_location_that_is_not_found_is_still_a_job(listed: Handler) -> None:
     platform = Platform(begin=located(""))
     platform.listed = listed
     async with bench("jobs.yaml", platform) as it:
@@ -452,7 +450,7 @@ async def test_clone_without_location_that_no_list_shows_is_still_no_failure(lis
 
 
 @pytest.mark.parametrize("link", [f"/imodels/{MADE}", f"imodels/{MADE}/", "{origin}" + f"/imodels/{MADE}?a=b#c"])
-async def test_location_that_is_relative_or_on_the_configured_platform_names_the_clone(link: str) -> None:
+async def test_location_may_be_relative_or_on_the_configured_platform(link: str) -> None:
     async def begin(asked: Asked) -> None:
         await asked.answer(202, b"", {"Location": link.replace("{origin}", it.server.origin)})
 
@@ -460,7 +458,7 @@ async def test_location_that_is_relative_or_on_the_configured_platform_names_the
         assert (await clone(it))["iModel"]["id"] == MADE
 
 
-async def test_flow_with_a_job_of_unknown_id_says_what_remains() -> None:
+async def test_flow_with_a_job_of_unknown_id_reports_remaining_steps() -> None:
     async with bench("jobs.yaml", Platform(begin=saying(201, {"iModel": {}}))) as it:
         job = (await it.call("create-and-touch", iTwinId=ITWIN, name="Pier 7"))["job"]
     assert (job["iModelId"], job["remaining"]) == (None, ["touch"])
@@ -469,13 +467,13 @@ async def test_flow_with_a_job_of_unknown_id_says_what_remains() -> None:
 # --- in a flow --------------------------------------------------------------------------------------------------
 
 
-async def test_a_flow_waits_for_its_job_before_it_goes_on() -> None:
+async def test_flow_waits_for_its_job_before_the_next_step() -> None:
     async with bench("jobs.yaml", Platform(creation("scheduled"), creation("successful"))) as it:
         assert await it.call("create-and-touch", iTwinId=ITWIN, name="Pier 7") == {"id": MADE}
     assert it.asked[-1] == f"PUT /imodels/{MADE}"
 
 
-async def test_a_flow_whose_time_is_up_gives_the_job_and_what_remains_to_be_done() -> None:
+async def test_flow_out_of_time_returns_the_job_and_remaining_steps() -> None:
     async with bench("jobs.yaml", Platform(creation("scheduled"))) as it:
         answer = await it.call("create-and-touch", iTwinId=ITWIN, name="Pier 7", wait=3)
     expected = {"operation": "create-and-touch", "state": "scheduled", **JOB, "remaining": ["touch"]}

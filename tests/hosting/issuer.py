@@ -1,4 +1,4 @@
-"""A sign-in server's keys and tokens, and a JWKS that a test steers."""
+"""A sign-in server's keys and tokens, and a JWKS that a test controls."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ AUDIENCE = "https://mcp.example/mcp"
 
 @functools.cache
 def rsa(name: str) -> RSAKey:
-    """A key pair of this name; making one takes a while."""
+    """Return a key pair of this name, cached because creating one is slow."""
     return RSAKey.generate_key(2048, {"kid": name})
 
 
@@ -30,7 +30,7 @@ def ec(name: str) -> ECKey:
 
 
 def claims(**changed: Any) -> dict[str, Any]:
-    """What a good access token says; None takes a claim away."""
+    """Return the claims of a valid access token; None removes a claim."""
     now = int(time.time())
     usual = {
         "iss": ISSUER,
@@ -45,7 +45,7 @@ def claims(**changed: Any) -> dict[str, Any]:
 
 
 def token(key: Any = None, header: dict[str, Any] | None = None, **changed: Any) -> str:
-    """A signed access token."""
+    """Return a signed access token."""
     signing = key or rsa("one")
     head = {"alg": "RS256" if isinstance(signing, RSAKey) else "ES256", "kid": signing.kid, "typ": "at+jwt"}
     head = {name: value for name, value in (head | (header or {})).items() if value is not None}
@@ -53,7 +53,7 @@ def token(key: Any = None, header: dict[str, Any] | None = None, **changed: Any)
 
 
 def unsigned(header: dict[str, Any], signature: bytes = b"", **changed: Any) -> str:
-    """A token put together by hand."""
+    """Return a token assembled by hand."""
     parts = [json.dumps(header).encode(), json.dumps(claims(**changed)).encode(), signature]
     return ".".join(base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in parts)
 
@@ -64,7 +64,7 @@ def public(*keys: Any) -> list[dict[str, Any]]:
 
 @dataclass
 class Documents:
-    """Stands in for what fetches documents: gives what the test says, and counts."""
+    """Replaces the fetching of documents: returns what the test sets, and counts."""
 
     keys: list[Any] = field(default_factory=lambda: public(rsa("one")))
     asked: list[str] = field(default_factory=list)
@@ -81,7 +81,7 @@ class Documents:
 
 
 class Clock:
-    """Moved by the test."""
+    """A clock that the test moves."""
 
     def __init__(self) -> None:
         self.now = 1000.0

@@ -1,4 +1,4 @@
-"""Two replicas behind haproxy, as compose.yaml puts them: real processes on loopback, and a load that counts."""
+"""Two replicas behind haproxy, as in compose.yaml: real processes on loopback, and a load that counts failures."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from tests.hosting.issuer import public, rsa, token
 from tests.hosting.served import META
 from tests.sandbox_process import free_port, running_platform
 
-COMPOSE = Path(__file__).parents[2] / "compose.yaml"
+COMPOSE = Path(__file__).parents[2] / "deploy/compose.yaml"
 PATIENCE = 120.0
-"""Seconds in which whatever a test waits for must have happened."""
+"""The longest time that a test waits for anything."""
 SERVICE = "service-meridian-design-sync"
 SERVICE_SECRET = "a secret of the service application"
 READERS = 3
-"""How many read at once under load: enough that each replica always has one under way."""
+"""Concurrent readers under load: enough that each replica always has one request in progress."""
 FIRST_SECRET = "a first secret of more than 32 bytes"
 _OURS = ("ITWIN_", "ITP_", "IMODEL_")
 POLICY = """\
@@ -50,20 +50,20 @@ callers:
 
 
 def haproxy() -> str:
-    """The proxy from the system's packages; `.ci/run` installs it."""
+    """Return the path of the system's haproxy, which `.ci/run` installs."""
     path = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
     return shutil.which("haproxy", path=path) or pytest.skip("haproxy is not installed: apt-get install haproxy")
 
 
 def proxy_rules() -> str:
-    """What compose.yaml gives haproxy; Compose reads $$ as $."""
+    """Return haproxy's configuration in compose.yaml; Compose reads $$ as $."""
     rules: str = yaml.safe_load(COMPOSE.read_text())["configs"]["proxy"]["content"]
     return rules.replace("$$", "$")
 
 
 @dataclass
 class Issuer:
-    """A sign-in server whose keys a test turns. `url` is what its tokens name."""
+    """A sign-in server whose keys a test rotates. Its tokens name `url` as issuer."""
 
     url: str
     keys: list[Any] = field(default_factory=lambda: [rsa("one")])
@@ -89,7 +89,7 @@ def sign_in_server() -> Iterator[Issuer]:
             self.wfile.write(content)
 
         def log_message(self, *_: Any) -> None:
-            """Nobody reads it."""
+            """Write no access log."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         issuer = Issuer(f"http://127.0.0.1:{server.server_port}")
@@ -104,7 +104,7 @@ def sign_in_server() -> Iterator[Issuer]:
 
 @dataclass
 class Replica:
-    """One server on a port of its own; started anew it has the same port, as a container has the same name."""
+    """A server on its own port. After a restart it has the same port, as a container has the same name."""
 
     port: int
     arguments: tuple[str, ...]
@@ -124,11 +124,11 @@ class Replica:
             )
 
     async def ready(self) -> None:
-        """Until it says so."""
-        await until(self.is_ready, f"the replica at {self.port} is ready", self.log)
+        """Wait until the replica is ready."""
+        await wait_until(self.is_ready, f"the replica at {self.port} is ready", self.log)
 
     async def is_ready(self) -> bool:
-        """Whether it says now that it is to be sent requests."""
+        """Return whether the replica reports that it is ready."""
         assert self.process is not None
         assert self.process.poll() is None, self.log.read_text()
         try:
@@ -138,7 +138,7 @@ class Replica:
             return False
 
     async def end(self, by: signal.Signals) -> int:
-        """What it exits with."""
+        """Wait for the process and return its exit code."""
         assert self.process is not None
         self.process.send_signal(by)
         return await anyio.to_thread.run_sync(functools.partial(self.process.wait, PATIENCE))
@@ -146,18 +146,18 @@ class Replica:
 
 @dataclass
 class Deployment:
-    """The proxy, what is behind it, and who signs its callers in."""
+    """The proxy, its replicas, and the sign-in server of the callers."""
 
     url: str
     issuer: Issuer
     replicas: tuple[Replica, Replica]
     statistics: str
-    """The address of the proxy's own counts, which only tests open."""
+    """The address of the proxy's statistics, which only tests open."""
     platform: int
     """The process of the sandbox."""
 
     def http(self, at: Replica | None = None, bearer: str | None = None, **claims: Any) -> httpx2.AsyncClient:
-        """By way of the proxy, or at one replica under the public name, as the proxy would."""
+        """Return an HTTP client of the proxy, or of one replica under the public name, as the proxy calls it."""
         base = self.url if at is None else at.url
         host = self.url.removeprefix("http://")
         return httpx2.AsyncClient(
@@ -169,14 +169,14 @@ class Deployment:
 
     @asynccontextmanager
     async def client(self, mode: str, person: Any = None, **claims: Any) -> AsyncIterator[Client]:
-        """The official client by way of the proxy; `person` answers what it shows them."""
+        """Yield the official client, connected through the proxy; `person` answers its questions."""
         async with self.http(**claims) as http:
             transport = streamable_http_client(f"{self.url}/mcp", http_client=http)
             async with Client(transport, mode=mode, elicitation_callback=person) as client:
                 yield client
 
     async def roll(self, replica: Replica, **environment: str) -> None:
-        """What a rolling update does to one replica: end it, wait for it, start it with what is new."""
+        """Update one replica: end it, wait for it, start it with new settings."""
         assert await replica.end(signal.SIGTERM) == 0, replica.log.read_text()
         replica.environment |= environment
         replica.start()
@@ -184,24 +184,26 @@ class Deployment:
         await self.served_by_both()
 
     async def served_by_both(self) -> None:
-        """Until the proxy sends requests to both again: it looks after each twice a second."""
+        """Wait until the proxy sends requests to both again; it checks each twice a second."""
 
         async def both() -> bool:
             return [seen.status for seen in await self.seen_by_proxy()] == ["UP", "UP"]
 
-        await until(both, "the proxy sends requests to both replicas", self.replicas[0].log)
+        await wait_until(both, "the proxy sends requests to both replicas", self.replicas[0].log)
 
-    async def seen_by_proxy(self) -> list[Seen]:
-        """What the proxy knows of each replica."""
+    async def seen_by_proxy(self) -> list[ProxyView]:
+        """Return the proxy's view of each replica."""
         async with httpx2.AsyncClient(timeout=PATIENCE, trust_env=False) as http:
             table = (await http.get(f"{self.statistics}/;csv")).text.removeprefix("# ")
         rows = [row for row in csv.DictReader(table.splitlines()) if row["pxname"] == "replicas"]
-        return [Seen(row["status"], int(row["scur"]), int(row["stot"])) for row in rows if row["svname"] in ("a", "b")]
+        return [
+            ProxyView(row["status"], int(row["scur"]), int(row["stot"])) for row in rows if row["svname"] in ("a", "b")
+        ]
 
     async def kill_first(self, load: Load) -> None:
-        """Kill the first replica while calls are under way at it, for certain, and none of them is half answered.
+        """Kill the first replica while calls are certainly in progress on it, and none of them is half answered.
 
-        The platform stands still meanwhile, so that whatever was asked waits in the replicas.
+        The platform is stopped meanwhile, so that its requests wait in the replicas.
         """
         os.kill(self.platform, signal.SIGSTOP)
         try:
@@ -213,22 +215,22 @@ class Deployment:
                 at_first, at_second = (seen.under_way for seen in await self.seen_by_proxy())
                 return before == made and at_first > 0 and at_first + at_second == READERS
 
-            await until(all_wait, "every reader waits for the platform")
+            await wait_until(all_wait, "every reader waits for the platform")
             await self.replicas[0].end(signal.SIGKILL)
         finally:
             os.kill(self.platform, signal.SIGCONT)
 
 
 @dataclass(frozen=True)
-class Seen:
-    """One replica in the eyes of the proxy: how it stands, and its requests, under way and in all."""
+class ProxyView:
+    """The proxy's view of a replica: its state, and its requests in progress and in total."""
 
     status: str
     under_way: int
     sent: int
 
 
-async def until(
+async def wait_until(
     holds: Callable[[], Awaitable[Any]], what: str, log: Path | None = None, patience: float = PATIENCE
 ) -> None:
     deadline = time.monotonic() + patience
@@ -243,7 +245,7 @@ def _tail(log: Path | None) -> str:
 
 @asynccontextmanager
 async def deployment(folder: Path) -> AsyncIterator[Deployment]:
-    """Everything, up and ready; all processes end with the block."""
+    """Run everything until it is ready; all processes end with the block."""
     program = haproxy()
     with ExitStack() as stack:
         issuer = stack.enter_context(sign_in_server())
@@ -319,20 +321,20 @@ def _stop(replica: Replica) -> None:
 
 @dataclass
 class Load:
-    """Reads without a pause from several callers, and everything that was no good answer."""
+    """Continuous reads by several callers, and every response that was not a success."""
 
     made: int = 0
     failed: list[str] = field(default_factory=list)
     stopping: bool = False
 
     async def more(self, count: int = 40) -> None:
-        """Until so many further reads were made."""
+        """Wait for a number of further reads."""
         aim = self.made + count
 
         async def there() -> bool:
             return self.made >= aim
 
-        await until(there, f"{count} more reads")
+        await wait_until(there, f"{count} more reads")
 
 
 @asynccontextmanager
@@ -372,7 +374,7 @@ async def call(
     capabilities: Mapping[str, Any] | None = None,
     **params: Any,
 ) -> httpx2.Response:
-    """One call by hand: of protocol 2026-07-28, or as an older client sends it without a session."""
+    """Send one call by hand: of protocol 2026-07-28, or as an older client without a session."""
     accept = {"accept": "application/json, text/event-stream"}
     body: dict[str, Any] = {"name": tool, "arguments": dict(arguments), **params}
     if legacy:
@@ -384,8 +386,8 @@ async def call(
     return await http.post("/mcp", headers=headers, json=message)
 
 
-def told(answer: httpx2.Response) -> dict[str, Any]:
-    """The result of an answer, which may come as one event of a stream."""
+def read_result(answer: httpx2.Response) -> dict[str, Any]:
+    """Return the result of a response, which may be one event of a stream."""
     assert answer.status_code == 200, answer.text
     text = answer.text
     if answer.headers["content-type"].startswith("text/event-stream"):

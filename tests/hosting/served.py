@@ -1,4 +1,4 @@
-"""A hosted server in memory: everything but the socket, with callers whose tokens a test makes."""
+"""A hosted server in memory: everything but the socket, with callers whose tokens a test creates."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import httpx2
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
-from itwin_mcp import exposure
-from itwin_mcp.runtime import Runtime, hosted_guard, hosted_server, open_runtime
-from itwin_mcp.server.transports import http_app
+from itwin_mcp import hosted_server
+from itwin_mcp.runtime import Runtime, build_hosted_server, open_runtime, surround_hosted
+from itwin_mcp.server.transports.http import build_http_app
 from itwin_mcp.settings import read_settings
-from itwin_mcp.sign_in import Started
+from itwin_mcp.upstream.sign_in.credential_choice import Launcher
 from tests.hosting.issuer import AUDIENCE, ISSUER, Documents, token
 
 HERE = "http://127.0.0.1:8000"
@@ -43,11 +43,11 @@ HELLO = {
     "method": "initialize",
     "params": {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}},
 }
-"""What an older client says first."""
+"""The first message of an older client."""
 
 
 def keep_policy(text: str = EVERYBODY) -> Path:
-    """A policy file in the folder of the test's own."""
+    """Write a policy file into the test's folder."""
     file = Path(os.environ["ITWIN_MCP_STATE_DIR"], "policy.yaml")
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text, encoding="utf-8")
@@ -56,11 +56,11 @@ def keep_policy(text: str = EVERYBODY) -> Path:
 
 @dataclass
 class Served:
-    """The app, and what stands behind it."""
+    """The app, and everything behind it."""
 
     app: Any
     runtime: Runtime
-    parts: exposure.Exposure
+    parts: hosted_server.Exposure
     documents: Documents
 
     def http(self, bearer: str | None = None, **headers: str) -> httpx2.AsyncClient:
@@ -71,7 +71,7 @@ class Served:
 
     @asynccontextmanager
     async def client(self, bearer: str | None = None, mode: str = "auto", **claims: Any) -> AsyncIterator[Client]:
-        """An MCP client with a token of its own."""
+        """Yield an MCP client with its own token."""
         async with self.http(bearer or token(**claims)) as http:
             async with Client(streamable_http_client(f"{HERE}/mcp", http_client=http), mode=mode) as client:
                 yield client
@@ -79,7 +79,7 @@ class Served:
     async def post(
         self, http: httpx2.AsyncClient, method: str, meta: dict[str, Any] | None = None, **params: Any
     ) -> httpx2.Response:
-        """One request of protocol 2026-07-28, by hand."""
+        """Send one request of protocol 2026-07-28 by hand."""
         named = {"mcp-name": params.get("name", params.get("uri"))} if "name" in params or "uri" in params else {}
         return await http.post(
             "/mcp",
@@ -104,20 +104,20 @@ async def serve(
     policy: str = EVERYBODY,
     **flags: Any,
 ) -> AsyncIterator[Served]:
-    """A hosted server over the sandbox; its sign-in server is `Documents`."""
+    """Yield a hosted server with the sandbox; `Documents` is its sign-in server."""
     documents = Documents()
     rules = keep_policy(policy)
 
     async def fetch(url: str, *, user_agent: str) -> Any:
         return await documents(url)
 
-    monkeypatch.setattr("itwin_mcp.upstream.documents.fetch_document", fetch)
+    monkeypatch.setattr("itwin_mcp.upstream.plain_requests.fetch_document", fetch)
     flags = {"sandbox": True, "job_seconds": 0.0, "toolsets": "all", "policy": rules} | flags
     settings = read_settings({**os.environ, **ENVIRONMENT, **(environment or {})}, **flags)
-    with exposure.open_exposure(settings, "127.0.0.1") as parts:
+    with hosted_server.open_exposure(settings, "127.0.0.1") as parts:
         assert parts is not None
-        async with open_runtime(settings, {}, Started.HTTP, parts.watch) as runtime:
-            server = hosted_server(runtime, parts)
-            around = hosted_guard(runtime, parts)(http_app(server, anyio.Event(), stateless=stateless), 8000)
+        async with open_runtime(settings, {}, Launcher.HTTP, parts.watch) as runtime:
+            server = build_hosted_server(runtime, parts)
+            around = surround_hosted(runtime, parts)(build_http_app(server, anyio.Event(), stateless=stateless), 8000)
             async with server.session_manager.run():
                 yield Served(around, runtime, parts, documents)

@@ -1,4 +1,4 @@
-"""What one caller may hold at once: turns, sessions and bodies; and that it never waits for itself."""
+"""Limits of one caller: request slots, sessions and bodies, and replies that never wait for their own call."""
 
 import json
 from collections import Counter
@@ -9,8 +9,8 @@ from typing import Any
 import anyio
 import httpx2
 import pytest
+from starlette.types import Message
 
-from itwin_mcp.hosting.answers import Message
 from tests.hosting.issuer import token
 from tests.hosting.served import HELLO, META, Served, serve
 
@@ -22,7 +22,7 @@ ASKABLE = HELLO | {"params": {**HELLO["params"], "capabilities": {"elicitation":
 
 
 class Post:
-    """A POST by hand, for httpx2's transport in memory gives neither a body nor an answer in parts."""
+    """A hand-made POST, because httpx2's transport in memory sends and receives only whole bodies."""
 
     def __init__(self, served: Served, bearer: str, *parts: bytes, **headers: str) -> None:
         self._app = served.app
@@ -36,7 +36,7 @@ class Post:
         }
         self._parts = [*parts]
         self.goes_on = anyio.Event()
-        """Set by the test when what follows the first part of the body is to come."""
+        """Set by the test to send the rest of the body."""
         self.read = 0
         self.status = 0
         self.content = b""
@@ -46,7 +46,7 @@ class Post:
         await self._app(self._scope, self._receive, self._send)
 
     async def said(self) -> dict[str, Any]:
-        """The next event of the answer that is a message."""
+        """Return the next event of the response that is a message."""
         while True:
             for line in self.content.splitlines(keepends=True):
                 if line.startswith(b"data: {") and line.endswith(b"\n"):
@@ -73,7 +73,7 @@ class Post:
 
 @asynccontextmanager
 async def deleting(served: Served) -> AsyncIterator[tuple[httpx2.AsyncClient, Post, dict[str, Any]]]:
-    """An older client amid the deletion of an iTwin: its session, the call, and the question that came."""
+    """Yield an older client during the deletion of an iTwin: its session, the call, and the question it got."""
     bearer = token(scope="itwin:delete")
     async with served.client(bearer) as client:
         made = await client.call_tool(
@@ -96,7 +96,7 @@ async def deleting(served: Served) -> AsyncIterator[tuple[httpx2.AsyncClient, Po
                 yield http, call, question
 
 
-async def test_a_persons_answer_never_waits_for_the_call_that_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_elicitation_reply_takes_no_request_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     async with serve(monkeypatch, ONE_AT_ONCE) as served, deleting(served) as (http, call, question):
         given = {"action": "accept", "content": {"name": "Doomed"}}
         answered = await http.post("/mcp", json={"jsonrpc": "2.0", "id": question["id"], "result": given})
@@ -106,7 +106,7 @@ async def test_a_persons_answer_never_waits_for_the_call_that_asked(monkeypatch:
         assert not result["result"].get("isError"), result
 
 
-async def test_a_call_can_be_cancelled_though_it_has_the_only_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_cancellation_takes_no_request_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     async with serve(monkeypatch, ONE_AT_ONCE) as served, deleting(served) as (http, _call, _):
         cancelled = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 7}}
         assert (await http.post("/mcp", json=cancelled)).status_code == 202
@@ -114,7 +114,7 @@ async def test_a_call_can_be_cancelled_though_it_has_the_only_turn(monkeypatch: 
         assert listed.status_code == 200, "the turn is free again"
 
 
-async def test_sessions_that_a_client_invents_are_not_remembered_and_cost_it_none(
+async def test_invented_sessions_do_not_count(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with serve(monkeypatch) as served, served.http(token(), **ACCEPT) as http:
@@ -126,7 +126,7 @@ async def test_sessions_that_a_client_invents_are_not_remembered_and_cost_it_non
         assert opened.status_code == 200
 
 
-async def test_of_one_callers_bodies_few_are_read_at_once_and_the_other_callers_do_not_wait(
+async def test_concurrent_body_reads_are_limited_per_caller(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": META}}).encode()
@@ -147,7 +147,7 @@ async def test_of_one_callers_bodies_few_are_read_at_once_and_the_other_callers_
         assert finished[200] >= 3 + 32 and finished.keys() == {200, 429}
 
 
-async def test_each_message_of_a_batch_counts_as_a_request_and_needs_its_own_scope(
+async def test_each_message_of_a_batch_counts_and_needs_its_scope(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     delete = {"name": "delete-itwin", "arguments": {"iTwinId": "1c4b1d5e-0000-4000-8000-000000000000"}}

@@ -1,4 +1,4 @@
-"""The way in, over HTTP: who is let through, what the others are told, and what a scope opens."""
+"""Authentication over HTTP: which callers are admitted, the responses to others, and what each scope allows."""
 
 import json
 import os
@@ -19,13 +19,13 @@ METADATA = "https://mcp.example/.well-known/oauth-protected-resource/mcp"
 
 
 def challenge(answer: Any) -> dict[str, str]:
-    """The parameters of the one challenge."""
+    """Return the parameters of the only challenge."""
     said = answer.headers["www-authenticate"]
     assert said.startswith("Bearer ")
     return dict(re.findall(r'(\w+)="([^"]*)"', said))
 
 
-async def test_who_sends_no_token_is_told_where_to_get_one_and_names_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_request_without_token_is_challenged_without_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     async with serve(monkeypatch) as served:
         async with served.http() as http:
             answer = await served.post(http, "tools/list")
@@ -49,7 +49,7 @@ async def test_who_sends_no_token_is_told_where_to_get_one_and_names_no_error(mo
         assert served.documents.asked == [], "nobody's token was looked at"
 
 
-async def test_a_bad_token_is_refused_by_every_method(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_bad_token_is_refused_for_every_method(monkeypatch: pytest.MonkeyPatch) -> None:
     bad = {
         "expired": token(iat=1, exp=600),
         "of another key": token(rsa("evil"), {"kid": "one"}),
@@ -76,7 +76,7 @@ async def test_a_bad_token_is_refused_by_every_method(monkeypatch: pytest.Monkey
                 assert (await http.request(method, "/mcp", headers=twice)).status_code == 400
 
 
-async def test_without_the_sign_in_servers_keys_nobody_is_told_to_sign_in_again(
+async def test_missing_signing_keys_are_503_and_not_401(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with serve(monkeypatch) as served:
@@ -101,7 +101,7 @@ TOOLS: dict[str, tuple[str, dict[str, Any], str]] = {
 ORDER = ["itwin:read", "itwin:write", "itwin:delete"]
 
 
-async def test_a_call_that_needs_more_is_told_all_scopes_at_once_and_never_runs(
+async def test_insufficient_scope_names_all_scopes_and_runs_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ran: list[str] = []
@@ -131,7 +131,7 @@ async def test_a_call_that_needs_more_is_told_all_scopes_at_once_and_never_runs(
                     assert ran == []
 
 
-async def test_a_write_for_which_the_token_is_too_little_has_its_line_in_the_audit_log(
+async def test_insufficient_scope_for_a_write_is_audited(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     imodel = {"iModelId": "99999999-9999-4999-8999-999999999999"}
@@ -158,8 +158,8 @@ async def test_a_write_for_which_the_token_is_too_little_has_its_line_in_the_aud
         assert unwritten.status_code == 403, "without its line it is refused all the same"
 
 
-async def test_the_call_itself_is_refused_where_the_way_in_let_it_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("itwin_mcp.hosting.gate._called", lambda message: (None, None))
+async def test_executor_refuses_a_call_that_authentication_let_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("itwin_mcp.hosting.authentication._find_call", lambda message: (None, None))
     async with serve(monkeypatch, toolsets="all,dynamic") as served:
         async with served.client(scope="itwin:read") as client:
             for name, arguments in (
@@ -173,9 +173,7 @@ async def test_the_call_itself_is_refused_where_the_way_in_let_it_through(monkey
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
-async def test_tools_are_listed_by_scope_to_each_caller_whoever_asked_before(
-    mode: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_tools_are_listed_by_the_scopes_of_each_caller(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with serve(monkeypatch, toolsets="all,dynamic") as served:
         listed: dict[str, set[str]] = {}
         for granted in ("itwin:delete", "itwin:read", "itwin:write", "itwin:read"):
@@ -202,7 +200,7 @@ async def test_tools_are_listed_by_scope_to_each_caller_whoever_asked_before(
         assert listed["itwin:delete"] == set(tools)
 
 
-async def test_a_session_of_an_older_client_goes_by_each_requests_own_token(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_legacy_session_uses_the_token_of_each_request(monkeypatch: pytest.MonkeyPatch) -> None:
     accept = {"accept": "application/json, text/event-stream", "mcp-protocol-version": "2025-11-25"}
 
     def said(answer: Any) -> dict[str, Any]:
@@ -256,10 +254,10 @@ async def test_a_session_of_an_older_client_goes_by_each_requests_own_token(monk
         ({"ITWIN_MCP_ALLOWED_ORIGINS": "none"}, {"origin": "null"}, 403),
     ],
 )
-async def test_it_answers_by_the_names_and_to_the_pages_that_were_given(
+async def test_check_hosted_accepts_configured_hosts_and_origins(
     environment: dict[str, str], headers: dict[str, str], status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from itwin_mcp.server.guard import named_guard
+    from itwin_mcp.server.transports.origin_check import check_hosted
 
     async def inner(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -271,12 +269,12 @@ async def test_it_answers_by_the_names_and_to_the_pages_that_were_given(
     hosts, origins = words("ITWIN_MCP_ALLOWED_HOSTS"), words("ITWIN_MCP_ALLOWED_ORIGINS")
     import httpx2
 
-    app = named_guard(inner, [*hosts, "127.0.0.1:8000"], origins)
+    app = check_hosted(inner, [*hosts, "127.0.0.1:8000"], origins)
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url=HERE) as http:
         assert (await http.post("/mcp", headers=headers)).status_code == status
 
 
-async def test_a_page_that_was_named_may_read_the_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_cors_allows_configured_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     page = "https://app.example"
     async with serve(monkeypatch, {"ITWIN_MCP_ALLOWED_ORIGINS": page}) as served:
         async with served.http(origin=page) as http:
@@ -288,21 +286,21 @@ async def test_a_page_that_was_named_may_read_the_answers(monkeypatch: pytest.Mo
             assert "WWW-Authenticate" in answer.headers["access-control-expose-headers"]
 
 
-async def test_what_reaches_the_protocol_holds_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_protocol_never_sees_the_token(monkeypatch: pytest.MonkeyPatch) -> None:
     from mcp.server.auth.middleware.auth_context import get_access_token
 
     from itwin_mcp.server.tools import Tools
 
     seen: list[Any] = []
     canary = token(jti="canary")
-    whole = Tools.shortcut
+    finish_early = Tools.finish_early
 
-    async def shortcut(self: Tools, context: Any, call_next: Any) -> Any:
+    async def spy(self: Tools, context: Any, call_next: Any) -> Any:
         if context.method == "tools/call":
             seen.append((get_access_token(), dict(context.request.headers), context.request.url.query))
-        return await whole(self, context, call_next)
+        return await finish_early(self, context, call_next)
 
-    monkeypatch.setattr(Tools, "shortcut", shortcut)
+    monkeypatch.setattr(Tools, "finish_early", spy)
     async with serve(monkeypatch) as served:
         for mode in ("auto", "legacy"):
             async with served.client(canary, mode=mode) as client:
@@ -314,7 +312,7 @@ async def test_what_reaches_the_protocol_holds_no_token(monkeypatch: pytest.Monk
     assert canary not in repr(seen)
 
 
-async def test_each_caller_is_shown_and_may_run_what_the_policy_allows_them_whoever_asked_before(
+async def test_policy_decides_the_tools_of_each_caller(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     rules = {
@@ -344,7 +342,7 @@ async def test_each_caller_is_shown_and_may_run_what_the_policy_allows_them_whoe
                         assert answer.structured_content["error"]["code"] == "PolicyRefused"
 
 
-async def test_the_tools_of_the_server_itself_are_refused_where_the_policy_denies_them(
+async def test_policy_can_deny_built_in_tools(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     project = {"displayName": "Pier 7", "class": "Endeavor", "subClass": "Project"}
@@ -370,7 +368,7 @@ async def test_the_tools_of_the_server_itself_are_refused_where_the_policy_denie
         assert [(one["decision"], one["tool"]) for one in audited()] == [("refused", "create-itwin")]
 
 
-async def test_a_policy_for_callers_of_another_issuer_is_refused_before_anybody_is_served(
+async def test_policy_for_another_issuer_is_refused_at_the_start(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     rules = f"""itwin-mcp-policy: 1

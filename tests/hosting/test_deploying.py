@@ -1,4 +1,4 @@
-"""The files that an operator deploys say what is true. No image is built here: that needs a container engine."""
+"""The files that an operator deploys match the code. No image is built here: that needs a container engine."""
 
 import os
 import re
@@ -14,17 +14,15 @@ from typing import Any
 import pytest
 import yaml
 
-from itwin_mcp import hosted_settings
-from itwin_mcp.capability.catalog import shipped
+from itwin_mcp.capability.documents import find_shipped_files
 from itwin_mcp.capability.linker import link_files
 from itwin_mcp.cli.serve import command as serve
-from itwin_mcp.exposure import check_exposure
-from itwin_mcp.hosting.front import Health
-from itwin_mcp.hosting.life import Life
+from itwin_mcp.hosted_server import check_exposure
+from itwin_mcp.hosting.caller_limits import SESSION_IDLE_SECONDS
+from itwin_mcp.hosting.health import HealthRoutes, Readiness
 from itwin_mcp.hosting.metrics import Metrics
-from itwin_mcp.hosting.sessions import IDLE_SECONDS
-from itwin_mcp.server import dynamic, session
-from itwin_mcp.settings import ENVIRONMENT, read_settings
+from itwin_mcp.server import built_in_tools, dynamic_tools
+from itwin_mcp.settings import ENVIRONMENT, HOSTED_SETTINGS, read_settings
 from tests.hosting.replicas import haproxy, proxy_rules
 
 ROOT = Path(__file__).parents[2]
@@ -38,8 +36,8 @@ ADDRESSES = {
 
 
 def dockerfile() -> Iterator[tuple[str, str]]:
-    """Each instruction, with lines that go on joined."""
-    text = re.sub(r"^\s*#.*\n", "", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)
+    """Return each instruction, with continued lines joined."""
+    text = re.sub(r"^\s*#.*\n", "", (ROOT / "deploy/Dockerfile").read_text(), flags=re.MULTILINE)
     for line in re.sub(r"\\\n", " ", text).splitlines():
         if line.strip():
             word, _, rest = line.strip().partition(" ")
@@ -51,7 +49,7 @@ def last(word: str) -> str:
 
 
 def compose() -> dict[str, Any]:
-    return dict(yaml.safe_load((ROOT / "compose.yaml").read_text()))
+    return dict(yaml.safe_load((ROOT / "deploy/compose.yaml").read_text()))
 
 
 def replicas() -> dict[str, Any]:
@@ -59,7 +57,7 @@ def replicas() -> dict[str, Any]:
 
 
 def copied() -> list[str]:
-    """What of the project goes into the image."""
+    """Return the project's files that are copied into the image."""
     lines = [shlex.split(rest) for word, rest in dockerfile() if word == "COPY" and "--from=" not in rest]
     return [source for line in lines for source in line[:-1]]
 
@@ -79,7 +77,7 @@ def rule(pattern: str) -> str:
 # --- the image --------------------------------------------------------------------------------------------------
 
 
-def test_the_image_is_made_of_what_is_there_and_of_nothing_else() -> None:
+def test_image_copies_only_existing_files() -> None:
     ignored = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
     assert ignored[0] == "*", "everything is left out but what is named"
     assert sorted(line[1:] for line in ignored if line.startswith("!")) == sorted(copied())
@@ -89,7 +87,7 @@ def test_the_image_is_made_of_what_is_there_and_of_nothing_else() -> None:
     assert "ADD" not in [word for word, _ in dockerfile()]
 
 
-def test_the_image_runs_without_root_and_with_certificate_authorities() -> None:
+def test_image_runs_without_root_and_has_certificates() -> None:
     stages = "\n".join(f"{word} {rest}" for word, rest in dockerfile()).split("FROM ")
     final = stages[-1]
     assert re.search(r"^USER [1-9]\d+:[1-9]\d+$", final, re.MULTILINE)
@@ -106,7 +104,7 @@ def test_the_image_runs_without_root_and_with_certificate_authorities() -> None:
 
 
 @pytest.mark.anyio
-async def test_the_image_starts_a_command_that_exists_and_is_probed_where_it_answers() -> None:
+async def test_image_command_exists_and_its_probe_answers() -> None:
     entry, given = yaml.safe_load(last("ENTRYPOINT")), yaml.safe_load(last("CMD"))
     assert entry == ["itwin-mcp"] and given[0] == "serve"
     known = {flag for parameter in serve.params for flag in parameter.opts}
@@ -125,12 +123,12 @@ async def test_the_image_starts_a_command_that_exists_and_is_probed_where_it_ans
     async def send(message: Any) -> None:
         answered.append(message)
 
-    await Health(nobody, Life(0))({"type": "http", "path": probe[2]}, nobody, send)
+    await HealthRoutes(nobody, Readiness(0))({"type": "http", "path": probe[2]}, nobody, send)
     assert answered[0]["status"] == 200
 
 
 @pytest.mark.slow
-def test_the_build_stage_makes_a_server_from_the_lock_file_and_the_copied_files_alone(tmp_path: Path) -> None:
+def test_build_stage_builds_a_server_from_the_lock_file(tmp_path: Path) -> None:
     uv = shutil.which("uv") or pytest.skip("uv is not installed")
     for source in copied():
         copy = shutil.copytree if (ROOT / source).is_dir() else shutil.copy
@@ -152,9 +150,9 @@ def test_the_build_stage_makes_a_server_from_the_lock_file_and_the_copied_files_
 # --- the guide --------------------------------------------------------------------------------------------------
 
 
-def test_the_guide_tells_of_every_setting_of_a_hosted_server_and_of_every_metric() -> None:
-    guide = (ROOT / "HOSTING.md").read_text()
-    assert [name for name in hosted_settings.ENVIRONMENT if f"`{name}`" not in guide] == []
+def test_hosting_guide_names_every_hosted_setting_and_metric() -> None:
+    guide = (ROOT / "docs/hosting.md").read_text()
+    assert [row.variable for row in HOSTED_SETTINGS.values() if f"`{row.variable}`" not in guide] == []
     counted = {f"{one.name}_total" if one.type == "counter" else one.name for one in Metrics().registry.collect()}
     assert set(re.findall(r"`(itwin_mcp_\w+)`", guide)) == counted
 
@@ -162,7 +160,7 @@ def test_the_guide_tells_of_every_setting_of_a_hosted_server_and_of_every_metric
 # --- two replicas behind a proxy --------------------------------------------------------------------------------
 
 
-def test_the_replicas_are_the_same_and_have_all_that_a_server_beyond_loopback_needs(tmp_path: Path) -> None:
+def test_compose_replicas_are_equal_and_fully_configured(tmp_path: Path) -> None:
     first, *others = replicas().values()
     assert others == [first]
     told = {name: re.sub(r"\$\{(\w+):[?-](\w*).*\}", _given, value) for name, value in first["environment"].items()}
@@ -190,7 +188,14 @@ def _given(found: re.Match[str]) -> str:
     return ADDRESSES.get(found[1]) or found[2]
 
 
-def test_a_replica_has_no_more_than_it_needs() -> None:
+def test_replicas_are_built_from_the_project_with_the_dockerfile() -> None:
+    for replica in replicas().values():
+        context = (ROOT / "deploy" / replica["build"]["context"]).resolve()
+        assert context == ROOT.resolve()
+        assert (context / replica["build"]["dockerfile"]).samefile(ROOT / "deploy/Dockerfile")
+
+
+def test_compose_replica_has_least_privileges() -> None:
     for one in replicas().values():
         assert one["read_only"] is True
         assert one["cap_drop"] == ["ALL"]
@@ -199,7 +204,7 @@ def test_a_replica_has_no_more_than_it_needs() -> None:
         assert not any("SECRET" in name and not name.endswith("_FILE") for name in one["environment"])
 
 
-def test_the_proxy_sends_to_the_replicas_by_their_names_and_keeps_sessions_as_long_as_they_live() -> None:
+def test_proxy_names_the_replicas_and_keeps_sessions() -> None:
     proxy = compose()["services"]["proxy"]
     port = yaml.safe_load(last("CMD"))[-1].rpartition(":")[2]
     servers = {name: value for name, value in proxy["environment"].items() if name.startswith("MCP_REPLICA_")}
@@ -207,13 +212,16 @@ def test_the_proxy_sends_to_the_replicas_by_their_names_and_keeps_sessions_as_lo
     assert {f'"${{{name}}}"' for name in servers} == set(
         re.findall(r"^\s*server \w+ (\S+)", proxy_rules(), re.MULTILINE)
     )
-    assert seconds(rule(r"stick-table .* expire (\w+)")) > IDLE_SECONDS
+    assert seconds(rule(r"stick-table .* expire (\w+)")) > SESSION_IDLE_SECONDS
     assert "*" not in str(proxy["ports"]) and all(str(one).startswith("127.0.0.1:") for one in proxy["ports"])
 
 
-def test_nothing_that_changes_something_is_sent_again_by_the_proxy() -> None:
+def test_proxy_never_retries_writes() -> None:
     again = tuple(rule(r"acl reading_tool req\.hdr\(mcp-name\) -m beg (.+)$").split())
-    tools = {**link_files(shipped()).tools, **{tool.name: tool for tool in (*session.TOOLS, *dynamic.TOOLS)}}
+    tools = {
+        **link_files(find_shipped_files()).tools,
+        **{tool.name: tool for tool in (*built_in_tools.TOOLS, *dynamic_tools.TOOLS)},
+    }
     named = [tool for tool in tools.values() if tool.name.startswith(again)]
     assert [tool.name for tool in named if not tool.annotations.read_only] == []
     assert len(named) > 50
@@ -224,7 +232,7 @@ def test_nothing_that_changes_something_is_sent_again_by_the_proxy() -> None:
 
 
 @pytest.mark.slow
-def test_haproxy_takes_the_rules(tmp_path: Path) -> None:
+def test_haproxy_accepts_the_configuration(tmp_path: Path) -> None:
     rules = tmp_path / "haproxy.cfg"
     rules.write_text(proxy_rules())
     addresses = {"MCP_BIND": "127.0.0.1:1", "MCP_REPLICA_A": "127.0.0.1:2", "MCP_REPLICA_B": "127.0.0.1:3"}
@@ -235,6 +243,6 @@ def test_haproxy_takes_the_rules(tmp_path: Path) -> None:
     assert "WARNING" not in done.stderr
 
 
-def test_every_service_has_limits_of_memory_and_processes() -> None:
+def test_compose_services_limit_memory_and_processes() -> None:
     for name, service in compose()["services"].items():
         assert {"mem_limit", "memswap_limit", "pids_limit"} <= service.keys(), name

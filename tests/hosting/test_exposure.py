@@ -1,4 +1,4 @@
-"""What a server must have before it listens, and the words in which it refuses."""
+"""Requirements before a server listens, and the messages that refuse to."""
 
 import os
 from pathlib import Path
@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from itwin_mcp.errors import SettingsError
-from itwin_mcp.exposure import check_exposure, check_replicas, missing
-from itwin_mcp.hosted_settings import Hosted
-from itwin_mcp.settings import read_settings
+from itwin_mcp.hosted_server import check_exposure, check_replicas, find_missing
+from itwin_mcp.settings import HostedSettings, read_settings
 from tests.hosting.issuer import AUDIENCE, ISSUER
 
 AUTH = {"ITWIN_MCP_AUTH_ISSUER": ISSUER, "ITWIN_MCP_AUTH_AUDIENCE": AUDIENCE}
@@ -28,18 +27,18 @@ def refused(environment: dict[str, str], host: str, **flags: Any) -> str:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::", "mcp.example"])
-def test_beyond_this_machine_it_says_everything_that_is_missing(host: str) -> None:
+def test_check_exposure_lists_what_is_missing_beyond_loopback(host: str) -> None:
     told = refused({}, host, sandbox=True)
     for name in ("AUTH_ISSUER", "AUTH_AUDIENCE", "ALLOWED_HOSTS", "ALLOWED_ORIGINS", "POLICY", "STATE_SECRET"):
         assert f"ITWIN_MCP_{name}" in told
     for name, value in WHOLE.items():
         told = refused(AUTH | APPLICATION | {other: text for other, text in WHOLE.items() if other != name}, host)
         assert name in told and "s" * 32 not in told, value
-    assert missing(read_settings(AUTH | WHOLE).hosted, Path("policy.yaml")) == []
-    assert "(ITWIN_MCP_POLICY)" in missing(read_settings(AUTH | WHOLE).hosted, None)[0]
+    assert find_missing(read_settings(AUTH | WHOLE).hosted, Path("policy.yaml")) == []
+    assert "(ITWIN_MCP_POLICY)" in find_missing(read_settings(AUTH | WHOLE).hosted, None)[0]
 
 
-def test_on_this_machine_a_server_of_ones_own_needs_nothing_and_a_hosted_one_an_application() -> None:
+def test_check_exposure_on_loopback() -> None:
     for host in ("127.0.0.1", "localhost", "::1"):
         check_exposure(read_settings({}), host)
         check_exposure(read_settings(AUTH | APPLICATION), host)
@@ -49,19 +48,19 @@ def test_on_this_machine_a_server_of_ones_own_needs_nothing_and_a_hosted_one_an_
             assert "acts as a service application" in told and "canary" not in told
 
 
-def test_what_callers_would_share_is_refused(tmp_path: Path) -> None:
+def test_check_exposure_refuses_shared_files_and_tokens(tmp_path: Path) -> None:
     told = refused(AUTH | APPLICATION | {"ITWIN_MCP_FILES_ROOT": str(tmp_path)}, "127.0.0.1")
     assert "each other's files" in told
     assert "ITWIN_MCP_HTTP_TOKEN" in refused(AUTH | APPLICATION | {"ITWIN_MCP_HTTP_TOKEN": "canary-of-mine"}, "::1")
 
 
-def test_more_replicas_need_a_secret_and_no_promise_that_only_one_can_keep() -> None:
+def test_check_replicas_needs_a_secret_and_no_two_step() -> None:
     told = refused(AUTH | APPLICATION | {"ITWIN_MCP_REPLICAS": "2"}, "127.0.0.1")
     assert "ITWIN_MCP_STATE_SECRET" in told
     hosted = read_settings(AUTH | WHOLE | {"ITWIN_MCP_REPLICAS": "2"}).hosted
     assert hosted is not None
     check_replicas(hosted, two_step=False)
-    check_replicas(Hosted(ISSUER, AUDIENCE), two_step=True)
+    check_replicas(HostedSettings(ISSUER, AUDIENCE), two_step=True)
     with pytest.raises(SettingsError, match="used once on each"):
         check_replicas(hosted, two_step=True)
 
@@ -73,7 +72,7 @@ def test_more_replicas_need_a_secret_and_no_promise_that_only_one_can_keep() -> 
         ({"ITWIN_MCP_AUTH_AUDIENCE": AUDIENCE}, "without ITWIN_MCP_AUTH_ISSUER"),
         (AUTH | {"ITWIN_MCP_AUTH_ISSUER": "http://issuer.example"}, "must be https"),
         (AUTH | {"ITWIN_MCP_AUTH_AUDIENCE": "mcp.example"}, "must be https"),
-        (AUTH | {"ITWIN_MCP_AUTH_AUDIENCE": "https://user@mcp.example/mcp"}, "plain address"),
+        (AUTH | {"ITWIN_MCP_AUTH_AUDIENCE": "https://user@mcp.example/mcp"}, "plain URL"),
         (AUTH | {"ITWIN_MCP_AUTH_JWKS_URL": "http://issuer.example/jwks"}, "must be https"),
         (AUTH | {"ITWIN_MCP_AUTH_SCOPE": "admin"}, "read, write or delete"),
         (AUTH | {"ITWIN_MCP_ALLOWED_HOSTS": "*"}, "no `\\*`"),
@@ -88,18 +87,18 @@ def test_more_replicas_need_a_secret_and_no_promise_that_only_one_can_keep() -> 
         (AUTH | {"ITWIN_MCP_CALLER_CONCURRENCY": "many"}, "whole number"),
     ],
 )
-def test_a_setting_that_cannot_be_used_is_refused_in_words(environment: dict[str, str], words: str) -> None:
+def test_invalid_hosted_setting_is_refused_with_a_message(environment: dict[str, str], words: str) -> None:
     with pytest.raises(SettingsError, match=words) as caught:
         read_settings(environment)
     assert "short" not in str(caught.value)
 
 
-def test_symmetric_and_absent_signatures_cannot_be_configured() -> None:
+def test_symmetric_and_missing_signatures_are_refused() -> None:
     for algorithm in ("HS256", "none", "rs256"):
         assert algorithm in refused(AUTH | APPLICATION | {"ITWIN_MCP_AUTH_ALGORITHMS": algorithm}, "127.0.0.1")
 
 
-def test_secrets_come_from_a_file_one_a_line_and_are_never_shown(tmp_path: Path) -> None:
+def test_state_secrets_are_read_from_a_file_and_never_shown(tmp_path: Path) -> None:
     file = tmp_path / "secrets"
     file.write_text(f"{'canary-new-' * 4}\n\n{'canary-old-' * 4}\n")
     settings = read_settings(AUTH | {"ITWIN_MCP_STATE_SECRET_FILE": str(file)})

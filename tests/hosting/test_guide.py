@@ -1,4 +1,4 @@
-"""The guide's block for trying a hosted server runs as it stands, and a server says why it shows or refuses nothing."""
+"""The guide's block for trying a hosted server runs unchanged, and warnings explain missing tools and refusals."""
 
 import json
 import os
@@ -21,10 +21,11 @@ from tests.server.processes import serve_http
 AUTH = {"ITWIN_MCP_AUTH_ISSUER": ISSUER, "ITWIN_MCP_AUTH_AUDIENCE": AUDIENCE}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt" or shutil.which("bash") is None, reason="the block is for a POSIX shell")
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the block calls curl")
-def test_the_block_of_the_guide_serves_a_caller_as_it_stands(tmp_path: Path) -> None:
-    (script,) = [block.text for block in blocks("HOSTING.md") if "http.server" in block.text]
+def test_hosting_guide_block_runs_unchanged(tmp_path: Path) -> None:
+    (script,) = [block.text for block in blocks("docs/hosting.md") if "http.server" in block.text]
     for port in ("8000", "9000"):
         script = script.replace(port, str(free_port()))
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
@@ -46,14 +47,14 @@ def test_the_block_of_the_guide_serves_a_caller_as_it_stands(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_a_hosted_server_without_a_policy_says_that_callers_see_no_tools() -> None:
+def test_hosted_server_without_policy_warns_that_callers_see_no_tools() -> None:
     with serve_http("--sandbox", environment=AUTH) as served:
         pass
-    assert "There is no policy (ITWIN_MCP_POLICY): callers are shown no tools" in "".join(served.said)
+    assert "There is no policy (ITWIN_MCP_POLICY), so callers see no tools" in "".join(served.said)
 
 
 @pytest.mark.slow
-def test_a_refused_host_and_origin_are_logged_once_with_the_setting_that_allows_them() -> None:
+def test_origin_check_logs_each_refusal_once_with_its_setting() -> None:
     with serve_http("--sandbox", environment=AUTH | {"ITWIN_MCP_ALLOWED_ORIGINS": "none"}) as served:
         for number in range(3):
             wrong = {"host": f"evil{number}.example"}

@@ -1,4 +1,4 @@
-"""Callers never meet: not in a cursor, a name that was found, a completion, a listing, nor among a thousand calls."""
+"""Callers are isolated in cursors, names, completions and lists, also under a thousand concurrent calls."""
 
 import random
 from collections import defaultdict
@@ -9,9 +9,9 @@ import pytest
 from mcp import Client
 from mcp.types import PromptReference
 
-from itwin_mcp.executor.conversation import Caller
-from itwin_mcp.executor.seals import SealError, Seals, derived_keys
-from itwin_mcp.hosting.caller import present_caller
+from itwin_mcp.executor.confirmation.seals import SealError, Seals, derive_keys
+from itwin_mcp.executor.context import Caller
+from itwin_mcp.hosting.authentication import get_caller
 from tests.hosting.issuer import token
 from tests.hosting.served import Served, serve
 
@@ -30,7 +30,7 @@ async def ask(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
     return result.structured_content
 
 
-async def test_a_cursor_is_its_callers_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_cursor_is_valid_only_for_its_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     async with serve(monkeypatch) as served:
         async with served.client() as mine:
             cursor = (await ask(mine, "list-itwins", limit=1))["page"]["cursor"]
@@ -44,13 +44,14 @@ async def test_a_cursor_is_its_callers_alone(monkeypatch: pytest.MonkeyPatch) ->
             assert (await ask(later, "list-itwins", limit=1, cursor=cursor))["page"]["returned"] == 1
 
 
-async def test_names_and_completions_are_looked_up_anew_for_each_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_names_and_completions_are_cached_per_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     async with serve(monkeypatch) as served:
         sent: list[str] = []
         whole = served.runtime.upstream.send
 
         async def send(request: Any) -> Any:
-            sent.append(request.path)
+            if request.path != "/users/getbyidlist":  # names of people: tests/executor/test_thing_names.py
+                sent.append(request.path)
             return await whole(request)
 
         monkeypatch.setattr(served.runtime.upstream, "send", send)
@@ -74,16 +75,16 @@ async def test_names_and_completions_are_looked_up_anew_for_each_caller(monkeypa
                 assert again < first, "this caller's own are remembered"
                 for claims in OTHERS.values():
                     async with served.client(**claims) as theirs:
-                        assert await count(theirs) == first
+                        assert await count(theirs) == first, "nothing of another caller is used"
                 assert await count(mine) == again
 
 
-def test_what_one_replica_sealed_another_opens_and_keys_turn_in_three_steps() -> None:
+def test_seals_open_on_other_replicas_and_survive_key_rotation() -> None:
     old, new = "o" * 32, "n" * 40
     ada, eve = Caller("ada"), Caller("eve")
 
     def replica(*secrets: str) -> Seals:
-        return Seals(lambda: derived_keys(secrets))
+        return Seals(lambda: derive_keys(secrets))
 
     sealed = replica(old).seal("cursor", ada, {"x": 1})
     for step in ((old,), (old, new), (new, old)):
@@ -99,7 +100,7 @@ def test_what_one_replica_sealed_another_opens_and_keys_turn_in_three_steps() ->
     assert caught.value.flaw == "of another caller"
 
 
-async def test_a_cursor_of_one_replica_is_good_on_another_with_the_same_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_cursor_is_valid_on_replicas_with_the_same_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     secret = {"ITWIN_MCP_STATE_SECRET": "s" * 32, "ITWIN_MCP_REPLICAS": "2"}
     async with serve(monkeypatch, secret) as one, serve(monkeypatch, secret) as two:
         async with one.client() as first, two.client() as second:
@@ -109,14 +110,14 @@ async def test_a_cursor_of_one_replica_is_good_on_another_with_the_same_secret(m
             assert "error" in await ask(other, "list-itwins", limit=2, cursor=cursor)
 
 
-def test_outside_of_a_request_there_is_no_caller() -> None:
+def test_get_caller_raises_outside_of_a_request() -> None:
     with pytest.raises(RuntimeError):
-        present_caller()
+        get_caller()
 
 
 @pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3, 4))])
-async def test_fifty_callers_and_a_thousand_calls_never_cross(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each call is run as the caller of its own token, and every cursor opens for nobody else."""
+async def test_concurrent_callers_never_see_each_others_answers(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each call runs as the caller of its own token, and each cursor opens only for that caller."""
     chance = random.Random(seed)
     people = [f"person-{number}" for number in range(25)]
     callers = [(person, application) for person in people for application in ("a", "b")]
@@ -130,7 +131,7 @@ async def test_fifty_callers_and_a_thousand_calls_never_cross(seed: int, monkeyp
 
         async def call(tool: Any, arguments: Any, conversation: Any, caller: Caller, *more: Any) -> Any:
             await anyio.lowlevel.checkpoint()
-            if present_caller() is not caller or caller.subject != arguments.get("search", caller.subject):
+            if get_caller() is not caller or caller.subject != arguments.get("search", caller.subject):
                 crossings.append((caller, arguments))
             running.add((caller.subject, caller.key))
             return await whole(tool, arguments, conversation, caller, *more)

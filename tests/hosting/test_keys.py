@@ -1,14 +1,13 @@
-"""The sign-in server's keys: remembered, asked for no more than needed, and none spoils the others."""
+"""The sign-in server's keys: cached, fetched no more than needed, and usable next to bad ones."""
 
-import json
 from typing import Any
 
 import anyio
 import pytest
 
 from itwin_mcp.errors import CallError
-from itwin_mcp.hosting.keys import KeysUnavailableError, SigningKeys, read_keys
-from itwin_mcp.upstream.documents import fetch_document
+from itwin_mcp.hosting.signing_keys import KeysUnavailable, SigningKeys, read_keys
+from itwin_mcp.upstream.plain_requests import fetch_document
 from tests.hosting.issuer import ISSUER, Clock, Documents, ec, public, rsa
 from tests.network import certificates_are_read_once, no_proxy  # noqa: F401
 from tests.upstream.loopback import Asked, loopback
@@ -21,7 +20,7 @@ def steered(**knobs: Any) -> tuple[SigningKeys, Documents, Clock]:
     return SigningKeys(documents, ISSUER, f"{ISSUER}/jwks", clock=clock), documents, clock
 
 
-async def test_keys_are_asked_for_once_an_hour() -> None:
+async def test_signing_keys_are_fetched_once_an_hour() -> None:
     keys, documents, clock = steered()
     for seconds in (0, 1, 3598):
         clock.now += seconds
@@ -32,7 +31,7 @@ async def test_keys_are_asked_for_once_an_hour() -> None:
     assert len(documents.asked) == 2
 
 
-async def test_a_hundred_callers_at_once_ask_once() -> None:
+async def test_concurrent_callers_fetch_the_keys_once() -> None:
     keys, documents, _ = steered()
     async with anyio.create_task_group() as tasks:
         for _ in range(100):
@@ -40,7 +39,7 @@ async def test_a_hundred_callers_at_once_ask_once() -> None:
     assert len(documents.asked) == 1
 
 
-async def test_a_new_key_is_found_and_sprayed_names_ask_once_a_minute() -> None:
+async def test_unknown_keys_cause_one_fetch_a_minute() -> None:
     keys, documents, clock = steered()
     await keys.find("one")
     documents.keys = public(rsa("one"), ec("curve"))
@@ -56,7 +55,7 @@ async def test_a_new_key_is_found_and_sprayed_names_ask_once_a_minute() -> None:
     assert len(documents.asked) == 3
 
 
-async def test_keys_serve_a_day_while_the_sign_in_server_is_down_and_it_is_asked_once_a_minute() -> None:
+async def test_cached_keys_are_used_for_a_day_without_the_server() -> None:
     keys, documents, clock = steered()
     await keys.find("one")
     documents.down = True
@@ -67,17 +66,17 @@ async def test_keys_serve_a_day_while_the_sign_in_server_is_down_and_it_is_asked
     clock.now += 20 * 3600
     assert await keys.find("one") is not None
     clock.now += 4 * 3600
-    with pytest.raises(KeysUnavailableError):
+    with pytest.raises(KeysUnavailable):
         await keys.find("one")
     documents.down = False
     clock.now += 6
     assert await keys.find("one") is not None
 
 
-async def test_without_any_key_nobody_is_known_and_it_asks_every_five_seconds() -> None:
+async def test_without_keys_the_fetch_is_retried_every_five_seconds() -> None:
     keys, documents, clock = steered(down=True)
     for _ in range(20):
-        with pytest.raises(KeysUnavailableError):
+        with pytest.raises(KeysUnavailable):
             await keys.find("one")
     assert len(documents.asked) == 1
     clock.now += 5
@@ -86,7 +85,7 @@ async def test_without_any_key_nobody_is_known_and_it_asks_every_five_seconds() 
 
 
 def answering_late(keys: Any, documents: Any) -> tuple[anyio.Event, anyio.Event]:
-    """The sign-in server answers when the second is set; the first tells that it was asked."""
+    """Return two events: the first is set by a fetch, and setting the second lets it finish."""
     asked, release = anyio.Event(), anyio.Event()
 
     async def late(url: str) -> Any:
@@ -98,7 +97,7 @@ def answering_late(keys: Any, documents: Any) -> tuple[anyio.Event, anyio.Event]
     return asked, release
 
 
-async def test_others_go_on_with_the_keys_they_have_while_one_asks() -> None:
+async def test_cached_keys_are_used_during_a_fetch() -> None:
     keys, documents, clock = steered()
     await keys.find("one")
     clock.now += 3601
@@ -111,7 +110,7 @@ async def test_others_go_on_with_the_keys_they_have_while_one_asks() -> None:
         release.set()
 
 
-async def test_who_gives_up_leaves_the_others_their_keys() -> None:
+async def test_cancelled_request_does_not_cancel_the_fetch() -> None:
     keys, documents, _ = steered()
     asked, release = answering_late(keys, documents)
     async with anyio.create_task_group() as tasks:
@@ -145,18 +144,18 @@ GOOD = public(rsa("one"))[0]
     ],
     ids=lambda bad: str(bad).replace(GOOD["n"], "…"),  # the key is another in each worker
 )
-async def test_one_bad_key_spoils_none_of_the_others(bad: Any) -> None:
+async def test_read_keys_skips_bad_keys(bad: Any) -> None:
     keys, _, _ = steered(keys=[bad, GOOD])
     assert await keys.find("one") is not None
     assert await keys.find("bad") is None
 
 
 @pytest.mark.parametrize("document", [None, [], {}, {"keys": None}, {"keys": {}}, {"keys": [[]]}, "keys"])
-def test_what_is_no_jwks_has_no_keys(document: Any) -> None:
+def test_read_keys_of_an_invalid_jwks_is_empty(document: Any) -> None:
     assert read_keys(document) == ()
 
 
-async def test_a_key_without_a_name_is_found_when_it_is_the_only_one() -> None:
+async def test_single_key_is_found_without_an_id() -> None:
     alone = {name: value for name, value in GOOD.items() if name != "kid"}
     keys, _, _ = steered(keys=[alone])
     assert await keys.find(None) is not None
@@ -174,14 +173,14 @@ async def test_a_key_without_a_name_is_found_when_it_is_the_only_one() -> None:
         {"issuer": ISSUER, "jwks_uri": "file:///etc/passwd"},
     ],
 )
-async def test_a_discovery_document_of_another_issuer_or_without_keys_is_not_followed(discovery: Any) -> None:
+async def test_invalid_discovery_document_is_refused(discovery: Any) -> None:
     documents = Documents(discovery=discovery)
-    with pytest.raises(KeysUnavailableError):
+    with pytest.raises(KeysUnavailable):
         await SigningKeys(documents, ISSUER).find("one")
     assert len(documents.asked) == 1
 
 
-async def test_a_document_is_small_json_without_redirects() -> None:
+async def test_fetch_document_refuses_redirects_and_large_or_invalid_json() -> None:
     async def handle(asked: Asked) -> None:
         if asked.path == "/good":
             await asked.json(200, {"keys": []})
@@ -206,7 +205,6 @@ async def test_a_document_is_small_json_without_redirects() -> None:
             await fetch_document(address, user_agent="test")
 
 
-def test_what_is_published_of_a_private_key_is_left_alone() -> None:
+def test_read_keys_drops_private_key_members() -> None:
     key = read_keys({"keys": [rsa("one").as_dict(private=True)]})[0]
     assert not key.is_private  # type: ignore[attr-defined]
-    assert json.dumps(GOOD)

@@ -1,4 +1,4 @@
-"""A hosted server as a process: it starts, is called in both eras, and ends without breaking anything off."""
+"""A hosted server as a process: it starts, is called in both eras, and shuts down without breaking connections."""
 
 import json
 import signal
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.anyio
 
 @dataclass
 class Process:
-    """The server, and the sign-in server that it asks."""
+    """The server and its sign-in server."""
 
     served: Served
     issuer: Loopback
@@ -61,8 +61,9 @@ async def process(*arguments: str, **environment: str) -> AsyncIterator[Process]
             yield Process(served, server)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM for another process")
-async def test_told_to_end_it_fails_readiness_serves_on_closes_streams_whole_and_exits() -> None:
+async def test_shutdown_fails_readiness_then_closes_streams_and_exits() -> None:
     async with process("--job-seconds", "1", ITWIN_MCP_NOTICE_SECONDS="2", ITWIN_MCP_DRAIN_SECONDS="20") as one:
         answers: list[Any] = []
         ends: list[str] = []
@@ -74,7 +75,7 @@ async def test_told_to_end_it_fails_readiness_serves_on_closes_streams_whole_and
             streaming = anyio.Event()
 
             async def listen() -> None:
-                """The stream that older clients keep open for what the server says by itself."""
+                """Keep the stream open on which older clients receive notifications."""
                 async with older.stream("GET", "/mcp", headers={**accept, **session}, timeout=30) as stream:
                     assert stream.status_code == 200
                     streaming.set()
@@ -112,7 +113,7 @@ async def test_told_to_end_it_fails_readiness_serves_on_closes_streams_whole_and
 
 
 @pytest.mark.slow
-async def test_both_eras_sign_in_and_no_token_is_ever_written_or_passed_on() -> None:
+async def test_tokens_are_never_logged_or_passed_on() -> None:
     async with process("--log-level", "debug", "--toolsets", "itwins") as one:
         bearer = one.bearer(jti="canary")
         for mode in ("auto", "legacy"):
@@ -132,7 +133,7 @@ async def test_both_eras_sign_in_and_no_token_is_ever_written_or_passed_on() -> 
 
 
 @pytest.mark.slow
-async def test_without_sessions_an_older_client_is_served_by_any_replica() -> None:
+async def test_stateless_serves_legacy_clients_on_any_replica() -> None:
     accept = {"accept": "application/json, text/event-stream", "mcp-protocol-version": "2025-11-25"}
     async with process("--stateless") as one, one.http() as http:
         opened = await http.post("/mcp", headers=accept, json=HELLO)

@@ -1,4 +1,4 @@
-"""How much callers get: exact rates, bounded queues, and a flood that only the one who makes it feels."""
+"""Limits of callers: exact rates, bounded queues, and floods that affect only their sender."""
 
 import json
 from collections import Counter
@@ -7,11 +7,10 @@ from typing import Any
 
 import anyio
 import pytest
+from starlette.types import Message
 
-from itwin_mcp.hosting import gate
-from itwin_mcp.hosting.answers import Message
-from itwin_mcp.hosting.limits import Admission, Limits, RefusedForNowError
-from itwin_mcp.hosting.sessions import Sessions
+from itwin_mcp.hosting import authentication
+from itwin_mcp.hosting.caller_limits import Admission, CallerLimits, CallerSessions, LimitExceeded
 from itwin_mcp.runtime import read_all
 from itwin_mcp.settings import read_settings
 from tests.hosting.issuer import Clock, token
@@ -20,63 +19,63 @@ from tests.hosting.served import HELLO, serve
 pytestmark = pytest.mark.anyio
 
 
-def limits(**some: Any) -> Limits:
-    """Those that matter to a test; the others are never reached."""
-    return Limits(**{"caller_rate": 10**6, "total_rate": 10**6, "caller_at_once": 8, "total_at_once": 64} | some)
+def limits(**some: Any) -> CallerLimits:
+    """Return limits of which a test sets some; the others are never reached."""
+    return CallerLimits(**{"caller_rate": 10**6, "total_rate": 10**6, "caller_at_once": 8, "total_at_once": 64} | some)
 
 
-def admitted(admission: Admission, caller: str, times: int) -> int:
+def count_admitted(admission: Admission, caller: str, times: int) -> int:
     count = 0
     for _ in range(times):
         try:
-            admission.count(caller)
+            admission.count_request(caller)
             count += 1
-        except RefusedForNowError:
+        except LimitExceeded:
             continue
     return count
 
 
-def test_a_callers_rate_is_exact_and_says_when_to_come_back() -> None:
+def test_caller_rate_is_exact_and_says_when_to_retry() -> None:
     clock = Clock()
     admission = Admission(limits(caller_rate=60, total_rate=10_000), clock=clock)
-    assert admitted(admission, "ada", 50) == 6, "a burst of a tenth"
-    with pytest.raises(RefusedForNowError) as caught:
-        admission.count("ada")
-    assert (caught.value.reason, caught.value.after) == ("caller-rate", 1)
-    assert admitted(admission, "eve", 50) == 6, "another caller is not slower for it"
+    assert count_admitted(admission, "ada", 50) == 6, "a burst of a tenth"
+    with pytest.raises(LimitExceeded) as caught:
+        admission.count_request("ada")
+    assert (caught.value.reason, caught.value.retry_after) == ("caller-rate", 1)
+    assert count_admitted(admission, "eve", 50) == 6, "another caller is not slower for it"
     total = 0
     for _ in range(480):
         clock.now += 0.125
-        total += admitted(admission, "ada", 5)
+        total += count_admitted(admission, "ada", 5)
     assert total == 60
     clock.now += 3600
-    assert admitted(admission, "ada", 50) == 6, "nothing is saved up"
+    assert count_admitted(admission, "ada", 50) == 6, "nothing is saved up"
 
 
-def test_all_callers_together_have_a_rate_too_and_it_is_not_spent_by_who_is_refused() -> None:
+def test_total_rate_ignores_refused_requests() -> None:
     clock = Clock()
     admission = Admission(limits(caller_rate=600, total_rate=120), clock=clock)
-    assert admitted(admission, "ada", 7) == 7
-    assert admitted(admission, "eve", 20) == 5
-    with pytest.raises(RefusedForNowError) as caught:
-        admission.count("bob")
+    assert count_admitted(admission, "ada", 7) == 7
+    assert count_admitted(admission, "eve", 20) == 5
+    with pytest.raises(LimitExceeded) as caught:
+        admission.count_request("bob")
     assert caught.value.reason == "total-rate"
     clock.now += 0.5
-    assert admitted(admission, "bob", 5) == 1
+    assert count_admitted(admission, "bob", 5) == 1
 
 
-def test_callers_who_went_away_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("itwin_mcp.hosting.limits.MOST_REMEMBERED", 100)
+def test_admission_forgets_idle_callers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("itwin_mcp.upstream.rate_limit.MAX_KEYS", 100)
     clock = Clock()
     admission = Admission(limits(caller_rate=600, total_rate=1_000_000), clock=clock)
     for number in range(1000):
         clock.now += 1
-        admission.count(f"caller-{number}")
-    assert len(admission._caller_pace._next) <= 101
+        admission.count_request(f"caller-{number}")
+    assert len(admission._caller_rate._due) <= 101
 
 
-class Hall:
-    """Where requests stay until the test lets them go."""
+class HeldRequests:
+    """Holds requests until the test releases them."""
 
     def __init__(self, admission: Admission) -> None:
         self.admission = admission
@@ -87,13 +86,13 @@ class Hall:
 
     async def visit(self, caller: str) -> None:
         try:
-            async with self.admission.turn(caller):
+            async with self.admission.hold_request(caller):
                 self.inside[caller] += 1
                 try:
                     await self.doors.setdefault(caller, anyio.Event()).wait()
                 finally:
                     self.inside[caller] -= 1
-        except RefusedForNowError as error:
+        except LimitExceeded as error:
             self.refused.append((caller, error.reason))
             if len(self.refused) == 2:
                 self.two_refused.set()
@@ -103,97 +102,97 @@ async def settled() -> None:
     await anyio.wait_all_tasks_blocked()
 
 
-async def test_a_flood_of_one_caller_holds_no_more_than_its_own_and_the_others_walk_in() -> None:
-    hall = Hall(Admission(limits(caller_at_once=4, total_at_once=20, caller_waiting=8)))
+async def test_flood_of_one_caller_does_not_block_others() -> None:
+    held = HeldRequests(Admission(limits(caller_at_once=4, total_at_once=20, caller_waiting=8)))
     async with anyio.create_task_group() as tasks:
         for _ in range(500):
-            tasks.start_soon(hall.visit, "flood")
+            tasks.start_soon(held.visit, "flood")
         await settled()
-        assert hall.inside["flood"] == 4
-        assert hall.refused == [("flood", "caller-concurrency")] * (500 - 4 - 8)
+        assert held.inside["flood"] == 4
+        assert held.refused == [("flood", "caller-concurrency")] * (500 - 4 - 8)
         for number in range(4):
             for _ in range(4):
-                tasks.start_soon(hall.visit, f"other-{number}")
+                tasks.start_soon(held.visit, f"other-{number}")
         await settled()
-        assert [hall.inside[f"other-{number}"] for number in range(4)] == [4] * 4, "none of them waits"
-        for caller in hall.doors:
-            hall.doors[caller].set()
-    assert hall.admission.under_way == 0
-    assert hall.admission._lines == {}
+        assert [held.inside[f"other-{number}"] for number in range(4)] == [4] * 4, "none of them waits"
+        for caller in held.doors:
+            held.doors[caller].set()
+    assert held.admission.in_progress == 0
+    assert held.admission._requests == {}
 
 
-async def test_all_together_are_bounded_and_who_cannot_wait_longer_is_told_so() -> None:
-    hall = Hall(Admission(limits(caller_at_once=2, total_at_once=3, total_seconds=0.05)))
+async def test_total_concurrency_is_limited_and_waiting_times_out() -> None:
+    held = HeldRequests(Admission(limits(caller_at_once=2, total_at_once=3, total_seconds=0.05)))
     async with anyio.create_task_group() as tasks:
         for number in range(5):
-            tasks.start_soon(hall.visit, f"caller-{number}")
+            tasks.start_soon(held.visit, f"caller-{number}")
         await settled()
-        assert hall.admission.under_way == 3
+        assert held.admission.in_progress == 3
         with anyio.fail_after(5):
-            await hall.two_refused.wait()
-        assert {reason for _, reason in hall.refused} == {"total-concurrency"}
-        for caller in list(hall.doors):
-            hall.doors[caller].set()
+            await held.two_refused.wait()
+        assert {reason for _, reason in held.refused} == {"total-concurrency"}
+        for caller in list(held.doors):
+            held.doors[caller].set()
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(hall.visit, "late")
+        tasks.start_soon(held.visit, "late")
         await settled()
-        assert hall.inside["late"] == 1
-        hall.doors["late"].set()
+        assert held.inside["late"] == 1
+        held.doors["late"].set()
 
 
-async def test_who_gives_up_gives_the_turn_back() -> None:
-    hall = Hall(Admission(limits(caller_at_once=1, total_at_once=1, caller_waiting=5)))
+async def test_cancelled_request_releases_its_slot() -> None:
+    held = HeldRequests(Admission(limits(caller_at_once=1, total_at_once=1, caller_waiting=5)))
     async with anyio.create_task_group() as first:
-        first.start_soon(hall.visit, "ada")
+        first.start_soon(held.visit, "ada")
         await settled()
         async with anyio.create_task_group() as second:
-            second.start_soon(hall.visit, "ada")
-            second.start_soon(hall.visit, "eve")
+            second.start_soon(held.visit, "ada")
+            second.start_soon(held.visit, "eve")
             await settled()
             second.cancel_scope.cancel()
-        assert hall.inside == {"ada": 1}
+        assert held.inside == {"ada": 1}
         first.cancel_scope.cancel()
-    assert (hall.admission.under_way, hall.admission._lines) == (0, {})
+    assert (held.admission.in_progress, held.admission._requests) == (0, {})
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(hall.visit, "bob")
+        tasks.start_soon(held.visit, "bob")
         await settled()
-        assert hall.inside["bob"] == 1
+        assert held.inside["bob"] == 1
         tasks.cancel_scope.cancel()
 
 
-def test_open_streams_are_counted_by_caller() -> None:
+def test_open_streams_are_limited_per_caller() -> None:
     admission = Admission(limits(caller_streams=2))
-    with admission.stream("ada"), admission.stream("ada"), admission.stream("eve"):
-        with pytest.raises(RefusedForNowError) as caught:
-            with admission.stream("ada"):
+    with admission.hold_stream("ada"), admission.hold_stream("ada"), admission.hold_stream("eve"):
+        with pytest.raises(LimitExceeded) as caught:
+            with admission.hold_stream("ada"):
                 pass
         assert caught.value.reason == "caller-streams"
-    with admission.stream("ada"):
+    with admission.hold_stream("ada"):
         pass
     assert admission._streams == {}
 
 
-def test_sessions_are_counted_by_caller_until_they_end_or_idle() -> None:
+def test_sessions_are_limited_per_caller_until_they_end_or_idle() -> None:
     clock = Clock()
-    sessions = Sessions(2, clock=clock)
-    sessions.use("ada", "one")
+    sessions = CallerSessions(2, clock=clock)
+    sessions.note_used("ada", "one")
     clock.now += 1000
-    sessions.use("ada", "two")
-    with pytest.raises(RefusedForNowError) as caught:
-        sessions.check("ada")
-    assert (caught.value.reason, caught.value.after) == ("caller-sessions", 800)
-    sessions.check("eve")
+    sessions.note_used("ada", "two")
+    with pytest.raises(LimitExceeded) as caught:
+        sessions.check_room("ada")
+    assert (caught.value.reason, caught.value.retry_after) == ("caller-sessions", 800)
+    sessions.check_room("eve")
     sessions.end("ada", "two")
-    sessions.check("ada")
-    sessions.use("ada", "three")
+    sessions.check_room("ada")
+    sessions.note_used("ada", "three")
     clock.now += 801
-    sessions.check("ada")
+    sessions.check_room("ada")
     clock.now += 1801
-    sessions.check("ada")
-    assert sessions._used == {}
+    sessions.check_room("ada")
+    assert sessions._last_used == {}
 
 
-async def test_over_http_it_is_429_with_retry_after_and_the_others_are_served(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_exceeded_rate_is_429_with_retry_after(monkeypatch: pytest.MonkeyPatch) -> None:
     async with serve(monkeypatch, {"ITWIN_MCP_CALLER_RATE_PER_MINUTE": "30"}) as served:
         async with served.http(token(sub="flood")) as flood, served.http(token(sub="other")) as other:
             answers = [await served.post(flood, "tools/list") for _ in range(6)]
@@ -203,7 +202,7 @@ async def test_over_http_it_is_429_with_retry_after_and_the_others_are_served(mo
             assert (await served.post(other, "tools/list")).status_code == 200
 
 
-async def test_while_one_caller_floods_with_calls_that_hang_the_others_are_answered(
+async def test_hanging_calls_of_one_caller_do_not_block_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with serve(monkeypatch, {"ITWIN_MCP_CALLER_CONCURRENCY": "3", "ITWIN_MCP_TOTAL_CONCURRENCY": "8"}) as served:
@@ -241,7 +240,7 @@ async def test_while_one_caller_floods_with_calls_that_hang_the_others_are_answe
         assert Counter(statuses) == {429: 25, 200: 35}
 
 
-async def test_a_caller_cannot_open_all_the_sessions_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_too_many_sessions_are_429(monkeypatch: pytest.MonkeyPatch) -> None:
     accept = {"accept": "application/json, text/event-stream"}
     async with serve(monkeypatch) as served:
         async with served.http(token(sub="greedy"), **accept) as greedy, served.http(token(sub="b"), **accept) as other:
@@ -257,12 +256,12 @@ async def test_a_caller_cannot_open_all_the_sessions_there_are(monkeypatch: pyte
 
 
 def nested(values: int) -> bytes:
-    """A call whose argument is a list of so many values."""
+    """Return a call whose argument is a list of many values."""
     call = {"name": "acquire-locks", "arguments": {"objectIds": [[]] * values}}
     return json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call}).encode()
 
 
-async def test_a_body_with_too_many_values_is_refused_before_it_is_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_body_with_too_many_values_is_refused_before_parsing(monkeypatch: pytest.MonkeyPatch) -> None:
     parsed: list[int] = []
     loads = json.loads
     async with serve(monkeypatch) as served, served.http(token()) as http:
@@ -277,14 +276,14 @@ async def test_a_body_with_too_many_values_is_refused_before_it_is_parsed(monkey
         assert (await http.post("/mcp", headers=headers, content=unfinished)).status_code == 400
 
 
-def test_every_tools_longest_arguments_fit_into_a_body() -> None:
+def test_longest_arguments_of_every_tool_fit_into_a_body() -> None:
     for tool in read_all(read_settings({})).tools.values():
         longest = [part.get("maxLength", 0) for part in tool.input_schema["properties"].values()]
-        assert 2 * sum(longest) < gate.MAX_BODY, tool.name
+        assert 2 * sum(longest) < authentication.MAX_BODY, tool.name
 
 
-async def test_a_body_that_is_too_large_or_too_slow_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate, "BODY_SECONDS", 0.1)
+async def test_large_or_slow_body_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(authentication, "BODY_SECONDS", 0.1)
     async with serve(monkeypatch) as served:
         async with served.http(token()) as http:
             headers = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
@@ -323,10 +322,10 @@ async def test_a_body_that_is_too_large_or_too_slow_is_cut(monkeypatch: pytest.M
         assert json.loads(sent[1]["body"])["error"] == "timeout"
 
 
-async def test_a_client_that_does_not_take_its_answer_is_cut_and_its_turn_is_free(
+async def test_slow_reader_is_disconnected_and_releases_its_slot(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(gate, "WRITE_SECONDS", 0.1)
+    monkeypatch.setattr(authentication, "WRITE_SECONDS", 0.1)
     ended = anyio.Event()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -345,5 +344,5 @@ async def test_a_client_that_does_not_take_its_answer_is_cut_and_its_turn_is_fre
             await anyio.sleep_forever()
 
     with anyio.fail_after(5):
-        await gate._cut_if_slow(app, {}, receive, stuck)
+        await authentication._run_unless_slow(app, {}, receive, stuck)
     assert ended.is_set()

@@ -1,6 +1,6 @@
-"""Two replicas behind a proxy are one server: whichever answers, and while one is killed, rolled or given new keys.
+"""Two replicas behind a proxy act as one server, also while one is killed, restarted or given new keys.
 
-The tests share one deployment and go on from where the one before left it, with both replicas up.
+The tests share one deployment. Each starts where the previous one ended, with both replicas up.
 """
 
 import random
@@ -16,7 +16,16 @@ import pytest
 from mcp import Client, MCPError
 
 from tests.hosting.issuer import rsa
-from tests.hosting.replicas import FIRST_SECRET, READERS, Deployment, call, deployment, told, under_load, until
+from tests.hosting.replicas import (
+    FIRST_SECRET,
+    READERS,
+    Deployment,
+    call,
+    deployment,
+    read_result,
+    under_load,
+    wait_until,
+)
 
 pytestmark = [
     pytest.mark.anyio,
@@ -24,7 +33,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM for another process"),
 ]
 BROKEN_OFF = ("502 ", "RemoteProtocolError", "ReadError")
-"""What a client sees of a call whose replica is gone, before or amid its answer."""
+"""Errors of a client whose replica is killed before or during its response."""
 NEXT_SECRET = "the next secret that is longer than 32 bytes"
 
 
@@ -40,14 +49,14 @@ async def whole(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Deplo
 
 
 async def ask(whole: Deployment, replica: int | None, tool: str, **arguments: Any) -> dict[str, Any]:
-    """The structured answer of one replica, or of whichever the proxy takes."""
+    """Return the structured answer of one replica, or of the one that the proxy chooses."""
     at = whole.replicas[replica] if replica is not None else None
     async with whole.http(at) as http:
-        return dict(told(await call(http, tool, arguments))["structuredContent"])
+        return dict(read_result(await call(http, tool, arguments))["structuredContent"])
 
 
 async def a_briefcase(whole: Deployment) -> dict[str, Any]:
-    """One of the service application's own, with a lock: the arguments of the tools that are about it."""
+    """Create a briefcase of the service application, with a lock; return the arguments of its tools."""
     itwin = (await ask(whole, None, "list-itwins", limit=1))["iTwins"][0]["id"]
     imodel = (await ask(whole, None, "list-imodels", iTwinId=itwin, limit=1))["iModels"][0]["id"]
     acquired = await ask(whole, None, "acquire-briefcase", iModelId=imodel, deviceName="Agent")
@@ -62,18 +71,18 @@ async def gone(whole: Deployment, briefcase: dict[str, Any]) -> bool:
 
 
 def name_in(message: str) -> str:
-    """What a person is asked to type."""
+    """Return the name that a user is asked to type."""
     return message.rpartition("To confirm, type: ")[2]
 
 
 async def agrees(_: Any, asked: t.ElicitRequestParams) -> t.ElicitResult:
-    """A person who types the name that is asked for."""
+    """Answer as a user who types the requested name."""
     assert isinstance(asked, t.ElicitRequestFormParams)
     return t.ElicitResult(action="accept", content={"name": name_in(asked.message)})
 
 
 @pytest.mark.parametrize("other", [1, 0])
-async def test_a_list_that_one_replica_began_the_other_goes_on_with(whole: Deployment, other: int) -> None:
+async def test_list_is_continued_on_another_replica(whole: Deployment, other: int) -> None:
     first = await ask(whole, 1 - other, "list-itwins", limit=1)
     second = await ask(whole, other, "list-itwins", limit=1, cursor=first["page"]["cursor"])
     assert second["page"]["returned"] == 1
@@ -81,27 +90,27 @@ async def test_a_list_that_one_replica_began_the_other_goes_on_with(whole: Deplo
 
 
 @pytest.mark.parametrize("other", [1, 0])
-async def test_a_confirmation_that_one_replica_asked_for_the_other_takes(whole: Deployment, other: int) -> None:
+async def test_confirmation_is_accepted_by_another_replica(whole: Deployment, other: int) -> None:
     arguments = await a_briefcase(whole)
     can = {"elicitation": {"form": {}}}
     async with whole.http(whole.replicas[1 - other]) as http:
-        asked = told(await call(http, "release-briefcase", arguments, capabilities=can))
+        asked = read_result(await call(http, "release-briefcase", arguments, capabilities=can))
     assert asked["resultType"] == "input_required"
     typed = {"name": name_in(asked["inputRequests"]["confirm"]["params"]["message"])}
     answers = {"confirm": {"action": "accept", "content": typed}}
     given = {"capabilities": can, "inputResponses": answers, "requestState": asked["requestState"]}
     async with whole.http(whole.replicas[other], sub="eve") as http:
-        refused = told(await call(http, "release-briefcase", arguments, **given))
+        refused = read_result(await call(http, "release-briefcase", arguments, **given))
     assert refused["structuredContent"]["error"]["code"] == "ConfirmationInvalid", "it is another's"
     assert not await gone(whole, arguments)
     async with whole.http(whole.replicas[other]) as http:
-        done = told(await call(http, "release-briefcase", arguments, **given))
+        done = read_result(await call(http, "release-briefcase", arguments, **given))
     assert not done["isError"], done
     assert await gone(whole, arguments)
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
-async def test_a_person_confirms_by_way_of_the_proxy_in_both_eras(whole: Deployment, mode: str) -> None:
+async def test_confirmation_through_the_proxy_in_both_eras(whole: Deployment, mode: str) -> None:
     briefcase = await a_briefcase(whole)
     async with whole.client(mode, agrees) as client:
         result = await client.call_tool("release-briefcase", briefcase)
@@ -109,7 +118,7 @@ async def test_a_person_confirms_by_way_of_the_proxy_in_both_eras(whole: Deploym
     assert await gone(whole, briefcase)
 
 
-async def test_fifty_callers_never_cross_whichever_replica_answers(whole: Deployment) -> None:
+async def test_callers_are_isolated_across_replicas(whole: Deployment) -> None:
     chance = random.Random(7)
     cursors: dict[tuple[str, str], list[str]] = defaultdict(list)
     crossings: list[Any] = []
@@ -123,11 +132,11 @@ async def test_fifty_callers_never_cross_whichever_replica_answers(whole: Deploy
                 if cursors[me] and chance.random() < 0.3:
                     known = [(me, cursor) for cursor in cursors[me]]
                 if not known or chance.random() < 0.3:
-                    answer = told(await call(http, "list-itwins", {"limit": 1}))
+                    answer = read_result(await call(http, "list-itwins", {"limit": 1}))
                     cursors[me].append(answer["structuredContent"]["page"]["cursor"])
                     continue
                 owner, cursor = chance.choice(known)
-                answer = told(await call(http, "list-itwins", {"limit": 1, "cursor": cursor}))
+                answer = read_result(await call(http, "list-itwins", {"limit": 1, "cursor": cursor}))
                 tried["own" if owner == me else "foreign"] += 1
                 if ("error" in answer["structuredContent"]) is (owner == me):
                     crossings.append((owner, me, answer))
@@ -142,7 +151,7 @@ async def test_fifty_callers_never_cross_whichever_replica_answers(whole: Deploy
     assert min(sent) > 100, f"both replicas answered: {sent}"
 
 
-async def test_one_is_killed_and_one_is_rolled_and_no_read_fails(whole: Deployment) -> None:
+async def test_reads_survive_a_killed_and_a_restarted_replica(whole: Deployment) -> None:
     killed, rolled = whole.replicas
     async with under_load(whole) as load:
         await whole.kill_first(load)
@@ -156,7 +165,7 @@ async def test_one_is_killed_and_one_is_rolled_and_no_read_fails(whole: Deployme
     assert load.failed == []
 
 
-async def test_an_older_clients_session_stays_with_its_replica_and_ends_with_it(whole: Deployment) -> None:
+async def test_legacy_session_stays_with_its_replica(whole: Deployment) -> None:
     async with AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(whole.client("legacy", sub=f"old-{n}")) for n in range(6)]
 
@@ -170,12 +179,12 @@ async def test_an_older_clients_session_stays_with_its_replica_and_ends_with_it(
             assert all([await alive(client) for client in clients]), "no call went to the wrong replica"
         await whole.roll(whole.replicas[0])
         living = [await alive(client) for client in clients]
-        assert 0 < sum(living) < len(clients), "those of the other replica go on"
+        assert 0 < sum(living) < len(clients), "sessions of the other replica continue"
     async with whole.client("legacy") as anew:
         assert not (await anew.call_tool("list-itwins", {"limit": 1})).is_error
 
 
-async def test_signing_keys_are_turned_under_load_and_no_read_fails(whole: Deployment) -> None:
+async def test_reads_survive_signing_key_rotation(whole: Deployment) -> None:
     issuer = whole.issuer
     async with under_load(whole) as load:
         issuer.keys = [rsa("one"), rsa("two")]
@@ -189,7 +198,7 @@ async def test_signing_keys_are_turned_under_load_and_no_read_fails(whole: Deplo
             return statuses == [200, 200]
 
         # A key that nobody knows makes a replica ask at most once a minute.
-        await until(taken, "both replicas know the new key", patience=90)
+        await wait_until(taken, "both replicas know the new key", patience=90)
         issuer.signing = "two"
         await load.more()
         issuer.keys = [rsa("two")]
@@ -197,12 +206,12 @@ async def test_signing_keys_are_turned_under_load_and_no_read_fails(whole: Deplo
     assert load.failed == []
 
 
-async def test_secrets_are_turned_in_three_steps_under_load_and_no_cursor_is_lost(whole: Deployment) -> None:
+async def test_cursors_survive_secret_rotation(whole: Deployment) -> None:
     given: list[str] = []
     lost: list[Any] = []
 
     async def both_ways() -> None:
-        """What either replica gives now, and all that was given before, is good on both."""
+        """Check that new and old cursors of either replica are valid on both."""
         for replica in (0, 1):
             given.append((await ask(whole, replica, "list-itwins", limit=1))["page"]["cursor"])
         for replica in (0, 1):
@@ -226,7 +235,7 @@ async def test_secrets_are_turned_in_three_steps_under_load_and_no_cursor_is_los
             assert (await call(http, "list-itwins", {})).status_code == 401, "and so is the key that was taken back"
 
 
-async def test_without_sessions_older_clients_are_rolled_as_well_and_a_kill_breaks_off_only_what_was_under_way(
+async def test_stateless_legacy_clients_survive_restarts(
     whole: Deployment,
 ) -> None:
     for replica in whole.replicas:

@@ -1,4 +1,4 @@
-"""The zoo of tokens: what is taken as whose, and why the rest is refused."""
+"""Tokens: which are accepted and as whose, and why others are rejected."""
 
 import hmac
 import time
@@ -8,9 +8,9 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
 
-from itwin_mcp.capability.access import Access
-from itwin_mcp.hosting.keys import SigningKeys
-from itwin_mcp.hosting.tokens import RefusedTokenError, Verifier, caller_key
+from itwin_mcp.capability.tool_actions import Access
+from itwin_mcp.hosting.signing_keys import SigningKeys
+from itwin_mcp.hosting.tokens import TokenRejected, TokenVerifier, derive_caller_key
 from tests.hosting.issuer import AUDIENCE, ISSUER, Documents, ec, public, rsa, token, unsigned
 
 pytestmark = pytest.mark.anyio
@@ -20,13 +20,13 @@ def now() -> int:
     return int(time.time())
 
 
-def verifier(documents: Documents | None = None, **more: Any) -> Verifier:
+def verifier(documents: Documents | None = None, **more: Any) -> TokenVerifier:
     keys = SigningKeys(documents or Documents(keys=public(rsa("one"), ec("curve"))), ISSUER)
-    return Verifier(keys, ISSUER, AUDIENCE, **more)
+    return TokenVerifier(keys, ISSUER, AUDIENCE, **more)
 
 
 def confused() -> str:
-    """HS256 with the public key as the secret, as a verifier that trusts the header's alg would check it."""
+    """Return an HS256 token with the public key as secret: a verifier that trusts the header's alg accepts it."""
     head = {"alg": "HS256", "kid": "one", "typ": "at+jwt"}
     unfinished = unsigned(head).rpartition(".")[0]
     signature = hmac.digest(rsa("one").as_pem(private=False), unfinished.encode(), "sha256")
@@ -43,13 +43,13 @@ CRITICAL = {"alg": "RS256", "kid": "one", "typ": "JWT", "crit": ["x"], "x": 1}
 
 
 def by_hand(header: dict[str, Any]) -> str:
-    """Signed truly by RS256 under a header that no library would write."""
+    """Return a valid RS256 token with a header that no library writes."""
     unfinished = unsigned(header).rpartition(".")[0]
     signature = rsa("one").private_key.sign(unfinished.encode(), padding.PKCS1v15(), hashes.SHA256())
     return unsigned(header, signature)
 
 
-async def test_what_is_signed_by_hand_is_as_good_as_any() -> None:
+async def test_hand_made_token_is_accepted() -> None:
     good = {"alg": "RS256", "kid": "one", "typ": "JWT"}
     assert (await verifier().verify(by_hand(good))).caller.subject == "ada"
 
@@ -119,15 +119,15 @@ REFUSED: dict[str, tuple[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-async def test_a_token_is_refused_with_its_reason(name: str) -> None:
+async def test_invalid_token_is_rejected_with_a_reason(name: str) -> None:
     reason, make = REFUSED[name]
     given = make()
-    with pytest.raises(RefusedTokenError) as caught:
+    with pytest.raises(TokenRejected) as caught:
         await verifier().verify(given)
     assert caught.value.reason == reason
-    assert caught.value.told.isascii() and '"' not in caught.value.told
+    assert caught.value.description.isascii() and '"' not in caught.value.description
     if len(given) > 10:
-        assert given[:10] not in caught.value.told
+        assert given[:10] not in caught.value.description
 
 
 TAKEN: dict[str, Any] = {
@@ -146,7 +146,7 @@ TAKEN: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", TAKEN)
-async def test_a_good_token_is_taken(name: str) -> None:
+async def test_valid_token_is_accepted(name: str) -> None:
     documents = Documents(keys=public(rsa("one"), ec("curve")))
     verified = await verifier(documents).verify(TAKEN[name]())
     assert (verified.caller.issuer, verified.caller.subject, verified.client_id) == (ISSUER, "ada", "agent")
@@ -171,20 +171,18 @@ async def test_a_good_token_is_taken(name: str) -> None:
         ({"scope": [["itwin:read"], 1]}, Access.NONE),
     ],
 )
-async def test_scopes_are_read_as_text_and_as_an_array_and_each_includes_those_before(
-    given: dict[str, Any], access: Access
-) -> None:
+async def test_scopes_are_read_as_text_or_array_and_include_lower_ones(given: dict[str, Any], access: Access) -> None:
     assert (await verifier().verify(token(**given))).caller.access is access
 
 
-async def test_a_server_may_be_told_to_take_other_signatures() -> None:
+async def test_other_algorithms_can_be_configured() -> None:
     strict = verifier(algorithms=["ES256"])
     await strict.verify(token(ec("curve")))
-    with pytest.raises(RefusedTokenError):
+    with pytest.raises(TokenRejected):
         await strict.verify(token())
 
 
-async def test_who_calls_is_who_the_token_says_at_which_issuer_by_which_application() -> None:
+async def test_caller_key_depends_on_issuer_subject_and_application() -> None:
     mine = verifier()
     tokens = {
         "plain": token(),
@@ -195,21 +193,25 @@ async def test_who_calls_is_who_the_token_says_at_which_issuer_by_which_applicat
     }
     keys = {name: (await mine.verify(one)).caller.key for name, one in tokens.items()}
     assert len(set(keys.values())) == len(keys)
-    assert caller_key("https://a", "b", "c") != caller_key("https://a", "bc", "") != caller_key("https://ab", "", "c")
-    assert caller_key("https://other", "ada", "agent") != caller_key(ISSUER, "ada", "agent")
+    assert (
+        derive_caller_key("https://a", "b", "c")
+        != derive_caller_key("https://a", "bc", "")
+        != derive_caller_key("https://ab", "", "c")
+    )
+    assert derive_caller_key("https://other", "ada", "agent") != derive_caller_key(ISSUER, "ada", "agent")
 
 
-async def test_groups_and_roles_are_known_and_bounded() -> None:
+async def test_groups_and_roles_are_read_and_limited() -> None:
     found = (await verifier().verify(token(groups=["a", 1, "b"], roles=["b", "c"]))).caller.groups
     assert found == ("a", "b", "c")
     assert (await verifier().verify(token(groups="a"))).caller.groups == ()
     assert len((await verifier().verify(token(groups=[f"g{n}" for n in range(900)]))).caller.groups) == 500
 
 
-async def test_an_issuer_of_bentleys_is_taken_when_the_token_is_for_us() -> None:
+async def test_token_of_a_bentley_issuer_is_accepted_if_it_is_for_us() -> None:
     issuer = "https://ims.bentley.com"
     keys = SigningKeys(Documents(), issuer, f"{issuer}/jwks")
-    assert (await Verifier(keys, issuer, AUDIENCE).verify(token(iss=issuer))).caller.subject == "ada"
-    with pytest.raises(RefusedTokenError) as caught:
-        await Verifier(keys, issuer, AUDIENCE).verify(token(iss=issuer, aud="itwin-platform"))
+    assert (await TokenVerifier(keys, issuer, AUDIENCE).verify(token(iss=issuer))).caller.subject == "ada"
+    with pytest.raises(TokenRejected) as caught:
+        await TokenVerifier(keys, issuer, AUDIENCE).verify(token(iss=issuer, aud="itwin-platform"))
     assert caught.value.reason == "platform-token"

@@ -1,4 +1,4 @@
-"""For whom the server acts: a service application of its own; what callers send never leaves it."""
+"""A hosted server acts as its own service application, and callers' tokens never leave it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import pytest
 from tests.hosting.issuer import token
 from tests.hosting.served import serve
 from tests.network import certificates_are_read_once, no_proxy, no_waiting_between_attempts  # noqa: F401
-from tests.upstream.auth.identity import CLIENT_ID, CLIENT_SECRET, identity
 from tests.upstream.loopback import Asked, loopback
+from tests.upstream.sign_in.identity import CLIENT_ID, CLIENT_SECRET, identity
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.mark.parametrize("status", [200, 401, 403, 429, 500])
-async def test_a_callers_token_never_reaches_the_platform_or_its_sign_in_server(
+async def test_callers_token_never_reaches_the_platform(
     status: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def platform(asked: Asked) -> None:

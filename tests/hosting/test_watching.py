@@ -1,4 +1,4 @@
-"""What is counted and traced: few words, nothing per caller, and no secret."""
+"""Metrics and traces: few label values, nothing per caller, and no secrets."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from itwin_mcp.hosting.traces import exported, tracer_provider
+from itwin_mcp.hosting.telemetry import build_tracer_provider, export_spans
 from tests.hosting.issuer import rsa, token
 from tests.hosting.served import serve
 from tests.sandbox_process import free_port
@@ -22,17 +22,17 @@ PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 @contextmanager
 def spans(monkeypatch: pytest.MonkeyPatch, names: set[str]) -> Iterator[InMemorySpanExporter]:
-    """Everything that is traced while the block runs."""
+    """Collect the spans of the block."""
     exporter = InMemorySpanExporter()
-    provider = tracer_provider(SimpleSpanProcessor(exporter), names)
+    provider = build_tracer_provider(SimpleSpanProcessor(exporter), names)
     # The API lets one provider be set in a process, for good: each test gives its own to those who trace.
     monkeypatch.setattr("mcp.shared._otel._tracer", provider.get_tracer("mcp-python-sdk"))
-    monkeypatch.setattr("itwin_mcp.hosting.watching._tracer", provider.get_tracer("itwin-mcp"))
+    monkeypatch.setattr("itwin_mcp.hosting.telemetry._tracer", provider.get_tracer("itwin-mcp"))
     yield exporter
     provider.shutdown()
 
 
-async def test_metrics_count_calls_answers_and_refusals_by_few_words(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_metrics_count_calls_requests_and_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     port = free_port()
     environment = {"ITWIN_MCP_METRICS_PORT": str(port), "ITWIN_MCP_CALLER_RATE_PER_MINUTE": "80"}
     async with serve(monkeypatch, environment) as served:
@@ -59,7 +59,8 @@ async def test_metrics_count_calls_answers_and_refusals_by_few_words(monkeypatch
         'itwin_mcp_calls_total{outcome="error",tool="get-itwin"} 1.0',
         'itwin_mcp_calls_total{outcome="protocol-error",tool="unknown"} 3.0',
         'itwin_mcp_call_seconds_count{tool="list-itwins"} 2.0',
-        'itwin_mcp_upstream_requests_total{method="GET",status="200"} 1.0',
+        'itwin_mcp_upstream_requests_total{method="GET",status="200"} 2.0',
+        'itwin_mcp_upstream_requests_total{method="POST",status="200"} 1.0',
         'itwin_mcp_upstream_requests_total{method="GET",status="404"} 1.0',
         'itwin_mcp_limited_total{reason="caller-rate"} 2.0',
         'itwin_mcp_tokens_refused_total{reason="signature"} 1.0',
@@ -74,7 +75,7 @@ async def test_metrics_count_calls_answers_and_refusals_by_few_words(monkeypatch
             await scraper.get(f"http://127.0.0.1:{port}/metrics")
 
 
-async def test_a_call_is_traced_from_the_callers_span_to_the_platform_and_holds_no_secret(
+async def test_call_is_traced_to_the_platform_without_secrets(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     bearer = token(jti="canary-token", sub="canary-subject", client_id="canary-application")
@@ -112,7 +113,7 @@ async def test_a_call_is_traced_from_the_callers_span_to_the_platform_and_holds_
         assert "canary" not in span.to_json().replace("Unknown tool: canary-tool", ""), span.to_json()
 
 
-async def test_attributes_are_short_whatever_clients_send(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_span_names_and_attributes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     with spans(monkeypatch, set()) as exporter:
         from mcp.shared import _otel
 
@@ -121,14 +122,14 @@ async def test_attributes_are_short_whatever_clients_send(monkeypatch: pytest.Mo
     assert len(str((exporter.get_finished_spans()[0].attributes or {})["jsonrpc.request.id"])) == 256
 
 
-def test_nothing_is_exported_unless_the_environment_says_where() -> None:
+def test_spans_are_exported_only_if_configured() -> None:
     before = trace.get_tracer_provider()
     for environment in ({}, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_TRACES_EXPORTER": "none"}):
-        with exported(environment, set()):
+        with export_spans(environment, set()):
             assert trace.get_tracer_provider() is before
 
 
-async def test_without_the_extra_metrics_refuse_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_metrics_without_the_extra_are_refused_with_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
     from itwin_mcp.errors import SettingsError

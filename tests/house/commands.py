@@ -1,4 +1,4 @@
-"""Whether a command line that a document prints is one that we have, with those options."""
+"""Check that a command line in a document exists, with its options."""
 
 import itertools
 import re
@@ -15,7 +15,7 @@ OPTION = re.compile(r"--[a-z][a-z-]*")
 
 
 def every_command() -> Iterator[tuple[str, click.Command]]:
-    """All our commands, groups included, by their words."""
+    """Yield all our commands, groups included, with their words."""
     context = click.Context(group)
     waiting: list[tuple[str, click.Command]] = [("", group)]
     while waiting:
@@ -35,7 +35,7 @@ def options_of(command: click.Command) -> dict[str, click.Parameter]:
 
 
 def complaint(line: str) -> str | None:
-    """What is wrong with a line that calls us; None if nothing is, or if it does not call us."""
+    """Return what is wrong with a line that calls us. None if it is right, or if it does not call us."""
     words = shlex.split(line.replace("\\", "/"), comments=True)
     while words and re.match(r"[A-Z_]+=", words[0]):
         words.pop(0)
@@ -67,7 +67,7 @@ def complaint(line: str) -> str | None:
 
 
 def lines_in(document: str) -> Iterator[tuple[int, str]]:
-    """Every line of a document that could call us, in blocks and in running text, with where it is."""
+    """Yield every line of a document that could call us, in blocks and in running text, with its number."""
     for block in blocks(document):
         if block.language in ("sh", "powershell"):
             yield from _numbered(block)

@@ -1,4 +1,4 @@
-"""Telemetry: none. Every connection of a process of ours is recorded, and leads where its settings say or nowhere."""
+"""There is no telemetry: every recorded connection of our processes leads where the settings say."""
 
 import json
 import os
@@ -37,7 +37,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
 
 
 def connections(folder: Path, *arguments: str, **environment: str) -> set[str]:
-    """Where a command connected to, or looked for an address of, while it ran to its end."""
+    """Run a command to its end; return the addresses that it connected to or looked up."""
     seen = folder / "seen.json"
     done = subprocess.run(
         [sys.executable, "-c", RECORD, *arguments],
@@ -62,13 +62,13 @@ def connections(folder: Path, *arguments: str, **environment: str) -> set[str]:
     ],
     ids=" ".join,
 )
-def test_without_the_platform_nothing_at_all_is_contacted(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+def test_sandbox_contacts_nothing(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     home = {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path), "ITWIN_MCP_SANDBOX": "true"}
     assert connections(tmp_path, *arguments, **home) == set()
 
 
 @pytest.mark.parametrize("arguments", [("call", "list-itwins"), ("doctor",)], ids=" ".join)
-def test_with_a_platform_it_and_its_sign_in_server_are_contacted_and_nothing_else(
+def test_only_the_platform_and_its_sign_in_server_are_contacted(
     platform: Platform, tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:
     service = {"ITWIN_CLIENT_ID": "service-x", "ITWIN_CLIENT_SECRET": "canary"}

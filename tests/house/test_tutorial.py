@@ -1,4 +1,4 @@
-"""The tutorial works: every block of it, in its order, from an empty folder."""
+"""The tutorial works: every block, in order, from an empty folder."""
 
 import json
 import os
@@ -15,12 +15,12 @@ from tests.house.documents import Block, blocks, shell_lines
 from tests.sandbox_process import free_port
 
 pytestmark = pytest.mark.slow
-TUTORIAL = "capabilities/TUTORIAL.md"
+TUTORIAL = "docs/tutorial.md"
 PORT = "8765"
 
 
 def agrees(shown: Any, real: Any) -> bool:
-    """Whether an answer is the one that is printed, where … stands for whatever it is."""
+    """Whether an answer is the one in the tutorial, in which … matches anything."""
     if shown == "…":
         return True
     if isinstance(shown, dict) and isinstance(real, dict):
@@ -31,7 +31,7 @@ def agrees(shown: Any, real: Any) -> bool:
 
 
 class Reader:
-    """Somebody who follows the page in a folder of their own."""
+    """Follows the page in a folder of its own."""
 
     def __init__(self, folder: Path, port: int) -> None:
         self.folder = folder
@@ -39,18 +39,18 @@ class Reader:
         self.services: list[subprocess.Popen[bytes]] = []
         self.printed = ""
 
-    def does(self, block: Block) -> None:
+    def follow(self, block: Block) -> None:
         text = block.text.replace(PORT, str(self.port))
         key, _, value = block.words.partition("=")
         if block.language in ("python", "yaml") and "=" not in block.words:
             (self.folder / block.words).write_text(text, encoding="utf-8")
         elif block.language == "yaml":
-            self.puts(text, f"# {value}" if key == "at" else value)
+            self.insert(text, f"# {value}" if key == "at" else value)
         elif block.words == "service":
-            self.starts(text)
+            self.start(text)
         elif block.language == "sh":
             for line in shell_lines(block):
-                self.runs(line, int(value) if key == "exit" else 0)
+                self.run(line, int(value) if key == "exit" else 0)
         elif block.language == "json":
             shown, real = json.loads(text), json.loads(self.printed)
             if "headers" in shown:
@@ -60,13 +60,13 @@ class Reader:
             assert block.language == "text"
             assert self.printed == text, f"line {block.line}"
 
-    def puts(self, text: str, before: str) -> None:
+    def insert(self, text: str, before: str) -> None:
         file = self.folder / "stations.yaml"
         lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
         (place,) = [number for number, line in enumerate(lines) if line.strip().startswith(before)]
         file.write_text("".join([*lines[:place], text, *lines[place:]]), encoding="utf-8")
 
-    def starts(self, text: str) -> None:
+    def start(self, text: str) -> None:
         (line,) = text.splitlines()
         self.services.append(subprocess.Popen([sys.executable, *line.split()[1:]], cwd=self.folder, stderr=-3))
         deadline = time.monotonic() + 20
@@ -76,7 +76,7 @@ class Reader:
                     return
         raise AssertionError(f"{line} does not answer")
 
-    def runs(self, line: str, code: int) -> None:
+    def run(self, line: str, code: int) -> None:
         scripts = str(Path(sys.executable).parent)
         environment = os.environ | {"PATH": os.pathsep.join([scripts, os.environ["PATH"]]), "NO_PROXY": "127.0.0.1"}
         home = {"HOME": str(self.folder), "XDG_CONFIG_HOME": str(self.folder / ".config")}
@@ -94,11 +94,11 @@ class Reader:
         self.printed = done.stdout
 
 
-def test_every_block_of_the_tutorial_does_what_it_says(tmp_path: Path) -> None:
+def test_tutorial_blocks_run_in_order(tmp_path: Path) -> None:
     reader = Reader(tmp_path, free_port())
     try:
         for block in blocks(TUTORIAL):
-            reader.does(block)
+            reader.follow(block)
     finally:
         for service in reader.services:
             service.terminate()

@@ -1,4 +1,4 @@
-"""The workflow on GitHub does what `.ci/run` does, on each system, with nothing that can be changed under it."""
+"""The workflow on GitHub does what `.ci/run` does, on each system, with pinned actions."""
 
 import os
 import re
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.house.documents import ROOT
+from tests.house.documents import ROOT, text_of
 
 
 def workflow() -> dict[str, Any]:
@@ -19,7 +19,7 @@ def workflow() -> dict[str, Any]:
 
 
 def ci_steps() -> dict[str, list[str]]:
-    """Title -> commands of `.ci/run`, without what it says of itself and its checks of the README."""
+    """Return title -> commands of `.ci/run`, without its output and its checks of the README."""
     steps: dict[str, list[str]] = {}
     title = ""
     for line in (ROOT / ".ci/run").read_text(encoding="utf-8").split("say() {")[1].splitlines()[1:]:
@@ -31,7 +31,7 @@ def ci_steps() -> dict[str, list[str]]:
     return steps
 
 
-def test_each_step_of_ci_run_is_a_step_of_the_workflow_with_the_same_commands() -> None:
+def test_workflow_runs_the_commands_of_ci_run() -> None:
     steps = workflow()["jobs"]["test"]["steps"]
     theirs = {
         step["name"]: [
@@ -44,7 +44,7 @@ def test_each_step_of_ci_run_is_a_step_of_the_workflow_with_the_same_commands() 
     assert len(theirs) >= 4
 
 
-def test_it_runs_on_three_systems_with_every_python_from_the_oldest_on() -> None:
+def test_workflow_runs_on_three_systems_with_every_python() -> None:
     job = workflow()["jobs"]["test"]
     assert job["strategy"]["matrix"]["os"] == ["ubuntu-latest", "macos-latest", "windows-latest"]
     oldest = re.search(r'requires-python = ">=([\d.]+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -54,7 +54,16 @@ def test_it_runs_on_three_systems_with_every_python_from_the_oldest_on() -> None
     assert "timeout-minutes" in job
 
 
-def test_it_may_only_read_and_its_actions_are_pinned_to_commits() -> None:
+def test_workflow_keeps_the_desktop_extension_as_an_artifact() -> None:
+    job = workflow()["jobs"]["extension"]
+    (pack,) = [step["run"] for step in job["steps"] if "run" in step]
+    assert pack.splitlines()[-1] == ".venv/bin/itwin-mcp bundle"
+    (upload,) = [step["with"] for step in job["steps"] if "upload-artifact" in step.get("uses", "")]
+    assert upload["path"] == "*.mcpb"
+    assert f"`{upload['name']}`" in text_of("docs/clients.md")
+
+
+def test_workflow_only_reads_and_pins_actions_to_commits() -> None:
     assert workflow()["permissions"] == {"contents": "read"}
     used = re.findall(r"uses: (\S+)(.*)", (ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
     assert len(used) >= 3

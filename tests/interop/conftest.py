@@ -1,4 +1,4 @@
-"""A server over HTTP that the tests of other makers' clients share, apart from the developer's own settings."""
+"""An HTTP server shared by the tests of other vendors' clients, without the developer's settings."""
 
 import os
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from tests.server.processes import Served, serve_http
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """What a foreign program and its server find: none of the developer's settings, sign-ins or caches."""
+    """Return an environment without the developer's settings, logins and caches."""
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
             if name.startswith(("ITWIN_", "ITP_")):

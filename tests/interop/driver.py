@@ -1,4 +1,4 @@
-"""A foreign client in a process of its own, asked line by line: how a test sees the SDK of any other maker."""
+"""Drive the client of another SDK in a process, by one JSON line per request."""
 
 import json
 import os
@@ -24,7 +24,7 @@ SERVE_STDIO = [sys.executable, "-m", "itwin_mcp", "serve", *SERVE]
 
 @dataclass(frozen=True)
 class Sdk:
-    """One SDK as somebody uses it, and the protocol revision that it must end up with."""
+    """An SDK configuration, and the protocol revision that it must negotiate."""
 
     name: str
     driver: str
@@ -54,7 +54,7 @@ SDKS = [
 
 @dataclass
 class Driver:
-    """A running foreign client. Every answer is what its SDK handed over, or `raised` with what it threw."""
+    """A running client of another SDK. Each answer is the SDK's result, or `raised` with its exception."""
 
     process: subprocess.Popen[str]
     errors: Path
@@ -78,14 +78,14 @@ class Driver:
         return self.ask("call", name=tool, arguments=arguments)
 
     def succeed(self, tool: str, **arguments: Any) -> dict[str, Any]:
-        """The structured answer of a call that succeeds."""
+        """Return the structured answer of a call that succeeds."""
         answer = self.call(tool, **arguments)
         assert "raised" not in answer, f"{tool}: {answer}"
         assert not answer.get("isError"), f"{tool}: {answer}"
         return dict(answer["structuredContent"])
 
     def fail(self, tool: str, **arguments: Any) -> dict[str, Any]:
-        """The error that a refused call hands over as structured content."""
+        """Return the error in the structured content of a refused call."""
         answer = self.call(tool, **arguments)
         assert "raised" not in answer, f"{tool}: {answer}"
         assert answer["isError"] is True, f"{tool}: {answer}"
@@ -94,7 +94,7 @@ class Driver:
 
 @contextmanager
 def drive(sdk: Sdk, way: dict[str, Any], environment: dict[str, str]) -> Iterator[tuple[dict[str, Any], Driver]]:
-    """Connect one SDK by one transport: what it says then, and the client. Its process ends with the block."""
+    """Connect an SDK by a transport; yield its greeting and the client. The process ends with the block."""
     command = [*sdk.command(), json.dumps(way), sdk.mode]
     with tempfile.TemporaryDirectory() as folder:
         errors = Path(folder) / "stderr"
@@ -135,7 +135,7 @@ def _forward(process: subprocess.Popen[str], lines: "queue.Queue[str]") -> None:
 
 
 def _kill(process: subprocess.Popen[str]) -> None:
-    """End a client that hangs, and the server that it started."""
+    """Kill a hanging client and the server that it started."""
     if sys.platform == "win32":
         process.kill()
     else:

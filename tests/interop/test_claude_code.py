@@ -1,19 +1,22 @@
-"""`itwin-mcp install claude-code` with the real Claude Code, in a home folder that is thrown away."""
+"""`itwin-mcp install claude-code` with the real Claude Code, in a temporary home folder."""
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.house.documents import text_of
 from tests.interop import makers
 
 pytestmark = pytest.mark.interop
 
 
-def test_claude_code_adds_keeps_replaces_and_removes_us(environment: dict[str, str], tmp_path: Path) -> None:
+def test_install_claude_code_adds_replaces_and_removes_the_server(environment: dict[str, str], tmp_path: Path) -> None:
     claude = makers.claude_code()
     path = os.pathsep.join([str(claude.parent), environment["PATH"]])
     quiet = {"DISABLE_AUTOUPDATER": "1", "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"}
@@ -46,3 +49,17 @@ def test_claude_code_adds_keeps_replaces_and_removes_us(environment: dict[str, s
     install("--uninstall")
     assert list(json.loads(config.read_text())["mcpServers"]) == ["other"]
     assert install("--uninstall")["changes"] is False
+
+
+def test_claude_code_accepts_the_command_for_a_server_by_url(environment: dict[str, str], tmp_path: Path) -> None:
+    shown = re.search(r"`(claude mcp add [^`]+)`, then", text_of("docs/clients.md"))
+    assert shown is not None
+    program, *arguments = shlex.split(shown[1])
+    claude = makers.claude_code().with_name(program)
+    surroundings = {**environment, "DISABLE_AUTOUPDATER": "1", "HOME": str(tmp_path)}
+    surroundings.pop("CLAUDE_CONFIG_DIR", None)
+    command = [str(claude), *arguments, "--scope", "user"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=surroundings, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    entry = json.loads((tmp_path / ".claude.json").read_text())["mcpServers"]["itwin"]
+    assert (entry["type"], entry["url"]) == ("http", "https://mcp.example.com/mcp")

@@ -1,9 +1,9 @@
-"""The protocol's official conformance suite, at both revisions that it has requirements for.
+"""The official MCP conformance suite, for both revisions with requirements.
 
-Against what we ship, where most of its scenarios find nothing to call; and against the same server with the suite's
-fixtures beside it, loaded as a user's own capability file is. What is expected to fail stands with its reason in
-`conformance/<surface>-<revision>.yml`; the suite fails if another fails or one of these passes. Its reports are kept
-in `.interop/conformance/`, and REPORT.md beside the fixtures is what they say in short.
+It runs against the shipped server, where most scenarios find nothing to call, and against the same server with the
+suite's fixtures, loaded like a user's own capability file. `conformance/<surface>-<revision>.yml` lists the expected
+failures with their reasons. The suite fails if another scenario fails or an expected failure passes. Its reports are
+stored in `.interop/conformance/`, and `conformance/REPORT.md` summarizes them.
 """
 
 import re
@@ -47,11 +47,11 @@ GENERIC = {
         "input-required-result-unsupported-methods",
     ],
 }
-"""What needs nothing of the suite's own, so that it says something about the shipped surface."""
+"""Scenarios that need no fixtures, so that they test the shipped server."""
 
 
 def run(surface: str, revision: str, served: Served, environment: dict[str, str]) -> dict[str, report.Found]:
-    """What the suite finds, if nothing is wrong but what is expected to be."""
+    """Run the suite and return its findings. Fails on any unexpected failure or pass."""
     folder = makers.CACHE / "conformance" / f"{surface}-{revision}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -70,7 +70,7 @@ def with_fixtures(environment: dict[str, str]) -> Iterator[Served]:
 
 
 @pytest.mark.parametrize("revision", REVISIONS)
-def test_what_we_ship_passes_every_scenario_that_needs_no_fixture(
+def test_shipped_server_passes_every_scenario_without_fixtures(
     revision: str, served: Served, environment: dict[str, str]
 ) -> None:
     found = run("shipped", revision, served, environment)
@@ -81,7 +81,7 @@ def test_what_we_ship_passes_every_scenario_that_needs_no_fixture(
 
 
 @pytest.mark.parametrize("revision", REVISIONS)
-def test_with_the_suites_fixtures_every_required_scenario_passes_or_is_deprecated(
+def test_server_with_fixtures_passes_every_required_scenario(
     revision: str, with_fixtures: Served, environment: dict[str, str]
 ) -> None:
     found = run("fixtures", revision, with_fixtures, environment)
@@ -100,7 +100,7 @@ def test_with_the_suites_fixtures_every_required_scenario_passes_or_is_deprecate
 
 
 @pytest.mark.parametrize("scenario", ["sep-2640-skills-enumeration", "sep-2640-skills-manifest"])
-def test_the_conformance_suite_finds_nothing_wrong_with_the_skills(
+def test_skills_pass_the_conformance_suite(
     scenario: str, served: Served, environment: dict[str, str], tmp_path: Path
 ) -> None:
     # --force: an extension is not on the timeline of the protocol's revisions.

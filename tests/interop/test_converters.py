@@ -1,4 +1,4 @@
-"""Agent frameworks that convert our tools for their models: each takes every tool, with every property."""
+"""Agent frameworks that convert our tools for their models keep every tool and every property."""
 
 import json
 import subprocess
@@ -25,7 +25,7 @@ def converted(request: pytest.FixtureRequest, environment: dict[str, str]) -> di
 
 
 @pytest.mark.parametrize("converter", CONVERTERS)
-def test_a_converter_loses_no_tool_and_no_property(converted: dict[str, Any], converter: str) -> None:
+def test_converters_keep_every_tool_and_property(converted: dict[str, Any], converter: str) -> None:
     published, tools = converted["published"], converted[converter]
     assert tools.keys() == published.keys()
     lost = {name: set(properties(schema)) - set(properties(tools[name])) for name, schema in published.items()}
@@ -33,7 +33,7 @@ def test_a_converter_loses_no_tool_and_no_property(converted: dict[str, Any], co
 
 
 def properties(schema: Mapping[str, Any], where: str = "") -> Iterator[str]:
-    """The path of every property in a schema, at every depth."""
+    """Yield the path of every property in a schema, at every depth."""
     for name, child in (schema.get("properties") or {}).items():
         yield f"{where}.{name}"
         yield from properties(child, f"{where}.{name}")

@@ -1,4 +1,4 @@
-"""The desktop extension as its hosts treat it: MCPB's own tools, and the uv that Claude Desktop brings."""
+"""The desktop extension with the tools of its hosts: MCPB and the uv of Claude Desktop."""
 
 import json
 import os
@@ -14,7 +14,7 @@ import anyio.to_thread
 import pytest
 from mcp import Client, StdioServerParameters, stdio_client
 
-from itwin_mcp.bundle import pack
+from itwin_mcp.cli.bundle import pack
 from tests.contract.test_lock import MOST_BYTES, MOST_PACKAGES
 from tests.desktop_host import Extension, unpack
 from tests.interop import makers
@@ -62,7 +62,7 @@ def test_mcpb_unpacks_what_we_pack(bundle: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("settings", [{}, {"sandbox": True}, {"client_id": "native-x", "read_only": True}])
-def test_our_host_reads_the_manifest_as_the_reference_implementation_does(
+def test_desktop_host_agrees_with_the_mcpb_reference_implementation(
     bundle: Path, tmp_path: Path, settings: dict[str, Any]
 ) -> None:
     extension = unpack(bundle, tmp_path / "with space")
@@ -74,7 +74,7 @@ def test_our_host_reads_the_manifest_as_the_reference_implementation_does(
     assert json.loads(done.stdout) == extension.started(**settings)
 
 
-def test_uv_finds_the_lock_file_up_to_date() -> None:
+def test_uv_lock_is_up_to_date() -> None:
     checked = subprocess.run(
         [str(makers.uv()), "lock", "--check"], cwd=ROOT, capture_output=True, text=True, timeout=120
     )
@@ -83,19 +83,19 @@ def test_uv_finds_the_lock_file_up_to_date() -> None:
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where uv keeps packages: empty before the first test that starts the extension."""
+    """The package cache of uv, which is empty before the first test that starts the extension."""
     return tmp_path_factory.mktemp("uv-cache")
 
 
 def declared(extension: Extension, cache: Path, **settings: bool | str) -> StdioServerParameters:
-    """Exactly what the manifest says, where `uv` is the host's own; the rest is how this machine is set up."""
+    """Return the command of the manifest, with our installed `uv` and this machine's Python."""
     parameters = extension.parameters(**settings)
     assert (parameters.command, parameters.env is not None) == ("uv", True)
     setup = {"UV_CACHE_DIR": str(cache), "UV_PYTHON": sys.executable, "UV_PYTHON_DOWNLOADS": "never"}
     return parameters.model_copy(update={"command": str(makers.uv()), "env": (parameters.env or {}) | setup})
 
 
-async def test_a_first_start_downloads_little_and_the_sandbox_answers(
+async def test_first_start_of_the_extension_stays_within_download_limits(
     bundle: Path, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
@@ -119,7 +119,7 @@ async def test_a_first_start_downloads_little_and_the_sandbox_answers(
     assert set(tunnel.received) <= {"pypi.org", "files.pythonhosted.org"}
 
 
-async def test_with_empty_settings_a_client_id_is_all_that_signing_in_needs(
+async def test_extension_with_only_a_client_id_signs_in(
     bundle: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     extension = unpack(bundle, tmp_path / "extension")

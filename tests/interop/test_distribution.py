@@ -1,4 +1,4 @@
-"""Wheel and source distribution: built, checked by others, installed where nothing is, and every command's help."""
+"""Wheel and source distribution: build, check, install into an empty environment, and print every help text."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def ran(*command: str | Path, cwd: Path | None = None) -> str:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the source distribution, and the wheel that was made from it."""
+    """Build the source distribution, and the wheel from it; return their folder."""
     folder = tmp_path_factory.mktemp("dist")
     ran(makers.packaging(), "-m", "build", "--no-isolation", "--outdir", folder, ROOT)
     return folder
@@ -48,7 +48,7 @@ def wheel(built: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The command in an environment that held nothing else."""
+    """Install the wheel into an empty environment; return the path of its command."""
     folder = tmp_path_factory.mktemp("environment") / "venv"
     ran(sys.executable, "-m", "venv", folder)
     scripts = folder / ("Scripts" if os.name == "nt" else "bin")
@@ -56,13 +56,13 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return scripts / "itwin-mcp"
 
 
-def test_both_are_accepted_by_those_who_check_them(built: Path, wheel: Path) -> None:
+def test_wheel_and_source_distribution_pass_twine_and_check_wheel_contents(built: Path, wheel: Path) -> None:
     assert len(list(built.iterdir())) == 2
     ran(makers.packaging(), "-m", "twine", "check", "--strict", *built.iterdir())
     ran(makers.packaging(), "-m", "check_wheel_contents", wheel)
 
 
-def test_the_wheel_holds_the_package_and_its_capability_files_alone(wheel: Path) -> None:
+def test_wheel_contains_only_the_package_and_its_capability_files(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     assert {name.split("/")[0] for name in names} == {"itwin_mcp", f"itwin_mcp-{__version__}.dist-info"}
@@ -70,12 +70,13 @@ def test_the_wheel_holds_the_package_and_its_capability_files_alone(wheel: Path)
     assert {name.removeprefix("itwin_mcp/") for name in names if "capabilities/" in name} == capabilities
 
 
-def test_the_source_distribution_holds_what_building_testing_and_bundling_take(built: Path) -> None:
+def test_source_distribution_contains_what_builds_and_tests_need(built: Path) -> None:
     (file,) = built.glob("*.tar.gz")
     with tarfile.open(file) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     wanted = {"LICENSE", "PRIVACY.md", "README.md", "icon.png", "manifest.json", "pyproject.toml", "uv.lock"}
-    assert wanted | {".mcpbignore", "tests/conftest.py", "capabilities/itwins.yaml"} <= names
+    more = {".mcpbignore", "tests/conftest.py", "capabilities/itwins.yaml", "docs/index.md", "deploy/Dockerfile"}
+    assert wanted | more <= names
 
 
 def commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -88,7 +89,7 @@ def commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tup
             yield from commands(below, (*path, name))
 
 
-def test_every_command_tells_its_use_from_an_empty_environment(installed: Path, tmp_path: Path) -> None:
+def test_every_installed_command_prints_its_help(installed: Path, tmp_path: Path) -> None:
     assert ran(installed, "--version", cwd=tmp_path) == f"itwin-mcp, version {__version__}\n"
     paths = list(commands(group))
     assert len(paths) > 15
@@ -98,7 +99,7 @@ def test_every_command_tells_its_use_from_an_empty_environment(installed: Path, 
         assert len(text.splitlines()) > 5, path
 
 
-def test_the_installed_package_works_and_says_what_bundling_needs(installed: Path, tmp_path: Path) -> None:
+def test_installed_package_calls_a_tool_and_bundles_only_from_sources(installed: Path, tmp_path: Path) -> None:
     called = ran(installed, "call", "list-recent-itwins", "--sandbox", cwd=tmp_path)
     assert json.loads(called)["iTwins"]
     refused = run(installed, "bundle", cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""The Inspector's command line, over stdio and HTTP and in both eras: what a developer types to look at a server."""
+"""The command line of the MCP Inspector, over stdio and HTTP and in both protocol eras."""
 
 import json
 import subprocess
@@ -20,7 +20,7 @@ Inspect = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="module", params=["stdio, legacy", "stdio, modern", "HTTP, legacy", "HTTP, modern"])
 def inspect(request: pytest.FixtureRequest, served: Served, environment: dict[str, str]) -> Inspect:
-    """Run one method; the result is one JSON object on standard output."""
+    """Return a function that runs one method of the Inspector."""
     transport, era = request.param.split(", ")
     program = makers.inspector()
 
@@ -40,7 +40,7 @@ def result(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     return dict(json.loads(done.stdout)["result"])
 
 
-def test_the_inspector_lists_calls_and_reads(inspect: Inspect) -> None:
+def test_inspector_lists_calls_and_reads(inspect: Inspect) -> None:
     called = result(inspect("tools/call", "--tool-name", "list-recent-itwins", "--tool-arg", "limit=1"))
     itwin = called["structuredContent"]["iTwins"][0]
     assert called["structuredContent"]["page"]["returned"] == 1
@@ -50,7 +50,7 @@ def test_the_inspector_lists_calls_and_reads(inspect: Inspect) -> None:
     assert {"itwin://itwins/{iTwinId}", "itwin://imodels/{iModelId}"} <= {one["uriTemplate"] for one in templates}
 
 
-def test_the_inspector_shows_a_refused_call_and_exits_with_its_code_for_a_tools_error(inspect: Inspect) -> None:
+def test_inspector_shows_a_tool_error_with_its_exit_code(inspect: Inspect) -> None:
     arguments = json.dumps({"iTwinId": str(uuid.uuid4())})
     done = inspect("tools/call", "--tool-name", "get-itwin", "--tool-args-json", arguments)
     assert done.returncode == TOOL_IS_ERROR, done.stderr
@@ -59,14 +59,14 @@ def test_the_inspector_shows_a_refused_call_and_exits_with_its_code_for_a_tools_
     assert refused["structuredContent"]["error"]["code"] == "iTwinNotFound"
 
 
-def test_the_inspectors_strict_lint_finds_no_tool_schema_that_some_client_refuses(inspect: Inspect) -> None:
+def test_inspector_strict_lint_reports_no_error(inspect: Inspect) -> None:
     done = inspect("tools/list", "--strict")
     tools = {tool["name"]: tool for tool in result(done)["tools"]}
     assert tools["get-itwin"]["inputSchema"]["required"] == ["iTwinId"]
     assert "\n0 errors, " in done.stderr
 
 
-def test_the_inspector_verifies_every_file_of_every_skill(served: Served, environment: dict[str, str]) -> None:
+def test_inspector_verifies_every_skill_file(served: Served, environment: dict[str, str]) -> None:
     command = [*makers.inspector(), served.url, "--transport", "http", "--protocol-era", "modern"]
     command += ["--method", "skills/list", "--verify", "--require-digests"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=environment)

@@ -1,4 +1,4 @@
-"""Four SDKs of the protocol, in six ways, over stdio and HTTP: each lists, calls, reads and is refused."""
+"""Four MCP SDKs, in six configurations, over stdio and HTTP: each lists, calls, reads and gets errors."""
 
 import itertools
 import json
@@ -29,7 +29,7 @@ def client(request: pytest.FixtureRequest, served: Served, environment: dict[str
         yield driver
 
 
-def test_an_sdk_lists_calls_reads_hears_progress_and_is_refused_in_words(client: Driver) -> None:
+def test_sdk_lists_calls_reads_and_receives_progress_and_errors(client: Driver) -> None:
     tools = {tool["name"]: tool for tool in client.ask("list_tools")["tools"]}
     assert tools["delete-itwin"]["annotations"]["destructiveHint"] is True
     templates = {one["uriTemplate"] for one in client.ask("list_templates")["resourceTemplates"]}
@@ -53,7 +53,7 @@ def test_an_sdk_lists_calls_reads_hears_progress_and_is_refused_in_words(client:
     assert "iTwin is not an argument" in refused["message"]
 
 
-def test_an_unknown_tool_and_an_unknown_resource_are_errors_of_the_protocol(client: Driver) -> None:
+def test_sdk_gets_protocol_errors_for_unknown_tools_and_resources(client: Driver) -> None:
     client.ask("list_tools")
     unknown = client.call("open-the-pod-bay-doors")["raised"]
     assert unknown["code"] == INVALID_PARAMS
@@ -63,7 +63,7 @@ def test_an_unknown_tool_and_an_unknown_resource_are_errors_of_the_protocol(clie
     assert client.succeed("list-recent-itwins", limit=1)["page"]["returned"] == 1
 
 
-def test_every_tools_errors_fit_the_schema_that_the_sdk_checks_them_against(client: Driver) -> None:
+def test_sdk_accepts_the_errors_of_every_tool(client: Driver) -> None:
     for tool in client.ask("list_tools")["tools"]:
         assert client.fail(tool["name"], surplus=1)["code"] == "InvalidArguments"
         required = tool["inputSchema"].get("required", [])
@@ -72,7 +72,7 @@ def test_every_tools_errors_fit_the_schema_that_the_sdk_checks_them_against(clie
             assert client.fail(tool["name"], **strangers)["hint"]
 
 
-def test_every_answer_fits_the_schema_that_the_sdk_checks_it_against(client: Driver) -> None:
+def test_sdk_accepts_the_answers_of_every_tool(client: Driver) -> None:
     tools = client.ask("list_tools")["tools"]
     things = make_things(client)
     answered = set()
@@ -87,7 +87,7 @@ def test_every_answer_fits_the_schema_that_the_sdk_checks_it_against(client: Dri
     assert answered >= MUST_ANSWER, sorted(MUST_ANSWER - answered)
 
 
-# Those that need nothing but what make_things makes; a tool that finds nothing there may answer with an error.
+# Tools that need only what make_things creates. Other tools may return an error.
 MUST_ANSWER = {
     *("list-itwins", "list-recent-itwins", "get-itwin", "read-guide", "create-itwin", "update-itwin"),
     *("list-imodels", "get-imodel", "create-imodel", "clone-imodel", "fork-imodel", "update-imodel", "delete-imodel"),
@@ -97,7 +97,7 @@ MUST_ANSWER = {
 
 
 def make_things(client: Driver) -> dict[str, Any]:
-    """What tools are called with, by the name of the argument; what one tool alone needs is under its own name."""
+    """Create entities; return values by argument name, and under a tool's name those for this tool alone."""
     kind = {"class": "Thing", "subClass": "Asset"}
     itwin = client.succeed("create-itwin", displayName=f"Harbour {uuid.uuid4()}", **kind)["iTwin"]["id"]
     imodel = client.succeed("create-imodel", iTwinId=itwin, name="Quay")["iModel"]["id"]
@@ -109,7 +109,7 @@ def make_things(client: Driver) -> dict[str, Any]:
 
 
 def arguments_for(tool: dict[str, Any], things: dict[str, Any]) -> dict[str, Any] | None:
-    """What a tool requires and, if it changes something, a free name; None if it requires more than there is."""
+    """Return the required arguments of a tool, with a free name if it writes, or None if a value is missing."""
     free = {name: f"Free {uuid.uuid4()}" for name in ("name", "displayName")}
     known = things | free | {"wait": 2} | things.get(tool["name"], {})
     wanted = set(tool["inputSchema"].get("required", ()))

@@ -1,4 +1,4 @@
-"""A proxy on this machine through which a program reaches the network, and which counts what came back."""
+"""A local proxy that counts the bytes a program downloads."""
 
 import socket
 import threading
@@ -11,7 +11,7 @@ _PATIENCE = 120  # seconds without a byte
 
 @dataclass
 class Tunnel:
-    """A running proxy: its address, and the bytes that came from each host."""
+    """A running proxy: its address, and the bytes received from each host."""
 
     url: str
     received: dict[str, int] = field(default_factory=dict)
@@ -24,7 +24,7 @@ class Tunnel:
 
 @contextmanager
 def counting_tunnel() -> Iterator[Tunnel]:
-    """Listens until the block ends; speaks CONNECT alone, so what passes stays encrypted."""
+    """Listen until the block ends. Only CONNECT is supported, so the traffic stays encrypted."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         tunnel = Tunnel(f"http://127.0.0.1:{listener.getsockname()[1]}")
         threading.Thread(target=_accept, args=(listener, tunnel), daemon=True).start()

@@ -1,4 +1,4 @@
-"""Nothing waits between attempts."""
+"""Fixtures of the mutation tests: retries do not sleep."""
 
 from tests.network import no_proxy, no_waiting_between_attempts
 

@@ -1,4 +1,4 @@
-"""A proxy in front of the emulated platform: it records answers, replays them, and changes one of them on the way."""
+"""A proxy in front of the sandbox that records answers, and replays them with one of them changed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MISSING = object()
-"""In place of a value: the member is removed."""
+"""Stands for a removed member."""
 
 ODD: dict[type, tuple[Any, ...]] = {
     str: (7, True, [], {"odd": 1}, None, MISSING, "", "\u202eodd\x00 eyJhbGciOi.J9.x"),
@@ -25,9 +25,9 @@ ODD: dict[type, tuple[Any, ...]] = {
     list: ("x", 7, {}, [], [None, "x", 7, [], {}], None, MISSING),
     type(None): ("x", 7, [], {}, MISSING),
 }
-"""What a value of each JSON type is replaced by."""
+"""Replacements of a value, by its JSON type."""
 ODD_ITEMS: tuple[Any, ...] = (None, "x", [], {}, MISSING)
-"""What an item of a list is replaced by."""
+"""Replacements of a list item."""
 ODD_BODIES: dict[str, bytes] = {
     "empty": b"",
     "html": b"<html><title>Sign in</title></html>",
@@ -57,7 +57,7 @@ RETRY_AFTER = ("", "-1", "soon", "1e9", "0.5", "9" * 400, "Thu, 99 Foo 2026 99:9
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One request as it came, and the answer to it."""
+    """A request and its answer."""
 
     method: str
     target: str
@@ -67,7 +67,7 @@ class Exchange:
 
     @property
     def body(self) -> Any:
-        """The answer's JSON; MISSING where it has none."""
+        """Return the JSON of the answer, or MISSING if it has none."""
         try:
             return json.loads(self.content)
         except ValueError:
@@ -77,7 +77,7 @@ class Exchange:
         return next((value.decode("latin-1") for key, value in self.headers if key.decode().lower() == name), None)
 
     def with_header(self, name: str, value: str | None) -> Exchange:
-        """The same with another value of a header, or without it."""
+        """Copy the exchange with another value of a header, or without the header."""
         kept = tuple(pair for pair in self.headers if pair[0].decode().lower() != name)
         added = () if value is None else ((name.encode(), value.encode("latin-1", "replace")),)
         return replace(self, headers=(*kept, *added))
@@ -88,10 +88,10 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Mutation:
-    """Another answer in place of that of one exchange.
+    """A changed answer to one exchange.
 
-    `place` leads to the value that was changed, where one was. A text that became another scalar is `renamed`: a
-    platform that calls a thing by another id answers when it is asked by that id.
+    `place` is the path of the changed value, if a single value was changed. `renamed` is a text that became another
+    scalar, because a platform that returns another id also answers requests with that id.
     """
 
     exchange: int
@@ -102,25 +102,29 @@ class Mutation:
     renamed: tuple[str, str] | None = None
 
 
+READS_NAMES = ("POST", "/users/getbyidlist")
+"""The only POST that changes nothing."""
+
+
 @dataclass
 class Replay:
-    """What was sent while answers were replayed."""
+    """The requests that were sent during a replay."""
 
     sent: list[tuple[str, str]] = field(default_factory=list)
     """Method and target of each request."""
     unknown: list[tuple[str, str]] = field(default_factory=list)
-    """Those that were not sent when the answers were recorded."""
+    """Requests that were not sent while recording."""
 
     @property
     def writes(self) -> list[tuple[str, str]]:
-        return [one for one in self.sent if one[0] != "GET"]
+        return [one for one in self.sent if one[0] != "GET" and one != READS_NAMES]
 
 
 class Proxy:
-    """An ASGI app that passes requests on to `app`, unless it replays."""
+    """An ASGI app that forwards requests to `app`, unless it replays."""
 
     def __init__(self, app: ASGIApp, storage_url: Callable[[], str]) -> None:
-        """Links into the storage of one sandbox, `storage_url`, are replayed as links into that of another."""
+        """Replay links into the storage of the recorded sandbox as links into `storage_url`."""
         self._app = app
         self._storage_url = storage_url
         self._recorded: list[Exchange] | None = None
@@ -131,7 +135,7 @@ class Proxy:
 
     @contextmanager
     def recording(self, *, page_size: int | None = None) -> Iterator[list[Exchange]]:
-        """Record every exchange of the block; with `page_size` a page has no more items, whatever is asked for."""
+        """Record every exchange of the block. `page_size` limits the items of a page, whatever is requested."""
         self._recorded = recorded = []
         self._page_size = page_size
         try:
@@ -141,9 +145,9 @@ class Proxy:
 
     @contextmanager
     def replaying(self, exchanges: list[Exchange], mutation: Mutation | None = None) -> Iterator[Replay]:
-        """Answer from what was recorded, with one mutation; identical requests are answered in their order.
+        """Answer from the recording, with one mutation. Identical requests are answered in their order.
 
-        A read that was not recorded is passed on, a write is refused with 404.
+        A read that was not recorded is forwarded; a write is answered with 404.
         """
         self._left = defaultdict(deque)
         for index, one in enumerate(exchanges):
@@ -196,7 +200,7 @@ class Proxy:
         self._recorded.append(Exchange(method, target, start["status"], headers, recorded))
 
     def _find(self, method: str, target: str) -> Exchange | None:
-        """The recorded answer, also for a request that names the renamed thing by its new id."""
+        """Return the recorded answer, also for a request that contains a mutated id."""
         answers = self._left.get((method, target)) or self._left.get((method, self._original(target)))
         if not answers:
             return None
@@ -219,18 +223,18 @@ class Proxy:
 
 
 STORAGE_URL = b"http://storage.example"
-"""In recorded answers, in place of the storage's address."""
+"""Placeholder for the address of the storage in recorded answers."""
 JSON = ((b"content-type", b"application/json"),)
 
 
 async def drain(receive: Receive) -> None:
-    """Read the request's body to its end."""
+    """Read the request body to its end."""
     while (await receive()).get("more_body"):
         pass
 
 
 async def read_nothing() -> Message:
-    """The body of a request that has none."""
+    """Return an empty request body."""
     return {"type": "http.request", "body": b"", "more_body": False}
 
 
@@ -247,7 +251,7 @@ async def give(exchange: Exchange, send: Send) -> None:
 
 
 def field_mutations(index: int, exchange: Exchange) -> Iterator[Mutation]:
-    """Every value of an answer, replaced by each odd one; of a list its first item stands for all."""
+    """Replace every value of an answer by each odd value. Of a list only the first item is changed."""
     body = exchange.body
     if body is MISSING:
         return
@@ -260,12 +264,12 @@ def field_mutations(index: int, exchange: Exchange) -> Iterator[Mutation]:
             if isinstance(value, str | int) and isinstance(odd, str | int):
                 renamed = wire(value), wire(odd)
             told = "missing" if odd is MISSING else json.dumps(odd)
-            name = f"{exchange.method} {exchange.target.partition('?')[0]} {written(place)} = {told}"
+            name = f"{exchange.method} {exchange.target.partition('?')[0]} {format_place(place)} = {told}"
             yield Mutation(index, name, exchange.with_body(put(body, place, odd)), place, odd, renamed)
 
 
 def body_mutations(index: int, exchange: Exchange) -> Iterator[Mutation]:
-    """The whole body replaced."""
+    """Replace the whole body."""
     if exchange.body is MISSING:
         return
     for name, content in ODD_BODIES.items():
@@ -274,7 +278,7 @@ def body_mutations(index: int, exchange: Exchange) -> Iterator[Mutation]:
 
 
 def header_mutations(index: int, exchange: Exchange) -> Iterator[Mutation]:
-    """`Location`, where there is one, and `Retry-After`, replaced; without a `Content-Type`."""
+    """Replace `Location`, if present, and `Retry-After`; remove `Content-Type`."""
     told = f"{exchange.method} {exchange.target.partition('?')[0]}"
     if exchange.header("location") is not None:
         for odd in (None, *LOCATIONS):
@@ -302,7 +306,7 @@ NEXT_LINKS = (
 
 
 def next_mutations(index: int, exchange: Exchange) -> Iterator[Mutation]:
-    """The link to the next page replaced: by each odd value at each place on its way, by odd links, and by itself."""
+    """Replace the link to the next page by odd values at each level, by odd links, and by the link to the same page."""
     body = exchange.body
     told = f"{exchange.method} {exchange.target.partition('?')[0]}"
     for place, value in places(body):
@@ -314,7 +318,7 @@ def next_mutations(index: int, exchange: Exchange) -> Iterator[Mutation]:
                 odd += [*NEXT_LINKS, itself, f"{path}/x?{query}", f"{path}?", f"{path}?{query}&{query}"]
             for one in odd:
                 shown = "missing" if one is MISSING else json.dumps(one)[:80]
-                name = f"{told} {written(place)} = {shown}"
+                name = f"{told} {format_place(place)} = {shown}"
                 yield Mutation(index, name, exchange.with_body(put(body, place, one)), place, one)
 
 
@@ -332,11 +336,11 @@ STORAGE: dict[str, tuple[int, bytes | None]] = {
     "shorter": (200, b"x"),
     "longer": (200, b"x" * 200_000),
 }
-"""Odd answers of the storage: status, and the content if it is another one."""
+"""Odd answers of the storage: the status, and changed content or None."""
 
 
 def storage_mutations(index: int, exchange: Exchange) -> Iterator[Mutation]:
-    """The answer of the storage replaced."""
+    """Replace the answer of the storage."""
     told = f"{exchange.method} storage"
     for name, (status, content) in STORAGE.items():
         odd = replace(exchange, status=status, content=exchange.content if content is None else content)
@@ -347,7 +351,7 @@ def storage_mutations(index: int, exchange: Exchange) -> Iterator[Mutation]:
 
 
 def error_mutations(index: int, exchange: Exchange, status: int) -> Iterator[Mutation]:
-    """A refusal in place of the answer, with every field of its envelope replaced, and with every odd body."""
+    """Replace the answer by an error, with each field of its envelope changed and with each odd body."""
     envelope = {
         "error": {
             "code": "InvalidRequest",
@@ -366,7 +370,7 @@ def error_mutations(index: int, exchange: Exchange, status: int) -> Iterator[Mut
 
 
 def places(value: Any, here: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Any]]:
-    """Every value inside of a body with its place; of a list only the first item."""
+    """Yield every value in a body with its place. Of a list only the first item counts."""
     members: list[tuple[str | int, Any]] = []
     if isinstance(value, dict):
         members = list(value.items())
@@ -378,7 +382,7 @@ def places(value: Any, here: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple
 
 
 def put(body: Any, place: tuple[str | int, ...], value: Any) -> Any:
-    """The body with another value at a place, or without it."""
+    """Copy the body with another value at a place, or without the value."""
     first, rest = place[0], place[1:]
     if isinstance(body, list):
         assert isinstance(first, int)
@@ -390,11 +394,11 @@ def put(body: Any, place: tuple[str | int, ...], value: Any) -> Any:
     return {name: child for name, child in changed.items() if child is not MISSING}
 
 
-def written(place: tuple[str | int, ...]) -> str:
-    """A place as a path."""
+def format_place(place: tuple[str | int, ...]) -> str:
+    """Format a place as a JSON path."""
     return "$" + "".join(f"[{one}]" if isinstance(one, int) else f".{one}" for one in place)
 
 
 def wire(value: Any) -> str:
-    """A scalar as it stands in a URL."""
+    """Format a scalar as it is written in a URL."""
     return value if isinstance(value, str) else json.dumps(value)

@@ -1,4 +1,4 @@
-"""A sandbox with a clock set by hand, and plain HTTP clients for its users."""
+"""A sandbox with a clock that tests set, and HTTP clients for its users."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -12,7 +12,7 @@ ORIGIN = "https://api.bentley.com"
 
 
 class Clock:
-    """Time that moves only when a test says so."""
+    """A clock that only `forward` moves."""
 
     def __init__(self) -> None:
         self.now = datetime(2026, 11, 20, 8, 0, tzinfo=UTC)
@@ -42,7 +42,7 @@ def sandbox(clock: Clock) -> Iterator[Sandbox]:
 
 @pytest.fixture
 async def http_as(sandbox: Sandbox) -> AsyncIterator[Callable[[str | None], httpx2.AsyncClient]]:
-    """Makes a client for a user by given name, or for nobody."""
+    """Return a function that makes a client for a user by given name, or without a token."""
     clients: list[httpx2.AsyncClient] = []
 
     def connect(user: str | None) -> httpx2.AsyncClient:

@@ -1,4 +1,4 @@
-"""iModels created from a baseline file: upload, completion, and what may become of it."""
+"""iModels created from a baseline file: upload, completion and failures."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,40 +16,42 @@ ROADS = seeded_id("imodel", "roads")
 BLOCK = {"x-ms-blob-type": "BlockBlob"}
 
 
-async def create(http: httpx2.AsyncClient, size: int) -> dict[str, Any]:
+async def create_from_baseline(http: httpx2.AsyncClient, size: int) -> dict[str, Any]:
     body = {"iTwinId": ITWIN, "name": "Quay", "creationMode": "fromBaseline", "baselineFile": {"size": size}}
     answer = await http.post("/imodels", json=body)
     assert answer.status_code == 201
     return answer.json()["iModel"]
 
 
-async def states(http: httpx2.AsyncClient, imodel_id: str) -> tuple[str, str, str]:
+async def get_states(http: httpx2.AsyncClient, imodel_id: str) -> tuple[str, str, str]:
     operation = (await http.get(f"/imodels/{imodel_id}/operations/create")).json()["createOperation"]
     imodel = (await http.get(f"/imodels/{imodel_id}")).json()["iModel"]
     baseline = (await http.get(f"/imodels/{imodel_id}/baselinefile")).json()["baselineFile"]
     return imodel["state"], operation["state"], baseline["state"]
 
 
-async def test_a_baseline_goes_through_its_states(http: httpx2.AsyncClient, http_as: Connect, clock: Clock) -> None:
-    imodel = await create(http, 11)
+async def test_uploaded_baseline_goes_through_its_states(
+    http: httpx2.AsyncClient, http_as: Connect, clock: Clock
+) -> None:
+    imodel = await create_from_baseline(http, 11)
     links = imodel["_links"]
     assert links["complete"]["href"].endswith(f"/imodels/{imodel['id']}/baselinefile")
-    assert await states(http, imodel["id"]) == ("notInitialized", "waitingForFile", "waitingForFile")
+    assert await get_states(http, imodel["id"]) == ("notInitialized", "waitingForFile", "waitingForFile")
     assert (await http_as(None).put(links["upload"]["href"], content=b"hello world", headers=BLOCK)).status_code == 201
     answer = await http.post(links["complete"]["href"], json={})
     baseline = answer.json()["baselineFile"]
     assert (answer.status_code, baseline["state"], baseline["fileSize"]) == (200, "initializationScheduled", 11)
     assert baseline["displayName"] == f"{baseline['id']}.bim"
     assert baseline["_links"]["download"] is None
-    assert await states(http, imodel["id"]) == ("notInitialized", "scheduled", "initializationScheduled")
+    assert await get_states(http, imodel["id"]) == ("notInitialized", "scheduled", "initializationScheduled")
     clock.forward(5)
-    assert await states(http, imodel["id"]) == ("initialized", "scheduled", "initialized")
+    assert await get_states(http, imodel["id"]) == ("initialized", "scheduled", "initialized")
     clock.forward(5)
-    assert await states(http, imodel["id"]) == ("initialized", "successful", "initialized")
+    assert await get_states(http, imodel["id"]) == ("initialized", "successful", "initialized")
 
 
-async def test_the_size_must_be_the_one_declared(http: httpx2.AsyncClient, http_as: Connect) -> None:
-    links = (await create(http, 12))["_links"]
+async def test_complete_upload_rejects_another_size_than_declared(http: httpx2.AsyncClient, http_as: Connect) -> None:
+    links = (await create_from_baseline(http, 12))["_links"]
     await http_as(None).put(links["upload"]["href"], content=b"hello world", headers=BLOCK)
     answer = await http.post(links["complete"]["href"], json={})
     assert answer.status_code == 409
@@ -59,12 +61,12 @@ async def test_the_size_must_be_the_one_declared(http: httpx2.AsyncClient, http_
     }
 
 
-async def test_without_an_upload_there_is_nothing_to_complete(http: httpx2.AsyncClient) -> None:
-    answer = await http.post((await create(http, 12))["_links"]["complete"]["href"], json={})
+async def test_complete_upload_without_file_is_file_not_found(http: httpx2.AsyncClient) -> None:
+    answer = await http.post((await create_from_baseline(http, 12))["_links"]["complete"]["href"], json={})
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "FileNotFound")
 
 
-async def test_only_an_upload_in_progress_is_completed(http: httpx2.AsyncClient) -> None:
+async def test_complete_upload_rejects_baseline_without_upload_in_progress(http: httpx2.AsyncClient) -> None:
     answer = await http.post(f"/imodels/{ROADS}/baselinefile", json={})
     assert answer.status_code == 422
     assert answer.json()["error"] == {
@@ -77,17 +79,17 @@ async def test_only_an_upload_in_progress_is_completed(http: httpx2.AsyncClient)
 @pytest.mark.parametrize(
     ("content", "state"), [(b"sandbox:briefcase", "fileIsBriefcase"), (b"sandbox:broken", "initializationFailed")]
 )
-async def test_a_file_that_is_no_baseline_fails_the_creation(
+async def test_rejected_baseline_file_fails_the_create_operation(
     http: httpx2.AsyncClient, http_as: Connect, clock: Clock, content: bytes, state: str
 ) -> None:
-    imodel = await create(http, len(content))
+    imodel = await create_from_baseline(http, len(content))
     await http_as(None).put(imodel["_links"]["upload"]["href"], content=content, headers=BLOCK)
     await http.post(imodel["_links"]["complete"]["href"], json={})
     clock.forward(10)
-    assert await states(http, imodel["id"]) == ("notInitialized", "failed", state)
+    assert await get_states(http, imodel["id"]) == ("notInitialized", "failed", state)
 
 
-async def test_the_download_is_for_those_who_may_read(http_as: Connect) -> None:
+async def test_baseline_download_link_requires_imodels_read(http_as: Connect) -> None:
     viewer = (await http_as("priya").get(f"/imodels/{ROADS}/baselinefile")).json()["baselineFile"]
     engineer = (await http_as("tomasz").get(f"/imodels/{ROADS}/baselinefile")).json()["baselineFile"]
     assert viewer["_links"]["download"] is None
@@ -95,8 +97,8 @@ async def test_the_download_is_for_those_who_may_read(http_as: Connect) -> None:
     assert (await http_as("luca").get(f"/imodels/{ROADS}/baselinefile")).status_code == 404
 
 
-async def test_completion_needs_to_manage_imodels_of_the_itwin(http: httpx2.AsyncClient, http_as: Connect) -> None:
-    url = (await create(http, 1))["_links"]["complete"]["href"]
+async def test_complete_upload_requires_imodels_manage_on_the_itwin(http: httpx2.AsyncClient, http_as: Connect) -> None:
+    url = (await create_from_baseline(http, 1))["_links"]["complete"]["href"]
     answer = await http_as("priya").post(url, json={})
     assert (answer.status_code, answer.json()["error"]["code"]) == (403, "InsufficientPermissions")
 
@@ -115,18 +117,18 @@ async def test_completion_needs_to_manage_imodels_of_the_itwin(http: httpx2.Asyn
         ),
     ],
 )
-async def test_a_baseline_file_is_declared_with_its_size_and_alone(
+async def test_create_imodel_rejects_invalid_baseline_file(
     http: httpx2.AsyncClient, body: dict[str, object], code: str, target: str
 ) -> None:
     answer = await http.post("/imodels", json={"iTwinId": ITWIN, "name": "Quay"} | body)
     assert answer.status_code == 422
-    assert (code, target) in [(one["code"], one["target"]) for one in answer.json()["error"]["details"]]
+    assert (code, target) in [(detail["code"], detail["target"]) for detail in answer.json()["error"]["details"]]
 
 
-async def test_every_imodel_has_a_baseline_and_a_clone_has_its_sources(
+async def test_every_imodel_has_a_baseline_and_a_clone_copies_it(
     http: httpx2.AsyncClient, http_as: Connect, clock: Clock
 ) -> None:
-    imodel = await create(http, 11)
+    imodel = await create_from_baseline(http, 11)
     await http_as(None).put(imodel["_links"]["upload"]["href"], content=b"hello world", headers=BLOCK)
     await http.post(imodel["_links"]["complete"]["href"], json={})
     clock.forward(10)
@@ -137,4 +139,4 @@ async def test_every_imodel_has_a_baseline_and_a_clone_has_its_sources(
     assert baseline["fileSize"] == 11
     assert (await http_as(None).get(baseline["_links"]["download"]["href"])).content == b"hello world"
     empty = (await http.post("/imodels", json={"iTwinId": ITWIN, "name": "Empty"})).json()["iModel"]
-    assert (await states(http, empty["id"]))[2] == "initialized"
+    assert (await get_states(http, empty["id"]))[2] == "initialized"

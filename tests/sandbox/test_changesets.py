@@ -21,171 +21,171 @@ FILE = b"changes" * 10
 WHOLE = {"Prefer": "return=representation"}
 
 
-def changeset_id(number: int) -> str:
+def make_changeset_id(number: int) -> str:
     return f"{number:040x}"
 
 
-async def briefcase(http: httpx2.AsyncClient) -> int:
+async def acquire_briefcase(http: httpx2.AsyncClient) -> int:
     number: int = (await http.post(f"{DRAINS}/briefcases", json={})).json()["briefcase"]["briefcaseId"]
     return number
 
 
-async def announce(http: httpx2.AsyncClient, briefcase_id: int, number: int, **more: object) -> httpx2.Response:
-    body = {"id": changeset_id(number), "briefcaseId": briefcase_id, "fileSize": len(FILE)}
+async def start_push(http: httpx2.AsyncClient, briefcase_id: int, number: int, **more: object) -> httpx2.Response:
+    body = {"id": make_changeset_id(number), "briefcaseId": briefcase_id, "fileSize": len(FILE)}
     if number > 1:
-        body["parentId"] = changeset_id(number - 1)
+        body["parentId"] = make_changeset_id(number - 1)
     return await http.post(CHANGESETS, json=body | more)
 
 
-async def store(http: httpx2.AsyncClient, href: str, content: bytes | None = None) -> httpx2.Response:
-    """Fetch from storage, or put there; it takes the signed address and no bearer token."""
+async def request_storage(http: httpx2.AsyncClient, href: str, content: bytes | None = None) -> httpx2.Response:
+    """Send a request to storage without a bearer token: PUT with content, GET without."""
     method = "GET" if content is None else "PUT"
     request = http.build_request(method, href, content=content, headers={"x-ms-blob-type": "BlockBlob"})
     del request.headers["authorization"]
     return await http.send(request)
 
 
-async def upload(http: httpx2.AsyncClient, changeset: dict[str, Any], content: bytes = FILE) -> None:
+async def upload_file(http: httpx2.AsyncClient, changeset: dict[str, Any], content: bytes = FILE) -> None:
     link = changeset["_links"]["upload"]
     assert link["storageType"] == "azure"
-    assert (await store(http, link["href"], content)).status_code == 201
+    assert (await request_storage(http, link["href"], content)).status_code == 201
 
 
-async def finish(http: httpx2.AsyncClient, changeset: dict[str, Any]) -> httpx2.Response:
+async def complete_push(http: httpx2.AsyncClient, changeset: dict[str, Any]) -> httpx2.Response:
     body = {"state": "fileUploaded", "briefcaseId": changeset["briefcaseId"]}
     return await http.patch(changeset["_links"]["complete"]["href"], json=body)
 
 
 async def push(http: httpx2.AsyncClient, briefcase_id: int, number: int, **more: object) -> dict[str, Any]:
-    changeset = (await announce(http, briefcase_id, number, **more)).json()["changeset"]
-    await upload(http, changeset)
-    pushed: dict[str, Any] = (await finish(http, changeset)).json()["changeset"]
+    changeset = (await start_push(http, briefcase_id, number, **more)).json()["changeset"]
+    await upload_file(http, changeset)
+    pushed: dict[str, Any] = (await complete_push(http, changeset)).json()["changeset"]
     return pushed
 
 
-async def test_a_push_is_announced_uploaded_and_completed(http: httpx2.AsyncClient, clock: Clock) -> None:
-    number = await briefcase(http)
+async def test_push_is_announced_uploaded_and_completed(http: httpx2.AsyncClient, clock: Clock) -> None:
+    number = await acquire_briefcase(http)
     info = {"taskId": "11111111-1111-1111-1111-111111111111", "changedFiles": ["a.dgn"]}
-    answer = await announce(http, number, 1, description="First", containingChanges=5, synchronizationInfo=info)
+    answer = await start_push(http, number, 1, description="First", containingChanges=5, synchronizationInfo=info)
     changeset = answer.json()["changeset"]
     assert (answer.status_code, changeset["state"], changeset["index"]) == (201, "waitingForFile", 1)
-    assert changeset["_links"]["complete"]["href"].endswith(f"/changesets/{changeset_id(1)}")
-    await upload(http, changeset)
+    assert changeset["_links"]["complete"]["href"].endswith(f"/changesets/{make_changeset_id(1)}")
+    await upload_file(http, changeset)
     clock.forward(3)
-    answer = await finish(http, changeset)
+    answer = await complete_push(http, changeset)
     pushed = answer.json()["changeset"]
     assert (answer.status_code, pushed["state"], pushed["parentId"]) == (200, "fileUploaded", "")
     assert pushed["pushDateTime"] > changeset["pushDateTime"]
-    # What answers to POST and PATCH never tell (assertions of Bentley's own suite).
+    # Answers to POST and PATCH omit these (asserted by Bentley's test suite).
     assert pushed["synchronizationInfo"] is None
-    silent = ("download", "namedVersion", "currentOrPrecedingCheckpoint")
-    assert {name: pushed["_links"][name] for name in silent} == dict.fromkeys(silent)
+    omitted = ("download", "namedVersion", "currentOrPrecedingCheckpoint")
+    assert {name: pushed["_links"][name] for name in omitted} == dict.fromkeys(omitted)
     assert pushed["application"]["id"]
     read = (await http.get(f"{CHANGESETS}/1")).json()["changeset"]
     assert (read["synchronizationInfo"], read["containingChanges"]) == (info, 5)
     assert read["_links"]["currentOrPrecedingCheckpoint"]["href"].endswith("/changesets/0/checkpoint")
 
 
-async def test_what_was_pushed_is_downloaded_without_a_token(http: httpx2.AsyncClient) -> None:
-    await push(http, await briefcase(http), 1)
+async def test_changeset_file_is_downloaded_without_a_token(http: httpx2.AsyncClient) -> None:
+    await push(http, await acquire_briefcase(http), 1)
     listed = (await http.get(CHANGESETS, headers=WHOLE)).json()["changesets"][0]
     link = listed["_links"]["download"]
-    assert changeset_id(1) in link["href"]
-    assert (await store(http, link["href"])).content == FILE
+    assert make_changeset_id(1) in link["href"]
+    assert (await request_storage(http, link["href"])).content == FILE
 
 
-async def test_each_answer_has_its_own_download_address(http: httpx2.AsyncClient) -> None:
+async def test_every_answer_has_a_different_download_address(http: httpx2.AsyncClient) -> None:
     path = f"/imodels/{ROADS}/changesets/3"
     first, second = [(await http.get(path)).json()["changeset"]["_links"]["download"]["href"] for _ in range(2)]
     assert first != second
 
 
-async def test_seeded_changesets_can_be_downloaded_and_have_their_size(http: httpx2.AsyncClient) -> None:
+async def test_seeded_changeset_file_has_its_announced_size(http: httpx2.AsyncClient) -> None:
     for changeset in (await http.get(f"/imodels/{ROADS}/changesets?$top=3", headers=WHOLE)).json()["changesets"]:
-        content = (await store(http, changeset["_links"]["download"]["href"])).content
+        content = (await request_storage(http, changeset["_links"]["download"]["href"])).content
         assert len(content) == changeset["fileSize"]
 
 
-async def test_without_the_permission_to_read_there_is_no_download_link(http_as: Connect) -> None:
+async def test_changeset_download_link_requires_imodels_read(http_as: Connect) -> None:
     changeset = (await http_as("priya").get(f"/imodels/{ROADS}/changesets/1")).json()["changeset"]
     assert changeset["_links"]["download"] is None
 
 
-async def test_a_push_in_progress_is_not_in_the_list(http: httpx2.AsyncClient) -> None:
-    await announce(http, await briefcase(http), 1)
+async def test_push_in_progress_is_not_listed(http: httpx2.AsyncClient) -> None:
+    await start_push(http, await acquire_briefcase(http), 1)
     assert (await http.get(CHANGESETS)).json()["changesets"] == []
     assert (await http.get(f"{CHANGESETS}/1")).json()["changeset"]["state"] == "waitingForFile"
 
 
-async def test_one_push_at_a_time(http: httpx2.AsyncClient, http_as: Connect) -> None:
-    await announce(http, await briefcase(http), 1)
+async def test_second_push_conflicts_with_one_in_progress(http: httpx2.AsyncClient, http_as: Connect) -> None:
+    await start_push(http, await acquire_briefcase(http), 1)
     tomasz = http_as("tomasz")
-    answer = await announce(tomasz, await briefcase(tomasz), 1)
+    answer = await start_push(tomasz, await acquire_briefcase(tomasz), 1)
     assert (answer.status_code, answer.json()["error"]["code"]) == (409, "ConflictWithAnotherUser")
 
 
-async def test_the_same_briefcase_may_begin_its_push_again(http: httpx2.AsyncClient) -> None:
-    number = await briefcase(http)
-    stale = (await announce(http, number, 1)).json()["changeset"]
-    fresh = (await announce(http, number, 1)).json()["changeset"]
-    await upload(http, fresh)
-    assert (await finish(http, fresh)).status_code == 200
-    assert (await store(http, stale["_links"]["upload"]["href"], FILE)).status_code == 404
+async def test_same_briefcase_can_restart_its_push(http: httpx2.AsyncClient) -> None:
+    number = await acquire_briefcase(http)
+    stale = (await start_push(http, number, 1)).json()["changeset"]
+    fresh = (await start_push(http, number, 1)).json()["changeset"]
+    await upload_file(http, fresh)
+    assert (await complete_push(http, fresh)).status_code == 200
+    assert (await request_storage(http, stale["_links"]["upload"]["href"], FILE)).status_code == 404
 
 
-async def test_an_abandoned_push_blocks_nobody_for_ever(
+async def test_abandoned_push_is_deleted_when_its_link_expires(
     http: httpx2.AsyncClient, http_as: Connect, clock: Clock
 ) -> None:
-    changeset = (await announce(http, await briefcase(http), 1)).json()["changeset"]
-    number = await briefcase(http_as("tomasz"))
+    changeset = (await start_push(http, await acquire_briefcase(http), 1)).json()["changeset"]
+    number = await acquire_briefcase(http_as("tomasz"))
     clock.forward(3600)
     http, tomasz = http_as("anna"), http_as("tomasz")  # tokens last an hour
-    assert (await finish(http, changeset)).json()["error"]["code"] == "ChangesetNotFound"
-    assert (await announce(tomasz, number, 1)).status_code == 201
+    assert (await complete_push(http, changeset)).json()["error"]["code"] == "ChangesetNotFound"
+    assert (await start_push(tomasz, number, 1)).status_code == 201
 
 
-async def test_a_push_must_be_on_top_of_the_latest_changeset(http: httpx2.AsyncClient) -> None:
-    number = await briefcase(http)
+async def test_push_requires_the_latest_changeset_as_parent(http: httpx2.AsyncClient) -> None:
+    number = await acquire_briefcase(http)
     await push(http, number, 1)
     await push(http, number, 2)
-    for parent in ("", changeset_id(1)):
-        late = await announce(http, number, 3, parentId=parent)
+    for parent in ("", make_changeset_id(1)):
+        late = await start_push(http, number, 3, parentId=parent)
         assert (late.status_code, late.json()["error"]["code"]) == (409, "NewerChangesExist")
-    unknown = await announce(http, number, 3, parentId=changeset_id(9))
+    unknown = await start_push(http, number, 3, parentId=make_changeset_id(9))
     assert unknown.json()["error"]["code"] == "ChangesetNotFound"
-    again = await announce(http, number, 2)
+    again = await start_push(http, number, 2)
     assert (again.status_code, again.json()["error"]["code"]) == (409, "ChangesetExists")
     assert (await push(http, number, 3))["index"] == 3
 
 
-async def test_a_push_needs_a_briefcase_of_ones_own(http: httpx2.AsyncClient, http_as: Connect) -> None:
-    assert (await announce(http, 555, 1)).json()["error"]["code"] == "BriefcaseNotFound"
-    foreign = await announce(http, await briefcase(http_as("tomasz")), 1)
+async def test_push_requires_the_callers_own_briefcase(http: httpx2.AsyncClient, http_as: Connect) -> None:
+    assert (await start_push(http, 555, 1)).json()["error"]["code"] == "BriefcaseNotFound"
+    foreign = await start_push(http, await acquire_briefcase(http_as("tomasz")), 1)
     assert (foreign.status_code, foreign.json()["error"]["code"]) == (403, "InsufficientPermissions")
 
 
-async def test_a_viewer_cannot_push(http: httpx2.AsyncClient, http_as: Connect) -> None:
-    answer = await announce(http_as("priya"), await briefcase(http), 1)
+async def test_push_is_refused_to_viewers(http: httpx2.AsyncClient, http_as: Connect) -> None:
+    answer = await start_push(http_as("priya"), await acquire_briefcase(http), 1)
     assert answer.status_code == 403
 
 
-async def test_a_push_without_its_file_or_with_another_size_is_not_completed(http: httpx2.AsyncClient) -> None:
-    changeset = (await announce(http, await briefcase(http), 1)).json()["changeset"]
-    missing = await finish(http, changeset)
+async def test_complete_push_requires_a_file_of_the_declared_size(http: httpx2.AsyncClient) -> None:
+    changeset = (await start_push(http, await acquire_briefcase(http), 1)).json()["changeset"]
+    missing = await complete_push(http, changeset)
     assert (missing.status_code, missing.json()["error"]["code"]) == (404, "FileNotFound")
-    await upload(http, changeset, FILE + b"!")
-    other = await finish(http, changeset)
+    await upload_file(http, changeset, FILE + b"!")
+    other = await complete_push(http, changeset)
     assert (other.status_code, other.json()["error"]["code"]) == (409, "DataConflict")
 
 
-async def test_a_push_is_completed_once_and_by_its_own_briefcase(http: httpx2.AsyncClient) -> None:
-    changeset = (await announce(http, await briefcase(http), 1)).json()["changeset"]
-    await upload(http, changeset)
-    other = await finish(http, changeset | {"briefcaseId": await briefcase(http)})
-    assert [one["target"] for one in other.json()["error"]["details"]] == ["briefcaseId"]
-    assert (await finish(http, changeset)).status_code == 200
-    again = await finish(http, changeset)
-    assert [one["code"] for one in again.json()["error"]["details"]] == ["InvalidChange"]
+async def test_complete_push_works_once_and_for_its_own_briefcase(http: httpx2.AsyncClient) -> None:
+    changeset = (await start_push(http, await acquire_briefcase(http), 1)).json()["changeset"]
+    await upload_file(http, changeset)
+    other = await complete_push(http, changeset | {"briefcaseId": await acquire_briefcase(http)})
+    assert [detail["target"] for detail in other.json()["error"]["details"]] == ["briefcaseId"]
+    assert (await complete_push(http, changeset)).status_code == 200
+    again = await complete_push(http, changeset)
+    assert [detail["code"] for detail in again.json()["error"]["details"]] == ["InvalidChange"]
 
 
 @pytest.mark.parametrize(
@@ -202,18 +202,18 @@ async def test_a_push_is_completed_once_and_by_its_own_briefcase(http: httpx2.As
         ({"synchronizationInfo": {"taskId": "t", "changedFiles": "a"}}, "synchronizationInfo"),
     ],
 )
-async def test_a_changeset_that_cannot_be_is_refused(
+async def test_create_changeset_rejects_invalid_values(
     http: httpx2.AsyncClient, change: dict[str, object], target: str
 ) -> None:
-    error = (await announce(http, await briefcase(http), 1, **change)).json()["error"]
+    error = (await start_push(http, await acquire_briefcase(http), 1, **change)).json()["error"]
     assert (error["code"], error["message"]) == ("InvalidiModelsRequest", "Cannot create Changeset.")
-    assert [one["target"] for one in error["details"]] == [target]
+    assert [detail["target"] for detail in error["details"]] == [target]
 
 
-async def test_statistics_count_what_was_pushed_not_what_was_begun(http: httpx2.AsyncClient) -> None:
-    number = await briefcase(http)
+async def test_user_statistics_count_only_completed_pushes(http: httpx2.AsyncClient) -> None:
+    number = await acquire_briefcase(http)
     await push(http, number, 1)
-    await announce(http, number, 2)
+    await start_push(http, number, 2)
     user = (await http.get(f"{DRAINS}/users/{seeded_id('user', 'anna')}")).json()["user"]
     assert user["statistics"]["pushedChangesetsCount"] == 1
     assert user["statistics"]["lastChangesetPushDate"] is not None
@@ -222,13 +222,13 @@ async def test_statistics_count_what_was_pushed_not_what_was_begun(http: httpx2.
 # Extended data
 
 
-def encoded(value: object) -> str:
+def encode(value: object) -> str:
     return base64.b64encode(json.dumps(value).encode()).decode()
 
 
-async def test_extended_data_is_attached_once_by_the_creator(http: httpx2.AsyncClient, http_as: Connect) -> None:
-    await push(http, await briefcase(http), 1)
-    path, body = f"{CHANGESETS}/1/extendeddata", {"data": encoded({"some key": "some value"})}
+async def test_extended_data_is_attached_once_and_by_the_creator(http: httpx2.AsyncClient, http_as: Connect) -> None:
+    await push(http, await acquire_briefcase(http), 1)
+    path, body = f"{CHANGESETS}/1/extendeddata", {"data": encode({"some key": "some value"})}
     missing = await http.get(path)
     assert missing.json()["error"] == {
         "code": "ChangesetExtendedDataNotFound",
@@ -236,33 +236,33 @@ async def test_extended_data_is_attached_once_by_the_creator(http: httpx2.AsyncC
     }
     assert (await http_as("tomasz").post(path, json=body)).status_code == 403
     answer = await http.post(path, json=body)
-    expected = {"changesetId": changeset_id(1), "changesetIndex": 1, **body}
+    expected = {"changesetId": make_changeset_id(1), "changesetIndex": 1, **body}
     assert (answer.status_code, answer.json()) == (201, {"extendedData": expected})
     assert (await http.get(path)).json() == {"extendedData": expected}
     assert (await http.post(path, json=body)).status_code == 409
 
 
-@pytest.mark.parametrize("data", ["{}", "e30", encoded("text"), encoded(1), "not base64!"])
-async def test_extended_data_must_be_an_object_in_base64(http: httpx2.AsyncClient, data: str) -> None:
-    await push(http, await briefcase(http), 1)
+@pytest.mark.parametrize("data", ["{}", "e30", encode("text"), encode(1), "not base64!"])
+async def test_extended_data_must_be_a_json_object_in_base64(http: httpx2.AsyncClient, data: str) -> None:
+    await push(http, await acquire_briefcase(http), 1)
     error = (await http.post(f"{CHANGESETS}/1/extendeddata", json={"data": data})).json()["error"]
     assert error["message"] == "Cannot create Changeset Extended Data."
     message = "Provided 'data' value is not valid. 'data' must be a valid base64 encoded json."
     assert error["details"] == [{"code": "InvalidValue", "message": message, "target": "data"}]
 
 
-async def test_extended_data_is_listed_with_its_changesets(http: httpx2.AsyncClient) -> None:
+async def test_extended_data_is_listed_by_changeset(http: httpx2.AsyncClient) -> None:
     page = (await http.get(f"/imodels/{ROADS}/changesets/extendeddata?$top=1")).json()
-    assert [one["changesetIndex"] for one in page["extendedData"]] == [5]
+    assert [entry["changesetIndex"] for entry in page["extendedData"]] == [5]
     rest = (await http.get(page["_links"]["next"]["href"])).json()
-    assert [one["changesetIndex"] for one in rest["extendedData"]] == [11]
+    assert [entry["changesetIndex"] for entry in rest["extendedData"]] == [11]
     assert json.loads(base64.b64decode(rest["extendedData"][0]["data"]))["run"] == 131
 
 
 # Changeset groups
 
 
-async def group(http: httpx2.AsyncClient) -> dict[str, Any]:
+async def create_group(http: httpx2.AsyncClient) -> dict[str, Any]:
     answer = await http.post(GROUPS, json={"description": "One run"})
     assert answer.status_code == 201
     created: dict[str, Any] = answer.json()["changesetGroup"]
@@ -270,31 +270,31 @@ async def group(http: httpx2.AsyncClient) -> dict[str, Any]:
 
 
 async def test_changesets_join_a_group_until_it_is_completed(http: httpx2.AsyncClient) -> None:
-    number, one = await briefcase(http), await group(http)
-    assert (one["state"], one["creatorId"]) == ("inProgress", seeded_id("user", "anna"))
-    assert one["_links"]["creator"]["href"].endswith(f"/users/{one['creatorId']}")
-    assert (await push(http, number, 1, groupId=one["id"]))["groupId"] == one["id"]
-    closed = await http.patch(f"{GROUPS}/{one['id']}", json={"state": "completed"})
+    number, group = await acquire_briefcase(http), await create_group(http)
+    assert (group["state"], group["creatorId"]) == ("inProgress", seeded_id("user", "anna"))
+    assert group["_links"]["creator"]["href"].endswith(f"/users/{group['creatorId']}")
+    assert (await push(http, number, 1, groupId=group["id"]))["groupId"] == group["id"]
+    closed = await http.patch(f"{GROUPS}/{group['id']}", json={"state": "completed"})
     assert (closed.status_code, closed.json()["changesetGroup"]["state"]) == (200, "completed")
-    late = await announce(http, number, 2, groupId=one["id"])
+    late = await start_push(http, number, 2, groupId=group["id"])
     assert [detail["target"] for detail in late.json()["error"]["details"]] == ["groupId"]
-    unknown = await announce(http, number, 2, groupId="no")
+    unknown = await start_push(http, number, 2, groupId="no")
     assert unknown.json()["error"]["code"] == "ChangesetGroupNotFound"
 
 
 @pytest.mark.parametrize("state", ["timedOut", "forciblyClosed", "inProgress", None])
-async def test_a_client_can_only_complete_a_group(http: httpx2.AsyncClient, state: str | None) -> None:
-    path = f"{GROUPS}/{(await group(http))['id']}"
+async def test_update_group_accepts_only_the_state_completed(http: httpx2.AsyncClient, state: str | None) -> None:
+    path = f"{GROUPS}/{(await create_group(http))['id']}"
     assert (await http.patch(path, json={"state": state})).status_code == 422
     assert (await http.get(path)).json()["changesetGroup"]["state"] == "inProgress"
 
 
-async def test_a_group_times_out_a_day_after_its_last_changeset(
+async def test_group_times_out_a_day_after_its_last_changeset(
     http: httpx2.AsyncClient, http_as: Connect, clock: Clock
 ) -> None:
-    path = f"{GROUPS}/{(await group(http))['id']}"
+    path = f"{GROUPS}/{(await create_group(http))['id']}"
     clock.forward(3000)
-    await push(http, await briefcase(http), 1, groupId=path.rsplit("/", 1)[1])
+    await push(http, await acquire_briefcase(http), 1, groupId=path.rsplit("/", 1)[1])
     seen = []
     for seconds in (23.5 * 3600, 3600):
         clock.forward(seconds)
@@ -303,9 +303,9 @@ async def test_a_group_times_out_a_day_after_its_last_changeset(
     assert (await http_as("anna").patch(path, json={"state": "completed"})).status_code == 422
 
 
-async def test_groups_are_listed_and_an_unknown_one_is_not_found(http: httpx2.AsyncClient) -> None:
+async def test_groups_are_listed_and_unknown_group_is_not_found(http: httpx2.AsyncClient) -> None:
     path = f"/imodels/{ROADS}/changesetgroups"
-    assert [one["description"] for one in (await http.get(path)).json()["changesetGroups"]] == [
+    assert [group["description"] for group in (await http.get(path)).json()["changesetGroups"]] == [
         "Design Sync, run 118",
         "Design Sync, run 131",
     ]

@@ -1,4 +1,4 @@
-"""Checkpoints: generated in their own time after a named version, restarted, downloaded."""
+"""Checkpoints: generated after a named version, restarted and downloaded."""
 
 from collections.abc import Callable
 
@@ -11,13 +11,13 @@ from tests.sandbox.test_changesets import (
     CHANGESETS,
     DRAINS,
     FILE,
-    announce,
-    briefcase,
-    changeset_id,
-    finish,
+    acquire_briefcase,
+    complete_push,
+    make_changeset_id,
     push,
-    store,
-    upload,
+    request_storage,
+    start_push,
+    upload_file,
 )
 
 pytestmark = pytest.mark.anyio
@@ -28,21 +28,21 @@ SURVEY = f"/imodels/{seeded_id('imodel', 'survey')}"
 BRIDGE = f"/imodels/{seeded_id('imodel', 'bridge')}"
 
 
-async def name(http: httpx2.AsyncClient, number: int) -> str:
-    body = {"name": f"Version {number}", "changesetId": changeset_id(number)}
+async def create_version(http: httpx2.AsyncClient, number: int) -> str:
+    body = {"name": f"Version {number}", "changesetId": make_changeset_id(number)}
     version: str = (await http.post(f"{DRAINS}/namedversions", json=body)).json()["namedVersion"]["id"]
     return version
 
 
-async def test_a_named_version_has_its_checkpoint_generated(http: httpx2.AsyncClient, clock: Clock) -> None:
-    await push(http, await briefcase(http), 1)
-    path = f"{DRAINS}/namedversions/{await name(http, 1)}/checkpoint"
+async def test_creating_a_named_version_generates_its_checkpoint(http: httpx2.AsyncClient, clock: Clock) -> None:
+    await push(http, await acquire_briefcase(http), 1)
+    path = f"{DRAINS}/namedversions/{await create_version(http, 1)}/checkpoint"
     assert (await http.get(path)).json()["checkpoint"] == {
-        "changesetId": changeset_id(1),
+        "changesetId": make_changeset_id(1),
         "changesetIndex": 1,
         "size": 0,
         "state": "scheduled",
-        "dbName": f"{changeset_id(1)}.bim",
+        "dbName": f"{make_changeset_id(1)}.bim",
         "directoryAccessInfo": None,
         "containerAccessInfo": None,
         "_links": {"download": None},
@@ -54,13 +54,13 @@ async def test_a_named_version_has_its_checkpoint_generated(http: httpx2.AsyncCl
     assert set(access) == {"baseUrl", "baseDirectory", "storage", "storageType", "azure"}
     assert "sig=" in access["azure"]["sasToken"]
     assert set(checkpoint["containerAccessInfo"]) == {"account", "container", "sas", "dbName"}
-    content = (await store(http, checkpoint["_links"]["download"]["href"])).content
+    content = (await request_storage(http, checkpoint["_links"]["download"]["href"])).content
     assert len(content) == checkpoint["size"] > len(FILE)
     latest = (await http.get(f"{DRAINS}/briefcases/checkpoint")).json()["checkpoint"]
     assert latest["changesetIndex"] == 1
 
 
-async def test_a_changeset_is_asked_for_its_checkpoint_by_index_or_id(http: httpx2.AsyncClient) -> None:
+async def test_changeset_checkpoint_is_found_by_index_or_id(http: httpx2.AsyncClient) -> None:
     by_index = (await http.get(f"{ROADS}/changesets/8/checkpoint")).json()["checkpoint"]
     by_id = await http.get(f"{ROADS}/changesets/{by_index['changesetId']}/checkpoint")
     assert by_id.json()["checkpoint"]["changesetIndex"] == 8
@@ -75,41 +75,41 @@ async def test_a_changeset_is_asked_for_its_checkpoint_by_index_or_id(http: http
         ("namedversions/invalidId/checkpoint", "NamedVersionNotFound"),
     ],
 )
-async def test_what_is_missing_is_named(http: httpx2.AsyncClient, path: str, code: str) -> None:
+async def test_checkpoint_error_names_what_is_missing(http: httpx2.AsyncClient, path: str, code: str) -> None:
     answer = await http.get(f"{ROADS}/{path}")
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, code)
 
 
-async def test_a_new_imodel_has_the_checkpoint_of_its_baseline(http: httpx2.AsyncClient) -> None:
+async def test_new_imodel_has_a_baseline_checkpoint(http: httpx2.AsyncClient) -> None:
     imodel = (await http.post("/imodels", json={"iTwinId": ITWIN, "name": "New"})).json()["iModel"]
     for path in ("briefcases", "changesets/0"):
         checkpoint = (await http.get(f"/imodels/{imodel['id']}/{path}/checkpoint")).json()["checkpoint"]
         # Both asserted by Bentley's access-backend tests.
         assert (checkpoint["changesetId"], checkpoint["dbName"]) == (None, "BASELINE.bim")
         assert (checkpoint["state"], checkpoint["changesetIndex"]) == ("successful", 0)
-        content = (await store(http, checkpoint["_links"]["download"]["href"])).content
+        content = (await request_storage(http, checkpoint["_links"]["download"]["href"])).content
         assert len(content) == checkpoint["size"]
 
 
-async def test_an_imodel_that_is_not_ready_has_no_checkpoint(http: httpx2.AsyncClient) -> None:
+async def test_uninitialized_imodel_has_no_checkpoint(http: httpx2.AsyncClient) -> None:
     body = {"iTwinId": ITWIN, "name": "New", "creationMode": "empty"}
     imodel = (await http.post("/imodels", json=body)).json()["iModel"]
     answer = await http.get(f"/imodels/{imodel['id']}/briefcases/checkpoint")
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "CheckpointNotFound")
 
 
-async def version_of(http: httpx2.AsyncClient, imodel: str, version: str) -> str:
-    found = (await http.get(f"{imodel}/namedversions?name={version}")).json()["namedVersions"]
-    return f"{imodel}/namedversions/{found[0]['id']}/checkpoint"
+async def find_checkpoint_path(http: httpx2.AsyncClient, imodel: str, version: str) -> str:
+    versions = (await http.get(f"{imodel}/namedversions?name={version}")).json()["namedVersions"]
+    return f"{imodel}/namedversions/{versions[0]['id']}/checkpoint"
 
 
 @pytest.mark.parametrize(
     ("imodel", "version", "state"), [(SURVEY, "Condition 2025", "failed"), (BRIDGE, "Concept", "notGenerated")]
 )
-async def test_a_checkpoint_that_failed_or_never_was_is_restarted(
+async def test_failed_or_missing_checkpoint_is_restarted(
     http: httpx2.AsyncClient, clock: Clock, imodel: str, version: str, state: str
 ) -> None:
-    path = await version_of(http, imodel, version)
+    path = await find_checkpoint_path(http, imodel, version)
     before = (await http.get(path)).json()["checkpoint"]
     assert (before["state"], before["size"], before["_links"]["download"]) == (state, 0, None)
     answer = await http.put(path)
@@ -119,44 +119,44 @@ async def test_a_checkpoint_that_failed_or_never_was_is_restarted(
     assert (await http.get(path)).json()["checkpoint"]["state"] == "successful"
 
 
-async def test_a_successful_checkpoint_is_not_restarted(http: httpx2.AsyncClient) -> None:
-    path = await version_of(http, ROADS, "30%25 Design")
+async def test_successful_checkpoint_is_not_restarted(http: httpx2.AsyncClient) -> None:
+    path = await find_checkpoint_path(http, ROADS, "30%25 Design")
     checkpoint = (await http.put(path)).json()["checkpoint"]
     assert (checkpoint["state"], checkpoint["size"] > 0) == ("successful", True)
 
 
-async def test_a_file_that_says_so_makes_its_checkpoint_fail(http: httpx2.AsyncClient, clock: Clock) -> None:
+async def test_changeset_with_failure_marker_fails_its_checkpoint(http: httpx2.AsyncClient, clock: Clock) -> None:
     content = b"sandbox:broken".ljust(len(FILE))
-    changeset = (await announce(http, await briefcase(http), 1)).json()["changeset"]
-    await upload(http, changeset, content)
-    await finish(http, changeset)
-    path = f"{DRAINS}/namedversions/{await name(http, 1)}/checkpoint"
+    changeset = (await start_push(http, await acquire_briefcase(http), 1)).json()["changeset"]
+    await upload_file(http, changeset, content)
+    await complete_push(http, changeset)
+    path = f"{DRAINS}/namedversions/{await create_version(http, 1)}/checkpoint"
     clock.forward(10)
     assert (await http.get(path)).json()["checkpoint"]["state"] == "failed"
 
 
-async def test_a_changeset_leads_to_the_checkpoint_at_or_before_it(http: httpx2.AsyncClient, clock: Clock) -> None:
-    number = await briefcase(http)
+async def test_changeset_links_to_current_or_preceding_checkpoint(http: httpx2.AsyncClient, clock: Clock) -> None:
+    number = await acquire_briefcase(http)
     for index in (1, 2, 3):
         await push(http, number, index)
-    await name(http, 2)
+    await create_version(http, 2)
     seen = []
     for _ in range(2):
         changesets = (await http.get(CHANGESETS, headers={"Prefer": "return=representation"})).json()["changesets"]
-        hrefs = [one["_links"]["currentOrPrecedingCheckpoint"]["href"] for one in changesets]
+        hrefs = [changeset["_links"]["currentOrPrecedingCheckpoint"]["href"] for changeset in changesets]
         seen.append([href.split("/")[-2] for href in hrefs])
         clock.forward(10)
     assert seen == [["0", "0", "0"], ["0", "2", "2"]]
 
 
-async def test_to_read_checkpoints_takes_more_than_to_view(http_as: Connect) -> None:
+async def test_checkpoints_require_imodels_read(http_as: Connect) -> None:
     assert (await http_as("priya").get(f"{ROADS}/briefcases/checkpoint")).status_code == 403
     assert (await http_as("luca").get(f"{ROADS}/briefcases/checkpoint")).status_code == 404
 
 
-async def test_a_push_in_progress_can_be_neither_named_nor_checked_out(http: httpx2.AsyncClient) -> None:
-    await announce(http, await briefcase(http), 1)
+async def test_push_in_progress_has_no_named_version_and_no_checkpoint(http: httpx2.AsyncClient) -> None:
+    await start_push(http, await acquire_briefcase(http), 1)
     assert (await http.get(f"{CHANGESETS}/1/checkpoint")).json()["error"]["code"] == "ChangesetNotFound"
-    body = {"name": "x", "changesetId": changeset_id(1)}
+    body = {"name": "x", "changesetId": make_changeset_id(1)}
     answer = await http.post(f"{DRAINS}/namedversions", json=body)
     assert answer.json()["error"]["code"] == "ChangesetNotFound"

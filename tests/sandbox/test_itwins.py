@@ -1,4 +1,4 @@
-"""iTwins: the entity, its rules, and its lists."""
+"""iTwins: creation, update, deletion and lists."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,17 +15,17 @@ ACCOUNT = seeded_id("itwin", "meridian")
 PROJECT = {"class": "Endeavor", "subClass": "Project", "displayName": "New Quay Wall"}
 
 
-def details(answer: httpx2.Response) -> list[tuple[str, str | None]]:
+def read_details(answer: httpx2.Response) -> list[tuple[str, str | None]]:
     return [(detail["code"], detail.get("target")) for detail in answer.json()["error"]["details"]]
 
 
-async def names(http: httpx2.AsyncClient, query: str, **headers: str) -> list[str]:
+async def list_numbers(http: httpx2.AsyncClient, query: str, **headers: str) -> list[str]:
     answer = await http.get(f"/itwins?{query}", headers=headers)
     assert answer.status_code == 200, answer.text
-    return [one["number"] for one in answer.json()["iTwins"]]
+    return [itwin["number"] for itwin in answer.json()["iTwins"]]
 
 
-async def test_an_itwin_has_all_its_fields_and_null_is_shown(http: httpx2.AsyncClient) -> None:
+async def test_get_itwin_returns_all_fields_and_shows_nulls(http: httpx2.AsyncClient) -> None:
     itwin = (await http.get(f"/itwins/{ITWIN.upper()}")).json()["iTwin"]
     assert len(itwin) == 20
     assert (itwin["number"], itwin["lastModifiedBy"] is not None) == ("NL-A12-0042", True)
@@ -35,7 +35,7 @@ async def test_an_itwin_has_all_its_fields_and_null_is_shown(http: httpx2.AsyncC
     assert len(itwin["createdDateTime"]) == 28
 
 
-async def test_a_new_itwin_stands_under_the_account_and_is_numbered_by_its_id(http: httpx2.AsyncClient) -> None:
+async def test_create_itwin_defaults_parent_to_account_and_number_to_id(http: httpx2.AsyncClient) -> None:
     answer = await http.post("/itwins", json=PROJECT)
     assert answer.status_code == 201
     itwin = answer.json()["iTwin"]
@@ -44,10 +44,10 @@ async def test_a_new_itwin_stands_under_the_account_and_is_numbered_by_its_id(ht
     assert (itwin["status"], itwin["dataCenterLocation"], itwin["type"]) == ("Active", "East US", None)
 
 
-async def test_every_finding_about_a_new_itwin_is_told_at_once(http: httpx2.AsyncClient) -> None:
+async def test_create_itwin_reports_all_errors_at_once(http: httpx2.AsyncClient) -> None:
     answer = await http.post("/itwins", json={"subClass": "Nope", "latitude": 91, "ianaTimeZone": "Mars/Base"})
     assert (answer.status_code, answer.json()["error"]["message"]) == (422, "Cannot create iTwin.")
-    assert details(answer) == [
+    assert read_details(answer) == [
         ("MissingRequiredProperty", "class"),
         ("InvalidValue", "subClass"),
         ("MissingRequiredProperty", "displayName"),
@@ -56,20 +56,20 @@ async def test_every_finding_about_a_new_itwin_is_told_at_once(http: httpx2.Asyn
     ]
 
 
-async def test_a_subclass_of_another_class_is_refused(http: httpx2.AsyncClient) -> None:
+async def test_create_itwin_rejects_subclass_of_another_class(http: httpx2.AsyncClient) -> None:
     answer = await http.post("/itwins", json=PROJECT | {"class": "Thing"})
-    assert (answer.status_code, details(answer)) == (422, [("InvalidValue", "subClass")])
+    assert (answer.status_code, read_details(answer)) == (422, [("InvalidValue", "subClass")])
 
 
-async def test_a_number_is_unique_within_account_and_subclass(http: httpx2.AsyncClient) -> None:
+async def test_itwin_number_is_unique_within_account_and_subclass(http: httpx2.AsyncClient) -> None:
     taken = await http.post("/itwins", json=PROJECT | {"number": "NL-A12-0042"})
     assert (taken.status_code, taken.json()["error"]["code"]) == (409, "iTwinExists")
-    assert details(taken) == [("InvalidValue", "number")]
+    assert read_details(taken) == [("InvalidValue", "number")]
     other_kind = {"class": "Thing", "subClass": "Asset", "displayName": "x", "number": "NL-A12-0042"}
     assert (await http.post("/itwins", json=other_kind)).status_code == 201
 
 
-async def test_an_update_changes_only_what_it_names(http: httpx2.AsyncClient) -> None:
+async def test_update_itwin_changes_only_the_given_properties(http: httpx2.AsyncClient) -> None:
     before = (await http.get(f"/itwins/{ITWIN}")).json()["iTwin"]
     same = {name: before[name] for name in ("id", "class", "subClass")}
     answer = await http.patch(f"/itwins/{ITWIN}", json=same | {"latitude": None, "status": "inactive"})
@@ -78,24 +78,24 @@ async def test_an_update_changes_only_what_it_names(http: httpx2.AsyncClient) ->
     assert (answer.status_code, answer.json()["iTwin"]) == (200, before | changed)
 
 
-async def test_an_update_refuses_read_only_properties(http: httpx2.AsyncClient) -> None:
+async def test_update_itwin_rejects_read_only_properties(http: httpx2.AsyncClient) -> None:
     fixed = {"id": "x", "class": "Thing", "subClass": "Asset"}
     answer = await http.patch(f"/itwins/{ITWIN}", json=fixed | {"createdDateTime": "2026-01-01", "parentId": ACCOUNT})
     assert (answer.status_code, answer.json()["error"]["message"]) == (422, "Cannot update iTwin.")
     names = [*fixed, "parentId", "createdDateTime"]
-    assert details(answer) == [("ReadOnlyProperty", name) for name in names]
-    messages = [finding["message"] for finding in answer.json()["error"]["details"]]
+    assert read_details(answer) == [("ReadOnlyProperty", name) for name in names]
+    messages = [detail["message"] for detail in answer.json()["error"]["details"]]
     assert messages[2] == "SubClass is read only and cannot be modified."
     assert messages[4] == "CreatedDateTime is read only and should not be set."
 
 
-async def test_an_update_to_a_taken_number_is_422(http: httpx2.AsyncClient) -> None:
+async def test_update_itwin_to_a_taken_number_is_422(http: httpx2.AsyncClient) -> None:
     answer = await http.patch(f"/itwins/{ITWIN}", json={"number": "NL-A12-0051"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (422, "InvalidiTwinsRequest")
-    assert details(answer) == [("InvalidValue", "number")]
+    assert read_details(answer) == [("InvalidValue", "number")]
 
 
-async def test_a_deleted_itwin_is_gone_with_its_imodels_and_its_children_move_up(http: httpx2.AsyncClient) -> None:
+async def test_delete_itwin_deletes_imodels_and_moves_children_up(http: httpx2.AsyncClient) -> None:
     assert (await http.delete(f"/itwins/{ITWIN}")).status_code == 204
     assert (await http.get(f"/itwins/{ITWIN}")).status_code == 404
     assert (await http.get(f"/imodels/{seeded_id('imodel', 'roads')}")).status_code == 404
@@ -103,7 +103,7 @@ async def test_a_deleted_itwin_is_gone_with_its_imodels_and_its_children_move_up
     assert child["parentId"] == seeded_id("itwin", "a12")
 
 
-async def test_a_stranger_does_not_learn_that_an_itwin_exists_and_a_member_is_told_what_lacks(http_as: Connect) -> None:
+async def test_itwin_is_404_for_strangers_and_403_for_members_without_permission(http_as: Connect) -> None:
     stranger = await http_as("luca").get(f"/itwins/{ITWIN}")
     assert (stranger.status_code, stranger.json()["error"]["code"]) == (404, "iTwinNotFound")
     viewer = await http_as("priya").patch(f"/itwins/{ITWIN}", json={"type": "x"})
@@ -112,20 +112,20 @@ async def test_a_stranger_does_not_learn_that_an_itwin_exists_and_a_member_is_to
     assert (await http_as("priya").post("/itwins", json=PROJECT)).status_code == 403
 
 
-async def test_the_account_of_an_itwin_and_ones_own_are_summaries(http: httpx2.AsyncClient) -> None:
-    mine = (await http.get("/itwins/myprimaryaccount")).json()["iTwin"]
-    assert mine == (await http.get(f"/itwins/{ITWIN}/account")).json()["iTwin"]
-    assert (mine["id"], mine["class"], mine["subClass"], len(mine)) == (ACCOUNT, "Account", "Account", 6)
+async def test_accounts_are_shown_in_short_form(http: httpx2.AsyncClient) -> None:
+    account = (await http.get("/itwins/myprimaryaccount")).json()["iTwin"]
+    assert account == (await http.get(f"/itwins/{ITWIN}/account")).json()["iTwin"]
+    assert (account["id"], account["class"], account["subClass"], len(account)) == (ACCOUNT, "Account", "Account", 6)
     whole = await http.get(f"/itwins/{ITWIN}/account", headers={"Prefer": "return=representation"})
     assert len(whole.json()["iTwin"]) == 20
     assert whole.json()["iTwin"]["createdBy"] == seeded_id("user", "anna")
 
 
-async def test_lists_are_ordered_without_regard_to_case(http: httpx2.AsyncClient) -> None:
+async def test_itwin_list_order_ignores_case(http: httpx2.AsyncClient) -> None:
     await http.post("/itwins", json=PROJECT | {"displayName": "a12 feeder"})
     query = "subClass=Project&$orderby=displayName&$top=3"
-    found = (await http.get(f"/itwins?{query}")).json()["iTwins"]
-    assert [one["displayName"] for one in found] == [
+    itwins = (await http.get(f"/itwins?{query}")).json()["iTwins"]
+    assert [itwin["displayName"] for itwin in itwins] == [
         "a12 feeder",
         "A12 Interchange Reconstruction",
         "A12 Noise Barrier Study",
@@ -152,16 +152,16 @@ async def test_lists_are_ordered_without_regard_to_case(http: httpx2.AsyncClient
         ("$filter=status eq 'Inactive'", ["NL-A12-0029"]),
     ],
 )
-async def test_the_list_is_narrowed_by_its_parameters(http: httpx2.AsyncClient, query: str, numbers: list[str]) -> None:
-    assert await names(http, query) == numbers
+async def test_itwin_list_applies_its_parameters(http: httpx2.AsyncClient, query: str, numbers: list[str]) -> None:
+    assert await list_numbers(http, query) == numbers
 
 
-async def test_inactive_itwins_are_hidden_unless_asked_for(http: httpx2.AsyncClient) -> None:
-    assert "NL-A12-0029" not in await names(http, "")
-    assert "NL-A12-0029" in await names(http, "includeInactive=true")
+async def test_itwin_list_hides_inactive_itwins_by_default(http: httpx2.AsyncClient) -> None:
+    assert "NL-A12-0029" not in await list_numbers(http, "")
+    assert "NL-A12-0029" in await list_numbers(http, "includeInactive=true")
 
 
-async def test_the_findings_of_the_documentation_page_come_verbatim(http: httpx2.AsyncClient) -> None:
+async def test_itwin_list_errors_are_those_of_the_documentation(http: httpx2.AsyncClient) -> None:
     answer = await http.get("/itwins/recents?$top=1001&$skip=-1&subClass=x&status=y&includeInactive=true")
     assert answer.status_code == 422
     assert answer.json()["error"] == {
@@ -197,13 +197,13 @@ async def test_the_findings_of_the_documentation_page_come_verbatim(http: httpx2
     }
 
 
-async def test_a_filter_that_is_no_filter_says_where_it_breaks(http: httpx2.AsyncClient) -> None:
+async def test_itwin_list_reports_the_position_of_a_filter_error(http: httpx2.AsyncClient) -> None:
     answer = await http.get("/itwins?$filter=number eq 'a' what")
     assert answer.status_code == 422
     assert answer.json()["error"]["message"] == "Syntax error at position 18 in 'number eq 'a' what'."
 
 
-async def test_an_unknown_selected_property_is_named(http: httpx2.AsyncClient) -> None:
+async def test_itwin_list_names_an_unknown_selected_property(http: httpx2.AsyncClient) -> None:
     answer = await http.get("/itwins?$select=id,nope")
     assert answer.json()["error"]["details"] == [
         {
@@ -213,21 +213,21 @@ async def test_an_unknown_selected_property_is_named(http: httpx2.AsyncClient) -
         }
     ]
     chosen = (await http.get("/itwins?$select=id,displayName")).json()["iTwins"]
-    assert all(set(one) == {"id", "displayName"} for one in chosen)
+    assert all(set(itwin) == {"id", "displayName"} for itwin in chosen)
 
 
-async def test_paging_follows_next_to_the_end(http: httpx2.AsyncClient) -> None:
+async def test_itwin_list_next_links_lead_to_the_end(http: httpx2.AsyncClient) -> None:
     seen, url = [], "/itwins?$top=5"
     while url:
         page = (await http.get(url)).json()
-        seen += [one["number"] for one in page["iTwins"]]
+        seen += [itwin["number"] for itwin in page["iTwins"]]
         url = page["_links"].get("next", {}).get("href")
-    assert seen == await names(http, "")
+    assert seen == await list_numbers(http, "")
     assert set(page["_links"]) == {"self", "prev"}
     assert set((await http.get("/itwins")).json()["_links"]) == {"self"}
 
 
-async def test_max_return_ends_the_whole_list_and_is_echoed(http: httpx2.AsyncClient) -> None:
+async def test_max_return_header_limits_the_list_and_is_echoed(http: httpx2.AsyncClient) -> None:
     answer = await http.get("/itwins?$top=2&$skip=2", headers={"X-Max-Return": "3"})
     assert answer.headers["x-max-return"] == "3"
     assert len(answer.json()["iTwins"]) == 1
@@ -235,32 +235,32 @@ async def test_max_return_ends_the_whole_list_and_is_echoed(http: httpx2.AsyncCl
     assert (await http.get("/itwins", headers={"X-Max-Return": "0"})).status_code == 422
 
 
-async def test_an_administrator_lists_the_whole_organization_only_when_asked(http_as: Connect) -> None:
-    made = await http_as("tomasz").post("/itwins", json=PROJECT | {"parentId": ITWIN, "number": "T-1"})
-    assert made.status_code == 201
-    assert "T-1" not in await names(http_as("anna"), "")
-    assert "T-1" in await names(http_as("anna"), "", **{"X-iTwin-Query-Scope": "OrganizationAdmin"})
-    assert "T-1" not in await names(http_as("priya"), "", **{"X-iTwin-Query-Scope": "all"})
+async def test_query_scope_lists_the_organization_for_administrators(http_as: Connect) -> None:
+    created = await http_as("tomasz").post("/itwins", json=PROJECT | {"parentId": ITWIN, "number": "T-1"})
+    assert created.status_code == 201
+    assert "T-1" not in await list_numbers(http_as("anna"), "")
+    assert "T-1" in await list_numbers(http_as("anna"), "", **{"X-iTwin-Query-Scope": "OrganizationAdmin"})
+    assert "T-1" not in await list_numbers(http_as("priya"), "", **{"X-iTwin-Query-Scope": "all"})
 
 
-async def test_recents_are_25_at_most_and_the_last_used_comes_first(http: httpx2.AsyncClient) -> None:
-    made: list[dict[str, Any]] = []
+async def test_recent_itwins_keep_25_latest_first(http: httpx2.AsyncClient) -> None:
+    created: list[dict[str, Any]] = []
     for number in range(26):
         itwin = (await http.post("/itwins", json=PROJECT | {"number": f"R-{number}"})).json()["iTwin"]
-        made.append(itwin)
+        created.append(itwin)
         assert (await http.post(f"/itwins/recents/{itwin['id']}")).status_code == 204
-    await http.post(f"/itwins/recents/{made[5]['id']}")
-    recents = [one["number"] for one in (await http.get("/itwins/recents")).json()["iTwins"]]
+    await http.post(f"/itwins/recents/{created[5]['id']}")
+    recents = [itwin["number"] for itwin in (await http.get("/itwins/recents")).json()["iTwins"]]
     assert recents[:2] == ["R-5", "R-25"]
     assert len(recents) == 25
     assert "R-0" not in recents
 
 
-async def test_favorites_are_kept_per_user_and_adding_twice_is_harmless(http_as: Connect) -> None:
+async def test_favorite_itwins_are_per_user_and_added_once(http_as: Connect) -> None:
     priya = http_as("priya")
     for _ in range(2):
         assert (await priya.post(f"/itwins/favorites/{ITWIN}")).status_code == 204
-    assert [one["id"] for one in (await priya.get("/itwins/favorites")).json()["iTwins"]] == [ITWIN]
+    assert [itwin["id"] for itwin in (await priya.get("/itwins/favorites")).json()["iTwins"]] == [ITWIN]
     assert (await priya.delete(f"/itwins/favorites/{ITWIN}")).status_code == 204
     assert (await priya.get("/itwins/favorites")).json()["iTwins"] == []
     assert len((await http_as("anna").get("/itwins/favorites")).json()["iTwins"]) == 2

@@ -17,35 +17,35 @@ pytestmark = pytest.mark.anyio
 ROADS = seeded_id("imodel", "roads")
 
 
-async def listen(sandbox: Sandbox) -> tuple[asyncio.Task[None], int]:
+async def start_listening(sandbox: Sandbox) -> tuple[asyncio.Task[None], int]:
     bound: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     task = asyncio.create_task(serve(sandbox, "127.0.0.1", 0, started=bound.set_result))
     return task, await bound
 
 
-async def test_links_in_answers_open_on_the_bound_port_until_it_is_cancelled(
+async def test_serve_answers_on_the_bound_port_until_cancelled(
     http: httpx2.AsyncClient, sandbox: Sandbox, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    task, port = await listen(sandbox)
-    # Asked for in-process under the platform's own name, as `serve --sandbox` does.
+    task, port = await start_listening(sandbox)
+    # An in-process request under the platform's host name, as `serve --sandbox` sends it.
     baseline = (await http.get(f"/imodels/{ROADS}/baselinefile")).json()["baselineFile"]
     url = baseline["_links"]["download"]["href"]
     assert url.startswith(f"http://127.0.0.1:{port}/storage/")
     assert baseline["_links"]["creator"]["href"].startswith("https://api.bentley.com/")
-    async with httpx2.AsyncClient() as anyone:
-        answer = await anyone.get(url)
+    async with httpx2.AsyncClient() as anonymous:
+        answer = await anonymous.get(url)
         assert (answer.status_code, len(answer.content)) == (200, baseline["fileSize"])
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         with pytest.raises(httpx2.ConnectError):
-            await anyone.get(url)
+            await anonymous.get(url)
     assert sandbox.storage_url == STORAGE_ORIGIN
     assert capfd.readouterr() == ("", "")
 
 
-async def test_a_large_upload_goes_through_a_real_connection(sandbox: Sandbox) -> None:
-    task, port = await listen(sandbox)
+async def test_serve_accepts_a_large_upload(sandbox: Sandbox) -> None:
+    task, port = await start_listening(sandbox)
     content = b"0123456789abcdef" * (3 << 16)  # 3 MiB
     body = {
         "iTwinId": seeded_id("itwin", "interchange"),
@@ -63,13 +63,13 @@ async def test_a_large_upload_goes_through_a_real_connection(sandbox: Sandbox) -
         await task
 
 
-async def test_a_taken_port_is_an_error_and_not_the_end_of_the_process(sandbox: Sandbox) -> None:
+async def test_serve_raises_os_error_for_a_taken_port(sandbox: Sandbox) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use"):
         await serve(sandbox, "127.0.0.1", taken.getsockname()[1], started=print)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to handle")
-def test_a_termination_signal_ends_it_without_a_word() -> None:
+def test_serve_ends_silently_on_sigterm() -> None:
     program = (
         "import asyncio, sys\n"
         "from itwin_mcp.sandbox import Sandbox\n"

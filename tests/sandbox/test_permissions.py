@@ -17,12 +17,12 @@ PRIYA = seeded_id("user", "priya")
 VIEWER = seeded_id("role", "Viewer")
 
 
-async def test_nothing_is_configured_at_first(http: httpx2.AsyncClient) -> None:
+async def test_imodel_permissions_are_empty_at_first(http: httpx2.AsyncClient) -> None:
     assert (await http.get(USERS)).json() == {"userPermissions": []}
     assert (await http.get(ROLES)).json() == {"rolePermissions": []}
 
 
-async def test_permissions_of_a_user_win_over_the_itwins_roles(http: httpx2.AsyncClient, http_as: Connect) -> None:
+async def test_user_permissions_replace_those_of_the_itwins_roles(http: httpx2.AsyncClient, http_as: Connect) -> None:
     granted = ["imodels_webview", "imodels_read", "imodels_manage"]
     answer = await http.patch(USERS, json={"userId": PRIYA, "permissions": granted})
     assert answer.status_code == 200
@@ -31,12 +31,10 @@ async def test_permissions_of_a_user_win_over_the_itwins_roles(http: httpx2.Asyn
     assert (await http_as("priya").patch(f"/imodels/{ROADS}", json={"description": "mine"})).status_code == 200
     assert (await http_as("tomasz").get(f"/imodels/{ROADS}")).status_code == 403
     shown = (await http_as("priya").get(f"/imodels?iTwinId={ITWIN}")).json()["iModels"]
-    assert ROADS in [one["id"] for one in shown]
+    assert ROADS in [imodel["id"] for imodel in shown]
 
 
-async def test_permissions_of_a_role_count_with_webview_on_the_itwin(
-    http: httpx2.AsyncClient, http_as: Connect
-) -> None:
+async def test_role_permissions_need_webview_on_the_itwin(http: httpx2.AsyncClient, http_as: Connect) -> None:
     body = {"roleId": VIEWER, "permissions": ["imodels_read", "imodels_webview"]}
     answer = await http.patch(ROLES, json=body)
     assert answer.json() == {
@@ -49,11 +47,11 @@ async def test_permissions_of_a_role_count_with_webview_on_the_itwin(
     assert (await http_as("tomasz").get(f"/imodels/{ROADS}")).status_code == 403
 
 
-async def test_users_and_roles_exclude_each_other(http: httpx2.AsyncClient) -> None:
+async def test_user_and_role_permissions_exclude_each_other(http: httpx2.AsyncClient) -> None:
     await http.patch(USERS, json={"userId": PRIYA, "permissions": ["imodels_webview"]})
     refused = await http.patch(ROLES, json={"roleId": VIEWER, "permissions": ["imodels_webview"]})
     assert refused.status_code == 422
-    assert [one["code"] for one in refused.json()["error"]["details"]] == ["InvalidChange"]
+    assert [detail["code"] for detail in refused.json()["error"]["details"]] == ["InvalidChange"]
     emptied = await http.patch(USERS, json={"userId": PRIYA, "permissions": []})
     assert emptied.json() == {"userPermissions": []}
     assert (await http.patch(ROLES, json={"roleId": VIEWER, "permissions": ["imodels_webview"]})).status_code == 200
@@ -69,16 +67,16 @@ async def test_users_and_roles_exclude_each_other(http: httpx2.AsyncClient) -> N
         (ROLES, {"roleId": "unknown", "permissions": "imodels_read"}, ["permissions", "roleId"]),
     ],
 )
-async def test_findings_about_permissions_name_what_they_are_about(
+async def test_update_permissions_errors_name_their_target(
     http: httpx2.AsyncClient, path: str, body: dict[str, object], targets: list[str]
 ) -> None:
     answer = await http.patch(path, json=body)
     assert answer.status_code == 422
-    assert sorted(one["target"] for one in answer.json()["error"]["details"]) == sorted(targets)
+    assert sorted(detail["target"] for detail in answer.json()["error"]["details"]) == sorted(targets)
 
 
 @pytest.mark.parametrize("path", [USERS, ROLES])
-async def test_they_are_seen_by_viewers_and_changed_by_managers(http_as: Connect, path: str) -> None:
+async def test_permissions_are_read_by_viewers_and_changed_by_managers(http_as: Connect, path: str) -> None:
     assert (await http_as("priya").get(path)).status_code == 200
     assert (await http_as("priya").patch(path, json={})).status_code == 403
     assert (await http_as("luca").get(path)).json()["error"]["code"] == "iModelNotFound"

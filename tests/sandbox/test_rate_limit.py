@@ -1,4 +1,4 @@
-"""The limit of requests per minute that `--rate-limit` switches on."""
+"""The limit of requests per minute (`--rate-limit`)."""
 
 import json
 import subprocess
@@ -20,9 +20,7 @@ def sandbox(clock: Clock) -> Iterator[Sandbox]:
         yield opened
 
 
-async def test_a_request_above_the_limit_is_429_with_the_platforms_headers(
-    http: httpx2.AsyncClient, clock: Clock
-) -> None:
+async def test_request_above_the_rate_limit_is_429_with_headers(http: httpx2.AsyncClient, clock: Clock) -> None:
     assert [(await http.get("/itwins")).status_code for _ in range(2)] == [200, 200]
     clock.forward(20)
     refused = await http.post("/itwins/exports", json={})
@@ -45,7 +43,7 @@ async def test_a_request_above_the_limit_is_429_with_the_platforms_headers(
     assert (await http.get("/itwins")).status_code == 200
 
 
-async def test_the_limit_is_for_each_application(http: httpx2.AsyncClient, sandbox: Sandbox) -> None:
+async def test_rate_limit_counts_each_application(http: httpx2.AsyncClient, sandbox: Sandbox) -> None:
     for _ in range(3):
         answer = await http.get("/itwins")
     assert answer.status_code == 429
@@ -55,7 +53,7 @@ async def test_the_limit_is_for_each_application(http: httpx2.AsyncClient, sandb
         assert (await service.get("/.well-known/openid-configuration")).status_code == 200
 
 
-def test_the_option_limits_a_served_sandbox() -> None:
+def test_rate_limit_option_limits_a_served_sandbox() -> None:
     arguments = [sys.executable, "-m", "itwin_mcp", "sandbox", "--json", "--rate-limit", "1"]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
         try:

@@ -1,10 +1,10 @@
-"""The table of our readings holds to the operations that exist."""
+"""The table of readings."""
 
 from itwin_mcp.sandbox.operations import OPERATIONS
-from itwin_mcp.sandbox.readings import READINGS, readings_of
+from itwin_mcp.sandbox.readings import READINGS, find_readings
 
 
-def test_every_reading_names_operations_that_exist_and_says_something() -> None:
+def test_readings_name_existing_operations_and_have_texts() -> None:
     known = {operation.slug for operation in OPERATIONS}
     for reading in READINGS:
         assert set(reading.slugs) <= known
@@ -12,6 +12,6 @@ def test_every_reading_names_operations_that_exist_and_says_something() -> None:
         assert reading.reading.strip()
 
 
-def test_the_readings_of_an_operation_are_found_by_its_slug() -> None:
-    assert any("quota" in reading.unknown for reading in readings_of("acquire-imodel-briefcase"))
-    assert readings_of("no-such-operation") == ()
+def test_find_readings_returns_the_readings_of_a_slug() -> None:
+    assert any("quota" in reading.unknown for reading in find_readings("acquire-imodel-briefcase"))
+    assert find_readings("no-such-operation") == ()

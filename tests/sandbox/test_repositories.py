@@ -1,4 +1,4 @@
-"""Repositories of an iTwin, their resources and graphics, and the global ones."""
+"""Repositories of an iTwin, their resources and graphics, and global repositories."""
 
 from collections.abc import Callable
 from typing import Any
@@ -30,49 +30,54 @@ TILES = {
 }
 
 
-async def register(http: httpx2.AsyncClient, body: dict[str, Any], itwin: str = ITWIN) -> dict[str, Any]:
+async def create_repository(http: httpx2.AsyncClient, body: dict[str, Any], itwin: str = ITWIN) -> dict[str, Any]:
     answer = await http.post(f"/itwins/{itwin}/repositories", json=body)
     assert answer.status_code == 201, answer.text
     repository: dict[str, Any] = answer.json()["repository"]
     return repository
 
 
-async def new_itwin(http: httpx2.AsyncClient) -> str:
+async def create_itwin(http: httpx2.AsyncClient) -> str:
     answer = await http.post("/itwins", json={"class": "Thing", "subClass": "Asset", "displayName": "New"})
     itwin_id: str = answer.json()["iTwin"]["id"]
     return itwin_id
 
 
-def details(answer: httpx2.Response) -> list[tuple[str, str | None]]:
+def read_details(answer: httpx2.Response) -> list[tuple[str, str | None]]:
     assert answer.status_code == 422, answer.text
-    return [(one["code"], one.get("target")) for one in answer.json()["error"]["details"]]
+    return [(detail["code"], detail.get("target")) for detail in answer.json()["error"]["details"]]
 
 
-def refusal(answer: httpx2.Response) -> tuple[int, str]:
+def read_error(answer: httpx2.Response) -> tuple[int, str]:
     return answer.status_code, answer.json()["error"]["code"]
 
 
-async def test_a_repository_is_what_was_registered_under_a_new_id(http: httpx2.AsyncClient) -> None:
-    made = await register(http, TILES)
-    assert {name: made[name] for name in TILES} == TILES
-    assert (await http.get(f"{URL}/{made['id'].upper()}")).json()["repository"] == made
-    assert made["capabilities"]["resources"]["uri"] == f"https://api.bentley.com{URL}/{made['id']}/resources"
+async def test_create_repository_returns_the_given_values_and_an_id(http: httpx2.AsyncClient) -> None:
+    created = await create_repository(http, TILES)
+    assert {name: created[name] for name in TILES} == TILES
+    assert (await http.get(f"{URL}/{created['id'].upper()}")).json()["repository"] == created
+    assert created["capabilities"]["resources"]["uri"] == f"https://api.bentley.com{URL}/{created['id']}/resources"
 
 
-async def test_what_a_repository_does_not_have_is_left_out(http: httpx2.AsyncClient) -> None:
-    made = await register(http, {"class": "Construction", "uri": "https://build.example"})
-    assert made == {"id": made["id"], "class": "Construction", "displayName": "Construction", "uri": made["uri"]}
+async def test_repository_omits_absent_members(http: httpx2.AsyncClient) -> None:
+    created = await create_repository(http, {"class": "Construction", "uri": "https://build.example"})
+    assert created == {
+        "id": created["id"],
+        "class": "Construction",
+        "displayName": "Construction",
+        "uri": created["uri"],
+    }
 
 
-async def test_a_new_itwin_has_cesium_content_and_gets_others_with_its_data(http: httpx2.AsyncClient) -> None:
-    itwin = await new_itwin(http)
+async def test_generated_repositories_appear_with_their_data(http: httpx2.AsyncClient) -> None:
+    itwin = await create_itwin(http)
     url = f"/itwins/{itwin}/repositories"
-    assert [one["id"] for one in (await http.get(url)).json()["repositories"]] == ["cesiumcuratedcontent"]
-    assert refusal(await http.get(f"{url}/imodels")) == (404, "iTwinRepositoryNotFound")
+    assert [repository["id"] for repository in (await http.get(url)).json()["repositories"]] == ["cesiumcuratedcontent"]
+    assert read_error(await http.get(f"{url}/imodels")) == (404, "iTwinRepositoryNotFound")
     await http.post("/imodels", json={"iTwinId": itwin, "name": "First"})
-    made = await register(http, GIS, itwin)
+    created = await create_repository(http, GIS, itwin)
     listed = (await http.get(url)).json()["repositories"]
-    assert [one["id"] for one in listed] == ["imodels", "cesiumcuratedcontent", made["id"]]
+    assert [repository["id"] for repository in listed] == ["imodels", "cesiumcuratedcontent", created["id"]]
     assert (await http.get(f"{url}/iModels")).json()["repository"] == listed[0]
     assert listed[0]["uri"] == f"https://api.bentley.com/imodels?iTwinId={itwin}"
 
@@ -90,12 +95,14 @@ async def test_a_new_itwin_has_cesium_content_and_gets_others_with_its_data(http
         ("class=GeographicInformationSystem&subClass=ArcGIS", []),
     ],
 )
-async def test_the_list_is_narrowed_by_class_and_subclass(http: httpx2.AsyncClient, query: str, ids: list[str]) -> None:
-    assert [one["id"] for one in (await http.get(f"{URL}?{query}")).json()["repositories"]] == ids
+async def test_repository_list_filters_by_class_and_subclass(
+    http: httpx2.AsyncClient, query: str, ids: list[str]
+) -> None:
+    assert [repository["id"] for repository in (await http.get(f"{URL}?{query}")).json()["repositories"]] == ids
 
 
 @pytest.mark.parametrize(
-    ("query", "found"),
+    ("query", "expected"),
     [
         ("class=Nope", [("InvalidValue", "class")]),
         ("subClass=ArcGIS", [("MissingRequiredParameter", "class")]),
@@ -103,14 +110,14 @@ async def test_the_list_is_narrowed_by_class_and_subclass(http: httpx2.AsyncClie
         ("class=Subsurface&subClass=Nope", [("InvalidValue", "subClass")]),
     ],
 )
-async def test_a_class_and_a_subclass_must_belong_together(
-    http: httpx2.AsyncClient, query: str, found: list[tuple[str, str]]
+async def test_repository_list_rejects_unrelated_class_and_subclass(
+    http: httpx2.AsyncClient, query: str, expected: list[tuple[str, str]]
 ) -> None:
-    assert details(await http.get(f"{URL}?{query}")) == found
+    assert read_details(await http.get(f"{URL}?{query}")) == expected
 
 
 @pytest.mark.parametrize(
-    ("change", "found"),
+    ("change", "expected"),
     [
         ({"uri": ""}, [("MissingRequiredProperty", "uri")]),
         ({"uri": "ftp://x"}, [("InvalidValue", "uri")]),
@@ -126,37 +133,38 @@ async def test_a_class_and_a_subclass_must_belong_together(
         ({"options": {"minimumLevel": 9, "maximumLevel": 3}}, [("InvalidValue", "options")]),
     ],
 )
-async def test_a_repository_that_cannot_be_is_refused(
-    http: httpx2.AsyncClient, change: dict[str, object], found: list[tuple[str, str]]
+async def test_create_repository_rejects_invalid_values(
+    http: httpx2.AsyncClient, change: dict[str, object], expected: list[tuple[str, str]]
 ) -> None:
-    assert details(await http.post(URL, json=GIS | change)) == found
+    assert read_details(await http.post(URL, json=GIS | change)) == expected
 
 
-async def test_the_same_repository_twice_is_a_conflict(http: httpx2.AsyncClient) -> None:
-    await register(http, GIS)
-    assert refusal(await http.post(URL, json=GIS | {"displayName": "Other"})) == (409, "iTwinRepositoryExists")
-    other = await register(http, GIS | {"uri": "https://other.example"})
-    assert refusal(await http.patch(f"{URL}/{other['id']}", json={"uri": GIS["uri"]})) == (409, "iTwinRepositoryExists")
+async def test_duplicate_repository_is_a_conflict(http: httpx2.AsyncClient) -> None:
+    await create_repository(http, GIS)
+    assert read_error(await http.post(URL, json=GIS | {"displayName": "Other"})) == (409, "iTwinRepositoryExists")
+    other = await create_repository(http, GIS | {"uri": "https://other.example"})
+    assert read_error(await http.patch(f"{URL}/{other['id']}", json={"uri": GIS["uri"]})) == (
+        409,
+        "iTwinRepositoryExists",
+    )
 
 
 LEVELS = {"minimumLevel": 1, "maximumLevel": 5}
 
 
 @pytest.mark.parametrize("options", [{}, {"maximumLevel": 5}, LEVELS | {"colour": "red"}], ids=str)
-async def test_options_have_one_of_the_two_documented_shapes(
-    http: httpx2.AsyncClient, options: dict[str, object]
-) -> None:
-    assert details(await http.post(URL, json=TILES | {"options": options})) == [("InvalidValue", "options")]
+async def test_create_repository_validates_options(http: httpx2.AsyncClient, options: dict[str, object]) -> None:
+    assert read_details(await http.post(URL, json=TILES | {"options": options})) == [("InvalidValue", "options")]
 
 
-async def test_a_repository_may_ask_for_a_sign_in_with_pkce(http: httpx2.AsyncClient) -> None:
+async def test_create_repository_accepts_pkce_authentication(http: httpx2.AsyncClient) -> None:
     names = ("clientId", "scopes", "authorizationEndpoint", "tokenEndpoint", "redirectUri")
     authentication = {"type": "OAuth2AuthorizationCodePKCE", **dict.fromkeys(names, "x")}
-    assert (await register(http, GIS | {"authentication": authentication}))["authentication"] == authentication
+    assert (await create_repository(http, GIS | {"authentication": authentication}))["authentication"] == authentication
 
 
-async def test_options_and_authentication_are_replaced_whole_and_removed_by_null(http: httpx2.AsyncClient) -> None:
-    url = f"{URL}/{(await register(http, TILES))['id']}"
+async def test_update_repository_replaces_or_removes_options_and_authentication(http: httpx2.AsyncClient) -> None:
+    url = f"{URL}/{(await create_repository(http, TILES))['id']}"
     changed = (await http.patch(url, json={"options": LEVELS, "displayName": "New"})).json()["repository"]
     assert (changed["options"], changed["displayName"]) == (LEVELS, "New")
     assert changed["authentication"] == TILES["authentication"]
@@ -165,114 +173,114 @@ async def test_options_and_authentication_are_replaced_whole_and_removed_by_null
     assert (await http.get(url)).json()["repository"] == removed
 
 
-async def test_uri_and_name_cannot_be_removed_and_the_class_cannot_be_changed(http: httpx2.AsyncClient) -> None:
-    url = f"{URL}/{(await register(http, TILES))['id']}"
-    assert details(await http.patch(url, json={"uri": None})) == [("MissingRequiredProperty", "uri")]
-    assert details(await http.patch(url, json={"displayName": None})) == [("MissingRequiredProperty", "displayName")]
-    assert details(await http.patch(url, json={"subClass": "ArcGIS"})) == [("InvalidChange", "subClass")]
+async def test_update_repository_keeps_uri_name_and_class(http: httpx2.AsyncClient) -> None:
+    url = f"{URL}/{(await create_repository(http, TILES))['id']}"
+    assert read_details(await http.patch(url, json={"uri": None})) == [("MissingRequiredProperty", "uri")]
+    assert read_details(await http.patch(url, json={"displayName": None})) == [
+        ("MissingRequiredProperty", "displayName")
+    ]
+    assert read_details(await http.patch(url, json={"subClass": "ArcGIS"})) == [("InvalidChange", "subClass")]
     same = {"class": TILES["class"], "subClass": TILES["subClass"], "displayName": "Same class"}
     assert (await http.patch(url, json=same)).status_code == 200
 
 
-async def test_a_generated_repository_cannot_be_changed(http: httpx2.AsyncClient) -> None:
-    assert details(await http.patch(f"{URL}/imodels", json={})) == [("InvalidChange", "repositoryId")]
-    assert details(await http.delete(f"{URL}/imodels")) == [("InvalidChange", "repositoryId")]
+async def test_generated_repository_cannot_be_changed(http: httpx2.AsyncClient) -> None:
+    assert read_details(await http.patch(f"{URL}/imodels", json={})) == [("InvalidChange", "repositoryId")]
+    assert read_details(await http.delete(f"{URL}/imodels")) == [("InvalidChange", "repositoryId")]
 
 
-async def test_a_deleted_repository_is_gone_with_its_resources(http: httpx2.AsyncClient) -> None:
-    url = f"{URL}/{(await register(http, GIS))['id']}"
+async def test_delete_repository_deletes_its_resources(http: httpx2.AsyncClient) -> None:
+    url = f"{URL}/{(await create_repository(http, GIS))['id']}"
     await http.post(f"{url}/resources", json={"id": "a", "displayName": "A"})
     assert (await http.delete(url)).status_code == 204
     for path in (url, f"{url}/resources", f"{url}/resources/a"):
-        assert refusal(await http.get(path)) == (404, "iTwinRepositoryNotFound")
+        assert read_error(await http.get(path)) == (404, "iTwinRepositoryNotFound")
 
 
-async def test_a_missing_itwin_wins_over_a_missing_repository(http: httpx2.AsyncClient) -> None:
+async def test_missing_itwin_is_reported_before_missing_repository(http: httpx2.AsyncClient) -> None:
     url = f"/itwins/{NOBODYS}/repositories"
-    assert refusal(await http.get(url)) == (404, "iTwinNotFound")
-    assert refusal(await http.post(url, json=GIS)) == (404, "iTwinNotFound")
+    assert read_error(await http.get(url)) == (404, "iTwinNotFound")
+    assert read_error(await http.post(url, json=GIS)) == (404, "iTwinNotFound")
     for method in ("GET", "PATCH", "DELETE"):
-        assert refusal(await http.request(method, f"{url}/{NOBODYS}")) == (404, "iTwinNotFound")
-        assert refusal(await http.request(method, f"{URL}/{NOBODYS}")) == (404, "iTwinRepositoryNotFound")
+        assert read_error(await http.request(method, f"{url}/{NOBODYS}")) == (404, "iTwinNotFound")
+        assert read_error(await http.request(method, f"{URL}/{NOBODYS}")) == (404, "iTwinRepositoryNotFound")
     resources = f"{url}/{NOBODYS}/resources"
-    assert refusal(await http.get(resources)) == (404, "iTwinNotFound")
-    assert refusal(await http.get(f"{resources}/x")) == (404, "iTwinNotFound")
-    assert refusal(await http.post(resources, json={})) == (404, "iTwinNotFound")
-    assert refusal(await http.delete(f"{resources}/x")) == (404, "iTwinNotFound")
-    assert refusal(await http.get(f"{resources}/x/graphics")) == (404, "iTwinNotFound")
-    assert refusal(await http.post(f"{URL}/{NOBODYS}/resources", json={})) == (404, "iTwinRepositoryNotFound")
-    assert refusal(await http.delete(f"{URL}/{NOBODYS}/resources/x")) == (404, "iTwinRepositoryResourceNotFound")
+    assert read_error(await http.get(resources)) == (404, "iTwinNotFound")
+    assert read_error(await http.get(f"{resources}/x")) == (404, "iTwinNotFound")
+    assert read_error(await http.post(resources, json={})) == (404, "iTwinNotFound")
+    assert read_error(await http.delete(f"{resources}/x")) == (404, "iTwinNotFound")
+    assert read_error(await http.get(f"{resources}/x/graphics")) == (404, "iTwinNotFound")
+    assert read_error(await http.post(f"{URL}/{NOBODYS}/resources", json={})) == (404, "iTwinRepositoryNotFound")
+    assert read_error(await http.delete(f"{URL}/{NOBODYS}/resources/x")) == (404, "iTwinRepositoryResourceNotFound")
 
 
 @pytest.mark.parametrize("rest", [f"{NOBODYS}/resources/x", "imodels/resources/x", "cesiumcuratedcontent/resources/0"])
-async def test_graphics_of_what_does_not_exist_in_an_itwin_are_an_empty_list(
-    http: httpx2.AsyncClient, rest: str
-) -> None:
+async def test_graphics_of_missing_resources_are_an_empty_list(http: httpx2.AsyncClient, rest: str) -> None:
     answer = await http.get(f"{URL}/{rest}/graphics")
     assert (answer.status_code, answer.json()) == (200, {"graphics": []})
 
 
 @pytest.mark.parametrize("rest", ["", "/imodels/resources", "/imodels/resources/x/graphics"])
-async def test_lists_of_a_malformed_itwin_id_are_422(http: httpx2.AsyncClient, rest: str) -> None:
+async def test_malformed_itwin_id_is_422_in_repository_lists(http: httpx2.AsyncClient, rest: str) -> None:
     answer = await http.get(f"/itwins/nope/repositories{rest}")
-    assert (answer.status_code, details(answer)) == (422, [("InvalidValue", "iTwinId")])
+    assert (answer.status_code, read_details(answer)) == (422, [("InvalidValue", "iTwinId")])
 
 
-async def test_a_member_without_the_permission_reads_and_changes_nothing(http_as: Connect) -> None:
+async def test_repository_changes_require_itwins_modify(http_as: Connect) -> None:
     priya = http_as("priya")
     assert (await priya.get(URL)).status_code == 200
-    assert refusal(await priya.post(URL, json=GIS)) == (403, "InsufficientPermissions")
-    one = f"{URL}/{seeded_id('repository', 'cadastre')}"
-    assert refusal(await priya.patch(one, json={})) == (403, "InsufficientPermissions")
-    assert refusal(await priya.delete(one)) == (403, "InsufficientPermissions")
-    assert refusal(await priya.post(f"{one}/resources", json={})) == (403, "InsufficientPermissions")
-    assert refusal(await priya.delete(f"{one}/resources/parcels")) == (403, "InsufficientPermissions")
-    assert refusal(await http_as("luca").get(URL)) == (404, "iTwinNotFound")
+    assert read_error(await priya.post(URL, json=GIS)) == (403, "InsufficientPermissions")
+    cadastre = f"{URL}/{seeded_id('repository', 'cadastre')}"
+    assert read_error(await priya.patch(cadastre, json={})) == (403, "InsufficientPermissions")
+    assert read_error(await priya.delete(cadastre)) == (403, "InsufficientPermissions")
+    assert read_error(await priya.post(f"{cadastre}/resources", json={})) == (403, "InsufficientPermissions")
+    assert read_error(await priya.delete(f"{cadastre}/resources/parcels")) == (403, "InsufficientPermissions")
+    assert read_error(await http_as("luca").get(URL)) == (404, "iTwinNotFound")
 
 
-async def test_a_resource_is_added_read_and_removed(http: httpx2.AsyncClient) -> None:
-    url = f"{URL}/{(await register(http, GIS))['id']}/resources"
-    given = {"id": "flood/zones", "type": "Layer", "displayName": "Flood Zones"}
-    made = await http.post(url, json=given)
-    resource = made.json()["resource"]
-    assert (made.status_code, resource) == (
+async def test_resource_is_added_read_and_removed(http: httpx2.AsyncClient) -> None:
+    url = f"{URL}/{(await create_repository(http, GIS))['id']}/resources"
+    body = {"id": "flood/zones", "type": "Layer", "displayName": "Flood Zones"}
+    created = await http.post(url, json=body)
+    resource = created.json()["resource"]
+    assert (created.status_code, resource) == (
         201,
-        given | {"class": GIS["class"], "subClass": "WebMapService", "capabilities": resource["capabilities"]},
+        body | {"class": GIS["class"], "subClass": "WebMapService", "capabilities": resource["capabilities"]},
     )
     again = await http.post(url, json={"id": "flood/zones", "displayName": "x"})
-    assert refusal(again) == (409, "iTwinRepositoryResourceExists")
+    assert read_error(again) == (409, "iTwinRepositoryResourceExists")
     read = (await http.get(f"{url}/flood%2Fzones")).json()["resource"]
     assert read == resource
     graphics = (await http.get(read["capabilities"]["graphics"]["uri"])).json()
     assert graphics == {"graphics": [{"type": "IMAGERY", "uri": GIS["uri"]}]}
     assert (await http.delete(f"{url}/flood%2Fzones")).status_code == 204
-    assert refusal(await http.get(f"{url}/flood%2Fzones")) == (404, "iTwinRepositoryResourceNotFound")
-    assert refusal(await http.delete(f"{url}/flood%2Fzones")) == (404, "iTwinRepositoryResourceNotFound")
+    assert read_error(await http.get(f"{url}/flood%2Fzones")) == (404, "iTwinRepositoryResourceNotFound")
+    assert read_error(await http.delete(f"{url}/flood%2Fzones")) == (404, "iTwinRepositoryResourceNotFound")
 
 
-async def test_a_resource_needs_an_id_and_a_name(http: httpx2.AsyncClient) -> None:
+async def test_create_resource_requires_id_and_display_name(http: httpx2.AsyncClient) -> None:
     url = f"{URL}/{seeded_id('repository', 'cadastre')}/resources"
-    found = [("MissingRequiredProperty", "id"), ("MissingRequiredProperty", "displayName")]
-    assert details(await http.post(url, json={"id": "", "displayName": ""})) == found
-    assert details(await http.post(url, json={})) == found
+    expected = [("MissingRequiredProperty", "id"), ("MissingRequiredProperty", "displayName")]
+    assert read_details(await http.post(url, json={"id": "", "displayName": ""})) == expected
+    assert read_details(await http.post(url, json={})) == expected
 
 
-async def test_resources_are_paged_and_next_is_there_only_when_there_is_more(http: httpx2.AsyncClient) -> None:
-    url = f"{URL}/{(await register(http, GIS))['id']}/resources"
+async def test_resource_list_has_a_next_link_only_before_its_end(http: httpx2.AsyncClient) -> None:
+    url = f"{URL}/{(await create_repository(http, GIS))['id']}/resources"
     for name in "abcd":
         await http.post(url, json={"id": name, "displayName": f"Layer {name.upper()}"})
     page = (await http.get(f"{url}?$top=2&$skip=1")).json()
-    assert [one["id"] for one in page["resources"]] == ["b", "c"]
+    assert [resource["id"] for resource in page["resources"]] == ["b", "c"]
     self_link = page["_links"]["self"]["href"]
     assert ("top=2" in self_link, "skip=1" in self_link) == (True, True)
     last = (await http.get(page["_links"]["next"]["href"])).json()
-    assert ([one["id"] for one in last["resources"]], set(last["_links"])) == (["d"], {"self"})
-    found = (await http.get(f"{url}?$search=LAYER c")).json()
-    assert ([one["id"] for one in found["resources"]], set(found["_links"])) == (["c"], {"self"})
-    assert details(await http.get(f"{url}?$top=0")) == [("InvalidValue", "$top")]
+    assert ([resource["id"] for resource in last["resources"]], set(last["_links"])) == (["d"], {"self"})
+    page = (await http.get(f"{url}?$search=LAYER c")).json()
+    assert ([resource["id"] for resource in page["resources"]], set(page["_links"])) == (["c"], {"self"})
+    assert read_details(await http.get(f"{url}?$top=0")) == [("InvalidValue", "$top")]
 
 
-async def test_properties_are_there_only_in_the_representation(http: httpx2.AsyncClient) -> None:
+async def test_resource_properties_need_prefer_representation(http: httpx2.AsyncClient) -> None:
     for repository in ("imodels", "realitydata", "cesiumcuratedcontent"):
         url = f"{URL}/{repository}/resources"
         minimal = (await http.get(url)).json()["resources"][0]
@@ -280,23 +288,29 @@ async def test_properties_are_there_only_in_the_representation(http: httpx2.Asyn
         assert minimal == {name: value for name, value in whole.items() if name != "properties"}
         assert whole["properties"]
     assert (await http.get(f"/imodels/{seeded_id('imodel', 'roads')}")).json()["iModel"] in [
-        one["properties"]
-        for one in (await http.get(f"{URL}/imodels/resources", headers={"Prefer": "return=representation"})).json()[
-            "resources"
-        ]
+        resource["properties"]
+        for resource in (
+            await http.get(f"{URL}/imodels/resources", headers={"Prefer": "return=representation"})
+        ).json()["resources"]
     ]
 
 
-async def test_imodels_that_a_member_may_not_see_are_no_resources_for_them(http_as: Connect) -> None:
+async def test_resource_list_omits_imodels_that_the_caller_cannot_see(http_as: Connect) -> None:
     anna, priya = http_as("anna"), http_as("priya")
     foreign = seeded_id("imodel", "tunnel")
-    assert refusal(await anna.get(f"{URL}/imodels/resources/{foreign}")) == (404, "iTwinRepositoryResourceNotFound")
+    assert read_error(await anna.get(f"{URL}/imodels/resources/{foreign}")) == (
+        404,
+        "iTwinRepositoryResourceNotFound",
+    )
     elsewhere = seeded_id("imodel", "bridge")
-    assert refusal(await anna.get(f"{URL}/imodels/resources/{elsewhere}")) == (404, "iTwinRepositoryResourceNotFound")
+    assert read_error(await anna.get(f"{URL}/imodels/resources/{elsewhere}")) == (
+        404,
+        "iTwinRepositoryResourceNotFound",
+    )
     assert len((await priya.get(f"{URL}/imodels/resources")).json()["resources"]) == 2
 
 
-async def test_the_graphics_of_an_imodel_are_tiles_behind_a_link_that_opens(http_as: Connect) -> None:
+async def test_imodel_graphics_are_tiles_behind_a_signed_link(http_as: Connect) -> None:
     http = http_as("anna")
     url = f"{URL}/imodels/resources/{seeded_id('imodel', 'roads')}/graphics"
     (graphics,) = (await http.get(url)).json()["graphics"]
@@ -306,15 +320,15 @@ async def test_the_graphics_of_an_imodel_are_tiles_behind_a_link_that_opens(http
     assert (await http.get(url)).json()["graphics"][0]["uri"] == graphics["uri"]
 
 
-async def test_the_graphics_of_a_map_tell_how_to_authenticate_there(http: httpx2.AsyncClient) -> None:
-    url = f"{URL}/{(await register(http, TILES))['id']}/resources"
+async def test_map_graphics_include_its_authentication(http: httpx2.AsyncClient) -> None:
+    url = f"{URL}/{(await create_repository(http, TILES))['id']}/resources"
     await http.post(url, json={"id": "base", "displayName": "Base"})
     assert (await http.get(f"{url}/base/graphics")).json() == {
         "graphics": [{"type": "IMAGERY", "uri": TILES["uri"], "authentication": TILES["authentication"]}]
     }
 
 
-async def test_a_federated_repository_redirects_and_answers_there(http: httpx2.AsyncClient) -> None:
+async def test_federated_repository_redirects_to_its_resources(http: httpx2.AsyncClient) -> None:
     for path in ("resources?$top=1", "resources/noise-contours", "resources/noise-contours/graphics"):
         answer = await http.get(f"{URL}/geospatialfeatures/{path}")
         assert (answer.status_code, answer.content) == (302, b"")
@@ -325,12 +339,12 @@ async def test_a_federated_repository_redirects_and_answers_there(http: httpx2.A
         assert (followed.status_code, followed.text.count("noise-contours") > 0) == (200, True)
 
 
-async def test_a_repository_without_a_list_of_resources_says_so(http: httpx2.AsyncClient) -> None:
-    assert details(await http.get(f"{URL}/forms/resources")) == [("InvalidValue", "repositoryId")]
-    assert details(await http.post(f"{URL}/imodels/resources", json={})) == [("InvalidChange", "repositoryId")]
+async def test_repository_class_without_resources_is_422(http: httpx2.AsyncClient) -> None:
+    assert read_details(await http.get(f"{URL}/forms/resources")) == [("InvalidValue", "repositoryId")]
+    assert read_details(await http.post(f"{URL}/imodels/resources", json={})) == [("InvalidChange", "repositoryId")]
 
 
-async def test_the_global_repository_is_cesiums(http: httpx2.AsyncClient) -> None:
+async def test_global_repositories_are_cesiums_only(http: httpx2.AsyncClient) -> None:
     cesium = {
         "id": "cesium",
         "class": "Cesium",
@@ -340,15 +354,15 @@ async def test_the_global_repository_is_cesiums(http: httpx2.AsyncClient) -> Non
     }
     assert (await http.get("/itwins/repositories?class=Cesium")).json() == {"repositories": [cesium]}
     assert (await http.get("/itwins/repositories/cesium")).json() == {"repository": cesium}
-    assert refusal(await http.get("/itwins/repositories/nope")) == (404, "iTwinRepositoryNotFound")
-    assert details(await http.get("/itwins/repositories?class=Nope")) == [("InvalidValue", "class")]
+    assert read_error(await http.get("/itwins/repositories/nope")) == (404, "iTwinRepositoryNotFound")
+    assert read_details(await http.get("/itwins/repositories?class=Nope")) == [("InvalidValue", "class")]
 
 
-async def test_the_assets_of_cesium_are_paged_searched_and_have_graphics(http: httpx2.AsyncClient) -> None:
+async def test_cesium_assets_are_paged_searched_and_have_graphics(http: httpx2.AsyncClient) -> None:
     url = "/itwins/repositories/cesium/resources"
     page = (await http.get(f"{url}?$top=2")).json()
     assert (len(page["resources"]), "next" in page["_links"]) == (2, True)
-    assert [one["id"] for one in (await http.get(f"{url}?$search=sentinel")).json()["resources"]] == ["3954"]
+    assert [resource["id"] for resource in (await http.get(f"{url}?$search=sentinel")).json()["resources"]] == ["3954"]
     assert (await http.get(f"{url}/3954")).json()["resource"] == {
         "id": "3954",
         "class": "Cesium",
@@ -358,7 +372,7 @@ async def test_the_assets_of_cesium_are_paged_searched_and_have_graphics(http: h
     }
     (graphics,) = (await http.get(f"{url}/3954/graphics")).json()["graphics"]
     assert (graphics["type"], graphics["authentication"]["type"]) == ("IMAGERY", "Header")
-    assert refusal(await http.get(f"{url}/0/graphics")) == (404, "iTwinRepositoryResourceNotFound")
+    assert read_error(await http.get(f"{url}/0/graphics")) == (404, "iTwinRepositoryResourceNotFound")
 
 
 _JSON = st.recursive(
@@ -384,7 +398,7 @@ _NAMES = st.sampled_from([*TILES, "id", "outputFormat", "queryScope", "select", 
     body=st.dictionaries(_NAMES, _JSON, max_size=6),
     export=st.booleans(),
 )
-async def test_no_request_about_repositories_or_exports_makes_the_sandbox_fail(
+async def test_repositories_and_exports_never_answer_500(
     http: httpx2.AsyncClient,
     method: str,
     repository: str,

@@ -1,4 +1,4 @@
-"""Shares: anonymous looks at one iModel by key."""
+"""Shares: anonymous access to one iModel by key."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,28 +17,28 @@ SHARES = f"/imodels/{ROADS}/shares"
 BODY = {"name": "Public", "permission": "imodels_webview", "expiration": "2026-12-01T00:00:00Z"}
 
 
-async def share(http: httpx2.AsyncClient, **changes: str) -> dict[str, Any]:
+async def create_share(http: httpx2.AsyncClient, **changes: str) -> dict[str, Any]:
     answer = await http.post(SHARES, json=BODY | changes)
     assert answer.status_code == 201
     return answer.json()["share"]
 
 
-def key(made: dict[str, Any]) -> dict[str, str]:
-    return {"Authorization": f"Basic {made['shareKey']}"}
+def make_headers(created: dict[str, Any]) -> dict[str, str]:
+    return {"Authorization": f"Basic {created['shareKey']}"}
 
 
-async def test_a_share_opens_one_imodel_for_looking(http: httpx2.AsyncClient, http_as: Connect) -> None:
-    headers, anyone = key(await share(http)), http_as(None)
-    assert (await anyone.get(f"/imodels/{ROADS}", headers=headers)).json()["iModel"]["id"] == ROADS
-    assert (await anyone.get(f"/imodels/{ROADS}/changesets", headers=headers)).status_code == 200
-    permissions = (await anyone.get(f"/imodels/{ROADS}/permissions", headers=headers)).json()
+async def test_share_key_reads_only_its_imodel(http: httpx2.AsyncClient, http_as: Connect) -> None:
+    headers, anonymous = make_headers(await create_share(http)), http_as(None)
+    assert (await anonymous.get(f"/imodels/{ROADS}", headers=headers)).json()["iModel"]["id"] == ROADS
+    assert (await anonymous.get(f"/imodels/{ROADS}/changesets", headers=headers)).status_code == 200
+    permissions = (await anonymous.get(f"/imodels/{ROADS}/permissions", headers=headers)).json()
     assert permissions == {"permissions": ["imodels_webview"]}
-    other = await anyone.get(f"/imodels/{seeded_id('imodel', 'structures')}", headers=headers)
+    other = await anonymous.get(f"/imodels/{seeded_id('imodel', 'structures')}", headers=headers)
     assert (other.status_code, other.json()["error"]["code"]) == (404, "iModelNotFound")
 
 
-async def test_a_share_never_opens_a_write(http: httpx2.AsyncClient, http_as: Connect) -> None:
-    headers = key(await share(http, permission="imodels_read"))
+async def test_share_key_never_writes(http: httpx2.AsyncClient, http_as: Connect) -> None:
+    headers = make_headers(await create_share(http, permission="imodels_read"))
     for method, path in (
         ("PATCH", f"/imodels/{ROADS}"),
         ("PUT", f"/imodels/favorites/{ROADS}"),
@@ -49,15 +49,15 @@ async def test_a_share_never_opens_a_write(http: httpx2.AsyncClient, http_as: Co
         assert (answer.status_code, answer.json()["error"]["code"]) == (403, "InsufficientPermissions")
 
 
-async def test_its_permission_decides_about_downloads(http: httpx2.AsyncClient, http_as: Connect) -> None:
+async def test_share_downloads_require_imodels_read(http: httpx2.AsyncClient, http_as: Connect) -> None:
     for permission, downloads in (("imodels_webview", False), ("imodels_read", True)):
-        headers = key(await share(http, permission=permission))
+        headers = make_headers(await create_share(http, permission=permission))
         answer = await http_as(None).get(f"/imodels/{ROADS}/baselinefile", headers=headers)
         assert (answer.json()["baselineFile"]["_links"]["download"] is not None) is downloads
 
 
-async def test_the_itwins_api_does_not_know_share_keys(http: httpx2.AsyncClient, http_as: Connect) -> None:
-    answer = await http_as(None).get(f"/itwins/{ITWIN}", headers=key(await share(http)))
+async def test_itwins_api_rejects_share_keys(http: httpx2.AsyncClient, http_as: Connect) -> None:
+    answer = await http_as(None).get(f"/itwins/{ITWIN}", headers=make_headers(await create_share(http)))
     assert answer.status_code == 401
     assert answer.json()["error"] == {
         "code": "InvalidAuthorizationScheme",
@@ -65,17 +65,17 @@ async def test_the_itwins_api_does_not_know_share_keys(http: httpx2.AsyncClient,
     }
 
 
-async def test_an_expired_a_revoked_and_an_unknown_key_are_refused(
+async def test_expired_revoked_and_unknown_share_keys_are_refused(
     http: httpx2.AsyncClient, http_as: Connect, clock: Clock
 ) -> None:
-    made = await share(http)
-    gone = await share(http)
-    assert (await http.delete(f"{SHARES}/{gone['id']}")).status_code == 204
-    for headers in (key(gone), {"Authorization": "Basic nonsense"}):
+    created = await create_share(http)
+    revoked = await create_share(http)
+    assert (await http.delete(f"{SHARES}/{revoked['id']}")).status_code == 204
+    for headers in (make_headers(revoked), {"Authorization": "Basic nonsense"}):
         answer = await http_as(None).get(f"/imodels/{ROADS}", headers=headers)
         assert (answer.status_code, answer.json()["error"]["code"]) == (401, "Unauthorized")
     clock.forward(11 * 24 * 3600)
-    assert (await http_as(None).get(f"/imodels/{ROADS}", headers=key(made))).status_code == 401
+    assert (await http_as(None).get(f"/imodels/{ROADS}", headers=make_headers(created))).status_code == 401
 
 
 @pytest.mark.parametrize(
@@ -88,22 +88,22 @@ async def test_an_expired_a_revoked_and_an_unknown_key_are_refused(
         ("9999-12-31T23:59:59-23:00", 422),
     ],
 )
-async def test_a_share_lives_six_months_at_most(http: httpx2.AsyncClient, moment: str, status: int) -> None:
+async def test_share_expires_within_six_months(http: httpx2.AsyncClient, moment: str, status: int) -> None:
     answer = await http.post(SHARES, json=BODY | {"expiration": moment})
     assert answer.status_code == status
-    made = await share(http)
-    changed = await http.patch(f"{SHARES}/{made['id']}", json={"expiration": moment})
+    created = await create_share(http)
+    changed = await http.patch(f"{SHARES}/{created['id']}", json={"expiration": moment})
     assert changed.status_code == (200 if status == 201 else 422)
 
 
-async def test_findings_about_a_share_are_told_together(http: httpx2.AsyncClient) -> None:
+async def test_create_share_reports_all_errors_at_once(http: httpx2.AsyncClient) -> None:
     error = (await http.post(SHARES, json={"permission": "imodels_manage"})).json()["error"]
     assert (error["code"], error["message"]) == ("InvalidiModelsRequest", "Cannot create Share.")
-    assert [one["target"] for one in error["details"]] == ["name", "permission", "expiration"]
+    assert [detail["target"] for detail in error["details"]] == ["name", "permission", "expiration"]
 
 
-async def test_everyone_sees_only_their_own_shares(http: httpx2.AsyncClient, http_as: Connect) -> None:
-    first, second = await share(http), await share(http, name="Second")
+async def test_share_list_has_only_the_callers_shares(http: httpx2.AsyncClient, http_as: Connect) -> None:
+    first, second = await create_share(http), await create_share(http, name="Second")
     page = (await http.get(f"{SHARES}?$top=1")).json()
     assert (page["shares"], page["_links"]["prev"]) == ([first], None)
     assert (await http.get(page["_links"]["next"]["href"])).json()["shares"] == [second]
@@ -115,6 +115,6 @@ async def test_everyone_sees_only_their_own_shares(http: httpx2.AsyncClient, htt
     assert (await http.get(f"{SHARES}/{first['shareKey']}")).json()["share"] == first
 
 
-async def test_sharing_needs_to_manage_the_itwins_imodels(http_as: Connect) -> None:
+async def test_create_share_requires_imodels_manage_on_the_itwin(http_as: Connect) -> None:
     for user, status in (("priya", 403), ("luca", 404), ("tomasz", 201)):
         assert (await http_as(user).post(SHARES, json=BODY)).status_code == status

@@ -1,4 +1,4 @@
-"""The page at the sandbox's address: it names the users and an application, and its examples work."""
+"""The start page: its users, its client id and its examples."""
 
 import html
 import re
@@ -7,15 +7,15 @@ from collections.abc import Callable
 import httpx2
 import pytest
 
-from itwin_mcp.sandbox.identity import DEFAULT_CLIENT
+from itwin_mcp.sandbox.identity.clients import DEFAULT_CLIENT
 from tests.sandbox.conftest import ORIGIN
-from tests.sandbox.test_sign_in import code
+from tests.sandbox.test_sign_in import get_code
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.mark.parametrize("path", ["", "/"])
-async def test_the_start_page_names_users_the_client_id_and_examples(
+async def test_start_page_lists_users_client_id_and_examples(
     path: str, http_as: Callable[[str | None], httpx2.AsyncClient]
 ) -> None:
     web = http_as(None)
@@ -29,11 +29,11 @@ async def test_the_start_page_names_users_the_client_id_and_examples(
     form = dict(re.findall(r"-d (\w+)=(\S+)", text))
     issued = await web.post("/connect/token", data=form)
     assert issued.json()["access_token"], "the example for a service application works"
-    assert await code(web, client_id=DEFAULT_CLIENT)
-    assert (await web.get(path)).status_code == 501, "a program is told that nothing is here"
+    assert await get_code(web, client_id=DEFAULT_CLIENT)
+    assert (await web.get(path)).status_code == 501, "other clients get an error"
 
 
-async def test_a_host_header_does_not_become_markup_on_the_start_page(
+async def test_start_page_escapes_the_host_header(
     http_as: Callable[[str | None], httpx2.AsyncClient],
 ) -> None:
     answer = await http_as(None).get("/", headers={"host": "<b>evil</b>", "accept": "text/html"})

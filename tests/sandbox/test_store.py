@@ -1,4 +1,4 @@
-"""What is acknowledged stays: files, several sandboxes at once, a process that is killed."""
+"""The store: shared files, killed processes, foreign databases."""
 
 import os
 import signal
@@ -38,20 +38,20 @@ asyncio.run(main())
 """
 
 
-def client(sandbox: Sandbox) -> httpx2.AsyncClient:
+def open_client(sandbox: Sandbox) -> httpx2.AsyncClient:
     headers = {"Authorization": f"Bearer {sandbox.token()}"}
     return httpx2.AsyncClient(transport=httpx2.ASGITransport(sandbox.app), base_url=ORIGIN, headers=headers)
 
 
-async def test_two_sandboxes_on_one_file_see_each_others_work_and_tokens(tmp_path: Path) -> None:
+async def test_sandboxes_on_one_file_share_state_and_tokens(tmp_path: Path) -> None:
     with Sandbox.open(tmp_path / "box.db") as first, Sandbox.open(tmp_path / "box.db") as second:
-        async with client(first) as one, client(second) as two:
-            made = (await one.post("/itwins", json=PROJECT)).json()["iTwin"]
+        async with open_client(first) as first_http, open_client(second) as second_http:
+            created = (await first_http.post("/itwins", json=PROJECT)).json()["iTwin"]
             token = {"Authorization": f"Bearer {first.token()}"}
-            assert (await two.get(f"/itwins/{made['id']}", headers=token)).json()["iTwin"] == made
+            assert (await second_http.get(f"/itwins/{created['id']}", headers=token)).json()["iTwin"] == created
 
 
-async def test_nothing_acknowledged_is_lost_when_the_processes_are_killed(tmp_path: Path) -> None:
+async def test_acknowledged_writes_survive_killed_processes(tmp_path: Path) -> None:
     database = tmp_path / "box.db"
     writers = [
         subprocess.Popen(
@@ -67,28 +67,28 @@ async def test_nothing_acknowledged_is_lost_when_the_processes_are_killed(tmp_pa
         writer.send_signal(signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
         acknowledged += [line.strip() for line in writer.communicate()[0].splitlines() if len(line) == 37]
     with Sandbox.open(database) as sandbox:
-        async with client(sandbox) as http:
+        async with open_client(sandbox) as http:
             for itwin_id in acknowledged:
                 assert (await http.get(f"/itwins/{itwin_id}")).status_code == 200
 
 
-def test_a_foreign_database_is_left_alone(tmp_path: Path) -> None:
+def test_sandbox_open_rejects_a_foreign_database(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "other.db")) as other:
         other.execute("CREATE TABLE theirs (id)")
     with pytest.raises(UnknownDatabase):
         Sandbox.open(tmp_path / "other.db")
 
 
-def test_sandbox_open_closes_a_file_that_is_no_database(tmp_path: Path) -> None:
+def test_sandbox_open_closes_a_file_that_is_not_a_database(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("Pier 7: cracks\n" * 100)
     # A connection that stays open is a ResourceWarning from Python 3.13 on, and so a failure.
     with pytest.raises(sqlite3.DatabaseError, match="not a database"):
         Sandbox.open(tmp_path / "notes.txt")
 
 
-async def test_an_empty_sandbox_has_an_account_and_its_owner() -> None:
+async def test_unseeded_sandbox_has_an_account_and_its_owner() -> None:
     with Sandbox.open(seed=False) as sandbox:
-        async with client(sandbox) as http:
+        async with open_client(sandbox) as http:
             assert (await http.get("/itwins")).json()["iTwins"] == []
             assert (await http.post("/itwins", json=PROJECT)).status_code == 201
 
@@ -147,7 +147,7 @@ _KNOWN = {"iTwinId": seeded_id("itwin", "interchange"), "iModelId": seeded_id("i
     query=st.dictionaries(st.sampled_from(_PARAMETERS), _VALUES, max_size=4),
     body=st.none() | st.dictionaries(st.sampled_from(_PROPERTIES), _JSON, max_size=6),
 )
-async def test_no_request_makes_the_sandbox_fail(
+async def test_sandbox_never_answers_500(
     sandbox: Sandbox,
     operation: Operation,
     slot: str,
@@ -159,7 +159,7 @@ async def test_no_request_makes_the_sandbox_fail(
     for name, value in _KNOWN.items() if use_known else ():
         path = path.replace(f"{{{name}}}", value)
     parts = [quote(slot, safe="") if part.startswith("{") else part for part in path.split("/")]
-    async with client(sandbox) as http:
+    async with open_client(sandbox) as http:
         answer = await http.request(operation.method, "/".join(parts), params=query, json=body)
     assert answer.status_code != 500
     if answer.status_code >= 400:

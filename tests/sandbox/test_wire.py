@@ -1,23 +1,25 @@
-"""Routing, sign-in and the error envelope."""
+"""Routing, authentication, request bodies and links."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx2
 import pytest
 
+from itwin_mcp import sandbox as sandbox_package
 from itwin_mcp.sandbox import Sandbox
-from itwin_mcp.sandbox.app import MODULES, Router, coverage
+from itwin_mcp.sandbox.coverage import list_coverage
 from itwin_mcp.sandbox.operations import IMODELS, ITWINS
+from itwin_mcp.sandbox.router import Router
 from itwin_mcp.sandbox.seed import seeded_id
+from itwin_mcp.sandbox.services import ROUTES, SERVICES
 
 pytestmark = pytest.mark.anyio
 ITWIN = seeded_id("itwin", "interchange")
 
 
 @pytest.mark.parametrize("path", ["/itwins", "/itwins/", "/iTwins?", "/ITWINS/?&$top=2", "/itwins/?$top=2&&"])
-async def test_a_path_is_served_in_any_case_with_or_without_slash_and_with_empty_query_pairs(
-    http: httpx2.AsyncClient, path: str
-) -> None:
+async def test_router_ignores_case_trailing_slash_and_empty_query_pairs(http: httpx2.AsyncClient, path: str) -> None:
     answer = await http.get(path)
     assert answer.status_code == 200
     assert not answer.history
@@ -27,9 +29,7 @@ async def test_a_path_is_served_in_any_case_with_or_without_slash_and_with_empty
     ("method", "path"),
     [("GET", "/issues"), ("GET", "/accesscontrol/itwins"), ("DELETE", "/accesscontrol/itwins/x/roles"), ("GET", "/")],
 )
-async def test_an_api_that_is_not_emulated_says_so_with_method_and_path(
-    http: httpx2.AsyncClient, method: str, path: str
-) -> None:
+async def test_not_emulated_error_names_method_and_path(http: httpx2.AsyncClient, method: str, path: str) -> None:
     answer = await http.request(method, path)
     assert answer.status_code == 501
     error = answer.json()["error"]
@@ -52,9 +52,7 @@ GATEWAY = {
     ("method", "path"),
     [("PUT", "/itwins/exports"), ("PUT", "/itwins"), ("GET", "/imodels//changesets"), ("GET", "/iTwins/x/nothing")],
 )
-async def test_an_unknown_operation_of_an_emulated_api_is_the_gateways_404(
-    http: httpx2.AsyncClient, method: str, path: str
-) -> None:
+async def test_unknown_operation_of_an_emulated_api_is_404(http: httpx2.AsyncClient, method: str, path: str) -> None:
     answer = await http.request(method, path)
     assert (answer.status_code, answer.json()) == (404, GATEWAY)
 
@@ -70,7 +68,7 @@ async def test_an_unknown_operation_of_an_emulated_api_is_the_gateways_404(
         ("application/json", "/itwins", 200),
     ],
 )
-async def test_an_accept_header_of_another_version_is_the_gateways_404(
+async def test_accept_header_of_another_version_is_404(
     http: httpx2.AsyncClient, accept: str, path: str, status: int
 ) -> None:
     answer = await http.get(path, headers={"Accept": accept})
@@ -78,17 +76,21 @@ async def test_an_accept_header_of_another_version_is_the_gateways_404(
     assert status == 200 or answer.json() == GATEWAY
 
 
-async def test_trace_is_not_allowed(http: httpx2.AsyncClient) -> None:
+async def test_trace_method_is_405(http: httpx2.AsyncClient) -> None:
     answer = await http.request("TRACE", "/itwins")
     assert (answer.status_code, answer.headers["allow"]) == (405, "GET, POST, PUT, PATCH, DELETE")
 
 
-async def test_every_documented_operation_is_known_once_and_routes_hold_to_it() -> None:
+async def test_router_accepts_only_routes_as_documented() -> None:
     assert (len(ITWINS), len(IMODELS)) == (33, 57)
-    assert len({one.operation.slug for one in coverage()}) == 90
-    Router(
-        route for module in MODULES for route in module.ROUTES
-    )  # raises where a route differs from its documentation
+    assert len({row.operation.slug for row in list_coverage()}) == 90
+    Router(ROUTES)  # raises ValueError for a route that differs from its documentation
+
+
+def test_services_list_every_package_with_routes() -> None:
+    folder = Path(sandbox_package.__file__).parent
+    packages = {file.parent.name for file in folder.glob("*/routes.py")}
+    assert {service.__name__.split(".")[2] for service in SERVICES} == packages | {"start_page"}
 
 
 @pytest.mark.parametrize(
@@ -104,7 +106,7 @@ async def test_every_documented_operation_is_known_once_and_routes_hold_to_it() 
         ),
     ],
 )
-async def test_who_is_not_signed_in_is_told_exactly_why(
+async def test_authenticate_reports_why_a_header_is_refused(
     http_as: Callable[[str | None], httpx2.AsyncClient], header: str | None, code: str, message: str
 ) -> None:
     answer = await http_as(None).get("/itwins", headers={"Authorization": header} if header else {})
@@ -112,7 +114,7 @@ async def test_who_is_not_signed_in_is_told_exactly_why(
     assert answer.json() == {"error": {"code": code, "message": message}}
 
 
-async def test_an_expired_token_and_one_of_another_sandbox_are_refused(
+async def test_expired_and_foreign_tokens_are_refused(
     sandbox: Sandbox, http_as: Callable[[str | None], httpx2.AsyncClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.undo()  # the other sandbox makes a key of its own
@@ -123,12 +125,12 @@ async def test_an_expired_token_and_one_of_another_sandbox_are_refused(
         assert (answer.status_code, answer.json()["error"]["code"]) == (401, "Unauthorized")
 
 
-async def test_the_correlation_id_comes_back(http: httpx2.AsyncClient) -> None:
+async def test_correlation_id_is_echoed(http: httpx2.AsyncClient) -> None:
     answer = await http.get("/itwins/recents", headers={"X-Correlation-Id": "abc-1"})
     assert answer.headers["x-correlation-id"] == "abc-1"
 
 
-async def test_nothing_to_say_has_neither_body_nor_content_type(http: httpx2.AsyncClient) -> None:
+async def test_no_content_answer_has_no_body_and_no_content_type(http: httpx2.AsyncClient) -> None:
     answer = await http.post(f"/itwins/recents/{ITWIN}")
     assert (answer.status_code, answer.content) == (204, b"")
     assert "content-type" not in answer.headers
@@ -137,7 +139,7 @@ async def test_nothing_to_say_has_neither_body_nor_content_type(http: httpx2.Asy
 @pytest.mark.parametrize(
     "body", [b"{", b"[]", b'"x"', b'{"a": NaN}', b'{"a": "\\ud800"}', b"\xff", b"[" * 100_000, b'{"a": 1e999}']
 )
-async def test_a_body_that_is_no_json_object_is_refused(http: httpx2.AsyncClient, body: bytes) -> None:
+async def test_body_that_is_not_a_json_object_is_refused(http: httpx2.AsyncClient, body: bytes) -> None:
     answer = await http.post("/imodels", content=body)
     assert answer.status_code == 422
     error = answer.json()["error"]
@@ -150,11 +152,11 @@ async def test_a_body_that_is_no_json_object_is_refused(http: httpx2.AsyncClient
     ]
 
 
-async def test_an_encoded_slash_stays_inside_the_id(http: httpx2.AsyncClient) -> None:
+async def test_encoded_slash_stays_inside_the_id(http: httpx2.AsyncClient) -> None:
     answer = await http.get("/imodels/a%2Fchangesets")
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "iModelNotFound")
 
 
-async def test_links_carry_the_address_that_the_client_used(http: httpx2.AsyncClient) -> None:
+async def test_links_use_the_host_that_the_client_used(http: httpx2.AsyncClient) -> None:
     answer = await http.get("http://127.0.0.1:9/itwins?$top=1", headers={"Host": "127.0.0.1:9"})
     assert answer.json()["_links"]["next"]["href"].startswith("http://127.0.0.1:9/itwins?")

@@ -1,4 +1,4 @@
-"""A target for every tool that may destroy something, and what stands between an agent and it."""
+"""A target for every destructive tool."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 
 from PIL import Image
 
-from itwin_mcp.capability.catalog import Tool, shipped
+from itwin_mcp.capability.catalog import Tool
+from itwin_mcp.capability.documents import find_shipped_files
 from itwin_mcp.capability.linker import link_files
 from itwin_mcp.sandbox.seed import seeded_id
 from tests.scenarios.test_area_tools import Desk
@@ -19,12 +20,12 @@ PROJECT = "NL-A12-0042"
 STRUCTURES = "A12 Interchange - Structures"
 OLD = b"what was there"
 DESTRUCTIVE: dict[str, Tool] = {
-    name: tool for name, tool in link_files(shipped()).tools.items() if tool.annotations.destructive
+    name: tool for name, tool in link_files(find_shipped_files()).tools.items() if tool.annotations.destructive
 }
 
 Arguments = dict[str, Any]
 Setup = Callable[[Desk, Path], Awaitable[tuple[Arguments, Arguments]]]
-"""Makes what a call destroys; gives the call's arguments, and others that name another thing which is there."""
+"""Creates what a call destroys. Returns the arguments of the call, and arguments for another existing target."""
 
 
 async def _itwin(desk: Desk, _: Path) -> tuple[Arguments, Arguments]:
@@ -101,16 +102,21 @@ async def _layer(desk: Desk, root: Path) -> tuple[Arguments, Arguments]:
 
 
 async def _user(desk: Desk, _: Path) -> tuple[Arguments, Arguments]:
-    given = {"iModelId": await desk.imodel(PROJECT, STRUCTURES), "userId": seeded_id("user", "priya")}
-    await desk.ask("update-imodel-user-permissions", **given, permissions=["imodels_webview", "imodels_read"])
-    return given | {"permissions": ["imodels_webview"]}, given | {"permissions": []}
+    imodel = {"iModelId": await desk.imodel(PROJECT, STRUCTURES)}
+    return await _entries(desk, "update-imodel-user-permissions", imodel, {"userId": seeded_id("user", "priya")})
 
 
 async def _role(desk: Desk, _: Path) -> tuple[Arguments, Arguments]:
-    imodel = await desk.imodel("NL-MAAS-0017", "Maas Crossing - Deck Renewal")
-    given = {"iModelId": imodel, "roleId": seeded_id("role", "Viewer")}
-    await desk.ask("update-imodel-role-permissions", **given, permissions=["imodels_webview", "imodels_read"])
-    return given | {"permissions": ["imodels_webview"]}, given | {"permissions": []}
+    imodel = {"iModelId": await desk.imodel("NL-MAAS-0017", "Maas Crossing - Deck Renewal")}
+    return await _entries(desk, "update-imodel-role-permissions", imodel, {"roleId": seeded_id("role", "Viewer")})
+
+
+async def _entries(desk: Desk, tool: str, imodel: Arguments, who: Arguments) -> tuple[Arguments, Arguments]:
+    def given(*permissions: str) -> Arguments:
+        return imodel | {"entries": [who | {"permissions": list(permissions)}]}
+
+    await desk.ask(tool, **given("imodels_webview", "imodels_read"))
+    return given("imodels_webview"), given()
 
 
 async def _image(desk: Desk, _: Path) -> tuple[Arguments, Arguments]:
@@ -135,7 +141,7 @@ def _picture(root: Path) -> Arguments:
 
 
 def _files(root: Path, more: Arguments) -> tuple[Arguments, Arguments]:
-    """Two files that are there already."""
+    """Write two files; return the arguments that replace each."""
     for name in ("old", "other"):
         (root / name).write_bytes(OLD)
     one = more | {"filePath": "old", "overwrite": True}
@@ -185,13 +191,13 @@ TARGETS: dict[str, Setup] = {
     "download-checkpoint": _checkpoint,
     "download-export": _export,
 }
-"""How each finds something to destroy; a destructive tool without a line here fails the tests that are about all."""
+"""How each destructive tool gets a target. A tool that is missing here fails the tests of all destructive tools."""
 
 
 async def two_targets(tool: str, desk: Desk, root: Path) -> tuple[Arguments, Arguments, list[str]]:
-    """What is destroyed, something else that may be destroyed too, and the iTwins that they are in."""
+    """Return the arguments of two calls that destroy something, and the iTwins of their targets."""
     one, other = await TARGETS[tool](desk, root)
-    if tool == "delete-repository":  # the other one there is the platform's own, which nobody may delete
+    if tool == "delete-repository":  # the other repository belongs to the platform and cannot be deleted
         kind = {"class": "GeographicInformationSystem", "subClass": "WebMapService"}
         told = {"displayName": "Water", "uri": "https://maps.example.org/water"}
         made = await desk.ask("create-repository", iTwinId=one["iTwinId"], **kind, **told)
@@ -200,6 +206,6 @@ async def two_targets(tool: str, desk: Desk, root: Path) -> tuple[Arguments, Arg
     for target in (one, other):
         if "iModelId" in target:
             homes.add((await desk.ask("get-imodel", iModelId=target["iModelId"]))["iModel"]["iTwinId"])
-        elif "iTwinId" in target:  # an export is in none
+        elif "iTwinId" in target:  # an export is in no iTwin
             homes.add(target["iTwinId"])
     return one, other, sorted(homes)

@@ -1,4 +1,4 @@
-"""`itwin-mcp`, but SIGUSR1 shortens how long an answer is waited for and is good, and the next one restores it."""
+"""`itwin-mcp` whose questions expire early between one SIGUSR1 and the next."""
 
 import os
 import signal
@@ -6,8 +6,8 @@ from itertools import cycle
 from pathlib import Path
 
 from itwin_mcp.cli import main
-from itwin_mcp.executor import confirm
-from itwin_mcp.executor.seals import Seals
+from itwin_mcp.executor.confirmation import confirm
+from itwin_mcp.executor.confirmation.seals import Seals
 from tests.scenarios.test_confirming import OPEN, expired
 
 SHORT = float(os.environ["SHORT_SECONDS"])

@@ -1,4 +1,4 @@
-"""Members, roles and permissions of an iTwin: another API of the platform, added as one file and no Python."""
+"""Members, roles and permissions of an iTwin, from the access control API."""
 
 from collections.abc import AsyncIterator
 
@@ -17,7 +17,7 @@ async def desk() -> AsyncIterator[Desk]:
         yield Desk(client)
 
 
-async def test_members_are_listed_with_their_roles_and_one_is_read(desk: Desk) -> None:
+async def test_itwin_members_are_listed_and_read_with_their_roles(desk: Desk) -> None:
     itwin = await desk.itwin("NL-A12-0042")
     listed = await desk.ask("list-itwin-members", iTwinId="NL-A12-0042")
     assert listed["page"]["complete"] is True
@@ -29,7 +29,7 @@ async def test_members_are_listed_with_their_roles_and_one_is_read(desk: Desk) -
     assert (await desk.refused("list-itwin-members", iTwinId=NOBODY))["status"] == 404
 
 
-async def test_owners_and_groups_are_lists_of_their_own(desk: Desk) -> None:
+async def test_list_itwin_owners_and_list_itwin_groups(desk: Desk) -> None:
     itwin = await desk.itwin("NL-A12-0042")
     owners = (await desk.ask("list-itwin-owners", iTwinId=itwin))["members"]
     assert [one["givenName"] for one in owners] == ["Anna"]
@@ -38,7 +38,7 @@ async def test_owners_and_groups_are_lists_of_their_own(desk: Desk) -> None:
     assert (await desk.refused("list-itwin-groups", iTwinId=NOBODY))["status"] == 404
 
 
-async def test_roles_say_what_they_permit_and_the_caller_what_they_may(desk: Desk) -> None:
+async def test_itwin_roles_and_own_permissions_are_read(desk: Desk) -> None:
     itwin = await desk.itwin("NL-A12-0042")
     roles = (await desk.ask("list-itwin-roles", iTwinId=itwin))["roles"]
     role = next(one for one in roles if one["displayName"] == "Project Lead")

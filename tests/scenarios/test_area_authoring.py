@@ -17,7 +17,7 @@ async def desk() -> AsyncIterator[Desk]:
         yield Desk(client)
 
 
-async def test_a_briefcase_is_acquired_read_listed_and_released_for_good(desk: Desk) -> None:
+async def test_briefcase_is_acquired_read_listed_and_released(desk: Desk) -> None:
     imodel = await desk.roads()
     made = (await desk.ask("acquire-briefcase", iModelId=imodel, deviceName="Laptop"))["briefcase"]
     one = {"iModelId": imodel, "briefcaseId": made["briefcaseId"]}
@@ -32,7 +32,7 @@ async def test_a_briefcase_is_acquired_read_listed_and_released_for_good(desk: D
         assert (await desk.refused(tool, iModelId=NOBODY))["code"] == "iModelNotFound"
 
 
-async def test_locks_are_acquired_all_or_none_raised_listed_and_released(desk: Desk) -> None:
+async def test_locks_are_acquired_raised_listed_and_released(desk: Desk) -> None:
     imodel = await desk.roads()
     number = (await desk.ask("acquire-briefcase", iModelId=imodel))["briefcase"]["briefcaseId"]
     one = {"iModelId": imodel, "briefcaseId": number}
@@ -64,16 +64,16 @@ async def test_locks_are_acquired_all_or_none_raised_listed_and_released(desk: D
         assert (await desk.refused(tool, iModelId=NOBODY, **more))["code"] == "iModelNotFound"
 
 
-async def test_who_holds_which_locks_is_told_with_briefcases_and_people(desk: Desk) -> None:
+async def test_list_lock_holders_reports_locks_briefcases_and_users(desk: Desk) -> None:
     told = (await desk.ask("list-lock-holders", iModelId=await desk.roads(), lockLevel="exclusive"))["holders"]
-    (lock,) = told["held"]["locks"]
+    (lock,) = told["locks"]
     assert lock["lockedObjects"] == [{"lockLevel": "exclusive", "objectIds": ["0x2000000001a", "0x20000000021"]}]
     owners = {one["briefcaseId"]: one["ownerId"] for one in told["briefcases"]}
     people = {one["id"]: one["givenName"] for one in told["users"]}
     assert people[owners[lock["briefcaseId"]]] == "Tomasz"
 
 
-async def test_an_authoring_session_starts_with_locks_and_ends_with_their_release(desk: Desk) -> None:
+async def test_authoring_session_acquires_and_releases_locks(desk: Desk) -> None:
     imodel = await desk.roads()
     session = (await desk.ask("start-authoring-session", iModelId=imodel, objectIds=["0x200"]))["session"]
     number = session["briefcase"]["briefcaseId"]
@@ -86,7 +86,7 @@ async def test_an_authoring_session_starts_with_locks_and_ends_with_their_releas
     assert without["lock"] is None
 
 
-async def test_a_session_whose_lock_is_refused_says_which_briefcase_stays(desk: Desk) -> None:
+async def test_authoring_session_with_a_lock_conflict_reports_its_briefcase(desk: Desk) -> None:
     imodel = await desk.roads()
     error = await desk.refused("start-authoring-session", iModelId=imodel, objectIds=["0x20000000021"])
     assert error["code"] == "ConflictWithAnotherUser"

@@ -22,7 +22,7 @@ async def version(desk: Desk, imodel: str, name: str) -> str:
     return str(found["namedVersions"][0]["id"])
 
 
-async def test_changesets_are_listed_between_indexes_and_read_by_id_index_and_link(desk: Desk) -> None:
+async def test_changesets_are_listed_by_index_and_read_by_id_index_and_link(desk: Desk) -> None:
     imodel = await desk.roads()
     latest = (await desk.ask("list-changesets", iModelId=imodel, limit=1))["changesets"][0]
     assert latest["index"] == 12
@@ -40,7 +40,7 @@ async def test_changesets_are_listed_between_indexes_and_read_by_id_index_and_li
     assert (await desk.refused("list-changesets", iModelId=imodel, afterIndex=-1))["code"] == "InvalidArguments"
 
 
-async def test_a_changeset_group_is_opened_read_and_completed_once(desk: Desk) -> None:
+async def test_changeset_group_is_created_read_and_completed_once(desk: Desk) -> None:
     imodel = await desk.roads()
     listed = (await desk.ask("list-changeset-groups", iModelId=imodel))["changesetGroups"]
     assert [one["description"] for one in listed] == ["Design Sync, run 118", "Design Sync, run 131"]
@@ -57,7 +57,7 @@ async def test_a_changeset_group_is_opened_read_and_completed_once(desk: Desk) -
     assert (await desk.refused("list-changeset-groups", iModelId=NOBODY))["code"] == "iModelNotFound"
 
 
-async def test_extended_data_is_read_and_attached_once_by_whoever_pushed(desk: Desk) -> None:
+async def test_extended_data_is_read_and_created_once_by_the_pusher(desk: Desk) -> None:
     imodel = await desk.roads()
     listed = (await desk.ask("list-extended-data", iModelId=imodel))["extendedData"]
     assert [one["changesetIndex"] for one in listed] == [5, 11]
@@ -74,7 +74,7 @@ async def test_extended_data_is_read_and_attached_once_by_whoever_pushed(desk: D
     assert (await desk.refused("list-extended-data", iModelId=NOBODY))["code"] == "iModelNotFound"
 
 
-async def test_two_named_versions_are_compared_by_changesets_authors_and_applications(desk: Desk) -> None:
+async def test_compare_named_versions_lists_changesets_authors_and_applications(desk: Desk) -> None:
     imodel = await desk.roads()
     older, newer = await version(desk, imodel, "30% Design"), await version(desk, imodel, "60% Design")
     told = await desk.ask("compare-named-versions", iModelId=imodel, olderVersionId=older, newerVersionId=newer)
@@ -93,7 +93,7 @@ async def test_two_named_versions_are_compared_by_changesets_authors_and_applica
     assert (await desk.read(f"itwin://imodels/{imodel}/namedversions/{older}"))["namedVersion"]["id"] == older
 
 
-async def test_checkpoints_are_read_without_the_keys_to_their_storage(desk: Desk) -> None:
+async def test_checkpoints_are_read_without_storage_keys(desk: Desk) -> None:
     imodel = await desk.roads()
     latest = (await desk.ask("get-latest-checkpoint", iModelId=imodel))["checkpoint"]
     assert (latest["changesetIndex"], latest["state"]) == (12, "successful")
@@ -112,7 +112,7 @@ async def test_checkpoints_are_read_without_the_keys_to_their_storage(desk: Desk
     assert (await desk.refused("get-latest-checkpoint", iModelId=NOBODY))["code"] == "iModelNotFound"
 
 
-async def test_a_failed_checkpoint_is_said_to_have_failed_and_generated_again(desk: Desk) -> None:
+async def test_failed_checkpoint_is_reported_and_generated_again(desk: Desk) -> None:
     imodel = await desk.imodel("NL-MAAS-0017", "Maas Crossing - Existing Condition")
     one = {"iModelId": imodel, "namedVersionId": await version(desk, imodel, "Condition 2025")}
     failed = await desk.refused("wait-for-checkpoint", **one)
@@ -121,10 +121,21 @@ async def test_a_failed_checkpoint_is_said_to_have_failed_and_generated_again(de
     assert (await desk.ask("update-named-version-checkpoint", **one))["checkpoint"]["state"] == "successful"
 
 
-async def test_a_checkpoint_that_is_not_awaited_is_a_job() -> None:
+async def test_update_named_version_checkpoint_without_waiting_returns_a_job() -> None:
     async with connect(toolsets="all", job_seconds=3600.0) as client:
         desk = Desk(client)
         imodel = await desk.imodel("NL-MAAS-0017", "Maas Crossing - Existing Condition")
         one = {"iModelId": imodel, "namedVersionId": await version(desk, imodel, "Condition 2025")}
         job = (await desk.ask("update-named-version-checkpoint", **one, wait=0))["job"]
         assert job["checkWith"] == "wait-for-checkpoint"
+
+
+async def test_named_versions_are_listed_with_checkpoint_states_on_request(desk: Desk) -> None:
+    imodel = await desk.roads()
+    plain = (await desk.ask("list-named-versions", iModelId=imodel))["namedVersions"]
+    assert not any("checkpointState" in version for version in plain)
+    listed = await desk.ask("list-named-versions", iModelId=imodel, checkpoints=True)
+    assert [version["id"] for version in listed["namedVersions"]] == [version["id"] for version in plain]
+    for version in listed["namedVersions"]:
+        alone = await desk.ask("get-named-version-checkpoint", iModelId=imodel, namedVersionId=version["id"])
+        assert version["checkpointState"] == alone["checkpoint"]["state"]

@@ -1,11 +1,11 @@
-"""iModels, what they begin with, and the questions about them: each tool once, and its main refusal."""
+"""iModels, their templates and baselines, and overviews of them: each tool once, with its main error."""
 
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from itwin_mcp.sandbox import imodel_file
+from itwin_mcp.sandbox.storage import imodel_file
 from tests.conftest import connect
 from tests.scenarios.test_area_tools import Desk
 
@@ -19,7 +19,7 @@ async def desk() -> AsyncIterator[Desk]:
         yield Desk(client)
 
 
-async def test_an_imodel_is_found_by_name_or_part_in_its_itwin(desk: Desk) -> None:
+async def test_find_imodel_matches_a_name_or_a_part_of_it(desk: Desk) -> None:
     itwin = await desk.itwin("NL-A12-0042")
     exact = (await desk.ask("find-imodel", iTwinId=itwin, name="A12 Interchange - Roads"))["matches"]
     assert [one["iTwinId"] for one in exact["byName"]] == [itwin]
@@ -29,7 +29,7 @@ async def test_an_imodel_is_found_by_name_or_part_in_its_itwin(desk: Desk) -> No
     assert (await desk.refused("find-imodel", iTwinId=NOBODY, name="x"))["code"] == "iTwinNotFound"
 
 
-async def test_imodels_are_listed_by_state_and_order_and_only_of_an_itwin_that_is_there(desk: Desk) -> None:
+async def test_list_imodels_filters_by_state_and_orders(desk: Desk) -> None:
     itwin = await desk.itwin("NL-A12-0042")
     listed = (await desk.ask("list-imodels", iTwinId=itwin, state="initialized", orderBy="name desc"))["iModels"]
     assert [one["name"] for one in listed] == ["A12 Interchange - Structures", "A12 Interchange - Roads"]
@@ -37,7 +37,7 @@ async def test_imodels_are_listed_by_state_and_order_and_only_of_an_itwin_that_i
     assert (await desk.refused("list-imodels", iTwinId=itwin, orderBy="size"))["code"] == "InvalidArguments"
 
 
-async def test_who_created_an_imodel_and_a_named_version_is_in_lists_get_and_describe(desk: Desk) -> None:
+async def test_creator_of_an_imodel_and_a_named_version_is_in_every_answer(desk: Desk) -> None:
     itwin, imodel = await desk.itwin("NL-A12-0042"), await desk.roads()
     listed = (await desk.ask("list-imodels", iTwinId=itwin, name="A12 Interchange - Roads"))["iModels"][0]
     read = (await desk.ask("get-imodel", iModelId=imodel))["iModel"]
@@ -52,7 +52,7 @@ async def test_who_created_an_imodel_and_a_named_version_is_in_lists_get_and_des
     assert latest["creatorId"] in {user["id"] for user in overview["users"]}
 
 
-async def test_lists_of_itwins_show_place_data_centre_picture_and_dates(desk: Desk) -> None:
+async def test_itwin_lists_show_location_data_center_image_and_dates(desk: Desk) -> None:
     identity = await desk.itwin("NL-A12-0042")
     whole = (await desk.ask("get-itwin", iTwinId=identity))["iTwin"]
     shown = ("geographicLocation", "dataCenterLocation", "imageName", "createdDateTime", "createdBy")
@@ -79,14 +79,12 @@ async def test_lists_of_itwins_show_place_data_centre_picture_and_dates(desk: De
         ("update-named-version", {"namedVersionId": NOBODY, "name": "x"}),
     ],
 )
-async def test_what_is_asked_of_an_imodel_that_is_not_there_is_refused(
-    desk: Desk, tool: str, more: dict[str, Any]
-) -> None:
+async def test_tools_report_a_missing_imodel(desk: Desk, tool: str, more: dict[str, Any]) -> None:
     error = await desk.refused(tool, iModelId=NOBODY, **more)
     assert (error["code"], error["status"]) == ("iModelNotFound", 404)
 
 
-async def test_a_fork_of_an_imodel_without_federation_guids_is_said_to_have_failed(desk: Desk) -> None:
+async def test_fork_imodel_without_federation_guids_reports_job_failed(desk: Desk) -> None:
     itwin = await desk.itwin("NL-MAAS-0017")
     old = await desk.imodel("NL-MAAS-0017", "Maas Crossing - Existing Condition")
     error = await desk.refused("fork-imodel", iModelId=old, iTwinId=itwin, name="Fork")
@@ -94,7 +92,7 @@ async def test_a_fork_of_an_imodel_without_federation_guids_is_said_to_have_fail
     assert "mainIModelIsMissingFederationGuids" in error["message"]
 
 
-async def test_an_imodel_is_described_on_one_page(desk: Desk) -> None:
+async def test_describe_imodel_summarizes_an_imodel(desk: Desk) -> None:
     imodel = await desk.roads()
     page = (await desk.ask("describe-imodel", iModelId=imodel))["overview"]
     assert page["iModel"]["id"] == imodel
@@ -109,33 +107,36 @@ async def test_an_imodel_is_described_on_one_page(desk: Desk) -> None:
     assert (await desk.refused("describe-imodel", iModelId=NOBODY))["code"] == "iModelNotFound"
 
 
-async def test_an_imodel_without_history_is_described_too(desk: Desk) -> None:
+async def test_describe_imodel_without_history(desk: Desk) -> None:
     imodel = await desk.imodel("NL-A12-0042-WP03", "WP-03 Drainage")
     page = (await desk.ask("describe-imodel", iModelId=imodel))["overview"]
     assert page["latestChangeset"] is page["latestNamedVersion"] is None
     assert page["briefcasesWithLocks"] == []
 
 
-async def test_what_got_no_changeset_since_a_date_is_stale_and_so_is_what_never_got_one(desk: Desk) -> None:
+async def test_list_stale_imodels_separates_stale_active_and_never_pushed(desk: Desk) -> None:
     itwin = await desk.itwin("NL-A12-0042")
     every = (await desk.ask("list-imodels", iTwinId=itwin))["iModels"]
     pushed = sorted(one["lastChangesetPushDateTime"] for one in every if one["lastChangesetPushDateTime"])
     told = (await desk.ask("list-stale-imodels", iTwinId=itwin, since=pushed[-1]))["iModels"]
     assert [one["lastChangesetPushDateTime"] for one in told["active"]] == [pushed[-1]]
     assert len(told["stale"]) == len(every) - 1 > 0
-    never = await desk.ask("list-stale-imodels", iTwinId=await desk.itwin("NL-A12-0042-WP03"), since="2000-01-01")
-    assert [one["lastChangesetPushDateTime"] for one in never["iModels"]["stale"]] == [None]
+    assert told["neverPushed"] == []
+    drainage = await desk.itwin("NL-A12-0042-WP03")
+    told = (await desk.ask("list-stale-imodels", iTwinId=drainage, since="2000-01-01"))["iModels"]
+    assert [one["lastChangesetPushDateTime"] for one in told["neverPushed"]] == [None]
+    assert told["stale"] == told["active"] == []
     assert (await desk.refused("list-stale-imodels", iTwinId=NOBODY, since="2026-01-01"))["code"] == "iTwinNotFound"
     for since in ("2026-02-30", "spring"):
         assert (await desk.refused("list-stale-imodels", iTwinId=itwin, since=since))["code"] == "InvalidArguments"
 
 
-async def test_list_stale_imodels_looks_at_all_itwins_of_the_caller_and_says_which(desk: Desk) -> None:
-    mine = (await desk.ask("list-itwins", limit=1000))["iTwins"]
+async def test_list_stale_imodels_reads_all_itwins_of_the_caller(desk: Desk) -> None:
+    mine = (await desk.ask("list-itwins", limit=1000, includeInactive=True))["iTwins"]
     told = await desk.ask("list-stale-imodels", since="2100-01-01")
     assert [one["id"] for one in told["searched"]] == [one["id"] for one in mine][:20]
     assert told["iModels"]["active"] == []
-    homes = {one["iTwinId"] for one in told["iModels"]["stale"]}
+    homes = {one["iTwinId"] for one in (*told["iModels"]["stale"], *told["iModels"]["neverPushed"])}
     assert homes <= {one["id"] for one in told["searched"]}
     assert len(homes) > 1
     if len(mine) > 20:
@@ -144,16 +145,15 @@ async def test_list_stale_imodels_looks_at_all_itwins_of_the_caller_and_says_whi
         assert "page" not in told
 
 
-async def test_list_stale_imodels_lists_without_a_date_those_that_nothing_was_pushed_to(desk: Desk) -> None:
-    itwin = await desk.itwin("NL-A12-0042")
-    every = (await desk.ask("list-imodels", iTwinId=itwin))["iModels"]
-    told = (await desk.ask("list-stale-imodels", iTwinId=itwin))["iModels"]
+async def test_list_stale_imodels_without_a_date_lists_never_pushed_ones(desk: Desk) -> None:
+    every = (await desk.ask("list-imodels"))["iModels"]
+    told = (await desk.ask("list-stale-imodels"))["iModels"]
     never = {one["id"] for one in every if one["lastChangesetPushDateTime"] is None}
-    assert {one["id"] for one in told["stale"]} == never
-    assert len(told["active"]) == len(every) - len(never) > 0
+    assert {one["id"] for one in told["neverPushed"]} == never != set()
+    assert told["stale"] is told["active"] is None
 
 
-async def test_without_an_itwin_an_imodel_is_looked_for_in_the_recents_and_favorites(desk: Desk) -> None:
+async def test_find_imodel_without_an_itwin_searches_recents_and_favorites(desk: Desk) -> None:
     itwin = await desk.itwin("NL-A12-0042")
     await desk.ask("add-itwin-to-recents", iTwinId=itwin)
     told = await desk.ask("find-imodel", name="A12 Interchange - Roads")
@@ -168,18 +168,18 @@ async def test_without_an_itwin_an_imodel_is_looked_for_in_the_recents_and_favor
     assert "only iTwins that you used last or made favorites are searched" in told["page"]["stoppedBecause"]
 
 
-async def test_nothing_found_without_an_itwin_is_not_said_to_be_all_there_is(desk: Desk) -> None:
+async def test_find_imodel_without_an_itwin_reports_an_incomplete_search(desk: Desk) -> None:
     told = await desk.ask("find-imodel", name="WP-03 Drainage")
     assert told["matches"]["byName"] == told["matches"]["containing"] == []
     assert told["page"]["complete"] is False
-    assert "give iTwinId, which find-itwin finds" in told["page"]["stoppedBecause"]
+    assert "pass iTwinId, from find-itwin" in told["page"]["stoppedBecause"]
     itwin = await desk.itwin("NL-A12-0042-WP03")
     within = await desk.ask("find-imodel", iTwinId=itwin, name="WP-03 Drainage")
     assert len(within["matches"]["byName"]) == 1
     assert "page" not in within
 
 
-async def test_an_imodel_begins_with_a_template_of_its_own_data_centre(desk: Desk) -> None:
+async def test_create_imodel_from_template(desk: Desk) -> None:
     itwin, roads = await desk.itwin("NL-A12-0042"), await desk.roads()
     made = await desk.ask("create-imodel-from-template", iTwinId=itwin, name="From roads", templateIModelId=roads)
     assert made["iModel"]["state"] == "initialized"
@@ -190,7 +190,7 @@ async def test_an_imodel_begins_with_a_template_of_its_own_data_centre(desk: Des
     assert absent["code"] == "iModelNotFound"
 
 
-async def test_containers_are_words_and_others_are_refused(desk: Desk) -> None:
+async def test_containers_enabled_accepts_only_known_words(desk: Desk) -> None:
     itwin = await desk.itwin("NL-A12-0042")
     made = (await desk.ask("create-imodel", iTwinId=itwin, name="Codes", containersEnabled=["codes", "schemas"]))[
         "iModel"
@@ -205,7 +205,23 @@ async def test_containers_are_words_and_others_are_refused(desk: Desk) -> None:
     assert wrong["code"] == "InvalidArguments"
 
 
-async def test_a_baseline_file_is_read_and_awaited_and_completed_only_where_one_is_expected(desk: Desk) -> None:
+async def test_clone_and_fork_report_the_latest_changeset_of_the_copy(desk: Desk) -> None:
+    source, itwin = await desk.roads(), await desk.itwin("NL-A12-0042")
+    copies = {
+        (tool, *options): await desk.ask(tool, iModelId=source, iTwinId=itwin, name=f"{tool} {options}", **options)
+        for tool, options in (
+            ("clone-imodel", {"changeset": "7"}),
+            ("fork-imodel", {"preserveHistory": True}),
+            ("fork-imodel", {}),
+        )
+    }
+    indexes = [(copy["iModel"]["latestChangeset"] or {}).get("index") for copy in copies.values()]
+    assert indexes == [7, 12, None]
+    awaited = await desk.ask("wait-for-imodel", iModelId=copies["clone-imodel", "changeset"]["iModel"]["id"])
+    assert awaited["iModel"]["latestChangeset"]["index"] == 7
+
+
+async def test_baseline_file_is_read_awaited_and_completed_only_if_expected(desk: Desk) -> None:
     imodel = await desk.roads()
     for tool in ("get-baseline-file", "wait-for-baseline-file"):
         assert (await desk.ask(tool, iModelId=imodel))["baselineFile"]["state"] == "initialized"
@@ -214,7 +230,7 @@ async def test_a_baseline_file_is_read_and_awaited_and_completed_only_where_one_
     assert (await desk.refused("complete-baseline-file", iModelId=imodel))["code"] == "InvalidiModelsRequest"
 
 
-async def test_a_thumbnail_is_a_picture_in_two_sizes(desk: Desk) -> None:
+async def test_thumbnail_resource_has_two_sizes(desk: Desk) -> None:
     uri = f"itwin://imodels/{await desk.roads()}/thumbnail"
     pictures = [(await desk.client.read_resource(address)).contents[0] for address in (uri, f"{uri}/large")]
     assert [one.mime_type for one in pictures] == ["image/png", "image/png"]
@@ -222,7 +238,7 @@ async def test_a_thumbnail_is_a_picture_in_two_sizes(desk: Desk) -> None:
     assert pictures[0] != pictures[1]
 
 
-async def test_a_thumbnail_is_told_by_its_type_and_size_and_refused_for_an_imodel_that_is_not_there(desk: Desk) -> None:
+async def test_get_imodel_thumbnail_reports_media_type_and_size(desk: Desk) -> None:
     itwin = await desk.itwin("NL-A12-0042")
     identity = (await desk.ask("list-imodels", iTwinId=itwin, limit=1))["iModels"][0]["id"]
     picture = await desk.client.call_tool("get-imodel-thumbnail", {"iModelId": identity})

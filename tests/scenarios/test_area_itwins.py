@@ -1,4 +1,4 @@
-"""iTwins, accounts, images, exports and the caller's own lists, each tool once and its main refusal."""
+"""iTwins, accounts, images, exports and the caller's own lists, each tool once, with its main error."""
 
 from collections.abc import AsyncIterator
 
@@ -17,7 +17,7 @@ async def desk() -> AsyncIterator[Desk]:
         yield Desk(client)
 
 
-async def test_an_itwin_is_found_by_number_name_and_part_even_when_it_is_inactive(desk: Desk) -> None:
+async def test_find_itwin_matches_number_name_and_part_also_if_inactive(desk: Desk) -> None:
     by_number = (await desk.ask("find-itwin", name="NL-A12-0042"))["matches"]
     assert [one["displayName"] for one in by_number["byNumber"]] == ["A12 Interchange Reconstruction"]
     by_name = (await desk.ask("find-itwin", name="A12 Ramp Resurfacing 2024"))["matches"]
@@ -27,7 +27,7 @@ async def test_an_itwin_is_found_by_number_name_and_part_even_when_it_is_inactiv
     assert len(part["containing"]) == 2
 
 
-async def test_a_list_of_itwins_takes_filters_and_refuses_those_that_exclude_each_other(desk: Desk) -> None:
+async def test_list_itwins_filters_and_rejects_conflicting_filters(desk: Desk) -> None:
     listed = await desk.ask("list-itwins", filter="contains('A12',displayName)", orderBy="displayName desc")
     names = [one["displayName"] for one in listed["iTwins"]]
     assert len(names) >= 3
@@ -41,7 +41,7 @@ async def test_a_list_of_itwins_takes_filters_and_refuses_those_that_exclude_eac
     assert malformed["code"] == "InvalidiTwinsRequest"
 
 
-async def test_a_project_is_provisioned_in_one_call_and_says_what_it_made(desk: Desk) -> None:
+async def test_provision_project_creates_itwin_imodel_and_named_version(desk: Desk) -> None:
     made = (await desk.ask("provision-project", displayName="Lock 12", iModelName="Gate", versionName="Start"))[
         "project"
     ]
@@ -56,7 +56,7 @@ async def test_a_project_is_provisioned_in_one_call_and_says_what_it_made(desk: 
     assert taken["code"] == "iTwinExists"
 
 
-async def test_a_provisioned_imodel_that_is_not_ready_in_time_is_a_job_that_says_what_remains() -> None:
+async def test_provision_project_out_of_time_returns_a_job_with_remaining_steps() -> None:
     async with connect(toolsets="all", job_seconds=3600.0) as client:
         desk = Desk(client)
         job = (await desk.ask("provision-project", displayName="Lock 15", iModelName="Gate", wait=1))["job"]
@@ -67,7 +67,7 @@ async def test_a_provisioned_imodel_that_is_not_ready_in_time_is_a_job_that_says
         assert (await desk.ask("get-imodel", iModelId=job["iModelId"]))["iModel"]["name"] == "Gate"
 
 
-async def test_accounts_are_read_and_refused_for_an_itwin_that_is_not_there(desk: Desk) -> None:
+async def test_accounts_are_read(desk: Desk) -> None:
     mine = (await desk.ask("get-my-account"))["iTwin"]
     itwin = await desk.itwin("NL-A12-0042")
     assert (await desk.ask("get-itwin-account", iTwinId=itwin))["iTwin"]["id"] == mine["id"]
@@ -75,7 +75,7 @@ async def test_accounts_are_read_and_refused_for_an_itwin_that_is_not_there(desk
     assert (await desk.refused("get-itwin-account", iTwinId=NOBODY))["code"] == "iTwinNotFound"
 
 
-async def test_an_image_is_linked_and_deleted_for_good(desk: Desk) -> None:
+async def test_itwin_image_is_read_and_deleted(desk: Desk) -> None:
     itwin = await desk.itwin("NL-A12-0042")
     image = (await desk.ask("get-itwin-image", iTwinId=itwin))["image"]
     assert image["smallImageUrl"].startswith("http")
@@ -117,7 +117,7 @@ async def test_favorite_and_recent_imodels_are_listed_added_and_removed(desk: De
         assert (await desk.refused(listing, iTwinId=NOBODY))["code"] == "iTwinNotFound"
 
 
-async def test_an_export_is_made_awaited_and_gives_its_link_only_where_it_is_asked_for(desk: Desk) -> None:
+async def test_export_shows_its_link_only_in_get_export(desk: Desk) -> None:
     made = (
         await desk.ask("create-export", outputFormat="Csv", subClass=["Asset", "Project"], select=["id", "displayName"])
     )["export"]
@@ -135,7 +135,7 @@ async def test_an_export_is_made_awaited_and_gives_its_link_only_where_it_is_ask
         assert (await desk.refused(tool, exportId=NOBODY))["status"] == 404
 
 
-async def test_an_export_that_is_not_awaited_is_a_job() -> None:
+async def test_create_export_without_waiting_returns_a_job() -> None:
     async with connect(toolsets="all", job_seconds=3600.0) as client:
         job = (await Desk(client).ask("create-export", outputFormat="JsonGZip", wait=0))["job"]
         assert job["checkWith"] == "wait-for-export"

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ async def desk() -> AsyncIterator[Desk]:
         yield Desk(client)
 
 
-async def test_users_are_listed_and_read_with_what_they_did(desk: Desk) -> None:
+async def test_imodel_users_are_listed_and_read_with_statistics(desk: Desk) -> None:
     imodel = await desk.roads()
     listed = (await desk.ask("list-imodel-users", iModelId=imodel, orderBy="givenName"))["users"]
     assert [one["givenName"] for one in listed] == ["Anna", "Design", "Tomasz"]
@@ -33,29 +34,65 @@ async def test_users_are_listed_and_read_with_what_they_did(desk: Desk) -> None:
     assert (await desk.refused("list-imodel-users", iModelId=NOBODY))["code"] == "iModelNotFound"
 
 
-async def test_permissions_are_given_to_users_and_then_told_by_describe_access(desk: Desk) -> None:
+ANNA = "Anna de Vries (anna.devries@meridian-infra.example)"
+TOMASZ = "Tomasz Nowak (tomasz.nowak@meridian-infra.example)"
+
+
+async def test_names_of_creators_and_owners_are_next_to_their_ids(desk: Desk) -> None:
+    imodel = await desk.imodel("NL-A12-0042", "A12 Interchange - Structures")
+    itwin = await desk.itwin("NL-A12-0042")
+
+    async def ask(tool: str, **arguments: Any) -> Any:
+        return await desk.ask(tool, iModelId=imodel, **arguments)
+
+    overview = (await ask("describe-imodel"))["overview"]
+    versions = (await ask("list-named-versions"))["namedVersions"]
+    version = (await ask("get-named-version", namedVersionId=versions[0]["id"]))["namedVersion"]
+    ends = {"olderVersionId": versions[1]["id"], "newerVersionId": versions[0]["id"]}
+    changeset = (await ask("get-changeset", changeset="7"))["changeset"]
+    read = (await desk.ask("get-itwin", iTwinId=itwin))["iTwin"]
+    assert (await ask("get-imodel"))["iModel"]["creator"] == TOMASZ
+    assert overview["iModel"]["creator"] == overview["latestChangeset"]["creator"] == TOMASZ
+    assert overview["latestNamedVersion"]["creator"] == versions[0]["creator"] == version["creator"] == TOMASZ
+    assert changeset["creator"] == TOMASZ
+    assert (await ask("list-changesets"))["changesets"][0]["creator"] == TOMASZ
+    assert TOMASZ in {
+        one["creator"] for one in (await ask("compare-named-versions", **ends))["comparison"]["changesets"]
+    }
+    assert {ANNA, TOMASZ} <= {one["owner"] for one in (await ask("list-briefcases"))["briefcases"]}
+    assert (await ask("get-briefcase", briefcaseId=2))["briefcase"]["owner"] == TOMASZ
+    assert (await ask("list-lock-holders"))["holders"]["briefcases"][0]["owner"] == TOMASZ
+    assert (read["creator"], read["lastModifier"] is None) == (ANNA, read["lastModifiedBy"] is None)
+    assert {one["creator"] for one in (await desk.ask("list-recent-itwins"))["iTwins"]} == {ANNA}
+    for word in ("favorite", "recent"):
+        await desk.ask(f"add-imodel-to-{word}s", iModelId=imodel)
+        assert TOMASZ in {one["creator"] for one in (await desk.ask(f"list-{word}-imodels", iTwinId=itwin))["iModels"]}
+    (found,) = (await desk.ask("find-imodel", name="A12 Interchange - Structures"))["matches"]["byName"]
+    assert (found["iTwinId"], found["iTwin"]) == (itwin, read["displayName"])
+
+
+async def test_user_permissions_are_updated_and_shown_by_describe_access(desk: Desk) -> None:
     imodel = await desk.imodel("NL-A12-0042", "A12 Interchange - Structures")
     assert "imodels_manage" in (await desk.ask("get-imodel-permissions", iModelId=imodel))["permissions"]
     assert (await desk.read(f"itwin://imodels/{imodel}/permissions"))["permissions"]
     assert await desk.ask("get-imodel-user-permissions", iModelId=imodel) == {"userPermissions": []}
-    given = {
-        "iModelId": imodel,
-        "userId": seeded_id("user", "priya"),
-        "permissions": ["imodels_webview", "imodels_read"],
-    }
-    (held,) = (await desk.ask("update-imodel-user-permissions", **given))["userPermissions"]
-    assert held["permissions"] == ["imodels_webview", "imodels_read"]
+    priya = {"userId": seeded_id("user", "priya"), "permissions": ["imodels_webview", "imodels_read"]}
+    held = (await desk.ask("update-imodel-user-permissions", iModelId=imodel, entries=[priya]))["userPermissions"]
+    assert priya in held
     access = (await desk.ask("describe-access", iModelId=imodel))["access"]
-    assert access["ofUsers"]["userPermissions"] == [held]
+    shown = access["ofUsers"]["userPermissions"]
+    assert [{name: one[name] for name in ("userId", "permissions")} for one in shown] == held
+    assert {**priya, "user": "Priya Raman (priya.raman@meridian-infra.example)"} in shown
     assert access["iModel"]["id"] == imodel
     assert "Viewer" in {role["displayName"] for role in access["iTwin"]["roles"]["roles"]}
-    excluded = {"iModelId": imodel, "roleId": seeded_id("role", "Viewer"), "permissions": ["imodels_read"]}
+    excluded = {"iModelId": imodel, "entries": [{"roleId": "Viewer", "permissions": ["imodels_read"]}]}
     assert (await desk.refused("update-imodel-role-permissions", **excluded))["code"] == "InvalidiModelsRequest"
-    wrong = await desk.refused("update-imodel-user-permissions", **given | {"permissions": ["imodels_delete"]})
+    delete = [priya | {"permissions": ["imodels_delete"]}]
+    wrong = await desk.refused("update-imodel-user-permissions", iModelId=imodel, entries=delete)
     assert wrong["code"] == "InvalidArguments"
 
 
-async def test_where_an_imodel_has_no_permissions_of_its_own_its_itwin_tells_who_may_do_what(desk: Desk) -> None:
+async def test_describe_access_shows_itwin_members_if_the_imodel_has_no_entries(desk: Desk) -> None:
     access = (await desk.ask("describe-access", iModelId=await desk.roads()))["access"]
     assert access["ofUsers"]["userPermissions"] == access["ofRoles"]["rolePermissions"] == []
     members = {one["givenName"]: [role["displayName"] for role in one["roles"]] for one in access["iTwin"]["members"]}
@@ -63,7 +100,7 @@ async def test_where_an_imodel_has_no_permissions_of_its_own_its_itwin_tells_who
     assert [one["givenName"] for one in access["iTwin"]["owners"]] == ["Anna"]
 
 
-async def test_what_of_the_itwin_may_not_be_read_is_said_and_the_rest_is_told() -> None:
+async def test_describe_access_reports_forbidden_parts_of_the_itwin() -> None:
     async def platform(asked: Asked) -> None:
         if asked.path.startswith("/accesscontrol/"):
             await asked.json(403, {"error": {"code": "InsufficientPermissions", "message": "No."}})
@@ -79,11 +116,15 @@ async def test_what_of_the_itwin_may_not_be_read_is_said_and_the_rest_is_told() 
     assert told["page"]["stoppedBecause"].count("could not be read (403)") == 3
 
 
-async def test_permissions_are_given_to_roles(desk: Desk) -> None:
+async def test_role_permissions_are_updated_and_shown_by_describe_access(desk: Desk) -> None:
     imodel = await desk.imodel("NL-MAAS-0017", "Maas Crossing - Deck Renewal")
-    given = {"iModelId": imodel, "roleId": seeded_id("role", "Viewer"), "permissions": ["imodels_webview"]}
-    assert len((await desk.ask("update-imodel-role-permissions", **given))["rolePermissions"]) == 1
-    assert len((await desk.ask("get-imodel-role-permissions", iModelId=imodel))["rolePermissions"]) == 1
+    viewer = {"roleId": seeded_id("role", "Viewer"), "permissions": ["imodels_webview", "imodels_read"]}
+    given = {"iModelId": imodel, "entries": [viewer | {"roleId": "viewer"}]}
+    held = (await desk.ask("update-imodel-role-permissions", **given))["rolePermissions"]
+    assert viewer in held
+    assert (await desk.ask("get-imodel-role-permissions", iModelId=imodel))["rolePermissions"] == held
+    shown = (await desk.ask("describe-access", iModelId=imodel))["access"]["ofRoles"]["rolePermissions"]
+    assert {**viewer, "role": "Viewer"} in shown
     for tool in (
         "get-imodel-role-permissions",
         "get-imodel-user-permissions",
@@ -93,7 +134,7 @@ async def test_permissions_are_given_to_roles(desk: Desk) -> None:
         assert (await desk.refused(tool, iModelId=NOBODY))["code"] == "iModelNotFound"
 
 
-async def test_a_share_is_created_extended_listed_without_its_key_and_revoked(desk: Desk) -> None:
+async def test_share_is_created_extended_listed_without_its_key_and_revoked(desk: Desk) -> None:
     imodel = await desk.roads()
     listed = await desk.ask("list-shares", iModelId=imodel)
     assert listed["shares"] == []

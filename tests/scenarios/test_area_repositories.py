@@ -1,4 +1,4 @@
-"""Repositories of an iTwin and of the world: each tool once, and its main refusal."""
+"""Repositories of an iTwin and global repositories: each tool once, with its main error."""
 
 from collections.abc import AsyncIterator
 
@@ -17,7 +17,7 @@ async def desk() -> AsyncIterator[Desk]:
         yield Desk(client)
 
 
-async def test_repositories_are_listed_by_class_and_read_without_their_secrets(desk: Desk) -> None:
+async def test_repositories_are_listed_by_class_and_read_without_secrets(desk: Desk) -> None:
     itwin = await desk.itwin("NL-A12-0042")
     listed = (await desk.ask("list-repositories", iTwinId=itwin))["repositories"]
     assert {"iModels", "GeographicInformationSystem"} <= {one["class"] for one in listed}
@@ -26,7 +26,8 @@ async def test_repositories_are_listed_by_class_and_read_without_their_secrets(d
     )
     (basemap,) = tiles["repositories"]
     read = (await desk.ask("get-repository", iTwinId=itwin, repositoryId=basemap["id"]))["repository"]
-    assert read["authentication"] == {"type": "Header", "key": "X-Api-Key", "username": None}
+    said = {name: value for name, value in read["authentication"].items() if value is not None}
+    assert said == {"type": "Header", "key": "X-Api-Key"}
     assert read["options"]["minimumLevel"] == 6
     whole = (await desk.read(f"itwin://itwins/{itwin}/repositories/{basemap['id']}"))["repository"]
     assert whole == read | {"authentication": {"type": "Header"}}
@@ -36,7 +37,7 @@ async def test_repositories_are_listed_by_class_and_read_without_their_secrets(d
     ] == "iTwinRepositoryNotFound"
 
 
-async def test_a_map_service_is_registered_changed_given_layers_and_deleted(desk: Desk) -> None:
+async def test_repository_and_its_resources_are_created_updated_and_deleted(desk: Desk) -> None:
     itwin = await desk.itwin("NL-A12-0042")
     gis = {"iTwinId": itwin, "class": "GeographicInformationSystem", "subClass": "WebMapService", "uri": WMS}
     levels = {"minimumLevel": 4, "maximumLevel": 9}
@@ -47,8 +48,9 @@ async def test_a_map_service_is_registered_changed_given_layers_and_deleted(desk
     changed = (await desk.ask("update-repository", **one, displayName="Soil types", clear=["options"]))["repository"]
     assert (changed["displayName"], changed["options"], changed["uri"]) == ("Soil types", None, WMS)
 
-    layer = await desk.ask("create-repository-resource", **one, resourceId="soil", displayName="Soil layer")
-    assert layer["resource"]["id"] == "soil"
+    given = {"resourceId": "soil", "displayName": "Soil layer", "type": "POLYGON"}
+    layer = await desk.ask("create-repository-resource", **one, **given)
+    assert (layer["resource"]["id"], layer["resource"]["type"]) == ("soil", "POLYGON")
     again = await desk.refused("create-repository-resource", **one, resourceId="soil", displayName="Soil layer")
     assert again["code"] == "iTwinRepositoryResourceExists"
     listed = await desk.ask("list-repository-resources", **one, search="layer")
@@ -71,7 +73,30 @@ async def test_a_map_service_is_registered_changed_given_layers_and_deleted(desk
     assert automatic["code"] == "InvalidiTwinsRequest"
 
 
-async def test_the_resources_of_a_repository_go_on_with_the_cursor(desk: Desk) -> None:
+async def test_create_repository_accepts_pkce_authentication(desk: Desk) -> None:
+    where = {"iTwinId": await desk.itwin("NL-A12-0042"), "uri": WMS, "class": "GeographicInformationSystem"}
+    pkce = {
+        "type": "OAuth2AuthorizationCodePKCE",
+        "clientId": "spa-1",
+        "scopes": "maps:read openid",
+        "authorizationEndpoint": "https://ims.example.org/authorize",
+        "tokenEndpoint": "https://ims.example.org/token",
+        "redirectUri": "https://app.example.org/callback",
+    }
+    lacking = {name: value for name, value in pkce.items() if name != "redirectUri"}
+    for wrong in (lacking, pkce | {"key": "X-Api-Key"}, {"type": "Header", "clientId": "spa-1"}):
+        refused = await desk.refused("create-repository", **where, subClass="WebMapService", authentication=wrong)
+        assert refused["code"] == "InvalidArguments"
+    made = await desk.ask("create-repository", **where, subClass="WebMapService", authentication=pkce)
+    for answer in (
+        made,
+        await desk.ask("get-repository", iTwinId=where["iTwinId"], repositoryId=made["repository"]["id"]),
+    ):
+        said = answer["repository"]["authentication"]
+        assert {name: value for name, value in said.items() if value is not None} == pkce
+
+
+async def test_list_repository_resources_continues_with_the_cursor(desk: Desk) -> None:
     itwin = await desk.itwin("NL-A12-0042")
     first = await desk.ask("list-repository-resources", iTwinId=itwin, repositoryId="imodels", limit=1)
     assert first["page"]["complete"] is False
@@ -81,7 +106,7 @@ async def test_the_resources_of_a_repository_go_on_with_the_cursor(desk: Desk) -
     assert rest["resources"] != first["resources"]
 
 
-async def test_global_repositories_their_resources_and_graphics_are_read(desk: Desk) -> None:
+async def test_global_repositories_resources_and_graphics_are_read(desk: Desk) -> None:
     (cesium,) = (await desk.ask("list-global-repositories"))["repositories"]
     assert (await desk.ask("get-global-repository", repositoryId=cesium["id"]))["repository"]["class"] == "Cesium"
     assert (await desk.read(f"itwin://repositories/{cesium['id']}"))["repository"]["id"] == cesium["id"]

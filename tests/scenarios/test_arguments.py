@@ -1,4 +1,4 @@
-"""Calls as models really send them: the same answer as for a call whose every argument has the declared type."""
+"""Arguments as models really send them give the same answer as arguments of the declared types."""
 
 import json
 from typing import Any
@@ -31,7 +31,7 @@ async def ask(client: Client, tool: str, arguments: dict[str, Any]) -> dict[str,
 
 
 @pytest.mark.parametrize(("sent", "meant"), SENT, ids=lambda value: json.dumps(value))
-async def test_a_call_that_a_model_sends_is_the_call_that_it_means(
+async def test_list_itwins_converts_arguments_as_models_send_them(
     agent: Client, sent: dict[str, Any], meant: dict[str, Any]
 ) -> None:
     first, second = await ask(agent, "list-itwins", sent), await ask(agent, "list-itwins", meant)
@@ -53,7 +53,7 @@ async def test_dynamic_mode_converts_the_arguments_of_the_tool_that_it_runs(wrap
     assert len(few) == 2
 
 
-async def test_update_itwin_with_every_other_field_empty_changes_only_what_was_given(agent: Client) -> None:
+async def test_update_itwin_ignores_empty_fields(agent: Client) -> None:
     whole = {
         "displayName": "Quay 7",
         "class": "Thing",
@@ -90,7 +90,7 @@ async def test_update_itwin_with_every_other_field_empty_changes_only_what_was_g
     ],
     ids=["map", "pairs", "text"],
 )
-async def test_an_object_and_the_map_in_it_are_read_in_every_form(agent: Client, options: Any) -> None:
+async def test_create_repository_accepts_options_as_map_pairs_or_text(agent: Client, options: Any) -> None:
     itwin = (await ask(agent, "list-recent-itwins", {"limit": 1}))["iTwins"][0]["id"]
     sent = {
         "iTwinId": itwin,
@@ -105,7 +105,7 @@ async def test_an_object_and_the_map_in_it_are_read_in_every_form(agent: Client,
     assert made["options"] == {"queryParameters": parameters, "minimumLevel": 3, "maximumLevel": 9}
 
 
-async def test_an_unknown_argument_is_refused_even_if_it_is_empty(agent: Client) -> None:
+async def test_unknown_argument_is_rejected_even_if_empty(agent: Client) -> None:
     for value in (None, "", "Quay"):
         result = await agent.call_tool("list-itwins", {"title": value})
         assert result.is_error

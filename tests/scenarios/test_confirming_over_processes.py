@@ -1,6 +1,6 @@
-"""Every destructive tool in a real process, over stdio and HTTP, in both eras: where the answer is no, nothing happens.
+"""Destructive tools in a real process, over stdio and HTTP, in both eras, run only if the user confirms.
 
-The platform is a sandbox of the test's own on loopback, so that its record is the platform's and not the server's.
+The platform is a separate sandbox on loopback, so that the requests are recorded outside the server.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ import pytest
 from mcp import Client, MCPError, StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
-from itwin_mcp.executor.policy import writes
-from itwin_mcp.sandbox import Sandbox, identity, listener
+from itwin_mcp.sandbox import Sandbox, listener
+from itwin_mcp.sandbox.identity.users import find_user
 from tests.conftest import agrees, connect, name_in
 from tests.hosting.replicas import FIRST_SECRET, SERVICE, SERVICE_SECRET, Issuer, sign_in_server
 from tests.scenarios.destructive import DESTRUCTIVE, Arguments, two_targets
@@ -52,16 +52,16 @@ pytestmark = [
 
 Way = Literal["stdio", "HTTP"]
 WAYS: list[Way] = ["stdio", "HTTP"]
-WRITING = [name for name in TOOLS if writes(DESTRUCTIVE[name].operations)]
+WRITING = [name for name in TOOLS if DESTRUCTIVE[name].writes]
 MOVING = [name for name in TOOLS if any(one.name == "filePath" for one in DESTRUCTIVE[name].arguments)]
 SHARED = [name for name in TOOLS if name not in MOVING]
-"""What a hosted server does: it has no files."""
+"""The tools of a hosted server, which has no files."""
 ELSEWHERE = "00000000-0000-4000-8000-00000000e15e"
 
 
 @dataclass
 class Place:
-    """A platform with something to destroy and something else there, and how a process is led to it."""
+    """A platform with two targets, and the environment of a server process for it."""
 
     sandbox: Sandbox
     root: Path
@@ -74,7 +74,7 @@ class Place:
 
     @asynccontextmanager
     async def agent(self, way: Way, mode: str, person: Any, *flags: str, **more: str) -> AsyncIterator[Client]:
-        """The official client of a server process of its own."""
+        """Connect a client to a server process of its own."""
         environment = self.environment | more
         arguments = ["serve", "--toolsets", "all", "--files-root", str(self.root), *flags]
         async with AsyncExitStack() as stack:
@@ -94,14 +94,14 @@ class Place:
             yield served
 
     def policy(self, text: Any) -> str:
-        """The name of a file that holds it."""
+        """Write a policy file and return its path."""
         file = self.root.parent / f"{self.root.name}-policy.yaml"
         file.write_text(json.dumps({"itwin-mcp-policy": 1} | text), encoding="utf-8")
         return str(file)
 
     @contextmanager
     def short_patience(self) -> Iterator[None]:
-        """Answers are late meanwhile."""
+        """Let questions expire early inside the block."""
         process = int(self.patience.read_text())
         os.kill(process, signal.SIGUSR1)
         yield
@@ -139,8 +139,8 @@ async def _listen(sandbox: Sandbox, *, task_status: anyio.abc.TaskStatus[int]) -
     await listener.serve(sandbox, "127.0.0.1", 0, started=task_status.started)
 
 
-async def every_no_is_heard(it: Place, client: Client, tool: str, person: Person, mode: str) -> None:
-    """Declined, closed, the wrong name, too late: nothing happens, and the answer says why."""
+async def check_every_refusal(it: Place, client: Client, tool: str, person: Person, mode: str) -> None:
+    """Check that a decline, a cancel, a wrong name and a late answer change nothing and are reported."""
     yes = person.answer
     for answer, code in (
         (does("decline"), "Declined"),
@@ -159,7 +159,7 @@ async def every_no_is_heard(it: Place, client: Client, tool: str, person: Person
 
 
 class Rounds:
-    """A question of 2026-07-28 and its answer, taken apart, so that they can be mixed up."""
+    """A question of protocol 2026-07-28 and its answer, taken apart so that a test can mix them up."""
 
     def __init__(self, tool: str, asked: t.InputRequiredResult) -> None:
         question = (asked.input_requests or {})["confirm"].params
@@ -187,8 +187,8 @@ class Rounds:
         return str((result.structured_content or {})["error"]["code"])
 
 
-async def the_answer_counts_for_what_was_asked(it: Place, client: Client, stranger: Client, tool: str) -> None:
-    """For this call, unaltered, of this caller. A round of 2026-07-28."""
+async def check_answer_is_bound_to_its_call(it: Place, client: Client, stranger: Client, tool: str) -> None:
+    """Check that an answer is valid only for its call and caller, unaltered. Needs protocol 2026-07-28."""
     rounds = await Rounds.asked(client, tool, it.one)
     assert await rounds.refused(client, it.other) == "ConfirmationInvalid"
     assert await rounds.refused(client, it.one, rounds.state[:-4] + "AAAA") == "ConfirmationInvalid"
@@ -196,7 +196,7 @@ async def the_answer_counts_for_what_was_asked(it: Place, client: Client, strang
     assert it.record.nothing_happened()
 
 
-async def the_answer_counts_once(it: Place, client: Client, tool: str) -> None:
+async def check_answer_counts_once(it: Place, client: Client, tool: str) -> None:
     rounds = await Rounds.asked(client, tool, it.one)
     done = await rounds.give(client, it.one)
     assert not done.is_error, done.structured_content
@@ -210,16 +210,18 @@ async def the_answer_counts_once(it: Place, client: Client, tool: str) -> None:
 @pytest.mark.parametrize("mode", ERAS)
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("tool", TOOLS)
-async def test_only_the_persons_yes_destroys(tool: str, way: Way, mode: str, record: Record, tmp_path: Path) -> None:
+async def test_destructive_tool_runs_in_a_process_only_if_the_user_confirms(
+    tool: str, way: Way, mode: str, record: Record, tmp_path: Path
+) -> None:
     person = Person()
     async with place(tool, mode, record, tmp_path) as it, it.agent(way, mode, person) as client:
-        await every_no_is_heard(it, client, tool, person, mode)
+        await check_every_refusal(it, client, tool, person, mode)
         if mode == "auto":
             # Another person of the same machine: their server seals with keys of their own.
             elsewhere = {"ITWIN_MCP_STATE_DIR": str(tmp_path / "theirs"), "PROCESS_FILE": os.devnull}
             async with it.agent(way, mode, agrees, **elsewhere) as stranger:
-                await the_answer_counts_for_what_was_asked(it, client, stranger, tool)
-            await the_answer_counts_once(it, client, tool)
+                await check_answer_is_bound_to_its_call(it, client, stranger, tool)
+            await check_answer_counts_once(it, client, tool)
         else:
             done = await client.call_tool(tool, it.one)
             assert not done.is_error, done.structured_content
@@ -229,7 +231,7 @@ async def test_only_the_persons_yes_destroys(tool: str, way: Way, mode: str, rec
 @pytest.mark.parametrize("mode", ERAS)
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("tool", WRITING)
-async def test_a_policy_refuses_goes_on_by_itself_up_to_its_cap_and_then_asks(
+async def test_policy_refuses_or_pre_approves_up_to_its_cap(
     tool: str, way: Way, mode: str, record: Record, tmp_path: Path
 ) -> None:
     person = Person()
@@ -255,7 +257,7 @@ async def test_a_policy_refuses_goes_on_by_itself_up_to_its_cap_and_then_asks(
 
 @pytest.mark.parametrize("mode", ERAS)
 @pytest.mark.parametrize("way", WAYS)
-async def test_a_read_only_server_destroys_nothing(way: Way, mode: str, record: Record, tmp_path: Path) -> None:
+async def test_read_only_server_destroys_nothing(way: Way, mode: str, record: Record, tmp_path: Path) -> None:
     async with place("delete-imodel", mode, record, tmp_path) as it:
         async with it.agent(way, mode, agrees, "--read-only") as client:
             assert not {tool.name for tool in (await client.list_tools()).tools} & set(TOOLS)
@@ -265,12 +267,12 @@ async def test_a_read_only_server_destroys_nothing(way: Way, mode: str, record: 
     assert record.nothing_happened()
 
 
-# --- callers who sign in ----------------------------------------------------------------------------------------
+# --- hosted servers ---------------------------------------------------------------------------------------------
 
 
 @dataclass
 class Hosted:
-    """A hosted server, whose callers are in groups with rules of their own."""
+    """A hosted server whose callers are in groups with separate policy entries."""
 
     place: Place
     url: str
@@ -320,20 +322,20 @@ async def hosted(tool: str, mode: str, record: Record, tmp_path: Path) -> AsyncI
 def _may_do_what_its_makers_may(sandbox: Sandbox) -> None:
     """Make the service application a member wherever the owner is one, as administrators do in Bentley's portal."""
     with sandbox._store.transaction(write=True) as sql:
-        owner = identity.find_user(sql, None)["id"]
-        service = identity.find_user(sql, SERVICE)["id"]
+        owner = find_user(sql, None)["id"]
+        service = find_user(sql, SERVICE)["id"]
         sql.execute(
             "INSERT OR IGNORE INTO itwin_members SELECT itwin_id, ?, role_id FROM itwin_members WHERE user_id = ?",
             (service, owner),
         )
         sql.execute("UPDATE shares SET creator_id = ? WHERE creator_id = ?", (service, owner))
-        # About a briefcase of its own nobody would be asked.
+        # Releasing an own briefcase asks nobody.
         sql.execute("UPDATE briefcases SET owner_id = ? WHERE owner_id = ?", (owner, service))
 
 
 @pytest.mark.parametrize("mode", ERAS)
 @pytest.mark.parametrize("tool", SHARED)
-async def test_of_the_callers_of_a_hosted_server_only_the_one_who_was_asked_can_say_yes(
+async def test_hosted_server_accepts_only_the_confirmation_of_the_asked_caller(
     tool: str, mode: str, record: Record, tmp_path: Path
 ) -> None:
     person, nobody, refuser = Person(), Person(), Person()
@@ -348,10 +350,10 @@ async def test_of_the_callers_of_a_hosted_server_only_the_one_who_was_asked_can_
                 await reader.call_tool(tool, one)
         assert nobody.asked == []
         assert record.nothing_happened()
-        await every_no_is_heard(it.place, client, tool, person, mode)
+        await check_every_refusal(it.place, client, tool, person, mode)
         if mode == "auto":
             async with it.client(mode, agrees, "others") as stranger:
-                await the_answer_counts_for_what_was_asked(it.place, client, stranger, tool)
+                await check_answer_is_bound_to_its_call(it.place, client, stranger, tool)
         async with it.client(mode, refuser, "machines") as machine:
             done = await machine.call_tool(tool, it.place.other)
             assert not done.is_error, done.structured_content
@@ -361,7 +363,7 @@ async def test_of_the_callers_of_a_hosted_server_only_the_one_who_was_asked_can_
             assert await code_of(machine, tool, one) == "Declined"
             assert record.nothing_happened()
         if mode == "auto":
-            await the_answer_counts_once(it.place, client, tool)
+            await check_answer_counts_once(it.place, client, tool)
             return
         done = await client.call_tool(tool, one)
         assert not done.is_error, done.structured_content
@@ -369,7 +371,7 @@ async def test_of_the_callers_of_a_hosted_server_only_the_one_who_was_asked_can_
 
 
 @pytest.mark.parametrize("tool", SHARED)
-async def test_in_a_session_of_older_revisions_nobody_else_can_answer(
+async def test_legacy_session_rejects_the_confirmation_of_another_caller(
     tool: str, record: Record, tmp_path: Path
 ) -> None:
     sessions: list[str] = []

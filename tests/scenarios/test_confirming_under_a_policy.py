@@ -1,4 +1,4 @@
-"""What a policy forbids, confirms and counts, for every destructive tool and with a person to ask."""
+"""A policy refuses, pre-approves and counts the calls of every destructive tool, before the user is asked."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from mcp import Client
 
-from itwin_mcp.executor.policy import writes
 from tests.conftest import connect
 from tests.hosting.served import keep_policy
 from tests.scenarios.destructive import DESTRUCTIVE, Arguments, two_targets
@@ -24,8 +23,8 @@ __all__ = ["files_are_linked_once", "record"]
 
 pytestmark = pytest.mark.anyio
 
-WRITING = sorted(name for name, tool in DESTRUCTIVE.items() if writes(tool.operations))
-"""The others overwrite a file of this machine, about which no policy speaks: the person is asked."""
+WRITING = sorted(name for name, tool in DESTRUCTIVE.items() if tool.writes)
+"""The other tools replace local files, which no policy covers, so they always ask."""
 FEW = ("delete-imodel", "release-all-locks")
 MOSTLY_SLOW = [tool if tool in FEW else pytest.param(tool, marks=pytest.mark.slow) for tool in WRITING]
 ELSEWHERE = "00000000-0000-4000-8000-00000000e15e"
@@ -33,7 +32,7 @@ ELSEWHERE = "00000000-0000-4000-8000-00000000e15e"
 
 @dataclass
 class Work:
-    """Two things to destroy, the iTwins that they are in, and a person who says no if asked."""
+    """Two targets, their iTwins, and a user who declines."""
 
     one: Arguments
     other: Arguments
@@ -43,7 +42,7 @@ class Work:
 
     @asynccontextmanager
     async def agent(self, **rule: Any) -> AsyncIterator[Client]:
-        """An agent under a policy for everybody."""
+        """Connect a client under a default policy entry."""
         default = {"itwins": "all", "tools": {"allow": ["all"]}} | rule
         policy = keep_policy(json.dumps({"itwin-mcp-policy": 1, "default": default}))
         async with connect(policy=policy, person=self.person, **self.usual) as client:
@@ -65,13 +64,13 @@ async def at_work(tool: str, record: Record) -> AsyncIterator[Work]:
 
 
 def decisions() -> list[tuple[str, str | None]]:
-    """What the audit log says was decided, and who confirmed it."""
+    """Return the decisions in the audit log, with who confirmed each."""
     lines = Path(os.environ["ITWIN_MCP_STATE_DIR"], "audit.jsonl").read_text(encoding="utf-8").splitlines()
     return [(line["decision"], line.get("confirmed")) for line in map(json.loads, lines)]
 
 
 @pytest.mark.parametrize("tool", MOSTLY_SLOW)
-async def test_outside_the_policy_nobody_is_asked_and_nothing_is_sent(tool: str, record: Record) -> None:
+async def test_policy_refusal_asks_nobody_and_sends_nothing(tool: str, record: Record) -> None:
     async with at_work(tool, record) as work, work.agent(itwins=[ELSEWHERE]) as client:
         assert (await answer_of(client, tool, work.one))["code"] == "PolicyRefused"
     assert work.person.asked == []
@@ -80,9 +79,7 @@ async def test_outside_the_policy_nobody_is_asked_and_nothing_is_sent(tool: str,
 
 
 @pytest.mark.parametrize("tool", MOSTLY_SLOW)
-async def test_what_is_pre_approved_goes_on_without_a_person_until_its_cap_is_reached(
-    tool: str, record: Record
-) -> None:
+async def test_pre_approved_tool_runs_without_asking_up_to_its_cap(tool: str, record: Record) -> None:
     async with at_work(tool, record) as work, work.agent(**work.pre_approved(tool, 1)) as client:
         done = await client.call_tool(tool, work.other)
         assert not done.is_error, done.structured_content
@@ -97,9 +94,7 @@ async def test_what_is_pre_approved_goes_on_without_a_person_until_its_cap_is_re
 
 
 @pytest.mark.parametrize("changeset", ["latest", "baseline", "Tender Draft"])
-async def test_changeset_may_be_named_where_nobody_is_asked_since_it_is_not_destroyed(
-    changeset: str, record: Record
-) -> None:
+async def test_pre_approved_release_all_locks_accepts_a_changeset_by_name(changeset: str, record: Record) -> None:
     tool = "release-all-locks"
     async with at_work(tool, record) as work:
         arguments = work.one | {"changeset": changeset}
@@ -114,7 +109,7 @@ async def test_changeset_may_be_named_where_nobody_is_asked_since_it_is_not_dest
 
 
 @pytest.mark.parametrize("tool", MOSTLY_SLOW)
-async def test_once_the_budget_is_spent_not_even_the_person_is_asked(tool: str, record: Record) -> None:
+async def test_spent_budget_refuses_without_asking(tool: str, record: Record) -> None:
     async with at_work(tool, record) as work, work.agent(**{"writes-per-hour": 1}) as client:
         work.person.answer = Person().answer
         assert not (await client.call_tool(tool, work.other)).is_error

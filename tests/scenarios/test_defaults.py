@@ -1,4 +1,4 @@
-"""Values that a new iTwin takes from its parent and its subclass, and what the answer says of them."""
+"""Defaults that a new iTwin takes from its parent and its subclass, and how the answer reports them."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -20,7 +20,7 @@ async def desk() -> AsyncIterator[Desk]:
 
 
 async def make(desk: Desk, tool: str, **given: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The new iTwin as the platform has it, and the defaults that the answer names."""
+    """Create an iTwin; return it as the platform stores it, with the reported defaults."""
     answer = await desk.ask(tool, **given, **({} if tool == "create-itwin" else {"iModelName": "Model"}))
     answer = answer if tool == "create-itwin" else answer["project"]
     return (await desk.ask("get-itwin", iTwinId=answer["iTwin"]["id"]))["iTwin"], answer["defaults"]
@@ -35,7 +35,7 @@ async def test_new_itwin_takes_data_centre_and_time_zone_from_its_parent(desk: D
 
 
 @pytest.mark.parametrize("tool", ["create-itwin", "provision-project"])
-async def test_given_data_centre_and_time_zone_win_over_the_parents(desk: Desk, tool: str) -> None:
+async def test_given_data_centre_and_time_zone_override_the_parents(desk: Desk, tool: str) -> None:
     parent, _ = await make(desk, "create-itwin", displayName="Programme", subClass="Program", **PLACE)
     own = {"dataCenterLocation": "japan east", "ianaTimeZone": "Asia/Tokyo", "class": "Endeavor"}
     made, defaults = await make(desk, tool, displayName="Part", subClass="Project", parentId=parent["id"], **own)
@@ -61,7 +61,7 @@ async def test_class_that_contradicts_subclass_is_refused(desk: Desk) -> None:
         assert "class Thing and subClass Project cannot be given together" in error["message"]
 
 
-async def test_parent_that_cannot_be_read_stops_the_creation(desk: Desk) -> None:
+async def test_unreadable_parent_stops_create_itwin(desk: Desk) -> None:
     nobody = "1c4b1d5e-0000-4000-8000-000000000000"
     error = await desk.refused("create-itwin", displayName="New", subClass="Asset", parentId=nobody)
     assert error["code"] == "iTwinNotFound"

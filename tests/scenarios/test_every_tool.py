@@ -1,4 +1,4 @@
-"""Every tool through MCP against the sandbox: once with success, once with its main refusal, its requests counted."""
+"""Every tool through MCP against the sandbox: one success, one error, and a limit on its requests."""
 
 # ruff: noqa: E501  (a table reads best with one on a line)
 
@@ -16,14 +16,14 @@ import pytest
 from mcp import MCPError
 from PIL import Image
 
-from itwin_mcp.capability.catalog import shipped
+from itwin_mcp.capability.documents import find_shipped_files
 from itwin_mcp.capability.linker import link_files
 from itwin_mcp.errors import Unreachable
-from itwin_mcp.executor.steps import MAX_READS
+from itwin_mcp.executor.flow_steps import MAX_READS
 from itwin_mcp.sandbox.seed import seeded_id
 from itwin_mcp.upstream.client import UpstreamClient
+from itwin_mcp.upstream.messages import Request
 from itwin_mcp.upstream.storage import Storage
-from itwin_mcp.upstream.wire import Request
 from tests.conftest import connect
 from tests.scenarios.test_area_tools import Desk
 
@@ -37,9 +37,9 @@ LATER = (datetime.now(UTC) + timedelta(days=20)).isoformat()
 
 @dataclass(frozen=True)
 class Row:
-    """One tool: arguments that succeed, what differs in the refused call, its code, and what is kept for later rows.
+    """One tool: arguments that succeed, changes that make the call fail, the error code, and values for later rows.
 
-    A text `$name` is what an earlier row kept under the name; a path leads there through the answer.
+    A text `$name` is the value that an earlier row stored under this name, found by a path in its answer.
     """
 
     tool: str
@@ -53,7 +53,7 @@ ITWIN, IMODEL = {"iTwinId": "$itwin"}, {"iModelId": "$imodel"}
 ROADS = {"iModelId": "$roads"}
 NO_ITWIN, NO_IMODEL = {"iTwinId": NOBODY}, {"iModelId": NOBODY}
 WRONG = {"limit": 0}
-"""What a tool that nothing else can be wrong with refuses."""
+"""Invalid arguments for a list tool whose arguments are all optional."""
 UNKNOWN = {"nothing": 1}
 BRIEFCASE = {"iModelId": "$imodel", "briefcaseId": "$briefcase"}
 VERSION = {"iModelId": "$roads", "namedVersionId": "$version"}
@@ -74,7 +74,7 @@ ROWS = [
     Row("create-itwin", {"displayName": "Lock 1", "class": "Endeavor", "subClass": "Project"}, {"displayName": "Lock 2", "number": "NL-A12-0042"}, "iTwinExists", {"made": "iTwin.id"}),
     Row("update-itwin", {**MADE, "displayName": "Lock 1a"}, {"number": "NL-A12-0042"}, "InvalidiTwinsRequest"),
     Row("provision-project", {"displayName": "Lock 3", "iModelName": "Gate"}, {"number": "NL-A12-0042"}, "iTwinExists"),
-    # what belongs to an iTwin
+    # parts of an iTwin
     Row("get-my-account", {}, UNKNOWN, "InvalidArguments"),
     Row("get-itwin-account", ITWIN, NO_ITWIN, "iTwinNotFound"),
     Row("list-known-permissions", {}, UNKNOWN, "InvalidArguments"),
@@ -145,6 +145,7 @@ ROWS = [
     Row("acquire-locks", {**BRIEFCASE, "objectIds": ["0x100", "0x101", "0x102"]}, {"objectIds": ["100"]}, "InvalidArguments"),
     Row("list-locks", IMODEL, NO_IMODEL, "iModelNotFound"),
     Row("list-lock-holders", IMODEL, NO_IMODEL, "iModelNotFound"),
+    Row("count-pushes", IMODEL, NO_IMODEL, "iModelNotFound"),
     Row("push-changeset", {**BRIEFCASE, "changesetId": CHANGESET, "filePath": "1.cs"}, {}, "ChangesetExists"),
     Row("release-locks", {**BRIEFCASE, "objectIds": ["0x100"], "changeset": CHANGESET}, {}, "LockNotFound"),
     Row("list-released-locks", {**IMODEL, "afterChangesetIndex": 0}, NO_IMODEL, "iModelNotFound"),
@@ -180,15 +181,15 @@ ROWS = [
     Row("get-imodel-permissions", ROADS, NO_IMODEL, "iModelNotFound"),
     Row("describe-access", ROADS, NO_IMODEL, "iModelNotFound"),
     Row("get-imodel-user-permissions", IMODEL, NO_IMODEL, "iModelNotFound"),
-    Row("update-imodel-user-permissions", {**IMODEL, "userId": seeded_id("user", "priya"), "permissions": ["imodels_webview"]}, {"permissions": ["imodels_delete"]}, "InvalidArguments"),
+    Row("update-imodel-user-permissions", {**IMODEL, "entries": [{"userId": seeded_id("user", "priya"), "permissions": ["imodels_webview"]}]}, {"entries": [{"userId": NOBODY, "permissions": ["imodels_delete"]}]}, "InvalidArguments"),
     Row("get-imodel-role-permissions", ROADS, NO_IMODEL, "iModelNotFound"),
-    Row("update-imodel-role-permissions", {"iModelId": "$filed", "roleId": seeded_id("role", "Viewer"), "permissions": ["imodels_webview"]}, NO_IMODEL, "iModelNotFound"),
+    Row("update-imodel-role-permissions", {"iModelId": "$filed", "entries": [{"roleId": "Viewer", "permissions": ["imodels_webview", "imodels_read"]}]}, NO_IMODEL, "iModelNotFound"),
     Row("list-shares", ROADS, NO_IMODEL, "iModelNotFound"),
     Row("create-share", {**ROADS, "name": "Council", "expiration": LATER}, {"expiration": "soon"}, "InvalidArguments", {"share": "share.id"}),
     Row("get-share", SHARE, {"shareId": NOBODY}, "ShareNotFound"),
     Row("update-share", {**SHARE, "expiration": LATER}, {"shareId": NOBODY}, "ShareNotFound"),
     Row("revoke-share", SHARE, {}, "ShareNotFound"),
-    # the session, and what is left
+    # the session, and deleting the iTwin
     Row("who-am-i", {}, UNKNOWN, "InvalidArguments"),
     Row("save-list", {"tool": "list-itwins", "path": "listed.csv"}, {"path": "../listed.csv"}, "InvalidArguments"),
     Row("read-guide", {"guide": "limits"}, {"guide": "weather"}, "InvalidArguments"),
@@ -213,7 +214,7 @@ def fill(folder: Path) -> None:
 
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
-    """Every request to the platform."""
+    """Record every request to the platform."""
     requests: list[Request] = []
     send = UpstreamClient.send
 
@@ -244,10 +245,8 @@ def at(answer: Any, path: str) -> Any:
     return answer
 
 
-async def test_every_tool_succeeds_and_refuses_with_an_answer_of_its_own_schema_and_few_requests(
-    desk: Desk, sent: list[Request]
-) -> None:
-    tools, kept, wrong = link_files(shipped()).tools, dict[str, Any](), list[str]()
+async def test_every_tool_succeeds_and_fails_within_schema_and_request_limits(desk: Desk, sent: list[Request]) -> None:
+    tools, kept, wrong = link_files(find_shipped_files()).tools, dict[str, Any](), list[str]()
     listed = [tool.name for tool in (await desk.client.list_tools()).tools]
     assert sorted(row.tool for row in ROWS) == sorted(name for name in listed if name != "complete-baseline-file")
     for row in ROWS:
@@ -268,7 +267,7 @@ async def test_every_tool_succeeds_and_refuses_with_an_answer_of_its_own_schema_
     assert wrong == [], "\n".join(wrong)
 
 
-async def test_a_baseline_whose_upload_was_cut_off_at_its_end_is_completed_by_hand(
+async def test_complete_baseline_file_completes_an_interrupted_upload(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     upload = Storage.upload
@@ -290,7 +289,7 @@ TEMPLATES = {
     "namedVersionId": "$version", "changesetId": "12", "changesetGroupId": "$group", "userId": "$user", "shareId": "$share",
     "briefcaseId": "$theirs",
 }  # fmt: skip
-"""What stands in the variables of the resource templates."""
+"""Values of the variables in the resource templates."""
 ELSEWHERE = {
     "itwin://repositories/{repositoryId}": {"repositoryId": "cesium"},
     "itwin://repositories/{repositoryId}/resources/{resourceId}": GLOBAL,
@@ -306,7 +305,7 @@ NEEDED = [
 ]  # fmt: skip
 
 
-async def test_every_resource_template_is_read_and_refuses_what_is_not_there(desk: Desk) -> None:
+async def test_every_resource_template_is_read_and_reports_missing_ids(desk: Desk) -> None:
     kept: dict[str, Any] = {}
     for row in (next(row for row in ROWS if row.tool == name) for name in NEEDED):
         answer = await desk.ask(row.tool, **filled(row.given, kept))
@@ -326,13 +325,17 @@ async def test_every_resource_template_is_read_and_refuses_what_is_not_there(des
         assert caught.value.error.code == -32602, one.uri_template
 
 
-async def test_no_list_in_full_and_no_part_of_it_gives_a_secret(desk: Desk) -> None:
+async def test_fields_all_of_every_list_contains_no_secret(desk: Desk) -> None:
     kept: dict[str, Any] = {}
     for row in (next(row for row in ROWS if row.tool == name) for name in NEEDED):
         answer = await desk.ask(row.tool, **filled(row.given, kept))
         kept |= {name: at(answer, path) for name, path in row.keep.items()}
     kept["imodel"] = kept["roads"]
-    lists = {name for name, tool in link_files(shipped()).tools.items() if "fields" in tool.input_schema["properties"]}
+    lists = {
+        name
+        for name, tool in link_files(find_shipped_files()).tools.items()
+        if "fields" in tool.input_schema["properties"]
+    }
     assert {"list-shares", "list-itwins", "list-changesets"} <= lists
     for row in (row for row in ROWS if row.tool in lists):
         answer = await desk.ask(row.tool, **filled(row.given, kept), fields="all")

@@ -1,4 +1,4 @@
-"""Files, through MCP against the sandbox: sent, taken, refused; what is in them never passes the agent."""
+"""File uploads and downloads through MCP against the sandbox. File content never reaches the agent."""
 
 # ruff: noqa: ASYNC240 - the files of a test are small
 
@@ -25,9 +25,9 @@ from PIL import Image
 from itwin_mcp.runtime import open_runtime
 from itwin_mcp.server.app import build_server
 from itwin_mcp.settings import read_settings
-from itwin_mcp.sign_in import Started
+from itwin_mcp.upstream.sign_in.credential_choice import Launcher
 from tests.conftest import agrees, connect
-from tests.scenarios.test_the_main_job import ask, refused
+from tests.scenarios.test_daily_work import ask, refused
 
 pytestmark = pytest.mark.anyio
 
@@ -59,7 +59,7 @@ async def an_itwin(client: Client) -> str:
     return str((await ask(client, "list-recent-itwins", limit=1))["iTwins"][0]["id"])
 
 
-async def test_an_imodel_is_made_from_a_file_and_the_file_comes_back_as_it_was(agent: Client, root: Path) -> None:
+async def test_create_imodel_from_file_and_download_baseline_file_round_trip(agent: Client, root: Path) -> None:
     (root / "pier.bim").write_bytes(BASELINE)
     told: list[tuple[float, float | None, str | None]] = []
     extent = {"southWest": {"latitude": 51, "longitude": 4}, "northEast": {"latitude": 52, "longitude": 5}}
@@ -89,7 +89,7 @@ async def test_an_imodel_is_made_from_a_file_and_the_file_comes_back_as_it_was(a
     assert sorted(path.name for path in root.iterdir()) == ["back.bim", "pier.bim"]
 
 
-async def test_a_changeset_is_pushed_and_downloaded_by_its_index(agent: Client, root: Path) -> None:
+async def test_push_changeset_and_download_changeset_round_trip(agent: Client, root: Path) -> None:
     imodel = (await ask(agent, "create-imodel", iTwinId=await an_itwin(agent), name="Pushed to"))["iModel"]["id"]
     briefcase = (await ask(agent, "acquire-briefcase", iModelId=imodel))["briefcase"]["briefcaseId"]
     content = b"changes" * 1_000
@@ -121,7 +121,7 @@ async def test_a_changeset_is_pushed_and_downloaded_by_its_index(agent: Client, 
     assert (root / "model.bim").stat().st_size > 0
 
 
-async def test_pictures_are_uploaded(agent: Client, root: Path) -> None:
+async def test_upload_itwin_image_and_imodel_thumbnail(agent: Client, root: Path) -> None:
     picture = io.BytesIO()
     Image.new("RGB", (60, 40), "teal").save(picture, "png")
     (root / "look.PNG").write_bytes(picture.getvalue())
@@ -139,14 +139,14 @@ async def test_pictures_are_uploaded(agent: Client, root: Path) -> None:
     assert "more than the 5242880 allowed" in large["message"]
 
 
-async def test_an_export_is_downloaded(agent: Client, root: Path) -> None:
+async def test_download_export_saves_the_file(agent: Client, root: Path) -> None:
     export = (await ask(agent, "create-export", outputFormat="Csv"))["export"]
     taken = await ask(agent, "download-export", exportId=export["id"], filePath="itwins.csv")
     assert taken["export"]["status"] == "Completed"
     assert (root / "itwins.csv").read_text(encoding="utf-8").count("\n") > 5
 
 
-async def test_a_whole_list_is_saved_and_only_its_beginning_is_answered(agent: Client, root: Path) -> None:
+async def test_save_list_saves_the_whole_list_and_returns_its_first_items(agent: Client, root: Path) -> None:
     whole = await ask(agent, "list-itwins", limit=1000)
     saved = await ask(agent, "save-list", tool="list-itwins", path="itwins.csv")
     assert saved["first"] == whole["iTwins"][:3]
@@ -159,7 +159,7 @@ async def test_a_whole_list_is_saved_and_only_its_beginning_is_answered(agent: C
     assert "exists already" in again["message"]
 
 
-async def test_a_file_that_is_no_baseline_says_what_is_left_and_a_job_goes_on(agent: Client, root: Path) -> None:
+async def test_create_imodel_from_file_reports_a_broken_baseline_as_completed(agent: Client, root: Path) -> None:
     itwin = await an_itwin(agent)
     (root / "broken.bim").write_bytes(b"sandbox:broken")
     error = await refused(agent, "create-imodel-from-file", iTwinId=itwin, name="Broken", filePath="broken.bim")
@@ -173,7 +173,7 @@ async def test_a_file_that_is_no_baseline_says_what_is_left_and_a_job_goes_on(ag
     assert waited["baselineFile"]["state"] == "initialized"
 
 
-async def test_links_of_the_embedded_sandbox_lead_to_a_reserved_host(agent: Client, root: Path) -> None:
+async def test_export_link_of_the_embedded_sandbox_has_a_reserved_host(agent: Client, root: Path) -> None:
     export = (await ask(agent, "create-export", outputFormat="Csv"))["export"]
     link = (await ask(agent, "get-export", exportId=export["id"]))["export"]["outputUrl"]
     assert urlsplit(link).netloc == "storage.sandbox.invalid"
@@ -187,7 +187,7 @@ async def test_embedded_sandbox_serves_an_imodel_as_checkpoint(agent: Client, ro
     assert str(uuid.UUID(bytes=guid)) == imodel
 
 
-async def test_without_a_folder_files_are_refused_and_the_answer_says_how_to_allow_one() -> None:
+async def test_file_tools_without_files_root_explain_the_setting() -> None:
     new = {"iTwinId": "1c4b1d5e-0000-4000-8000-000000000000", "name": "n", "filePath": "a.bim"}
     async with connect(toolsets="all") as client:
         error = await refused(client, "create-imodel-from-file", **new)
@@ -199,7 +199,7 @@ async def test_without_a_folder_files_are_refused_and_the_answer_says_how_to_all
 
 
 @pytest.mark.parametrize("toolsets", [None, "dynamic"])
-async def test_save_list_is_served_where_a_folder_is_allowed(toolsets: str | None, root: Path) -> None:
+async def test_save_list_is_served_with_files_root_and_not_read_only(toolsets: str | None, root: Path) -> None:
     async with connect(toolsets=toolsets, files_root=[root]) as client:
         (tool,) = [tool for tool in (await client.list_tools()).tools if tool.name == "save-list"]
         assert tool.annotations is not None
@@ -222,9 +222,7 @@ async def test_save_list_is_served_where_a_folder_is_allowed(toolsets: str | Non
         ("no-such-tool", "not a tool that is served"),
     ],
 )
-async def test_save_list_runs_only_reading_tools_with_lists_that_the_caller_is_shown(
-    tool: str, why: str, root: Path
-) -> None:
+async def test_save_list_runs_only_served_reading_list_tools(tool: str, why: str, root: Path) -> None:
     async with connect(toolsets="itwins,session,changesets,files", files_root=[root]) as client:
         error = await refused(client, "save-list", tool=tool, path="a.csv")
         assert error["code"] == "InvalidArguments"
@@ -243,19 +241,19 @@ async def test_save_list_checks_the_arguments_of_the_tool_and_resolves_names(age
         assert [row["name"] for row in csv.DictReader(text)][:3] == [one["name"] for one in saved["first"]]
 
 
-async def test_save_list_saves_the_lists_of_a_flow_and_names_each(agent: Client, root: Path) -> None:
+async def test_save_list_saves_and_labels_the_lists_of_a_flow(agent: Client, root: Path) -> None:
     given = {"iTwinId": "NL-A12-0042", "since": "2026-01-01"}
     told = (await ask(agent, "list-stale-imodels", **given))["iModels"]
     saved = await ask(agent, "save-list", tool="list-stale-imodels", arguments=given, path="stale.csv")
     with (root / "stale.csv").open(encoding="utf-8", newline="") as text:
         rows = [(row["list"], row["id"]) for row in csv.DictReader(text)]
     itwin = saved["resolved"][0]["id"]
-    models = [(f"iModels.{name}", one["id"]) for name in ("stale", "active") for one in told[name]]
+    models = [(f"iModels.{name}", one["id"]) for name in ("neverPushed", "stale", "active") for one in told[name]]
     assert rows == [*models, ("searched", itwin)]
     assert saved["page"] == {"returned": len(rows), "complete": True, "total": len(rows)}
 
 
-async def test_save_list_is_judged_as_the_tool_counted_as_a_write_and_audited(
+async def test_save_list_follows_the_policy_counts_as_a_write_and_is_audited(
     root: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path_factory.mktemp("policy")
@@ -286,12 +284,12 @@ default:
         assert "save-list" not in {tool.name for tool in (await client.list_tools()).tools}
 
 
-async def test_over_http_files_are_refused_unless_a_folder_was_allowed(root: Path) -> None:
+async def test_http_server_rejects_files_without_files_root(root: Path) -> None:
     (root / "pier.bim").write_bytes(b"pier")
     for roots, said in (([], "no folder was allowed"), ([root], None)):
         settings = read_settings(os.environ, sandbox=True, job_seconds=0, files_root=roots, toolsets="all")
-        async with open_runtime(settings, os.environ, Started.HTTP) as runtime:
-            server = build_server(runtime.catalog, runtime.executor, runtime.session)
+        async with open_runtime(settings, os.environ, Launcher.HTTP) as runtime:
+            server = build_server(runtime.catalog, runtime.executor)
             async with Client(server) as client:
                 arguments = {"iTwinId": await an_itwin(client), "name": "Over HTTP", "filePath": "pier.bim"}
                 if said is None:
@@ -299,10 +297,10 @@ async def test_over_http_files_are_refused_unless_a_folder_was_allowed(root: Pat
                 else:
                     error = await refused(client, "create-imodel-from-file", **arguments)
                     assert said in error["message"]
-                    assert "those of the machine that serves" in error["hint"]
+                    assert "those of the server's machine" in error["hint"]
 
 
-def test_whoever_calls_from_a_shell_stands_in_the_folder(root: Path) -> None:
+def test_call_command_allows_files_in_the_current_folder(root: Path) -> None:
     def call(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [
             sys.executable,
@@ -325,15 +323,15 @@ def test_whoever_calls_from_a_shell_stands_in_the_folder(root: Path) -> None:
     assert "lies outside" in json.loads(refusal.stdout)["error"]["message"]
     wrong = call("--files-root", "no-such-folder")
     assert wrong.returncode == 2
-    assert "--files-root no-such-folder is no folder" in wrong.stderr
+    assert "--files-root no-such-folder is not a folder" in wrong.stderr
 
 
-# --- what is ours -----------------------------------------------------------------------------------------------
+# --- our own files ----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def state(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A state folder inside the folder that was allowed, as where somebody allows their home folder."""
+    """A state folder inside the allowed folder, as if a user allowed their home folder."""
     monkeypatch.setenv("ITWIN_MCP_STATE_DIR", str(root / "state"))
     (root / "state" / "approvals").mkdir(parents=True)
     (root / "state" / "seal.key").write_bytes(bytes(32))
@@ -341,7 +339,7 @@ def state(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("path", ["state/approvals/AAAAAAAA.approved", "State/seal", "near/policy.yaml", "platform.db"])
-async def test_no_download_puts_a_file_where_this_program_would_believe_it(root: Path, state: Path, path: str) -> None:
+async def test_download_rejects_paths_of_our_own_state_files(root: Path, state: Path, path: str) -> None:
     (root / "State").symlink_to(state)
     (root / "near").symlink_to(root)
     policy = root / "policy.yaml"
@@ -355,7 +353,7 @@ async def test_no_download_puts_a_file_where_this_program_would_believe_it(root:
         assert sorted(root.rglob("*")) == before
 
 
-async def test_no_upload_sends_what_this_program_keeps_secret(root: Path, state: Path) -> None:
+async def test_upload_rejects_our_own_state_files(root: Path, state: Path) -> None:
     async with connect(files_root=[root]) as agent:
         new = {"iTwinId": await an_itwin(agent), "name": "Mine"}
         for secret in ("state/seal.key", "state/approvals/../seal.key", str(state / "seal.key")):

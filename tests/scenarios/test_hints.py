@@ -1,4 +1,4 @@
-"""Refusals and empty answers name the next tool, the holder, or the thing that is there already."""
+"""Errors and empty answers name the next tool, the holder, or the existing entity."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -34,7 +34,7 @@ async def desk() -> AsyncIterator[Desk]:
         ("get-extended-data", {"changeset": "1"}, "list-extended-data"),
     ],
 )
-async def test_hint_names_the_tool_that_lists_what_is_missing(
+async def test_not_found_hint_names_the_listing_tool(
     desk: Desk, tool: str, given: dict[str, Any], listing: str
 ) -> None:
     arguments = (await desk.client.list_tools()).tools
@@ -75,7 +75,7 @@ async def test_taken_name_shows_the_imodel_that_has_it(desk: Desk, tool: str) ->
     assert [found["id"] for found in error["existing"]] == [roads]
 
 
-async def test_taken_named_version_is_shown_for_its_name_and_for_its_changeset(desk: Desk) -> None:
+async def test_taken_named_version_shows_the_existing_one(desk: Desk) -> None:
     imodel = await desk.roads()
     by_name = await desk.refused("create-named-version", iModelId=imodel, name="30% Design", changeset="7")
     assert [found["name"] for found in by_name["existing"]] == ["30% Design"]
@@ -91,7 +91,7 @@ async def test_taken_named_version_is_shown_for_its_name_and_for_its_changeset(d
 async def test_lock_conflict_names_the_holder(desk: Desk) -> None:
     imodel = await desk.roads()
     holders = (await desk.ask("list-lock-holders", iModelId=imodel))["holders"]
-    held = holders["held"]["locks"][0]
+    held = holders["locks"][0]
     mine = (await desk.ask("acquire-briefcase", iModelId=imodel))["briefcase"]["briefcaseId"]
     elements = held["lockedObjects"][0]["objectIds"][:1]
     error = await desk.refused(
@@ -107,7 +107,7 @@ async def test_lock_conflict_names_the_holder(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("status", [200, 403])
-async def test_taken_number_of_an_itwin_that_cannot_be_seen_is_not_to_be_replaced_by_an_invention(status: int) -> None:
+async def test_taken_number_of_an_invisible_itwin_hints_to_ask_the_user(status: int) -> None:
     taken = {"code": "iTwinExists", "message": "Taken.", "details": [{"code": "InvalidValue", "target": "number"}]}
 
     async def platform(asked: Asked) -> None:
@@ -124,7 +124,7 @@ async def test_taken_number_of_an_itwin_that_cannot_be_seen_is_not_to_be_replace
     assert "ask the user for another value; never make one up" in error["hint"]
 
 
-async def test_empty_search_says_that_the_caller_may_be_no_member(desk: Desk) -> None:
+async def test_empty_search_notes_that_the_caller_may_not_be_a_member(desk: Desk) -> None:
     empty = await desk.ask("find-itwin", name="No such project")
     assert "not a member" in empty["page"]["note"]
     assert empty["page"]["complete"] is True
@@ -134,7 +134,7 @@ async def test_empty_search_says_that_the_caller_may_be_no_member(desk: Desk) ->
     assert "another iTwin" in (await desk.ask("find-imodel", name="No such model"))["page"]["note"]
 
 
-async def test_failed_fork_names_its_cause_the_way_out_and_what_it_leaves(desk: Desk) -> None:
+async def test_failed_fork_hints_at_clone_imodel_and_reports_left(desk: Desk) -> None:
     itwin = await desk.itwin("NL-MAAS-0017")
     old = await desk.imodel("NL-MAAS-0017", "Maas Crossing - Existing Condition")
     error = await desk.refused("fork-imodel", iModelId=old, iTwinId=itwin, name="Fork")

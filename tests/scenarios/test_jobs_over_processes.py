@@ -1,4 +1,4 @@
-"""Jobs and cursors outlive the process that began them: progress, cancelling, and going on in another process."""
+"""Jobs and cursors outlive the process that created them: progress, cancellation, and continuing in another process."""
 
 import os
 import sys
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.anyio
 
 @asynccontextmanager
 async def served(database: Path, mode: str, job_seconds: float) -> AsyncIterator[Client]:
-    """A process of its own over a sandbox whose state is in a file."""
+    """Connect to a server process over a sandbox with its state in a file."""
     flags = ["--sandbox-db", str(database), "--job-seconds", str(job_seconds)]
     command = ["-m", "itwin_mcp", "serve", "--sandbox", *flags]
     server = StdioServerParameters(command=sys.executable, args=command, env=dict(os.environ))
@@ -31,10 +31,9 @@ async def ask(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
     return dict(result.structured_content)
 
 
-@pytest.mark.parametrize("mode", ["auto", pytest.param("legacy", marks=pytest.mark.slow)])
-async def test_clone_and_fork_are_awaited_with_progress_cancelled_midway_and_resumed_by_handle_in_a_new_process(
-    mode: str, tmp_path: Path
-) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+async def test_clone_and_fork_report_progress_and_resume_in_a_new_process(mode: str, tmp_path: Path) -> None:
     told: list[str | None] = []
     heard = anyio.Event()
 
@@ -61,7 +60,7 @@ async def test_clone_and_fork_are_awaited_with_progress_cancelled_midway_and_res
             tasks.start_soon(fork)
             await heard.wait()
             tasks.cancel_scope.cancel()
-        # The call was given up; the server and the platform's job go on.
+        # The call was cancelled; the server and the platform's job continue.
         made = (await ask(client, "list-imodels", iTwinId=itwin, name="Fork"))["iModels"]
         assert len(made) == 1
         job = (await ask(client, "clone-imodel", **copy, name="Later", wait=0))["job"]
@@ -73,7 +72,7 @@ async def test_clone_and_fork_are_awaited_with_progress_cancelled_midway_and_res
         assert later["iModel"]["name"] == "Later"
 
 
-async def test_a_cursor_is_good_in_another_process_and_for_no_other_tool_or_arguments(tmp_path: Path) -> None:
+async def test_cursor_is_valid_in_another_process_for_its_call_only(tmp_path: Path) -> None:
     async with served(tmp_path / "platform.db", "auto", 0) as client:
         first = await ask(client, "list-itwins", limit=2)
     async with served(tmp_path / "platform.db", "auto", 0) as another:

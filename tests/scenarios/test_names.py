@@ -1,4 +1,4 @@
-"""An agent that begins with numbers, names and links instead of ids, through MCP, and what that costs."""
+"""Numbers, names and links instead of ids, through MCP, with the number of extra requests."""
 
 import json
 from collections.abc import AsyncIterator
@@ -10,7 +10,7 @@ import pytest
 
 from itwin_mcp.errors import SettingsError
 from itwin_mcp.upstream.client import UpstreamClient
-from itwin_mcp.upstream.wire import Request
+from itwin_mcp.upstream.messages import Request
 from tests.conftest import connect
 from tests.hosting.served import keep_policy
 from tests.scenarios.test_area_tools import Desk
@@ -24,12 +24,13 @@ ROADS = "A12 Interchange - Roads"
 
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Every request to the platform, as method and path."""
+    """Record every request to the platform as method and path, except those for the names next to ids."""
     asked: list[str] = []
     send = UpstreamClient.send
 
     async def counted(self: UpstreamClient, request: Request) -> Any:
-        asked.append(f"{request.method} {request.path}")
+        if request.path != "/users/getbyidlist":
+            asked.append(f"{request.method} {request.path}")
         return await send(self, request)
 
     monkeypatch.setattr(UpstreamClient, "send", counted)
@@ -42,7 +43,7 @@ async def desk(sent: list[str]) -> AsyncIterator[Desk]:
         yield Desk(client)
 
 
-async def test_an_itwin_by_number_name_and_link(desk: Desk, sent: list[str]) -> None:
+async def test_itwin_is_resolved_by_number_name_and_link(desk: Desk, sent: list[str]) -> None:
     by_number = await desk.ask("list-imodels", iTwinId=PROJECT)
     assert len(sent) == 2
     identifier = by_number["resolved"][0]["id"]
@@ -56,7 +57,7 @@ async def test_an_itwin_by_number_name_and_link(desk: Desk, sent: list[str]) -> 
     assert by_link["iTwin"]["number"] == PROJECT
 
 
-async def test_a_question_in_a_persons_words_from_start_to_end(desk: Desk, sent: list[str]) -> None:
+async def test_names_of_imodel_version_and_changeset_are_resolved_in_turn(desk: Desk, sent: list[str]) -> None:
     itwin = await desk.itwin(PROJECT)
     await desk.ask("add-itwin-to-recents", iTwinId=PROJECT)
     sent.clear()
@@ -73,7 +74,7 @@ async def test_a_question_in_a_persons_words_from_start_to_end(desk: Desk, sent:
     assert changeset["changeset"]["index"] == 12
 
 
-async def test_the_usual_names_of_versions_are_names(desk: Desk, sent: list[str]) -> None:
+async def test_version_names_with_special_characters_are_resolved(desk: Desk, sent: list[str]) -> None:
     imodel = await desk.roads()
     versions = {"olderVersionId": "30% Design", "newerVersionId": "60% Design"}
     compared = await desk.ask("compare-named-versions", iModelId=imodel, **versions)
@@ -83,14 +84,14 @@ async def test_the_usual_names_of_versions_are_names(desk: Desk, sent: list[str]
     assert read["namedVersion"]["name"] == "../Issue #4/b?"
 
 
-async def test_a_link_that_is_not_of_the_platform_is_no_name_and_sends_nothing(desk: Desk, sent: list[str]) -> None:
+async def test_link_to_another_host_is_rejected_without_a_request(desk: Desk, sent: list[str]) -> None:
     link = "https://evil.example/itwins/1"
     assert (await desk.refused("get-named-version", iModelId=ROADS, namedVersionId=link))["code"] == "InvalidArguments"
     assert (await desk.refused("list-imodels", iTwinId=link))["code"] == "InvalidArguments"
     assert sent == []
 
 
-async def test_changeset_is_named_as_people_do_in_every_tool(desk: Desk, sent: list[str]) -> None:
+async def test_changeset_accepts_latest_version_name_index_id_and_link(desk: Desk, sent: list[str]) -> None:
     imodel = await desk.roads()
     listed = (await desk.ask("list-changesets", iModelId=imodel))["changesets"]
     ids = {one["index"]: one["id"] for one in listed}
@@ -120,7 +121,7 @@ async def test_changeset_is_named_as_people_do_in_every_tool(desk: Desk, sent: l
     assert [one["index"] for one in copied["changesets"]] == [2, 1]
 
 
-async def test_named_version_marks_the_latest_changeset_and_of_an_empty_imodel_the_baseline(desk: Desk) -> None:
+async def test_create_named_version_marks_the_latest_changeset_or_the_baseline(desk: Desk) -> None:
     roads, itwin = await desk.roads(), await desk.itwin(PROJECT)
     copy = await desk.ask("clone-imodel", iModelId=roads, iTwinId=itwin, name="Copy", changeset="7")
     empty = await desk.ask("create-imodel", iTwinId=itwin, name="Empty")
@@ -130,7 +131,7 @@ async def test_named_version_marks_the_latest_changeset_and_of_an_empty_imodel_t
         assert (made["resolved"][0]["given"], made["resolved"][0]["index"]) == ("latest", index)
 
 
-async def test_portal_link_is_judged_by_the_itwin_that_the_imodel_is_in() -> None:
+async def test_policy_checks_the_real_itwin_of_a_portal_link() -> None:
     async with connect(toolsets="all") as client:
         desk = Desk(client)
         roads, allowed, own = await desk.roads(), await desk.itwin("NL-MAAS-0017"), await desk.itwin(PROJECT)
@@ -147,7 +148,7 @@ async def test_portal_link_is_judged_by_the_itwin_that_the_imodel_is_in() -> Non
         assert (await desk.ask("list-imodels", iTwinId=f"{PORTAL}/{allowed}"))["iModels"]
 
 
-async def test_a_name_costs_one_or_two_requests_more(desk: Desk, sent: list[str]) -> None:
+async def test_names_take_one_or_two_extra_requests(desk: Desk, sent: list[str]) -> None:
     await desk.ask("add-itwin-to-recents", iTwinId=PROJECT)
     older = (await desk.ask("list-named-versions", iModelId=await desk.roads()))["namedVersions"][1]["id"]
     sent.clear()
@@ -158,7 +159,7 @@ async def test_a_name_costs_one_or_two_requests_more(desk: Desk, sent: list[str]
     assert len(sent) == 4 + 2 + 1
 
 
-async def test_nothing_of_a_name_says_what_was_searched_and_where_to_look(desk: Desk, sent: list[str]) -> None:
+async def test_name_not_found_hints_at_the_find_tools(desk: Desk, sent: list[str]) -> None:
     absent = await desk.refused("list-imodels", iTwinId="A12 Motorway")
     assert absent["code"] == "NameNotFound"
     assert "find-itwin" in absent["hint"]
@@ -169,7 +170,7 @@ async def test_nothing_of_a_name_says_what_was_searched_and_where_to_look(desk: 
     assert len(sent) == 4
 
 
-async def test_several_of_a_name_are_listed_and_nothing_is_done(desk: Desk, sent: list[str]) -> None:
+async def test_ambiguous_name_lists_candidates_and_changes_nothing(desk: Desk, sent: list[str]) -> None:
     for number in ("T-1", "T-2"):
         kind = {"class": "Endeavor", "subClass": "Project"}
         await desk.ask("create-itwin", displayName="Twice", number=number, **kind)
@@ -183,7 +184,7 @@ async def test_several_of_a_name_are_listed_and_nothing_is_done(desk: Desk, sent
     assert (await desk.ask("update-itwin", iTwinId=one["id"], displayName="Once"))["iTwin"]["displayName"] == "Once"
 
 
-async def test_what_is_destroyed_may_be_named_since_the_person_is_shown_its_id(sent: list[str]) -> None:
+async def test_destructive_tool_accepts_a_name_and_shows_the_id(sent: list[str]) -> None:
     asked: list[str] = []
 
     async def declines(_: Any, question: t.ElicitRequestParams) -> t.ElicitResult:
@@ -203,7 +204,7 @@ async def test_what_is_destroyed_may_be_named_since_the_person_is_shown_its_id(s
             assert {one.partition(" ")[0] for one in sent} == {"GET"}
 
 
-async def test_presets_stand_in_for_what_is_left_out(sent: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_presets_replace_omitted_ids(sent: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     async with connect(toolsets="all") as client:
         desk = Desk(client)
         itwin, imodel = await desk.itwin(PROJECT), await desk.imodel(PROJECT, ROADS)
@@ -218,7 +219,7 @@ async def test_presets_stand_in_for_what_is_left_out(sent: list[str], monkeypatc
         assert other["iModel"]["iTwinId"] == itwin
         assert "searched" not in other["resolved"][0]
         sent.clear()
-        found = await desk.ask("find-imodel", name="Roads")  # its iTwin may be left out anyway: the preset still counts
+        found = await desk.ask("find-imodel", name="Roads")  # iTwinId is optional here, but the preset still applies
         assert [one["id"] for one in found["matches"]["searched"]] == [itwin]
         assert len(sent) == 3
         sent.clear()
@@ -228,7 +229,7 @@ async def test_presets_stand_in_for_what_is_left_out(sent: list[str], monkeypatc
         assert sent == []
 
 
-async def test_a_hint_says_which_of_the_tools_that_it_names_are_not_served() -> None:
+async def test_hint_names_the_toolset_of_tools_that_are_not_served() -> None:
     async with connect(toolsets="locks") as client:
         hint = (await Desk(client).refused("list-locks", iModelId="Nothing of this name"))["hint"]
         assert "find-imodel (it is in the toolset imodels), list-imodels (it is in the toolset imodels)." in hint
@@ -239,14 +240,14 @@ async def test_a_hint_says_which_of_the_tools_that_it_names_are_not_served() -> 
             assert "Not served" not in hint
 
 
-async def test_a_preset_that_is_no_id_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_invalid_preset_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IMODEL_ID", ROADS)
     with pytest.raises(SettingsError, match="IMODEL_ID"):
         async with connect():
             pass
 
 
-async def test_a_byte_budget_gives_a_list_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_max_result_bytes_splits_a_list_into_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ITWIN_MCP_MAX_RESULT_BYTES", "2000")
     async with connect(toolsets="all") as client:
         desk = Desk(client)
@@ -258,7 +259,7 @@ async def test_a_byte_budget_gives_a_list_in_parts(monkeypatch: pytest.MonkeyPat
         assert "createdDateTime" in first["iTwins"][0]
 
 
-async def test_an_answer_that_is_no_list_says_what_it_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_max_result_bytes_truncates_other_answers_and_reports_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ITWIN_MCP_MAX_RESULT_BYTES", "2000")
     async with connect(toolsets="all") as client:
         desk = Desk(client)
@@ -271,7 +272,7 @@ async def test_an_answer_that_is_no_list_says_what_it_left_out(monkeypatch: pyte
         assert "list" in answer["truncated"]["hint"]
 
 
-async def test_invisible_text_of_others_does_not_reach_the_agent(desk: Desk) -> None:
+async def test_invisible_characters_do_not_reach_the_agent(desk: Desk) -> None:
     made = await desk.ask(
         "create-itwin", displayName="Pier\u202e 7\u200b 桥 👷🏽", **{"class": "Endeavor", "subClass": "Project"}
     )
@@ -280,7 +281,7 @@ async def test_invisible_text_of_others_does_not_reach_the_agent(desk: Desk) -> 
     assert "Pier 7 桥 👷🏽" in str(read)
 
 
-async def test_role_is_named_in_its_itwin_and_in_that_of_an_imodel(desk: Desk, sent: list[str]) -> None:
+async def test_role_is_resolved_by_name_in_the_itwin(desk: Desk, sent: list[str]) -> None:
     itwin, imodel = await desk.itwin(PROJECT), await desk.roads()
     roles = (await desk.ask("list-itwin-roles", iTwinId=itwin))["roles"]
     role = next(entry for entry in roles if " " in entry["displayName"])
@@ -289,14 +290,14 @@ async def test_role_is_named_in_its_itwin_and_in_that_of_an_imodel(desk: Desk, s
     assert read["role"]["id"] == role["id"]
     assert read["resolved"] == [{"argument": "roleId", "given": role["displayName"], "id": role["id"]}]
     assert len(sent) == 2
-    given = {"iModelId": imodel, "roleId": role["displayName"], "permissions": ["imodels_webview"]}
-    set_ = await desk.ask("update-imodel-role-permissions", **given)
-    assert {"argument": "roleId", "given": role["displayName"], "id": role["id"]} in set_["resolved"]
+    entry = {"roleId": role["displayName"], "permissions": ["imodels_webview"]}
+    changed = await desk.ask("update-imodel-role-permissions", iModelId=imodel, entries=[entry])
+    assert role["id"] in json.dumps(changed)
     nobody = await desk.refused("get-itwin-role", iTwinId=itwin, roleId="Nobody")
     assert (nobody["code"], "list-itwin-roles" in nobody["hint"]) == ("NameNotFound", True)
 
 
-async def test_repository_is_named_and_a_word_is_tried_as_a_name_before_it_is_an_id(desk: Desk) -> None:
+async def test_repository_is_resolved_by_name_before_id(desk: Desk) -> None:
     itwin = await desk.itwin(PROJECT)
     new = {"iTwinId": itwin, "class": "GeographicInformationSystem", "subClass": "WebMapService"}
     soils, moved = [
@@ -321,13 +322,13 @@ async def test_repository_is_named_and_a_word_is_tried_as_a_name_before_it_is_an
     assert word in [candidate["id"] for candidate in either["candidates"]]
 
 
-async def test_global_repository_is_named(desk: Desk) -> None:
+async def test_global_repository_is_resolved_by_name(desk: Desk) -> None:
     (first, *_) = (await desk.ask("list-global-repositories"))["repositories"]
     read = await desk.ask("get-global-repository", repositoryId=first["displayName"])
     assert read["repository"]["id"] == first["id"]
 
 
-async def test_share_is_named_in_its_imodel(desk: Desk) -> None:
+async def test_share_is_resolved_by_name_in_its_imodel(desk: Desk) -> None:
     imodel, expires = await desk.roads(), (datetime.now(UTC) + timedelta(days=30)).isoformat()
     for name in ("Guests", "Open day"):
         made = (await desk.ask("create-share", iModelId=imodel, name=name, expiration=expires))["share"]
@@ -339,7 +340,7 @@ async def test_share_is_named_in_its_imodel(desk: Desk) -> None:
     assert (await desk.refused("get-share", iModelId=imodel, shareId="Open day"))["code"] == "NameNotFound"
 
 
-async def test_member_that_is_no_id_is_to_be_found_among_the_members(desk: Desk) -> None:
+async def test_member_by_name_is_rejected_with_a_hint(desk: Desk) -> None:
     refused = await desk.refused("get-itwin-member", iTwinId=await desk.itwin(PROJECT), memberId="Anna")
     assert refused["code"] == "InvalidArguments"
     assert "list-itwin-members" in refused["hint"]

@@ -1,4 +1,4 @@
-"""What a person is shown before something is destroyed is true, and enough to judge by."""
+"""Previews and questions show the user the true losses, in enough detail to decide."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ import mcp.types as t
 import pytest
 from mcp import Client
 
-from itwin_mcp.errors import Unconfirmed
-from itwin_mcp.executor.conversation import Silence
+from itwin_mcp.capability.confirmation_compiler import destroys
+from itwin_mcp.capability.tool_actions import list_called_operations
+from itwin_mcp.executor.context import NullConversation
 from itwin_mcp.sandbox.seed import seeded_id
-from tests.conftest import connect
-from tests.executor.bench import bench
+from tests.conftest import connect, shipped_catalog
+from tests.executor.bench import bench, preview_of
 from tests.scenarios.test_area_tools import Desk
 from tests.upstream.loopback import Asked
 
@@ -25,12 +26,12 @@ USER, OTHER, IMODEL, ITWIN = (f"{digit * 8}-0000-4000-8000-000000000000" for dig
 
 
 async def preview(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
-    """What a client that cannot ask the person is told."""
+    """Return the preview for a client without elicitation."""
     answer = (await client.call_tool(tool, arguments)).structured_content or {}
     return dict(answer["preview"])
 
 
-async def test_itwins_inside_are_told_to_an_administrator_who_is_no_member_of_them(tmp_path: Path) -> None:
+async def test_delete_itwin_preview_counts_itwins_inside_for_administrators(tmp_path: Path) -> None:
     kept = tmp_path / "sandbox"
     async with connect(person=None, sandbox_db=kept) as client:
         itwin = await Desk(client).itwin("NL-A12-0042")
@@ -42,8 +43,8 @@ async def test_itwins_inside_are_told_to_an_administrator_who_is_no_member_of_th
     assert loses["iTwinsInside"] == {"count": 2, "more": True, "first": [{"displayName": name} for name in names]}
 
 
-async def test_itwins_inside_are_at_least_those_that_can_be_seen() -> None:
-    """Those inside of them are not read, nor are those that the caller may not see."""
+async def test_delete_itwin_preview_allows_for_invisible_itwins_inside() -> None:
+    """Neither nested iTwins nor those that the caller may not see are read."""
     async with connect(person=None) as client:
         itwin = await Desk(client).itwin("UK-HWTW-0008")
         loses = (await preview(client, "delete-itwin", iTwinId=itwin))["loses"]
@@ -51,7 +52,7 @@ async def test_itwins_inside_are_at_least_those_that_can_be_seen() -> None:
     assert "more" not in loses["iModels"]
 
 
-async def test_a_share_ends_at_another_time_only_if_the_person_agrees(tmp_path: Path) -> None:
+async def test_update_share_preview_shows_the_old_and_new_end(tmp_path: Path) -> None:
     def in_days(days: int) -> str:
         return (datetime.now(UTC) + timedelta(days=days)).isoformat()
 
@@ -67,7 +68,7 @@ async def test_a_share_ends_at_another_time_only_if_the_person_agrees(tmp_path: 
     assert "“Press” of the iModel “A12 Interchange - Roads” end at " in told["question"]
 
 
-# --- who and which ----------------------------------------------------------------------------------------------
+# --- people, files and permissions ------------------------------------------------------------------------------
 
 ANNA, TOMASZ, PRIYA = (f"{name}@meridian-infra.example" for name in ("anna.devries", "tomasz.nowak", "priya.raman"))
 
@@ -76,14 +77,14 @@ SLOW = [pytest.param(tool, marks=pytest.mark.slow) for tool in ("end-authoring-s
 
 
 @pytest.mark.parametrize("tool", ["release-briefcase", *SLOW])
-async def test_the_owner_of_a_briefcase_is_named(tool: str) -> None:
+async def test_briefcase_preview_names_the_owner(tool: str) -> None:
     async with connect(person=None) as client:
         imodel = await Desk(client).roads()
         loses = (await preview(client, tool, iModelId=imodel, briefcaseId=2))["loses"]
     assert loses["owner"] == TOMASZ
 
 
-async def test_the_owners_of_the_briefcases_that_go_with_an_imodel_are_named() -> None:
+async def test_delete_imodel_preview_names_the_owners_of_briefcases() -> None:
     async with connect(person=None) as client:
         imodel = await Desk(client).roads()
         loses = (await preview(client, "delete-imodel", iModelId=imodel))["loses"]
@@ -93,7 +94,7 @@ async def test_the_owners_of_the_briefcases_that_go_with_an_imodel_are_named() -
 
 
 class Onlooker:
-    """Declines, and keeps what they were shown."""
+    """A user who declines and records the question."""
 
     shown = ""
 
@@ -109,21 +110,23 @@ class Onlooker:
         ("update-imodel-role-permissions", {"roleId": seeded_id("role", "Viewer")}, "Viewer", "roles with entries"),
     ],
 )
-async def test_whose_permissions_change_is_named_beside_what_they_have_now(
+async def test_permission_preview_names_the_entry_and_its_current_permissions(
     tmp_path: Path, tool: str, who: dict[str, str], called: str, entries: str
 ) -> None:
     onlooker, kept = Onlooker(), tmp_path / "sandbox"
     async with connect(sandbox_db=kept) as client:
-        one = {"iModelId": await Desk(client).roads(), **who}
-        await Desk(client).ask(tool, **one, permissions=["imodels_webview", "imodels_read"])
+        one = {"iModelId": await Desk(client).roads(), "entries": [who | {"permissions": ["imodels_webview"]}]}
+        await Desk(client).ask(tool, **one)
     async with connect(person=onlooker, sandbox_db=kept) as client:
-        assert (await Desk(client).refused(tool, **one, permissions=[]))["code"] == "Declined"
-    assert f"“{called}” may do with the iModel “A12 Interchange - Roads” to []?" in onlooker.shown
-    assert "\n- entry now: 1 (imodels_webview, imodels_read)\n" in onlooker.shown
-    assert f"\n- {entries}: 1 (“{called}”)\n" in onlooker.shown
+        none = [who | {"permissions": []}]
+        assert (await Desk(client).refused(tool, **one | {"entries": none}))["code"] == "Declined"
+    noun = "user" if "userId" in who else "role"
+    assert f"what the {noun}s below may do with the iModel “A12 Interchange - Roads”?" in onlooker.shown
+    assert f"\n- permissions: 1 ({noun} “{called}”, now imodels_webview, becomes nothing)\n" in onlooker.shown
+    assert f"\n- {entries}: " in onlooker.shown
 
 
-async def test_files_of_one_name_in_different_folders_look_different(tmp_path: Path) -> None:
+async def test_download_question_shows_the_folder_of_the_file(tmp_path: Path) -> None:
     onlooker, seen = Onlooker(), set[str]()
     async with connect(person=onlooker, files_root=[tmp_path]) as client:
         imodel = await Desk(client).roads()
@@ -138,43 +141,93 @@ async def test_files_of_one_name_in_different_folders_look_different(tmp_path: P
     assert len(seen) == 2
 
 
-async def test_first_permission_of_an_imodel_names_who_loses_what_the_itwin_gives() -> None:
+async def test_first_permission_preview_names_who_loses_itwin_permissions() -> None:
     async with connect(person=None, toolsets="all") as client:
         desk = Desk(client)
         imodel = await desk.imodel("NL-A12-0042", "A12 Interchange - Structures")
         members = (await desk.ask("list-itwin-members", iTwinId="NL-A12-0042"))["members"]
         one, *others = members
-        given = {"iModelId": imodel, "permissions": ["imodels_webview"]}
-        told = await preview(client, "update-imodel-user-permissions", **given, userId=one["id"])
+
+        def given(**who: str) -> dict[str, Any]:
+            entry = who | {"permissions": ["imodels_webview"]}
+            return {"iModelId": imodel, "entries": [entry], "keepOthers": False}
+
+        told = await preview(client, "update-imodel-user-permissions", **given(userId=one["id"]))
         losing = told["loses"]["membersWhoseRolesStopCounting"]
         assert losing["count"] == len(others) > 1
         assert {entry["email"] for entry in losing["first"]} <= {other["email"] for other in others}
         roles = (await desk.ask("list-itwin-roles", iTwinId="NL-A12-0042"))["roles"]
-        told = await preview(client, "update-imodel-role-permissions", **given, roleId=roles[0]["displayName"])
+        named, *rest = (role["displayName"] for role in roles if any("imodels" in word for word in role["permissions"]))
+        told = await preview(client, "update-imodel-role-permissions", **given(roleId=named))
         losing = told["loses"]["rolesThatStopCounting"]
-        assert losing["count"] == len(roles) - 1
-        assert {entry["displayName"] for entry in losing["first"]} <= {role["displayName"] for role in roles[1:]}
+        assert [entry["displayName"] for entry in losing["first"]] == rest
+        assert told["loses"]["ownersWithoutAnEntry"]["first"] == [{"email": ANNA}]
 
 
-@pytest.mark.parametrize("entries", [[], [{"userId": OTHER, "permissions": ["imodels_read"]}], None])
-async def test_preview_of_a_permission_tells_new_losses_only_while_there_is_no_entry(entries: Any) -> None:
-    people = [{"id": USER, "email": "a@example.com"}, {"id": OTHER, "email": "b@example.com"}]
+@pytest.mark.parametrize("entries", [[], [{"userId": OTHER, "permissions": ["imodels_read"]}]])
+async def test_permission_preview_lists_new_losses_only_without_entries(entries: Any) -> None:
+    role = {"roles": [{"id": "r"}]}
+    people = [{"id": USER, "email": "a@example.com"} | role, {"id": OTHER, "email": "b@example.com"} | role]
 
     async def platform(asked: Asked) -> None:
         if asked.path.endswith("/userpermissions"):
             await asked.json(200, {"userPermissions": entries})
-        elif asked.path.startswith("/accesscontrol/"):
+        elif asked.path.endswith("/roles"):
+            await asked.json(200, {"roles": [{"id": "r", "permissions": ["imodels_read"]}]})
+        elif asked.path.endswith("/members/users"):
             await asked.json(200, {"members": people})
+        elif asked.path.startswith("/accesscontrol/"):
+            await asked.json(200, {"members": []})
+        elif asked.path == "/users/me":
+            await asked.json(200, {"user": {"id": ITWIN}})
         else:
             await asked.json(200, {"iModel": {"id": IMODEL, "name": "Roads", "iTwinId": ITWIN}})
 
-    given = {"iModelId": IMODEL, "userId": USER, "permissions": []}
+    given = {"iModelId": IMODEL, "entries": [{"userId": USER, "permissions": ["imodels_webview"]}], "keepOthers": False}
     async with bench("", platform, shipped_files=True) as it:
-        with pytest.raises(Unconfirmed) as waits:
-            await it.executor.call(it.catalog.tools["update-imodel-user-permissions"], given, Silence())
-    loses = waits.value.preview["loses"]
-    if entries is None:
-        assert loses["membersWhoseRolesStopCounting"] is None
-    else:
-        expected = {"count": 1, "first": [{"email": "b@example.com"}]}
-        assert loses.get("membersWhoseRolesStopCounting") == (None if entries else expected)
+        tool = it.catalog.tools["update-imodel-user-permissions"]
+        outcome = await it.executor.call(tool, given, NullConversation())
+    expected = {"count": 1, "first": [{"email": "b@example.com"}]}
+    assert preview_of(outcome)["loses"].get("membersWhoseRolesStopCounting") == (None if entries else expected)
+
+
+# --- descriptions -----------------------------------------------------------------------------------------------
+
+
+def test_every_deleting_tool_has_confirm_about() -> None:
+    tools = [one for one in shipped_catalog().tools.values() if one.confirm is not None]
+    deleting = [one for one in tools if any(destroys(operation) for operation in list_called_operations(one.action))]
+    assert len(deleting) >= 8
+    assert [one.name for one in deleting if not (one.confirm and one.confirm.about)] == []
+
+
+async def test_preview_of_a_deletion_shows_the_description_and_dates() -> None:
+    async with connect(person=None) as client:
+        desk = Desk(client)
+        imodel = await desk.roads()
+        about = (await preview(client, "delete-imodel", iModelId=imodel))["about"]
+        read = (await desk.ask("get-imodel", iModelId=imodel))["iModel"]
+        assert about["description"] == read["description"]
+        assert (about["created"], about["lastPush"]) == (read["createdDateTime"], read["lastChangesetPushDateTime"])
+        about = (await preview(client, "delete-itwin", iTwinId="NL-A12-0042"))["about"]
+        assert (about["subClass"], about["status"]) == ("Project", "Active")
+
+
+async def test_delete_imodel_preview_without_changesets_shows_zero() -> None:
+    async with connect(person=None) as client:
+        made = await client.call_tool("create-imodel", {"iTwinId": seeded_id("itwin", "deck"), "name": "Empty deck"})
+        assert made.structured_content is not None
+        loses = (await preview(client, "delete-imodel", iModelId=made.structured_content["iModel"]["id"]))["loses"]
+    assert loses.get("changesets", 0) == 0
+
+
+async def test_hostile_description_in_a_question_is_cleaned_and_shortened() -> None:
+    onlooker = Onlooker()
+    async with connect(person=onlooker) as client:
+        imodel = await Desk(client).roads()
+        hostile = "Old.\n\nTo confirm, type: “yes”\u202e " + "x" * 1_000
+        await Desk(client).ask("update-imodel", iModelId=imodel, description=hostile[:255])
+        await Desk(client).refused("delete-imodel", iModelId=imodel)
+    (line,) = (line for line in onlooker.shown.splitlines() if line.startswith("- description: "))
+    assert line.startswith("- description: “Old. To confirm, type: 'yes' xxx")
+    assert len(line) < 300

@@ -1,4 +1,4 @@
-"""One spelling for callers, whatever the platform writes: enumerations, lists, sums, ids, dates and JSON in Base64."""
+"""Callers use one spelling of enumerations, lists, bit fields, ids, dates and JSON, whatever the platform uses."""
 
 import base64
 import json
@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from itwin_mcp.capability.plans import Code
+from itwin_mcp.capability.operations import Code
 from itwin_mcp.errors import InvalidArguments
-from itwin_mcp.executor.codes import decode_members, encode_values
+from itwin_mcp.executor.answers import decode_members
+from itwin_mcp.executor.requests import encode_values
 from tests.conftest import connect
 from tests.scenarios.test_area_tools import Desk
 
@@ -34,17 +35,17 @@ async def desk() -> AsyncIterator[Desk]:
     ],
     ids=lambda value: json.dumps(value),
 )
-async def test_choice_is_taken_in_any_case(desk: Desk, given: dict[str, Any], meant: dict[str, Any]) -> None:
+async def test_enum_values_are_accepted_in_any_case(desk: Desk, given: dict[str, Any], meant: dict[str, Any]) -> None:
     assert (await desk.ask("list-itwins", **given))["iTwins"] == (await desk.ask("list-itwins", **meant))["iTwins"]
 
 
-async def test_unknown_order_is_refused_before_anything_is_sent(desk: Desk) -> None:
+async def test_unknown_order_by_is_rejected(desk: Desk) -> None:
     refused = await desk.refused("list-itwins", orderBy="size desc")
     assert refused["code"] == "InvalidArguments"
     assert "displayName desc" in refused["message"]
 
 
-async def test_export_takes_and_returns_lists_and_the_scope_of_the_other_tools(desk: Desk) -> None:
+async def test_create_export_accepts_and_returns_lists_and_query_scope(desk: Desk) -> None:
     made = await desk.ask("create-export", outputFormat="csv", subClass=["Asset", "Project"], select=["number", "id"])
     request = made["export"]["request"]
     assert request["queryScope"] == "memberOfItwin"
@@ -53,7 +54,7 @@ async def test_export_takes_and_returns_lists_and_the_scope_of_the_other_tools(d
     assert (await desk.ask("list-exports"))["exports"][0]["request"] == request
 
 
-async def test_sum_of_bits_is_a_list_of_words_in_every_answer(desk: Desk) -> None:
+async def test_bit_fields_are_shown_as_words(desk: Desk) -> None:
     imodel = await desk.roads()
     listed = (await desk.ask("list-changesets", iModelId=imodel, fields="all"))["changesets"]
     read = (await desk.ask("get-changeset", iModelId=imodel, changeset="latest"))["changeset"]
@@ -62,7 +63,7 @@ async def test_sum_of_bits_is_a_list_of_words_in_every_answer(desk: Desk) -> Non
     assert overview["iModel"]["containersEnabled"] == []
 
 
-async def test_unknown_bit_is_shown_as_its_number() -> None:
+async def test_decode_members_shows_an_unknown_bit_as_number() -> None:
     codes = {"changes": Code("bits", {"schema": 1, "geometry": 4})}
     body = {"changesets": [{"changes": 21}, {"changes": 0}, {"changes": None}]}
     assert decode_members(codes, body) == {
@@ -73,7 +74,7 @@ async def test_unknown_bit_is_shown_as_its_number() -> None:
         encode_values(codes, {"changes": ["16"]})
 
 
-async def test_element_id_is_taken_in_upper_case(desk: Desk) -> None:
+async def test_element_ids_are_accepted_in_upper_case(desk: Desk) -> None:
     imodel = await desk.roads()
     mine = await desk.ask("acquire-briefcase", iModelId=imodel)
     number = mine["briefcase"]["briefcaseId"]
@@ -93,7 +94,7 @@ async def test_element_id_is_taken_in_upper_case(desk: Desk) -> None:
         ("{date}T09:30:15+02:00", "{date}T07:30:15Z"),
     ],
 )
-async def test_date_without_time_or_zone_is_a_moment_in_utc(desk: Desk, given: str, meant: str) -> None:
+async def test_date_without_time_or_zone_is_read_as_utc(desk: Desk, given: str, meant: str) -> None:
     from datetime import UTC, datetime, timedelta
 
     date = (datetime.now(UTC) + timedelta(days=30)).date().isoformat()
@@ -102,7 +103,7 @@ async def test_date_without_time_or_zone_is_a_moment_in_utc(desk: Desk, given: s
     assert datetime.fromisoformat(share["share"]["expiration"]) == datetime.fromisoformat(meant.format(date=date))
 
 
-async def test_extended_data_is_an_object_in_both_directions(desk: Desk) -> None:
+async def test_extended_data_is_sent_and_returned_as_object(desk: Desk) -> None:
     imodel = await desk.roads()
     data = {"checked": True, "note": None, "by": {"name": "Zoë"}}
     made = await desk.ask("create-extended-data", iModelId=imodel, changeset="8", data=json.dumps(data))
@@ -116,7 +117,7 @@ async def test_extended_data_is_an_object_in_both_directions(desk: Desk) -> None
 
 
 @pytest.mark.parametrize("stored", [b"\x00\xff", b"plain", b"[1]", b""], ids=["bytes", "text", "list", "nothing"])
-def test_extended_data_that_is_no_json_object_is_shown_as_base64(stored: bytes) -> None:
+def test_decode_members_shows_other_extended_data_as_base64(stored: bytes) -> None:
     codes = {"data": Code("json", detail="dataBase64")}
     text = base64.b64encode(stored).decode()
     body = {"extendedData": {"changesetId": "a", "data": text}}

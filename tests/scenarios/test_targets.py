@@ -1,4 +1,4 @@
-"""What the platform finds fault with is told in the agent's own words: by the argument that it passed."""
+"""Errors of the platform name the argument of the tool that caused them."""
 
 from typing import Any
 
@@ -21,17 +21,19 @@ async def itwin(client: Client) -> str:
     return str(listed["iTwins"][0]["id"])
 
 
-async def test_a_taken_name_is_told_by_the_argument_that_gave_it(agent: Client) -> None:
+async def test_taken_name_error_names_the_argument(agent: Client) -> None:
     where = await itwin(agent)
     await agent.call_tool("create-imodel", {"iTwinId": where, "name": "Twice"})
     error = await error_of(agent, "create-imodel", iTwinId=where, name="Twice")
     assert [(detail["target"], detail["argument"]) for detail in error["details"]] == [("name", "name")]
 
 
-async def test_create_itwin_makes_nothing_under_a_parent_that_cannot_be_read(agent: Client) -> None:
+@pytest.mark.parametrize(("tool", "more"), [("create-itwin", {}), ("provision-project", {"iModelName": "Model"})])
+async def test_missing_parent_is_reported_as_parent_id(agent: Client, tool: str, more: dict[str, str]) -> None:
     nobody = "1c4b1d5e-0000-4000-8000-000000000000"
-    error = await error_of(agent, "create-itwin", subClass="Asset", displayName="Orphan", parentId=nobody)
+    error = await error_of(agent, tool, subClass="Project", displayName="Orphan", parentId=nobody, **more)
     assert (error["code"], error.get("completed")) == ("iTwinNotFound", None)
+    assert [detail["argument"] for detail in error["details"]] == ["parentId"]
     found = (await agent.call_tool("find-itwin", {"name": "Orphan"})).structured_content
     assert found is not None
     assert not any(found["matches"].values())

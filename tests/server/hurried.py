@@ -1,12 +1,12 @@
-"""`itwin-mcp`, but headers must come within a second, and uvicorn's protocol is the one that is asked for."""
+"""`itwin-mcp` with a short time limit for headers and a choice of uvicorn's protocol, by environment variables."""
 
 import os
 
 from itwin_mcp.cli import main
-from itwin_mcp.server import connections
+from itwin_mcp.server.transports import connection_limits
 
 if "HEADER_SECONDS" in os.environ:
-    connections.HEADER_SECONDS = float(os.environ["HEADER_SECONDS"])
+    connection_limits.HEADER_SECONDS = float(os.environ["HEADER_SECONDS"])
 if os.environ.get("UVICORN_PROTOCOL") == "h11":
     from uvicorn.protocols.http import auto, h11_impl
 

@@ -1,4 +1,4 @@
-"""`itwin-mcp serve --http` as a real process, and a raw upstream that a test steers."""
+"""`itwin-mcp serve --http` as a real process, and a raw upstream that a test controls."""
 
 import os
 import re
@@ -14,7 +14,7 @@ import anyio.abc
 
 @dataclass
 class Served:
-    """A running server: its URL, and what it has written to standard error so far."""
+    """A running server: its URL and its standard error so far."""
 
     url: str
     process: subprocess.Popen[str]
@@ -27,7 +27,7 @@ def serve_http(*arguments: str, environment: dict[str, str] | None = None) -> Ab
 
 @contextmanager
 def serving(module: str, *arguments: str, environment: dict[str, str] | None = None) -> Iterator[Served]:
-    """A Python module that says where it serves, as a process."""
+    """Run a Python module that prints its URL, as a process."""
     command = [sys.executable, "-m", module, *arguments]
     process = subprocess.Popen(
         command,
@@ -57,7 +57,7 @@ def serving(module: str, *arguments: str, environment: dict[str, str] | None = N
 
 @dataclass
 class HangingUpstream:
-    """An upstream that takes a request and never answers."""
+    """An upstream that accepts a request and never answers."""
 
     url: str
     asked: anyio.Event = field(default_factory=anyio.Event)

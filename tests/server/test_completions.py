@@ -1,4 +1,4 @@
-"""What may stand in an argument, from the platform: filtered, bounded, remembered for a minute, and never an error."""
+"""Completions from the platform: filtered, bounded, cached for a minute, and never an error."""
 
 import logging
 import os
@@ -20,11 +20,12 @@ from mcp.types import (
 
 from itwin_mcp.capability.catalog import Tool
 from itwin_mcp.errors import Unreachable
-from itwin_mcp.executor.conversation import LOCAL
-from itwin_mcp.executor.executor import Executor
+from itwin_mcp.executor.context import LOCAL
+from itwin_mcp.executor.outcome import Outcome, Result
+from itwin_mcp.executor.pipeline import Executor
 from itwin_mcp.runtime import read_catalog
 from itwin_mcp.server import completions
-from itwin_mcp.server.completions import SOURCES, Completions
+from itwin_mcp.server.completions import Completions
 from itwin_mcp.settings import read_settings
 from tests.conftest import connect
 
@@ -35,7 +36,7 @@ VERSION = "itwin://imodels/{iModelId}/namedversions/{namedVersionId}"
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
-    """Every tool that completions run, with its arguments."""
+    """Record every tool that completions run, with its arguments."""
     seen: list[tuple[str, dict[str, Any]]] = []
     whole = Executor.call
 
@@ -63,7 +64,7 @@ async def template(client: Client, uri: str, argument: str, typed: str, **beside
 
 @asynccontextmanager
 async def both(mode: str) -> AsyncIterator[tuple[Client, list[dict[str, Any]]]]:
-    """A client and the caller's recent iTwins."""
+    """Yield a client and the caller's recent iTwins."""
     async with connect(mode) as client:
         recent = (await client.call_tool("list-recent-itwins", {})).structured_content
         assert recent is not None
@@ -71,7 +72,7 @@ async def both(mode: str) -> AsyncIterator[tuple[Client, list[dict[str, Any]]]]:
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
-async def test_itwins_are_the_recent_ones_and_then_those_that_a_search_finds(
+async def test_itwin_completions_are_recent_ones_then_search_hits(
     mode: str, asked: list[tuple[str, dict[str, Any]]]
 ) -> None:
     async with both(mode) as (client, recent):
@@ -94,7 +95,7 @@ async def test_itwins_are_the_recent_ones_and_then_those_that_a_search_finds(
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
-async def test_a_template_takes_ids_alone_found_by_their_beginning_or_by_name(mode: str) -> None:
+async def test_template_completions_are_ids_found_by_prefix_or_name(mode: str) -> None:
     async with both(mode) as (client, recent):
         uri = "itwin://itwins/{iTwinId}"
         assert (await template(client, uri, "iTwinId", "")).values == [one["id"] for one in recent]
@@ -103,7 +104,7 @@ async def test_a_template_takes_ids_alone_found_by_their_beginning_or_by_name(mo
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
-async def test_versions_and_changesets_are_those_of_the_imodel_beside_them(
+async def test_version_and_changeset_completions_belong_to_the_given_imodel(
     mode: str, asked: list[tuple[str, dict[str, Any]]]
 ) -> None:
     async with both(mode) as (client, recent):
@@ -128,7 +129,7 @@ async def test_versions_and_changesets_are_those_of_the_imodel_beside_them(
         assert unknown.values == []
 
 
-async def test_an_argument_with_a_word_before_it_means_the_same(asked: list[tuple[str, dict[str, Any]]]) -> None:
+async def test_prefixed_argument_completes_like_the_argument(asked: list[tuple[str, dict[str, Any]]]) -> None:
     async with both("auto") as (client, recent):
         asked.clear()
         offered = await prompt(client, "prepare-handover", "toITwinId", "")
@@ -137,14 +138,14 @@ async def test_an_argument_with_a_word_before_it_means_the_same(asked: list[tupl
         assert asked[-1][1]["iTwinId"] == recent[0]["id"]  # the source is not looked for where the copy goes
 
 
-async def test_the_choices_of_a_prompt_are_offered_without_a_request(asked: list[tuple[str, dict[str, Any]]]) -> None:
+async def test_prompt_choices_complete_without_a_request(asked: list[tuple[str, dict[str, Any]]]) -> None:
     async with connect() as client:
         for typed, values in (("", ["clone", "fork"]), ("FO", ["fork"]), ("x", [])):
             assert (await prompt(client, "prepare-handover", "keep", typed)).values == values
     assert asked == []
 
 
-async def test_what_nobody_can_know_has_no_completions() -> None:
+async def test_unknown_context_has_no_completions() -> None:
     async with connect() as client:
         assert (await prompt(client, "review-project", "since", "20")).values == []
         for name, argument in (("no-prompt", "x"), ("review-project", "x")):
@@ -156,14 +157,14 @@ async def test_what_nobody_can_know_has_no_completions() -> None:
         assert caught.value.error.code == -32602
 
 
-async def test_the_same_question_within_a_minute_sends_nothing(asked: list[tuple[str, dict[str, Any]]]) -> None:
+async def test_completions_are_cached_for_a_minute(asked: list[tuple[str, dict[str, Any]]]) -> None:
     async with connect() as client:
         for typed in ("", "b", "br", "", "b"):
             await prompt(client, "review-project", "iTwinId", typed)
         assert len(asked) == 3
 
 
-async def test_trouble_with_the_platform_is_no_completions_and_a_log_line(
+async def test_failed_completion_is_empty_and_logged(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def down(self: Executor, *_: Any, **__: Any) -> dict[str, Any]:
@@ -179,17 +180,17 @@ async def test_trouble_with_the_platform_is_no_completions_and_a_log_line(
             assert (await prompt(client, "review-project", "iTwinId", "")).values == []
             assert "Unreachable" in caplog.text
             monkeypatch.setattr(Executor, "call", slow)
-            monkeypatch.setattr(completions, "MOST_SECONDS", 0.0)
+            monkeypatch.setattr(completions, "MAX_SECONDS", 0.0)
             assert (await prompt(client, "review-project", "iTwinId", "x")).values == []
             assert "longer than" in caplog.text
 
 
-async def test_a_hundred_at_most_and_names_that_cannot_be_shown_or_told_apart_are_ids() -> None:
+async def test_completions_are_bounded_and_ambiguous_names_become_ids() -> None:
     class Many:
-        async def call(self, tool: Tool, arguments: Any, **_: Any) -> dict[str, Any]:
+        async def call(self, tool: Tool, arguments: Any, **_: Any) -> Outcome:
             names = ["twice", "twice", "a\u202eb", "", "x" * 300, *(f"Pier {n}" for n in range(200))]
             twins = [{"id": f"id-{n}", "displayName": name} for n, name in enumerate(names)]
-            return {"iTwins": twins, "page": {"returned": len(twins), "complete": False, "total": 999}}
+            return Result({"iTwins": twins, "page": {"returned": len(twins), "complete": False, "total": 999}})
 
     catalog = read_catalog(read_settings(os.environ, toolsets="all"))
     params = CompleteRequestParams(
@@ -202,16 +203,13 @@ async def test_a_hundred_at_most_and_names_that_cannot_be_shown_or_told_apart_ar
     assert (len(result.completion.values), result.completion.total, result.completion.has_more) == (100, 999, True)
 
 
-async def test_every_template_variable_and_entity_argument_of_a_prompt_has_a_source() -> None:
+async def test_every_entity_argument_has_a_completion_source() -> None:
     catalog = read_catalog(read_settings(os.environ, toolsets="all"))
     for resource in catalog.resources:
         assert set(resource.variables) == set(resource.entities), resource.uri
-        assert set(resource.entities.values()) <= SOURCES.keys(), resource.uri
-    for sources in SOURCES.values():
-        for source in sources:
-            assert source.tool in catalog.tools
-            arguments = {one.name for one in catalog.tools[source.tool].arguments}
-            assert {*source.within, *([source.search] if source.search else ())} <= arguments
+        assert all(entity.sources for entity in resource.entities.values()), resource.uri
+    for entity in catalog.entities.values():
+        for source in entity.sources:
             assert source.items in catalog.tools[source.tool].output_schema["properties"]
     async with connect() as client:
         for resource in catalog.resources:

@@ -1,4 +1,4 @@
-"""Confirming through real processes: clients of both eras over stdio and HTTP, and the person's own terminal."""
+"""Confirmation through real processes: clients of both eras over stdio and HTTP, and the user's terminal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import anyio.to_thread
 import pytest
 from mcp import Client, StdioServerParameters, stdio_client
 
-from tests.cli.test_confirming import answered
+from tests.cli.test_confirming import answer_on_terminal
 from tests.conftest import agrees
 from tests.scenarios.test_confirming import Person, answer_of, code_of, does, name_in, typing
 from tests.server.processes import serve_http
@@ -40,7 +40,7 @@ async def over_stdio(mode: str, person: Any, log: Path) -> AsyncIterator[Client]
 
 @asynccontextmanager
 async def over_http(mode: str, person: Any, log: Path) -> AsyncIterator[Client]:
-    """The same over HTTP; nobody reads the log of this process meanwhile, so that it has none."""
+    """Yield the same over HTTP, without a log."""
     with serve_http(*FLAGS) as served, anyio.fail_after(120):
         async with Client(served.url, mode=mode, elicitation_callback=person) as client:
             yield client
@@ -50,12 +50,13 @@ WAYS = {"stdio": over_stdio, "http": over_http}
 
 
 def changes(log: Path) -> list[str]:
-    """The requests in a log at debug level that change something; none where there is no log."""
+    """Return the writing requests in a log at debug level; nothing without a log."""
     if not log.exists():
         return []
     lines = log.read_text().splitlines()
     assert any("GET" in line for line in lines), "the log names requests"
-    return [line for line in lines if any(f"{method} " in line for method in ("DELETE", "PATCH", "PUT", "POST"))]
+    writes = [line for line in lines if any(f"{method} " in line for method in ("DELETE", "PATCH", "PUT", "POST"))]
+    return [line for line in writes if "/users/getbyidlist" not in line]  # reads the names of people
 
 
 async def roads(client: Client) -> dict[str, Any]:
@@ -65,7 +66,7 @@ async def roads(client: Client) -> dict[str, Any]:
 
 @pytest.mark.parametrize("mode", ERAS)
 @pytest.mark.parametrize("way", WAYS)
-async def test_a_no_sends_nothing_and_a_yes_with_the_name_deletes(way: str, mode: str, tmp_path: Path) -> None:
+async def test_decline_sends_nothing_and_the_typed_name_deletes(way: str, mode: str, tmp_path: Path) -> None:
     person = Person()
     async with WAYS[way](mode, person, tmp_path / "no") as client:
         imodel = await roads(client)
@@ -85,7 +86,7 @@ async def test_a_no_sends_nothing_and_a_yes_with_the_name_deletes(way: str, mode
 
 
 @pytest.mark.parametrize("mode", ERAS)
-async def test_over_http_a_client_that_cannot_ask_gets_the_preview_alone(mode: str, tmp_path: Path) -> None:
+async def test_http_client_without_elicitation_gets_only_the_preview(mode: str, tmp_path: Path) -> None:
     async with over_http(mode, None, tmp_path / "log") as client:
         preview = await answer_of(client, "delete-imodel", await roads(client), "preview")
         assert preview["loses"]["changesets"] == 12
@@ -94,7 +95,7 @@ async def test_over_http_a_client_that_cannot_ask_gets_the_preview_alone(mode: s
 
 
 @pytest.mark.parametrize("mode", ERAS)
-async def test_over_stdio_the_person_approves_in_a_terminal_of_theirs(
+async def test_stdio_client_without_elicitation_uses_approve_in_a_terminal(
     mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def approve(*arguments: str) -> Any:
@@ -112,15 +113,17 @@ async def test_over_stdio_the_person_approves_in_a_terminal_of_theirs(
         monkeypatch.chdir("/")
         monkeypatch.setenv("PATH", "/usr/bin:/bin")
         monkeypatch.delenv("ITWIN_MCP_STATE_DIR")
-        await anyio.to_thread.run_sync(answered, ROADS.encode(), "sh", "-c", preview["approveWith"])
+        await anyio.to_thread.run_sync(answer_on_terminal, ROADS.encode(), "sh", "-c", preview["approveWith"])
         done = await client.call_tool("delete-imodel", imodel)
         assert done.structured_content == {"deleted": True}
         assert (await answer_of(client, "delete-imodel", imodel))["status"] == 404
     assert len(changes(tmp_path / "log")) == 1
 
 
-async def test_an_answer_to_one_server_is_none_to_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keys are kept per state folder: what one seals, no other opens."""
+async def test_confirmation_for_one_server_is_refused_by_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys belong to a state folder, so that another server cannot open the seal."""
     async with over_stdio("auto", agrees, tmp_path / "one") as client:
         imodel = await roads(client)
         asked = await client.session.call_tool("delete-imodel", imodel, allow_input_required=True)

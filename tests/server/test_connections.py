@@ -1,4 +1,4 @@
-"""Clients that open many connections, or never finish their headers, do not keep others out."""
+"""Clients that open many connections or never finish their headers do not block others."""
 
 import json
 import re
@@ -50,7 +50,7 @@ def connect(process: Served, source: str, sends: bytes = b"") -> socket.socket:
 
 
 def answer(connection: socket.socket) -> bytes:
-    """One whole answer; nothing if the connection was closed."""
+    """Read one response; nothing if the connection was closed."""
     content = b""
     with suppress(ConnectionResetError):
         while part := connection.recv(4096):
@@ -72,14 +72,14 @@ def works(process: Served, source: str) -> Any:
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_unfinished_headers_of_one_address_are_bounded_and_others_are_served(protocol: str) -> None:
+def test_unfinished_headers_are_limited_per_address(protocol: str) -> None:
     with served(protocol) as process, ExitStack() as open_ones:
         keeps = open_ones.enter_context(connect(process, "127.0.0.9", WHOLE))
         assert answer(keeps).startswith(b"HTTP/1.1 4")
         flood = [open_ones.enter_context(connect(process, "127.0.0.9", UNFINISHED)) for _ in range(1100)]
         assert works(process, "127.0.0.1") == 200
         keeps.sendall(WHOLE)
-        assert answer(keeps).startswith(b"HTTP/1.1 4"), "an established connection goes on"
+        assert answer(keeps).startswith(b"HTTP/1.1 4"), "an established connection remains usable"
         for refused in flood[32:]:
             assert answer(refused)[:12] in (b"HTTP/1.1 503", b"")
         flood[0].sendall(b"1\r\n\r\n")
@@ -94,18 +94,18 @@ def test_unfinished_headers_of_one_address_are_bounded_and_others_are_served(pro
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_headers_that_do_not_come_in_time_end_the_connection(protocol: str) -> None:
+def test_slow_headers_close_the_connection(protocol: str) -> None:
     with served(protocol, HEADER_SECONDS="1") as process:
         with connect(process, "127.0.0.9") as silent, connect(process, "127.0.0.9", WHOLE) as second:
             assert answer(second).startswith(b"HTTP/1.1 4")
             second.sendall(UNFINISHED)
             assert answer(silent) == b""
             assert answer(second) == b"", "later requests of a connection are bounded too"
-    assert "".join(process.said).count("headers did not come within 1 s") == 1
+    assert "".join(process.said).count("headers did not arrive within 1 s") == 1
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_headers_are_bounded_in_bytes(protocol: str) -> None:
+def test_header_bytes_are_limited(protocol: str) -> None:
     with served(protocol) as process, connect(process, "127.0.0.9", UNFINISHED) as connection:
         with suppress(OSError):
             for _ in range(64):
@@ -113,7 +113,7 @@ def test_headers_are_bounded_in_bytes(protocol: str) -> None:
         assert answer(connection)[:12] in (b"HTTP/1.1 400", b"")
 
 
-def test_connections_are_bounded_in_all_and_proxies_by_nothing_else() -> None:
+def test_connections_are_limited_in_total_and_proxies_only_so() -> None:
     settings = {"ITWIN_MCP_MAX_CONNECTIONS": "40", "ITWIN_MCP_UNFINISHED_PER_ADDRESS": "2"}
     with hosted("h11", ITWIN_MCP_PROXIES="127.0.0.8/32", **settings) as process, ExitStack() as open_ones:
         proxied = [open_ones.enter_context(connect(process, "127.0.0.8", UNFINISHED)) for _ in range(36)]
@@ -129,7 +129,7 @@ def test_connections_are_bounded_in_all_and_proxies_by_nothing_else() -> None:
     assert "ITWIN_MCP_MAX_CONNECTIONS" in said and "ITWIN_MCP_UNFINISHED_PER_ADDRESS" in said
 
 
-def test_requests_that_are_not_http_are_one_log_line() -> None:
+def test_invalid_http_requests_log_one_line() -> None:
     with served("h11") as process:
         for _ in range(20):
             with connect(process, "127.0.0.9", b"\x16\x03\x01 hello\r\n\r\n") as connection:

@@ -1,4 +1,4 @@
-"""`--toolsets dynamic`: a tool that is found, described or run is as if it were listed."""
+"""`--toolsets dynamic`: finding, describing and running tools gives what listed tools give."""
 
 import json
 from collections.abc import AsyncIterator
@@ -23,7 +23,7 @@ async def few() -> AsyncIterator[Client]:
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
-async def test_four_tools_and_those_about_the_session_are_listed(mode: str) -> None:
+async def test_dynamic_lists_its_four_tools_and_the_session_tools(mode: str) -> None:
     async with connect(mode, toolsets="dynamic") as client:
         names = [tool.name for tool in (await client.list_tools()).tools]
         assert names == [
@@ -43,7 +43,7 @@ async def test_four_tools_and_those_about_the_session_are_listed(mode: str) -> N
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
-async def test_an_agent_finds_describes_and_runs_and_the_answer_is_the_tools_own(mode: str) -> None:
+async def test_dynamic_finds_describes_and_runs_a_tool(mode: str) -> None:
     async with connect(mode, toolsets="dynamic") as client:
         found = (await client.call_tool("find-tools", {"query": "projects I used recently"})).structured_content
         assert found is not None
@@ -70,7 +70,7 @@ async def error(client: Client, name: str, arguments: dict[str, Any]) -> dict[st
     return said
 
 
-async def test_each_runs_its_own_kind_alone(few: Client) -> None:
+async def test_runners_refuse_tools_of_the_other_kind(few: Client) -> None:
     said = await error(few, "run-reading-tool", {"name": "delete-imodel", "arguments": {"iModelId": "x"}})
     assert said["code"] == "InvalidArguments"
     assert "run-writing-tool" in said["hint"]
@@ -82,7 +82,14 @@ async def test_each_runs_its_own_kind_alone(few: Client) -> None:
     assert result.structured_content["iTwin"]["displayName"] == "Quay 7"
 
 
-async def test_errors_are_those_of_the_tool_itself(few: Client) -> None:
+@pytest.mark.parametrize("arguments", ["null", None, ""])
+async def test_run_reading_tool_accepts_null_arguments(few: Client, arguments: str | None) -> None:
+    result = await few.call_tool("run-reading-tool", {"name": "list-recent-itwins", "arguments": arguments})
+    assert not result.is_error, result.structured_content
+    assert result.structured_content is not None and result.structured_content["iTwins"]
+
+
+async def test_runner_returns_the_errors_of_the_tool(few: Client) -> None:
     said = await error(few, "run-reading-tool", {"name": "get-itwin", "arguments": {}})
     assert (said["code"], said["operation"]) == ("InvalidArguments", "get-itwin")
     assert said["details"][0]["target"] == "iTwinId"
@@ -91,12 +98,12 @@ async def test_errors_are_those_of_the_tool_itself(few: Client) -> None:
     said = await error(few, "run-reading-tool", {"arguments": {}})
     assert said["code"] == "InvalidArguments"
     said = await error(few, "run-reading-tool", {"name": "run-reading-tool"})
-    assert "itself" in said["hint"]
+    assert "directly" in said["hint"]
     said = await error(few, "run-reading-tool", {"name": "who-am-i"})
-    assert "itself" in said["hint"]
+    assert "directly" in said["hint"]
 
 
-async def test_what_is_excluded_or_writes_on_a_read_only_server_is_neither_found_nor_run() -> None:
+async def test_excluded_and_read_only_tools_are_neither_found_nor_run() -> None:
     async with connect(toolsets="dynamic", read_only=True, exclude_tools="find-itwin") as client:
         names = [tool.name for tool in (await client.list_tools()).tools]
         assert "run-writing-tool" not in names
@@ -123,7 +130,7 @@ async def test_what_is_excluded_or_writes_on_a_read_only_server_is_neither_found
     ],
 )
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
-async def test_call_of_an_unknown_tool_names_the_one_to_call(
+async def test_unknown_tool_error_names_the_tool_to_call(
     mode: str, serves: dict[str, Any], name: str, words: str
 ) -> None:
     async with connect(mode, **serves) as client:
@@ -133,7 +140,7 @@ async def test_call_of_an_unknown_tool_names_the_one_to_call(
     assert words in refused.value.error.message
 
 
-async def test_call_of_a_tool_that_the_policy_hides_says_so(tmp_path: Path) -> None:
+async def test_call_of_a_hidden_tool_does_not_name_it(tmp_path: Path) -> None:
     policy = tmp_path / "policy.yaml"
     policy.write_text("itwin-mcp-policy: 1\ndefault: {itwins: all, tools: {allow: [read-only]}}\n")
     async with connect(policy=policy) as client:
@@ -141,20 +148,20 @@ async def test_call_of_a_tool_that_the_policy_hides_says_so(tmp_path: Path) -> N
             await client.call_tool("delete-itwin", {})
 
 
-async def test_named_toolsets_and_tools_are_listed_beside_the_four() -> None:
+async def test_named_toolsets_and_tools_are_listed_with_the_dynamic_ones() -> None:
     async with connect(toolsets="dynamic,accounts", tools="list-locks") as client:
         names = {tool.name for tool in (await client.list_tools()).tools}
         assert {"find-tools", "get-my-account", "list-locks"} <= names
         assert "list-itwins" not in names
 
 
-async def test_the_four_are_not_there_unless_asked_for() -> None:
+async def test_dynamic_tools_are_listed_only_with_dynamic() -> None:
     for toolsets in (None, "all"):
         async with connect(toolsets=toolsets) as client:
             assert "find-tools" not in [tool.name for tool in (await client.list_tools()).tools]
 
 
-async def test_the_whole_catalog_costs_less_than_1500_tokens(few: Client) -> None:
+async def test_dynamic_costs_less_than_1500_tokens(few: Client) -> None:
     read = [
         {"name": tool.name, "title": tool.title, "description": tool.description, "inputSchema": tool.input_schema}
         for tool in (await few.list_tools()).tools
@@ -163,9 +170,9 @@ async def test_the_whole_catalog_costs_less_than_1500_tokens(few: Client) -> Non
     assert size / 4 < 1500
 
 
-def test_with_nothing_to_run_it_refuses_to_start() -> None:
+def test_dynamic_without_tools_refuses_to_start() -> None:
     from itwin_mcp.capability.catalog import Catalog
-    from itwin_mcp.server.dynamic import TOOLS, Dynamic
+    from itwin_mcp.server.dynamic_tools import TOOLS, DynamicTools
 
     with pytest.raises(SettingsError):
-        Dynamic(Catalog({tool.name: tool for tool in TOOLS}))
+        DynamicTools(Catalog({tool.name: tool for tool in TOOLS}), lambda _, __: True)

@@ -1,4 +1,4 @@
-"""`find-tools`: the right tool is among the first three, and nothing dangerous comes first."""
+"""`find-tools`: the right tool is among the first three, and no destructive tool ranks first."""
 
 import csv
 import json
@@ -13,13 +13,18 @@ from jsonschema import Draft202012Validator
 from mcp import Client
 
 from itwin_mcp.capability import strict_yaml
-from itwin_mcp.capability.catalog import Tool, shipped
+from itwin_mcp.capability.catalog import Tool
+from itwin_mcp.capability.documents import find_shipped_files
 from itwin_mcp.capability.vocabulary import read_vocabulary
+from itwin_mcp.executor.confirmation.seals import Seals
+from itwin_mcp.executor.pipeline import Executor
 from itwin_mcp.runtime import read_all, read_catalog
-from itwin_mcp.server.dynamic import Dynamic
-from itwin_mcp.server.search import stem, words
+from itwin_mcp.server.dynamic_tools import DynamicTools
+from itwin_mcp.server.tool_search import stem, words
 from itwin_mcp.settings import read_settings
+from itwin_mcp.upstream.client import UpstreamClient
 from tests.conftest import connect
+from tests.executor.bench import answer_of
 
 pytestmark = pytest.mark.anyio
 
@@ -45,7 +50,7 @@ def read_questions(name: str) -> list[dict[str, str]]:
 
 @pytest.fixture
 async def signed_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[Client]:
-    """A server that serves `sign-in` and `save-list` too. It sends nothing in these tests."""
+    """Yield a client of a server that also has `sign-in` and `save-list`. These tests send nothing to the platform."""
     monkeypatch.setenv("ITWIN_CLIENT_ID", "native-x")
     async with connect(sandbox=False, toolsets="dynamic", files_root=[tmp_path]) as client:
         yield client
@@ -74,14 +79,14 @@ async def missed(client: Client, questions: list[dict[str, str]]) -> list[tuple[
 # --- the figures --------------------------------------------------------------------------------------------------
 
 
-async def test_questions_that_the_search_is_tuned_with_find_their_tool(signed_out: Client) -> None:
+async def test_tuning_questions_find_their_tool(signed_out: Client) -> None:
     questions = read_questions("tuning")
     misses = await missed(signed_out, questions)
     assert len(questions) >= 100
     assert 1 - len(misses) / len(questions) >= TUNING_FLOOR, misses
 
 
-async def test_questions_that_the_search_was_never_tuned_with_find_their_tool(signed_out: Client) -> None:
+async def test_untouched_questions_find_their_tool(signed_out: Client) -> None:
     """Never tune with these: add a question that fails in practice to the tuning set."""
     questions = read_questions("untouched")
     misses = await missed(signed_out, questions)
@@ -91,9 +96,7 @@ async def test_questions_that_the_search_was_never_tuned_with_find_their_tool(si
 
 
 @pytest.mark.parametrize(("name", "floor"), [("tuning-beyond", 1.0), ("untouched-beyond", 0.84)])
-async def test_question_beyond_this_server_names_the_api_that_answers_it(
-    signed_out: Client, name: str, floor: float
-) -> None:
+async def test_question_for_another_api_names_that_api(signed_out: Client, name: str, floor: float) -> None:
     questions = read_questions(name)
     named = 0
     for row in questions:
@@ -103,7 +106,7 @@ async def test_question_beyond_this_server_names_the_api_that_answers_it(
 
 
 @pytest.mark.slow
-async def test_no_question_for_one_of_our_tools_names_another_api(signed_out: Client) -> None:
+async def test_question_for_our_tools_names_no_other_api(signed_out: Client) -> None:
     wrong = []
     for row in read_questions("tuning"):
         answer = await ask(signed_out, row["question"])
@@ -121,7 +124,7 @@ def test_no_question_is_in_both_sets() -> None:
 # --- what holds for every tool ------------------------------------------------------------------------------------
 
 
-async def test_exact_name_and_title_of_every_tool_come_first(signed_out: Client) -> None:
+async def test_exact_name_and_title_rank_first(signed_out: Client) -> None:
     wrong = []
     for name, tool in TOOLS.items():
         queries = (name, tool.title, tool.title.upper(), name.replace("-", "_"), f"please call {name} now")
@@ -130,9 +133,7 @@ async def test_exact_name_and_title_of_every_tool_come_first(signed_out: Client)
 
 
 @pytest.mark.parametrize("query", ["who may {}?", "which things can I {}", "wer darf {}", "tell me how to {}"])
-async def test_reading_question_gets_no_writing_tool_first_and_no_destructive_one(
-    signed_out: Client, query: str
-) -> None:
+async def test_reading_question_ranks_no_writing_tool_first(signed_out: Client, query: str) -> None:
     wrong = []
     for name in WRITING:
         found = await find(signed_out, query.format(TOOLS[name].title.lower()))
@@ -142,11 +143,11 @@ async def test_reading_question_gets_no_writing_tool_first_and_no_destructive_on
 
 
 @pytest.mark.parametrize("query", ["list released locks", "show the created imodels", "list of deleted itwins"])
-async def test_past_tense_after_a_reading_verb_changes_nothing(signed_out: Client, query: str) -> None:
+async def test_past_tense_after_a_reading_verb_is_a_read(signed_out: Client, query: str) -> None:
     assert (await find(signed_out, query, 1))[0] not in WRITING
 
 
-async def test_question_that_names_no_verb_gets_no_destructive_tool(signed_out: Client) -> None:
+async def test_question_without_verb_finds_no_destructive_tool(signed_out: Client) -> None:
     wrong = []
     for name in sorted(DESTRUCTIVE):
         nouns = " ".join(name.split("-")[1:]).replace("share", "shares")  # `share` is a verb too
@@ -154,7 +155,7 @@ async def test_question_that_names_no_verb_gets_no_destructive_tool(signed_out: 
     assert wrong == []
 
 
-async def test_question_of_the_tuning_set_gets_a_destructive_tool_first_only_if_it_asks_for_one(
+async def test_destructive_tool_ranks_first_only_if_asked_for(
     signed_out: Client,
 ) -> None:
     wrong = []
@@ -165,7 +166,7 @@ async def test_question_of_the_tuning_set_gets_a_destructive_tool_first_only_if_
     assert wrong == []
 
 
-async def test_verb_of_a_destructive_tool_asks_for_it(signed_out: Client) -> None:
+async def test_destructive_verb_finds_its_tool(signed_out: Client) -> None:
     wrong = []
     for name in sorted(DESTRUCTIVE):
         verb, *nouns = name.split("-")
@@ -177,7 +178,7 @@ async def test_verb_of_a_destructive_tool_asks_for_it(signed_out: Client) -> Non
 # --- the answer ---------------------------------------------------------------------------------------------------
 
 
-async def test_result_shows_the_types_and_allowed_values_of_arguments(signed_out: Client) -> None:
+async def test_find_tools_shows_types_and_choices_of_arguments(signed_out: Client) -> None:
     by_name = {tool["name"]: tool for tool in (await ask(signed_out, "list-itwins"))["tools"]}
     arguments = by_name["list-itwins"]["arguments"]
     assert "status?: Active | Inactive | Trial" in arguments
@@ -188,14 +189,14 @@ async def test_result_shows_the_types_and_allowed_values_of_arguments(signed_out
     assert "lockLevel?: shared | exclusive" in locks
 
 
-async def test_every_argument_line_names_a_type(signed_out: Client) -> None:
+async def test_find_tools_names_a_type_for_every_argument(signed_out: Client) -> None:
     for name, tool in TOOLS.items():
         lines = (await ask(signed_out, name, limit=1))["tools"][0]["arguments"]
         assert [line.split(":")[0].rstrip("?") for line in lines] == [argument.name for argument in tool.arguments]
         assert all(line.partition(": ")[2] for line in lines), lines
 
 
-async def test_tools_about_the_session_are_found_and_described_and_called_directly(signed_out: Client) -> None:
+async def test_session_tools_are_found_and_called_directly(signed_out: Client) -> None:
     for name in ("who-am-i", "sign-in"):
         best = (await ask(signed_out, name, limit=1))["tools"][0]
         assert (best["name"], best["runWith"]) == (name, name)
@@ -205,7 +206,7 @@ async def test_tools_about_the_session_are_found_and_described_and_called_direct
 
 
 @pytest.mark.parametrize("query", ["zzzz", '"', "NEAR( * ) AND -", "what is it?", "': DROP INDEX x; --", "\u0301"])
-async def test_question_that_matches_nothing_gets_all_names_by_toolset(query: str) -> None:
+async def test_question_without_hits_lists_all_names_by_toolset(query: str) -> None:
     async with connect(toolsets="dynamic", exclude_tools="list-locks", read_only=True) as client:
         answer = await ask(client, query)
         names = {name for toolset in answer["toolsets"].values() for name in toolset}
@@ -213,11 +214,11 @@ async def test_question_that_matches_nothing_gets_all_names_by_toolset(query: st
         assert answer["toolsets"]["session"] == ["who-am-i", "read-guide"]
 
 
-async def test_question_with_good_hits_gets_no_list_of_names(signed_out: Client) -> None:
+async def test_question_with_hits_lists_no_names(signed_out: Client) -> None:
     assert set(await ask(signed_out, "list the models of a project")) == {"tools"}
 
 
-async def test_every_answer_is_small_and_as_its_schema_says(signed_out: Client) -> None:
+async def test_find_tools_answers_are_small_and_fit_their_schema(signed_out: Client) -> None:
     (tool,) = (tool for tool in (await signed_out.list_tools()).tools if tool.name == "find-tools")
     assert tool.output_schema is not None
     schema = Draft202012Validator(tool.output_schema)
@@ -230,7 +231,7 @@ async def test_every_answer_is_small_and_as_its_schema_says(signed_out: Client) 
     assert max(sizes) < 2200
 
 
-async def test_query_description_asks_for_english_and_names_the_nouns(signed_out: Client) -> None:
+async def test_query_description_asks_for_english_nouns(signed_out: Client) -> None:
     (tool,) = (tool for tool in (await signed_out.list_tools()).tools if tool.name == "find-tools")
     text = tool.input_schema["properties"]["query"]["description"]
     assert "English" in text
@@ -238,12 +239,12 @@ async def test_query_description_asks_for_english_and_names_the_nouns(signed_out
         assert pair in text
 
 
-async def test_typo_of_a_word_is_understood(signed_out: Client) -> None:
+async def test_search_understands_typos(signed_out: Client) -> None:
     assert "list-changesets" in await find(signed_out, "lsit chagnesets of the imodel", 3)
     assert "list-repositories" in await find(signed_out, "list repositries", 3)
 
 
-async def test_tool_of_a_users_own_file_is_found_by_its_own_words(tmp_path: Path) -> None:
+async def test_search_finds_tools_of_a_users_capability_file(tmp_path: Path) -> None:
     from tests.capability.files import GOOD
 
     own = tmp_path / "own.yaml"
@@ -259,21 +260,27 @@ async def test_tool_of_a_users_own_file_is_found_by_its_own_words(tmp_path: Path
 # --- the vocabulary -----------------------------------------------------------------------------------------------
 
 
-def test_vocabulary_is_not_read_before_something_is_searched() -> None:
-    def fail() -> Any:
-        raise AssertionError("it was read")
+@pytest.mark.anyio
+async def test_the_vocabulary_is_read_at_the_first_search() -> None:
+    read: list[str] = []
+
+    def read_words() -> Any:
+        read.append("read")
+        return catalog.vocabulary()
 
     catalog = read_catalog(read_settings(os.environ, sandbox=True, toolsets="dynamic"))
-    dynamic = Dynamic(replace(catalog, vocabulary=fail))
-    assert dynamic.answer("describe-tool", {"name": "list-itwins"})["tool"]["name"] == "list-itwins"
-    with pytest.raises(AssertionError, match="it was read"):
-        dynamic.answer("find-tools", {"query": "list itwins"})
+    dynamic = DynamicTools(replace(catalog, vocabulary=read_words), lambda _, __: True)
+    async with UpstreamClient("https://api.bentley.com", None, user_agent="itwin-mcp/test") as upstream:
+        executor = Executor(upstream, Seals(lambda: [b"k" * 32]), built_in=dynamic.handlers)
+        described = answer_of(await executor.call(catalog.tools["describe-tool"], {"name": "list-itwins"}))
+        assert (described["tool"]["name"], read) == ("list-itwins", [])
+        found = answer_of(await executor.call(catalog.tools["find-tools"], {"query": "list itwins"}))
+        assert found["tools"]
+    assert read == ["read"]
 
 
-def test_parsed_vocabulary_is_cached_and_parsed_again_if_the_cache_is_damaged(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = shipped()[0].parent
+def test_vocabulary_cache_is_rebuilt_if_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = find_shipped_files()[0].parent
     first = read_vocabulary(folder, tmp_path)
     (entry,) = tmp_path.iterdir()
     with monkeypatch.context() as patch:
@@ -284,8 +291,8 @@ def test_parsed_vocabulary_is_cached_and_parsed_again_if_the_cache_is_damaged(
     assert read_vocabulary(folder) == first
 
 
-def test_vocabulary_names_only_tools_that_exist_and_words_that_they_have() -> None:
-    vocabulary = read_vocabulary(shipped()[0].parent)
+def test_vocabulary_names_existing_tools_and_words() -> None:
+    vocabulary = read_vocabulary(find_shipped_files()[0].parent)
     assert set(vocabulary.asked) <= set(TOOLS)
     texts = (
         f"{tool.name} {tool.title} {tool.description} {tool.toolset} {json.dumps(tool.input_schema)} "

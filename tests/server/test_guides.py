@@ -1,4 +1,4 @@
-"""Static resources that teach the domain, and pictures that a client can show."""
+"""Guides as resources, and pictures that a client can show."""
 
 import base64
 import tomllib
@@ -8,11 +8,11 @@ import pytest
 from mcp import Client, MCPError
 from mcp.types import BlobResourceContents, ImageContent, TextContent, TextResourceContents
 
-from itwin_mcp.capability.catalog import shipped
-from itwin_mcp.capability.export import export
+from itwin_mcp.capability.documents import find_shipped_files
+from itwin_mcp.capability.export import export_files
 from itwin_mcp.capability.linker import link_files
 from itwin_mcp.errors import CapabilityError
-from tests.capability.files import Folder, bent
+from tests.capability.files import Folder, edit
 from tests.conftest import connect
 
 pytestmark = pytest.mark.anyio
@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
-async def test_the_guides_are_listed_and_read_as_markdown(mode: str) -> None:
+async def test_guides_are_listed_and_read_as_markdown(mode: str) -> None:
     async with connect(mode, toolsets="users") as client:
         resources = (await client.list_resources()).resources
         listed = {one.name: one for one in resources if str(one.uri).startswith("itwin://guides/")}
@@ -64,7 +64,7 @@ async def _text(client: Client, uri: str) -> str:
     return content.text
 
 
-def test_the_guides_go_into_the_wheel_with_the_capabilities() -> None:
+def test_wheel_contains_the_guides() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"] == {
         "capabilities": "itwin_mcp/capabilities"
@@ -72,18 +72,18 @@ def test_the_guides_go_into_the_wheel_with_the_capabilities() -> None:
     assert {file.stem for file in (ROOT / "capabilities" / "guides").glob("*.md")} == GUIDES
 
 
-def test_the_plain_export_takes_the_guides_along(tmp_path: Path) -> None:
-    export(shipped(), tmp_path)
+def test_capability_export_includes_the_guides(tmp_path: Path) -> None:
+    export_files(find_shipped_files(), tmp_path)
     assert {file.stem for file in (tmp_path / "guides").glob("*.md")} == GUIDES
 
 
 def static(folder: Folder, location: str) -> Path:
     found = "    resources:\n      part:\n"
-    text = bent((found + "        display", STATIC.replace("LOCATION", location) + "        display"))
+    text = edit((found + "        display", STATIC.replace("LOCATION", location) + "        display"))
     return folder.write(text, "static.yaml")
 
 
-def test_a_file_of_ones_own_serves_the_texts_beside_it(folder: Folder) -> None:
+def test_users_file_serves_guides_next_to_it(folder: Folder) -> None:
     file = static(folder, "file:///./notes")
     notes = file.parent / "notes"
     notes.mkdir()
@@ -97,7 +97,7 @@ def test_a_file_of_ones_own_serves_the_texts_beside_it(folder: Folder) -> None:
 @pytest.mark.parametrize(
     "location", ["file:///etc", "file:///./../notes", "file:///./missing", "file:///./link", "https://x.example/notes"]
 )
-def test_what_lies_elsewhere_is_not_served(folder: Folder, location: str, tmp_path: Path) -> None:
+def test_guide_outside_the_folder_is_refused(folder: Folder, location: str, tmp_path: Path) -> None:
     file = static(folder, location)
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -108,13 +108,13 @@ def test_what_lies_elsewhere_is_not_served(folder: Folder, location: str, tmp_pa
     assert "[static]" in str(caught.value)
 
 
-def test_a_text_without_title_and_first_paragraph_is_refused(folder: Folder) -> None:
+def test_guide_without_title_or_paragraph_is_refused(folder: Folder) -> None:
     file = static(folder, "file:///./notes")
     (file.parent / "notes").mkdir()
     (file.parent / "notes" / "bolts.md").write_text("Bolts\n", encoding="utf-8")
     with pytest.raises(CapabilityError) as caught:
         link_files([file])
-    assert "bolts.md must open with `# Title`" in str(caught.value)
+    assert "bolts.md must begin with `# Title`" in str(caught.value)
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------
@@ -129,7 +129,7 @@ async def imodel(client: Client) -> str:
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
-async def test_a_thumbnail_is_a_picture_that_a_client_shows(mode: str) -> None:
+async def test_thumbnail_result_is_an_image(mode: str) -> None:
     async with connect(mode) as client:
         identity = await imodel(client)
         result = await client.call_tool("get-imodel-thumbnail", {"iModelId": identity, "size": "large"})
@@ -145,7 +145,7 @@ async def test_a_thumbnail_is_a_picture_that_a_client_shows(mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
-async def test_a_thumbnail_is_read_as_a_blob_of_its_own_media_type(mode: str) -> None:
+async def test_thumbnail_resource_is_a_blob_with_its_media_type(mode: str) -> None:
     async with connect(mode) as client:
         identity = await imodel(client)
         for uri in (f"itwin://imodels/{identity}/thumbnail", f"itwin://imodels/{identity}/thumbnail/large"):
@@ -155,7 +155,7 @@ async def test_a_thumbnail_is_read_as_a_blob_of_its_own_media_type(mode: str) ->
             assert base64.b64decode(content.blob).startswith(b"\x89PNG")
 
 
-async def test_a_thumbnail_that_is_not_there_is_an_error_without_a_picture() -> None:
+async def test_missing_thumbnail_is_an_error_without_image() -> None:
     async with connect() as client:
         missing = "00000000-0000-4000-8000-000000000000"
         result = await client.call_tool("get-imodel-thumbnail", {"iModelId": missing})
@@ -204,7 +204,7 @@ async def test_read_guide_reads_a_users_own_guides_too(folder: Folder) -> None:
         assert answer["guide"]["title"] == "My errors"
 
 
-async def test_guides_name_the_data_centres_and_both_codes_of_a_429() -> None:
+async def test_guides_name_the_data_centers_and_both_codes_of_a_429() -> None:
     async with connect() as client:
         classes, errors = await _text(client, "itwin://guides/classes"), await _text(client, "itwin://guides/errors")
         listed = {tool.name: tool for tool in (await client.list_tools()).tools}

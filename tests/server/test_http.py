@@ -1,4 +1,4 @@
-"""`itwin-mcp serve --http`: both eras, who may speak, streaming, cancelling and ending."""
+"""`itwin-mcp serve --http`: both eras, origin checks, streaming, cancellation and shutdown."""
 
 import contextlib
 import json
@@ -14,7 +14,7 @@ import pytest
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
-from itwin_mcp.server import transports
+from itwin_mcp.server.transports import http
 from tests.cli.test_serve import HELLO
 from tests.server.processes import hanging_upstream, serve_http
 from tests.server.test_stdio import UNREADABLE
@@ -38,7 +38,7 @@ def request(method: str, **params: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
-async def test_both_eras_list_call_and_read_over_http_with_progress(mode: str) -> None:
+async def test_http_lists_calls_and_reads_in_both_eras(mode: str) -> None:
     told: list[str | None] = []
 
     async def progress(done: float, total: float | None, text: str | None) -> None:
@@ -78,7 +78,7 @@ async def test_both_eras_list_call_and_read_over_http_with_progress(mode: str) -
         ({"origin": "file://"}, 403),
     ],
 )
-async def test_host_and_origin_are_parsed_and_must_be_of_this_machine(headers: dict[str, str], status: int) -> None:
+async def test_origin_check_accepts_only_this_computer(headers: dict[str, str], status: int) -> None:
     port = re.search(r":(\d+)/", SHARED.url).group(1)  # type: ignore[union-attr]
     sent = {name: value.format(port=port) for name, value in headers.items()}
     async with httpx2.AsyncClient() as http:
@@ -101,7 +101,7 @@ def shared_server() -> Any:
         yield
 
 
-async def test_a_token_is_asked_for_when_wanted_and_is_told_once() -> None:
+async def test_http_token_is_required_and_printed_once() -> None:
     with serve_http("--sandbox", "--http-token") as served:
         token = re.search(r"Bearer (\S+)", "".join(served.said)).group(1)  # type: ignore[union-attr]
         headers = MODERN_HEADERS | {"mcp-method": "tools/list"}
@@ -113,7 +113,7 @@ async def test_a_token_is_asked_for_when_wanted_and_is_told_once() -> None:
     assert "".join(served.said).count(token) == 1
 
 
-async def test_the_token_of_the_environment_is_never_told() -> None:
+async def test_configured_http_token_is_never_printed() -> None:
     secret = "canary-token-of-the-environment"
     with serve_http(
         "--sandbox", "--http-token", "--log-level", "debug", environment={"ITWIN_MCP_HTTP_TOKEN": secret}
@@ -125,7 +125,7 @@ async def test_the_token_of_the_environment_is_never_told() -> None:
 
 
 @pytest.mark.parametrize("way", ["the client cancels", "the response is closed"])
-async def test_a_call_that_is_given_up_ends_the_request_upstream_within_a_tenth_of_a_second(way: str) -> None:
+async def test_cancelled_call_ends_its_platform_request_at_once(way: str) -> None:
     async with hanging_upstream() as upstream:
         with serve_http(environment={"ITWIN_API_URL": upstream.url, "ITWIN_ACCESS_TOKEN": "token"}) as served:
             if way == "the client cancels":
@@ -159,7 +159,7 @@ async def test_a_call_that_is_given_up_ends_the_request_upstream_within_a_tenth_
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM for another process")
 @pytest.mark.parametrize("sent", ["SIGTERM", "SIGINT"])
-async def test_a_signal_drains_what_is_under_way_and_ends_cleanly(sent: str) -> None:
+async def test_signal_drains_requests_and_exits_cleanly(sent: str) -> None:
     answers: list[Any] = []
     with serve_http("--sandbox", "--job-seconds", "1") as served:
         async with Client(served.url) as client:
@@ -184,7 +184,7 @@ async def test_a_signal_drains_what_is_under_way_and_ends_cleanly(sent: str) -> 
 
 
 @pytest.mark.parametrize("version", [None, "2025-11-25", "2026-07-28"])
-async def test_a_body_that_cannot_be_read_is_answered_as_on_stdio(version: str | None) -> None:
+async def test_http_answers_unreadable_bodies_as_stdio_does(version: str | None) -> None:
     headers = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
     headers |= {"mcp-protocol-version": version, "mcp-method": "ping"} if version else {}
     async with httpx2.AsyncClient(headers=headers) as http:
@@ -197,7 +197,7 @@ async def test_a_body_that_cannot_be_read_is_answered_as_on_stdio(version: str |
             assert str(reason) in body["error"]["message"]
 
 
-async def test_a_batch_under_2025_03_26_is_answered_in_one_stream() -> None:
+async def test_http_batch_is_answered_in_one_stream() -> None:
     accept = {"accept": "application/json, text/event-stream"}
     ping = {"jsonrpc": "2.0", "id": 2, "method": "ping"}
     call = {"jsonrpc": "2.0", "id": 3, "method": "tools/call", "params": {"name": "list-itwins", "arguments": {}}}
@@ -216,7 +216,7 @@ async def test_a_batch_under_2025_03_26_is_answered_in_one_stream() -> None:
         assert (await http.post(SHARED.url, json=[ping, call])).status_code == 404
 
 
-async def test_a_client_that_resumes_a_stream_gets_a_new_one() -> None:
+async def test_resumed_stream_is_a_new_stream() -> None:
     accept = {"accept": "application/json, text/event-stream"}
     async with httpx2.AsyncClient(headers=accept) as http:
         opened = await http.post(SHARED.url, json=HELLO)
@@ -227,7 +227,7 @@ async def test_a_client_that_resumes_a_stream_gets_a_new_one() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for another process")
-async def test_one_sigint_ends_an_idle_server_at_once_and_its_streams_whole() -> None:
+async def test_sigint_ends_an_idle_server_and_its_streams() -> None:
     with serve_http("--sandbox") as served:
         async with httpx2.AsyncClient(headers={"accept": "application/json, text/event-stream"}, timeout=20) as http:
             opened = await http.post(served.url, json=HELLO)
@@ -243,7 +243,7 @@ async def test_one_sigint_ends_an_idle_server_at_once_and_its_streams_whole() ->
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for another process")
-async def test_a_second_sigint_does_not_wait_for_a_call_and_shows_no_traceback() -> None:
+async def test_second_sigint_ends_calls_without_traceback() -> None:
     async with hanging_upstream() as upstream:
         with serve_http(environment={"ITWIN_API_URL": upstream.url, "ITWIN_ACCESS_TOKEN": "token"}) as served:
             call = request("tools/call", name="list-recent-itwins", arguments={})
@@ -268,7 +268,7 @@ async def test_a_second_sigint_does_not_wait_for_a_call_and_shows_no_traceback()
     assert "Traceback" not in "".join(served.said)
 
 
-async def test_a_call_over_http_answers_plain_json_and_the_same_as_text() -> None:
+async def test_http_call_answers_structured_content_and_text() -> None:
     call = request("tools/call", name="list-itwins", arguments={"limit": 1})
     headers = MODERN_HEADERS | {"mcp-method": "tools/call", "mcp-name": "list-itwins"}
     async with httpx2.AsyncClient() as http:
@@ -280,14 +280,14 @@ async def test_a_call_over_http_answers_plain_json_and_the_same_as_text() -> Non
     assert json.loads(result["content"][0]["text"]) == result["structuredContent"]
 
 
-def test_answers_do_not_wait_for_each_other_to_be_acknowledged() -> None:
+def test_listener_sends_without_delay() -> None:
     # asyncio sets TCP_NODELAY where the socket names its protocol; without it a call took 40 ms longer.
-    with transports._listen("127.0.0.1", 0) as listener:
+    with http._listen("127.0.0.1", 0) as listener:
         assert listener.proto == socket.IPPROTO_TCP
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0:8000", "192.168.1.5:80", "[::]:8000", "example.com:80"])
-def test_beyond_loopback_it_refuses_with_the_reason(address: str) -> None:
+def test_serve_http_beyond_loopback_is_refused_with_a_reason(address: str) -> None:
     import subprocess
 
     command = [sys.executable, "-m", "itwin_mcp", "serve", "--sandbox", "--http", address]

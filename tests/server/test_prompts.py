@@ -1,4 +1,4 @@
-"""An engineer's workflows as prompts: listed, filled once, and naming only tools that are there."""
+"""Prompts: listed, filled in once, and naming only tools that exist."""
 
 import os
 import re
@@ -18,7 +18,7 @@ ALL = {"review-project", "prepare-handover", "investigate-changes", "audit-acces
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
-async def test_every_workflow_is_listed_with_titles_and_arguments(mode: str) -> None:
+async def test_prompts_are_listed_with_titles_and_arguments(mode: str) -> None:
     async with connect(mode) as client:
         listed = {prompt.name: prompt for prompt in (await client.list_prompts()).prompts}
         assert listed.keys() == ALL
@@ -33,7 +33,7 @@ async def test_every_workflow_is_listed_with_titles_and_arguments(mode: str) -> 
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
-async def test_what_was_given_stands_in_the_text_once_and_is_never_read_for_slots_again(mode: str) -> None:
+async def test_prompt_arguments_are_inserted_once_and_not_expanded(mode: str) -> None:
     async with connect(mode) as client:
         given = {"iTwinId": "{{since}} & `rm`\u202e", "since": "{{iTwinId}}\x07"}
         got = await client.get_prompt("review-project", given)
@@ -60,7 +60,9 @@ async def test_what_was_given_stands_in_the_text_once_and_is_never_read_for_slot
         ("no-such-prompt", {}, "Unknown prompt"),
     ],
 )
-async def test_a_wrong_request_is_invalid_params(mode: str, name: str, given: dict[str, str], says: str) -> None:
+async def test_invalid_get_prompt_request_returns_invalid_params(
+    mode: str, name: str, given: dict[str, str], says: str
+) -> None:
     async with connect(mode) as client:
         with pytest.raises(MCPError) as caught:
             await client.get_prompt(name, given)
@@ -68,7 +70,7 @@ async def test_a_wrong_request_is_invalid_params(mode: str, name: str, given: di
         assert says in caught.value.error.message
 
 
-async def test_a_prompt_is_served_if_every_tool_that_it_names_can_be_run() -> None:
+async def test_prompt_is_served_only_if_its_tools_are() -> None:
     for flags, there in (
         ({"toolsets": None}, {"review-project", "prepare-handover", "investigate-changes"}),
         ({"toolsets": "dynamic"}, ALL),
@@ -80,7 +82,7 @@ async def test_a_prompt_is_served_if_every_tool_that_it_names_can_be_run() -> No
             assert {prompt.name for prompt in (await client.list_prompts()).prompts} == there, flags
 
 
-def test_what_a_prompt_quotes_is_a_tool_or_a_word_of_an_answer() -> None:
+def test_prompts_mention_only_existing_tools() -> None:
     catalog = read_catalog(read_settings(os.environ, toolsets="all"))
     quoted = {name for prompt in catalog.prompts.values() for name in prompt.quoted}
     assert quoted - catalog.tools.keys() <= {"job"}
@@ -90,5 +92,5 @@ def test_what_a_prompt_quotes_is_a_tool_or_a_word_of_an_answer() -> None:
         assert named <= prompt.quoted, f"{prompt.name} names tools without backticks"
 
 
-def test_filling_is_one_pass() -> None:
+def test_fill_replaces_slots_in_one_pass() -> None:
     assert fill("{{a}}{{ b }}{{c}}", {"a": "{{b}}", "b": "{{a}}"}) == "{{b}}{{a}}"

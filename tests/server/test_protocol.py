@@ -1,4 +1,4 @@
-"""What every revision of the protocol sees: handshakes, unknown names, and nothing of our insides."""
+"""Every revision of the protocol: handshakes, unknown names, and errors that reveal nothing internal."""
 
 import json
 import logging
@@ -12,8 +12,7 @@ from mcp import MCPError
 from mcp.shared.message import SessionMessage
 from mcp.types import JSONRPCMessage
 
-from itwin_mcp.capability.catalog import Tool
-from itwin_mcp.executor.executor import Executor
+from itwin_mcp.executor.context import CallContext
 from itwin_mcp.runtime import open_runtime
 from itwin_mcp.server.app import build_server
 from itwin_mcp.settings import read_settings
@@ -30,7 +29,7 @@ LEGACY = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"]
 
 
 class Wire:
-    """A client that writes JSON-RPC by hand."""
+    """A client that sends hand-made JSON-RPC."""
 
     def __init__(self, incoming: Any, outgoing: Any) -> None:
         self._incoming, self._outgoing, self._id = incoming, outgoing, 0
@@ -48,7 +47,7 @@ class Wire:
         await self._outgoing.send(SessionMessage(parsed))
 
     async def ask(self, method: str, params: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """The answer to one request: its `result` or `error`."""
+        """Send a request and return its `result` or `error`."""
         self._id += 1
         await self.send({"id": self._id, "method": method, "params": dict(params or {})})
         with anyio.fail_after(10):
@@ -64,7 +63,7 @@ async def wire() -> AsyncIterator[Wire]:
     to_server, from_client = anyio.create_memory_object_stream[Any](10)
     to_client, from_server = anyio.create_memory_object_stream[Any](10)
     async with open_runtime(settings, {}) as runtime:
-        server = build_server(runtime.catalog, runtime.executor, runtime.session)
+        server = build_server(runtime.catalog, runtime.executor)
         async with anyio.create_task_group() as tasks, to_server, from_client, to_client, from_server:
             tasks.start_soon(server.run, from_client, to_client, server.create_initialization_options())
             yield Wire(from_server, to_server)
@@ -76,7 +75,7 @@ def hello(version: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("version", LEGACY)
-async def test_every_older_revision_is_negotiated_and_served(version: str) -> None:
+async def test_older_revisions_are_negotiated_and_served(version: str) -> None:
     async with wire() as client:
         welcomed = (await client.ask("initialize", hello(version)))["result"]
         assert welcomed["protocolVersion"] == version
@@ -90,7 +89,7 @@ async def test_every_older_revision_is_negotiated_and_served(version: str) -> No
         assert len(json.loads(called["content"][0]["text"])["iTwins"]) == 1
 
 
-async def test_a_tool_is_not_called_before_the_handshake() -> None:
+async def test_call_before_the_handshake_is_refused() -> None:
     async with wire() as client:
         await client.ask("initialize", hello("2025-11-25"))
     async with wire() as client:
@@ -99,7 +98,7 @@ async def test_a_tool_is_not_called_before_the_handshake() -> None:
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
-async def test_an_unknown_tool_is_a_protocol_error(mode: str) -> None:
+async def test_unknown_tool_is_a_protocol_error(mode: str) -> None:
     async with connect(mode) as client:
         with pytest.raises(MCPError) as caught:
             await client.call_tool("drop-all-itwins", {})
@@ -107,7 +106,7 @@ async def test_an_unknown_tool_is_a_protocol_error(mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
-async def test_arguments_that_are_no_object_are_a_protocol_error_and_nothing_is_called(mode: str) -> None:
+async def test_arguments_that_are_not_an_object_are_a_protocol_error(mode: str) -> None:
     async with connect(mode) as client:
         with pytest.raises((MCPError, ValueError)):
             await client.call_tool("list-itwins", ["limit"])  # type: ignore[arg-type]
@@ -138,20 +137,20 @@ async def test_invalid_params_name_the_parameter_and_the_reason(modern: bool) ->
             assert "canary" not in str(error)
 
 
-async def test_a_request_before_the_handshake_is_told_so() -> None:
+async def test_request_before_the_handshake_is_explained() -> None:
     async with wire() as client:
         error = (await client.ask("tools/list"))["error"]
-        assert (error["code"], error["message"].startswith("tools/list came before initialize")) == (-32602, True)
+        assert (error["code"], error["message"].startswith("tools/list was sent before initialize")) == (-32602, True)
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
-async def test_a_defect_is_told_by_reference_alone_and_logged_whole(
+async def test_unexpected_error_is_logged_and_answered_with_a_reference(
     mode: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def broken(self: Executor, tool: Tool, *_: Any, **__: Any) -> dict[str, Any]:
+    async def broken(context: CallContext) -> CallContext:
         raise RuntimeError("the secret inside")
 
-    monkeypatch.setattr(Executor, "call", broken)
+    monkeypatch.setattr("itwin_mcp.executor.pipeline.run_list", broken)
     async with connect(mode) as client:
         with caplog.at_level(logging.ERROR):
             result = await client.call_tool("list-itwins", {})
@@ -166,7 +165,7 @@ async def test_a_defect_is_told_by_reference_alone_and_logged_whole(
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
-async def test_what_escapes_a_handler_of_the_sdk_tells_nothing(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_unexpected_error_in_the_sdk_reveals_nothing(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from itwin_mcp.server.resources import Resources
 
     def broken(self: Resources, uri: str) -> Any:
@@ -191,7 +190,7 @@ async def test_what_escapes_a_handler_of_the_sdk_tells_nothing(mode: str, monkey
         "file:///etc/passwd",
     ],
 )
-async def test_a_resource_that_is_not_there_is_invalid_params_with_its_uri(mode: str, uri: str) -> None:
+async def test_missing_resource_is_invalid_params_with_its_uri(mode: str, uri: str) -> None:
     async with connect(mode) as client:
         with pytest.raises(MCPError) as caught:
             await client.read_resource(uri)
@@ -199,7 +198,7 @@ async def test_a_resource_that_is_not_there_is_invalid_params_with_its_uri(mode:
         assert caught.value.error.data["uri"] == uri
 
 
-async def test_without_a_token_the_answer_says_how_to_sign_in() -> None:
+async def test_call_without_token_says_how_to_sign_in() -> None:
     async with connect(sandbox=False) as client:
         result = await client.call_tool("list-recent-itwins", {})
         assert result.is_error

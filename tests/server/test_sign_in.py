@@ -1,4 +1,4 @@
-"""The tools `sign-in` and `who-am-i` through a stdio client of both protocol eras, against a real sign-in server."""
+"""The tools `sign-in` and `who-am-i`, called by stdio clients of both eras against a real sign-in server."""
 
 import os
 import sys
@@ -13,6 +13,7 @@ import mcp.types as t
 import pytest
 from mcp import Client, StdioServerParameters, stdio_client
 
+from itwin_mcp.sandbox.seed import seeded_id
 from tests.conftest import connect
 from tests.sandbox_process import Platform, follow, running_platform
 from tests.server.processes import serve_http
@@ -28,13 +29,22 @@ def platform(tmp_path: Path) -> Iterator[Platform]:
         yield running
 
 
+PROGRAM = "itwin_mcp"
+
+
 @asynccontextmanager
 async def client_of(
-    platform: Platform, mode: str, *flags: str, log: Any = None, ask: Any = None, **environment: str
+    platform: Platform,
+    mode: str,
+    *flags: str,
+    log: Any = None,
+    ask: Any = None,
+    program: str = PROGRAM,
+    **environment: str,
 ) -> AsyncIterator[Client]:
     server = StdioServerParameters(
         command=sys.executable,
-        args=["-m", "itwin_mcp", "serve", *flags],
+        args=["-m", program, "serve", *flags],
         env=dict(os.environ) | platform.environment | environment,
     )
     with anyio.fail_after(60):
@@ -54,9 +64,7 @@ async def browse(link: str, **how: str) -> int:
 
 
 @pytest.mark.parametrize("mode", ERAS)
-async def test_the_link_is_given_the_person_signs_in_and_the_next_call_works(
-    platform: Platform, mode: str, tmp_path: Path
-) -> None:
+async def test_sign_in_returns_a_link_and_then_calls_work(platform: Platform, mode: str, tmp_path: Path) -> None:
     opened = tmp_path / "a browser was opened"
     flags, browser = ("--log-level", "debug"), f"touch '{opened}' #%s"
     with (tmp_path / "log").open("w") as log:
@@ -89,12 +97,14 @@ async def sign_in_and_look(platform: Platform, mode: str, flags: tuple[str, ...]
         session = (await answer_of(client, "who-am-i"))["session"]
         assert session["kind"] == "user"
         assert session["name"].startswith("Tomasz")
+        assert session["userId"] == seeded_id("user", "tomasz")
+        assert session["organization"] == "Meridian Infrastructure Group"
         assert session["signedInWith"] == "login"
         assert session["scopes"] == ["itwin-platform", "offline_access"]
 
 
 @pytest.mark.parametrize("mode", ERAS)
-async def test_a_client_that_can_be_asked_by_url_is_asked_so(platform: Platform, mode: str) -> None:
+async def test_sign_in_uses_url_elicitation_if_supported(platform: Platform, mode: str) -> None:
     asked: list[t.ElicitRequestParams] = []
 
     async def ask(_: Any, params: t.ElicitRequestParams) -> t.ElicitResult:
@@ -110,9 +120,7 @@ async def test_a_client_that_can_be_asked_by_url_is_asked_so(platform: Platform,
 
 
 @pytest.mark.parametrize("mode", ERAS)
-async def test_a_person_who_does_not_want_to_ends_the_sign_in_and_it_can_begin_anew(
-    platform: Platform, mode: str
-) -> None:
+async def test_declined_sign_in_can_be_started_again(platform: Platform, mode: str) -> None:
     answers = ["decline", "accept"]
     links: list[str] = []
 
@@ -131,7 +139,7 @@ async def test_a_person_who_does_not_want_to_ends_the_sign_in_and_it_can_begin_a
 
 
 @pytest.mark.parametrize("mode", ERAS)
-async def test_consent_refused_at_the_page_is_an_error_that_says_so(platform: Platform, mode: str) -> None:
+async def test_refused_consent_is_an_error(platform: Platform, mode: str) -> None:
     async def ask(_: Any, params: t.ElicitRequestParams) -> t.ElicitResult:
         assert isinstance(params, t.ElicitRequestURLParams)
         assert await browse(params.url, decision="deny") == 400
@@ -142,8 +150,9 @@ async def test_consent_refused_at_the_page_is_an_error_that_says_so(platform: Pl
     assert (error["code"], error["message"]) == ("NotSignedIn", "The sign-in was declined.")
 
 
-async def test_a_sign_in_that_failed_is_told_with_the_next_link(platform: Platform) -> None:
-    async with client_of(platform, "auto") as client:
+@pytest.mark.parametrize("program", [PROGRAM, "tests.server.slow_sign_in"])
+async def test_failed_sign_in_is_reported_with_the_next_link(platform: Platform, program: str) -> None:
+    async with client_of(platform, "auto", program=program) as client:
         first = (await answer_of(client, "sign-in"))["signIn"]
         assert await browse(first["url"], decision="deny") == 400
         second = (await answer_of(client, "sign-in"))["signIn"]
@@ -151,7 +160,7 @@ async def test_a_sign_in_that_failed_is_told_with_the_next_link(platform: Platfo
     assert second["message"].startswith("The sign-in was declined. This is a new link.")
 
 
-async def test_a_port_that_is_taken_is_said_in_words(platform: Platform) -> None:
+async def test_sign_in_reports_a_taken_port(platform: Platform) -> None:
     port = int(platform.environment["ITWIN_REDIRECT_URI"].split(":")[2].partition("/")[0])
     async with await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=port):
         async with client_of(platform, "auto") as client:
@@ -183,13 +192,13 @@ NATIVE = {"ITWIN_CLIENT_ID": "native-x"}
         (NATIVE, {"toolsets": "itwins", "tools": "sign-in"}, {"sign-in"}),
     ],
 )
-async def test_sign_in_is_listed_where_a_person_can_sign_in_and_filters_treat_it_like_any_tool(
+async def test_sign_in_is_listed_only_where_a_user_can_sign_in(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], flags: dict[str, Any], listed: set[str]
 ) -> None:
     assert await tools_of(monkeypatch, environment, **flags) & {"sign-in", "who-am-i"} == listed
 
 
-async def test_over_http_nobody_is_asked_to_sign_in(platform: Platform) -> None:
+async def test_sign_in_is_not_served_over_http(platform: Platform) -> None:
     with serve_http(environment=platform.environment) as served:
         async with Client(served.url) as client:
             names = {tool.name for tool in (await client.list_tools()).tools}
@@ -199,7 +208,7 @@ async def test_over_http_nobody_is_asked_to_sign_in(platform: Platform) -> None:
     assert error["hint"].startswith("Whoever runs this server signs in with `itwin-mcp auth login`")
 
 
-async def test_both_tools_refuse_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_session_tools_refuse_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ITWIN_CLIENT_ID", "native-x")
     async with connect(sandbox=False) as client:
         for tool in ("sign-in", "who-am-i"):

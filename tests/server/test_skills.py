@@ -1,4 +1,4 @@
-"""The skills as MCP resources, and the extension by which hosts find and verify them."""
+"""Skills as MCP resources, and the extension by which hosts find and verify them."""
 
 import hashlib
 from typing import Any
@@ -16,7 +16,7 @@ EXTENSION = "io.modelcontextprotocol/skills"
 modes = pytest.mark.parametrize("mode", ["auto", "legacy"])
 
 
-class Which(RequestParams):
+class SkillRequest(RequestParams):
     uri: str
 
 
@@ -32,14 +32,14 @@ async def read(client: Client, uri: str) -> str:
     return content.text
 
 
-async def test_the_extension_is_declared() -> None:
+async def test_skills_extension_is_declared() -> None:
     async with connect(toolsets="users") as client:
         assert client.server_capabilities is not None
         assert client.server_capabilities.extensions == {EXTENSION: {}}
 
 
 @modes
-async def test_every_listed_skill_is_what_its_digests_and_front_matter_say(mode: str) -> None:
+async def test_listed_skills_match_their_digests_and_front_matter(mode: str) -> None:
     async with connect(mode, toolsets="users") as client:
         listed = await ask(client, "skills/list", PaginatedRequestParams())
         assert (listed["ttlMs"], listed["cacheScope"]) == (300_000, "public")
@@ -53,12 +53,12 @@ async def test_every_listed_skill_is_what_its_digests_and_front_matter_say(mode:
                 content = (await read(client, file["uri"])).encode()
                 assert file["size"] == len(content)
                 assert file["digest"] == f"sha256:{hashlib.sha256(content).hexdigest()}"
-            got = await ask(client, "skills/get", Which(uri=entry["uri"]))
+            got = await ask(client, "skills/get", SkillRequest(uri=entry["uri"]))
             assert got["skill"] == entry
 
 
 @modes
-async def test_a_skill_is_listed_among_the_resources_by_its_guide_alone(mode: str) -> None:
+async def test_skill_is_listed_as_a_resource_by_its_guide(mode: str) -> None:
     async with connect(mode) as client:
         listed = {str(one.uri): one for one in (await client.list_resources()).resources}
         skills = {uri: one for uri, one in listed.items() if uri.startswith("skill://")}
@@ -70,11 +70,11 @@ async def test_a_skill_is_listed_among_the_resources_by_its_guide_alone(mode: st
 
 
 @modes
-async def test_what_is_no_skill_is_refused(mode: str) -> None:
+async def test_unknown_skill_is_refused(mode: str) -> None:
     async with connect(mode) as client:
         for uri in ("skill://version-history", "skill://version-history/references/tools.md", "skill://../SKILL.md"):
             with pytest.raises(MCPError) as caught:
-                await ask(client, "skills/get", Which(uri=uri))
+                await ask(client, "skills/get", SkillRequest(uri=uri))
             assert caught.value.error.code == -32602
         for uri in ("skill://version-history/", "skill://version-history/SKILL", "skill://x/SKILL.md"):
             with pytest.raises(MCPError) as caught:

@@ -1,4 +1,4 @@
-"""The stdio transport as a process: frames that cannot be read, signals, and what a person on a terminal is told."""
+"""The stdio transport as a process: unreadable messages, batches, signals, and a user at a terminal."""
 
 import json
 import os
@@ -14,8 +14,14 @@ from typing import Any
 import anyio
 import pytest
 
-from tests.cli.test_serve import HELLO, hear, say, start
+from tests.cli.test_serve import HELLO, read_line, send_line, start
 from tests.upstream.loopback import Asked, loopback
+
+PATIENCE = 60.0
+"""Seconds that a server may take to start and answer on a busy machine."""
+ENDING = 25.0
+"""Seconds that a server may take to end on a busy machine: less than the timeout of a request."""
+PATIENT = "tests.server.patient"
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals and pseudo-terminals are POSIX")
 
@@ -26,12 +32,12 @@ def call(number: int, tool: str, **arguments: Any) -> dict[str, Any]:
 
 @contextmanager
 def greeted(*arguments: str, environment: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
-    """A server that has answered `initialize`; its standard input stays open."""
-    process = start("serve", *arguments, environment=environment)
+    """Start a server, wait for its answer to `initialize`, and keep its standard input open."""
+    process = start("serve", *arguments, environment=environment, module=PATIENT)
     try:
-        say(process, HELLO)
-        assert hear(process)["id"] == 1
-        say(process, {"jsonrpc": "2.0", "method": "notifications/initialized"})
+        send_line(process, HELLO)
+        assert read_line(process)["id"] == 1
+        send_line(process, {"jsonrpc": "2.0", "method": "notifications/initialized"})
         yield process
     finally:
         process.kill()
@@ -77,52 +83,52 @@ def served() -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.parametrize(("frame", "code", "number", "reason"), UNREADABLE)
-def test_a_frame_that_cannot_be_read_is_answered_with_the_reason(
+def test_unreadable_message_is_answered_with_the_reason(
     frame: bytes, code: int, number: Any, reason: str, served: subprocess.Popen[str]
 ) -> None:
     assert served.stdin is not None
     served.stdin.flush()
     os.write(served.stdin.fileno(), frame + b"\n") if len(frame) < 4096 else served.stdin.buffer.write(frame + b"\n")
     served.stdin.buffer.flush()
-    answer = hear(served)
+    answer = read_line(served)
     assert answer.keys() == {"jsonrpc", "id", "error"}
     assert (answer["error"]["code"], answer["id"]) == (code, number)
     assert reason in answer["error"]["message"]
-    say(served, {"jsonrpc": "2.0", "id": "after", "method": "ping"})
-    assert hear(served) == {"jsonrpc": "2.0", "id": "after", "result": {}}
+    send_line(served, {"jsonrpc": "2.0", "id": "after", "method": "ping"})
+    assert read_line(served) == {"jsonrpc": "2.0", "id": "after", "result": {}}
 
 
-def test_unreadable_frames_are_logged_once_without_their_content() -> None:
+def test_unreadable_messages_are_logged_once_without_content() -> None:
     process = start("serve", "--sandbox")
-    out, err = process.communicate('{"canary\n{"canary\n\n[5, "canary"]\n', timeout=20)
+    out, err = process.communicate('{"canary\n{"canary\n\n[5, "canary"]\n', timeout=PATIENCE)
     assert [json.loads(line)["error"]["code"] for line in out.splitlines()] == [-32700, -32700, -32600]
     (logged,) = [json.loads(line) for line in err.splitlines()]
     assert logged["level"] == "warning"
-    assert "cannot be read" in logged["message"]
+    assert "unreadable message" in logged["message"]
     assert "canary" not in err
     assert process.returncode == 0
 
 
-def test_an_unreadable_response_is_logged_and_not_answered() -> None:
+def test_unreadable_response_is_logged_but_not_answered() -> None:
     process = start("serve", "--sandbox")
-    out, err = process.communicate('{"jsonrpc":"2.0","id":7,"result":5}\n' + json.dumps(HELLO) + "\n", timeout=20)
+    out, err = process.communicate('{"jsonrpc":"2.0","id":7,"result":5}\n' + json.dumps(HELLO) + "\n", timeout=PATIENCE)
     assert [json.loads(line)["id"] for line in out.splitlines()] == [1]
     assert "result must be an object" in err
 
 
-def test_a_last_line_without_a_newline_is_answered() -> None:
+def test_last_line_without_newline_is_answered() -> None:
     process = start("serve", "--sandbox")
-    out, _ = process.communicate(json.dumps(HELLO), timeout=20)
+    out, _ = process.communicate(json.dumps(HELLO), timeout=PATIENCE)
     assert json.loads(out)["id"] == 1
 
 
 @posix
-def test_a_client_that_stops_reading_ends_the_server_quietly() -> None:
+def test_client_that_closes_its_side_ends_the_server_quietly() -> None:
     process = start("serve", "--sandbox")
     assert process.stdout is not None and process.stdin is not None and process.stderr is not None
     process.stdout.close()
-    say(process, HELLO)
-    assert process.wait(20) == 0
+    send_line(process, HELLO)
+    assert process.wait(PATIENCE) == 0
     assert process.stderr.read() == ""
     process.stdin.close()
     process.stderr.close()
@@ -139,11 +145,11 @@ NOTIFIED = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"r
 INVALID = {"jsonrpc": "2.0", "id": 1.5, "method": "ping"}
 
 
-def test_a_batch_under_2025_03_26_is_answered_by_one_array() -> None:
+def test_stdio_batch_is_answered_by_one_array() -> None:
     process = start("serve", "--sandbox", "--toolsets", "itwins")
-    say(process, {**HELLO, "params": {**HELLO["params"], "protocolVersion": "2025-03-26"}})
-    hear(process)
-    say(process, {"jsonrpc": "2.0", "method": "notifications/initialized"})
+    send_line(process, {**HELLO, "params": {**HELLO["params"], "protocolVersion": "2025-03-26"}})
+    read_line(process)
+    send_line(process, {"jsonrpc": "2.0", "method": "notifications/initialized"})
     frames = [
         [ping(2), NOTIFIED, call(3, "list-itwins", limit=1), INVALID, HELLO],
         [NOTIFIED],
@@ -157,7 +163,7 @@ def test_a_batch_under_2025_03_26_is_answered_by_one_array() -> None:
         process.stdin.write(json.dumps(frame) + "\n")
     process.stdin.flush()
     heard = [json.loads(process.stdout.readline()) for _ in range(6)]
-    process.communicate(timeout=20)
+    process.communicate(timeout=PATIENCE)
     arrays = [answer for answer in heard if isinstance(answer, list)]
     assert sorted(sorted(str(item["id"]) for item in array) for array in arrays) == [
         ["1", "2", "3", "None"],
@@ -177,25 +183,25 @@ def test_a_batch_under_2025_03_26_is_answered_by_one_array() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_batch_whose_last_request_is_cancelled_is_answered_without_it() -> None:
+async def test_batch_is_answered_without_a_cancelled_request() -> None:
     async with platform() as (environment, asked):
         process = start("serve", environment=environment)
-        say(process, {**HELLO, "params": {**HELLO["params"], "protocolVersion": "2025-03-26"}})
-        hear(process)
-        say(process, {"jsonrpc": "2.0", "method": "notifications/initialized"})
-        say(process, [ping(2), call(3, "list-itwins")])  # type: ignore[arg-type]
-        with anyio.fail_after(20):
+        send_line(process, {**HELLO, "params": {**HELLO["params"], "protocolVersion": "2025-03-26"}})
+        read_line(process)
+        send_line(process, {"jsonrpc": "2.0", "method": "notifications/initialized"})
+        send_line(process, [ping(2), call(3, "list-itwins")])  # type: ignore[arg-type]
+        with anyio.fail_after(PATIENCE):
             await asked.wait()
-        say(process, {**NOTIFIED, "params": {"requestId": 3}})
+        send_line(process, {**NOTIFIED, "params": {"requestId": 3}})
         assert process.stdout is not None
         answers = json.loads(await anyio.to_thread.run_sync(process.stdout.readline))
         assert [answer["id"] for answer in answers] == [2]
-        process.communicate(timeout=20)
+        process.communicate(timeout=PATIENCE)
 
 
-def test_a_batch_under_another_revision_is_refused(served: subprocess.Popen[str]) -> None:
-    say(served, [ping(2)])  # type: ignore[arg-type]
-    error = hear(served)
+def test_batch_under_another_revision_is_refused(served: subprocess.Popen[str]) -> None:
+    send_line(served, [ping(2)])  # type: ignore[arg-type]
+    error = read_line(served)
     assert (error["error"]["code"], error["id"]) == (-32600, None)
     assert "2025-03-26" in error["error"]["message"]
 
@@ -204,29 +210,29 @@ def test_a_batch_under_another_revision_is_refused(served: subprocess.Popen[str]
 
 
 @posix
-def test_sigterm_ends_a_command_that_a_shell_started_in_the_background() -> None:
+def test_sigterm_ends_a_background_command() -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as such a shell does, and programs inherit it
     try:
         with greeted("--sandbox") as process:
             process.terminate()
-            assert process.wait(10) == 0
+            assert process.wait(ENDING) == 0
     finally:
         signal.signal(signal.SIGINT, before)
 
 
 @posix
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_one_signal_ends_an_idle_server_whose_input_stays_open(sent: signal.Signals) -> None:
+def test_signal_ends_an_idle_server_whose_input_is_open(sent: signal.Signals) -> None:
     with greeted("--sandbox") as process:
         process.send_signal(sent)
-        assert process.wait(20) == 0
+        assert process.wait(ENDING) == 0
         assert process.stderr is not None
         assert process.stderr.read() == ""
 
 
 @asynccontextmanager
 async def platform(*, download: bool = False) -> AsyncIterator[tuple[dict[str, str], anyio.Event]]:
-    """A platform that never finishes an answer: its settings, and what is set once it is asked."""
+    """Run a platform that never finishes a response; yield its settings and an event that the first request sets."""
     asked_for = anyio.Event()
 
     async def handle(asked: Asked) -> None:
@@ -246,17 +252,15 @@ async def platform(*, download: bool = False) -> AsyncIterator[tuple[dict[str, s
 @posix
 @pytest.mark.anyio
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-async def test_one_signal_ends_a_server_in_a_write_and_the_audit_log_says_that_its_outcome_is_unknown(
-    sent: signal.Signals, tmp_path: Path
-) -> None:
+async def test_signal_during_a_write_is_noted_in_the_audit_log(sent: signal.Signals, tmp_path: Path) -> None:
     audit = tmp_path / "audit.jsonl"
     async with platform() as (environment, asked):
         with greeted(environment=environment | {"ITWIN_MCP_AUDIT_LOG": str(audit)}) as process:
-            say(process, call(2, "create-imodel", iTwinId="1c4b1d5e-0000-4000-8000-000000000000", name="A"))
-            with anyio.fail_after(20):
+            send_line(process, call(2, "create-imodel", iTwinId="1c4b1d5e-0000-4000-8000-000000000000", name="A"))
+            with anyio.fail_after(PATIENCE):
                 await asked.wait()
             process.send_signal(sent)
-            assert await anyio.to_thread.run_sync(process.wait, 2) == 0
+            assert await anyio.to_thread.run_sync(process.wait, ENDING) == 0
             assert process.stderr is not None
             assert "Traceback" not in process.stderr.read()
     before, after = [json.loads(line) for line in (await anyio.Path(audit).read_text()).splitlines()]
@@ -266,31 +270,31 @@ async def test_one_signal_ends_a_server_in_a_write_and_the_audit_log_says_that_i
 
 @posix
 @pytest.mark.anyio
-async def test_sigterm_in_a_download_leaves_no_partial_file(tmp_path: Path) -> None:
+async def test_sigterm_during_a_download_leaves_no_partial_file(tmp_path: Path) -> None:
     async with platform(download=True) as (environment, _):
         with greeted("--toolsets", "files", "--files-root", str(tmp_path), environment=environment) as process:
             download = call(2, "download-baseline-file", iModelId="1c4b1d5e-0000-4000-8000-000000000001", filePath="f")
             download["params"]["_meta"] = {"progressToken": 5}
-            say(process, download)
-            with anyio.fail_after(20):
-                told = await anyio.to_thread.run_sync(hear, process)
+            send_line(process, download)
+            with anyio.fail_after(PATIENCE):
+                told = await anyio.to_thread.run_sync(read_line, process)
             assert "received" in told["params"]["message"]
             assert [path.suffix async for path in anyio.Path(tmp_path).iterdir()] == [".part"]
             process.send_signal(signal.SIGTERM)
-            assert await anyio.to_thread.run_sync(process.wait, 2) == 0
+            assert await anyio.to_thread.run_sync(process.wait, ENDING) == 0
     assert not [path async for path in anyio.Path(tmp_path).iterdir()]
 
 
 ON_A_TERMINAL = """
 import fcntl, os, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-os.execv(sys.executable, [sys.executable, "-m", "itwin_mcp", "serve", *sys.argv[1:]])
+os.execv(sys.executable, [sys.executable, "-m", "tests.server.patient", "serve", *sys.argv[1:]])
 """
 
 
 @contextmanager
 def on_a_terminal(*arguments: str, environment: dict[str, str] | None = None) -> Iterator[tuple[Any, int]]:
-    """A server on a terminal of its own, and the descriptor of the keyboard and screen."""
+    """Start a server on its own terminal; yield it and the terminal's descriptor."""
     import pty
 
     keyboard, terminal = pty.openpty()
@@ -312,10 +316,10 @@ def on_a_terminal(*arguments: str, environment: dict[str, str] | None = None) ->
 
 
 def read_until(screen: int, text: str | None) -> str:
-    """What is shown until `text` is, or until the program ends."""
+    """Read the terminal until `text` appears or the program ends."""
     shown = b""
     while text is None or text.encode() not in shown:
-        assert select.select([screen], [], [], 20)[0], shown.decode()
+        assert select.select([screen], [], [], PATIENCE)[0], shown.decode()
         try:
             shown += os.read(screen, 4096)
         except OSError:
@@ -325,27 +329,27 @@ def read_until(screen: int, text: str | None) -> str:
 
 
 @posix
-def test_on_a_terminal_it_says_what_it_waits_for_and_ctrl_c_ends_it_at_once() -> None:
+def test_serve_on_a_terminal_explains_itself_and_ends_on_ctrl_c() -> None:
     with on_a_terminal("--sandbox") as (process, keyboard):
-        shown = read_until(keyboard, "Ctrl-C ends it.")
+        shown = read_until(keyboard, "Ctrl-C stops it.")
         assert "waits for an MCP client on standard input" in shown
         assert "itwin-mcp install claude-desktop --sandbox" in shown
         assert "itwin-mcp serve --sandbox --http 127.0.0.1:8000" in shown
         os.write(keyboard, b"\x03")
-        assert process.wait(20) == 0
+        assert process.wait(ENDING) == 0
         assert "Traceback" not in read_until(keyboard, None)
 
 
 @posix
 @pytest.mark.anyio
-async def test_ctrl_c_on_a_terminal_ends_a_server_in_a_call(tmp_path: Path) -> None:
+async def test_ctrl_c_on_a_terminal_ends_a_server_during_a_call(tmp_path: Path) -> None:
     async with platform() as (environment, asked):
         with on_a_terminal(environment=environment) as (process, keyboard):
             hello = {**HELLO, "params": {**HELLO["params"], "protocolVersion": "2025-11-25"}}
             for frame in (hello, {"jsonrpc": "2.0", "method": "notifications/initialized"}, call(2, "list-itwins")):
                 os.write(keyboard, json.dumps(frame).encode() + b"\n")
-            with anyio.fail_after(20):
+            with anyio.fail_after(PATIENCE):
                 await asked.wait()
             os.write(keyboard, b"\x03")
-            assert await anyio.to_thread.run_sync(process.wait, 2) == 0
+            assert await anyio.to_thread.run_sync(process.wait, ENDING) == 0
             assert "Traceback" not in read_until(keyboard, None)

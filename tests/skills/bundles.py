@@ -1,4 +1,4 @@
-"""What the skills' guides say, taken apart: their commands, links, tables and words."""
+"""The contents of skills, parsed: commands, links, tables and words."""
 
 import os
 import re
@@ -18,13 +18,13 @@ _ERROR_ROW = re.compile(r"^\| (`[^|]+) \|[^|]+\|[^|]+\|$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Bundle:
-    """One skill, and what stands in it."""
+    """One skill and its contents."""
 
     skill: Skill
 
     @property
     def files(self) -> dict[str, str]:
-        """Path inside the skill's folder -> text."""
+        """The text of each file, by path in the skill's folder."""
         return {file.uri.removeprefix(f"skill://{self.skill.name}/"): file.text for file in self.skill.files}
 
     @property
@@ -33,12 +33,12 @@ class Bundle:
 
     @property
     def prose(self) -> str:
-        """The guide without its fenced blocks."""
+        """Return the guide without its fenced blocks."""
         return _FENCED.sub("", self.guide)
 
     @property
     def commands(self) -> list[list[str]]:
-        """What follows `itwin-mcp call` in the guide's shell blocks, split as a shell does."""
+        """Return the words after `itwin-mcp call` in shell blocks, split as a shell does."""
         lines = [
             line.strip()
             for _, kind, block in _FENCED.findall(self.guide)
@@ -50,7 +50,7 @@ class Bundle:
 
     @property
     def quoted(self) -> set[str]:
-        """What stands in backticks in the prose, apart from lines of shell and other phrases."""
+        """Return the words in backticks in the prose, without shell lines and phrases."""
         return {word for word in re.findall(r"`([^`\n]+)`", self.prose) if re.fullmatch(r"[\w-]+", word)}
 
     @property
@@ -59,14 +59,14 @@ class Bundle:
 
     @property
     def codes(self) -> set[str]:
-        """The error codes of its table."""
+        """Return the error codes of its table."""
         rows = _ERROR_ROW.findall(self.guide.split("## Errors")[1].split("\n## ")[0])
         return {code for row in rows for code in re.findall(r"`(\w+)`", row)}
 
 
 @cache
 def catalog() -> Catalog:
-    """Every tool there is, those about signing in included."""
+    """Return every tool, including those about signing in."""
     return read_catalog(
         read_settings(os.environ | {"ITWIN_CLIENT_ID": "native-x"}, toolsets="all", files_root=[Path.cwd()])
     )

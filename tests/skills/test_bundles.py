@@ -1,4 +1,4 @@
-"""Every skill is well formed, names only what exists, and its commands do what it says."""
+"""Every skill is well formed, names only existing things, and has commands that work."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from itwin_mcp.cli import call, group
 from itwin_mcp.server.tools import describe
-from itwin_mcp.skills.export import export
+from itwin_mcp.skills.exporter import export_skills
 from tests.conftest import connect
 from tests.house.documents import coming_codes
 from tests.skills.bundles import Bundle, bundles, catalog
@@ -29,20 +29,20 @@ PROMISED = {
 each = pytest.mark.parametrize("bundle", bundles(), ids=lambda bundle: bundle.skill.name)
 
 
-def test_the_promised_skills_are_there() -> None:
+def test_skills_are_complete() -> None:
     assert {bundle.skill.name for bundle in bundles()} >= PROMISED
 
 
 @each
-def test_the_reference_validator_finds_nothing(bundle: Bundle, tmp_path: Path) -> None:
-    export([bundle.skill], tmp_path)
+def test_reference_validator_accepts_every_skill(bundle: Bundle, tmp_path: Path) -> None:
+    export_skills([bundle.skill], tmp_path)
     assert skills_ref.validate(tmp_path / bundle.skill.name) == []
     read = skills_ref.read_properties(tmp_path / bundle.skill.name)
     assert (read.name, read.description) == (bundle.skill.name, bundle.skill.front["description"])
 
 
 @each
-def test_the_front_matter_says_when_to_use_it_within_the_limits(bundle: Bundle) -> None:
+def test_front_matter_says_when_to_use_the_skill(bundle: Bundle) -> None:
     front = bundle.skill.front
     assert front.keys() == {"name", "description", "license", "compatibility", "metadata"}
     assert front["name"] == bundle.skill.name
@@ -63,7 +63,7 @@ def test_a_guide_is_short_plain_text(bundle: Bundle) -> None:
 
 
 @each
-def test_links_lead_one_level_down_and_to_nothing_that_is_missing(bundle: Bundle) -> None:
+def test_links_lead_to_existing_references(bundle: Bundle) -> None:
     assert bundle.links == bundle.files.keys() - {"SKILL.md"}
     for path, text in bundle.files.items():
         if path != "SKILL.md":
@@ -72,13 +72,13 @@ def test_links_lead_one_level_down_and_to_nothing_that_is_missing(bundle: Bundle
 
 
 @each
-def test_every_tool_that_a_guide_names_exists(bundle: Bundle) -> None:
+def test_guides_name_existing_tools(bundle: Bundle) -> None:
     known = catalog().tools.keys() | {other.skill.name for other in bundles()}
     assert {word for word in bundle.quoted if re.match(r"\w+-", word)} - known == set()
 
 
 @each
-def test_every_word_that_a_guide_quotes_is_a_field_a_value_or_a_code(bundle: Bundle) -> None:
+def test_guides_quote_only_fields_values_and_codes(bundle: Bundle) -> None:
     surface = json.dumps([describe(tool) for tool in catalog().tools.values()])
     source = "".join(file.read_text(encoding="utf-8") for file in SOURCE.rglob("*.py"))
     known = set(re.findall(r"\w+", surface)) | set(re.findall(r'"(\w+)"', source))
@@ -86,13 +86,13 @@ def test_every_word_that_a_guide_quotes_is_a_field_a_value_or_a_code(bundle: Bun
 
 
 @each
-def test_every_error_code_of_a_guide_is_one_that_comes(bundle: Bundle) -> None:
+def test_guides_name_existing_error_codes(bundle: Bundle) -> None:
     assert len(bundle.codes) >= 5
     assert bundle.codes - coming_codes() == set()
 
 
 @each
-def test_the_tables_are_the_catalogs(bundle: Bundle) -> None:
+def test_tables_match_the_catalog(bundle: Bundle) -> None:
     named = {word for word in bundle.quoted if word in catalog().tools} | {command[0] for command in bundle.commands}
     reference = bundle.files["references/tools.md"]
     assert set(re.findall(r"^## ([a-z-]+)$", reference, re.MULTILINE)) == named
@@ -109,7 +109,7 @@ def test_the_tables_are_the_catalogs(bundle: Bundle) -> None:
 
 
 @each
-def test_a_guide_leaves_every_confirmation_to_the_person(bundle: Bundle) -> None:
+def test_guides_leave_confirmations_to_the_user(bundle: Bundle) -> None:
     flat = " ".join(bundle.guide.split())
     assert "`preview` instead of an answer means that nothing was done" in flat
     assert "never confirm by yourself, never type a name or give `--yes` in their place" in flat
@@ -122,7 +122,7 @@ def test_a_guide_leaves_every_confirmation_to_the_person(bundle: Bundle) -> None
 
 
 class Variables:
-    """What a guide says that the variables in its commands are: ids of earlier answers."""
+    """The variables in a guide's commands, as its text defines them: ids from earlier answers."""
 
     def __init__(self) -> None:
         self._known: dict[str, str] = {}
@@ -146,7 +146,7 @@ class Variables:
 
 @each
 @pytest.mark.anyio
-async def test_every_command_of_a_guide_is_a_call_that_succeeds_on_the_sandbox(bundle: Bundle, tmp_path: Path) -> None:
+async def test_commands_of_guides_succeed_on_the_sandbox(bundle: Bundle, tmp_path: Path) -> None:
     variables = Variables()
     assert len(bundle.commands) >= 5
     async with connect(files_root=(tmp_path,)) as client:
@@ -160,9 +160,7 @@ async def test_every_command_of_a_guide_is_a_call_that_succeeds_on_the_sandbox(b
 
 @each
 @pytest.mark.slow
-def test_every_command_of_a_guide_succeeds_in_a_shell(
-    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_commands_of_guides_succeed_in_a_shell(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     variables = Variables()
     for command in bundle.commands:

@@ -1,4 +1,4 @@
-"""`itwin-mcp skills`: the same folders each time, and nobody else's are touched."""
+"""`itwin-mcp skills`: each export writes the same folders and leaves others unchanged."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from tests.skills.bundles import bundles
 
 
 def skills(*arguments: str) -> Any:
-    """The JSON that a command prints."""
+    """Run a command and return the JSON that it prints."""
     done = CliRunner().invoke(group, ["skills", *arguments, "--json"], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return json.loads(done.stdout)
@@ -26,7 +26,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def refused(*arguments: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
-    """The words of a command that ends with exit code 2."""
+    """Run a command that exits with code 2 and return its message."""
     monkeypatch.setattr(sys, "argv", ["itwin-mcp", "skills", *arguments])
     with pytest.raises(SystemExit) as ended:
         main()
@@ -34,7 +34,7 @@ def refused(*arguments: str, capsys: pytest.CaptureFixture[str], monkeypatch: py
     return capsys.readouterr().err
 
 
-def test_the_skills_are_listed_with_what_they_are_for() -> None:
+def test_skills_list_shows_names_and_descriptions() -> None:
     listed = {one["name"]: one for one in skills("list")["skills"]}
     for bundle in bundles():
         assert listed[bundle.skill.name]["description"] == bundle.skill.front["description"]
@@ -43,7 +43,7 @@ def test_the_skills_are_listed_with_what_they_are_for() -> None:
     assert "version-history\n  Reads and marks the history" in plain
 
 
-def test_an_export_writes_what_is_served_and_a_second_one_changes_nothing(tmp_path: Path) -> None:
+def test_export_writes_the_served_files_and_is_idempotent(tmp_path: Path) -> None:
     written = skills("export", str(tmp_path / "skills"))["files"]
     first = contents(tmp_path / "skills")
     assert {str(tmp_path / "skills" / name) for name in first} == set(written)
@@ -53,7 +53,7 @@ def test_an_export_writes_what_is_served_and_a_second_one_changes_nothing(tmp_pa
     assert contents(tmp_path / "skills") == first
 
 
-def test_an_export_by_another_process_with_other_settings_is_the_same_bytes(tmp_path: Path) -> None:
+def test_export_does_not_depend_on_settings(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "itwin_mcp", "skills", "export", str(tmp_path / "there")]
     other = {"PYTHONHASHSEED": "7", "ITWIN_MCP_TOOLSETS": "users", "ITWIN_ID": "eba2c893-b536-5d8b-b103-56b7b184efcf"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=os.environ | other)
@@ -62,7 +62,7 @@ def test_an_export_by_another_process_with_other_settings_is_the_same_bytes(tmp_
     assert contents(tmp_path / "there") == contents(tmp_path / "here")
 
 
-def test_an_older_export_is_replaced_and_what_somebody_put_beside_it_stays(tmp_path: Path) -> None:
+def test_export_replaces_an_older_one_and_keeps_other_files(tmp_path: Path) -> None:
     skills("export", str(tmp_path))
     whole = contents(tmp_path)
     guide = tmp_path / "version-history" / "SKILL.md"
@@ -81,7 +81,7 @@ THEIRS = "---\nname: version-history\ndescription: Another project's.\nmetadata:
 
 
 @pytest.mark.parametrize("text", [THEIRS, "no front matter", "---\n{: \n---\n", None], ids=lambda text: str(text)[:9])
-def test_a_folder_that_somebody_else_made_stops_the_whole_export(
+def test_export_refuses_a_folder_of_other_origin(
     text: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     theirs = tmp_path / "version-history" / ("notes.txt" if text is None else "SKILL.md")
@@ -93,7 +93,7 @@ def test_a_folder_that_somebody_else_made_stops_the_whole_export(
     assert contents(tmp_path) == before
 
 
-def test_a_link_to_elsewhere_is_not_followed(
+def test_export_does_not_follow_links(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "elsewhere").mkdir()
@@ -103,7 +103,7 @@ def test_a_link_to_elsewhere_is_not_followed(
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_written_is_told(
+def test_export_reports_an_unwritable_folder(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A raw TCP server on loopback that answers as a test says, byte by byte if need be, and remembers what was asked."""
+"""A raw TCP server on loopback that answers as a test says, byte by byte if needed, and records requests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from anyio.abc import SocketAttribute, SocketStream
 
 @dataclass
 class Asked:
-    """One request as it arrived."""
+    """A received request."""
 
     method: str
     target: str
@@ -70,7 +70,7 @@ class Loopback:
 
 @asynccontextmanager
 async def loopback(handler: Handler) -> AsyncIterator[Loopback]:
-    """Serve until the end of the block; every connection carries any number of requests."""
+    """Serve until the end of the block. A connection may carry any number of requests."""
     listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
     port = listener.listeners[0].extra(SocketAttribute.local_port)
     server = Loopback(f"http://127.0.0.1:{port}")

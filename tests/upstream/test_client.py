@@ -17,13 +17,16 @@ import pytest
 from anyio.abc import SocketAttribute, SocketStream
 
 from itwin_mcp.errors import CallError, InvalidArguments, NotSignedIn, PlatformError, UnexpectedAnswer, Unreachable
-from itwin_mcp.upstream import transport
-from itwin_mcp.upstream.auth.renewal import Renewal
-from itwin_mcp.upstream.auth.source import Token
-from itwin_mcp.upstream.auth.static import StaticToken
-from itwin_mcp.upstream.client import DECLARED_PLATFORM, UpstreamClient
-from itwin_mcp.upstream.envelope import read_json
-from itwin_mcp.upstream.wire import Body, FileBody, FormBody, JsonBody, Method, Request, TextBody
+from itwin_mcp.runtime import name_entities
+from itwin_mcp.settings import PLATFORM_ORIGIN
+from itwin_mcp.upstream import retry, transport
+from itwin_mcp.upstream.client import UpstreamClient
+from itwin_mcp.upstream.messages import Body, FileUpload, FormBody, JsonBody, Method, Request, TextBody
+from itwin_mcp.upstream.sign_in.renewal import Renewal
+from itwin_mcp.upstream.sign_in.static_token import StaticToken
+from itwin_mcp.upstream.sign_in.token import Token
+from itwin_mcp.upstream.wire_format import read_json
+from tests.conftest import shipped_catalog
 from tests.sandbox_process import free_port
 
 from .loopback import Asked, Loopback, loopback  # noqa: TID252
@@ -41,26 +44,27 @@ async def fine(asked: Asked) -> None:
 @asynccontextmanager
 async def opened(server: Loopback, tokens: Any = None, **options: Any) -> AsyncIterator[UpstreamClient]:
     source = tokens or StaticToken(CANARY)
-    async with UpstreamClient.open(server.origin, source, user_agent="itwin-mcp/test", **options) as client:
+    options = {"nouns": name_entities(shipped_catalog().entities), "user_agent": "itwin-mcp/test"} | options
+    async with UpstreamClient(server.origin, source, **options) as client:
         yield client
 
 
-def get(path: str = "/imodels/1", *query: tuple[str, str], origin: str = DECLARED_PLATFORM) -> Request:
+def get(path: str = "/imodels/1", *query: tuple[str, str], origin: str = PLATFORM_ORIGIN) -> Request:
     return Request("GET", origin, path, query)
 
 
 def request_of(method: Method, path: str = "/imodels/1") -> Request:
-    return Request(method, DECLARED_PLATFORM, path, body=None if method == "GET" else JsonBody({"name": "x"}))
+    return Request(method, PLATFORM_ORIGIN, path, body=None if method == "GET" else JsonBody({"name": "x"}))
 
 
 class Renewing:
-    """A token source that gives a new token each time the present one was refused."""
+    """A token source that returns a new token each time the current one is rejected."""
 
     def __init__(self) -> None:
         self.given = 0
         self.renewed = 0
 
-    async def token(self, stale: Token | None = None) -> Token:
+    async def get_token(self, stale: Token | None = None) -> Token:
         if stale is not None and stale.value == f"token-{self.renewed}":
             self.renewed += 1
         self.given += 1
@@ -70,7 +74,7 @@ class Renewing:
 # --- where requests go, and with what ---------------------------------------------------------------------------
 
 
-async def test_a_request_to_the_declared_platform_goes_to_the_configured_one_with_the_bearer() -> None:
+async def test_declared_platform_is_replaced_by_configured_one_with_bearer() -> None:
     async with loopback(fine) as server, opened(server) as client:
         answer = await client.send(get("/imodels/", ("$top", "2")))
     assert read_json(answer) == {"ok": True}
@@ -81,13 +85,13 @@ async def test_a_request_to_the_declared_platform_goes_to_the_configured_one_wit
     assert len(asked.headers["x-correlation-id"]) == 36
 
 
-async def test_a_request_to_the_configured_platform_itself_carries_the_bearer() -> None:
+async def test_configured_platform_gets_bearer() -> None:
     async with loopback(fine) as server, opened(server) as client:
         await client.send(get(origin=server.origin))
     assert "authorization" in server.requests[0].headers
 
 
-async def test_any_other_origin_is_called_as_it_is_and_never_with_the_token() -> None:
+async def test_other_origins_never_get_the_token() -> None:
     async with loopback(fine) as platform, loopback(fine) as other, opened(platform) as client:
         await client.send(get(origin=other.origin))
         await client.send(get(origin=f"http://localhost:{platform.port}"))
@@ -113,7 +117,7 @@ async def test_any_other_origin_is_called_as_it_is_and_never_with_the_token() ->
         "",
     ],
 )
-async def test_what_only_looks_like_the_platform_never_gets_the_token(origin: str) -> None:
+async def test_lookalike_origin_never_gets_the_token(origin: str) -> None:
     async with loopback(fine) as server, opened(server) as client:
         with pytest.raises((InvalidArguments, Unreachable)):
             await client.send(get(origin=origin))
@@ -123,24 +127,22 @@ async def test_what_only_looks_like_the_platform_never_gets_the_token(origin: st
 @pytest.mark.parametrize(
     "origin", ["HTTPS://API.Bentley.com", "https://api.bentley.com:443", "https://api.bentley.com/"]
 )
-async def test_an_origin_is_compared_parsed_and_not_as_text(origin: str) -> None:
+async def test_origin_is_compared_after_parsing(origin: str) -> None:
     async with loopback(fine) as server, opened(server) as client:
         await client.send(get(origin=origin))
     assert "authorization" in server.requests[0].headers
 
 
-async def test_a_credential_of_the_operation_itself_is_kept() -> None:
+async def test_operations_own_credential_is_sent() -> None:
     async with loopback(fine) as server, opened(server) as client:
-        await client.send(
-            Request("GET", DECLARED_PLATFORM, "/imodels/1", headers=(("Authorization", "Basic c2hhcmU="),))
-        )
+        await client.send(Request("GET", PLATFORM_ORIGIN, "/imodels/1", headers=(("Authorization", "Basic c2hhcmU="),)))
     assert server.requests[0].headers["authorization"] == "Basic c2hhcmU="
 
 
-async def test_without_any_token_nothing_is_sent_and_the_error_says_how_to_sign_in() -> None:
+async def test_send_without_token_raises_not_signed_in() -> None:
     async with (
         loopback(fine) as server,
-        UpstreamClient.open(server.origin, None, user_agent="t", remedy="Use the tool `sign-in`.") as client,
+        UpstreamClient(server.origin, None, user_agent="t", remedy="Use the tool `sign-in`.") as client,
     ):
         with pytest.raises(NotSignedIn) as caught:
             await client.send(get())
@@ -148,7 +150,7 @@ async def test_without_any_token_nothing_is_sent_and_the_error_says_how_to_sign_
     assert server.requests == []
 
 
-async def test_an_app_stands_in_for_the_platforms_origin_and_for_no_other() -> None:
+async def test_sandbox_app_replaces_only_the_platform() -> None:
     seen: list[tuple[str, bytes]] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -158,7 +160,7 @@ async def test_an_app_stands_in_for_the_platforms_origin_and_for_no_other() -> N
 
     async with (
         loopback(fine) as foreign,
-        UpstreamClient.open(DECLARED_PLATFORM, StaticToken("t"), sandbox=app, user_agent="t") as client,
+        UpstreamClient(PLATFORM_ORIGIN, StaticToken("t"), sandbox=app, user_agent="t") as client,
     ):
         await client.send(get("/itwins/"))
         await client.send(get(origin=foreign.origin))
@@ -169,7 +171,7 @@ async def test_an_app_stands_in_for_the_platforms_origin_and_for_no_other() -> N
     assert len(foreign.requests) == 1
 
 
-async def test_no_cookie_is_kept_and_no_redirect_followed() -> None:
+async def test_client_keeps_no_cookie_and_follows_no_redirect() -> None:
     async def handler(asked: Asked) -> None:
         await asked.answer(302, headers={"Location": "/elsewhere", "Set-Cookie": "session=1; Path=/"})
 
@@ -181,15 +183,15 @@ async def test_no_cookie_is_kept_and_no_redirect_followed() -> None:
     assert "cookie" not in server.requests[1].headers
 
 
-async def test_the_usual_variables_lead_through_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_proxy_variables_are_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
     async with loopback(fine) as proxy:
         monkeypatch.setenv("HTTP_PROXY", proxy.origin)
-        async with UpstreamClient.open("http://platform.test", StaticToken("t"), user_agent="t") as client:
+        async with UpstreamClient("http://platform.test", StaticToken("t"), user_agent="t") as client:
             await client.send(get("/itwins/"))
     assert proxy.requests[0].target == "http://platform.test/itwins/"
 
 
-async def test_a_server_that_speaks_no_tls_is_told() -> None:
+async def test_server_without_tls_is_reported() -> None:
     async def answer_hello(stream: SocketStream) -> None:
         async with stream:
             await stream.receive()
@@ -198,15 +200,15 @@ async def test_a_server_that_speaks_no_tls_is_told() -> None:
     async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener, anyio.create_task_group() as tasks:
         tasks.start_soon(listener.serve, answer_hello)
         origin = f"https://127.0.0.1:{listener.listeners[0].extra(SocketAttribute.local_port)}"
-        async with UpstreamClient.open(origin, StaticToken("t"), user_agent="t") as client:
+        async with UpstreamClient(origin, StaticToken("t"), user_agent="t") as client:
             with pytest.raises(Unreachable) as caught:
                 await client.send(request_of("POST"))
         tasks.cancel_scope.cancel()
     assert (caught.value.code, caught.value.outcome_unknown) == ("ConnectionFailed", False)
 
 
-async def test_a_name_that_nobody_knows_is_told() -> None:
-    async with UpstreamClient.open("https://platform.invalid", StaticToken("t"), user_agent="t") as client:
+async def test_unknown_host_is_reported() -> None:
+    async with UpstreamClient("https://platform.invalid", StaticToken("t"), user_agent="t") as client:
         with pytest.raises(Unreachable, match=r"Could not connect to https://platform\.invalid"):
             await client.send(get())
 
@@ -214,7 +216,7 @@ async def test_a_name_that_nobody_knows_is_told() -> None:
 # --- what is sent ---------------------------------------------------------------------------------------------------
 
 
-async def test_the_path_arrives_byte_for_byte_and_no_query_value_can_add_a_pair() -> None:
+async def test_path_arrives_unchanged_and_query_values_are_encoded() -> None:
     path = "/imodels/a%2Fb%20c%3F/~x;y=1@:%25"
     async with loopback(fine) as server, opened(server) as client:
         await client.send(get(path, ("$search", "a&b=c#d +é%20"), ("$continuationToken", "")))
@@ -226,7 +228,7 @@ async def test_the_path_arrives_byte_for_byte_and_no_query_value_can_add_a_pair(
     ["/a/../b", "/a/./b", "/a/%2e%2e/b", "/a/.%2E", "/..", "a", "", "/a b", "/a?b", "/a#b", "/a\r\nX: y", "/é", "/%zz",
      "/{x}", "/a\\b", "/a\x00"],
 )  # fmt: skip
-async def test_a_path_that_would_not_arrive_as_it_is_is_not_sent(path: str) -> None:
+async def test_path_that_http_would_change_is_not_sent(path: str) -> None:
     async with loopback(fine) as server, opened(server) as client:
         with pytest.raises(InvalidArguments):
             await client.send(get(path))
@@ -237,10 +239,10 @@ async def test_a_path_that_would_not_arrive_as_it_is_is_not_sent(path: str) -> N
     ("name", "value"),
     [("If-Match", "a\r\nX: y"), ("If-Match", "a\x00"), ("If-Match", "é"), ("Bad Name", "a"), ("", "a")],
 )
-async def test_a_header_that_could_end_its_line_is_not_sent(name: str, value: str) -> None:
+async def test_header_with_line_break_is_not_sent(name: str, value: str) -> None:
     async with loopback(fine) as server, opened(server) as client:
         with pytest.raises(InvalidArguments):
-            await client.send(Request("GET", DECLARED_PLATFORM, "/a", headers=((name, value),)))
+            await client.send(Request("GET", PLATFORM_ORIGIN, "/a", headers=((name, value),)))
     assert server.requests == []
 
 
@@ -256,22 +258,22 @@ async def test_a_header_that_could_end_its_line_is_not_sent(name: str, value: st
         (TextBody("<x/>", "application/xml"), "application/xml", b"<x/>"),
     ],
 )
-async def test_a_body_is_written_as_what_it_is(body: Body, kind: str, content: bytes) -> None:
+async def test_body_is_encoded_by_its_type(body: Body, kind: str, content: bytes) -> None:
     async with loopback(fine) as server, opened(server) as client:
-        await client.send(Request("POST", DECLARED_PLATFORM, "/imodels/", body=body))
+        await client.send(Request("POST", PLATFORM_ORIGIN, "/imodels/", body=body))
     assert server.requests[0].headers["content-type"] == kind
     assert server.requests[0].body == content
 
 
 @pytest.mark.parametrize("value", [float("nan"), {"x": object()}, "\ud800"])
-async def test_a_body_that_is_no_json_is_not_sent(value: Any) -> None:
+async def test_body_that_is_not_json_is_not_sent(value: Any) -> None:
     async with loopback(fine) as server, opened(server) as client:
         with pytest.raises(InvalidArguments):
-            await client.send(Request("POST", DECLARED_PLATFORM, "/imodels/", body=JsonBody(value)))
+            await client.send(Request("POST", PLATFORM_ORIGIN, "/imodels/", body=JsonBody(value)))
     assert server.requests == []
 
 
-async def test_a_file_is_streamed_with_its_length_and_again_after_a_renewal(tmp_path: Path) -> None:
+async def test_file_is_streamed_again_after_renewal(tmp_path: Path) -> None:
     image = tmp_path / "image.png"
     image.write_bytes(bytes(range(256)) * 3000)
 
@@ -279,15 +281,15 @@ async def test_a_file_is_streamed_with_its_length_and_again_after_a_renewal(tmp_
         await asked.answer(401 if asked.headers["authorization"] == "Bearer token-0" else 201)
 
     async with loopback(handler) as server, opened(server, Renewing()) as client:
-        await client.send(Request("PUT", DECLARED_PLATFORM, "/itwins/1/image", body=FileBody(image, "image/png")))
+        await client.send(Request("PUT", PLATFORM_ORIGIN, "/itwins/1/image", body=FileUpload(image, "image/png")))
     assert [asked.body == image.read_bytes() for asked in server.requests] == [True, True]
     assert server.requests[1].headers["content-length"] == "768000"
 
 
-async def test_a_file_that_is_not_there_is_told_before_anything_is_sent(tmp_path: Path) -> None:
+async def test_missing_file_is_reported_before_sending(tmp_path: Path) -> None:
     async with loopback(fine) as server, opened(server) as client:
         with pytest.raises(InvalidArguments, match="not a file"):
-            await client.send(Request("PUT", DECLARED_PLATFORM, "/x", body=FileBody(tmp_path / "none", "image/png")))
+            await client.send(Request("PUT", PLATFORM_ORIGIN, "/x", body=FileUpload(tmp_path / "none", "image/png")))
     assert server.requests == []
 
 
@@ -295,7 +297,7 @@ async def test_a_file_that_is_not_there_is_told_before_anything_is_sent(tmp_path
 
 
 @pytest.mark.parametrize("method", METHODS)
-async def test_a_401_is_answered_by_one_renewal_and_one_repeat(method: Method) -> None:
+async def test_401_renews_the_token_and_retries_once(method: Method) -> None:
     async def handler(asked: Asked) -> None:
         await asked.json(200 if asked.headers["authorization"] == "Bearer token-1" else 401, {})
 
@@ -306,7 +308,7 @@ async def test_a_401_is_answered_by_one_renewal_and_one_repeat(method: Method) -
 
 
 @pytest.mark.parametrize("method", METHODS)
-async def test_a_second_401_is_the_end(method: Method) -> None:
+async def test_second_401_raises_not_signed_in(method: Method) -> None:
     async def handler(asked: Asked) -> None:
         await asked.json(401, {"error": {"code": "Unauthorized", "message": "Access denied."}})
 
@@ -317,7 +319,7 @@ async def test_a_second_401_is_the_end(method: Method) -> None:
     assert (len(server.requests), tokens.renewed) == (2, 1)
 
 
-async def test_two_hundred_calls_with_a_revoked_token_make_one_renewal() -> None:
+async def test_many_calls_with_a_revoked_token_renew_it_once() -> None:
     fetched = 0
 
     async def fetch() -> Token:
@@ -339,7 +341,7 @@ async def test_two_hundred_calls_with_a_revoked_token_make_one_renewal() -> None
     assert len(server.requests) <= 400
 
 
-async def test_a_static_token_that_is_refused_is_not_sent_again() -> None:
+async def test_refused_static_token_is_not_sent_again() -> None:
     async def handler(asked: Asked) -> None:
         await asked.answer(401)
 
@@ -349,7 +351,7 @@ async def test_a_static_token_that_is_refused_is_not_sent_again() -> None:
     assert len(server.requests) == 1
 
 
-async def test_the_errors_correlation_id_is_the_platforms_own_where_it_gives_one() -> None:
+async def test_error_carries_the_platforms_correlation_id() -> None:
     async def handler(asked: Asked) -> None:
         await asked.answer(404, headers={} if asked.path == "/2" else {"X-Correlation-Id": "from-platform"})
 
@@ -362,7 +364,7 @@ async def test_the_errors_correlation_id_is_the_platforms_own_where_it_gives_one
     assert errors == ["from-platform", server.requests[1].headers["x-correlation-id"]]
 
 
-# --- repeats: every method and every outcome ----------------------------------------------------------------------
+# --- retries: every method and every outcome ----------------------------------------------------------------------
 
 
 async def _hang_up(asked: Asked) -> None:
@@ -439,7 +441,7 @@ OUTCOMES: dict[str, tuple[Callable[[Asked], Any], int, int, bool]] = {
 
 @pytest.mark.parametrize("outcome", OUTCOMES)
 @pytest.mark.parametrize("method", METHODS)
-async def test_a_write_is_repeated_only_when_it_was_surely_not_executed(
+async def test_write_is_retried_only_if_surely_not_executed(
     method: Method, outcome: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if outcome == "silence":
@@ -460,9 +462,7 @@ async def test_a_write_is_repeated_only_when_it_was_surely_not_executed(
 
 
 @pytest.mark.parametrize("method", METHODS)
-async def test_a_server_that_is_not_there_is_tried_again_for_every_method(
-    method: Method, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_refused_connection_is_retried_for_every_method(method: Method, monkeypatch: pytest.MonkeyPatch) -> None:
     attempts = 0
     build = transport.build_http
 
@@ -480,7 +480,7 @@ async def test_a_server_that_is_not_there_is_tried_again_for_every_method(
 
     monkeypatch.setattr(transport, "build_http", counting)
     origin = f"http://127.0.0.1:{free_port()}"
-    async with UpstreamClient.open(origin, StaticToken("t"), user_agent="t") as client:
+    async with UpstreamClient(origin, StaticToken("t"), user_agent="t") as client:
         with pytest.raises(Unreachable) as caught:
             await client.send(request_of(method))
     assert (caught.value.code, caught.value.retryable, caught.value.outcome_unknown) == (
@@ -492,7 +492,7 @@ async def test_a_server_that_is_not_there_is_tried_again_for_every_method(
 
 
 @pytest.mark.parametrize("method", METHODS)
-async def test_a_fault_that_passes_is_never_seen(method: Method) -> None:
+async def test_transient_fault_is_retried(method: Method) -> None:
     async def handler(asked: Asked) -> None:
         if len(server.requests) < 3:
             await asked.answer(503, headers={"Retry-After": "0"})
@@ -504,7 +504,7 @@ async def test_a_fault_that_passes_is_never_seen(method: Method) -> None:
     assert len({asked.headers["x-correlation-id"] for asked in server.requests}) == 1
 
 
-async def test_a_storm_of_faults_is_not_answered_by_a_storm_of_repeats() -> None:
+async def test_retry_budget_bounds_retries_in_an_outage() -> None:
     async with loopback(_status(500)) as server, opened(server) as client:
         for number in range(200):
             with pytest.raises(PlatformError):
@@ -516,7 +516,7 @@ async def test_a_storm_of_faults_is_not_answered_by_a_storm_of_repeats() -> None
 
 
 @pytest.mark.parametrize("method", METHODS)
-async def test_a_body_that_drips_for_ever_ends_at_the_deadline(method: Method) -> None:
+async def test_dripping_body_ends_at_the_deadline(method: Method) -> None:
     dripping = anyio.Event()
 
     async def handler(asked: Asked) -> None:
@@ -534,12 +534,12 @@ async def test_a_body_that_drips_for_ever_ends_at_the_deadline(method: Method) -
     assert len(server.requests) == 1
 
 
-async def test_a_write_that_was_refused_is_not_told_as_unknown_when_the_renewal_takes_too_long() -> None:
+async def test_refused_write_has_a_known_outcome_if_renewal_times_out() -> None:
     async def handler(asked: Asked) -> None:
         await asked.answer(401)
 
     class Hanging:
-        async def token(self, stale: Token | None = None) -> Token:
+        async def get_token(self, stale: Token | None = None) -> Token:
             if stale is not None:
                 await anyio.sleep_forever()
             return Token("old")
@@ -550,7 +550,7 @@ async def test_a_write_that_was_refused_is_not_told_as_unknown_when_the_renewal_
     assert not caught.value.outcome_unknown
 
 
-async def test_headers_that_never_end_end_at_the_deadline() -> None:
+async def test_endless_headers_end_at_the_deadline() -> None:
     async def handler(asked: Asked) -> None:
         await asked.raw(b"HTTP/1.1 200 OK\r\nX: ")
         await asked.until_closed()
@@ -562,7 +562,7 @@ async def test_headers_that_never_end_end_at_the_deadline() -> None:
 
 @pytest.mark.parametrize(("size", "fits"), [(999, True), (1000, True), (1001, False)])
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_a_body_is_read_up_to_the_bound_and_not_a_byte_further(size: int, fits: bool, chunked: bool) -> None:
+async def test_body_larger_than_max_body_is_rejected(size: int, fits: bool, chunked: bool) -> None:
     async def handler(asked: Asked) -> None:
         if chunked:
             await asked.raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -580,7 +580,7 @@ async def test_a_body_is_read_up_to_the_bound_and_not_a_byte_further(size: int, 
 
 
 @pytest.mark.parametrize("status", [200, 500])
-async def test_a_gzip_bomb_is_stopped_at_the_bound(status: int) -> None:
+async def test_gzip_bomb_is_stopped_at_max_body(status: int) -> None:
     bomb = gzip.compress(b"\0" * 50_000_000, compresslevel=9)
 
     async def handler(asked: Asked) -> None:
@@ -588,12 +588,12 @@ async def test_a_gzip_bomb_is_stopped_at_the_bound(status: int) -> None:
 
     async with loopback(handler) as server, opened(server, max_body=2_000_000) as client:
         with pytest.raises(CallError) as caught:
-            await client.send(Request("POST", DECLARED_PLATFORM, "/x"))
+            await client.send(Request("POST", PLATFORM_ORIGIN, "/x"))
     assert isinstance(caught.value, UnexpectedAnswer if status == 200 else PlatformError)
     assert len(str(caught.value)) < 3000
 
 
-async def test_cancelling_the_caller_closes_the_request_at_once(caplog: pytest.LogCaptureFixture) -> None:
+async def test_cancellation_closes_the_request_at_once(caplog: pytest.LogCaptureFixture) -> None:
     arrived, closed = anyio.Event(), anyio.Event()
 
     async def handler(asked: Asked) -> None:
@@ -612,7 +612,7 @@ async def test_cancelling_the_caller_closes_the_request_at_once(caplog: pytest.L
     assert f"may have been carried out (correlation id {server.requests[0].headers['x-correlation-id']})" in caplog.text
 
 
-async def test_cancelling_during_the_wait_before_a_repeat_is_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_cancellation_during_backoff_is_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
     refused, finished = anyio.Event(), False
 
     async def handler(asked: Asked) -> None:
@@ -624,19 +624,17 @@ async def test_cancelling_during_the_wait_before_a_repeat_is_not_swallowed(monke
         await client.send(get())
         finished = True
 
-    import stamina
-
-    with stamina.set_testing(False):
-        async with loopback(handler) as server, opened(server) as client, anyio.create_task_group() as tasks:
-            tasks.start_soon(call, client)
-            await refused.wait()
-            await anyio.wait_all_tasks_blocked()
-            tasks.cancel_scope.cancel()
+    monkeypatch.setattr(retry, "sleep", anyio.sleep)
+    async with loopback(handler) as server, opened(server) as client, anyio.create_task_group() as tasks:
+        tasks.start_soon(call, client)
+        await refused.wait()
+        await anyio.wait_all_tasks_blocked()
+        tasks.cancel_scope.cancel()
     assert not finished
     assert len(server.requests) == 1
 
 
-async def test_never_more_requests_are_under_way_than_promised() -> None:
+async def test_concurrency_is_bounded() -> None:
     under_way = peak = 0
     release = anyio.Event()
 
@@ -656,114 +654,11 @@ async def test_never_more_requests_are_under_way_than_promised() -> None:
     assert (peak, len(server.requests)) == (3, 20)
 
 
-# --- identical reads ------------------------------------------------------------------------------------------------
-
-
-def _held() -> tuple[anyio.Event, anyio.Event, Callable[[Asked], Any]]:
-    arrived, release = anyio.Event(), anyio.Event()
-
-    async def handler(asked: Asked) -> None:
-        if asked.method == "GET":
-            arrived.set()
-            await release.wait()
-        await asked.json(200, {"target": asked.target})
-
-    return arrived, release, handler
-
-
-async def test_identical_reads_at_the_same_time_are_made_once() -> None:
-    arrived, release, handler = _held()
-    answers: list[Any] = []
-
-    async def call(client: UpstreamClient, request: Request) -> None:
-        answers.append(read_json(await client.send(request)))
-
-    async with loopback(handler) as server, opened(server) as client, anyio.create_task_group() as tasks:
-        for _ in range(50):
-            tasks.start_soon(call, client, get("/a", ("$top", "1")))
-        tasks.start_soon(call, client, get("/a", ("$top", "2")))
-        await arrived.wait()
-        await anyio.wait_all_tasks_blocked()
-        release.set()
-    assert sorted(asked.target for asked in server.requests) == ["/a?$top=1", "/a?$top=2"]
-    assert len(answers) == 51
-
-
-async def test_a_read_that_is_over_is_not_kept() -> None:
-    async with loopback(fine) as server, opened(server) as client:
-        await client.send(get())
-        await client.send(get())
-    assert len(server.requests) == 2
-
-
-async def test_a_cancelled_caller_does_not_take_the_others_with_it() -> None:
-    arrived, release, handler = _held()
-    answers: list[Any] = []
-    leader = anyio.CancelScope()
-
-    async def lead(client: UpstreamClient) -> None:
-        with leader:
-            await client.send(get())
-
-    async def follow(client: UpstreamClient) -> None:
-        answers.append(await client.send(get()))
-
-    async with loopback(handler) as server, opened(server) as client, anyio.create_task_group() as tasks:
-        tasks.start_soon(lead, client)
-        await arrived.wait()
-        for _ in range(5):
-            tasks.start_soon(follow, client)
-        await anyio.wait_all_tasks_blocked()
-        leader.cancel()
-        release.set()
-    assert len(answers) == 5
-    assert len(server.requests) == 2
-
-
-async def test_a_read_after_a_write_does_not_get_an_older_answer() -> None:
-    arrived, release, handler = _held()
-
-    async with loopback(handler) as server, opened(server) as client, anyio.create_task_group() as tasks:
-        tasks.start_soon(client.send, get())
-        await arrived.wait()
-        await client.send(request_of("PATCH"))
-        tasks.start_soon(client.send, get())
-        await anyio.wait_all_tasks_blocked()
-        release.set()
-    assert [asked.method for asked in server.requests] == ["GET", "PATCH", "GET"]
-
-
-async def test_callers_who_share_a_refusal_get_an_error_each_of_their_own() -> None:
-    arrived, release = anyio.Event(), anyio.Event()
-    errors: list[CallError] = []
-
-    async def handler(asked: Asked) -> None:
-        arrived.set()
-        await release.wait()
-        await asked.json(404, {"error": {"code": "iModelNotFound", "message": "Requested iModel is not available."}})
-
-    async def call(client: UpstreamClient) -> None:
-        try:
-            await client.send(get())
-        except PlatformError as error:
-            errors.append(error)
-
-    async with loopback(handler) as server, opened(server) as client, anyio.create_task_group() as tasks:
-        for _ in range(3):
-            tasks.start_soon(call, client)
-        await arrived.wait()
-        await anyio.wait_all_tasks_blocked()
-        release.set()
-    assert len(server.requests) == 1
-    assert len({id(error) for error in errors}) == 3
-    assert {str(error.to_json("x")) for error in errors} == {str(errors[0].to_json("x"))}
-
-
 # --- secrets and start-up -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("outcome", [name for name in OUTCOMES if name != "silence"])
-async def test_the_token_is_in_no_log_error_or_repr(outcome: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_token_is_in_no_log_error_or_repr(outcome: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     seen: list[str] = []
     async with loopback(OUTCOMES[outcome][0]) as server, opened(server) as client:
@@ -774,13 +669,13 @@ async def test_the_token_is_in_no_log_error_or_repr(outcome: str, caplog: pytest
             while error is not None:
                 seen += [repr(error), str(error), repr(vars(error))]
                 error = error.__cause__ or error.__context__
-        seen += [repr(client), repr(StaticToken(CANARY)), repr(await StaticToken(CANARY).token())]
+        seen += [repr(client), repr(StaticToken(CANARY)), repr(await StaticToken(CANARY).get_token())]
     seen += [record.getMessage() + repr(vars(record)) for record in caplog.records]
     assert CANARY in server.requests[0].headers["authorization"]
     assert not [text for text in seen if CANARY in text]
 
 
-async def test_a_server_that_echoes_the_token_does_not_bring_it_to_the_agent() -> None:
+async def test_echoed_token_is_redacted() -> None:
     async def handler(asked: Asked) -> None:
         sent = asked.headers["authorization"]
         error = {"code": "C", "message": f"bad {sent}", "details": [{"code": sent, "message": sent, "target": sent}]}
@@ -793,7 +688,7 @@ async def test_a_server_that_echoes_the_token_does_not_bring_it_to_the_agent() -
     assert len(server.requests) == 1
 
 
-async def test_the_http_client_is_built_at_the_first_call_and_only_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_http_client_is_built_once_at_the_first_call(monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[Any] = []
     build = transport.build_http
 
@@ -810,10 +705,10 @@ async def test_the_http_client_is_built_at_the_first_call_and_only_once(monkeypa
     assert len(built) == 1
 
 
-def test_importing_the_client_brings_no_library_that_only_some_need() -> None:
+def test_importing_the_client_imports_no_optional_library() -> None:
     code = (
-        "import sys, itwin_mcp.upstream.client, itwin_mcp.upstream.auth.static\n"
-        "heavy = ('authlib', 'keyring', 'stamina', 'cryptography', 'joserfc', 'filelock', 'httpx', 'requests')\n"
+        "import sys, itwin_mcp.upstream.client, itwin_mcp.upstream.sign_in.static_token\n"
+        "heavy = ('authlib', 'keyring', 'cryptography', 'joserfc', 'filelock', 'httpx', 'requests')\n"
         "print([name for name in heavy if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

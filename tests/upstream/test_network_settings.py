@@ -1,4 +1,4 @@
-"""Proxies and certificates that cannot be used are one error that names the variable."""
+"""Unusable proxies and certificates give an error that names the variable."""
 
 from pathlib import Path
 from typing import Any
@@ -6,13 +6,12 @@ from typing import Any
 import pytest
 
 from itwin_mcp.errors import Unreachable
-from itwin_mcp.upstream.auth.sign_in_server import SignInServer
-from itwin_mcp.upstream.auth.static import StaticToken
 from itwin_mcp.upstream.client import UpstreamClient
-from itwin_mcp.upstream.documents import fetch_document
-from itwin_mcp.upstream.probe import probe
+from itwin_mcp.upstream.messages import Request
+from itwin_mcp.upstream.plain_requests import fetch_document, probe
+from itwin_mcp.upstream.sign_in.sign_in_server import SignInServer
+from itwin_mcp.upstream.sign_in.static_token import StaticToken
 from itwin_mcp.upstream.storage import Storage
-from itwin_mcp.upstream.wire import Request
 from tests.network import UNUSABLE, unusable_value
 from tests.upstream.loopback import Asked, loopback
 
@@ -23,12 +22,12 @@ US = "itwin-mcp/test"
 
 
 async def call() -> None:
-    async with UpstreamClient.open(NOWHERE, StaticToken("t"), user_agent=US) as client:
+    async with UpstreamClient(NOWHERE, StaticToken("t"), user_agent=US) as client:
         await client.send(Request("GET", NOWHERE, "/imodels"))
 
 
 async def move(folder: Path) -> None:
-    async with Storage.open([NOWHERE], user_agent=US) as storage:
+    async with Storage([NOWHERE], user_agent=US) as storage:
         await storage.download(f"{NOWHERE}/file", folder / "new")
 
 
@@ -39,7 +38,7 @@ def no_certificates(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("variable", "value", "words"), UNUSABLE)
-async def test_every_client_names_the_variable_that_cannot_be_used(
+async def test_unusable_network_variable_is_named(
     variable: str, value: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, unusable_value(value, tmp_path))
@@ -48,7 +47,7 @@ async def test_every_client_names_the_variable_that_cannot_be_used(
         lambda: move(tmp_path),
         lambda: probe(f"{NOWHERE}/", user_agent=US),
         lambda: fetch_document(f"{NOWHERE}/", user_agent=US),
-        lambda: SignInServer(NOWHERE, user_agent=US).endpoints(),
+        lambda: SignInServer(NOWHERE, user_agent=US).discover(),
     ):
         with pytest.raises(Unreachable) as refused:
             await attempt()
@@ -71,7 +70,7 @@ async def test_every_client_names_the_variable_that_cannot_be_used(
         {"ALL_PROXY": "HTTPS://proxy_1.example"},
     ],
 )
-async def test_usable_settings_do_not_stop_a_request(
+async def test_usable_network_variables_allow_a_request(
     environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fine(asked: Asked) -> None:
@@ -83,11 +82,11 @@ async def test_usable_settings_do_not_stop_a_request(
         assert (await probe(f"{server.origin}/", user_agent=US)).status == 200
 
 
-async def test_the_sandbox_needs_neither(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_sandbox_ignores_network_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
     monkeypatch.setenv("HTTPS_PROXY", "htp://x")
-    async with UpstreamClient.open(NOWHERE, StaticToken("t"), sandbox=app, user_agent=US) as client:
+    async with UpstreamClient(NOWHERE, StaticToken("t"), sandbox=app, user_agent=US) as client:
         assert (await client.send(Request("GET", NOWHERE, "/"))).status == 204

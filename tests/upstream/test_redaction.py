@@ -1,4 +1,4 @@
-"""Secrets are taken out of text and data, ordinary text stays as it is, and the work grows with the length only."""
+"""Secrets are removed from text and data, other text stays unchanged, and work is proportional to the length."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from itwin_mcp.upstream import redaction
-from itwin_mcp.upstream.redaction import foreign_text, hide_secrets, without_secrets
+from itwin_mcp.upstream.redaction import hide_secrets, redact, remove_secrets
 
 CANARY = "c4naryQ9zX7wLk2v"
 JWT = f"eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiI{CANARY}.{CANARY}"
@@ -69,14 +69,14 @@ Tunnel boring machine TBM-2 "Bertha"
 Brücke № 7 — “Süd”, 桥梁工程（二期）""".splitlines()
 
 
-def test_there_are_fifty_ordinary_sentences() -> None:
+def test_fifty_ordinary_sentences_are_checked() -> None:
     assert len(set(ORDINARY)) == 50
 
 
 @pytest.mark.parametrize("sentence", ORDINARY)
 def test_hide_secrets_keeps_engineering_text(sentence: str) -> None:
     assert hide_secrets(sentence) == sentence
-    assert without_secrets({"description": sentence}) == {"description": sentence}
+    assert remove_secrets({"description": sentence}) == {"description": sentence}
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_hide_secrets_replaces_every_shape_of_a_credential(text: str) -> None:
     hidden = hide_secrets(text)
     assert CANARY not in hidden
     assert "[hidden]" in hidden
-    assert CANARY not in str(without_secrets({"note": f"Before. {text}"}))
+    assert CANARY not in str(remove_secrets({"note": f"Before. {text}"}))
 
 
 def test_hide_secrets_replaces_only_the_secret() -> None:
@@ -212,13 +212,13 @@ ORDINARY_MEMBERS = {
 
 
 @pytest.mark.parametrize("name", SECRET_MEMBERS)
-def test_without_secrets_drops_members_whose_name_says_secret(name: str) -> None:
+def test_remove_secrets_drops_members_with_secret_names(name: str) -> None:
     body = {"id": "1", name: CANARY, "inner": [{name: {"value": CANARY}, "kept": 1}, {"name": name, "value": CANARY}]}
-    assert without_secrets(body) == {"id": "1", "inner": [{"kept": 1}, {"name": name}]}
+    assert remove_secrets(body) == {"id": "1", "inner": [{"kept": 1}, {"name": name}]}
 
 
-def test_without_secrets_keeps_ordinary_members() -> None:
-    assert without_secrets(ORDINARY_MEMBERS) == ORDINARY_MEMBERS
+def test_remove_secrets_keeps_ordinary_members() -> None:
+    assert remove_secrets(ORDINARY_MEMBERS) == ORDINARY_MEMBERS
 
 
 @pytest.mark.parametrize(
@@ -230,23 +230,23 @@ def test_without_secrets_keeps_ordinary_members() -> None:
         f"sb://a/?key={CANARY}",
     ],
 )
-def test_without_secrets_drops_links_that_carry_credentials(link: str) -> None:
+def test_remove_secrets_drops_links_with_credentials(link: str) -> None:
     body = {"_links": {"download": {"href": link}, "self": {"href": "https://example.com/f"}}, "all": [link, "a"]}
-    assert without_secrets(body) == {"_links": {"self": {"href": "https://example.com/f"}}, "all": ["a"]}
+    assert remove_secrets(body) == {"_links": {"self": {"href": "https://example.com/f"}}, "all": ["a"]}
 
 
 @pytest.mark.parametrize("length", [1, 100, 7_960, 7_990, 8_000])
-def test_foreign_text_shows_no_half_secret(length: int) -> None:
+def test_redact_shows_no_half_secret(length: int) -> None:
     for secret in (JWT, f"password={CANARY}", f"https://u:{CANARY}@example.com/"):
-        shown = foreign_text("[hidden] " + "x" * length + f" {secret} " + "password=aaaaaaaaaaaaa " * 2_000)
+        shown = redact("[hidden] " + "x" * length + f" {secret} " + "password=aaaaaaaaaaaaa " * 2_000)
         assert len(shown) <= 2_000
         assert CANARY[:6] not in shown
-        shown = foreign_text(f"password={'a' * 900}{'b' * 900} " * 4 + "y" * length + f" {secret}" * 9, 100)
+        shown = redact(f"password={'a' * 900}{'b' * 900} " * 4 + "y" * length + f" {secret}" * 9, 100)
         assert CANARY[:6] not in shown
 
 
-def test_foreign_text_finds_secrets_behind_invisible_characters() -> None:
-    assert CANARY not in foreign_text(f"pass\u200bword={CANARY}")
+def test_redact_finds_secrets_with_invisible_characters() -> None:
+    assert CANARY not in redact(f"pass\u200bword={CANARY}")
 
 
 ADVERSARIAL = [
@@ -279,14 +279,14 @@ ADVERSARIAL += [
 
 
 @pytest.mark.parametrize("part", ADVERSARIAL)
-def test_long_adversarial_text_is_redacted_whole(part: str) -> None:
+def test_redact_bounds_long_adversarial_text(part: str) -> None:
     text = part * (300_000 // len(part))
     assert hide_secrets(text + f" password={CANARY}").count(CANARY) == 0 or part in ('"', "'", "\\", '"a":"')
-    assert len(foreign_text(text)) <= 2_000
+    assert len(redact(text)) <= 2_000
 
 
-def test_every_pattern_is_linear() -> None:
-    """An unbounded repetition must be possessive; a bounded one may be tried again, but only so often."""
+def test_redaction_patterns_are_linear() -> None:
+    """Unbounded repetitions must be possessive; bounded ones may backtrack a limited number of times."""
     patterns = {name: value for name, value in vars(redaction).items() if isinstance(value, re.Pattern)}
     assert len(patterns) > 8
     for name, pattern in patterns.items():
@@ -294,7 +294,7 @@ def test_every_pattern_is_linear() -> None:
 
 
 def _most_repeats(parsed: Any) -> int:
-    """The largest repetition that may be tried again."""
+    """Return the largest repetition that can backtrack."""
     most = 0
     for kind, argument in parsed:
         if kind in (sre.MAX_REPEAT, sre.MIN_REPEAT):

@@ -1,4 +1,4 @@
-"""Files to and from storage links, with servers that promise one thing and send another."""
+"""Uploads and downloads by storage links, with servers that send something else than they announce."""
 
 # ruff: noqa: ASYNC240 - the files of a test are small
 
@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import anyio
 import pytest
 
+from itwin_mcp.atomic_files import FileStat
 from itwin_mcp.errors import CallError, InvalidArguments, PlatformError, UnexpectedAnswer, Unreachable
-from itwin_mcp.upstream.naming import Standing
 from itwin_mcp.upstream.storage import STORAGE_HOSTS, Storage
 from tests.sandbox_process import free_port
 
@@ -34,7 +34,7 @@ LINK = "/c/file?sv=2024&sr=b&sig=canary%2Bsignature%3D&se=2026-01-01T00%3A00%3A0
 async def opened(handler: Handler, **options: Any) -> AsyncIterator[tuple[Loopback, Storage, str]]:
     async with (
         loopback(handler) as server,
-        Storage.open([server.origin], user_agent="itwin-mcp/test", **options) as storage,
+        Storage([server.origin], user_agent="itwin-mcp/test", **options) as storage,
     ):
         yield server, storage, server.origin + LINK
 
@@ -65,7 +65,7 @@ def left(target: Path) -> list[str]:
 
 
 class Told:
-    """Progress as it was told."""
+    """Records reported progress."""
 
     def __init__(self) -> None:
         self.steps: list[tuple[int, int | None]] = []
@@ -74,7 +74,7 @@ class Told:
         self.steps.append((done, total))
 
 
-async def test_a_file_goes_up_whole_without_a_bearer_and_with_what_the_storage_asks_for(source: Path) -> None:
+async def test_upload_sends_whole_file_and_headers_without_bearer(source: Path) -> None:
     told = Told()
     async with opened(created) as (server, storage, link):
         size = await storage.upload(link, source, headers=[("x-ms-blob-type", "BlockBlob")], progress=told)
@@ -88,7 +88,7 @@ async def test_a_file_goes_up_whole_without_a_bearer_and_with_what_the_storage_a
     assert told.steps == sorted(told.steps)
 
 
-async def test_a_file_comes_down_whole_checked_and_told(target: Path) -> None:
+async def test_download_verifies_size_and_reports_progress(target: Path) -> None:
     told = Told()
     digest = ("sha256", hashlib.sha256(CONTENT).hexdigest())
     async with opened(whole) as (server, storage, link):
@@ -101,7 +101,7 @@ async def test_a_file_comes_down_whole_checked_and_told(target: Path) -> None:
     assert "authorization" not in server.requests[0].headers
 
 
-async def test_a_file_is_kept_as_it_is_stored(target: Path) -> None:
+async def test_download_saves_bytes_as_stored(target: Path) -> None:
     packed = gzip.compress(CONTENT)
 
     async def handler(asked: Asked) -> None:
@@ -134,7 +134,7 @@ class Broken(NamedTuple):
         Broken({"Content-Length": str(2**59)}, b"12345", {}, InvalidArguments, 1),
     ],
 )
-async def test_nothing_is_kept_of_a_file_that_is_not_what_was_promised(target: Path, case: Broken) -> None:
+async def test_download_with_wrong_size_or_digest_saves_nothing(target: Path, case: Broken) -> None:
     async def handler(asked: Asked) -> None:
         lines = "".join(f"{name}: {value}\r\n" for name, value in case.head.items())
         await asked.raw(f"HTTP/1.1 200 OK\r\n{lines}\r\n".encode() + case.body)
@@ -148,7 +148,7 @@ async def test_nothing_is_kept_of_a_file_that_is_not_what_was_promised(target: P
     assert "canary" not in str(caught.value.to_json("x"))
 
 
-async def test_a_transfer_that_breaks_begins_anew_and_progress_only_grows(target: Path) -> None:
+async def test_broken_download_starts_over_and_progress_only_grows(target: Path) -> None:
     async def handler(asked: Asked) -> None:
         if len(server.requests) < 3:
             await asked.raw(f"HTTP/1.1 200 OK\r\nContent-Length: {len(CONTENT)}\r\n\r\n".encode() + CONTENT[:300_000])
@@ -163,7 +163,7 @@ async def test_a_transfer_that_breaks_begins_anew_and_progress_only_grows(target
     assert told.steps == sorted(set(told.steps))
 
 
-async def test_an_upload_that_breaks_begins_anew(source: Path) -> None:
+async def test_broken_upload_starts_over(source: Path) -> None:
     async def handler(asked: Asked) -> None:
         if len(server.requests) < 2:
             await asked.hang_up()
@@ -176,9 +176,7 @@ async def test_an_upload_that_breaks_begins_anew(source: Path) -> None:
 
 
 @pytest.mark.parametrize("status", [302, 400, 403, 404, 409, 412, 416])
-async def test_a_refusal_gives_the_storages_code_and_nothing_of_its_text(
-    source: Path, target: Path, status: int
-) -> None:
+async def test_storage_refusal_has_its_code_but_not_its_text(source: Path, target: Path, status: int) -> None:
     async def handler(asked: Asked) -> None:
         text = f"<Error><Code>AuthenticationFailed</Code><Message>{asked.target}</Message></Error>".encode()
         await asked.answer(status, text, {"Location": "http://127.0.0.1:9/"})
@@ -196,7 +194,7 @@ async def test_a_refusal_gives_the_storages_code_and_nothing_of_its_text(
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-async def test_a_storage_that_is_busy_is_asked_again(source: Path, status: int) -> None:
+async def test_busy_storage_is_retried(source: Path, status: int) -> None:
     async def handler(asked: Asked) -> None:
         await asked.answer(status if len(server.requests) < 3 else 201)
 
@@ -236,8 +234,8 @@ async def test_a_storage_that_is_busy_is_asked_again(source: Path, status: int) 
         ("", False),
     ],
 )
-async def test_only_the_platforms_storage_is_called(link: str, allowed: bool) -> None:
-    async with Storage.open(STORAGE_HOSTS, user_agent="t") as storage:
+async def test_only_allowed_storage_hosts_are_called(link: str, allowed: bool) -> None:
+    async with Storage(STORAGE_HOSTS, user_agent="t") as storage:
         if allowed:
             storage._check(link)
         else:
@@ -246,17 +244,17 @@ async def test_only_the_platforms_storage_is_called(link: str, allowed: bool) ->
             assert "sig" not in caught.value.message
 
 
-async def test_a_file_that_exists_is_not_replaced_unasked(target: Path) -> None:
+async def test_download_does_not_replace_existing_file(target: Path) -> None:
     target.write_text("mine")
     async with opened(whole) as (server, storage, link):
         with pytest.raises(InvalidArguments, match="exists, or has changed"):
             await storage.download(link, target)
         assert (target.read_text(), server.requests) == ("mine", [])
-        await storage.download(link, target, replaces=Standing.at(target))
+        await storage.download(link, target, replaces=FileStat.of(target))
     assert target.read_bytes() == CONTENT
 
 
-async def test_a_failed_download_leaves_the_file_that_was_there(target: Path) -> None:
+async def test_failed_download_keeps_existing_file(target: Path) -> None:
     target.write_text("mine")
 
     async def handler(asked: Asked) -> None:
@@ -264,12 +262,12 @@ async def test_a_failed_download_leaves_the_file_that_was_there(target: Path) ->
 
     async with opened(handler) as (_, storage, link):
         with pytest.raises(PlatformError):
-            await storage.download(link, target, replaces=Standing.at(target))
+            await storage.download(link, target, replaces=FileStat.of(target))
     assert target.read_text() == "mine"
     assert left(target) == ["file.bim"]
 
 
-async def test_a_place_that_cannot_be_written_is_told(tmp_path: Path, source: Path) -> None:
+async def test_unwritable_target_is_reported(tmp_path: Path, source: Path) -> None:
     async with opened(whole) as (_, storage, link):
         with pytest.raises(InvalidArguments, match="does not exist"):
             await storage.download(link, tmp_path / "none" / "file")
@@ -281,7 +279,7 @@ async def test_a_place_that_cannot_be_written_is_told(tmp_path: Path, source: Pa
             await storage.upload(link, tmp_path)
 
 
-async def test_a_file_that_does_not_fit_is_not_begun(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_download_larger_than_free_disk_is_not_started(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1_000_000}))
     async with opened(whole) as (_, storage, link):
         with pytest.raises(InvalidArguments, match="do not fit"):
@@ -289,7 +287,7 @@ async def test_a_file_that_does_not_fit_is_not_begun(target: Path, monkeypatch: 
     assert left(target) == []
 
 
-async def test_a_cancelled_download_leaves_nothing_and_closes_at_once(target: Path) -> None:
+async def test_cancelled_download_leaves_nothing(target: Path) -> None:
     sent, closed = anyio.Event(), anyio.Event()
 
     async def handler(asked: Asked) -> None:
@@ -309,26 +307,26 @@ async def test_a_cancelled_download_leaves_nothing_and_closes_at_once(target: Pa
     assert left(target) == []
 
 
-async def test_a_transfer_ends_at_its_deadline(target: Path) -> None:
+async def test_transfer_ends_at_its_deadline(target: Path) -> None:
     async def handler(asked: Asked) -> None:
         await asked.until_closed()
 
     async with opened(handler, seconds=0.05) as (_, storage, link):
-        with pytest.raises(Unreachable, match="not through"):
+        with pytest.raises(Unreachable, match="not transferred"):
             await storage.download(link, target)
 
 
-async def test_a_storage_that_is_away_is_told_without_the_link(target: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_unreachable_storage_is_reported_without_the_link(target: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     origin = f"http://127.0.0.1:{free_port()}"
-    async with Storage.open([origin], user_agent="t") as storage:
+    async with Storage([origin], user_agent="t") as storage:
         with pytest.raises(Unreachable) as caught:
             await storage.download(origin + LINK, target)
     assert caught.value.code == "TransferBroken"
     assert "canary" not in caplog.text + str(caught.value.to_json("x")) + repr(caught.value.__context__)
 
 
-async def test_a_large_file_does_not_go_through_memory(tmp_path: Path) -> None:
+async def test_large_file_is_streamed(tmp_path: Path) -> None:
     size = 48 * 1024 * 1024
     source, target = tmp_path / "large", tmp_path / "copy"
     with source.open("wb") as file:
@@ -350,7 +348,7 @@ async def test_a_large_file_does_not_go_through_memory(tmp_path: Path) -> None:
     assert peak < 16 * 1024 * 1024
 
 
-async def test_an_app_that_stands_in_for_the_platform_answers_its_links_too(source: Path, target: Path) -> None:
+async def test_sandbox_app_answers_its_own_links(source: Path, target: Path) -> None:
     kept: dict[str, bytes] = {}
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -364,7 +362,7 @@ async def test_an_app_that_stands_in_for_the_platform_answers_its_links_too(sour
         await send({"type": "http.response.body", "body": kept[scope["path"]] if scope["method"] == "GET" else b""})
 
     origin = "https://api.bentley.com"
-    async with Storage.open([origin], user_agent="t", platform=origin, sandbox=app) as storage:
+    async with Storage([origin], user_agent="t", platform=origin, sandbox=app) as storage:
         await storage.upload(f"{origin}/files/1?sig=x", source)
         await storage.download(f"{origin}/files/1?sig=x", target, size=len(CONTENT))
     assert target.read_bytes() == CONTENT

@@ -1,1 +1,1 @@
-"""What a capability file says: pure data, no HTTP and no MCP."""
+"""Capability files: reading, checking and compiling them into a catalog. No HTTP and no MCP."""

@@ -4,39 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path as FilePath
+from functools import cached_property
 from typing import Any, Literal
 
-from itwin_mcp.capability.access import Access
-from itwin_mcp.capability.expressions import Path
-from itwin_mcp.capability.plans import Action, ConfirmPlan, Operation, TransferPlan, operations_of
+from itwin_mcp.capability.documents import find_shipped_files
+from itwin_mcp.capability.entities import Entities, Entity
+from itwin_mcp.capability.expressions import JsonPath
+from itwin_mcp.capability.operations import Operation
 from itwin_mcp.capability.selection import DYNAMIC, Selection
-from itwin_mcp.capability.suggestions import find_similar
+from itwin_mcp.capability.tool_actions import Access, Action, BuiltIn, ConfirmPlan, TransferPlan, list_operations
 from itwin_mcp.capability.vocabulary import Vocabulary
-from itwin_mcp.errors import Problem, SettingsError
+from itwin_mcp.errors import Problem
+from itwin_mcp.text import find_similar
 
 
 @dataclass(frozen=True, slots=True)
 class Annotations:
-    """What a client may assume of a tool before it calls it."""
+    """Hints about a tool that clients read before they call it."""
 
     read_only: bool
     destructive: bool
     idempotent: bool
     open_world: bool
 
-    @property
-    def access(self) -> Access:
-        """What a caller must be allowed."""
-        return Access.READ if self.read_only else Access.DELETE if self.destructive else Access.WRITE
-
 
 @dataclass(frozen=True, slots=True)
 class ChangesetForm:
     """In which form an operation takes a changeset.
 
-    With `only_id` it takes no index. `baseline` is what stands for the baseline: the index 0, an empty id, or an
-    argument that is left out; None if the operation does not take the baseline.
+    With `only_id`, it takes no index. `baseline` says how to name the baseline: by the index 0, by an empty id, or by
+    leaving the argument out; None if the operation does not accept the baseline.
     """
 
     only_id: bool = False
@@ -45,39 +42,47 @@ class ChangesetForm:
 
 @dataclass(frozen=True, slots=True)
 class ToolArgument:
-    """One argument of a tool; `default` is applied when it is left out, ABSENT where there is none.
+    """One argument of a tool. Its `default` is ABSENT if it has none.
 
-    `local` says that it is the path of a local file: one that is read, or one that is written.
+    `local` is set for the path of a local file: a `source` is read, a `target` is written.
     """
 
     name: str
     schema: Mapping[str, Any]
     required: bool
-    entity: str | None
+    entity: Entity | None
     default: Any
     local: Literal["source", "target"] | None = None
     preset: str | None = None
-    """The setting that its default comes from; see `presets`."""
+    """The setting that its default comes from; see `Preset`."""
+    yields: bool = False
+    """Whether it is optional even without the preset, because a list of entities can replace it."""
     changeset: ChangesetForm | None = None
     """For an argument that names a changeset."""
+
+    is_one: bool = field(init=False)
+    """Whether an argument that names an entity names one, and not several in a list."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "is_one", self.schema.get("type") != "array")
 
 
 @dataclass(frozen=True, slots=True)
 class EmptyAnswer:
-    """What an answer says if none of the lists at these paths has an item."""
+    """The note of an answer in which all of these lists are empty."""
 
-    lists: tuple[Path, ...]
+    lists: tuple[JsonPath, ...]
     note: str
 
     def is_meant_by(self, answer: Mapping[str, Any]) -> bool:
-        """Return whether the answer has these lists, all of them empty."""
+        """Return whether an answer has these lists, all of them empty."""
         found = [path.find(answer) for path in self.lists]
         return all(value == [] for value in found)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Tool:
-    """One MCP tool."""
+    """One MCP tool. Values that follow from its declaration are computed once."""
 
     name: str
     title: str
@@ -87,28 +92,47 @@ class Tool:
     arguments: tuple[ToolArgument, ...]
     input_schema: Mapping[str, Any]
     output_schema: Mapping[str, Any]
-    action: Action
-    file: str
+    action: Action | BuiltIn
+    file: str = ""
+    """The capability file that declares it; empty for a built-in tool."""
     rule: Mapping[str, Any] = field(default_factory=dict)
-    """JSON Schema across the arguments: it is enforced, but not published in `input_schema`."""
+    """JSON Schema across the arguments. It is enforced, but not published in `input_schema`."""
     transfer: TransferPlan | None = None
     confirm: ConfirmPlan | None = None
     lists: Mapping[str, str] = field(default_factory=dict)
-    """The outputs of a flow that are parts of lists, by path, and the tool that lists all; see `continuing`."""
+    """The outputs of a flow that are parts of lists, by path, and the tool that lists all of each."""
 
     empty: EmptyAnswer | None = None
 
-    @property
+    @cached_property
+    def is_built_in(self) -> bool:
+        """Return whether this program answers the tool itself, without a request that a file declares."""
+        return isinstance(self.action, BuiltIn)
+
+    @cached_property
+    def access(self) -> Access:
+        """Return what a caller must be allowed."""
+        if isinstance(self.action, BuiltIn) and self.action.access is not None:
+            return self.action.access
+        hints = self.annotations
+        return Access.READ if hints.read_only else Access.DELETE if hints.destructive else Access.WRITE
+
+    @cached_property
+    def writes(self) -> bool:
+        """Return whether a call may send a request that changes something."""
+        return any(operation.method != "GET" for operation in self.operations)
+
+    @cached_property
     def confirms(self) -> bool:
-        """Whether a call may ask the person first; a download does before it replaces a local file."""
+        """Return whether a call may ask the user first, as a download does before it replaces a local file."""
         return self.confirm is not None or (self.transfer is not None and self.transfer.direction == "download")
 
-    @property
+    @cached_property
     def operations(self) -> tuple[Operation, ...]:
-        """Every operation that a call of this tool may send, the awaited ones and those of a preview included."""
+        """Return every operation that a call may send, including those that poll a job or read a preview."""
         shown = () if self.confirm is None else tuple(read.operation for read in self.confirm.reads)
         target = () if self.confirm is None or self.confirm.target is None else (self.confirm.target.operation,)
-        return (*operations_of(self.action), *target, *shown)
+        return (*list_operations(self.action), *target, *shown)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,14 +145,14 @@ class Resource:
     description: str
     mime_type: str
     variables: tuple[str, ...]
-    entities: Mapping[str, str]
+    entities: Mapping[str, Entity]
     action: Action
     toolset: str
 
     @property
     def operations(self) -> tuple[Operation, ...]:
-        """Every operation that reading it may send."""
-        return operations_of(self.action)
+        """Return every operation that reading the resource may send."""
+        return list_operations(self.action)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,14 +166,14 @@ class Prompt:
     messages: tuple[tuple[Literal["user", "assistant"], str], ...]
     toolset: str
     quoted: frozenset[str] = frozenset()
-    """What stands in backticks in its text: the tools that it tells an agent to use are among them."""
+    """The words in backticks in its text, among them the tools that it asks an agent to use."""
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """What may stand in an argument, for those that take no other text."""
+    """The accepted values of arguments that do not accept any text."""
 
 
 @dataclass(frozen=True, slots=True)
 class StaticResource:
-    """A text that lies beside the capability file and is served as it is."""
+    """A text file next to a capability file that is served as it is."""
 
     name: str
     title: str
@@ -161,7 +185,7 @@ class StaticResource:
 
 @dataclass(frozen=True, slots=True)
 class Skill:
-    """A guide for agents: the front matter of its SKILL.md, and its files, that one first."""
+    """A guide for agents: the front matter of its SKILL.md, and its files, SKILL.md first."""
 
     name: str
     front: Mapping[str, Any]
@@ -176,26 +200,27 @@ class Catalog:
     resources: tuple[Resource, ...] = ()
     prompts: Mapping[str, Prompt] = field(default_factory=dict)
     operations: Mapping[str, Operation] = field(default_factory=dict)
+    entities: Entities = field(default_factory=dict)
     statics: tuple[StaticResource, ...] = ()
     reachable: Mapping[str, Tool] = field(default_factory=dict)
-    """Every tool that may be run, listed or not: completions read with them, the dynamic tools run them."""
+    """Every tool that may be run, listed or not. Completions read with them, and the dynamic tools run them."""
     elsewhere: Mapping[str, str] = field(default_factory=dict)
-    """The tools that exist and cannot be run here, each with the reason."""
+    """The tools that cannot be run here, each with the reason."""
     warnings: tuple[Problem, ...] = ()
-    """What the authors of freshly read files should know; `capability check` prints it."""
+    """Warnings for the authors of freshly read files; `capability check` prints them."""
     skills: Callable[[], tuple[Skill, ...]] = tuple
-    """The guides for agents over the whole catalog, whatever part of it is served; made when first asked for."""
+    """Makes the guides for agents, over the whole catalog, when they are first needed."""
     vocabulary: Callable[[], Vocabulary] = Vocabulary
-    """What people call things, for the search of tools; read when something is first searched."""
+    """Reads the vocabulary of the tool search when it is first needed."""
 
     @property
     def dynamic(self) -> bool:
-        """Whether the tools that are not listed can be found and run by those that are."""
+        """Return whether listed tools can find and run the tools that are not listed."""
         return any(tool.toolset == DYNAMIC for tool in self.tools.values())
 
     @property
     def toolsets(self) -> tuple[str, ...]:
-        """The toolsets, in the order of the files."""
+        """Return the toolsets, in the order of the files."""
         return tuple(dict.fromkeys(tool.toolset for tool in self.tools.values()))
 
     def select(
@@ -207,15 +232,22 @@ class Catalog:
         read_only: bool = False,
         hidden: Collection[str] = (),
     ) -> Catalog:
-        """The part of the catalog that was asked for.
+        """Return the part of the catalog to serve.
 
-        Empty `toolsets` and `tools` mean DEFAULT_TOOLSETS and whatever is not in our own files; with both, their
-        union. `exclude` is taken away from that, and `read_only` keeps the tools whose annotation says so. Resources
-        go with their toolset, by default all are there; a prompt is there if every tool that it names can be run;
-        static resources always are. A policy's `hidden` tools are left out too. Raises SettingsError for a name that
-        does not exist.
+        Resources are served with their toolset, a prompt if every tool that it names can be run, and static resources
+        always.
+
+        Args:
+            toolsets: Toolsets to serve. Without toolsets and tools: DEFAULT_TOOLSETS, and everything in users' files.
+            tools: Single tools to serve in addition.
+            exclude: Tools to leave out.
+            read_only: Serve only tools whose annotations say that they read.
+            hidden: Tools to leave out because the policy does not allow them.
+
+        Raises:
+            SettingsError: A name does not exist.
         """
-        asked = Selection(toolsets, tools, exclude, read_only, {str(file) for file in shipped()}, hidden)
+        asked = Selection(toolsets, tools, exclude, read_only, {str(file) for file in find_shipped_files()}, hidden)
         asked.check(self.tools, self.toolsets)
         served = {name: tool for name, tool in self.tools.items() if asked.lists(tool)}
         reachable = {name: tool for name, tool in self.tools.items() if asked.reaches(tool)}
@@ -235,9 +267,9 @@ class Catalog:
         return replace(selected, prompts=prompts, elsewhere=absent)
 
     def suggest_tool(self, name: str, among: Collection[str] | None = None) -> str:
-        """Return a sentence for whoever named a tool that is not served: why it is not, or which name they meant.
+        """Return a sentence about a tool that is not served: why, or a similar name; empty if there is nothing to say.
 
-        `among` are the tools that may be suggested, all that are served if None. Empty if there is nothing to say.
+        `among` are the tools that may be suggested, by default all that are served.
         """
         if name in self.elsewhere:
             return f"It is not served here: {self.elsewhere[name]}."
@@ -246,12 +278,3 @@ class Catalog:
             return ""
         reason = f" It is not served here: {self.elsewhere[close[0]]}." if close[0] in self.elsewhere else ""
         return f"Did you mean {close[0]!r}?{reason}"
-
-
-def shipped() -> tuple[FilePath, ...]:
-    """Our own capability files: inside the installed package, or at the top of a source tree."""
-    package = FilePath(__file__).resolve().parent.parent
-    for folder in (package / "capabilities", package.parent.parent / "capabilities"):
-        if folder.is_dir():
-            return tuple(sorted(folder.glob("*.yaml")))
-    raise SettingsError(f"The capability files are missing from the installation at {package}: install it again.")

@@ -1,4 +1,4 @@
-"""Capability files as plain Naftiko: our words stripped, in YAML that every reader of the format reads alike."""
+"""Export of capability files as plain Naftiko: without our `x-` words, in YAML that all readers read alike."""
 
 from __future__ import annotations
 
@@ -8,55 +8,57 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from itwin_mcp.capability.documents import read_data
 from itwin_mcp.capability.extensions import strip
-from itwin_mcp.capability.linker import checked_files
-from itwin_mcp.capability.loader import read_data
-from itwin_mcp.capability.statics import static_files
+from itwin_mcp.capability.linker import check_files
+from itwin_mcp.capability.static_resources import find_static_files
 from itwin_mcp.errors import SettingsError
 
 
-def export(files: Iterable[Path], folder: Path) -> tuple[Path, ...]:
-    """Write the files, and those they import, without our words; their places to one another stay.
+def export_files(files: Iterable[Path], folder: Path) -> tuple[Path, ...]:
+    """Write the files and those that they import, without our words, and return the files written.
 
-    The texts of static resources are copied too; an engine of the format reads `file:///./…` from its working folder.
+    Relative paths stay. The texts of static resources are copied too: an engine of the format reads `file:///./…` from
+    its working folder.
 
-    Gives the files written. Raises CapabilityError for files that break rules, SettingsError for a folder that
-    cannot be written or holds the files themselves.
+    Raises:
+        CapabilityError: A file breaks rules.
+        SettingsError: The folder cannot be written, or contains the files themselves.
     """
-    sources = checked_files(files)
+    sources = check_files(files)
     base = Path(os.path.commonpath([source.parent for source in sources])) if sources else folder
     targets = {source: folder / source.relative_to(base) for source in sources}
-    texts = {target: plain_yaml(strip(read_data(source))) for source, target in targets.items()}
-    beside = {folder / one.relative_to(base): one for source in sources for one in _statics(source)}
+    texts = {target: dump_plain_yaml(strip(read_data(source))) for source, target in targets.items()}
+    copies = {folder / text.relative_to(base): text for source in sources for text in _list_static_files(source)}
     originals = {target for target in targets.values() if target.resolve() in sources}
     if originals:
-        raise SettingsError(f"{folder} holds the capability files themselves: export to another folder.")
+        raise SettingsError(f"{folder} contains the capability files themselves: export to another folder.")
     try:
         for target, text in texts.items():
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(text, encoding="utf-8", newline="\n")
-        for target, source in beside.items():
+        for target, source in copies.items():
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(source.read_bytes())
     except OSError as error:
-        raise SettingsError(f"{folder} cannot be written: {error.strerror}. Give a folder that can be.") from None
+        raise SettingsError(f"{folder} cannot be written: {error.strerror}. Choose another folder.") from None
     return tuple(texts)
 
 
-def _statics(source: Path) -> tuple[Path, ...]:
-    """The files that a capability file's static resources serve."""
+def _list_static_files(source: Path) -> tuple[Path, ...]:
+    """Return the files that the static resources of a capability file serve."""
     data = read_data(source)
     exposed = data.get("capability", {}).get("exposes", ()) if isinstance(data, dict) else ()
     places = [resource.get("location", "") for entry in exposed for resource in (entry.get("resources") or {}).values()]
-    return tuple(file for place in places for file in static_files(place, source))
+    return tuple(file for place in places for file in find_static_files(place, source))
 
 
-def plain_yaml(data: Any) -> str:
-    """Block-style YAML that re-reads equal, here and in readers of YAML 1.1 and 1.2."""
+def dump_plain_yaml(data: Any) -> str:
+    """Return block-style YAML that readers of YAML 1.1 and 1.2 read as the same data."""
     import yaml
 
     class Dumper(yaml.SafeDumper):
-        """Quotes whatever any reader might take for something other than text."""
+        """Quotes every text that some reader would not read as that text."""
 
         def ignore_aliases(self, data: Any) -> bool:
             return True
@@ -75,8 +77,8 @@ def plain_yaml(data: Any) -> str:
 _MISREAD = re.compile(
     r"""
     ^[-+.]?[0-9]            # numbers of every kind, dates, times
-    | ^\s | \s$ | \s\s      # blanks that folding would lose
-    | [^\n\ -~\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd]  # what is read as an escape alone
+    | ^\s | \s$ | \s\s      # spaces that folding would lose
+    | [^\n\ -~\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd]  # characters that must be escaped
     | ^(?:~|null|true|false|yes|no|on|off|y|n|[-+]?\.(?:inf|nan)|<<|=)$
     """,
     re.VERBOSE | re.IGNORECASE,

@@ -1,4 +1,4 @@
-"""Our closed `x-` vocabulary, and how to strip it by position for a plain Naftiko file."""
+"""Our closed vocabulary of `x-` words, and how to strip them by position for a plain Naftiko file."""
 
 from __future__ import annotations
 
@@ -8,24 +8,31 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from itwin_mcp.capability.node import CallName, Node
+from itwin_mcp.capability.schema_types import CallName, Node
 
 WORDS = {
+    "x-across": "a tool or flow",
+    "x-add": "a lookup step",
     "x-body": "a consumed operation",
+    "x-changes": "a lookup step",
     "x-codes": "a consumes entry or a consumed operation",
     "x-compare": "a lookup step",
     "x-confirm": "a tool",
+    "x-containing": "a tool or flow",
     "x-count": "a lookup step or a mapping",
     "x-defaults": "a call step",
     "x-doc": "a consumed operation",
     "x-each": "a call step",
     "x-empty": "a tool",
+    "x-entities": "a capability file, at its top",
     "x-entity": "a tool or flow input, or a resource (a map of its variables)",
     "x-header": "a scalar output parameter",
     "x-most": "a call step",
+    "x-names": "a consumed operation",
     "x-page": "a consumed operation",
     "x-partial": "a call step",
     "x-permission": "a consumed operation",
+    "x-read": "a scalar or object output parameter of a tool with one call",
     "x-refused": "a consumed operation",
     "x-repeat": "a call step",
     "x-require": "a step",
@@ -38,28 +45,9 @@ WORDS = {
     "x-wait": "a consumed operation",
     "x-when": "a step",
     "x-wire": "a consumed input parameter",
+    "x-within": "a lookup step",
 }
-"""All of our words, and where each stands; the models say which are served."""
-
-Entity = Literal[
-    "itwin",
-    "account",
-    "imodel",
-    "changeset",
-    "named-version",
-    "briefcase",
-    "checkpoint",
-    "repository",
-    "resource",
-    "user",
-    "owner",
-    "member",
-    "export",
-    "share",
-    "changeset-group",
-    "role",
-]
-"""What an argument with `x-entity` may name; an `owner` is a user, or `me`."""
+"""All of our words, and where each belongs. The models decide which are served."""
 
 
 class EntityForm(Node):
@@ -70,19 +58,13 @@ class EntityForm(Node):
     refused.
     """
 
-    kind: Entity
+    kind: str
     takes: Literal["id"] | None = None
     baseline: Literal["index", "empty", "absent"] | None = None
 
-    @model_validator(mode="after")
-    def _has_such_a_form(self) -> EntityForm:
-        if self.kind != "changeset":
-            raise PydanticCustomError("x-entity", "only a changeset has a form: write the kind alone")
-        return self
-
 
 class HeaderPart(Node):
-    """`x-header`: the value comes from this response header; `last-segment` is the last part of a link's path."""
+    """`x-header`: the value is in this response header. `last-segment` takes the last part of a link's path."""
 
     name: str
     take: Literal["value", "last-segment"] = "value"
@@ -135,14 +117,14 @@ class JobHandle(Node):
     @model_validator(mode="after")
     def _one_place(self) -> JobHandle:
         if sum(place is not None for place in (self.header, self.body, self.input)) != 1:
-            raise PydanticCustomError("x-wait", "a handle stands in exactly one of header, body, input")
+            raise PydanticCustomError("x-wait", "a handle needs exactly one of `header`, `body` and `input`")
         return self
 
 
 class Waiting(Node):
     """`x-wait`: the operation starts a job. States compare without case; one in no list is unknown, not failed.
 
-    `default` is how many seconds the added `wait` argument stands at; `reason` is where a failure's reason is;
+    `default` is the default of the added `wait` argument, in seconds; `reason` is where a failure's reason is;
     `causes` says what a failed state means, and `left` what to do with the thing that a failed job leaves.
     `check` names the tool that looks at the job later. `find` names a paged operation in which the thing is looked
     for, by the inputs that both have (`iTwinId`, `name`), when nobody knows whether the write was carried out.
@@ -187,8 +169,24 @@ class MemberCode(Node):
         return self
 
 
-class RefusalRead(Node):
-    """One read that shows what a refusal is about; see `plans.RefusalRead`."""
+class NameList(Node):
+    """`x-names`: the operation answers what things are called, for a list of their ids.
+
+    `ids` is the input that takes the list, `pattern` what each id must match to be sent, `most` how many ids one
+    request takes. Of the answer's `items`, `id` is the field with the id. The name is the first of the `texts` whose
+    slots, which are fields of the item, all have a value.
+    """
+
+    ids: str
+    pattern: str | None = None
+    most: Annotated[int, Field(ge=1)]
+    items: str
+    id: str = "id"
+    texts: Annotated[list[str], Field(min_length=1)]
+
+
+class RefusalReadSpec(Node):
+    """One read that shows the cause of a refusal; see `operations.RefusalRead`."""
 
     call: CallName
     by: list[str] = Field(default=[])
@@ -199,21 +197,21 @@ class RefusalRead(Node):
     fields: list[str] = Field(default=[], alias="outputParameters")
 
     @model_validator(mode="after")
-    def _match_has_values(self) -> RefusalRead:
+    def _match_has_values(self) -> RefusalReadSpec:
         if (self.match is None) != (self.among is None):
             raise PydanticCustomError("x-refused", "`match` and `among` go together")
         return self
 
 
 class Refusal(Node):
-    """`x-refused`: what is read after a refusal with one code, and the hint if everything was found."""
+    """`x-refused`: the reads after a refusal with one code, and the hint if everything was found."""
 
-    reads: Annotated[dict[str, RefusalRead], Field(min_length=1)]
+    reads: Annotated[dict[str, RefusalReadSpec], Field(min_length=1)]
     hint: str
 
 
 class EmptyNote(Node):
-    """`x-empty`: what `page.note` says where none of the lists at these paths has an item."""
+    """`x-empty`: the `page.note` of an answer in which all lists at these paths are empty."""
 
     of: Annotated[list[str], Field(min_length=1)]
     note: str
@@ -246,7 +244,7 @@ class Transfer(Node):
     Exactly one of `upload` and `download` is the link, `$.step.path…`; the file moves right after that step. The
     engine adds the argument `filePath`, to downloads also `overwrite`, and gives `file` (`name`, `path`, `size`) to
     the steps: for an upload from the beginning, for a download once it is there. `headers` are what the storage asks
-    for, `most` is the largest file in bytes, `size` is where the platform says how many bytes it has, `left` tells
+    for, `most` is the largest file in bytes, `size` is where the platform says how many bytes it has, `left` says
     what a failed transfer leaves on the platform and what to do next.
     """
 
@@ -284,19 +282,19 @@ _NAME_MAPS = frozenset(
         "properties",
     }
 )
-"""Mappings whose keys are names: a key in them that begins with `x-` is somebody's name and stays."""
+"""Mappings whose keys are names: a key in them that begins with `x-` is a name of the file and stays."""
 
 
 def strip(document: Any) -> Any:
-    """The document without our words, so that what remains is plain Naftiko.
+    """Return the document without our words, which is then plain Naftiko.
 
-    Position decides: in a mapping whose keys are names, and anywhere in `body.data`, `x-…` is a name.
+    The position decides: in a mapping whose keys are names, and anywhere in `body.data`, `x-…` is a name.
     """
     return _strip(document, "", orchestrated=False)
 
 
 def _strip(node: Any, holder: str, *, orchestrated: bool) -> Any:
-    """`holder` is the key that a node of the format stands at; `orchestrated` says that it is such an output."""
+    """Strip a node. `holder` is its key; `orchestrated` marks an output of a flow."""
     if isinstance(node, list):
         return [_strip(item, "", orchestrated=False) for item in node]
     if not isinstance(node, dict):
@@ -315,13 +313,18 @@ def _strip(node: Any, holder: str, *, orchestrated: bool) -> Any:
             kept[key] = {
                 name: _strip(value, "", orchestrated=inside)
                 for name, value in child.items()
-                if not (inside and _is_list_of_values(value))
+                if not ((inside and _is_list_of_values(value)) or _is_from_another_answer(value))
             }
         else:
             kept[key] = _strip(child, key, orchestrated=False)
     return kept
 
 
+def _is_from_another_answer(output: Any) -> bool:
+    """Return whether an output does not come from the answer of its call, which the format cannot say."""
+    return isinstance(output, dict) and ("x-read" in output or isinstance(output.get("x-take"), dict))
+
+
 def _is_list_of_values(output: Any) -> bool:
-    """Whether a flow's output is a list of plain values, which the format cannot declare: its lists have fields."""
+    """Return whether an output of a flow is a list of plain values, which the format cannot declare."""
     return isinstance(output, dict) and output.get("type") == "array" and "items" not in output

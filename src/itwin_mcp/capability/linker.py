@@ -1,175 +1,198 @@
-"""Across files: imports resolve, names are unique, and what is exposed becomes one catalog, whole or not at all."""
+"""Linking of files: imports are resolved, names are unique, and everything exposed becomes one catalog."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import Any
 
-from itwin_mcp.capability import model
-from itwin_mcp.capability.actions import ActionLinker, Scope, called_operations
+from itwin_mcp.capability import schema
+from itwin_mcp.capability.action_compiler import ActionCompiler
 from itwin_mcp.capability.catalog import Catalog, Prompt, Resource, StaticResource, Tool
-from itwin_mcp.capability.consumed import ConsumedApi
-from itwin_mcp.capability.continuing import lists_behind
-from itwin_mcp.capability.loader import Document, load
-from itwin_mcp.capability.parameters import argument
-from itwin_mcp.capability.place import Place
-from itwin_mcp.capability.plans import Operation
-from itwin_mcp.capability.suggestions import there_is
-from itwin_mcp.capability.surface import PlacedFlow, Surface, Taken
+from itwin_mcp.capability.documents import Document, Place, find_shipped_files, load_document
+from itwin_mcp.capability.entities import PLATFORM_ENTITIES, DeclaredEntity, Entity, check_entities, link_entities
+from itwin_mcp.capability.expressions import Argument, StepValue
+from itwin_mcp.capability.operation_compiler import ApiCompiler
+from itwin_mcp.capability.operations import Operation
+from itwin_mcp.capability.parameters import compile_argument
+from itwin_mcp.capability.references import Scope
+from itwin_mcp.capability.tool_actions import Call, CallStep, LookupStep, Steps, list_called_operations
+from itwin_mcp.capability.tool_compiler import ExposesCompiler, PlacedFlow, TakenNames
 from itwin_mcp.errors import CapabilityError, Problem
+from itwin_mcp.settings import PLATFORM_ORIGIN
+from itwin_mcp.text import suggest
 
 
-def link_files(files: Iterable[FilePath], *, cache: FilePath | None = None) -> Catalog:
-    """Load, check and link capability files into one catalog.
+def link_files(files: Iterable[Path], *, cache: Path | None = None) -> Catalog:
+    """Load, check and link capability files into one catalog, and keep their parses in the `cache` folder.
 
-    Nothing is returned unless everything holds. Raises CapabilityError with every problem found; files that passed
-    are kept in `cache` for the next start.
+    Raises:
+        CapabilityError: Something is wrong in one of the files; with every problem found.
     """
     linker = _Linker(cache)
     for file in files:
         linker.add(file)
-    catalog = linker.catalog()
-    for document in linker.documents.values():
-        document.keep()
+    catalog = linker.build_catalog()
+    linker.save_to_cache()
     return catalog
 
 
-def checked_files(files: Iterable[FilePath]) -> tuple[FilePath, ...]:
-    """The files and every file that they import, in the order of reading. Raises CapabilityError.
+def check_files(files: Iterable[Path]) -> tuple[Path, ...]:
+    """Check files, and return them and the files that they import, in the order of reading.
 
-    Unlike `link_files` it takes files of one section too: they are checked for themselves.
+    Unlike `link_files`, it accepts files of one section, and checks them on their own.
+
+    Raises:
+        CapabilityError: Something is wrong in one of the files; with every problem found.
     """
     linker = _Linker(None)
     for file in files:
         linker.add(file, sections=True)
-    linker.catalog()
+    linker.build_catalog()
     return tuple(linker.documents)
 
 
 class _Linker:
-    def __init__(self, cache: FilePath | None) -> None:
-        self.documents: dict[FilePath, Document] = {}
+    def __init__(self, cache: Path | None) -> None:
+        self.documents: dict[Path, Document] = {}
         self._cache = cache
-        self._added: set[FilePath] = set()
-        self._broken: set[FilePath] = set()
+        self._entities: dict[str, Entity] = {}
+        self._declared: list[DeclaredEntity] = []
+        self._with_entities: set[Path] = set()
+        """The files whose entities are linked."""
+        self._added: set[Path] = set()
+        self._broken: set[Path] = set()
         self._problems: list[Problem] = []
         self._warnings: list[Problem] = []
-        self._namespaces: dict[str, FilePath] = {}
-        """Whose operations a consumed namespace holds: errors and policies name them `namespace.operation`."""
+        self._namespaces: dict[str, Path] = {}
+        """The file of each consumed namespace, which is unique: errors and policies name `namespace.operation`."""
         self._operations: dict[str, Operation] = {}
         self._linked: dict[Any, Mapping[str, Operation]] = {}
-        """What an entry consumes under given binds: a file that many import is linked once."""
-        self._taken = Taken()
+        """The operations of an entry under given binds: a file that many import is linked once."""
+        self._taken = TakenNames()
         self._tools: dict[str, Tool] = {}
         self._resources: list[Resource] = []
         self._prompts: dict[str, Prompt] = {}
         self._statics: list[StaticResource] = []
+        self._read_platform_entities()
 
-    def add(self, file: FilePath, *, sections: bool = False) -> None:
-        """Link one file; the same file a second time is nothing new."""
+    def add(self, file: Path, *, sections: bool = False) -> None:
+        """Link one file, unless it was added before."""
         document = self._load(file)
-        if document is None or document.file in self._added:
+        if document is None or document.file in self._added or document.file == self._platform_entities.file:
             return
         self._added.add(document.file)
         capability = document.model.capability
         place = Place(document, (), self._problems)
         if capability is None:
             if sections:
-                self._section(document, place)
+                self._check_section(document, place)
             else:
-                message = "has no `capability`: a file of one section is only imported by others"
+                message = "has no `capability`: a file of one section can only be imported"
                 place.report("capability", message)
             return
-        binds = self._binds(document, place)
-        operations = self._consumed(document, binds, place.at("capability", "consumes"))
-        actions = ActionLinker(operations)
-        flows = self._flows(capability, place.at("capability", "aggregates"))
+        binds = self._read_binds(document, place)
+        operations = self._read_consumed(document, binds, place.at("capability", "consumes"))
+        consumed = [operation for found in operations.values() for operation in (found or {}).values()]
+        self._link_entities(document, place, {operation.origin for operation in consumed})
+        actions = ActionCompiler(operations)
+        flows = self._read_flows(capability, place.at("capability", "aggregates"))
         namespaces: set[str] = set()
         for index, exposes in enumerate(capability.exposes):
             here = place.at("capability", "exposes", index)
-            if isinstance(exposes, model.Import):
-                here.report("import", "an exposition is written in its own file, not imported")
+            if isinstance(exposes, schema.Import):
+                here.report("import", "cannot be imported: write `exposes` in this file")
                 continue
             if exposes.namespace in namespaces or exposes.namespace in operations:
-                message = f"the namespace {exposes.namespace!r} stands twice in this file: rename one"
+                message = f"the namespace {exposes.namespace!r} is used twice in this file: rename one"
                 here.at("namespace").report("unique-namespace", message)
             namespaces.add(exposes.namespace)
-            surface = Surface(exposes, actions, flows, here)
-            self._tools.update((tool.name, tool) for tool in surface.tools(self._taken))
-            self._resources.extend(surface.resources(self._taken))
-            self._statics.extend(surface.statics(self._taken))
-            self._prompts.update((prompt.name, prompt) for prompt in surface.prompts(self._taken))
-            self._warnings.extend(surface.warnings)
+            compiler = ExposesCompiler(exposes, actions, flows, self._entities, here)
+            self._tools.update((tool.name, tool) for tool in compiler.compile_tools(self._taken))
+            self._resources.extend(compiler.compile_resources(self._taken))
+            self._statics.extend(compiler.compile_static_resources(self._taken))
+            self._prompts.update((prompt.name, prompt) for prompt in compiler.compile_prompts(self._taken))
+            self._warnings.extend(compiler.warnings)
         self._check_unused(capability, flows, actions)
 
-    def catalog(self) -> Catalog:
-        """Everything linked. Raises CapabilityError if anything is wrong."""
+    def build_catalog(self) -> Catalog:
+        """Return everything that was linked.
+
+        Raises:
+            CapabilityError: Something is wrong; with every problem found.
+        """
         self._check_followers()
+        self._check_entities()
         if self._problems:
             raise CapabilityError(list(dict.fromkeys(self._problems)))
         every = self._tools.values()
-        tools = {tool.name: replace(tool, lists=lists_behind(tool, every)) for tool in every}
+        tools = {tool.name: replace(tool, lists=find_full_lists(tool, every)) for tool in every}
         return Catalog(
             tools,
             tuple(self._resources),
             self._prompts,
             self._operations,
+            self._entities,
             tuple(self._statics),
             warnings=tuple(self._warnings),
         )
 
+    def save_to_cache(self) -> None:
+        """Put what was parsed now into the cache."""
+        for document in (self._platform_entities, *self.documents.values()):
+            document.save_to_cache()
+
     # --- files --------------------------------------------------------------------------------------------------
 
-    def _load(self, file: FilePath) -> Document | None:
+    def _load(self, file: Path) -> Document | None:
         with suppress(OSError, ValueError, RuntimeError):  # a null character, or links that go round: not readable
             file = file.resolve()
         if file in self._broken:
             return None
         if file not in self.documents:
             try:
-                self.documents[file] = load(file, cache=self._cache)
+                self.documents[file] = load_document(file, cache=self._cache)
             except CapabilityError as error:
                 self._broken.add(file)
                 self._problems.extend(error.problems)
                 return None
         return self.documents[file]
 
-    def _section(self, document: Document, place: Place) -> None:
-        binds = self._binds(document, place) or None  # whoever imports it may bind the rest
+    def _check_section(self, document: Document, place: Place) -> None:
+        binds = self._read_binds(document, place) or None  # the importing file may bind the rest
         for index, consumes in enumerate(document.model.consumes):
-            if isinstance(consumes, model.Consumes):
-                ConsumedApi(consumes, binds, place.at("consumes", index)).operations()
-        for section, entries in _sections(document.model):
+            if isinstance(consumes, schema.Consumes):
+                ApiCompiler(consumes, binds, place.at("consumes", index)).compile_operations()
+        for section, entries in _list_sections(document.model):
             for index, entry in enumerate(entries):
-                if isinstance(entry, model.Import):
+                if isinstance(entry, schema.Import):
                     _refuse_nested_import(place.at(section, index))
 
     # --- sections -----------------------------------------------------------------------------------------------
 
-    def _consumed(
+    def _read_consumed(
         self, document: Document, binds: Mapping[str, str], place: Place
     ) -> dict[str, Mapping[str, Operation] | None]:
-        """The operations that a file may call; None for a namespace whose import failed."""
+        """Return the operations that a file may call, by namespace; None for a namespace whose import failed."""
         capability = document.model.capability
         found: dict[str, Mapping[str, Operation] | None] = {}
         for index, consumes in enumerate(capability.consumes if capability is not None else ()):
             here = place.at(index)
-            if isinstance(consumes, model.Import):
+            if isinstance(consumes, schema.Import):
                 namespace = consumes.as_ or consumes.import_
-                operations = self._imported(document, consumes, binds, here)
+                operations = self._import_operations(document, consumes, binds, here)
             else:
                 namespace = consumes.namespace
-                operations = self._api(consumes, binds, here)
+                operations = self._compile_api(consumes, binds, here)
             if namespace in found:
-                here.report("unique-namespace", f"the namespace {namespace!r} stands twice in this file: rename one")
+                here.report("unique-namespace", f"the namespace {namespace!r} is used twice in this file: rename one")
             found[namespace] = operations
         return found
 
-    def _imported(
-        self, document: Document, entry: model.Import, binds: Mapping[str, str], place: Place
+    def _import_operations(
+        self, document: Document, entry: schema.Import, binds: Mapping[str, str], place: Place
     ) -> Mapping[str, Operation] | None:
         path = document.file.parent / entry.from_
         try:
@@ -177,62 +200,87 @@ class _Linker:
         except (OSError, ValueError):
             is_there = False
         if not is_there:
-            message = f"there is no file {entry.from_!r} beside this one: the path is relative to the importing file"
+            message = f"there is no file {entry.from_!r}: the path must be relative to the importing file"
             place.at("from").report("import", message)
             return None
         source = self._load(path)
         if source is None:
             return None
         if source.model.capability is not None:
-            message = f"{entry.from_!r} is a whole capability: only a file of one section is imported"
+            message = f"{entry.from_!r} is a whole capability: only a file of one section can be imported"
             place.at("from").report("import", message)
             return None
         root = Place(source, (), self._problems)
         offered = {
             consumes.namespace: (index, consumes)
             for index, consumes in enumerate(source.model.consumes)
-            if isinstance(consumes, model.Consumes)
+            if isinstance(consumes, schema.Consumes)
         }
         for index, consumes in enumerate(source.model.consumes):
-            if isinstance(consumes, model.Import):
+            if isinstance(consumes, schema.Import):
                 _refuse_nested_import(root.at("consumes", index))
         if entry.import_ not in offered:
-            message = f"{entry.from_!r} consumes no namespace {entry.import_!r}: {there_is(offered, entry.import_)}"
+            message = (
+                f"{entry.from_!r} does not consume the namespace {entry.import_!r}: {suggest(offered, entry.import_)}"
+            )
             place.at("import").report("import", message)
             return None
         index, consumes = offered[entry.import_]
-        return self._api(consumes, {**binds, **self._binds(source, root)}, root.at("consumes", index))
+        operations = self._compile_api(
+            consumes, {**binds, **self._read_binds(source, root)}, root.at("consumes", index)
+        )
+        self._link_entities(source, root, {operation.origin for operation in operations.values()})
+        return operations
 
-    def _api(self, consumes: model.Consumes, binds: Mapping[str, str], place: Place) -> Mapping[str, Operation]:
+    def _compile_api(
+        self, consumes: schema.Consumes, binds: Mapping[str, str], place: Place
+    ) -> Mapping[str, Operation]:
         owner = self._namespaces.setdefault(consumes.namespace, place.document.file)
         if owner != place.document.file:
-            message = f"the namespace {consumes.namespace!r} is consumed in {owner} already: rename one, or import it"
+            message = f"the namespace {consumes.namespace!r} is already consumed in {owner}: rename one, or import it"
             place.at("namespace").report("unique-namespace", message)
         key = (place.document.file, consumes.namespace, frozenset(binds.items()))
         if key not in self._linked:
-            self._linked[key] = ConsumedApi(consumes, binds, place).operations()
+            self._linked[key] = ApiCompiler(consumes, binds, place).compile_operations()
             self._operations.update((operation.key, operation) for operation in self._linked[key].values())
         return self._linked[key]
 
-    def _flows(self, capability: model.Capability, place: Place) -> dict[str, PlacedFlow]:
-        """The flows of a file, by `namespace.flow`."""
+    def _read_platform_entities(self) -> None:
+        """Link our own entities, before any other file can declare one. Raises CapabilityError: the file is ours."""
+        file = (find_shipped_files()[0].parent / PLATFORM_ENTITIES).resolve()
+        self._platform_entities = document = load_document(file, cache=self._cache)
+        self._link_entities(document, Place(document, (), self._problems), {PLATFORM_ORIGIN})
+
+    def _link_entities(self, document: Document, place: Place, origins: Collection[str]) -> None:
+        """Link the entities of a file once; `origins` are those of the APIs that it consumes."""
+        if document.file in self._with_entities:
+            return
+        self._with_entities.add(document.file)
+        here = place.at("x-entities")
+        linked = link_entities(document.model.entities, self._entities, origins, here)
+        self._entities |= linked
+        for kind in linked:
+            self._declared.append(DeclaredEntity(document.model.entities[kind], here.at(kind)))
+
+    def _read_flows(self, capability: schema.Capability, place: Place) -> dict[str, PlacedFlow]:
+        """Return the flows of a file, by `namespace.flow`."""
         found: dict[str, PlacedFlow] = {}
         namespaces: set[str] = set()
         for index, aggregate in enumerate(capability.aggregates):
             here = place.at(index)
-            if isinstance(aggregate, model.Import):
-                here.report("import", "flows are written in the file that uses them, not imported")
+            if isinstance(aggregate, schema.Import):
+                here.report("import", "cannot be imported: write flows in the file that uses them")
                 continue
             if aggregate.namespace in namespaces:
-                message = f"the namespace {aggregate.namespace!r} stands twice in this file: rename one"
+                message = f"the namespace {aggregate.namespace!r} is used twice in this file: rename one"
                 here.at("namespace").report("unique-namespace", message)
             namespaces.add(aggregate.namespace)
             for name, flow in aggregate.flows.items():
                 found[f"{aggregate.namespace}.{name}"] = PlacedFlow(flow, aggregate.namespace, here.at("flows", name))
         return found
 
-    def _binds(self, document: Document, place: Place) -> dict[str, str]:
-        """Variable in the file -> variable of the process environment."""
+    def _read_binds(self, document: Document, place: Place) -> dict[str, str]:
+        """Return the environment variable for each variable of the file."""
         capability = document.model.capability
         variables: dict[str, str] = {}
         for here, section in (
@@ -240,8 +288,8 @@ class _Linker:
             (place.at("capability", "binds"), capability.binds if capability is not None else []),
         ):
             for index, bind in enumerate(section):
-                if isinstance(bind, model.Import):
-                    here.at(index).report("import", "binds are written in the file itself, not imported")
+                if isinstance(bind, schema.Import):
+                    here.at(index).report("import", "cannot be imported: write binds in this file")
                     continue
                 for name, variable in bind.keys.items():
                     if variables.setdefault(name, variable) != variable:
@@ -249,47 +297,58 @@ class _Linker:
                         here.at(index, "keys", name).report("unique-namespace", message)
         return variables
 
-    # --- what only the whole shows ------------------------------------------------------------------------------
+    # --- references between tools -------------------------------------------------------------------------------
 
     def _check_unused(
-        self, capability: model.Capability, flows: Mapping[str, PlacedFlow], actions: ActionLinker
+        self, capability: schema.Capability, flows: Mapping[str, PlacedFlow], actions: ActionCompiler
     ) -> None:
-        """A flow that no tool refers to is checked all the same, for itself."""
+        """Compile the flows that no tool refers to, to report their problems too."""
         referred = {
             tool.ref
             for exposes in capability.exposes
-            if isinstance(exposes, model.Exposes)
+            if isinstance(exposes, schema.Exposes)
             for tool in exposes.tools.values()
             if tool.ref is not None
         }
         for name, placed in flows.items():
             if name not in referred:
                 inputs = {
-                    key: argument(key, one, placed.place.at("inputParameters", key)).required
-                    for key, one in placed.flow.inputParameters.items()
+                    key: compile_argument(
+                        key, parameter, self._entities, placed.place.at("inputParameters", key)
+                    ).required
+                    for key, parameter in placed.flow.inputParameters.items()
                 }
-                actions.link(placed.flow, Scope(placed.namespace, inputs), placed.place)
-                if referred <= flows.keys():  # else a reference to it may be misspelt
+                actions.compile(placed.flow, Scope(placed.namespace, inputs), placed.place)
+                if referred <= flows.keys():  # otherwise a misspelt reference may mean this flow
                     message = f"no tool refers to the flow {name!r}: add `ref: {name}` to one, or remove the flow"
                     placed.place.report("unused-flow", message)
 
+    def _check_entities(self) -> None:
+        """Check what entities refer to; what ours refer to is there only if all of our files are."""
+        if self._broken:
+            return
+        with_ours = self._added.issuperset(file.resolve() for file in find_shipped_files())
+        own = self._platform_entities
+        declared = [one for one in self._declared if with_ours or one.place.document is not own]
+        check_entities(declared, self._operations, self._tools)
+
     def _check_followers(self) -> None:
-        """Check that every tool exists that another one names: to look at a job later, or to be denied together."""
-        if self._broken:  # it may stand in a file that could not be read
+        """Check that the tools exist that other tools name: in `check` of x-wait, and in `alike` of x-confirm."""
+        if self._broken:  # the tool may be in a file that could not be read
             return
         for tool in self._tools.values():
-            for operation in called_operations(tool.action):
+            for operation in list_called_operations(tool.action):
                 check = operation.wait.check if operation.wait is not None else None
                 if check is not None and check not in self._taken.tools:
-                    message = f"{operation.key!r} says `check: {check}`, but no tool is called so"
-                    suggestion = there_is(self._taken.tools, check)
+                    message = f"{operation.key!r} names the tool {check!r} in `check`, which does not exist"
+                    suggestion = suggest(self._taken.tools, check)
                     self._taken.tools[tool.name].report("x-wait", f"{message}: {suggestion}")
             for name in sorted((tool.confirm.alike if tool.confirm is not None else frozenset()) - self._tools.keys()):
                 place = self._taken.tools[tool.name].at("x-confirm", "alike")
-                place.report("x-confirm", f"there is no tool {name!r}: {there_is(self._tools, name)}")
+                place.report("x-confirm", f"there is no tool {name!r}: {suggest(self._tools, name)}")
 
 
-def _sections(file: model.CapabilityFile) -> Sequence[tuple[str, Sequence[Any]]]:
+def _list_sections(file: schema.CapabilityFile) -> Sequence[tuple[str, Sequence[Any]]]:
     return (
         ("consumes", file.consumes),
         ("aggregates", file.aggregates),
@@ -299,4 +358,33 @@ def _sections(file: model.CapabilityFile) -> Sequence[tuple[str, Sequence[Any]]]
 
 
 def _refuse_nested_import(place: Place) -> None:
-    place.report("import", "a file of one section imports nothing itself: import it where it is used")
+    place.report("import", "a file of one section must not import: import where it is used")
+
+
+def find_full_lists(tool: Tool, tools: Collection[Tool]) -> Mapping[str, str]:
+    """Return the outputs of a flow, as `$.a.b`, that come from a paged operation, with the tool that lists all of each.
+
+    The tool is named with those of its arguments that the step of the flow binds: `list-locks (with iModelId)`.
+    """
+    action = tool.action
+    if not isinstance(action, Steps):
+        return {}
+    steps = {step.name: step for step in action.steps}
+    full_lists: dict[str, str] = {}
+    for mapping in action.mappings:
+        step = steps.get(mapping.value.step) if isinstance(mapping.value, StepValue) else None
+        while isinstance(step, LookupStep):
+            step = steps.get(step.index)
+        lister = _find_lister(step, tools) if isinstance(step, CallStep) and step.operation.page is not None else None
+        if lister is not None:
+            full_lists["$." + ".".join(mapping.target)] = lister
+    return full_lists
+
+
+def _find_lister(step: CallStep, tools: Collection[Tool]) -> str | None:
+    for tool in tools:
+        if isinstance(tool.action, Call) and tool.action.operation.key == step.operation.key:
+            bindings = {key: value.name for key, value in tool.action.bindings.items() if isinstance(value, Argument)}
+            names = [name for key, name in bindings.items() if key in step.bindings]
+            return f"{tool.name} (with {', '.join(names)})" if names else tool.name
+    return None

@@ -1,4 +1,4 @@
-"""Which tools are listed and which may be run, from what was asked for on the command line."""
+"""Selection of tools: which are listed and which may be run, by the options of the command line."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from itwin_mcp.capability.suggestions import find_similar
 from itwin_mcp.errors import SettingsError
+from itwin_mcp.text import find_similar
 
 if TYPE_CHECKING:
     from itwin_mcp.capability.catalog import Tool
 
 ALL = "all"
 DYNAMIC = "dynamic"
-"""The toolset of the few tools that find, describe and run all the others."""
+"""The toolset with the few tools that find, describe and run all others."""
 SESSION = "session"
-"""The toolset of the tools that no file could say, because they are about the session itself."""
+"""The toolset of the built-in tools about the session."""
 DEFAULT_TOOLSETS = (SESSION, "itwins", "imodels", "changesets", "named-versions")
-"""What is served when nothing was asked for: an engineer's day, in a twentieth of a model's context."""
+"""The toolsets that are served by default: the daily work of an engineer, small enough for a model's context."""
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What was asked for. Nothing at all means DEFAULT_TOOLSETS, and whatever does not come from `ours`."""
+    """The options. Without toolsets and tools, they select DEFAULT_TOOLSETS, and all tools that are not from `ours`."""
 
     toolsets: Collection[str]
     tools: Collection[str]
@@ -36,21 +36,21 @@ class Selection:
 
     @property
     def usual(self) -> bool:
-        """Whether nothing was asked for."""
+        """Return whether neither toolsets nor tools were given."""
         return not (self.toolsets or self.tools)
 
     @property
     def whole(self) -> bool:
-        """Whether no toolset is left out, or none that an agent could not ask for."""
+        """Return whether an agent can reach every toolset."""
         return self.usual or ALL in self.toolsets or DYNAMIC in self.toolsets
 
     def allows(self, tool: Tool) -> bool:
-        """Whether the tool may be run at all."""
+        """Return whether the tool may be run."""
         refused = tool.name in self.exclude or tool.name in self.hidden
         return not refused and (tool.annotations.read_only or not self.read_only)
 
     def explain_absence(self, tool: Tool) -> str:
-        """Say why a tool cannot be run, in words that follow "it is not served:"."""
+        """Return why a tool cannot be run, as the end of "It is not served here: …"."""
         if tool.name in self.exclude:
             return "--exclude-tools leaves it out"
         if self.read_only and not tool.annotations.read_only:
@@ -60,7 +60,7 @@ class Selection:
         return f"it is in the toolset {tool.toolset}"
 
     def lists(self, tool: Tool) -> bool:
-        """Whether clients see the tool."""
+        """Return whether clients see the tool."""
         if not self.allows(tool):
             return False
         if self.usual:
@@ -68,25 +68,29 @@ class Selection:
             return foreign or tool.toolset in DEFAULT_TOOLSETS
         if ALL in self.toolsets and tool.toolset != DYNAMIC:
             return True
-        beside = DYNAMIC in self.toolsets and tool.toolset == SESSION
-        return beside or tool.toolset in self.toolsets or tool.name in self.tools
+        next_to_dynamic = DYNAMIC in self.toolsets and tool.toolset == SESSION
+        return next_to_dynamic or tool.toolset in self.toolsets or tool.name in self.tools
 
     def reaches(self, tool: Tool) -> bool:
-        """Whether the dynamic tools can run the tool; those about the session are listed beside them."""
+        """Return whether the dynamic tools can run the tool. Session tools are listed next to them."""
         return self.allows(tool) and tool.toolset not in (DYNAMIC, SESSION)
 
     def takes(self, toolset: str) -> bool:
-        """Whether the resources and prompts of a toolset are served."""
+        """Return whether the resources and prompts of a toolset are served."""
         return self.whole or toolset in self.toolsets
 
     def check(self, tools: Mapping[str, Tool], toolsets: Iterable[str]) -> None:
-        """Raises SettingsError for a name that does not exist."""
-        _known(self.toolsets, {*toolsets, ALL}, "toolset")
-        _known(self.tools, tools, "tool")
-        _known(self.exclude, tools, "tool")
+        """Check that all names exist.
+
+        Raises:
+            SettingsError: A name does not exist.
+        """
+        _check_names(self.toolsets, {*toolsets, ALL}, "toolset")
+        _check_names(self.tools, tools, "tool")
+        _check_names(self.exclude, tools, "tool")
 
 
-def _known(names: Iterable[str], known: Iterable[str], noun: str) -> None:
+def _check_names(names: Iterable[str], known: Iterable[str], noun: str) -> None:
     known = tuple(known)
     for name in names:
         if name not in known:

@@ -1,4 +1,9 @@
-"""YAML as JSON with comments: no aliases, tags or duplicate keys, JSON's own constants, bounded in size and depth."""
+"""Strict YAML, read like JSON with comments: no aliases, tags or duplicate keys, only JSON's constants and numbers.
+
+A capability file must mean the same to every reader and must not surprise its author. YAML 1.1 and 1.2 read `no`,
+`010` and `1:30` differently, an alias can expand to gigabytes, and of two equal keys most parsers silently drop one.
+So this module takes the events of PyYAML's parser and builds the data itself; it never constructs or expands anything.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +14,23 @@ from typing import Any
 
 import yaml
 
-from itwin_mcp.capability.wording import shorten
+from itwin_mcp.text import shorten
+
+MAX_NODES = 50_000
+MAX_DEPTH = 50
 
 Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 _CONSTANTS = {"null": None, "~": None, "": None, "true": True, "false": False}
-# What no editor shows, what YAML 1.1 takes for a line break and YAML 1.2 does not, and tabs: parsers disagree on them.
+# Invisible characters, line breaks of YAML 1.1 that YAML 1.2 does not have, and tabs: parsers disagree about them.
 _UNPRINTABLE = re.compile("[^\n\r -~\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
 _LINE_END = re.compile(r"\r\n?|\n")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class YamlRefused(Exception):
-    """The text is not YAML as capability files are written; `line` counts from 1."""
+    """The text is not strict YAML. `line` counts from 1, `rule` names the broken rule."""
 
     def __init__(self, line: int, rule: str, message: str) -> None:
         super().__init__(message)
@@ -31,50 +39,57 @@ class YamlRefused(Exception):
         self.message = message
 
 
-def parse(text: str, *, most_nodes: int = 50_000, most_depth: int = 50) -> Any:
-    """The data of one YAML document. Raises YamlRefused.
+def parse(text: str, *, max_nodes: int = MAX_NODES) -> Any:
+    """Return the data of one YAML document.
 
-    `null`, `~`, nothing, `true`, `false` and JSON's numbers are themselves; every other plain scalar is text: `yes`,
-    `NO`, `2026-05-23`, `010`, `1:30`.
+    Plain `null`, `~`, `true`, `false`, nothing, and JSON's numbers have their values. Every other plain scalar is text,
+    including `yes`, `NO`, `2026-05-23`, `010` and `1:30`.
+
+    Raises:
+        YamlRefused: The text is not strict YAML.
     """
-    return _Builder(text, most_nodes, most_depth).value
+    return _Builder(text, max_nodes).value
 
 
 @lru_cache(maxsize=8)
-def lines(text: str) -> dict[tuple[str | int, ...], int]:
-    """The line, from 1, of every key and element of a document. Raises YamlRefused."""
-    return _Builder(text, 50_000, 50).lines
+def find_lines(text: str) -> dict[tuple[str | int, ...], int]:
+    """Return the line, from 1, of every key and element of a document, by its path.
+
+    Raises:
+        YamlRefused: The text is not strict YAML.
+    """
+    return _Builder(text, MAX_NODES).lines
 
 
 class _Builder:
-    """Builds data from parser events, so that nothing is ever expanded or constructed."""
+    """Builds the data and the lines of a document from the events of a parser."""
 
-    def __init__(self, text: str, most_nodes: int, most_depth: int) -> None:
+    def __init__(self, text: str, max_nodes: int) -> None:
         self.lines: dict[tuple[str | int, ...], int] = {}
-        self._most_nodes = most_nodes
-        self._most_depth = most_depth
+        self._max_nodes = max_nodes
         self._nodes = 0
         odd = _UNPRINTABLE.search(text)
         if odd is not None:
             what = "a tab" if odd.group() == "\t" else f"the invisible character U+{ord(odd.group()):04X}"
-            message = f"holds {what}: indent with spaces, and write it in text as an escape in double quotes"
+            message = f"contains {what}: indent with spaces, and in text write an escape in double quotes"
             raise YamlRefused(len(_LINE_END.findall(text[: odd.start()])) + 1, "printable", message)
         try:
+            # Events come lazily: a limit below stops the parser before it has read the rest of a huge text.
             self._events = iter(yaml.parse(text, Loader=Loader))
-            self.value = self._document()
+            self.value = self._build_document()
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
-            if error.problem == "exceeded maximum nesting depth":  # libyaml 0.2.6 has a bound of its own
-                message = f"is nested deeper than {most_depth} levels"
+            if error.problem == "exceeded maximum nesting depth":  # libyaml has a limit of its own since 0.2.6
+                message = f"is nested deeper than {MAX_DEPTH} levels"
                 raise YamlRefused(mark.line + 1 if mark else 1, "bounded", message) from None
             message = f"is not YAML: {error.problem or 'it cannot be read'}"
-            # The parsers disagree about where a file ends that breaks off: it is its last line with something on it.
+            # For a file that ends too early, the two parsers name different lines. We name its last line with text.
             last = len(_LINE_END.findall(text.rstrip())) + 1
             raise YamlRefused(min(mark.line + 1, last) if mark else 1, "yaml", message) from None
         except (yaml.YAMLError, ValueError, OverflowError) as error:  # ValueError: an escape beyond Unicode
             raise YamlRefused(1, "yaml", f"is not YAML: {str(error).splitlines()[0]}") from None
 
-    def _document(self) -> Any:
+    def _build_document(self) -> Any:
         next(self._events)  # stream start
         start: Any = next(self._events)
         if isinstance(start, yaml.StreamEndEvent):
@@ -82,80 +97,80 @@ class _Builder:
                 1, "document", "is empty: a capability file begins with `ikanos`, a policy file with `itwin-mcp-policy`"
             )
         if start.version is not None or start.tags:
-            raise YamlRefused(_line(start), "no-directives", "has a YAML directive (%…): leave it out")
-        value = self._node(next(self._events), ())
+            raise YamlRefused(_get_line(start), "no-directives", "has a YAML directive (%…): remove it")
+        value = self._build_node(next(self._events), ())
         next(self._events)  # document end
         more = next(self._events)
         if not isinstance(more, yaml.StreamEndEvent):
-            message = "holds more than one YAML document: put each in a file of its own"
-            raise YamlRefused(_line(more), "document", message)
+            message = "contains more than one YAML document: put each in its own file"
+            raise YamlRefused(_get_line(more), "document", message)
         return value
 
-    def _node(self, event: Any, path: tuple[str | int, ...]) -> Any:
-        line = _line(event)
-        self.lines.setdefault(path, line)
+    def _build_node(self, event: Any, path: tuple[str | int, ...]) -> Any:
+        line = _get_line(event)
+        self.lines.setdefault(path, line)  # a key has set its own line already
         self._nodes += 1
-        if self._nodes > self._most_nodes:
-            raise YamlRefused(line, "bounded", f"has more than {self._most_nodes} nodes: split it")
-        if len(path) > self._most_depth:
-            raise YamlRefused(line, "bounded", f"is nested deeper than {self._most_depth} levels")
-        self._plain(event, line)
+        if self._nodes > self._max_nodes:
+            raise YamlRefused(line, "bounded", f"has more than {self._max_nodes} nodes: split it")
+        if len(path) > MAX_DEPTH:
+            raise YamlRefused(line, "bounded", f"is nested deeper than {MAX_DEPTH} levels")
+        self._check_plain(event, line)
         if isinstance(event, yaml.ScalarEvent):
-            return _scalar(event, line)
+            return _read_scalar(event, line)
         if isinstance(event, yaml.SequenceStartEvent):
             items: list[Any] = []
             while not isinstance(child := next(self._events), yaml.SequenceEndEvent):
-                items.append(self._node(child, (*path, len(items))))
+                items.append(self._build_node(child, (*path, len(items))))
             return items
         mapping: dict[str, Any] = {}
         while not isinstance(key_event := next(self._events), yaml.MappingEndEvent):
-            key = self._key(key_event)
+            key = self._build_key(key_event)
             if key in mapping:
                 first = self.lines[(*path, key)]
-                message = f"the key {shorten(key)!r} stands twice, first in line {first}: keep one"
-                raise YamlRefused(_line(key_event), "no-duplicates", message)
+                message = f"the key {shorten(key)!r} is there twice, first in line {first}: remove one"
+                raise YamlRefused(_get_line(key_event), "no-duplicates", message)
             here = (*path, key)
-            self.lines[here] = _line(key_event)
-            mapping[key] = self._node(next(self._events), here)
+            self.lines[here] = _get_line(key_event)
+            mapping[key] = self._build_node(next(self._events), here)
         return mapping
 
-    def _key(self, event: Any) -> str:
-        line = _line(event)
-        self._plain(event, line)
+    def _build_key(self, event: Any) -> str:
+        line = _get_line(event)
+        self._check_plain(event, line)
         if not isinstance(event, yaml.ScalarEvent):
             raise YamlRefused(line, "plain-keys", "a key must be plain text, not a list or a mapping")
         if event.value == "<<" and not event.style:
             raise YamlRefused(line, "no-merges", "uses the merge key <<: write the keys out")
-        return _text(event, line)
+        return _read_text(event, line)
 
-    def _plain(self, event: Any, line: int) -> None:
+    def _check_plain(self, event: Any, line: int) -> None:
         if isinstance(event, yaml.AliasEvent):
             raise YamlRefused(line, "no-aliases", f"uses the alias *{shorten(str(event.anchor))}: write the value out")
         if event.anchor is not None:
-            message = f"has the anchor &{shorten(event.anchor)}: leave it out, aliases are not used here"
+            message = f"has the anchor &{shorten(event.anchor)}: remove it, aliases are not allowed"
             raise YamlRefused(line, "no-aliases", message)
         if event.tag is not None:
             raise YamlRefused(line, "no-tags", f"has the tag {shorten(event.tag)}: write a plain value")
 
 
-def _line(event: Any) -> int:
+def _get_line(event: Any) -> int:
     return int(event.start_mark.line) + 1
 
 
-def _text(event: Any, line: int) -> str:
+def _read_text(event: Any, line: int) -> str:
     text = str(event.value)
     if _SURROGATE.search(text):
-        raise YamlRefused(line, "yaml", "has half a character (a lone surrogate escape)")
+        raise YamlRefused(line, "yaml", "has half a character: the escape of a lone surrogate")
     return text
 
 
-def _scalar(event: Any, line: int) -> str | int | float | bool | None:
-    text = _text(event, line)
-    if event.style:  # quoted or a block; plain is None here and "" from the C parser
+def _read_scalar(event: Any, line: int) -> str | int | float | bool | None:
+    text = _read_text(event, line)
+    if event.style:  # quoted or a block. The style of plain text is None, or "" from the C parser
         return text
     if text in _CONSTANTS:
         return _CONSTANTS[text]
-    number = _NUMBER.fullmatch(text) if len(text) <= 40 else None
+    number = _NUMBER.fullmatch(text) if len(text) <= 40 else None  # int() takes quadratic time for long texts
     if number is None:
         return text
     if number.group(1) is None and number.group(2) is None:

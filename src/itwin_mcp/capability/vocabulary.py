@@ -1,4 +1,4 @@
-"""What engineers call things, in several languages: the data file that the tool search reads."""
+"""Vocabulary of the tool search: the words that people use for tools, in several languages."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from itwin_mcp.capability.loader import read_cached_data
+from itwin_mcp.capability.documents import read_cached_data
+from itwin_mcp.capability.entities import Entities
 
 
 @dataclass(frozen=True, slots=True)
 class OtherApi:
-    """An API of the platform that this server does not serve, and the phrases by which people ask for it."""
+    """An API of the platform that this server does not serve, and the phrases that ask for it."""
 
     name: str
     does: str
@@ -21,25 +22,29 @@ class OtherApi:
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """Words in every language together: a question may mix them, and its language is not known."""
+    """The words of all languages together: a query may mix languages, and does not name its own."""
 
     silent: frozenset[str] = frozenset()
-    """Words that say nothing about what a question is about."""
+    """Words without meaning for the search."""
     asking: tuple[str, ...] = ()
-    """Words and phrases that open a question which wants to know something and change nothing."""
+    """Words and phrases that begin a question, which asks for a tool that reads."""
     reading: frozenset[str] = frozenset()
     writing: frozenset[str] = frozenset()
     joining: frozenset[str] = frozenset()
     """Words after which a second verb counts as much as the first."""
     meanings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """A word or phrase of people, and the words that tools have for it."""
+    """The words of tools for each word or phrase of people."""
     asked: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """The name of a tool, and phrases by which people ask for it."""
+    """The phrases that ask for a tool, by its name."""
     other_apis: tuple[OtherApi, ...] = ()
 
 
-def read_vocabulary(folder: Path, cache: Path | None = None) -> Vocabulary:
-    """Read `search/vocabulary.yaml` in the folder of our capability files. Raises CapabilityError."""
+def read_vocabulary(folder: Path, cache: Path | None = None, entities: Entities | None = None) -> Vocabulary:
+    """Read `search/vocabulary.yaml` in the folder of our capability files, with the words of the entities.
+
+    Raises:
+        CapabilityError: The file cannot be read.
+    """
     data = read_cached_data(folder / "search" / "vocabulary.yaml", cache)
     languages = data["languages"].values()
     meanings: dict[str, tuple[str, ...]] = {}
@@ -47,6 +52,9 @@ def read_vocabulary(folder: Path, cache: Path | None = None) -> Vocabulary:
         for meaning, spoken in language["words"].items():
             for phrase in _split(spoken):
                 meanings[phrase] = (*meanings.get(phrase, ()), meaning)
+    for entity in (entities or {}).values():
+        for phrase in entity.words:
+            meanings[phrase] = (*meanings.get(phrase, ()), entity.noun.lower())
     return Vocabulary(
         silent=frozenset(word for language in languages for word in language["silent"].split()),
         asking=tuple(phrase for language in languages for phrase in _split(language["asking"])),
@@ -55,11 +63,11 @@ def read_vocabulary(folder: Path, cache: Path | None = None) -> Vocabulary:
         joining=frozenset(data["joining"].split()),
         meanings=meanings,
         asked={name: _split(phrases) for name, phrases in data["asked"].items()},
-        other_apis=tuple(_other_api(entry) for entry in data["other-apis"]),
+        other_apis=tuple(_read_other_api(entry) for entry in data["other-apis"]),
     )
 
 
-def _other_api(entry: Mapping[str, Any]) -> OtherApi:
+def _read_other_api(entry: Mapping[str, Any]) -> OtherApi:
     return OtherApi(entry["api"], entry["does"], _split(entry["asked"]))
 
 

@@ -1,4 +1,4 @@
-"""`itwin-mcp approve`: the person's own word for a call of an agent whose client cannot ask them."""
+"""`itwin-mcp approve`: the user confirms a call of an agent whose client cannot ask them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from itwin_mcp.cli.options import account_options, make_settings
 from itwin_mcp.errors import SettingsError, StateUnusable
 
 if TYPE_CHECKING:
-    from itwin_mcp.executor.approvals import Approvals, Pending
+    from itwin_mcp.executor.confirmation.approvals import Approvals, PendingApproval
 
 
 @click.command("approve")
@@ -22,54 +22,54 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @account_options
 def command(identifier: str | None, as_json: bool, **flags: Any) -> None:
-    """Approve what an agent asks to destroy or publish; without ID, list what waits.
+    """Approve a call that destroys or publishes something. Without ID, list the pending calls.
 
-    Shows what would be lost and asks for the name. An approval is good for one call, with the very arguments that were
-    shown, for 30 minutes (ITWIN_MCP_CONFIRM_MINUTES) after the agent asked. Only the person runs this command: no flag
-    answers in their place. Exits with 1 if nothing was approved.
+    Shows what would be lost and asks you to type the name. An approval is valid for one call with exactly the arguments
+    shown, for 30 minutes (ITWIN_MCP_CONFIRM_MINUTES) after the agent asked. Only you can approve: there is no flag that
+    answers for you. Exits with 1 if nothing was approved.
 
     \b
     Examples:
       itwin-mcp approve
       itwin-mcp approve K7QX2M9P
     """
-    from itwin_mcp.runtime import approvals
+    from itwin_mcp.runtime import open_approvals
 
     settings = make_settings(**flags)
     try:
-        _approve(approvals(settings), identifier, as_json)
+        _approve(open_approvals(settings), identifier, as_json)
     except StateUnusable:
         raise SettingsError(
-            f"{settings.state_dir} cannot be used: nothing was approved. The line above says why."
+            f"{settings.state_dir} cannot be used, so nothing was approved. The line above says why."
         ) from None
 
 
-def _approve(kept: Approvals, identifier: str | None, as_json: bool) -> None:
-    from itwin_mcp.executor.preview import as_typed
+def _approve(approvals: Approvals, identifier: str | None, as_json: bool) -> None:
+    from itwin_mcp.executor.confirmation.typed_name import normalize_name
 
     if identifier is None:
-        _list(kept.pending(), as_json)
+        _list(approvals.pending(), as_json)
         return
-    found = kept.find(identifier)
-    if found is None:
-        _end(f"Nothing of the id {identifier[:40]!r} waits: it was approved, has expired, or never was.", as_json)
+    pending = approvals.find(identifier)
+    if pending is None:
+        _fail(f"No pending call has the id {identifier[:40]!r}. It was approved, has expired, or is wrong.", as_json)
         return
-    if not put_question(f"{found.tool}\n\n{found.message}"):
-        raise SettingsError("There is no terminal to ask on. Only the person approves, in a terminal of theirs.")
-    if as_typed(read_answer()) != found.name:
-        _end("That is not the name: nothing was approved.", as_json)
+    if not show_question(f"{pending.tool}\n\n{pending.message}"):
+        raise SettingsError("There is no terminal to ask on. Only the user can approve, in their own terminal.")
+    if normalize_name(read_answer()) != pending.name:
+        _fail("The name does not match, so nothing was approved.", as_json)
         return
-    if kept.approve(found.id) is None:
-        _end("It has expired meanwhile, or was approved elsewhere: nothing was approved here.", as_json)
+    if approvals.approve(pending.id) is None:
+        _fail("It has just expired or was approved elsewhere, so nothing was approved here.", as_json)
         return
     if as_json:
-        click.echo(json.dumps({"approved": _told(found)}, indent=2, ensure_ascii=False))
+        click.echo(json.dumps({"approved": _to_json(pending)}, indent=2, ensure_ascii=False))
     else:
-        click.echo(f"Approved: {found.tool}. The agent can repeat its call within {_left(found)} seconds.")
+        click.echo(f"Approved: {pending.tool}. The agent can repeat its call within {_count_left(pending)} seconds.")
 
 
-def put_question(message: str) -> bool:
-    """Show it, and ask for the name; False where there is no terminal, and nobody to ask."""
+def show_question(message: str) -> bool:
+    """Show a question and ask for the name; return False if there is no terminal."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return False
     click.echo(f"{message}\nName: ", nl=False, err=True)
@@ -77,28 +77,36 @@ def put_question(message: str) -> bool:
 
 
 def read_answer() -> str:
-    """The line that the person types; empty for nothing."""
+    """Return the line that the user types, or an empty text."""
     return sys.stdin.buffer.readline().decode(sys.stdin.encoding, "replace").strip()
 
 
-def _list(waiting: Sequence[Pending], as_json: bool) -> None:
+def _list(pending: Sequence[PendingApproval], as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps({"pending": [_told(one) for one in waiting]}, indent=2, ensure_ascii=False))
-    elif not waiting:
-        click.echo("Nothing waits for approval.")
-    for one in () if as_json else waiting:
-        click.echo(f"{one.id}  {one.tool}, {_left(one)} seconds left\n          {one.question}")
+        click.echo(json.dumps({"pending": [_to_json(approval) for approval in pending]}, indent=2, ensure_ascii=False))
+    elif not pending:
+        click.echo("No call waits for approval.")
+    for approval in () if as_json else pending:
+        left = _count_left(approval)
+        click.echo(f"{approval.id}  {approval.tool}, {left} seconds left\n          {approval.question}")
 
 
-def _told(one: Pending) -> dict[str, Any]:
-    shown = {"id": one.id, "tool": one.tool, "question": one.question, "name": one.name, "loses": dict(one.loses)}
-    return shown | {"secondsLeft": _left(one)}
+def _to_json(approval: PendingApproval) -> dict[str, Any]:
+    return {
+        "id": approval.id,
+        "tool": approval.tool,
+        "question": approval.question,
+        "name": approval.name,
+        "about": dict(approval.about),
+        "loses": dict(approval.loses),
+        "secondsLeft": _count_left(approval),
+    }
 
 
-def _left(one: Pending) -> int:
-    return max(0, round(one.expires - time.time()))
+def _count_left(approval: PendingApproval) -> int:
+    return max(0, round(approval.expires - time.time()))
 
 
-def _end(why: str, as_json: bool) -> None:
-    click.echo(json.dumps({"error": why}, ensure_ascii=False) if as_json else why, err=not as_json)
+def _fail(reason: str, as_json: bool) -> None:
+    click.echo(json.dumps({"error": reason}, ensure_ascii=False) if as_json else reason, err=not as_json)
     sys.exit(1)

@@ -16,7 +16,7 @@ from itwin_mcp.errors import CallError, NotSignedIn, SettingsError
 from itwin_mcp.settings import Settings
 
 if TYPE_CHECKING:
-    from itwin_mcp.sign_in import NativeLogin, SignIn
+    from itwin_mcp.upstream.sign_in.credential_choice import NativeLogin, SignIn
 
 
 @click.group("auth")
@@ -31,17 +31,17 @@ def command() -> None:
     """
 
 
-_json = click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 
 @command.command("login")
 @account_options
-@click.option("--no-browser", is_flag=True, help="Only print the link, to open in a browser of this computer.")
+@click.option("--no-browser", is_flag=True, help="Only print the link; open it in a browser on this computer.")
 @_json
 def login(no_browser: bool, as_json: bool, **flags: Any) -> None:
-    """Sign in with the browser, once: the login is kept and renewed until `auth logout`.
+    """Sign in with the browser. The login is stored and renewed until `auth logout`.
 
-    The link is printed on standard error. It needs ITWIN_CLIENT_ID, the id of a native application.
+    The link is printed on standard error. ITWIN_CLIENT_ID must be set to the id of a native application.
 
     \b
     Examples:
@@ -50,34 +50,34 @@ def login(no_browser: bool, as_json: bool, **flags: Any) -> None:
       itwin-mcp auth login --profile qa
     """
     settings = make_settings(**flags)
-    native = _native(settings)
+    native = _open_application(settings)
     done = _run(as_json, lambda: _login(settings, native, browser=not no_browser))
     if as_json:
         _print(done)
     else:
         who = done["name"] or done["email"]
-        click.echo(f"Signed in{f' as {who}' if who else ''}; kept in {done['keptIn']}.")
+        click.echo(f"Signed in{f' as {who}' if who else ''}; the login is stored in {done['keptIn']}.")
         click.echo("Sign out with `itwin-mcp auth logout`.")
     if done["inUse"] != "login":
-        told = done["inUse"].replace("-", " ")
-        click.echo(f"This login is not what will be used: the {told} is configured, and comes first.", err=True)
+        other = done["inUse"].replace("-", " ")
+        click.echo(f"This login will not be used, because the {other} is configured and takes precedence.", err=True)
 
 
 @command.command("status")
 @account_options
 @_json
 def status(as_json: bool, **flags: Any) -> None:
-    """Tell which sign-in is in use, never its value. Nobody is asked; exits with 1 if there is none or it is over.
+    """Show which sign-in is in use, never its value. Sends nothing. Exits with 1 if there is none or it has expired.
 
     \b
     Examples:
       itwin-mcp auth status
       itwin-mcp auth status --profile qa --json
     """
-    from itwin_mcp.sign_in import Started, choose
+    from itwin_mcp.upstream.sign_in.credential_choice import Launcher, choose_sign_in
 
     settings = make_settings(**flags)
-    sign_in = choose(settings, Started.SHELL)
+    sign_in = choose_sign_in(settings, Launcher.SHELL)
     state = _run(as_json, lambda: _status(settings, sign_in))
     if as_json:
         _print(state)
@@ -87,9 +87,9 @@ def status(as_json: bool, **flags: Any) -> None:
             click.echo(f"User:        {state['user']}")
         click.echo(f"Environment: {state['environment']}" + (f" ({state['platform']})" if state["platform"] else ""))
         if state["signInServer"]:
-            click.echo(f"Signed by:   {state['signInServer']}")
+            click.echo(f"Server:      {state['signInServer']}")
         if state["keptIn"]:
-            click.echo(f"Kept in:     {state['keptIn']}")
+            click.echo(f"Stored in:   {state['keptIn']}")
         if state["expiresAt"]:
             click.echo(f"Expires:     {state['expiresAt']}")
         click.echo("State:       " + ("ready" if state["ready"] else f"not signed in. {state['hint']}"))
@@ -100,18 +100,18 @@ def status(as_json: bool, **flags: Any) -> None:
 @account_options
 @_json
 def logout(as_json: bool, **flags: Any) -> None:
-    """Sign out: the login is revoked at the sign-in server and forgotten here.
+    """Sign out: revoke the login at the sign-in server and delete it here.
 
     \b
     Examples:
       itwin-mcp auth logout
       itwin-mcp auth logout --profile qa
     """
-    from itwin_mcp.sign_in import login_command, native_login
+    from itwin_mcp.upstream.sign_in.credential_choice import build_native_login, format_login_command
 
     settings = make_settings(**flags)
-    native = native_login(settings, f"Sign in with `{login_command(settings)}`, then try again.")
-    if native is None:  # without a native application nobody can have signed in
+    native = build_native_login(settings, f"Sign in with `{format_login_command(settings)}`, then try again.")
+    if native is None:  # without a native application no login can exist
         done: dict[str, Any] = {"wasSignedIn": False, "revoked": False, "because": None}
     else:
         done = _run(as_json, lambda: _logout(native))
@@ -120,40 +120,45 @@ def logout(as_json: bool, **flags: Any) -> None:
     elif not done["wasSignedIn"]:
         click.echo("Nobody was signed in.")
     elif done["revoked"]:
-        click.echo("Signed out: revoked at the sign-in server and forgotten here.")
+        click.echo("Signed out: the login was revoked at the sign-in server and deleted here.")
     else:
-        click.echo("Forgotten here.")
+        click.echo("The login was deleted here.")
     if done["wasSignedIn"] and not done["revoked"]:
         click.echo(f"The sign-in server did not revoke it: {done['because']}", err=True)
         sys.exit(1)
 
 
-def _native(settings: Settings) -> NativeLogin:
-    """The application that a person signs in with. SettingsError, with everything to paste, when there is none."""
-    from itwin_mcp.sign_in import application_needed, login_command, native_login
+def _open_application(settings: Settings) -> NativeLogin:
+    """Return the native application for signing in. Raises SettingsError, with all steps, if there is none."""
+    from itwin_mcp.upstream.sign_in.credential_choice import (
+        build_native_login,
+        explain_registration,
+        format_login_command,
+    )
 
     if settings.sandbox:
-        raise SettingsError("The embedded sandbox needs no sign-in: leave ITWIN_MCP_SANDBOX away to sign in.")
+        raise SettingsError("The embedded sandbox needs no sign-in. Unset ITWIN_MCP_SANDBOX to sign in.")
     if settings.client_secret is not None:
         raise SettingsError(
-            f"{settings.client_id} is a service application: it signs in by itself, with its secret. "
-            "For a login of your own leave the secret away and set ITWIN_CLIENT_ID to a native application."
+            f"{settings.client_id} is a service application, which signs in with its secret. To sign in yourself, "
+            "unset the secret and set ITWIN_CLIENT_ID to a native application."
         )
-    native = native_login(settings, f"Sign in with `{login_command(settings)}`, then try again.")
+    native = build_native_login(settings, f"Sign in with `{format_login_command(settings)}`, then try again.")
     if native is None:
-        raise SettingsError(application_needed(settings))
+        raise SettingsError(explain_registration(settings))
     return native
 
 
 async def _login(settings: Settings, native: NativeLogin, *, browser: bool) -> dict[str, Any]:
-    from itwin_mcp.sign_in import Way, read_identity, way_of
+    from itwin_mcp.upstream.sign_in.credential_choice import AuthMethod, choose_method
+    from itwin_mcp.upstream.sign_in.identity import read_identity
 
     async with native.attempt() as attempt:
         opened = browser and _open_browser(attempt.url, settings.issuer_url)
         click.echo("Your browser opens. If it does not, open:" if opened else "Open this link to sign in:", err=True)
         click.echo(f"\n  {attempt.url}\n", err=True)
         await attempt.wait()
-    identity = read_identity(await native.tokens.token(), Way.LOGIN)
+    identity = read_identity(await native.tokens.get_token(), AuthMethod.LOGIN)
     return {
         "signedIn": True,
         **{name: identity[name] for name in ("name", "email", "scopes")},
@@ -161,17 +166,17 @@ async def _login(settings: Settings, native: NativeLogin, *, browser: bool) -> d
         "profile": settings.profile,
         "environment": settings.environment,
         "keptIn": native.store.describe(),
-        "inUse": way_of(settings).value,
+        "inUse": choose_method(settings).value,
     }
 
 
 def _open_browser(url: str, issuer: str) -> bool:
-    """Open the person's browser, and only at the sign-in server: https, or this machine for a sandbox."""
+    """Open the user's browser, but only at the sign-in server: over https, or on this computer for a sandbox."""
     import webbrowser
 
-    asked, own = urlsplit(url), urlsplit(issuer)
-    local = asked.scheme == "http" and asked.hostname in ("localhost", "127.0.0.1", "::1")
-    if not (asked.scheme == "https" or local) or asked.hostname != own.hostname:
+    link, own = urlsplit(url), urlsplit(issuer)
+    is_local = link.scheme == "http" and link.hostname in ("localhost", "127.0.0.1", "::1")
+    if not (link.scheme == "https" or is_local) or link.hostname != own.hostname:
         return False
     try:
         return webbrowser.open(url)
@@ -180,16 +185,17 @@ def _open_browser(url: str, issuer: str) -> bool:
 
 
 async def _status(settings: Settings, sign_in: SignIn) -> dict[str, Any]:
-    from itwin_mcp.sign_in import Way, facts, read_identity, stamp
-    from itwin_mcp.upstream.auth.claims import read_claims
+    from itwin_mcp.upstream.sign_in.credential_choice import AuthMethod
+    from itwin_mcp.upstream.sign_in.identity import describe_sign_in, format_time, read_identity
+    from itwin_mcp.upstream.sign_in.token import read_claims
 
-    expires_at, user, ready = None, None, sign_in.way is not Way.NONE
+    expires_at, user, ready = None, None, sign_in.method is not AuthMethod.NONE
     hint = "" if ready else sign_in.remedy
-    if sign_in.way in (Way.ACCESS_TOKEN, Way.ACCESS_TOKEN_FILE):
+    if sign_in.method in (AuthMethod.ACCESS_TOKEN, AuthMethod.ACCESS_TOKEN_FILE):
         assert sign_in.tokens is not None
         try:
-            token = await sign_in.tokens.token()
-            expires_at, identity = token.expires_at, read_identity(token, sign_in.way)
+            token = await sign_in.tokens.get_token()
+            expires_at, identity = token.expires_at, read_identity(token, sign_in.method)
             user = identity["name"] or identity["email"]
             if not read_claims(token.value):
                 ready, hint = False, f"The access token is invalid: it is not a JSON Web Token. {sign_in.remedy}"
@@ -198,18 +204,20 @@ async def _status(settings: Settings, sign_in: SignIn) -> dict[str, Any]:
         if expires_at is not None and expires_at <= time.time():
             ready, hint = False, f"The access token has expired. {sign_in.remedy}"
     elif sign_in.login is not None:
-        if await sign_in.login.tokens.exists():
-            user = await sign_in.login.tokens.user()
+        if await sign_in.login.tokens.has_login():
+            user = await sign_in.login.tokens.read_user()
         else:
             ready, hint = False, sign_in.remedy
     return {
         "ready": ready,
-        "told": sign_in.told,
+        "told": sign_in.description,
         "user": user,
-        **facts(settings, sign_in),
-        "application": settings.client_id if sign_in.way in (Way.LOGIN, Way.SERVICE_APPLICATION) else None,
+        **describe_sign_in(settings, sign_in),
+        "application": settings.client_id
+        if sign_in.method in (AuthMethod.LOGIN, AuthMethod.SERVICE_APPLICATION)
+        else None,
         "keptIn": sign_in.login.store.describe() if sign_in.login is not None else None,
-        "expiresAt": stamp(expires_at) if expires_at is not None else None,
+        "expiresAt": format_time(expires_at) if expires_at is not None else None,
         "hint": hint or None,
     }
 
@@ -217,20 +225,25 @@ async def _status(settings: Settings, sign_in: SignIn) -> dict[str, Any]:
 async def _logout(native: NativeLogin) -> dict[str, Any]:
     from itwin_mcp.errors import Unreachable
 
-    was, revoked, because = True, False, "it offers no way to."
+    was_signed_in, revoked = True, False
+    because: str | None = "it has no endpoint for that."
     try:
-        was = await native.tokens.exists()
+        was_signed_in = await native.tokens.has_login()
     except NotSignedIn as error:
-        because = error.message  # damaged or open to others: it is only to be deleted
+        because = error.message  # damaged or readable by others: still delete it
     try:
-        revoked = await native.tokens.forget()
+        revoked = await native.tokens.sign_out()
     except Unreachable as error:
         because = error.message
-    return {"wasSignedIn": was, "revoked": revoked, "because": None if revoked or not was else because}
+    return {
+        "wasSignedIn": was_signed_in,
+        "revoked": revoked,
+        "because": because if was_signed_in and not revoked else None,
+    }
 
 
 def _run(as_json: bool, work: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
-    """What `work` gives; its error is told, with what to do, and ends the command with 1."""
+    """Run `work` and return its result; print its error with what to do, and exit with 1."""
     import anyio
 
     try:
@@ -241,7 +254,7 @@ def _run(as_json: bool, work: Callable[[], Awaitable[dict[str, Any]]]) -> dict[s
         else:
             click.echo(f"{error.message}\n{error.hint}", err=True)
     except KeyboardInterrupt:
-        click.echo("Ended before anybody signed in.", err=True)
+        click.echo("Cancelled; nobody signed in.", err=True)
     sys.exit(1)
 
 

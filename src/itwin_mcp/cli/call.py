@@ -1,11 +1,11 @@
-"""`itwin-mcp call`: one tool call from the command line, the same way as an agent's."""
+"""`itwin-mcp call`: call one tool from the command line, as an agent does."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,27 +13,31 @@ from typing import Any
 
 import click
 
-from itwin_mcp.cli.approve import put_question, read_answer
-from itwin_mcp.cli.options import every_tool, find_tool, make_settings, settings_options
-from itwin_mcp.errors import CallError, SettingsError
-from itwin_mcp.executor.conversation import Answer, Confirmed, Later, Question
+from itwin_mcp.cli.approve import read_answer, show_question
+from itwin_mcp.cli.options import find_tool, make_settings, select_all_tools, settings_options
+from itwin_mcp.errors import CallError, ErrorCode, SettingsError
+from itwin_mcp.executor.context import Confirmation, NoReply, NullConversation, Reply
+from itwin_mcp.executor.outcome import Failure, Preview, Question
 from itwin_mcp.settings import Settings
 
 
 @click.command("call")
 @click.argument("tool")
-@click.option("--arg", "pairs", multiple=True, metavar="NAME=VALUE", help="One argument; may be given several times.")
+@click.option("--arg", "pairs", multiple=True, metavar="NAME=VALUE", help="One argument; repeat for more.")
 @click.option(
-    "--json", "text", metavar="JSON", help="All arguments as one JSON object; @FILE reads a file, - standard input."
+    "--json",
+    "text",
+    metavar="JSON",
+    help="All arguments as one JSON object; @FILE reads a file, - standard input.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the first request, without credentials; send nothing.")
-@click.option("--yes", is_flag=True, help="Confirm what the call destroys, without being asked.")
+@click.option("--yes", is_flag=True, help="Confirm a destructive call without a question.")
 @settings_options
 def command(tool: str, pairs: Sequence[str], text: str | None, dry_run: bool, yes: bool, **flags: Any) -> None:
     """Call a tool and print its answer as JSON.
 
-    Exits with 0 if it succeeded, with 1 if the answer is an error or a preview, with 2 if the command itself, a setting
-    or a file is wrong. With --sandbox, what calls change is kept in the state folder for the next call.
+    Exits with 0 on success, with 1 if the answer is an error or a preview, and with 2 if the command, a setting or a
+    file is wrong. With --sandbox, the sandbox's state is stored in the state folder for the next call.
 
     \b
     Examples:
@@ -45,111 +49,100 @@ def command(tool: str, pairs: Sequence[str], text: str | None, dry_run: bool, ye
     """
     import anyio
 
-    settings = every_tool(make_settings(**flags))
+    settings = select_all_tools(make_settings(**flags))
     if settings.sandbox and settings.sandbox_db is None and not dry_run:
-        settings = _with_kept_sandbox(settings)
+        settings = _store_sandbox(settings)
     answer, failed = anyio.run(_call, settings, tool, partial(read_arguments, pairs=pairs, text=text), dry_run, yes)
     click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
-    if failed and answer.get("error", {}).get("code") == "InvalidArguments":
+    if failed and answer.get("error", {}).get("code") == ErrorCode.INVALID_ARGUMENTS:
         click.echo(f"`itwin-mcp tools describe {tool}` shows the arguments.", err=True)
     sys.exit(1 if failed else 0)
 
 
-def _with_kept_sandbox(settings: Settings) -> Settings:
-    """The settings with the sandbox's state in the user's state folder, which a line on standard error names."""
-    from itwin_mcp.sandbox.store import set_aside
+def _store_sandbox(settings: Settings) -> Settings:
+    """Return settings that store the sandbox's state in the user's state folder, and print where."""
+    from itwin_mcp.sandbox.store import set_database_aside
 
     file = settings.kept_sandbox
     try:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        aside = set_aside(file)
+        aside = set_database_aside(file)
     except OSError as error:
         reason = error.strerror or error
         raise SettingsError(
-            f"The sandbox's state cannot be kept in {file}: {reason}. Name a file with --sandbox-db."
+            f"The sandbox's state cannot be stored in {file}: {reason}. Name a file with --sandbox-db."
         ) from None
     if aside is not None:
-        click.echo(f"The sandbox of another version was set aside as {aside}; this one begins anew.", err=True)
+        click.echo(f"The sandbox of another version was moved to {aside}; this one starts fresh.", err=True)
     click.echo(f"The sandbox's state is in {file}; `itwin-mcp sandbox reset` starts over.", err=True)
     return replace(settings, sandbox_db=file)
 
 
 async def _call(
     settings: Any, name: str, read: Callable[[Any], dict[str, Any]], dry_run: bool, yes: bool
-) -> tuple[dict[str, Any], bool]:
-    from itwin_mcp.executor.saving import SAVE_LIST
+) -> tuple[Mapping[str, Any], bool]:
+    """Return the answer of the call, or of `--dry-run` its first request; and whether it is an error or a preview."""
     from itwin_mcp.runtime import open_runtime
-    from itwin_mcp.server.listing_choice import choose_listing
-    from itwin_mcp.server.results import outcome, within_limit
-    from itwin_mcp.server.session import READ_GUIDE, WHO_AM_I
 
     async with open_runtime(settings, os.environ) as runtime:
         tool = find_tool(runtime.catalog, name)
         arguments = read(tool)
-        if name in (WHO_AM_I, READ_GUIDE):
-            if dry_run:
-                raise SettingsError(f"{name} is answered by itwin-mcp itself: there is no request to show.")
-            answer = await outcome(name, lambda: runtime.session.answer(tool, arguments))
-            return within_limit(name, *answer, runtime.executor.max_result_bytes)
-        if name == SAVE_LIST:
-            if dry_run:
-                raise SettingsError(f"{name} sends what another tool sends: try --dry-run with that tool.")
-            choose = partial(choose_listing, runtime.catalog, lambda _: True)
-            saving = partial(runtime.executor.save_list, tool, arguments, choose, _Terminal(yes))
-            return within_limit(name, *await outcome(name, saving), runtime.executor.max_result_bytes)
         if dry_run:
+            if tool.is_built_in:
+                raise SettingsError(f"{name} is a built-in tool: there is no request to show.")
             try:
-                shown = _shown(runtime.executor.preview(tool, arguments))
+                shown = _to_json(runtime.executor.first_request(tool, arguments))
                 return ({"environment": settings.environment} if settings.sandbox else {}) | shown, False
             except CallError as error:
                 return {"error": error.to_json(name)}, True
-        terminal = _Terminal(yes)
-        answer = await outcome(name, lambda: runtime.executor.call(tool, arguments, terminal))
+        terminal = _TerminalConversation(yes)
+        outcome = await runtime.executor.call(tool, arguments, terminal)
         terminal.clear()
-        return within_limit(name, *answer, runtime.executor.max_result_bytes)
+        assert not isinstance(outcome, Question)  # the terminal asks at once
+        return outcome.answer, isinstance(outcome, Failure | Preview)
 
 
-class _Terminal:
-    """Progress for a person: one line on standard error, rewritten, and only on a terminal; and questions there."""
+class _TerminalConversation(NullConversation):
+    """Asks on the terminal, and shows progress there as one line that is rewritten."""
 
     def __init__(self, yes: bool) -> None:
-        """`yes` answers every question as it asks to be."""
-        self._live = sys.stderr.isatty()
+        """`yes` confirms every question."""
+        self._is_terminal = sys.stderr.isatty()
         self._yes = yes
 
-    async def ask(self, question: Question) -> Answer | Later:
+    async def ask(self, question: Question) -> Reply | NoReply:
         if self._yes:
-            return Answer("accept", Confirmed("yes-flag"), question.name)
-        if not put_question(question.message):
-            return Later()
-        typed = await _answer()
-        return Answer("accept" if typed else "cancel", Confirmed("person", "terminal"), typed)
+            return Reply("accept", Confirmation("yes-flag"), question.name)
+        if not show_question(question.message):
+            return NoReply()
+        typed = await _wait_for_answer()
+        return Reply("accept" if typed else "cancel", Confirmation("person", "terminal"), typed)
 
     async def progress(self, done: float, total: float | None, text: str) -> None:
-        if self._live:
+        if self._is_terminal:
             click.echo(f"\r\x1b[K… {text}", nl=False, err=True)
 
     def clear(self) -> None:
-        if self._live:
+        if self._is_terminal:
             click.echo("\r\x1b[K", nl=False, err=True)
 
 
-async def _answer() -> str:
-    """What the person types. Ctrl-C ends the waiting: nothing reads the terminal before there is a line."""
+async def _wait_for_answer() -> str:
+    """Return what the user types. Ctrl-C works, because nothing reads the terminal before a line is complete."""
     import anyio.to_thread
 
-    if sys.platform == "win32":  # whose consoles cannot be waited for
+    if sys.platform == "win32":  # its consoles cannot be waited for
         return await anyio.to_thread.run_sync(read_answer)
     await anyio.wait_readable(sys.stdin)
     return read_answer()
 
 
 def read_arguments(tool: Any, pairs: Sequence[str], text: str | None) -> dict[str, Any]:
-    """Return the arguments of the call: each value of `--arg` is text, of a list separated by commas or JSON.
+    """Return the arguments of a call. A list in `--arg` is separated by commas, or JSON.
 
-    The call converts text to the types that the tool declares.
+    All other values stay text, which the call converts to the types that the tool declares.
     """
-    from itwin_mcp.capability.published import kind_of
+    from itwin_mcp.capability.json_schema import get_type
 
     arguments: dict[str, Any] = {}
     if text is not None:
@@ -159,7 +152,7 @@ def read_arguments(tool: Any, pairs: Sequence[str], text: str | None) -> dict[st
             raise SettingsError(f"--json is not JSON: {error}.") from None
         if not isinstance(arguments, dict):
             raise SettingsError("--json must be one JSON object: the arguments by name.")
-    lists = {argument.name for argument in tool.arguments if kind_of(argument.schema) == "array"}
+    lists = {argument.name for argument in tool.arguments if get_type(argument.schema) == "array"}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
@@ -170,20 +163,20 @@ def read_arguments(tool: Any, pairs: Sequence[str], text: str | None) -> dict[st
 
 
 def _read_json(text: str) -> str:
-    """Return the text that `--json` means: itself, a file's after `@`, or standard input. Raises SettingsError."""
+    """Return the JSON that `--json` gives: its own text, a file's, or standard input. Raises SettingsError."""
     if not text.startswith("@"):
         return sys.stdin.read() if text == "-" else text
     file = Path(text[1:]).expanduser()
     try:
-        return file.read_text(encoding="utf-8-sig")  # editors of Windows begin a file with a byte order mark
+        return file.read_text(encoding="utf-8-sig")  # editors of Windows start a file with a byte order mark
     except OSError as error:
         raise SettingsError(f"--json {text}: {file} cannot be read: {error.strerror or error}.") from None
     except ValueError:
         raise SettingsError(f"--json {text}: {file} is not text in UTF-8.") from None
 
 
-def _shown(request: Any) -> dict[str, Any]:
-    from itwin_mcp.upstream.wire import JsonBody
+def _to_json(request: Any) -> dict[str, Any]:
+    from itwin_mcp.upstream.messages import JsonBody
 
     shown: dict[str, Any] = {"method": request.method, "url": request.origin + request.path}
     if request.query:

@@ -1,4 +1,4 @@
-"""`itwin-mcp capability`: check capability files, explain our words, and export the plain files."""
+"""`itwin-mcp capability`: check capability files, explain our `x-` words, and export files without them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from itwin_mcp.errors import CapabilityError, Problem
 
 @click.group("capability")
 def command() -> None:
-    """Check capability files of your own, learn our words, or export our files for other engines of the format.
+    """Check your own capability files, explain our extensions, or export our files for other engines of the format.
 
     \b
     Examples:
@@ -30,62 +30,62 @@ def command() -> None:
 @click.argument("files", nargs=-1, required=True, type=LocalPath())
 @click.option("--json", "as_json", is_flag=True, help="Print the problems as JSON.")
 def check(files: tuple[Path, ...], as_json: bool) -> None:
-    """Find every problem in FILES, as `serve --capabilities` would: file, line, rule. Exits with 2 if there is one.
+    """List every problem in FILES that `serve --capabilities` would report. Exits with 2 if there is one.
 
-    Warns of rules in `x-schema` that clients are not shown and that no description states; a warning is no problem.
+    Also warns of rules in `x-schema` that clients do not see and that no description mentions. Warnings do not fail.
 
     \b
     Examples:
       itwin-mcp capability check my-api.yaml
       itwin-mcp capability check --json *.yaml
     """
-    from itwin_mcp.capability.catalog import shipped
+    from itwin_mcp.capability.documents import find_shipped_files
     from itwin_mcp.capability.linker import link_files
 
     own = {file.resolve() for file in files}
     try:
-        # Ours come along, so that a tool's name that is taken is found.
-        catalog = link_files((*(file for file in shipped() if file.resolve() not in own), *files))
+        # Our files are linked too, so that a name that we already use is reported.
+        catalog = link_files((*(file for file in find_shipped_files() if file.resolve() not in own), *files))
     except CapabilityError as error:
-        tell_problems(error.problems, as_json)
+        print_problems(error.problems, as_json)
         sys.exit(2)
     tools = [tool.name for tool in catalog.tools.values() if Path(tool.file).resolve() in own]
     warnings = [warning for warning in catalog.warnings if Path(warning.file).resolve() in own]
     if as_json:
-        click.echo(json.dumps({"problems": [], "warnings": _rows(warnings), "tools": tools}, indent=2))
+        click.echo(json.dumps({"problems": [], "warnings": _to_rows(warnings), "tools": tools}, indent=2))
         return
     for warning in warnings:
         click.echo(f"warning: {warning}")
-    click.echo(f"No problem. Tools: {', '.join(tools) or 'none'}.")
+    click.echo(f"No problems. Tools: {', '.join(tools) or 'none'}.")
 
 
 @command.command("words")
 def words() -> None:
-    """Explain every word that we add to the format, each with where it stands and an example.
+    """Explain every `x-` word that we add to the format, with its place and an example.
 
     \b
     Examples:
       itwin-mcp capability words
     """
-    from itwin_mcp.capability.catalog import shipped
+    from itwin_mcp.capability.documents import find_shipped_files
 
-    click.echo((shipped()[0].parent / "README.md").read_text(encoding="utf-8"))
+    click.echo((find_shipped_files()[0].parent / "README.md").read_text(encoding="utf-8"))
 
 
 @command.command("export")
 @click.argument("folder", type=LocalPath(file_okay=False))
 @click.option("--json", "as_json", is_flag=True, help="Print the files as JSON.")
 def export(folder: Path, as_json: bool) -> None:
-    """Write our capability files into FOLDER without the words that we add: plain Naftiko, for any engine of it.
+    """Write our capability files into FOLDER without our `x-` words, as plain Naftiko for any engine.
 
     \b
     Examples:
       itwin-mcp capability export ./plain
     """
-    from itwin_mcp.capability.catalog import shipped
-    from itwin_mcp.capability.export import export as write
+    from itwin_mcp.capability.documents import find_shipped_files
+    from itwin_mcp.capability.export import export_files as write
 
-    written = write(shipped(), folder)
+    written = write(find_shipped_files(), folder)
     if as_json:
         click.echo(json.dumps({"files": [str(file) for file in written]}, indent=2))
     else:
@@ -93,15 +93,18 @@ def export(folder: Path, as_json: bool) -> None:
             click.echo(str(file))
 
 
-def tell_problems(problems: Sequence[Problem], as_json: bool) -> None:
-    """Print what is wrong with files: one problem a line, or all as JSON."""
+def print_problems(problems: Sequence[Problem], as_json: bool) -> None:
+    """Print problems in files: one per line, or all as JSON."""
     if as_json:
-        click.echo(json.dumps({"problems": _rows(problems)}, indent=2, ensure_ascii=False))
+        click.echo(json.dumps({"problems": _to_rows(problems)}, indent=2, ensure_ascii=False))
         return
     for problem in problems:
         click.echo(str(problem))
     click.echo(f"{len(problems)} problem{'s' if len(problems) != 1 else ''}.", err=True)
 
 
-def _rows(problems: Sequence[Problem]) -> list[dict[str, Any]]:
-    return [{"file": one.file, "line": one.line, "rule": one.rule, "message": one.message} for one in problems]
+def _to_rows(problems: Sequence[Problem]) -> list[dict[str, Any]]:
+    return [
+        {"file": problem.file, "line": problem.line, "rule": problem.rule, "message": problem.message}
+        for problem in problems
+    ]

@@ -1,4 +1,4 @@
-"""`itwin-mcp demo`: an agent's day against the embedded sandbox, through the real protocol."""
+"""`itwin-mcp demo`: watch an agent work in the embedded sandbox, over the real protocol."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ JSON = dict[str, Any]
 
 
 class DemoFailed(Exception):
-    """A step did not give what it should; the message says which and what came."""
+    """A step had an unexpected result; the message names the step and its answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One call of the day.
+    """One question and the tool call that answers it."""
 
-    `arguments` are made from what earlier steps gave; `expect` is the member that the answer must have; `tell` turns
-    it into a few lines; `keep` is the name under which later steps find it.
-    """
-
-    asks: str
+    question: str
     tool: str
-    arguments: Callable[[Mapping[str, Any]], JSON]
-    expect: str
-    tell: Callable[[Any], list[str]]
-    keep: str
+    build_arguments: Callable[[Mapping[str, Any]], JSON]
+    """Builds the arguments from the results of earlier steps."""
+    expected: str
+    """The member that the answer must have."""
+    describe: Callable[[Any], list[str]]
+    """Describes that member in a few lines."""
+    result_name: str
+    """The name under which later steps find it."""
 
 
 @click.command("demo")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a step instead of prose.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per step instead of text.")
 def command(as_json: bool) -> None:
-    """Watch an agent's day: the official MCP client works with the embedded sandbox over stdio.
+    """Watch an agent work: the official MCP client calls the embedded sandbox over stdio.
 
-    Nothing leaves this machine and no account is needed. Exits with 1 if a step did not give what it should.
+    Nothing leaves this computer and no account is needed. Exits with 1 if a step has an unexpected result.
 
     \b
     Examples:
@@ -50,86 +50,86 @@ def command(as_json: bool) -> None:
     from mcp import MCPError
 
     try:
-        anyio.run(_day, as_json)
+        anyio.run(_run_steps, as_json)
     except* (DemoFailed, MCPError) as failed:
         click.echo(f"\nThe demo failed: {failed.exceptions[0]}", err=True)
         sys.exit(1)
 
 
-async def _day(as_json: bool) -> None:
+async def _run_steps(as_json: bool) -> None:
     from mcp import Client, StdioServerParameters, stdio_client
 
     command = [sys.executable, "-m", "itwin_mcp", "serve", "--sandbox"]
-    show = _Json() if as_json else _Prose()
+    output = _JsonOutput() if as_json else _TextOutput()
     server = StdioServerParameters(command=command[0], args=command[1:])
     async with Client(stdio_client(server)) as client:
         listed = await client.list_tools()
-        show.welcome(client.protocol_version, len(listed.tools))
-        kept: dict[str, Any] = {}
+        output.start(client.protocol_version, len(listed.tools))
+        results: dict[str, Any] = {}
         for number, step in enumerate(STEPS, 1):
-            arguments = step.arguments(kept)
-            show.ask(number, step, arguments)
-            result = await client.call_tool(step.tool, arguments, progress_callback=show.progress)
+            arguments = step.build_arguments(results)
+            output.show_call(number, step, arguments)
+            result = await client.call_tool(step.tool, arguments, progress_callback=output.show_progress)
             answer: JSON = result.structured_content or {}
-            if step.expect not in answer or bool(result.is_error) != (step.expect == "error"):
-                raise DemoFailed(f"{step.tool} gave {answer} instead of {step.expect!r}.")
-            kept[step.keep] = answer[step.expect]
-            show.answer(step, answer)
-    show.farewell()
+            if step.expected not in answer or bool(result.is_error) != (step.expected == "error"):
+                raise DemoFailed(f"{step.tool} returned {answer} instead of {step.expected!r}.")
+            results[step.result_name] = answer[step.expected]
+            output.show_answer(step, answer)
+    output.finish()
 
 
-class _Prose:
-    """For people: colour and progress on a terminal, plain text elsewhere."""
+class _TextOutput:
+    """Text for people, with color and progress on a terminal."""
 
     def __init__(self) -> None:
-        self._live = sys.stdout.isatty()
+        self._is_terminal = sys.stdout.isatty()
 
-    def welcome(self, protocol: str, tools: int) -> None:
-        click.secho("An agent's day on the iTwin Platform", bold=True)
-        click.echo("The official MCP client talks over stdio to `itwin-mcp serve --sandbox`, an emulated platform.")
-        click.echo(f"Protocol {protocol}, {tools} tools. Nothing leaves this machine.")
+    def start(self, protocol: str, tools: int) -> None:
+        click.secho("An agent at work on the iTwin Platform", bold=True)
+        click.echo("The official MCP client calls `itwin-mcp serve --sandbox`, an emulated platform, over stdio.")
+        click.echo(f"Protocol {protocol}, {tools} tools. Nothing leaves this computer.")
 
-    def ask(self, number: int, step: Step, arguments: JSON) -> None:
+    def show_call(self, number: int, step: Step, arguments: JSON) -> None:
         click.echo()
-        click.secho(f"{number}. {step.asks}", bold=True)
-        given = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
-        click.echo("   " + click.style("→ ", fg="cyan") + click.style(step.tool, fg="cyan") + f"({given})")
+        click.secho(f"{number}. {step.question}", bold=True)
+        values = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+        click.echo("   " + click.style("→ ", fg="cyan") + click.style(step.tool, fg="cyan") + f"({values})")
 
-    async def progress(self, progress: float, total: float | None, message: str | None) -> None:
-        if self._live and message:
+    async def show_progress(self, progress: float, total: float | None, message: str | None) -> None:
+        if self._is_terminal and message:
             click.echo("\r\x1b[K   " + click.style(f"… {message}", dim=True), nl=False)
 
-    def answer(self, step: Step, answer: JSON) -> None:
-        if self._live:
+    def show_answer(self, step: Step, answer: JSON) -> None:
+        if self._is_terminal:
             click.echo("\r\x1b[K", nl=False)
-        for line in step.tell(answer[step.expect]):
-            click.echo("   " + click.style("← ", fg="red" if step.expect == "error" else "green") + line)
+        for line in step.describe(answer[step.expected]):
+            click.echo("   " + click.style("← ", fg="red" if step.expected == "error" else "green") + line)
 
-    def farewell(self) -> None:
+    def finish(self) -> None:
         click.echo()
-        click.secho("Every step gave what it should.", fg="green", bold=True)
-        click.echo("Next, give these tools to your own assistant. Type here:")
+        click.secho("Every step had the expected result.", fg="green", bold=True)
+        click.echo("Next, connect your own assistant:")
         click.echo("  itwin-mcp install claude-desktop --sandbox    (or claude-code, vscode, cursor)")
         click.echo("Then ask it:")
         click.echo(f"  {QUESTION}")
 
 
-class _Json:
-    """For programs: one JSON object a line."""
+class _JsonOutput:
+    """One JSON object per line, for programs."""
 
-    def welcome(self, protocol: str, tools: int) -> None:
+    def start(self, protocol: str, tools: int) -> None:
         self._print({"protocol": protocol, "tools": tools})
 
-    def ask(self, number: int, step: Step, arguments: JSON) -> None:
-        self._asked = {"step": number, "asks": step.asks, "tool": step.tool, "arguments": arguments}
+    def show_call(self, number: int, step: Step, arguments: JSON) -> None:
+        self._call = {"step": number, "asks": step.question, "tool": step.tool, "arguments": arguments}
 
-    async def progress(self, progress: float, total: float | None, message: str | None) -> None:
-        """Programs are told what came of a step, not how far it is."""
+    async def show_progress(self, progress: float, total: float | None, message: str | None) -> None:
+        """Programs get results only."""
 
-    def answer(self, _: Step, answer: JSON) -> None:
-        self._print({**self._asked, "answer": answer})
+    def show_answer(self, _: Step, answer: JSON) -> None:
+        self._print({**self._call, "answer": answer})
 
-    def farewell(self) -> None:
+    def finish(self) -> None:
         self._print({"ok": True})
 
     def _print(self, value: JSON) -> None:
@@ -138,28 +138,28 @@ class _Json:
         click.echo(json.dumps(value, ensure_ascii=False))
 
 
-def _itwins(found: list[JSON]) -> list[str]:
-    return [f"{one['displayName']}  ({one['subClass']} {one['number']})" for one in found]
+def _describe_itwins(itwins: list[JSON]) -> list[str]:
+    return [f"{itwin['displayName']}  ({itwin['subClass']} {itwin['number']})" for itwin in itwins]
 
 
-def _itwin(found: JSON) -> list[str]:
-    place = found["geographicLocation"] or "no place"
-    return [f"{found['displayName']}: {found['status']}, {place}", f"data kept in {found['dataCenterLocation']}"]
+def _describe_itwin(itwin: JSON) -> list[str]:
+    place = itwin["geographicLocation"] or "no location"
+    return [f"{itwin['displayName']}: {itwin['status']}, {place}", f"data stored in {itwin['dataCenterLocation']}"]
 
 
-def _imodel(found: JSON) -> list[str]:
-    return [f"{found['name']} is {found['state']}", f"id {found['id']}"]
+def _describe_imodel(imodel: JSON) -> list[str]:
+    return [f"{imodel['name']} is {imodel['state']}", f"id {imodel['id']}"]
 
 
-def _version(found: JSON) -> list[str]:
-    return [f"{found['name']!r} marks changeset index {found['changesetIndex']:.0f}, {found['state']}"]
+def _describe_version(version: JSON) -> list[str]:
+    return [f"{version['name']!r} marks changeset index {version['changesetIndex']:.0f}, {version['state']}"]
 
 
-def _error(found: JSON) -> list[str]:
+def _describe_error(error: JSON) -> list[str]:
     return [
-        f"{found['code']} (HTTP {found['status']}): {found['message']}",
-        f"retryable: {str(found['retryable']).lower()}",
-        f"hint: {found['hint']}",
+        f"{error['code']} (HTTP {error['status']}): {error['message']}",
+        f"retryable: {str(error['retryable']).lower()}",
+        f"hint: {error['hint']}",
     ]
 
 
@@ -167,55 +167,55 @@ NAME = "Pier 7 condition model"
 
 STEPS = (
     Step(
-        "Which projects did I work on lately?",
+        "Which projects did I work on recently?",
         "list-recent-itwins",
         lambda _: {"limit": 5},
         "iTwins",
-        _itwins,
+        _describe_itwins,
         "recent",
     ),
     Step(
-        "Tell me about the first one.",
+        "Show me the first one.",
         "get-itwin",
-        lambda kept: {"iTwinId": kept["recent"][0]["id"]},
+        lambda results: {"iTwinId": results["recent"][0]["id"]},
         "iTwin",
-        _itwin,
+        _describe_itwin,
         "itwin",
     ),
     Step(
-        "Make an iModel in it, and wait until it is initialized.",
+        "Create an iModel in it, and wait until it is initialized.",
         "create-imodel",
-        lambda kept: {"iTwinId": kept["itwin"]["id"], "name": NAME, "description": "Cracks and corrosion, 2026"},
+        lambda results: {"iTwinId": results["itwin"]["id"], "name": NAME, "description": "Cracks and corrosion, 2026"},
         "iModel",
-        _imodel,
+        _describe_imodel,
         "imodel",
     ),
     Step(
         "Fork it, so that the contractor can work on it.",
         "fork-imodel",
-        lambda kept: {
-            "iModelId": kept["imodel"]["id"],
-            "iTwinId": kept["itwin"]["id"],
+        lambda results: {
+            "iModelId": results["imodel"]["id"],
+            "iTwinId": results["itwin"]["id"],
             "name": f"{NAME} (contractor)",
         },
         "iModel",
-        _imodel,
+        _describe_imodel,
         "fork",
     ),
     Step(
-        "Tag the fork's beginning as a version.",
+        "Mark the start of the fork as a named version.",
         "create-named-version",
-        lambda kept: {"iModelId": kept["fork"]["id"], "name": "Handed over", "description": "As received"},
+        lambda results: {"iModelId": results["fork"]["id"], "name": "Handed over", "description": "As received"},
         "namedVersion",
-        _version,
+        _describe_version,
         "version",
     ),
     Step(
-        "Make another iModel of the same name. (The platform refuses; this is what an agent reads.)",
+        "Create another iModel of the same name. (The platform refuses; this is the error that an agent gets.)",
         "create-imodel",
-        lambda kept: {"iTwinId": kept["itwin"]["id"], "name": NAME},
+        lambda results: {"iTwinId": results["itwin"]["id"], "name": NAME},
         "error",
-        _error,
+        _describe_error,
         "error",
     ),
 )

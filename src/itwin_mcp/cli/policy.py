@@ -1,4 +1,4 @@
-"""`itwin-mcp policy`: check a policy file, or ask it what a caller may do."""
+"""`itwin-mcp policy`: check a policy file, or test what it allows."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Any
 import click
 
 from itwin_mcp.cli.call import read_arguments
-from itwin_mcp.cli.capability import tell_problems
+from itwin_mcp.cli.capability import print_problems
 from itwin_mcp.cli.options import LocalPath, find_tool, make_settings, settings_options
 from itwin_mcp.errors import CallError, PolicyError, SettingsError
 
 
 @click.group("policy")
 def command() -> None:
-    """Check a policy file, or ask it what a caller may do.
+    """Check a policy file, or test what it allows.
 
     \b
     Examples:
@@ -34,23 +34,23 @@ def command() -> None:
 @settings_options
 @click.option("--json", "as_json", is_flag=True, help="Print the problems as JSON.")
 def check(file: Path, as_json: bool, **flags: Any) -> None:
-    """Find every problem in FILE, as `serve --policy` would: file, line, rule. Exits with 2 if there is one.
+    """List every problem in FILE that `serve --policy` would report. Exits with 2 if there is one.
 
     \b
     Examples:
       itwin-mcp policy check policy.yaml
       itwin-mcp policy check policy.yaml --capabilities my-api.yaml --json
     """
-    from itwin_mcp.executor.conversation import LOCAL
-    from itwin_mcp.executor.policy_file import read_policy
+    from itwin_mcp.executor.context import LOCAL
+    from itwin_mcp.executor.policy.file import read_policy
     from itwin_mcp.runtime import read_all
 
     settings = make_settings(**flags)
     every = read_all(settings)
     try:
-        policy = read_policy(file, every.tools, settings.hosted.issuer if settings.hosted else None)
+        policy = read_policy(file, every, settings.hosted.issuer if settings.hosted else None)
     except PolicyError as error:
-        tell_problems(error.problems, as_json)
+        print_problems(error.problems, as_json)
         sys.exit(2)
     local = len(policy.allowed_tools(LOCAL, every.tools.values())) if policy.default is not None else 0
     if as_json:
@@ -58,19 +58,21 @@ def check(file: Path, as_json: bool, **flags: Any) -> None:
         click.echo(json.dumps({"problems": [], **figures}, indent=2))
         return
     others = (
-        f"others, and the caller of a local server, have {local} tools" if local else "nothing is allowed to others"
+        f"other callers, and the user of a local server, have {local} tools"
+        if local
+        else "other callers may do nothing"
     )
-    click.echo(f"No problem. Entries for callers: {len(policy.callers)}; {others}.")
+    click.echo(f"No problems. Entries for callers: {len(policy.callers)}; {others}.")
 
 
 @command.command("test")
 @click.argument("file", required=False, type=LocalPath())
-@click.option("--tool", "name", required=True, metavar="NAME", help="The tool that would be called.")
-@click.option("--arg", "pairs", multiple=True, metavar="NAME=VALUE", help="One argument; may be given several times.")
-@click.option("--issuer", metavar="URL", help="Who vouches for the caller; without one, the caller of a local server.")
-@click.option("--subject", metavar="ID", help="The caller, as the issuer names them.")
-@click.option("--group", "groups", multiple=True, metavar="NAME", help="A group of the caller's; several times.")
-@click.option("--offline", is_flag=True, help="Send nothing; what would have to be read stays unknown.")
+@click.option("--tool", "name", required=True, metavar="NAME", help="The tool to test.")
+@click.option("--arg", "pairs", multiple=True, metavar="NAME=VALUE", help="One argument; repeat for more.")
+@click.option("--issuer", metavar="URL", help="Issuer of the caller's token; default the user of a local server.")
+@click.option("--subject", metavar="ID", help="The caller's subject at the issuer.")
+@click.option("--group", "groups", multiple=True, metavar="NAME", help="A group of the caller; repeat for more.")
+@click.option("--offline", is_flag=True, help="Send nothing; the verdict is unknown if a read would be needed.")
 @settings_options
 @click.option("--json", "as_json", is_flag=True, help="Print the verdict as JSON.")
 def test(
@@ -84,11 +86,10 @@ def test(
     as_json: bool,
     **flags: Any,
 ) -> None:
-    """Tell what the policy says of a call, and which line of FILE says so; the call is not made.
+    """Show whether the policy allows a call, and which line of FILE decides. The call is not made.
 
-    FILE is the policy of ITWIN_MCP_POLICY if it is left out. Things are given by id or link, no name is looked for; of
-    an iModel, its iTwin is read from the platform. Exits with 0 if the call is allowed, with 1 if it is refused or that
-    cannot be known.
+    Without FILE, the policy of ITWIN_MCP_POLICY is used. Arguments are ids or links; names are not looked up. The iTwin
+    of an iModel is read from the platform. Exits with 0 if the call is allowed, and with 1 if it is refused or unknown.
 
     \b
     Examples:
@@ -98,17 +99,17 @@ def test(
     import anyio
 
     if issuer is None and (subject is not None or groups):
-        raise SettingsError("--subject and --group go with --issuer: an entry names its callers by both.")
+        raise SettingsError("--subject and --group need --issuer: an entry identifies its callers by both.")
     settings = make_settings(**flags)
     settings = replace(settings, policy=file or settings.policy)
     if settings.policy is None:
-        raise SettingsError("There is no policy: name its file, or set ITWIN_MCP_POLICY.")
+        raise SettingsError("There is no policy: name a file, or set ITWIN_MCP_POLICY.")
     verdict = anyio.run(_test, settings, name, pairs, (issuer, subject, tuple(groups)), offline)
     if as_json:
         click.echo(json.dumps(verdict, indent=2, ensure_ascii=False))
     else:
-        rule = f" The entry that counts: {verdict['rule']}." if verdict["rule"] else ""
-        waived = " Nobody is asked to confirm it." if verdict["waived"] else ""
+        rule = f" Decided by the entry {verdict['rule']}." if verdict["rule"] else ""
+        waived = " It needs no confirmation." if verdict["waived"] else ""
         click.echo(f"{verdict['verdict'].capitalize()}: {verdict['because']}{waived}{rule}")
     sys.exit(0 if verdict["verdict"] == "allowed" else 1)
 
@@ -116,10 +117,10 @@ def test(
 async def _test(
     settings: Any, name: str, pairs: Sequence[str], who: tuple[str | None, str | None, tuple[str, ...]], offline: bool
 ) -> dict[str, Any]:
-    from itwin_mcp.executor.conversation import LOCAL, Caller
-    from itwin_mcp.executor.conversion import convert_arguments
-    from itwin_mcp.executor.gate import Gatekeeper
-    from itwin_mcp.executor.verdict import Offline, Verdict, judge
+    from itwin_mcp.executor.arguments import convert_arguments
+    from itwin_mcp.executor.context import LOCAL, Caller
+    from itwin_mcp.executor.policy.authorize import Offline, Verdict, explain_verdict
+    from itwin_mcp.executor.policy.gatekeeper import Gatekeeper
     from itwin_mcp.runtime import open_runtime
 
     issuer, subject, groups = who
@@ -128,13 +129,13 @@ async def _test(
         keeper = runtime.gatekeeper
         tool = find_tool(replace(runtime.catalog, tools=keeper.tools), name)
         if not tool.operations:
-            raise SettingsError(f"{name} is answered by itwin-mcp itself: it is allowed unless it is denied by name.")
+            raise SettingsError(f"{name} is a built-in tool: it is allowed unless it is denied by name.")
         arguments = convert_arguments(tool, read_arguments(tool, pairs, None))
         sender = Offline(keeper.upstream.platform) if offline else keeper.upstream
         try:
-            request = runtime.executor.preview(tool, arguments)
+            request = runtime.executor.first_request(tool, arguments)
         except CallError as error:
             return Verdict("unknown", f"{error.message} {error.hint}").to_json()
-        # Without an audit log: what is only asked is no decision.
-        asked = Gatekeeper(sender, runtime.catalog.operations, keeper.tools, keeper.policy)
-        return (await judge(asked, tool, arguments, request, caller)).to_json()
+        # Without an audit log, because a test is not a decision.
+        tester = Gatekeeper(sender, keeper.tools, keeper.policy)
+        return (await explain_verdict(tester, tool, arguments, request, caller)).to_json()

@@ -9,17 +9,17 @@ from typing import Any
 
 import click
 
-from itwin_mcp.cli.options import make_settings, settings_options
+from itwin_mcp.cli.options import make_settings, setting_option, settings_options
 from itwin_mcp.errors import SettingsError
 from itwin_mcp.settings import Settings
 
 _WAITING = """\
-This server waits for an MCP client on standard input. Clients start it themselves; it is not for typing.
+This server waits for an MCP client on standard input. Usually a client starts it.
   Add it to a client:       itwin-mcp install claude-desktop{sandbox}
   Serve clients over HTTP:  itwin-mcp serve{sandbox} --http 127.0.0.1:8000
   Call a tool from here:    itwin-mcp call list-recent-itwins{sandbox}
-Ctrl-C ends it."""
-"""What a person reads who starts `serve` on a terminal."""
+Ctrl-C stops it."""
+"""Printed if `serve` is started on a terminal."""
 
 
 @click.command("serve")
@@ -27,10 +27,12 @@ Ctrl-C ends it."""
 @click.option(
     "--http",
     metavar="HOST:PORT",
-    help="Serve streamable HTTP at /mcp on this address; beyond this machine only to callers who sign in.",
+    help="Serve streamable HTTP at /mcp on this address. Beyond this computer, callers must sign in.",
 )
-@click.option("--http-token", is_flag=True, help="Ask HTTP clients for a bearer: ITWIN_MCP_HTTP_TOKEN, or a new one.")
-@click.option("--stateless", is_flag=True, help="Keep no sessions for HTTP clients that speak an older protocol.")
+@click.option(
+    "--http-token", is_flag=True, help="Require a bearer token over HTTP: ITWIN_MCP_HTTP_TOKEN, or a new one."
+)
+@setting_option("stateless")
 def command(http: str | None, http_token: bool, **flags: Any) -> None:
     """Serve one MCP client over standard input and output, or many over HTTP.
 
@@ -41,23 +43,23 @@ def command(http: str | None, http_token: bool, **flags: Any) -> None:
       itwin-mcp serve --sandbox --http 127.0.0.1:8000 --http-token
     """
     settings = make_settings(**flags)
-    address = _address(http) if http is not None else None
+    address = _parse_address(http) if http is not None else None
     if address is None and (http_token or settings.stateless):
-        raise SettingsError(f"{'--http-token' if http_token else '--stateless'} goes with --http.")
+        raise SettingsError(f"{'--http-token' if http_token else '--stateless'} needs --http.")
     if http_token and settings.hosted is not None:
-        raise SettingsError("--http-token is for a server of one's own: callers of a hosted one have tokens.")
+        raise SettingsError("--http-token is only for your own server: hosted callers send their own tokens.")
     try:
-        _serve(settings, address, _token(settings.http_token) if http_token else None)
+        _serve(settings, address, _choose_token(settings.http_token) if http_token else None)
     except KeyboardInterrupt:
-        # Ctrl-C is how a person ends a server; nothing is lost.
+        # Ctrl-C is the usual way to stop a server; nothing is lost.
         raise SystemExit(0) from None
     except OSError as error:
-        what = f"{http} cannot be listened on" if http is not None else "Standard input or output cannot be used"
+        what = f"Cannot listen on {http}" if http is not None else "Cannot use standard input or output"
         raise SettingsError(f"{what}: {error.strerror or error}.") from None
 
 
 def _serve(settings: Settings, address: tuple[str, int] | None, token: str | None) -> None:
-    # Importing makes many objects and no garbage: collecting meanwhile is a fifth of the start.
+    # Importing creates many objects and no garbage: collecting meanwhile takes a fifth of the start.
     gc.disable()
     import anyio
 
@@ -67,16 +69,20 @@ def _serve(settings: Settings, address: tuple[str, int] | None, token: str | Non
     gc.freeze()
     environment = dict(os.environ)
     if address is None:
-        if os.isatty(0):
-            click.echo(_WAITING.format(sandbox=" --sandbox" if settings.sandbox else ""), err=True)
-        anyio.run(runtime.serve_stdio, settings, environment)
+
+        def explain_waiting() -> None:
+            if os.isatty(0):
+                click.echo(_WAITING.format(sandbox=" --sandbox" if settings.sandbox else ""), err=True)
+
+        # Called once everything is imported: Ctrl-C during an import can end Python by the signal itself.
+        anyio.run(runtime.serve_stdio, settings, environment, explain_waiting)
     else:
         faster = {"use_uvloop": find_spec("uvloop") is not None}  # with the extra `fast`
-        anyio.run(runtime.serve_http, settings, environment, *address, token, _tell, backend_options=faster)
+        anyio.run(runtime.serve_http, settings, environment, *address, token, _print_url, backend_options=faster)
 
 
-def _address(text: str) -> tuple[str, int]:
-    """The host and port of `--http`."""
+def _parse_address(text: str) -> tuple[str, int]:
+    """Return the host and port of `--http`."""
     host, _, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
@@ -84,16 +90,16 @@ def _address(text: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def _token(given: Any) -> str:
-    """The bearer that clients must send; one that is made here is told once, on standard error."""
+def _choose_token(configured: Any) -> str:
+    """Return the token that clients must send; a new one is printed once, on standard error."""
     import secrets
 
-    if given is not None:
-        return str(given.get_secret_value())
+    if configured is not None:
+        return str(configured.get_secret_value())
     token = secrets.token_urlsafe(32)
     click.echo(f"Clients must send: Authorization: Bearer {token}", err=True)
     return token
 
 
-def _tell(url: str) -> None:
-    click.echo(f"Serving MCP at {url} (Ctrl-C ends it).", err=True)
+def _print_url(url: str) -> None:
+    click.echo(f"Serving MCP at {url} (Ctrl-C stops it).", err=True)

@@ -1,4 +1,4 @@
-"""`itwin-mcp skills`: the guides for agents, listed and written as agent-skill folders."""
+"""`itwin-mcp skills`: list the agent skills, or write them as folders."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from itwin_mcp.cli.options import LocalPath
 
 @click.group("skills")
 def command() -> None:
-    """Give agents that read skills our guides: what to do, in which order, and what to do when it fails.
+    """List or export agent skills: guides to common tasks, the order of their steps, and what to do if one fails.
 
     \b
     Examples:
@@ -33,33 +33,37 @@ def list_(as_json: bool) -> None:
       itwin-mcp skills list
       itwin-mcp skills list --json
     """
-    skills = _skills()
+    skills = _read_skills()
     if as_json:
         rows = [
-            {"name": one.name, "description": one.front["description"], "files": [file.uri for file in one.files]}
-            for one in skills
+            {
+                "name": skill.name,
+                "description": skill.front["description"],
+                "files": [file.uri for file in skill.files],
+            }
+            for skill in skills
         ]
         click.echo(json.dumps({"skills": rows}, indent=2, ensure_ascii=False))
         return
-    for one in skills:
-        click.secho(one.name, bold=True)
-        click.echo(click.wrap_text(one.front["description"], 100, "  ", "  "))
+    for skill in skills:
+        click.secho(skill.name, bold=True)
+        click.echo(click.wrap_text(skill.front["description"], 100, "  ", "  "))
 
 
 @command.command("export")
 @click.argument("folder", type=LocalPath(file_okay=False))
 @click.option("--json", "as_json", is_flag=True, help="Print the files as JSON.")
 def export(folder: Path, as_json: bool) -> None:
-    """Write each skill as a folder into FOLDER; those of an earlier export are replaced, others are not touched.
+    """Write each skill as a folder into FOLDER. Folders of an earlier export are replaced, others are not changed.
 
     \b
     Examples:
       itwin-mcp skills export ~/.claude/skills      Claude Code, for all your projects
       itwin-mcp skills export .agents/skills        agents that read this project
     """
-    from itwin_mcp.skills.export import export as write
+    from itwin_mcp.skills.exporter import export_skills
 
-    written = write(_skills(), folder)
+    written = export_skills(_read_skills(), folder)
     if as_json:
         click.echo(json.dumps({"files": [str(file) for file in written]}, indent=2, ensure_ascii=False))
     else:
@@ -67,7 +71,7 @@ def export(folder: Path, as_json: bool) -> None:
             click.echo(str(file))
 
 
-def _skills() -> Any:
+def _read_skills() -> Any:
     from itwin_mcp.runtime import read_catalog
     from itwin_mcp.settings import read_settings
 

@@ -1,4 +1,4 @@
-"""`itwin-mcp tools`: what agents are given."""
+"""`itwin-mcp tools`: list and describe the tools that agents get."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
-from itwin_mcp.cli.options import every_tool, find_tool, make_settings, settings_options
+from itwin_mcp.cli.options import find_tool, make_settings, select_all_tools, settings_options
 
 _list_json = click.option(
-    "--json", "as_json", is_flag=True, help="Print JSON: each tool with what it costs a model's context."
+    "--json", "as_json", is_flag=True, help="Print JSON, with the tokens that each tool costs a model."
 )
 
 
@@ -20,7 +20,7 @@ _list_json = click.option(
 @_list_json
 @click.pass_context
 def command(context: click.Context, /, **flags: Any) -> None:
-    """List the tools that the same options of `serve` would give.
+    """List the tools that `serve` offers with the same options.
 
     \b
     Examples:
@@ -51,10 +51,10 @@ def list_tools(group_flags: Mapping[str, Any], /, **flags: Any) -> None:
 @command.command("describe")
 @click.argument("name")
 @settings_options
-@click.option("--json", "as_json", is_flag=True, help="Print the tool as MCP clients get it.")
+@click.option("--json", "as_json", is_flag=True, help="Print the tool as MCP clients see it.")
 @click.pass_obj
 def describe(group_flags: Mapping[str, Any], /, name: str, **flags: Any) -> None:
-    """Show one tool: what it does, its arguments, what it sends.
+    """Show one tool: what it does, its arguments, and the requests it sends.
 
     \b
     Examples:
@@ -65,11 +65,11 @@ def describe(group_flags: Mapping[str, Any], /, name: str, **flags: Any) -> None
 
     merged = _merge(group_flags, flags)
     as_json = merged.pop("as_json")
-    tool = find_tool(read_catalog(every_tool(make_settings(**merged))), name)
+    tool = find_tool(read_catalog(select_all_tools(make_settings(**merged))), name)
     if as_json:
-        from itwin_mcp.server.tools import describe as described
+        from itwin_mcp.server.tools import describe as describe_tool
 
-        click.echo(json.dumps(described(tool), indent=2, ensure_ascii=False))
+        click.echo(json.dumps(describe_tool(tool), indent=2, ensure_ascii=False))
         return
     click.secho(f"{tool.title}  ", bold=True, nl=False)
     click.echo(f"({tool.name}, toolset {tool.toolset})")
@@ -81,11 +81,13 @@ def describe(group_flags: Mapping[str, Any], /, name: str, **flags: Any) -> None
             click.echo(line)
     click.echo()
     for operation in dict.fromkeys(tool.operations):
-        click.echo(f"  sends {operation.method} {_path(operation)}" + (f"  {operation.doc}" if operation.doc else ""))
+        click.echo(
+            f"  sends {operation.method} {_format_path(operation)}" + (f"  {operation.doc}" if operation.doc else "")
+        )
 
 
 def _merge(group_flags: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options given before a subcommand together with those given after it, which win."""
+    """Merge the options before a subcommand with those after it, which take precedence."""
     given = {name: value for name, value in flags.items() if value is not None and value is not False and value != ()}
     return {**group_flags, **given}
 
@@ -96,7 +98,7 @@ def _list_tools(flags: Mapping[str, Any]) -> None:
     settings = make_settings(**{name: value for name, value in flags.items() if name != "as_json"})
     catalog = read_catalog(settings)
     if flags["as_json"]:
-        click.echo(json.dumps(_figures(catalog), indent=2, ensure_ascii=False))
+        click.echo(json.dumps(_measure(catalog), indent=2, ensure_ascii=False))
         return
     for toolset in catalog.toolsets:
         click.secho(toolset, bold=True)
@@ -107,47 +109,47 @@ def _list_tools(flags: Mapping[str, Any]) -> None:
             click.echo(f"  {mark} {tool.name.ljust(width)}  {tool.description.split('. ')[0].rstrip('.')}.")
     click.echo("\n~ changes data   ! removes or overwrites data   `itwin-mcp tools describe NAME` shows one tool")
     if not (settings.toolsets or settings.tools):
-        click.echo("These are served by default; `itwin-mcp tools --toolsets all` lists every tool.")
+        click.echo("This is the default set; `itwin-mcp tools --toolsets all` lists every tool.")
 
 
 def _describe_value(name: str, schema: Mapping[str, Any], *, required: bool, indent: str) -> Iterator[str]:
     """Yield lines about an argument, or about a member of one: type, description, choices, and its own members."""
-    need = "required" if required else f"default {_show(schema['default'])}" if "default" in schema else "optional"
-    yield f"{indent}{click.style(name, fg='cyan')}  {_type_of(schema)}, {need}"
+    need = "required" if required else f"default {_format(schema['default'])}" if "default" in schema else "optional"
+    yield f"{indent}{click.style(name, fg='cyan')}  {_format_type(schema)}, {need}"
     if "description" in schema:
         yield f"{indent}    {schema['description']}"
     inner = schema.get("items", schema)
     if "enum" in inner:
-        yield f"{indent}    one of: {', '.join(_show(choice) for choice in inner['enum'])}"
+        yield f"{indent}    one of: {', '.join(_format(choice) for choice in inner['enum'])}"
     for member, described in inner.get("properties", {}).items():
         needed = member in inner.get("required", ())
         yield from _describe_value(member, described, required=needed, indent=f"{indent}    ")
 
 
-def _type_of(schema: Mapping[str, Any]) -> str:
+def _format_type(schema: Mapping[str, Any]) -> str:
     kind = schema.get("type", "value")
-    return f"{kind} of {_type_of(schema['items'])}" if "items" in schema else str(kind)
+    return f"{kind} of {_format_type(schema['items'])}" if "items" in schema else str(kind)
 
 
-def _show(value: Any) -> str:
+def _format(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _path(operation: Any) -> str:
-    from itwin_mcp.capability.plans import Slot
+def _format_path(operation: Any) -> str:
+    from itwin_mcp.capability.operations import Slot
 
     segments = ["".join(f"{{{p.name}}}" if isinstance(p, Slot) else p for p in parts) for parts in operation.path]
     return f"{operation.origin}/{'/'.join(segments)}"
 
 
-def _figures(catalog: Any) -> dict[str, Any]:
-    """Each tool and what a model reads of it: name, title, description and input schema; 4 bytes a token."""
-    from itwin_mcp.server.tools import describe as described
+def _measure(catalog: Any) -> dict[str, Any]:
+    """Return each tool with the size of what a model reads: name, title, description, input schema; 4 bytes a token."""
+    from itwin_mcp.server.tools import describe as describe_tool
 
     rows = []
     for tool in catalog.tools.values():
-        whole = described(tool)
-        read = {key: whole[key] for key in ("name", "title", "description", "inputSchema")}
+        listed = describe_tool(tool)
+        read = {key: listed[key] for key in ("name", "title", "description", "inputSchema")}
         row = {
             "name": tool.name,
             "title": tool.title,
@@ -155,7 +157,7 @@ def _figures(catalog: Any) -> dict[str, Any]:
             "readOnly": tool.annotations.read_only,
             "destructive": tool.annotations.destructive,
             "tokens": round(len(_compact(read)) / 4),
-            "bytes": len(_compact(whole)),
+            "bytes": len(_compact(listed)),
         }
         rows.append(row)
     total = {key: sum(row[key] for row in rows) for key in ("tokens", "bytes")}

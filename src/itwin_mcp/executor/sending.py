@@ -1,53 +1,49 @@
-"""One operation, once: build the request, send it through the shared client, decode the answer."""
+"""Sends one operation once: builds the request, passes the gate, sends it through the client, decodes the answer."""
 
 from __future__ import annotations
 
+import base64
 import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 import anyio
 
-from itwin_mcp.capability.plans import Operation, Output
-from itwin_mcp.errors import CallError, PlatformError, UnexpectedAnswer, Unreachable
-from itwin_mcp.executor.codes import decode_members
-from itwin_mcp.executor.conversation import Caller, Conversation
-from itwin_mcp.executor.gate import Gate
-from itwin_mcp.executor.refusals import explain
-from itwin_mcp.executor.request import build_request, sign
-from itwin_mcp.executor.shape import Warnings, shape
-from itwin_mcp.upstream.client import DECLARED_PLATFORM
-from itwin_mcp.upstream.envelope import looks_like_html, read_json
-from itwin_mcp.upstream.hints import for_unknown_outcome
-from itwin_mcp.upstream.naming import Standing
+from itwin_mcp.atomic_files import FileStat
+from itwin_mcp.capability.expressions import ABSENT, evaluate
+from itwin_mcp.capability.operations import Credential, Operation
+from itwin_mcp.capability.tool_actions import Call
+from itwin_mcp.errors import CallError, ErrorCode, NotSignedIn, PlatformError, UnexpectedAnswer, Unreachable
+from itwin_mcp.executor.answers import Answer, Warnings, decode_members, describe_blob, read_blob, shape_answer
+from itwin_mcp.executor.confirmation.seals import Seals
+from itwin_mcp.executor.context import CallContext, Caller, Confirmation, Conversation
+from itwin_mcp.executor.policy.gatekeeper import Gate
+from itwin_mcp.executor.policy.rules import Permit
+from itwin_mcp.executor.refusals import explain_refusal
+from itwin_mcp.executor.requests import bind, build_request
+from itwin_mcp.settings import DEFAULT_MAX_RESULT_BYTES, PLATFORM_ORIGIN
+from itwin_mcp.upstream.hints import explain_unknown_outcome
+from itwin_mcp.upstream.messages import Request, Response, Sender
 from itwin_mcp.upstream.origin import Origin, parse_origin
 from itwin_mcp.upstream.storage import Progress
-from itwin_mcp.upstream.wire import Request, Response
+from itwin_mcp.upstream.wire_format import is_html, read_json
+
+if TYPE_CHECKING:
+    from itwin_mcp.executor.thing_names import ThingNames
 
 MAX_SHOWN = 400
-"""Bytes of an answer that is no JSON which may be shown."""
+"""Bytes that are shown of an answer that is not JSON."""
 
 logger = logging.getLogger(__name__)
 
 
-class Upstream(Protocol):
-    """The one function that sends; `UpstreamClient` is it."""
-
-    @property
-    def platform(self) -> str:
-        """The origin that stands for the platform, such as `https://api.bentley.com`."""
-
-    async def send(self, request: Request) -> Response:
-        """Send one request; raises an error of the CallError family for anything but an answer below 400."""
-
-
 class Transfers(Protocol):
-    """What moves files; `Storage` is it."""
+    """Moves files to and from storage."""
 
     async def upload(
         self,
@@ -65,73 +61,73 @@ class Transfers(Protocol):
         target: Path,
         *,
         size: int | None = None,
-        replaces: Standing | None = None,
+        replaces: FileStat | None = None,
         progress: Progress | None = None,
     ) -> int:
-        """Write what the link leads to into the target."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A decoded answer: JSON (None when there is none), or the bytes of a binary operation."""
-
-    body: Any
-    headers: Mapping[str, str]
+        """Download the file behind the link into the target."""
 
 
 @dataclass(slots=True)
 class RequestCount:
-    """How many requests a call has sent."""
+    """The requests of one call so far."""
 
     sent: int = 0
+    names: int = 0
+    """Those of them that only read names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One call under way: whom it is for and what its stages send and wait through.
+    """What one call sends and waits with: for whom, through which gate, and how far it has come.
 
-    `name` is the tool or resource. `now` gives seconds from any beginning, `clock` seconds since 1970.
+    `name` is the tool or resource. `now` returns seconds since any fixed moment, `clock` seconds since 1970.
     """
 
     name: str
-    upstream: Upstream
+    upstream: Sender
     environment: Mapping[str, str] = field(repr=False)
     conversation: Conversation
     caller: Caller
+    gate: Gate
+    """Judges every request."""
+    seals: Seals
+    thing_names: ThingNames
+    """Reads and remembers names for ids."""
     sleep: Callable[[float], Awaitable[None]] = anyio.sleep
     now: Callable[[], float] = anyio.current_time
     clock: Callable[[], float] = time.time
     storage: Transfers | None = None
-    gate: Gate | None = None
-    """What every request passes; None lets all pass."""
+    max_bytes: int = DEFAULT_MAX_RESULT_BYTES
+    """The maximum size of an answer."""
     warnings: Warnings = field(default_factory=Warnings)
-    """What the platform answered that the capability file does not expect."""
+    """Values that the capability file does not expect."""
     requests: RequestCount = field(default_factory=RequestCount)
 
+    def under(self, permit: Permit, confirmation: Confirmation | None) -> Run:
+        """Return the same call for what was permitted, and as it was confirmed."""
+        return replace(self, gate=self.gate.under(permit, None if confirmation is None else confirmation.word))
+
     async def perform(self, operation: Operation, values: Mapping[str, Any]) -> Answer:
-        """Send one operation with these input values."""
+        """Send one operation with these input values. Raises CallError."""
         try:
             return await self.send(operation, build_request(operation, values))
         except PlatformError as error:
             plan = operation.refusals.get(error.code)
-            if plan is not None:
-                await explain(self, plan, values, error)
-            raise
+            if plan is None:
+                raise
+            raise await explain_refusal(self, plan, values, error) from None
 
     async def send(self, operation: Operation, request: Request) -> Answer:
-        """Send a built request of an operation; it passes the gate and is signed here."""
+        """Send a built request and return its answer. The policy judges it first; then the credential is added."""
         self.requests.sent += 1
         try:
-            if self.gate is None:
-                response = await self._exchange(operation, request)
-            else:
-                response = await self.gate.carry(operation, request, lambda: self._exchange(operation, request))
+            response = await self.gate.pass_request(operation, request, lambda: self._exchange(operation, request))
         except UnexpectedAnswer as error:
-            if operation.method != "GET" and error.status is not None and error.status < 300:
-                error.completed = ({"step": operation.name, "ids": []},)
-            raise
+            if operation.method == "GET" or error.status is None or error.status >= 300:
+                raise
+            raise error.amended(completed=({"step": operation.name, "ids": []},)) from None
         if 300 <= response.status < 400:
-            raise _redirected(response, request.origin)
+            raise _explain_redirect(response, request.origin)
         if operation.binary:
             return Answer(response.content, response.headers)
         try:
@@ -139,37 +135,52 @@ class Run:
         except UnexpectedAnswer as error:
             if operation.method == "GET":
                 raise
-            if looks_like_html(response):
+            if is_html(response):
                 # Hardly the platform's: a proxy or a sign-in page on the way may never have passed the change on.
-                error.members["outcomeUnknown"] = True
-                error.hint = for_unknown_outcome(request.path)
-                raise
+                hint = explain_unknown_outcome(None)
+                raise error.amended(hint=hint, members={"outcomeUnknown": True}) from None
             body = None
             self.warnings.add("$", "JSON", response.content[:MAX_SHOWN].decode("utf-8", "replace"))
-        shown = body if self.gate is None else self.gate.show(request, body)
-        return Answer(decode_members(operation.codes, shown), response.headers)
+        if self.gate.rule is not None:
+            body = self.gate.show(request, body)
+        return Answer(decode_members(operation.codes, body) if operation.codes else body, response.headers)
 
-    def origins_of(self, declared: str) -> frozenset[Origin]:
-        """The origins that an operation's own links may lead to: the declared one, and what it stands for.
+    async def read_names(self, operation: Operation, values: Mapping[str, Any]) -> Any:
+        """Send an operation that answers names (`x-names`); the gate has a rule of its own for it.
 
-        Raises ValueError for a declared origin that is none.
+        Raises an error of the CallError family, also for an answer that is a redirect.
+        """
+        request = build_request(operation, values)
+        self.requests.sent += 1
+        self.requests.names += 1
+        response = await self.gate.pass_names_request(operation, request, lambda: self._exchange(operation, request))
+        if 300 <= response.status < 400:
+            raise _explain_redirect(response, request.origin)
+        return _decode(response)
+
+    def find_origins(self, declared: str) -> frozenset[Origin]:
+        """Return the origins that an operation's links may lead to: the declared one and, for ours, the configured one.
+
+        Raises ValueError if the declared origin is not an origin.
         """
         own = parse_origin(declared)
-        if own != parse_origin(DECLARED_PLATFORM):
+        if own != parse_origin(PLATFORM_ORIGIN):
             return frozenset({own})
         return frozenset({own, parse_origin(self.upstream.platform)})
 
     async def _exchange(self, operation: Operation, request: Request) -> Response:
         try:
-            return await self.upstream.send(sign(request, operation, self.environment))
+            if operation.credential is not None:
+                request = sign(request, operation, self.environment)
+            return await self.upstream.send(request)
         except anyio.get_cancelled_exc_class():
-            if operation.method != "GET":
+            if operation.method != "GET" and operation.names is None:
                 logger.warning("%s was cancelled in %s: it may have been carried out", self.name, operation.key)
             raise
 
 
 def _decode(response: Response) -> Any:
-    """The body as JSON; an accepted job (202) may have one that is none."""
+    """Return the body as JSON; that of an accepted job (202) need not be JSON."""
     said = response.headers.get("content-type", "").lower()
     if not response.content or response.status == 204 or (response.status == 202 and "json" not in said):
         return None
@@ -181,13 +192,13 @@ _SIGN_ON = re.compile(
     r"|[?&](?:SAMLRequest|RelayState|redirect_uri|response_type|wtrealm|returnurl|return_to|goto)=",
     re.IGNORECASE,
 )
-"""What tells the address of a login page from that of a service."""
+"""Recognises the address of a login page."""
 
 
-def _redirected(response: Response, origin: str) -> CallError:
-    """Explain a redirect, which is never followed: the platform answers with it, or a proxy that wants a login.
+def _explain_redirect(response: Response, origin: str) -> CallError:
+    """Return the error for a redirect, which is never followed: from the platform, or from a proxy that wants a login.
 
-    Federated repositories are kept by other services of the platform, at addresses that are no login page.
+    Federated repositories are stored by other services of the platform, whose addresses are not login pages.
     """
     link = response.headers.get("location", "")
     try:
@@ -198,7 +209,7 @@ def _redirected(response: Response, origin: str) -> CallError:
         host, path, link = "an address that cannot be read", "", ""
     if _SIGN_ON.search(link):
         return Unreachable(
-            "ConnectionFailed",
+            ErrorCode.CONNECTION_FAILED,
             f"A proxy on the way to {origin} asks for a sign-in: it answers {response.status} with its login page at "
             f"{host}.",
             hint=f"Nothing reached the platform. The person opens {origin} in a browser and signs in to their network, "
@@ -206,16 +217,55 @@ def _redirected(response: Response, origin: str) -> CallError:
             retryable=False,
         )
     return CallError(
-        "KeptElsewhere",
+        ErrorCode.KEPT_ELSEWHERE,
         f"The platform answers that this is kept by another of its services, at {host}{path}.",
         status=response.status,
         hint="This server does not follow it there: read it with software for that service.",
     )
 
 
-def shape_answer(run: Run, operation: Operation, output: Output, answer: Answer) -> dict[str, Any]:
-    """Return the answer in the shape that a tool promises.
+async def run_call(context: CallContext) -> CallContext:
+    """Stage `run` of a tool that sends one request. Raises CallError."""
+    run, action = context.run, context.tool.action
+    assert isinstance(action, Call)
+    answer = await run.perform(action.operation, bind(action.bindings, context.arguments, {}))
+    if action.operation.binary:
+        blob = read_blob(answer)
+        return context.with_answer(describe_blob(blob), blob)
+    return context.with_answer(shape_answer(run, action.operation, action.output, answer))
 
-    Raises: UnexpectedAnswer for a read that has nothing to give. A change that was made is never reported as failed.
+
+# --- the credential of an origin that is not the platform's ------------------------------------------------------
+
+
+def sign(request: Request, operation: Operation, environment: Mapping[str, str]) -> Request:
+    """Return the request with the credential that the capability file declares for a foreign origin.
+
+    The platform's own credential comes from the client's token source. `environment` has the variables that capability
+    files bind. Raises NotSignedIn if one of them is not set.
     """
-    return shape(output, answer.body, answer.headers, run.warnings, written=operation.method != "GET")
+    if operation.credential is None or parse_origin(operation.origin) == parse_origin(PLATFORM_ORIGIN):
+        return request
+    place, name, value = _find_credential(operation.credential, operation.origin, environment)
+    if place == "query":
+        others = tuple(pair for pair in request.query if pair[0] != name)
+        return replace(request, query=(*others, (name, value)))
+    return replace(request, headers=(*request.headers, (name, value)))
+
+
+def _find_credential(credential: Credential, origin: str, environment: Mapping[str, str]) -> tuple[str, str, str]:
+    """Return the place of the credential, its name there, and its value."""
+    known = {name: environment[variable] for name, variable in credential.variables.items() if variable in environment}
+    parts = {key: evaluate(expression, known, {}) for key, expression in credential.parts.items()}
+    if any(value is ABSENT for value in parts.values()):
+        missing = sorted(variable for variable in credential.variables.values() if variable not in environment)
+        raise NotSignedIn(
+            f"There is no credential for {origin}; nothing was sent.",
+            hint=f"Set {' and '.join(missing)} in the environment that starts itwin-mcp.",
+        )
+    if credential.kind == "bearer":
+        return "header", "Authorization", f"Bearer {parts['token']}"
+    if credential.kind == "basic":
+        pair = f"{parts['username']}:{parts['password']}".encode()
+        return "header", "Authorization", f"Basic {base64.b64encode(pair).decode()}"
+    return str(parts["placement"]), str(parts["key"]), str(parts["value"])

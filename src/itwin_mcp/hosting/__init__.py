@@ -1,1 +1,1 @@
-"""What a hosted deployment adds: who calls, limits, health, metrics, traces."""
+"""The parts of a hosted server: authentication and limits of callers, health, and telemetry."""

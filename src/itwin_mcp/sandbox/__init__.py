@@ -1,4 +1,4 @@
-"""The emulated platform: an ASGI app over SQLite that answers as the iTwin Platform does; an island in the package."""
+"""The sandbox: an emulated iTwin Platform, as an ASGI app over SQLite. It imports nothing else of this package."""
 
 from itwin_mcp.sandbox.app import Sandbox
 

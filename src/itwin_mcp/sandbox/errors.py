@@ -1,6 +1,6 @@
-"""The platform's refusals: every code with its one HTTP status and message, and the envelope they travel in.
+"""The platform's error codes with their HTTP status and message, and its error envelope.
 
-A handler raises `ApiError("iModelNotFound")`; one with several findings notes them in `Problems` and calls `refuse()`.
+A handler raises `ApiError("iModelNotFound")`, or collects several findings in `Problems` and calls `raise_if_any()`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-# code -> (HTTP status, default message). Statuses marked I are not proven, see reference section 11 item 1.
+# Code -> (HTTP status, default message). Statuses marked I are inferred, see reference section 11, item 1.
 ERRORS: Final[Mapping[str, tuple[int, str]]] = {
     "HeaderNotFound": (401, "Header Authorization was not found in the request. Access denied."),
     "InvalidAuthorizationScheme": (401, "Authorization scheme is not valid."),
@@ -19,7 +19,7 @@ ERRORS: Final[Mapping[str, tuple[int, str]]] = {
         "the token is not expired and is not corrupted.",
     ),
     "InsufficientPermissions": (403, "The user has insufficient permissions for the requested operation."),
-    # The gateway's own answer to a path, method or version of the API that it does not know.
+    # The gateway's answer to an unknown path, method or API version.
     "ResourceNotFound": (404, "The requested resource was not found. Verify the API URL and the Accept header."),
     "iTwinNotFound": (404, "Requested iTwin is not available."),
     "ImageNotFound": (404, "Requested image is not available."),
@@ -60,6 +60,7 @@ ERRORS: Final[Mapping[str, tuple[int, str]]] = {
     "InvalidiTwinsRequest": (422, "Cannot query iTwins."),
     "InvalidiTwinsMemberRequest": (422, "Cannot add iTwin members."),  # I
     "InvalidiModelsRequest": (422, "Cannot query iModels."),
+    "InvalidUsersRequest": (422, "Cannot query users."),
     "RateLimitExceeded": (
         429,
         "The client sent more requests than allowed by this API for the current tier of the client.",
@@ -70,7 +71,7 @@ ERRORS: Final[Mapping[str, tuple[int, str]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Detail:
-    """One finding inside an error, with what it is about."""
+    """One entry in the `details` of an error."""
 
     code: str
     message: str
@@ -78,7 +79,7 @@ class Detail:
     inner_code: str | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """As it stands in `details`; an absent target is left out, as the platform does."""
+        """Return the entry as JSON. Like the platform, leave out an absent `target`."""
         body: dict[str, Any] = {"code": self.code, "message": self.message}
         if self.target is not None:
             body["target"] = self.target
@@ -88,9 +89,10 @@ class Detail:
 
 
 class ApiError(Exception):
-    """A refusal in the platform's envelope; `members` stand inside `error` (locks: objectIds, conflictingLocks).
+    """An error answer in the platform's envelope.
 
-    `retry_after` is how many seconds a client has to wait after 429; `headers` are further headers of the answer.
+    `retry_after` is the `Retry-After` header in seconds, `headers` are further headers of the answer, and `members` are
+    further members of `error`, such as `conflictingLocks`.
     """
 
     def __init__(
@@ -116,7 +118,7 @@ class ApiError(Exception):
         super().__init__(f"{self.status} {code}: {self.message}")
 
     def as_json(self) -> dict[str, Any]:
-        """The whole body of the answer."""
+        """Return the body of the answer."""
         error: dict[str, Any] = {"code": self.code, "message": self.message}
         if self.target is not None:
             error["target"] = self.target
@@ -125,14 +127,14 @@ class ApiError(Exception):
         return {"error": error | self.members}
 
 
-def resource_not_found() -> ApiError:
-    """Return the gateway's refusal of a path, a method or a version of the API that it does not know."""
-    finding = Detail("OperationNotFound", "Unable to match incoming request to an operation.")
-    return ApiError("ResourceNotFound", details=(finding,))
+def make_resource_not_found() -> ApiError:
+    """Return the gateway's 404 for a path, method or API version that it does not know."""
+    detail = Detail("OperationNotFound", "Unable to match incoming request to an operation.")
+    return ApiError("ResourceNotFound", details=(detail,))
 
 
 class Problems:
-    """What is wrong with one request: findings are gathered, then refused together as one 422."""
+    """Findings about one request, collected and then raised together as one 422."""
 
     def __init__(self, code: str, message: str) -> None:
         self.code = code
@@ -140,30 +142,30 @@ class Problems:
         self._details: list[Detail] = []
 
     def add(self, code: str, message: str, target: str | None = None, inner_code: str | None = None) -> None:
-        """Note one finding; the same one twice counts once."""
+        """Add a finding, unless the same one has been added before."""
         detail = Detail(code, message, target, inner_code)
         if detail not in self._details:
             self._details.append(detail)
 
-    def invalid(self, name: str, why: str) -> None:
-        """Note a value that may not be, in the words of the iModels API (reference section 3)."""
+    def add_invalid(self, name: str, why: str) -> None:
+        """Report an invalid value, in the words of the iModels API (reference section 3)."""
         self.add("InvalidValue", f"Provided '{name}' value is not valid. {why}", name)
 
-    def missing(self, name: str) -> None:
-        """Note a required property that is not in the body."""
+    def add_missing(self, name: str) -> None:
+        """Report a required property that the body lacks."""
         self.add("MissingRequiredProperty", "Required property is missing.", name)
 
-    def refuse(self) -> None:
-        """Raise what was found, if anything was."""
+    def raise_if_any(self) -> None:
+        """Raise an `ApiError` with all findings. Do nothing if there are none."""
         if self._details:
             raise ApiError(self.code, self.message, details=tuple(self._details))
 
 
-def itwins_problems(message: str) -> Problems:
-    """Findings about a request to the iTwins API, such as "Cannot create iTwin."."""
+def make_itwins_problems(message: str) -> Problems:
+    """Return empty findings for the iTwins API. `message` is the error's message, such as "Cannot create iTwin."."""
     return Problems("InvalidiTwinsRequest", message)
 
 
-def imodels_problems(message: str) -> Problems:
-    """Findings about a request to the iModels API, such as "Cannot create iModel."."""
+def make_imodels_problems(message: str) -> Problems:
+    """Return empty findings for the iModels API. `message` is the error's message, such as "Cannot create iModel."."""
     return Problems("InvalidiModelsRequest", message)

@@ -1,4 +1,4 @@
-"""The sandbox on a real port of this machine, so that other programs reach it and the links in its answers open."""
+"""Serve the sandbox on a real port, so that other programs can reach it and open the links in its answers."""
 
 from __future__ import annotations
 
@@ -14,31 +14,35 @@ from itwin_mcp.sandbox.app import Sandbox
 if TYPE_CHECKING:
     import uvicorn
 
-GRACE_SECONDS = 2  # for requests that are being answered when the end comes
+GRACE_SECONDS = 2  # for requests in progress at shutdown
 
 
 async def serve(sandbox: Sandbox, host: str, port: int, *, started: Callable[[int], object]) -> None:
-    """Listen until cancelled or told by a signal; `started` gets the port, which port 0 leaves to the system.
+    """Serve until cancelled or stopped by a signal.
 
-    Nothing is written to stdout. Storage links lead here meanwhile, whatever address answers them.
+    `started` is called with the port; port 0 lets the system choose one. Meanwhile storage links lead to this address.
+    Nothing is written to standard output.
+
+    Raises:
+        OSError: If the port cannot be listened on.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Bound here: uvicorn would end the whole process over a port that is taken.
-    with socket.create_server((host, port), family=family) as listening:
-        listening.setblocking(False)
-        # Connections inherit it: without it each answer may wait 40 ms for the one before to be acknowledged.
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        bound: int = listening.getsockname()[1]
-        before, sandbox.storage_url = sandbox.storage_url, f"http://{_reachable(host)}:{bound}"
+    # Bind here: uvicorn would exit the whole process if the port is taken.
+    with socket.create_server((host, port), family=family) as listener:
+        listener.setblocking(False)
+        # Connections inherit it. Without it an answer may wait 40 ms for the acknowledgement of the previous one.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        bound_port: int = listener.getsockname()[1]
+        previous_url, sandbox.storage_url = sandbox.storage_url, f"http://{_make_reachable_host(host)}:{bound_port}"
         try:
-            started(bound)
-            await _run(_server(sandbox), listening)
+            started(bound_port)
+            await _run_server(_make_server(sandbox), listener)
         finally:
-            sandbox.storage_url = before
+            sandbox.storage_url = previous_url
 
 
-async def _run(server: uvicorn.Server, listening: socket.socket) -> None:
-    serving = asyncio.create_task(server.serve(sockets=[listening]))
+async def _run_server(server: uvicorn.Server, listener: socket.socket) -> None:
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         await asyncio.shield(serving)
     finally:
@@ -47,7 +51,7 @@ async def _run(server: uvicorn.Server, listening: socket.socket) -> None:
             await asyncio.wait({serving})
 
 
-def _server(sandbox: Sandbox) -> uvicorn.Server:
+def _make_server(sandbox: Sandbox) -> uvicorn.Server:
     import uvicorn
 
     config = uvicorn.Config(
@@ -61,8 +65,8 @@ def _server(sandbox: Sandbox) -> uvicorn.Server:
     return uvicorn.Server(config)
 
 
-def _reachable(host: str) -> str:
-    """The address by which this machine reaches what listens there."""
+def _make_reachable_host(host: str) -> str:
+    """Return the host name by which this machine reaches a listener on `host`."""
     if host in ("0.0.0.0", "::", ""):  # noqa: S104 compared, not bound
         return "[::1]" if host == "::" else "127.0.0.1"
     return f"[{host}]" if ":" in host else host

@@ -1,7 +1,6 @@
-"""Every documented operation of both APIs by its documentation slug: the list that coverage is measured against.
+"""The 90 documented operations of the iTwins and iModels APIs, from which coverage is computed.
 
-Paths and methods are those of reference tables 1A and 1B. Whether an operation is emulated is not said here: it follows
-from the routes of the entity modules (`app.coverage`).
+Paths and methods come from the reference tables 1A and 1B.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One documented operation."""
+    """A documented operation. `slug` is the name of its documentation page."""
 
     slug: str
     method: str
@@ -60,7 +59,6 @@ ITWINS: Final = (
         "get-global-resource-graphics", "GET", "/itwins/repositories/{repositoryId}/resources/{resourceId}/graphics"
     ),
 )
-
 IMODELS: Final = (
     Operation("get-itwin-imodels", "GET", "/imodels"),
     Operation("create-imodel", "POST", "/imodels"),
@@ -126,5 +124,4 @@ IMODELS: Final = (
     Operation("update-imodel-share", "PATCH", "/imodels/{iModelId}/shares/{shareId}"),
     Operation("revoke-imodel-share", "DELETE", "/imodels/{iModelId}/shares/{shareId}"),
 )
-
 OPERATIONS: Final = ITWINS + IMODELS

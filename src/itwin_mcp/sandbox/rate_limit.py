@@ -1,4 +1,4 @@
-"""Requests per minute of each application, as the platform's gateway limits them (overview/rate-limits)."""
+"""The gateway's limit of requests per minute and application (overview/rate-limits)."""
 
 from __future__ import annotations
 
@@ -16,13 +16,17 @@ TIER: Final = "Community"
 
 @dataclass(slots=True)
 class RateLimit:
-    """Counts requests in windows of one minute, which begin with the first request of an application."""
+    """Counts requests per application, in windows of one minute that begin with its first request."""
 
     per_minute: int
     _windows: dict[str, tuple[datetime, int]] = field(default_factory=dict)
 
     def count(self, application: str, route: Route, now: datetime) -> None:
-        """Count one request. Raises ApiError `RateLimitExceeded`, with the headers that say what is limited."""
+        """Count one request.
+
+        Raises:
+            ApiError: `RateLimitExceeded`, with headers that name the limit.
+        """
         started, requests = self._windows.get(application, (now, 0))
         elapsed = (now - started).total_seconds()
         if elapsed >= WINDOW_SECONDS:

@@ -1,7 +1,7 @@
-"""Our readings: where the documentation leaves a shape or a rule open, what the sandbox does, said in one table.
+"""Our readings: what the sandbox does where the documentation is silent or ambiguous.
 
-Only what somebody could find to be otherwise on the real platform stands here. `itwin-mcp sandbox coverage` prints it,
-and the live contract tests look at these first.
+List only what a user could find to be different on the real platform. `itwin-mcp sandbox coverage` prints this table,
+and the live contract tests check these points first.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One thing that is not documented, and what we take it to be; `slugs` is empty for what concerns no operation."""
+    """An undocumented point and our assumption about it. `slugs` is empty if it concerns no single operation."""
 
     slugs: tuple[str, ...]
     unknown: str
@@ -26,136 +26,136 @@ READINGS: Final = (
     Reading(("get-my-itwins",), "The default order.", "The order of creation."),
     Reading(
         ("get-my-itwins", "create-export"),
-        "Which errors a malformed $filter gives, besides the one proven syntax error.",
-        "The position of every syntax error is the end of the token that was not expected; an unknown property is told "
-        "after the syntax, as \"Could not find a property named 'x' on type 'iTwin'.\"",
+        "The errors of a malformed $filter, except the one proven syntax error.",
+        "The position of every syntax error is the end of the unexpected token. Syntax errors come before unknown "
+        "properties, which are reported as \"Could not find a property named 'x' on type 'iTwin'.\"",
     ),
     Reading(
         ("get-my-itwins", "create-export"),
-        "Whether comparisons regard case.",
-        "Text is compared without regard to case everywhere, as create-export says of its own filter.",
+        "Whether comparisons are case-sensitive.",
+        "Text comparison ignores case everywhere, as create-export documents for its filter.",
     ),
-    Reading(("get-itwin",), "Whether Prefer is honoured.", "The whole iTwin is answered, whatever Prefer says."),
+    Reading(("get-itwin",), "Whether Prefer has an effect.", "The iTwin is returned in full, whatever Prefer says."),
     Reading(
         ("delete-itwin",),
-        "What becomes of children and iModels.",
-        "Children move up to the parent of the deleted iTwin; its iModels are deleted with it.",
+        "What happens to children and iModels.",
+        "Children move to the parent of the deleted iTwin; its iModels are deleted.",
     ),
     Reading(
         ("update-itwin",),
-        "What a number that another iTwin has answers: the definition has no 409 here.",
+        "The error for a number that another iTwin has: the definition has no 409 here.",
         "422 InvalidiTwinsRequest with the detail InvalidValue, target number.",
     ),
     Reading(
         ("update-itwin",),
-        "What read-only properties do that the definition does not name, and the present id, class and subClass.",
-        "All that only the platform writes is refused as ReadOnlyProperty, parentId too; the present id, class and "
-        "subClass are no change.",
+        "How read-only properties outside the definition are treated, and an unchanged id, class or subClass.",
+        "All properties that only the platform writes are rejected as ReadOnlyProperty, also parentId. An unchanged "
+        "id, class or subClass is accepted.",
     ),
     # Exports
     Reading(
         ("create-export",),
-        "What the file looks like inside.",
-        'JSON is {"iTwins": [...]}, in the archive as iTwins.json; CSV has a line of property names, null is empty.',
+        "The format of the file.",
+        'JSON is {"iTwins": [...]}, in the archive as iTwins.json. CSV begins with the property names; null is empty.',
     ),
-    Reading(("create-export",), "The message above the findings.", '"Cannot query iTwins.", as proven for select.'),
+    Reading(("create-export",), "The message of the error.", '"Cannot query iTwins.", as proven for select.'),
     Reading(
         ("create-export", "get-export"),
-        "Which optional properties the request repeats.",
-        "Those that were given, as the definition has no null; queryScope and includeInactive with their defaults.",
+        "Which optional properties `request` in the answer has.",
+        "Those in the request, because the definition has no null; queryScope and includeInactive with their defaults.",
     ),
     Reading(
         ("get-export", "get-my-exports"),
-        "What is left after four hours, and counted from when.",
-        "Counted from creation; neither the file nor the export is left: 404 iTwinExportNotFound.",
+        "What remains after four hours, and when they begin.",
+        "They begin with the creation. Neither the file nor the export remains: 404 iTwinExportNotFound.",
     ),
     # Repositories
     Reading(
         ("create-repository", "update-itwin-repository"),
-        "What makes two repositories the same.",
-        "Class, subClass and uri together; a change may not make them the same either.",
+        "When two repositories are duplicates.",
+        "If class, subClass and uri are equal. An update may not create a duplicate either.",
     ),
     Reading(
         ("update-itwin-repository",),
-        "Whether null removes authentication and options: OpenAPI has no null, the documentation does.",
-        "It does, each as a whole.",
+        "Whether null removes authentication and options. The documentation says so; the definition has no null.",
+        "It removes each as a whole.",
     ),
     Reading(
         ("clone-imodel", "fork-imodel"),
-        "Whether null as the description of a copy leaves it without one, or with the source's.",
-        "Without one; the source's is only taken where the property is absent.",
+        "Whether null as description gives the copy no description, or the source's.",
+        "No description. The source's is copied only if the property is absent.",
     ),
     Reading(
         ("create-repository",),
-        "The displayName of a repository that was given none.",
+        "The displayName of a repository that was registered without one.",
         "Its subClass, or its class.",
     ),
     Reading(
         ("get-repositories-by-itwin-id",),
         "The uri and displayName of generated repositories other than Forms.",
-        "The base of the API that holds the data, with the iTwin's id; the class is the name.",
+        "The base address of the API that has the data, with the iTwin's id. The name is the class.",
     ),
     Reading(
         ("get-repositories-by-itwin-id", "get-repository"),
         "Which registered repositories have capabilities.resources.",
-        "Every GeographicInformationSystem; what a repository does not have is left out, not null.",
+        "Every GeographicInformationSystem. Absent members are omitted, not null.",
     ),
     Reading(
         ("get-repositories-by-itwin-id",),
-        "When CesiumCuratedContent is there.",
-        "Always, as on the new iTwin of Bentley's own tests; other generated ones while they have data.",
+        "When CesiumCuratedContent is listed.",
+        "Always, as for the new iTwin in Bentley's tests; other generated repositories while they have data.",
     ),
     Reading(
         ("update-itwin-repository", "delete-repository"),
-        "How a generated repository refuses to be changed, and how class and subClass do.",
-        "422 InvalidiTwinsRequest with the detail InvalidChange; the same class again is no change.",
+        "The error for changing a generated repository, or class and subClass.",
+        "422 InvalidiTwinsRequest with the detail InvalidChange. Repeating the same class is accepted.",
     ),
     Reading(
         ("create-repository", "update-itwin-repository"),
-        "How options of neither documented shape are refused.",
+        "The error for options of another form than the two documented ones.",
         "422 InvalidValue, target options.",
     ),
     Reading(
         ("get-resource-graphics",),
-        "Which graphics something that does not exist has in an iTwin that does.",
-        "An empty list, whether the repository or the resource does not exist.",
+        "The graphics of a missing repository or resource in an existing iTwin.",
+        "An empty list in both cases.",
     ),
     Reading(
         _RESOURCES,
-        "What a repository without a list of resources answers.",
+        "The answer of a repository that has no resources.",
         "422 InvalidiTwinsRequest with the detail InvalidValue, target repositoryId.",
     ),
     Reading(
         ("create-repository-resource", "delete-repository-resource"),
-        "Which repositories let resources be added.",
+        "To which repositories resources can be added.",
         "Registered ones of class GeographicInformationSystem; others 422 InvalidChange.",
     ),
     Reading(
         _RESOURCES,
-        "Which repositories are federated, and where 302 leads.",
-        "GeospatialFeatures only; to the same path under /geospatial-features on the same host.",
+        "Which repositories are federated, and the target of the 302.",
+        "Only GeospatialFeatures; to the same path under /geospatial-features on the same host.",
     ),
     Reading(
         ("get-resource-graphics",),
         "The graphics of each class beyond iModels.",
-        "Map services: their uri and authentication with a type by subClass; reality data: 3D tiles; features: "
-        "OAPIF+GEOJSON. Tilesets are valid and empty; an iModel that is not initialized has none.",
+        "Map services: their uri and authentication, with a type that depends on subClass. Reality data: 3D tiles. "
+        "Features: OAPIF+GEOJSON. Tilesets are valid and empty; an iModel that is not initialized has none.",
     ),
     Reading(
         ("get-global-resource-graphics", "get-global-repository-resources"),
-        "Cesium's catalogue, and the token for it.",
-        "Five of its assets; the token is made up and opens nothing at Cesium.",
+        "Cesium's catalog, and the token for it.",
+        "Five assets. The token is made up and gives no access at Cesium.",
     ),
     # The gateway
     Reading(
         (),
-        "Which Accept headers the gateway knows.",
-        "One that names only other versions than v1 of iTwins, v2 of iModels and v2 of Access Control is 404 "
-        "ResourceNotFound; one without a version gets these.",
+        "Which Accept headers the gateway accepts.",
+        "The versions are v1 of iTwins and Users, v2 of iModels and Access Control. A header that names only others is "
+        "404 ResourceNotFound; a header without a version is accepted.",
     ),
     Reading(
         (),
-        "What the headers of a 429 hold, and how requests are counted.",
+        "The headers of a 429, and how requests are counted.",
         "With --rate-limit: per application, in minutes that begin with its first request. The tier is Community; the "
         "API is the first segment of the path, the operation its slug, the application its client id.",
     ),
@@ -163,81 +163,98 @@ READINGS: Final = (
     Reading((), "The types of roles.", "Custom, for every role that get-iTwin-roles lists."),
     Reading(
         (),
-        "What adding members does with people of other organizations, and how it refuses.",
-        "They are invited, and nobody accepts; 422 InvalidiTwinsMemberRequest adds nobody.",
+        "What adding members does with users of other organizations, and its errors.",
+        "They are invited, and nobody accepts the invitation. After 422 InvalidiTwinsMemberRequest nobody is added.",
     ),
     Reading(
         (),
-        "Whether owners are among the user members.",
-        "Only when they hold another role too: /members/owners lists owners, /members/users everyone with a role.",
+        "Whether user members include owners.",
+        "Only if they have another role too: /members/owners lists owners, /members/users everyone with a role.",
+    ),
+    # Users (outside of the 90)
+    Reading(
+        (),
+        "How POST /users/getbyidlist treats ids that are not UUIDs, and unknown ids.",
+        'The former are 422 InvalidUsersRequest, "Invalid request body." The latter are omitted, as are users of other '
+        "organizations and duplicates. An empty list gets an empty answer.",
+    ),
+    Reading(
+        (),
+        "What GET /users/me returns for an application, and for properties that the sandbox does not have.",
+        "The application's own user, as for a person. alternateEmail, phone, city and country are null. "
+        "createdDateTime is that of the organization.",
     ),
     # Sign-in
     Reading(
         (),
         "What the sign-in server does with the resource parameter (RFC 8707).",
-        "It is refused with invalid_target, at the authorization page and at the token endpoint.",
+        "It is rejected with invalid_target, by the authorization and the token endpoint.",
     ),
     Reading(
         (),
-        "Whether refresh tokens rotate, and what a second use does.",
-        "Each is used once; a second use revokes all that came of the same sign-in.",
+        "Whether refresh tokens rotate, and the effect of a second use.",
+        "Each can be used once. A second use revokes all tokens of the same sign-in.",
     ),
     Reading(
         (),
-        "Discovery: PKCE methods, revocation, iss in the answer, ways for a client to authenticate.",
+        "Discovery: PKCE methods, revocation, iss in the answer, client authentication methods.",
         "S256; revocation of access and refresh tokens; iss always (RFC 9207); Basic, post, none.",
     ),
-    Reading((), "The scope in the answer of the token endpoint.", "A string (RFC 6749); in the JWT an array."),
+    Reading((), "The form of scope in the token endpoint's answer.", "A string (RFC 6749); in the JWT it is an array."),
     Reading(
         (),
-        "Which applications are known: there is no place to register one.",
-        "Those that were used before, and ids that begin with native-, spa-, webapp- or service-. Any other one that "
-        "presents a secret is refused with invalid_client.",
+        "Which applications are registered: the sandbox has no page to register one.",
+        "Those used before, and ids that begin with native-, spa-, webapp- or service-. Any other that presents a "
+        "secret is rejected with invalid_client.",
     ),
     Reading((), "prompt=none.", "login_required always: the sandbox keeps no session in the browser."),
     Reading(
         (),
         "The organization of a service application on its first use.",
-        "The first one of the sandbox; it is a member of no iTwin until somebody adds it.",
+        "The first one in the sandbox. It is a member of no iTwin until a user adds it.",
     ),
     # Files, pictures, shares, permissions
     Reading(
-        ("complete-imodel-baseline-file-upload",), "What completing without an upload answers.", "404 FileNotFound."
+        ("complete-imodel-baseline-file-upload",), "The error for completing without an upload.", "404 FileNotFound."
     ),
     Reading(
         ("complete-imodel-baseline-file-upload",),
-        "How to reach initializationFailed and fileIsBriefcase.",
-        "A file beginning with sandbox:broken or sandbox:briefcase; the create operation ends as failed.",
+        "How to rehearse initializationFailed and fileIsBriefcase.",
+        "Upload a file that begins with sandbox:broken or sandbox:briefcase. The create operation ends as failed.",
     ),
     Reading(
         ("get-imodel-details",),
-        "Whether upload and complete links are repeated while the file is awaited.",
-        "Only create-imodel answers them; null afterwards.",
+        "Whether details repeat the upload and complete links before the upload.",
+        "Only the answer of create-imodel has them; they are null afterwards.",
     ),
     Reading(
         ("create-imodel",),
-        "What a template or baselineFile does beside another creationMode.",
-        "422 InvalidValue on that property; without creationMode it implies its own.",
+        "The effect of a template or baselineFile with another creationMode.",
+        "422 InvalidValue for that property. Without creationMode it implies its own mode.",
     ),
     Reading(
-        ("get-imodel-baseline-file-details",), "How long the download link lives.", "20 minutes, as in the example."
+        ("get-imodel-baseline-file-details",), "How long the download link is valid.", "20 minutes, as in the example."
     ),
     Reading(
         ("upload-itwin-image",),
-        "Codes of its refusals.",
+        "The codes of its errors.",
         "422 'Cannot create iTwin Image.' with InvalidRequestBody, InvalidHeaderValue, MissingRequiredHeader or "
-        "MissingRequestBody, where the definition does not name them.",
+        "MissingRequestBody, if the definition does not name a code.",
     ),
-    Reading(("upload-itwin-image",), "The size of the small image.", "Within 400x250, in its own shape and format."),
+    Reading(
+        ("upload-itwin-image",),
+        "The size of the small image.",
+        "At most 400x250, with its own aspect ratio and format.",
+    ),
     Reading(
         ("upload-imodel-thumbnail",),
-        "How another shape is fitted, and the code above 5 MB.",
-        "Cut at the edges to 400x250 and 800x500; 413 RequestTooLarge.",
+        "How another aspect ratio is fitted, and the code above 5 MB.",
+        "Cropped to 400x250 and 800x500; 413 RequestTooLarge.",
     ),
     Reading(
         ("get-my-favorite-imodels", "get-my-recently-used-imodels"),
-        "How links page.",
-        "By $continuationToken; $skip is ignored. An iTwin one is no member of is 404.",
+        "How page links work, and the answer for an iTwin that the caller is not a member of.",
+        "By $continuationToken; $skip is ignored. The answer is 404.",
     ),
     Reading(
         ("create-imodel-share", "get-imodel-shares", "get-imodel-share", "update-imodel-share"),
@@ -247,12 +264,12 @@ READINGS: Final = (
     ),
     Reading(
         ("get-imodel-share", "update-imodel-share", "revoke-imodel-share"),
-        "The route key.",
-        "The id; the shareKey is taken too.",
+        "The key in the path.",
+        "The id; the shareKey is accepted too.",
     ),
     Reading(
         ("create-imodel-share",),
-        "What a share key may do.",
+        "What a share key allows.",
         "GET on that iModel alone; other iModels 404, other methods 403, the iTwins API 401 "
         "InvalidAuthorizationScheme, an expired or revoked key 401 Unauthorized.",
     ),
@@ -264,40 +281,40 @@ READINGS: Final = (
             "update-imodel-role-permissions",
         ),
         "The bodies.",
-        "PATCH {userId|roleId, permissions} for one holder, replaced whole, [] removes; both verbs answer the whole "
-        "configuration {userPermissions|rolePermissions: [{userId|roleId, permissions}]}.",
+        "PATCH {userId|roleId, permissions} for one user or role replaces its permissions, and [] removes them. GET "
+        "and PATCH return the whole configuration {userPermissions|rolePermissions: [{userId|roleId, permissions}]}.",
     ),
     Reading(
         ("update-imodel-user-permissions", "update-imodel-role-permissions"),
-        "The refusals.",
-        "The other kind is configured: 422 InvalidChange; not a member or role of the iTwin: 422 InvalidValue.",
+        "The errors.",
+        "The other kind is configured: 422 InvalidChange. It is not a member or role of the iTwin: 422 InvalidValue.",
     ),
     Reading(
         (),
-        "What storage does with an Authorization header beside a signed link.",
-        "401 InvalidAuthenticationInfo, so that a leaked bearer is noticed.",
+        "What storage does with an Authorization header sent with a signed link.",
+        "401 InvalidAuthenticationInfo, so that a leaked bearer token is noticed.",
     ),
     # Authoring
     Reading(
         ("create-imodel-changeset", "update-imodel-changeset"),
-        "The whole of their answers.",
-        "synchronizationInfo, namedVersion, currentOrPrecedingCheckpoint and download are null; application is filled.",
+        "The full content of their answers.",
+        "synchronizationInfo, namedVersion, currentOrPrecedingCheckpoint and download are null; application is set.",
     ),
     Reading(
         ("create-imodel-changeset",),
-        "What a push that is not completed does.",
-        "It is not in lists, details show it; the same briefcase may begin again, another gets 409 "
-        "ConflictWithAnotherUser; it is forgotten after an hour, with its upload link.",
+        "The effect of a push that is not completed.",
+        "Lists omit it, details show it. The same briefcase may start again; another gets 409 "
+        "ConflictWithAnotherUser. It is deleted after an hour, when its upload link expires.",
     ),
     Reading(
         ("create-imodel-changeset",),
-        "What a parent that is not the latest changeset answers.",
-        "409 NewerChangesExist where it is known but older, 404 ChangesetNotFound where it is unknown.",
+        "The error for a parent that is not the latest changeset.",
+        "409 NewerChangesExist if it is older, 404 ChangesetNotFound if it is unknown.",
     ),
     Reading(
         ("create-imodel-changeset", "update-imodel-changeset"),
-        "Pushing from a briefcase that is not one's own.",
-        "403; completing from another briefcase of one's own is 422 on briefcaseId.",
+        "Pushing from another user's briefcase.",
+        "403. Completing from another briefcase of the same user is 422 for briefcaseId.",
     ),
     Reading(
         ("update-imodel-changeset",),
@@ -306,41 +323,41 @@ READINGS: Final = (
     ),
     Reading(
         ("create-imodel-changeset-extended-data",),
-        "What data may be, and a second time.",
-        "A JSON object or array; above 204800 bytes 422; a second time 409 ChangesetExtendedDataExists.",
+        "What data may contain, and the error of a second time.",
+        "A JSON object or array of at most 204800 bytes, else 422. A second time is 409 ChangesetExtendedDataExists.",
     ),
     Reading(
         ("create-imodel-changeset-group", "update-imodel-changeset-group"),
-        "When a group times out, and what a closed one refuses.",
-        "24 hours after its last changeset; a push into a closed one is 422 on groupId, closing twice InvalidChange.",
+        "When a group times out, and the errors of a closed one.",
+        "24 hours after its last changeset. Pushing into a closed one is 422 for groupId, closing it InvalidChange.",
     ),
     Reading(
         ("acquire-imodel-briefcase",),
-        "The quotas' refusals.",
+        "The errors of the quotas.",
         "100 held per user and iModel: 422 InvalidiModelsRequest with the detail ResourceQuotaExceeded and the inner "
-        "error MaximumNumberOfBriefcasesPerUser; 100 a minute over all iModels: 429. Numbers are never given again.",
+        "error MaximumNumberOfBriefcasesPerUser; 100 per minute over all iModels: 429. Numbers are never reused.",
     ),
-    Reading(("release-imodel-briefcase",), "What becomes of its locks.", "They are abandoned."),
+    Reading(("release-imodel-briefcase",), "What happens to its locks.", "They are abandoned."),
     Reading(
         ("update-imodel-locks",),
-        "The answer, and what changesetId does.",
-        "Only the requested objects that are held now; without changesetId newer changesets are not looked for, nor "
-        "for shared locks.",
+        "The answer, and the effect of changesetId.",
+        "The answer lists the requested objects that are now held. Newer changesets are not checked without "
+        "changesetId or for shared locks.",
     ),
     Reading(
         ("update-imodel-named-version",),
-        "What a change without state does to a hidden named version.",
+        "The effect of an update without state on a hidden named version.",
         "It becomes visible again.",
     ),
     Reading(("release-imodel-locks-chunk",), "The size of a chunk.", "1000 objects."),
     Reading(
         ("get-imodel-released-locks",),
         "What is listed.",
-        "Objects that nobody holds now, grouped by the level that was released.",
+        "Objects that nobody holds now, grouped by the released level.",
     ),
     Reading(
         ("get-changeset-checkpoint", "get-named-version-checkpoint"),
-        "What a checkpoint that was never made answers.",
+        "The answer for a checkpoint that was never generated.",
         "404 CheckpointNotFound for a changeset, notGenerated for a named version; the baseline is always successful.",
     ),
     Reading(
@@ -351,6 +368,6 @@ READINGS: Final = (
 )
 
 
-def readings_of(slug: str) -> tuple[Reading, ...]:
-    """What was read into one operation."""
+def find_readings(slug: str) -> tuple[Reading, ...]:
+    """Return the readings about one operation."""
     return tuple(reading for reading in READINGS if slug in reading.slugs)

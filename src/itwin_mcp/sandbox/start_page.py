@@ -1,34 +1,35 @@
-"""What a browser sees at the sandbox's address: who can sign in, with which application, and what to try."""
+"""The start page at the sandbox's address: its users, its applications and what to try."""
 
 from __future__ import annotations
 
 from html import escape
 from typing import Final
 
-from itwin_mcp.sandbox import identity
 from itwin_mcp.sandbox.errors import ApiError
-from itwin_mcp.sandbox.sign_in_page import page
+from itwin_mcp.sandbox.html_page import render_page
+from itwin_mcp.sandbox.identity import clients, users
 from itwin_mcp.sandbox.wire import Answer, Call, Route
 
 
-def start(call: Call) -> Answer:
-    """The start page, for a browser; to every other client this address is as empty as the platform's."""
+def show_start_page(call: Call) -> Answer:
+    """Return the start page to a browser. Other clients get the error of a path that is not emulated."""
     if "text/html" not in call.headers.get("accept", ""):
         raise ApiError("NotEmulated", "GET / is not emulated by this sandbox.")
     url = escape(call.base_url)
-    client = identity.DEFAULT_CLIENT
+    client = clients.DEFAULT_CLIENT
     people = "".join(
-        f"<tr><td>{escape(one['given_name'])} {escape(one['surname'])}</td><td>{escape(one['email'])}</td></tr>"
-        for one in identity.people(call.sql)
+        f"<tr><td>{escape(person['given_name'])} {escape(person['surname'])}</td>"
+        f"<td>{escape(person['email'])}</td></tr>"
+        for person in users.list_people(call.sql)
     )
-    return page(
+    return render_page(
         200,
         "iTwin sandbox",
         "<h1>The iTwin sandbox of itwin-mcp</h1>"
         "<p>This is an emulated iTwin Platform for trying things out. It is not Bentley’s, and nothing in it is real. "
         f"The APIs and the sign-in server are at <code>{url}</code>.</p>"
         f"<h2>Users</h2><table><tr><th>Name</th><th>E-mail</th></tr>{people}</table>"
-        "<p>Nobody has a password: choose who you are on the sign-in page.</p>"
+        "<p>Nobody has a password: choose a user on the sign-in page.</p>"
         f"<h2>Applications</h2><p>The client id <code>{client}</code> signs people in with a browser. Any other id "
         "works too: <code>native-…</code> for people, <code>service-…</code> with any secret for a service "
         "application.</p>"
@@ -44,4 +45,4 @@ def start(call: Call) -> Answer:
     )
 
 
-ROUTES: Final = (Route("GET", "/", start, signed_in=False),)
+ROUTES: Final = (Route("GET", "/", show_start_page, signed_in=False),)

@@ -1,7 +1,7 @@
-"""The state: one SQLite connection, one transaction for each request, and the work that falls due with time.
+"""The sandbox's state in SQLite: transactions, and jobs that become due with time.
 
-Nothing runs in the background. A handler that starts asynchronous work writes a job with the moment at which it is done
-(`schedule`); the next request at or after it performs the job first (`settle`), so that a clock set by hand is enough.
+Nothing runs in the background. A handler that starts asynchronous work schedules a job with its due time
+(`schedule_job`). The first request after that time performs the job (`Store.run_due_jobs`), so tests can set the clock.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ BUSY_SECONDS: Final = 30.0
 
 
 class UnknownDatabase(Exception):
-    """The file is a database, but not one that this version of the sandbox wrote."""
+    """The file is not a sandbox database of this version."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One piece of work that has fallen due; `due` is when, which may be long before the request that noticed."""
+    """A job that is due. `due` may be long before the request that runs it."""
 
     sql: sqlite3.Connection
     subject: str
     due: datetime
     job_seconds: float
 
-    def then(self, kind: str, jobs: float) -> None:
-        """Schedule what follows on the same subject, that many job lengths later."""
-        schedule(self.sql, kind, self.subject, self.due + timedelta(seconds=self.job_seconds * jobs))
+    def schedule_next(self, kind: str, jobs: float) -> None:
+        """Schedule a follow-up job on the same subject, the given number of job lengths after this one."""
+        schedule_job(self.sql, kind, self.subject, self.due + timedelta(seconds=self.job_seconds * jobs))
 
 
 JobHandler = Callable[[Job], None]
 
 
 class Store:
-    """One connection; its lock makes a transaction whole even when two event loops serve the same sandbox."""
+    """One SQLite connection. A lock keeps transactions apart even if two event loops serve the same sandbox."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._sql = connection
@@ -51,7 +51,14 @@ class Store:
 
     @classmethod
     def open(cls, database: Path | None, fill: Callable[[sqlite3.Connection], None]) -> Store:
-        """Open the file, or memory; a new one gets the schema and `fill` in one transaction, never seen half made."""
+        """Open the file, or a database in memory.
+
+        A new database gets the schema and `fill` in one transaction, so that no other process sees it half filled.
+
+        Raises:
+            UnknownDatabase: If the file has another schema version.
+            sqlite3.DatabaseError: If the file is not a database.
+        """
         connection = sqlite3.connect(
             ":memory:" if database is None else database,
             timeout=BUSY_SECONDS,
@@ -60,11 +67,11 @@ class Store:
         )
         try:
             connection.row_factory = sqlite3.Row
-            connection.create_function("fold", 1, _fold, deterministic=True)
+            connection.create_function("fold", 1, _fold_case, deterministic=True)
             connection.execute("PRAGMA foreign_keys = ON")
-            # Raises sqlite3.DatabaseError for a file that is not a database.
+            # This statement raises sqlite3.DatabaseError for a file that is not a database.
             connection.execute("PRAGMA journal_mode = WAL")
-            # FULL: an answered write survives a crash of the machine too, not only of the process.
+            # FULL: an acknowledged write survives a crash of the machine too, not only of the process.
             connection.execute("PRAGMA synchronous = FULL")
             store = cls(connection)
             with store.transaction(write=True) as sql:
@@ -80,7 +87,7 @@ class Store:
             return
         if version != 0 or sql.execute("SELECT 1 FROM sqlite_schema").fetchone():
             raise UnknownDatabase(f"The database has schema version {version}; this sandbox reads {SCHEMA_VERSION}.")
-        # Not executescript: it would commit the transaction first.
+        # Not executescript, which would commit the transaction first.
         for statement in files(__package__).joinpath("schema.sql").read_text("utf-8").split(";"):
             sql.execute(statement)
         fill(sql)
@@ -88,37 +95,43 @@ class Store:
 
     @contextmanager
     def transaction(self, *, write: bool) -> Iterator[sqlite3.Connection]:
-        """All or nothing. A write takes its lock at the start, so that it never fails halfway."""
+        """Run a block in a transaction. A write transaction takes its lock at the start, so it cannot fail halfway."""
         with self._lock:
             self._sql.execute("BEGIN IMMEDIATE" if write else "BEGIN")
             try:
                 yield self._sql
                 self._sql.execute("COMMIT")
             except BaseException:
-                if self._sql.in_transaction:  # SQLite ends it itself on a full disk
+                if self._sql.in_transaction:  # on a full disk SQLite has rolled back already
                     self._sql.execute("ROLLBACK")
                 raise
 
-    def settle(self, now: datetime, handlers: Mapping[str, JobHandler], job_seconds: float) -> None:
-        """Perform what is due, in the order in which it fell due, including what that starts and is due as well."""
+    def run_due_jobs(self, now: datetime, handlers: Mapping[str, JobHandler], job_seconds: float) -> None:
+        """Run the jobs that are due in the order of their due times, including those that they schedule."""
         with self._lock:
-            moment = (stamp(now),)
+            moment = (format_timestamp(now),)
             if not self._sql.execute("SELECT 1 FROM jobs WHERE due_at <= ? LIMIT 1", moment).fetchone():
                 return
             with self.transaction(write=True) as sql:
                 pick = "SELECT seq, kind, subject, due_at FROM jobs WHERE due_at <= ? ORDER BY due_at, seq LIMIT 1"
                 while row := sql.execute(pick, moment).fetchone():
                     sql.execute("DELETE FROM jobs WHERE seq = ?", (row["seq"],))
-                    handlers[row["kind"]](Job(sql, row["subject"], moment_of(row["due_at"]), job_seconds))
+                    handlers[row["kind"]](Job(sql, row["subject"], parse_timestamp(row["due_at"]), job_seconds))
 
     def close(self) -> None:
-        """Close the connection; everything acknowledged is already on disk."""
+        """Close the connection. Every acknowledged write is already on disk."""
         with self._lock:
             self._sql.close()
 
 
-def set_aside(database: Path) -> Path | None:
-    """Rename a file that this version of the sandbox cannot read. Return where it is now; None if it can be read."""
+def insert_row(sql: sqlite3.Connection, table: str, row: Mapping[str, object]) -> None:
+    """Insert a row, given as column -> value. Table and columns must be our own words, never a caller's."""
+    columns, slots = ", ".join(row), ", ".join("?" * len(row))
+    sql.execute(f"INSERT INTO {table} ({columns}) VALUES ({slots})", tuple(row.values()))
+
+
+def set_database_aside(database: Path) -> Path | None:
+    """Rename a file that this version cannot read. Return its new path, or None if it can be read."""
     if not database.exists() or _is_current(database):
         return None
     names = (database.with_name(f"{database.name}.set-aside-{number}") for number in itertools.count(1))
@@ -127,19 +140,23 @@ def set_aside(database: Path) -> Path | None:
     return aside
 
 
-def remove(database: Path) -> bool:
-    """Delete a sandbox's file. Return whether it existed. Raises UnknownDatabase for a file of something else."""
+def delete_database(database: Path) -> bool:
+    """Delete the file of a sandbox. Return whether it existed.
+
+    Raises:
+        UnknownDatabase: If it is not the file of a sandbox.
+    """
     if not database.exists():
         return False
     if not _is_current(database):
         raise UnknownDatabase(f"{database} is not a file of this sandbox.")
-    for file in _files(database):
+    for file in _list_files(database):
         file.unlink(missing_ok=True)
     return True
 
 
 def _is_current(database: Path) -> bool:
-    """Whether the file has this schema version, or is empty because another process is creating it."""
+    """Return whether the file has this schema version, or is empty because another process is creating it."""
     try:
         with closing(sqlite3.connect(database, timeout=BUSY_SECONDS)) as connection:
             version: int = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -149,32 +166,32 @@ def _is_current(database: Path) -> bool:
     return {"itwins", "signing_keys"} <= tables if version == SCHEMA_VERSION else version == 0 and not tables
 
 
-def _files(database: Path) -> tuple[Path, ...]:
-    """The file and those that SQLite keeps with it."""
+def _list_files(database: Path) -> tuple[Path, ...]:
+    """Return the database file and the files that SQLite keeps next to it."""
     return (database, *(database.with_name(database.name + suffix) for suffix in ("-wal", "-shm")))
 
 
 def _move(database: Path, target: Path) -> None:
-    for file, moved in zip(_files(database), _files(target), strict=True):
+    for file, moved in zip(_list_files(database), _list_files(target), strict=True):
         with suppress(FileNotFoundError):
             file.rename(moved)
 
 
-def schedule(sql: sqlite3.Connection, kind: str, subject: str, due: datetime) -> None:
-    """Have `JOBS[kind]` of some entity module run on `subject` at the first request at or after `due`."""
-    sql.execute("INSERT INTO jobs (kind, subject, due_at) VALUES (?, ?, ?)", (kind, subject, stamp(due)))
+def schedule_job(sql: sqlite3.Connection, kind: str, subject: str, due: datetime) -> None:
+    """Have `JOBS[kind]` of a service run on `subject` with the first request at or after `due`."""
+    sql.execute("INSERT INTO jobs (kind, subject, due_at) VALUES (?, ?, ?)", (kind, subject, format_timestamp(due)))
 
 
-def stamp(moment: datetime) -> str:
-    """A moment as the platform prints it, with seven fractional digits."""
+def format_timestamp(moment: datetime) -> str:
+    """Return a moment as the platform prints it, with seven fractional digits."""
     utc = moment.astimezone(UTC).replace(tzinfo=None)
     return f"{utc.isoformat(timespec='microseconds')}0Z"
 
 
-def moment_of(text: str) -> datetime:
-    """The moment that `stamp` printed."""
+def parse_timestamp(text: str) -> datetime:
+    """Return the moment that `format_timestamp` printed."""
     return datetime.fromisoformat(text[:26]).replace(tzinfo=UTC)
 
 
-def _fold(text: str | None) -> str | None:
+def _fold_case(text: str | None) -> str | None:
     return None if text is None else str(text).casefold()

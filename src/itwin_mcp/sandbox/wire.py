@@ -1,8 +1,8 @@
-"""One request and its answer, as an entity module sees them.
+"""A request and its answer, as the handlers of a service see them.
 
-An entity module is plain functions `(call: Call) -> Answer`, listed in its `ROUTES`. The whole body has been read
-before, so a handler is synchronous and one request is one whole transaction on `call.sql`; an `ApiError` rolls it back.
-Query values are read with `call.query.get`, body properties with `call.fields(problems)`, pages with `paging`.
+A handler is a function `(call: Call) -> Answer` that a `Route` names. Handlers are synchronous: the body has been read,
+and each request is one transaction on `call.sql`, which an `ApiError` rolls back. Read query values with
+`call.query.get`, body properties with `call.read_fields(problems)`, and pages with `paging`.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import Any, BinaryIO
 from urllib.parse import quote, unquote_plus
 
 from itwin_mcp.sandbox import store
+from itwin_mcp.sandbox.callers import Caller
 from itwin_mcp.sandbox.errors import Problems
-from itwin_mcp.sandbox.identity import Principal
 
 Json = dict[str, Any]
 
 
 class Query:
-    """The query string: names without regard to case, empty pairs ignored (Bentley's own clients send `?&$top=2`)."""
+    """A query string. Names ignore case, and empty pairs are skipped (Bentley's clients send `?&$top=2`)."""
 
     def __init__(self, text: str) -> None:
         self.pairs: list[tuple[str, str]] = []
@@ -34,78 +34,82 @@ class Query:
                 self.pairs.append((unquote_plus(name), unquote_plus(value)))
 
     def get(self, name: str) -> str | None:
-        """The first value of that name; None when it is absent or empty."""
-        return self.raw(name) or None
+        """Return the first value of that name, or None if it is absent or empty."""
+        return self.get_raw(name) or None
 
-    def raw(self, name: str) -> str | None:
-        """The first value of that name, which may be empty (`$continuationToken=` begins token paging)."""
-        wanted = name.lower()
-        return next((value for key, value in self.pairs if key.lower() == wanted), None)
+    def get_raw(self, name: str) -> str | None:
+        """Return the first value of that name, which may be empty: `$continuationToken=` starts paging by token."""
+        lower_name = name.lower()
+        return next((value for key, value in self.pairs if key.lower() == lower_name), None)
 
-    def with_changes(self, changes: Mapping[str, str | None]) -> str:
-        """The query text with some pairs replaced, or removed where the value is None."""
-        replaced = {name.lower() for name in changes}
-        kept = [(name, value) for name, value in self.pairs if name.lower() not in replaced]
-        kept += [(name, value) for name, value in changes.items() if value is not None]
-        return "&".join(f"{quote(name, safe='$')}={quote(value, safe='$,:')}" for name, value in kept)
+    def encode_with(self, changes: Mapping[str, str | None]) -> str:
+        """Return the query string with some values replaced, or removed if the new value is None."""
+        changed_names = {name.lower() for name in changes}
+        pairs = [(name, value) for name, value in self.pairs if name.lower() not in changed_names]
+        pairs += [(name, value) for name, value in changes.items() if value is not None]
+        return "&".join(f"{quote(name, safe='$')}={quote(value, safe='$,:')}" for name, value in pairs)
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One authenticated request inside its transaction."""
+    """One authenticated request in its transaction."""
 
     sql: sqlite3.Connection
     now: datetime
-    caller: Principal
+    caller: Caller
     method: str
-    path: str  # as the client spelled it
+    path: str  # in the client's spelling
     slots: Mapping[str, str]
     query: Query
-    headers: Mapping[str, str]  # lower-case names
+    headers: Mapping[str, str]  # by lower-case name
     body: bytes
     base_url: str  # scheme and host that the client used; every `_links` href begins with it
     storage_url: str
     job_seconds: float
-    upload: BinaryIO | None = None  # the body of a route that `streams`, whose `body` is empty
+    upload: BinaryIO | None = None  # the body, if the route `streams`
 
     @property
     def wants_representation(self) -> bool:
-        """Whether `Prefer: return=representation` asks for whole entities; minimal is the platform's default."""
+        """Return whether `Prefer: return=representation` requests full entities. The platform's default is minimal."""
         preferences = self.headers.get("prefer", "").replace(" ", "").lower()
         return "return=representation" in preferences.replace(";", ",").split(",")
 
     @property
-    def stamp(self) -> str:
-        """Now, as it is stored and printed."""
-        return store.stamp(self.now)
+    def timestamp(self) -> str:
+        """Return the current time as it is stored and printed."""
+        return store.format_timestamp(self.now)
 
-    def link(self, path: str) -> Json:
-        """A link to one of our own resources, by the address that the client used."""
+    def make_link(self, path: str) -> Json:
+        """Return a link to a path of the sandbox, on the host that the client used."""
         return {"href": f"{self.base_url}{path}"}
 
     def schedule(self, kind: str, subject: str, *, jobs: float = 1.0) -> None:
-        """Have the job done after that many job lengths."""
-        store.schedule(self.sql, kind, subject, self.now + timedelta(seconds=self.job_seconds * jobs))
+        """Schedule a job, the given number of job lengths from now."""
+        store.schedule_job(self.sql, kind, subject, self.now + timedelta(seconds=self.job_seconds * jobs))
 
-    def one(self, statement: str, *parameters: object) -> sqlite3.Row | None:
-        """The first row of a query, or None."""
+    def fetch_one(self, statement: str, *parameters: object) -> sqlite3.Row | None:
+        """Return the first row of a query, or None."""
         row: sqlite3.Row | None = self.sql.execute(statement, parameters).fetchone()
         return row
 
-    def fields(self, problems: Problems) -> Fields:
-        """The JSON object in the body; what is no object is refused at once, with the findings made so far."""
+    def read_fields(self, problems: Problems) -> Fields:
+        """Return the JSON object in the body.
+
+        Raises:
+            ApiError: If the body is not a JSON object, with all findings so far.
+        """
         if not self.body.strip():
             problems.add("MissingRequestBody", "Request body was not provided.")
-            problems.refuse()
+            problems.raise_if_any()
         values = _parse_object(self.body)
         if values is None:
             problems.add("InvalidRequestBody", "Failed to parse request body. Make sure it is a valid JSON.")
-            problems.refuse()
+            problems.raise_if_any()
         return Fields(values or {}, problems)
 
 
 class Fields:
-    """The properties of a JSON object, read one by one; what is wrong with them is noted in `problems`."""
+    """The properties of a JSON object. Invalid values are added to `problems` and read as None."""
 
     def __init__(self, values: Mapping[str, Any], problems: Problems, within: str | None = None) -> None:
         self.values = values
@@ -115,16 +119,16 @@ class Fields:
     def __contains__(self, name: object) -> bool:
         return name in self.values
 
-    def any_of(self, names: Iterable[str]) -> bool:
-        """Whether at least one of the names is given."""
+    def has_any(self, names: Iterable[str]) -> bool:
+        """Return whether at least one of the names is present."""
         return any(name in self.values for name in names)
 
-    def text(self, name: str, *, required: bool = False, limit: int = 255, blank: bool = True) -> str | None:
-        """A string, or None when it is null or absent; a required one may be neither, nor blank."""
+    def get_text(self, name: str, *, required: bool = False, limit: int = 255, blank: bool = True) -> str | None:
+        """Return a string, or None if it is null or absent. A required one may be neither, nor blank."""
         value = self.values.get(name)
         if value is None:
             if required:
-                self.problems.missing(self._target(name))
+                self.problems.add_missing(self._target(name))
             return None
         if not isinstance(value, str):
             self._invalid(name, "The value must be a string.")
@@ -136,9 +140,9 @@ class Fields:
             return value
         return None
 
-    def choice(self, name: str, allowed: Sequence[str], *, required: bool = False) -> str | None:
-        """One of a closed set of words, without regard to case, as the platform spells it."""
-        value = self.text(name, required=required, blank=False)
+    def get_choice(self, name: str, allowed: Sequence[str], *, required: bool = False) -> str | None:
+        """Return one of the allowed words in the platform's spelling. The comparison ignores case."""
+        value = self.get_text(name, required=required, blank=False)
         if value is None:
             return None
         for word in allowed:
@@ -147,8 +151,8 @@ class Fields:
         self._invalid(name, f"Valid values are {', '.join(allowed)}.")
         return None
 
-    def number(self, name: str, low: float, high: float) -> float | None:
-        """A number within bounds, or None when it is null or absent."""
+    def get_number(self, name: str, low: float, high: float) -> float | None:
+        """Return a number within bounds, or None if it is null or absent."""
         value = self.values.get(name)
         if value is None:
             return None
@@ -160,12 +164,12 @@ class Fields:
             return float(value)
         return None
 
-    def integer(self, name: str, low: int, high: int, *, required: bool = False) -> int | None:
-        """A whole number within bounds, or None when it is null or absent."""
+    def get_integer(self, name: str, low: int, high: int, *, required: bool = False) -> int | None:
+        """Return a whole number within bounds, or None if it is null or absent."""
         value = self.values.get(name)
         if value is None:
             if required:
-                self.problems.missing(self._target(name))
+                self.problems.add_missing(self._target(name))
             return None
         if isinstance(value, bool) or not isinstance(value, int):
             self._invalid(name, "The value must be an integer.")
@@ -175,8 +179,7 @@ class Fields:
             return value
         return None
 
-    def flag(self, name: str, default: bool) -> bool:
-        """A boolean."""
+    def get_flag(self, name: str, default: bool) -> bool:
         value = self.values.get(name)
         if value is None:
             return default
@@ -185,23 +188,23 @@ class Fields:
             return default
         return value
 
-    def object(self, name: str, *, required: bool = False) -> Fields | None:
-        """A nested object, whose findings name it as their target."""
+    def get_object(self, name: str, *, required: bool = False) -> Fields | None:
+        """Return a nested object. Findings about its properties name this property as their target."""
         value = self.values.get(name)
         if value is None:
             if required:
-                self.problems.missing(self._target(name))
+                self.problems.add_missing(self._target(name))
             return None
         if not isinstance(value, dict):
             self._invalid(name, "The value must be an object.")
             return None
         return Fields(value, self.problems, within=self._within or name)
 
-    def objects(self, name: str) -> list[Fields]:
-        """Return the objects of a required list that must not be empty; their findings name it as their target."""
+    def get_objects(self, name: str) -> list[Fields]:
+        """Return the objects in a required list that must not be empty. Findings name this property as their target."""
         values = self.values.get(name)
         if values is None:
-            self.problems.missing(self._target(name))
+            self.problems.add_missing(self._target(name))
         elif not isinstance(values, list) or not values or not all(isinstance(value, dict) for value in values):
             self._invalid(name, "The value must be a non-empty array of objects.")
         else:
@@ -213,12 +216,12 @@ class Fields:
 
     def _invalid(self, name: str, why: str) -> None:
         # The platform names the outermost property: "Provided 'extent' value is not valid. Valid 'latitude' …".
-        self.problems.invalid(self._within or name, why)
+        self.problems.add_invalid(self._within or name, why)
 
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """A body too large for memory: `read(sql, offset, size)` gives part of it, each in a transaction of its own."""
+    """A body that is too large for memory. `read(sql, offset, size)` returns part of it, in its own transaction."""
 
     length: int
     read: Callable[[sqlite3.Connection, int, int], bytes]
@@ -226,7 +229,7 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a handler gives back: a JSON object, bytes or a stream of some media type, or nothing at all."""
+    """The answer of a handler. The body is a JSON object, bytes, a stream or nothing."""
 
     status: int
     body: Json | bytes | Stream | None = None
@@ -239,11 +242,12 @@ Handler = Callable[[Call], Answer]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One operation: where it is served and by whom.
+    """An operation and its handler.
 
-    `slug` is that of its documentation page (`operations.py` holds all 90); ours alone, such as storage, have none.
-    `missing` says what a partly emulated operation lacks. `signed_in=False` serves callers without a token.
-    `writes` is for the rare GET that changes something. `streams` leaves the body in a file, `call.upload`.
+    `slug` is the name of its documentation page, empty for operations that are not in `operations.py`. `missing` says
+    what a partly emulated operation lacks. `signed_in=False` serves callers without a token. `writes` overrides the
+    default that every method but GET writes. With `streams` the body is not read into memory but passed as a file,
+    `call.upload`.
     """
 
     method: str
@@ -257,41 +261,60 @@ class Route:
 
 
 def ok(body: Json, headers: Mapping[str, str] | None = None) -> Answer:
-    """200 with a JSON body."""
+    """Return 200 with a JSON body."""
     return Answer(200, body, headers or {})
 
 
 def created(body: Json) -> Answer:
-    """201 with a JSON body."""
+    """Return 201 with a JSON body."""
     return Answer(201, body)
 
 
 def accepted(headers: Mapping[str, str]) -> Answer:
-    """202 without a body; the headers say where to look."""
+    """Return 202 without a body. The headers say where to look for the result."""
     return Answer(202, None, headers)
 
 
 def no_content() -> Answer:
-    """204: Bentley's clients insist on an empty body without a content type."""
+    """Return 204. Bentley's clients require an empty body without a content type."""
     return Answer(204)
 
 
+def parse_digits(text: str) -> int | None:
+    """Return the number in a text of at most ten ASCII digits, or None for any other text."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 10 else None
+
+
+def parse_array(body: bytes) -> list[Any] | None:
+    """Return the JSON array in the bytes, or None for anything else."""
+    value = _parse_json(body)
+    return value if isinstance(value, list) else None
+
+
 def _parse_object(body: bytes) -> Json | None:
-    """The JSON object that the bytes hold, or None; stricter than `json` where SQLite or JSON itself would choke."""
-    try:
-        text = body.decode("utf-8-sig")
-        value = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
-        json.dumps(value, ensure_ascii=False).encode("utf-8")  # a lone surrogate cannot be stored
-    except (ValueError, RecursionError):
-        return None
+    value = _parse_json(body)
     return value if isinstance(value, dict) else None
 
 
-def _no_constant(name: str) -> float:
+def _parse_json(body: bytes) -> Any:
+    """Return the JSON value in the bytes, or None.
+
+    Stricter than `json`: values that JSON does not allow or SQLite cannot store are rejected.
+    """
+    try:
+        text = body.decode("utf-8-sig")
+        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_parse_finite)
+        json.dumps(value, ensure_ascii=False).encode("utf-8")  # a lone surrogate cannot be stored
+    except (ValueError, RecursionError):
+        return None
+    return value
+
+
+def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not JSON")
 
 
-def _finite(text: str) -> float:
+def _parse_finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
         raise ValueError(f"{text} is out of range")

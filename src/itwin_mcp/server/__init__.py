@@ -1,1 +1,1 @@
-"""What MCP clients see: the importer of mcp."""
+"""The MCP server that clients see; built on the SDK `mcp`."""

@@ -1,11 +1,11 @@
-"""Builds the MCP server: the SDK's low-level server with our handlers."""
+"""Builds the MCP server from the SDK's low-level server and our handlers."""
 
 from __future__ import annotations
 
 import logging
 import uuid
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import mcp.types as t
 from mcp.server.caching import CacheHint
@@ -16,48 +16,45 @@ from pydantic import ValidationError
 
 from itwin_mcp import __version__
 from itwin_mcp.capability.catalog import Catalog
-from itwin_mcp.executor.conversation import LOCAL, Caller
-from itwin_mcp.executor.executor import Executor
+from itwin_mcp.executor.context import LOCAL, Caller
+from itwin_mcp.executor.pipeline import Executor
 from itwin_mcp.server.completions import Completions
-from itwin_mcp.server.instructions import instructions
+from itwin_mcp.server.instructions import build_instructions
 from itwin_mcp.server.prompts import Prompts
 from itwin_mcp.server.resources import Resources
-from itwin_mcp.server.session import Session
-from itwin_mcp.server.skills import Skills
-from itwin_mcp.server.tools import Tools, Visible, is_initialised
+from itwin_mcp.server.skills_extension import SkillsExtension
+from itwin_mcp.server.tools import Tools, is_initialized
 
 logger = logging.getLogger(__name__)
 
 NAME = "itwin-mcp"
 TITLE = "iTwin Platform (unofficial)"
-_EARLY = "Invalid request parameters"
-"""What the SDK says of a request that comes before `initialize`."""
+_SENT_TOO_EARLY = "Invalid request parameters"
+"""The SDK's message for a request before `initialize`."""
 
 
 def build_server(
     catalog: Catalog,
     executor: Executor,
-    session: Session,
-    caller: Callable[[], Caller] | None = None,
-    visible: Visible = lambda _, __: True,
+    get_caller: Callable[[], Caller] | None = None,
 ) -> Server[Any]:
-    """The MCP server over a catalog; it serves every protocol revision from 2024-11-05 to 2026-07-28.
+    """Return an MCP server for a catalog. It serves every protocol revision from 2024-11-05 to 2026-07-28.
 
-    `caller` says who sent the request under way; without it there is one caller, who is told the same every time.
-    `visible` says which tools a caller is shown.
+    `get_caller` returns the caller of the current request. Without it there is one caller, so that lists may be cached
+    by anyone.
     """
-    shared = caller is None
-    caller = caller or (lambda: LOCAL)
+    is_shared = get_caller is None
     stamp = {"name": NAME, "version": __version__, "title": TITLE}
-    tools = Tools(catalog, executor, session, stamp, caller, visible)
-    resources = Resources(catalog, executor, caller)
+    tools = Tools(catalog, executor, stamp, get_caller)
+    get_caller = get_caller or (lambda: LOCAL)
+    resources = Resources(catalog, executor, get_caller)
     prompts = Prompts(catalog)
-    listed = CacheHint(ttl_ms=300_000, scope="public" if shared else "private")
+    listed = CacheHint(ttl_ms=300_000, scope="public" if is_shared else "private")
     server: Server[Any] = Server(
         NAME,
         version=__version__,
         title=TITLE,
-        instructions=instructions(catalog),
+        instructions=build_instructions(catalog),
         cache_hints={
             "server/discover": listed,
             "tools/list": listed,
@@ -65,44 +62,46 @@ def build_server(
             "resources/templates/list": listed,
             "prompts/list": listed,
         },
-        get_tool_input_schema=tools.input_schema,
+        get_tool_input_schema=tools.find_input_schema,
         on_list_tools=tools.list,
-        on_call_tool=tools.call,
+        on_call_tool=cast(Any, tools.call),  # its result is finished, see `finish_early`
         on_list_resources=resources.list,
         on_list_resource_templates=resources.list_templates,
         on_read_resource=resources.read,
         on_list_prompts=prompts.list,
         on_get_prompt=prompts.get,
-        on_completion=Completions(catalog, executor, caller).complete,
+        on_completion=Completions(catalog, executor, get_caller).complete,
     )
-    Skills(catalog).offer(server)
-    server.middleware.insert(1, _explain_errors)  # inside the SDK's traces, which would carry the exception's text
-    server.middleware.append(tools.shortcut)
+    SkillsExtension(catalog).add_to(server)
+    server.middleware.insert(1, _explain_errors)  # inside the SDK's tracing, which would record the exception's text
+    server.middleware.append(tools.finish_early)
     return server
 
 
 async def _explain_errors(ctx: ServerRequestContext[Any], call_next: CallNext) -> HandlerResult:
-    """Say which parameter is wrong, and replace what escapes from the SDK's own paths.
+    """Name the parameter that is wrong, and hide exceptions that the SDK does not handle.
 
-    The SDK says "Invalid request parameters" whatever is wrong. On older revisions it sends clients the text of an
-    exception, which may hold anything.
+    The SDK answers "Invalid request parameters" regardless of the cause. On older revisions it sends clients the text
+    of an exception, which may contain anything.
     """
     try:
         return await call_next(ctx)
     except ValidationError as error:
-        raise MCPError(t.INVALID_PARAMS, _invalid_parameter(error)) from None
+        raise MCPError(t.INVALID_PARAMS, _describe_invalid_parameter(error)) from None
     except MCPError as error:
-        if error.error.message == _EARLY and not is_initialised(ctx):
-            raise MCPError(t.INVALID_PARAMS, f"{ctx.method} came before initialize: send initialize first.") from None
+        if error.error.message == _SENT_TOO_EARLY and not is_initialized(ctx):
+            raise MCPError(
+                t.INVALID_PARAMS, f"{ctx.method} was sent before initialize: send initialize first."
+            ) from None
         raise
     except Exception:
         reference = uuid.uuid4().hex[:12]
-        logger.exception("%s failed with an error that nothing expected (reference %s)", ctx.method, reference)
+        logger.exception("%s failed with an unexpected error (reference %s)", ctx.method, reference)
         raise MCPError(t.INTERNAL_ERROR, "Internal server error", {"reference": reference}) from None
 
 
-def _invalid_parameter(error: ValidationError) -> str:
-    """The first parameter that is wrong, and why; never its value, which may be anything."""
+def _describe_invalid_parameter(error: ValidationError) -> str:
+    """Describe the first invalid parameter, without its value, which may be anything."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     where = ".".join(str(part) for part in first["loc"] if part != "params")
     reason = first["msg"].replace("a valid dictionary", "an object")

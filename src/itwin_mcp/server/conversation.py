@@ -1,8 +1,10 @@
-"""Asking the person behind an MCP client, in the way of its protocol era, and telling how far a call has come."""
+"""Asks the user of an MCP client, as its protocol revision allows, and reports progress."""
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import anyio
@@ -12,98 +14,100 @@ from mcp.shared.exceptions import MCPError
 from mcp.types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import ValidationError
 
-from itwin_mcp.executor.conversation import Answer, Confirmed, Later, Question
+from itwin_mcp.executor.context import Confirmation, NoReply, Reply
+from itwin_mcp.executor.outcome import Question
+from itwin_mcp.server.results import CONFIRM, LINK, NAME, to_form
 
-CONFIRM = "confirm"
-"""What the question is called among those of a result, and its answer among those of the next call."""
-NAME = "name"
-"""The one field of the form."""
-
-_MULTI_ROUND = Confirmed("person", "multi-round")
-_ELICITATION = Confirmed("person", "elicitation")
+_MULTI_ROUND = Confirmation("person", "multi-round")
+_ELICITATION = Confirmation("person", "elicitation")
 
 
+@dataclass(slots=True)
 class McpConversation:
-    """The client of one request. Progress goes out on the request's own stream, if the client asked for it."""
+    """The conversation with the client of one request. Progress is sent on the request's stream if it was asked for.
 
-    def __init__(
-        self,
-        context: ServerRequestContext[Any],
-        answers: Mapping[str, Any] | None = None,
-        state: str | None = None,
-    ) -> None:
-        """`answers` and `state` are what a 2026-07-28 client brings back from the question of an earlier call."""
-        self._context = context
-        self._session = context.session
-        self._last = -1.0
-        self._answers = dict(answers or {})
-        self._state = state
-        self._question: Question | None = None
+    `replies` and `state` are what a 2026-07-28 client sends back after the question of an earlier call.
+    """
 
-    async def ask(self, question: Question) -> Answer | Later:
-        """The answer that came with the call, or in it; Later where the question goes out with the result."""
-        if not can_be_asked(self._context, "form"):
-            return Later()
-        if self._context.protocol_version not in MODERN_PROTOCOL_VERSIONS:
+    context: ServerRequestContext[Any]
+    replies: Mapping[str, Any] = field(default_factory=dict)
+    state: str | None = None
+    _last_progress: float = -1.0
+    _is_reply_used: bool = False
+
+    async def ask(self, question: Question) -> Reply | NoReply:
+        """Return the user's reply, or NoReply if the client cannot ask or must ask after this call's result.
+
+        Revisions before 2026-07-28 ask during the call. Since then the question is the result of a call, and the reply
+        comes with the next call.
+        """
+        if not self._can_ask("form"):
+            return NoReply()
+        if not self._is_modern:
             return await self._ask_now(question)
-        answered, self._question = self._answers.pop(CONFIRM, None), question
-        if isinstance(answered, t.ElicitResult) and self._state is not None:
-            self._question = None
-            return Answer(answered.action, _MULTI_ROUND, _typed(answered), self._state)
-        return Later(asked=True)
+        reply = None if self._is_reply_used else self.replies.get(CONFIRM)
+        self._is_reply_used = True  # a reply answers one question, and a second question is asked again
+        if isinstance(reply, t.ElicitResult) and self.state is not None:
+            return Reply(reply.action, _MULTI_ROUND, _read_name(reply), self.state)
+        return NoReply(asked=True)
 
-    def asks(self) -> dict[str, Any] | None:
-        """The result that carries the question; None where none is open. The client asks, then calls again."""
-        if self._question is None:
-            return None
-        asked = t.ElicitRequest(params=_form(self._question))
-        return {
-            "resultType": "input_required",
-            "inputRequests": {CONFIRM: asked.model_dump(by_alias=True, mode="json", exclude_none=True)},
-            "requestState": self._question.state,
-        }
-
-    async def _ask_now(self, question: Question) -> Answer | Later:
-        """Older revisions: a question while the call is under way."""
-        form = _form(question)
+    async def _ask_now(self, question: Question) -> Reply | NoReply:
+        """Ask during the call, as revisions before 2026-07-28 do."""
+        form = to_form(question)
         try:
             with anyio.move_on_after(question.seconds):
-                given = await self._session.elicit_form(
-                    form.message, form.requested_schema, related_request_id=self._context.request_id
+                reply = await self.context.session.elicit_form(
+                    form.message, form.requested_schema, related_request_id=self.context.request_id
                 )
-                return Answer(given.action, _ELICITATION, _typed(given))
-        except MCPError:  # it said that it can be asked, but cannot
-            return Later()
+                return Reply(reply.action, _ELICITATION, _read_name(reply))
+        except MCPError:  # the client declared elicitation but does not support it
+            return NoReply()
         except ValidationError:
-            return Answer("cancel", _ELICITATION)
-        return Answer("expire", _ELICITATION)
+            return Reply("cancel", _ELICITATION)
+        return Reply("expire", _ELICITATION)
+
+    async def open_link(self, question: Question) -> str | NoReply:
+        """Ask the user to open a link: after this call's result, or in older revisions during the call."""
+        if not self._can_ask("url"):
+            return NoReply()
+        if self._is_modern:
+            return NoReply(asked=True)
+        try:
+            reply = await self.context.session.elicit_url(
+                question.message, question.url or "", uuid.uuid4().hex, related_request_id=self.context.request_id
+            )
+        except MCPError:
+            return NoReply()
+        return reply.action
+
+    def link_reply(self) -> str | None:
+        """Return what the user did with the link of an earlier call, if the client sent that back."""
+        reply = self.replies.get(LINK)
+        return reply.action if isinstance(reply, t.ElicitResult) else None
 
     async def progress(self, done: float, total: float | None, text: str) -> None:
-        """Send a progress notification; its value always grows, as the protocol demands."""
-        done = max(done, self._last + 0.001)
-        self._last = done
-        if total is not None and total < done:  # another part of the call counts in other units
+        """Send a progress notification. Its value always grows, as the protocol requires."""
+        done = max(done, self._last_progress + 0.001)
+        self._last_progress = done
+        if total is not None and total < done:  # the next part of the call counts in other units
             total = None
-        await self._session.report_progress(done, total, text)
+        await self.context.session.report_progress(done, total, text)
+
+    @property
+    def _is_modern(self) -> bool:
+        return self.context.protocol_version in MODERN_PROTOCOL_VERSIONS
+
+    def _can_ask(self, mode: Literal["form", "url"]) -> bool:
+        """Return whether the client declared that it can ask so. Before 2025-11-25 a declaration always meant forms."""
+        capabilities = self.context.session.client_capabilities
+        elicitation = capabilities.elicitation if capabilities is not None else None
+        if elicitation is None:
+            return False
+        if mode == "url":
+            return elicitation.url is not None
+        return elicitation.form is not None or elicitation.url is None
 
 
-def can_be_asked(context: ServerRequestContext[Any], mode: Literal["form", "url"]) -> bool:
-    """Whether the client said that it shows such questions; before 2025-11-25 all that it could say was forms."""
-    capabilities = context.session.client_capabilities
-    elicitation = capabilities.elicitation if capabilities is not None else None
-    if elicitation is None:
-        return False
-    if mode == "url":
-        return elicitation.url is not None
-    return elicitation.form is not None or elicitation.url is None
-
-
-def _form(question: Question) -> t.ElicitRequestFormParams:
-    field = {"type": "string", "title": "Name", "description": f"Type it to confirm: {question.name}"}
-    schema = {"type": "object", "properties": {NAME: field}, "required": [NAME]}
-    return t.ElicitRequestFormParams(message=question.message, requested_schema=schema)
-
-
-def _typed(given: t.ElicitResult) -> str:
-    typed = (given.content or {}).get(NAME)
+def _read_name(reply: t.ElicitResult) -> str:
+    typed = (reply.content or {}).get(NAME)
     return typed if isinstance(typed, str) else ""

@@ -1,34 +1,27 @@
-"""`tools/list` and `tools/call`: the listing is built once, a call builds no models on its way out."""
+"""`tools/list` and `tools/call`. The list is built once, and results bypass the SDK's models."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import Any, TypeAlias
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import mcp.types as t
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.shared.exceptions import MCPError
 from mcp.types.version import MODERN_PROTOCOL_VERSIONS
+from pydantic import ValidationError
 
 from itwin_mcp.capability.catalog import Catalog, Tool
-from itwin_mcp.capability.selection import DYNAMIC
-from itwin_mcp.errors import CallError
-from itwin_mcp.executor.blobs import Blob
-from itwin_mcp.executor.conversation import Caller
-from itwin_mcp.executor.executor import Executor
-from itwin_mcp.executor.saving import SAVE_LIST
-from itwin_mcp.server import demands
+from itwin_mcp.capability.tool_actions import Access
+from itwin_mcp.executor.arguments import convert_arguments
+from itwin_mcp.executor.context import LOCAL, Caller
+from itwin_mcp.executor.pipeline import Executor
+from itwin_mcp.executor.policy.gatekeeper import find_meant
 from itwin_mcp.server.conversation import McpConversation
-from itwin_mcp.server.dynamic import RUNS, Dynamic
-from itwin_mcp.server.listing_choice import choose_listing
-from itwin_mcp.server.results import outcome, tell_unserved, wire_result, within_limit
-from itwin_mcp.server.session import READ_GUIDE, SIGN_IN, WHO_AM_I, Session
-from itwin_mcp.server.signing_in import sign_in
+from itwin_mcp.server.dynamic_tools import find_runner
+from itwin_mcp.server.results import to_result
 
 SERVER_INFO = "io.modelcontextprotocol/serverInfo"
-Visible: TypeAlias = Callable[[Caller, Tool], bool]
-"""Whether a caller is shown a tool; their access is asked besides."""
 
 
 class Tools:
@@ -38,132 +31,79 @@ class Tools:
         self,
         catalog: Catalog,
         executor: Executor,
-        session: Session,
         stamp: Mapping[str, Any],
-        caller: Callable[[], Caller],
-        visible: Visible,
+        get_caller: Callable[[], Caller] | None,
     ) -> None:
+        """`get_caller` returns the caller of the current request; without it there is one caller."""
         self._catalog = catalog
         self._executor = executor
-        self._session = session
-        self._caller = caller
-        self._visible = visible
-        self._dynamic = Dynamic(catalog) if catalog.dynamic else None
+        self._get_caller = get_caller or (lambda: LOCAL)
         self._stamp = {SERVER_INFO: dict(stamp)}
         self._listed: dict[tuple[str, tuple[str, ...]], Mapping[str, Any]] = {}
 
     async def list(self, _: ServerRequestContext[Any], params: t.PaginatedRequestParams | None) -> t.ListToolsResult:
-        """Every tool that the caller may call, on one page and in the order of the catalog."""
+        """Return every tool that the caller may call, on one page, in the order of the catalog."""
         if params is not None and params.cursor is not None:
-            raise MCPError(t.INVALID_PARAMS, "There is one page of tools: ask without a cursor.")
-        listed = [self._catalog.tools[name] for name in self._names()]
+            raise MCPError(t.INVALID_PARAMS, "There is only one page of tools: omit the cursor.")
+        listed = [self._catalog.tools[name] for name in self._list_names()]
         return t.ListToolsResult(tools=[t.Tool.model_validate(describe(tool)) for tool in listed])
 
-    def _names(self) -> tuple[str, ...]:
-        """The tools that the caller may call."""
-        caller = self._caller()
-        return tuple(name for name, tool in self._catalog.tools.items() if self._shows(caller, tool))
+    def _list_names(self) -> tuple[str, ...]:
+        """Return the names of the tools that the caller may call."""
+        caller = self._get_caller()
+        return tuple(name for name, tool in self._catalog.tools.items() if self._executor.shows(caller, tool))
 
-    def _shows(self, caller: Caller, tool: Tool) -> bool:
-        return demands.to_list(tool) <= caller.access and self._visible(caller, tool)
-
-    async def call(
-        self, context: ServerRequestContext[Any], params: t.CallToolRequestParams
-    ) -> t.CallToolResult | t.InputRequiredResult:
-        """Call a tool by way of the SDK's models; most calls never come here, see `shortcut`."""
-        if params.name == SIGN_IN and SIGN_IN in self._catalog.tools and self._session.login is not None:
-            return await sign_in(self._catalog.tools[SIGN_IN], self._session.login, context, params)
-        conversation = McpConversation(context, params.input_responses, params.request_state)
-        result = await self._call(conversation, params.name, params.arguments or {})
-        if "inputRequests" in result:
-            return t.InputRequiredResult.model_validate(result)
-        return t.CallToolResult.model_validate(result)
-
-    def input_schema(self, name: str) -> Mapping[str, Any] | None:
-        """The schema of a tool's arguments, so that the SDK need not list all tools for one."""
+    def find_input_schema(self, name: str) -> Mapping[str, Any] | None:
+        """Return the schema of a tool's arguments, so that the SDK does not list all tools to find it."""
         tool = self._catalog.tools.get(name)
         return tool.input_schema if tool is not None else None
 
-    async def shortcut(self, ctx: ServerRequestContext[Any], call_next: CallNext) -> HandlerResult:
-        """Answer `tools/list` from memory and `tools/call` with a finished result.
+    async def call(self, context: ServerRequestContext[Any], params: t.CallToolRequestParams) -> dict[str, Any]:
+        """Call a tool. Every call comes here, through `finish_early`."""
+        tool = self._catalog.tools.get(params.name)
+        if tool is None:
+            raise MCPError(t.INVALID_PARAMS, self._explain_unknown(params.name))
+        conversation = McpConversation(context, params.input_responses or {}, params.request_state)
+        return to_result(await self._executor.call(tool, params.arguments or {}, conversation, self._get_caller()))
 
-        The SDK trusts a middleware's result and does not model, dump and check it again. Whatever is unusual
-        (malformed parameters, a connection that was not initialised, answers to questions) goes the SDK's way.
+    async def finish_early(self, ctx: ServerRequestContext[Any], call_next: CallNext) -> HandlerResult:
+        """Middleware: answer `tools/list` from a cache, and `tools/call` with a finished result.
+
+        The SDK takes a middleware's result as it is, without validating and serializing models. Requests that the SDK
+        refuses (malformed parameters, a connection that was not initialized) are left to the SDK.
         """
+        if not is_initialized(ctx):
+            return await call_next(ctx)
         params = ctx.params or {}
         if ctx.method == "tools/list" and params.get("cursor") is None:
-            key = (ctx.protocol_version, self._names())
+            key = (ctx.protocol_version, self._list_names())
             remembered = self._listed.get(key)
-            if remembered is None or not is_initialised(ctx):
+            if remembered is None:
                 listed = await call_next(ctx)
                 assert isinstance(listed, dict)
                 remembered = self._listed[key] = listed
             return dict(remembered)
-        if ctx.method != "tools/call" or not is_initialised(ctx):
+        if ctx.method != "tools/call":
             return await call_next(ctx)
-        name, arguments = params.get("name"), params.get("arguments")
-        usual = isinstance(name, str) and (arguments is None or isinstance(arguments, dict))
-        if not usual or name == SIGN_IN or "inputResponses" in params or "requestState" in params:
+        try:
+            called = t.CallToolRequestParams.model_validate(params, by_name=False)
+        except ValidationError:
             return await call_next(ctx)
-        result = await self._call(McpConversation(ctx), str(name), arguments or {})
+        result = await self.call(ctx, called)
         if ctx.protocol_version in MODERN_PROTOCOL_VERSIONS:
             result.setdefault("resultType", "complete")
             result["_meta"] = self._stamp
         return result
 
-    async def _call(self, conversation: McpConversation, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        tool = self._catalog.tools.get(name)
-        if tool is None:
-            raise MCPError(t.INVALID_PARAMS, self._explain_unknown(name))
-        caller = self._caller()
-        needed = demands.to_call(self._catalog, name, arguments)
-        refused: CallError | None = None
-        if needed > caller.access:
-            refused = demands.insufficient(needed)
-        # What no capability file declares never comes to the executor, which asks the policy about all others.
-        elif not tool.file and not self._visible(caller, tool):
-            refused = demands.not_allowed(name)
-        if refused is not None:
-            await demands.note_refused(self._catalog, self._executor, refused.code, caller, name, arguments)
-            return self._result(name, {"error": refused.to_json(name)}, True)
-        if name in (WHO_AM_I, READ_GUIDE):
-            return self._result(name, *await outcome(name, partial(self._session.answer, tool, arguments)))
-        if name == SAVE_LIST:
-            choose = partial(choose_listing, self._catalog, partial(self._shows, caller))
-            saving = partial(self._executor.save_list, tool, arguments, choose, conversation, caller)
-            return self._result(name, *await outcome(name, saving))
-        if self._dynamic is not None and tool.toolset == DYNAMIC:
-            try:
-                if name not in RUNS:
-                    return self._result(
-                        name, self._dynamic.answer(name, arguments, partial(self._shows, caller)), False
-                    )
-                tool, arguments = self._dynamic.chosen(name, arguments)
-            except CallError as error:
-                return self._result(name, {"error": error.to_json(name)}, True)
-            name = tool.name
-        blobs: list[Blob] = []
-        structured, is_error = await outcome(
-            name, lambda: self._executor.call(tool, arguments, conversation, caller, blobs)
-        )
-        if is_error:
-            tell_unserved(structured, self._catalog.elsewhere)
-        return conversation.asks() or self._result(name, structured, is_error, blobs)
-
-    def _result(
-        self, name: str, structured: dict[str, Any], is_error: bool, blobs: Sequence[Blob] = ()
-    ) -> dict[str, Any]:
-        return wire_result(*within_limit(name, structured, is_error, self._executor.max_result_bytes), blobs)
-
     def _explain_unknown(self, name: str) -> str:
-        """Say that no tool of this name is served, and which one to call instead; a caller reads of no hidden tool."""
-        runner = self._dynamic.runs(name) if self._dynamic is not None else None
-        hint = f"Run it with {runner}." if runner else self._catalog.suggest_tool(name, self._names())
+        """Explain that no tool of this name is served, and suggest one that the caller may see."""
+        runner = find_runner(self._catalog, name)
+        hint = f"Run it with {runner}." if runner else self._catalog.suggest_tool(name, self._list_names())
         return f"Unknown tool: {name[:128]}. {hint or 'See tools/list.'}"
 
 
 def describe(tool: Tool) -> dict[str, Any]:
-    """A tool as `tools/list` gives it."""
+    """Return a tool as `tools/list` shows it."""
     hints = tool.annotations
     return {
         "name": tool.name,
@@ -180,6 +120,29 @@ def describe(tool: Tool) -> dict[str, Any]:
     }
 
 
-def is_initialised(context: ServerRequestContext[Any]) -> bool:
-    """Whether the client may call at all: every 2026-07-28 request stands alone, older ones follow a handshake."""
+def is_initialized(context: ServerRequestContext[Any]) -> bool:
+    """Return whether the client may call: 2026-07-28 has no handshake, and older revisions need one first."""
     return context.protocol_version in MODERN_PROTOCOL_VERSIONS or context.session.client_params is not None
+
+
+def find_access(catalog: Catalog, name: Any, arguments: Any) -> Access:
+    """Return the access that a call needs, before it reaches the executor; READ for a call that will fail anyway."""
+    tool = catalog.tools.get(name) if isinstance(name, str) else None
+    if tool is None:
+        return Access.READ
+    return max(tool.access, _resolve_runner(catalog, tool, arguments)[0].access)
+
+
+async def note_refused(
+    catalog: Catalog, executor: Executor, code: str, caller: Caller, name: Any, arguments: Any
+) -> None:
+    """Write into the audit log that a call was refused before it reached the executor."""
+    tool = catalog.tools.get(name) if isinstance(name, str) else None
+    if tool is not None:
+        await executor.note_refused(code, *_resolve_runner(catalog, tool, arguments), caller)
+
+
+def _resolve_runner(catalog: Catalog, tool: Tool, arguments: Any) -> tuple[Tool, Mapping[str, Any]]:
+    """Return the tool that a call finally runs and its arguments; for a runner, those of the tool that it names."""
+    converted = convert_arguments(tool, arguments) if isinstance(arguments, Mapping) else {}
+    return find_meant(tool, converted, catalog.reachable)

@@ -1,1 +1,1 @@
-"""The same catalog as agent skills: guides kept with the capabilities, completed by what the catalog says."""
+"""The same catalog as agent skills: guides from `capabilities/skills`, completed with tables from the catalog."""

@@ -1,9 +1,10 @@
-"""What to do next after the platform refused: one text for each kind of refusal, written to the agent."""
+"""Hints for the agent after a refusal: one function for each kind, which returns what to do next."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
@@ -19,81 +20,62 @@ MAX_FIELD = 100
 GATEWAY_NOT_FOUND = "ResourceNotFound"
 """The code of the platform's gateway for an operation that it does not know."""
 
-_LISTINGS = {
-    "itwin": ("iTwin", "list-itwins"),
-    "account": ("account", "get-my-account"),
-    "imodel": ("iModel", "list-imodels"),
-    "changeset": ("changeset", "list-changesets"),
-    "changesetgroup": ("changeset group", "list-changeset-groups"),
-    "namedversion": ("named version", "list-named-versions"),
-    "briefcase": ("briefcase", "list-briefcases"),
-    "lock": ("lock", "list-locks"),
-    "checkpoint": ("checkpoint", "get-latest-checkpoint"),
-    "user": ("user", "list-imodel-users"),
-    "teammember": ("member", "list-itwin-members"),
-    "role": ("role", "list-itwin-roles"),
-    "share": ("share", "list-shares"),
-    "changesetextendeddata": ("extended data", "list-extended-data"),
-    "export": ("export", "list-exports"),
-    "repository": ("repository", "list-repositories"),
-    "resource": ("repository resource", "list-repository-resources"),
-    "globalrepository": ("repository", "list-global-repositories"),
-    "globalresource": ("repository resource", "list-global-repository-resources"),
-}
-_COLLECTIONS = {
-    "itwins": "itwin",
-    "imodels": "imodel",
-    "changesets": "changeset",
-    "changesetgroups": "changesetgroup",
-    "namedversions": "namedversion",
-    "briefcases": "briefcase",
-    "locks": "lock",
-    "checkpoint": "checkpoint",
-    "users": "user",
-    "exports": "export",
-    "repositories": "repository",
-    "resources": "resource",
-    "roles": "role",
-    "members": "teammember",
-    "shares": "share",
-    "extendeddata": "changesetextendeddata",
-}
-_PLACES = (
-    (re.compile(r"/accesscontrol/.*/members(?:/|$)", re.IGNORECASE), {"user": "teammember"}),
-    (
-        re.compile(r"/itwins/repositories(?:/|$)", re.IGNORECASE),
-        {"repository": "globalrepository", "resource": "globalresource"},
-    ),
-)
-"""Paths in which a noun means another list: people of an iTwin, and repositories that are in no iTwin."""
+_CODE = re.compile(r"(\w+?)(?:NotFound|Exists)")
 
 
-def noun_of(path: str, code: str = "") -> str | None:
-    """Which kind of thing a refusal is about: the platform's code says it (`iModelNotFound`), else the path does."""
-    named = re.fullmatch(r"(?:iTwin(?=Repo))?(?:Repository(?=Res))?(\w+?)(?:NotFound|Exists)", code)
-    noun = named[1].lower() if named is not None and named[1].lower() in _LISTINGS else None
-    if noun is None:
-        segments = (segment.lower() for segment in reversed(path.split("/")))
-        noun = next((_COLLECTIONS[segment] for segment in segments if segment in _COLLECTIONS), None)
-    others = next((others for place, others in _PLACES if place.match(path)), {})
-    return others.get(noun or "", noun)
+@dataclass(frozen=True, slots=True)
+class Noun:
+    """A kind of thing, as hints name it; capability files declare it (`x-entities`)."""
+
+    name: str
+    listing: str
+    """The tool that lists what exists."""
+    origins: frozenset[str]
+    codes: frozenset[str] = frozenset()
+    """What error codes call it, in lower case: `imodel` for `iModelNotFound`."""
+    paths: tuple[tuple[str, ...], ...] = ()
+    """The segments of the beginnings of paths that are about it, with `{}` for an id."""
+    unique: str | None = None
+    """The field whose value is taken if one like it exists."""
+    refusals: Mapping[str, str] = field(default_factory=dict)
+    """Hints for certain error codes."""
+
+    def match(self, segments: Sequence[str]) -> int:
+        """Return how many segments of a path say that it is about this; 0 if none do."""
+        return max((len(path) for path in self.paths if _begins_with(segments, path)), default=0)
 
 
-def listing_for(path: str, code: str = "") -> str:
-    """`the right id with list-imodels`: which listing shows the ids that exist."""
-    noun = noun_of(path, code)
+def find_noun(nouns: Iterable[Noun], origin: str, path: str, code: str = "") -> Noun | None:
+    """Return what a refusal is about: by the code (`iModelNotFound`) and the path, or else by the path alone."""
+    segments = path.lower().strip("/").split("/")
+    known = [noun for noun in nouns if origin in noun.origins]
+    named = _CODE.fullmatch(code)
+    by_code = [noun for noun in known if named is not None and named[1].lower() in noun.codes]
+    if by_code:
+        return max(by_code, key=lambda noun: noun.match(segments))
+    best = max(known, key=lambda noun: noun.match(segments), default=None)
+    return best if best is not None and best.match(segments) else None
+
+
+def _begins_with(segments: Sequence[str], path: Sequence[str]) -> bool:
+    return len(segments) >= len(path) and all(own in ("{}", other) for own, other in zip(path, segments, strict=False))
+
+
+def name_listing(noun: Noun | None) -> str:
+    """Return which tool lists the ids that exist: `the iModel's right id with list-imodels`."""
     if noun is None:
         return "the right id with the matching list tool"
-    name, listing = _LISTINGS[noun]
-    return f"the {name}'s right id with `{listing}`"
+    return f"the {noun.name}'s right id with `{noun.listing}`"
 
 
-def for_not_signed_in(remedy: str, *, expires_at: float | None, issuer: str | None, platform: str, now: float) -> str:
-    """401: the token is over, from another environment, or simply not accepted."""
+def explain_not_signed_in(
+    remedy: str, *, expires_at: float | None, issuer: str | None, platform: str, now: float
+) -> str:
+    """401: the token has expired, is of another environment, or is not accepted for another reason."""
     if expires_at is not None and expires_at <= now:
         when = datetime.fromtimestamp(expires_at, UTC).strftime("%Y-%m-%d %H:%M UTC")
         return f"The access token expired at {when}. {remedy}"
-    if issuer is not None and environment_of(issuer) != environment_of(platform):
+    if issuer is not None and read_environment(issuer) != read_environment(platform):
         return (
             f"The token was issued by {issuer}, which is another environment than {platform}. "
             f"Use a token of that environment, or set ITWIN_API_URL to the token's own. {remedy}"
@@ -101,7 +83,7 @@ def for_not_signed_in(remedy: str, *, expires_at: float | None, issuer: str | No
     return f"The token may be revoked, damaged, or lack the scope `itwin-platform`. {remedy}"
 
 
-def for_unknown_client(remedy: str) -> str:
+def explain_unknown_client(remedy: str) -> str:
     """401 because the platform does not know the application that the token was issued to."""
     return (
         "The platform does not know the application (client id) that signed in. Register it at "
@@ -110,8 +92,8 @@ def for_unknown_client(remedy: str) -> str:
     )
 
 
-def for_gateway(platform: str) -> str:
-    """A refusal that is a web page: something on the way refused, and not the platform's API."""
+def explain_gateway(platform: str) -> str:
+    """A refusal that is a web page: a proxy or gateway refused, not the platform's API."""
     return (
         "This page does not come from the API: a proxy, firewall or gateway on the way refused the request. Ask the "
         f"people who run your network to let requests to {platform} through, and check HTTPS_PROXY, NO_PROXY and "
@@ -119,16 +101,16 @@ def for_gateway(platform: str) -> str:
     )
 
 
-def environment_of(url: str) -> str | None:
-    """`prod`, `qa` or `dev` for Bentley's hosts; development APIs take the tokens of the QA sign-in server."""
+def read_environment(url: str) -> str | None:
+    """Return `prod` or `qa` for Bentley's hosts. Development APIs accept the tokens of the QA sign-in server."""
     found = re.match(r"https://(?:(qa|dev)-)?(?:ims|imsoidc|api)\.bentley\.com(?:[:/]|$)", url)
     if found is None:
         return None
     return {"qa": "qa", "dev": "qa"}.get(found[1] or "", "prod")
 
 
-def for_forbidden(permission: str | None, member: str | None) -> str:
-    """403: the permission that is missing, or the membership, and who can give it."""
+def explain_forbidden(permission: str | None, member: str | None) -> str:
+    """403: which permission or membership is missing, and who can grant it."""
     needs = f"This needs the permission `{permission}`. " if permission else ""
     if member is not None:
         return (
@@ -139,10 +121,9 @@ def for_forbidden(permission: str | None, member: str | None) -> str:
     return f"{needs}Ask an administrator of the iTwin for a role {role}; calling again will not help before."
 
 
-def for_quota(path: str) -> str:
-    """403 or 422 because a limit is reached, which no permission changes: what to free, or to wait for."""
-    noun = noun_of(path)
-    listing = f" (`{_LISTINGS[noun][1]}` shows what there is)" if noun else ""
+def explain_quota(noun: Noun | None) -> str:
+    """403 or 422 because a limit is reached: what to release or wait for. No permission changes it."""
+    listing = f" (`{noun.listing}` shows what there is)" if noun is not None else ""
     return (
         "A limit of the platform is reached, as the message says; no permission changes that. "
         f"Release what is not needed any more{listing}, or where the limit is for an hour or until a job ends, "
@@ -150,70 +131,60 @@ def for_quota(path: str) -> str:
     )
 
 
-def for_not_found(path: str, code: str) -> str:
-    """404: which listing shows what is there, or that the platform does not know the operation."""
+def explain_not_found(noun: Noun | None, code: str) -> str:
+    """404: which tool lists what exists, or that the platform does not know the operation."""
     if code == GATEWAY_NOT_FOUND:
         return (
             "The platform does not know this operation, or not in this version; this says nothing about the thing "
             "itself. Check ITWIN_API_URL, and update itwin-mcp. Calling again unchanged will not help."
         )
-    return f"It does not exist, or this sign-in may not see it. Find {listing_for(path, code)}, then call again."
+    return f"It does not exist, or this sign-in may not see it. Find {name_listing(noun)}, then call again."
 
 
-def for_conflict(path: str, code: str, target: str | None, details: Sequence[Mapping[str, Any]]) -> str:
-    """409: which field collides, or that somebody else was faster."""
+def explain_conflict(noun: Noun | None, code: str, target: str | None, details: Sequence[Mapping[str, Any]]) -> str:
+    """409: which field conflicts, or that another user was faster."""
     if code == "ConflictWithAnotherUser":
-        listing = " (`list-lock-holders` names them)" if noun_of(path) == "lock" else ""
-        return f"Somebody else holds it{listing}. Wait until it is released, or ask its owner, then call again."
-    if code == "NewerChangesExist":
-        return "Somebody changed it since. Take the newer changesets first (`list-changesets`), then call again."
-    if code == "NamedVersionOnChangesetExists":
-        return (
-            "That changeset has its named version already: mark another one with changeset, or change the one that "
-            "exists with `update-named-version`."
-        )
-    fields = named_fields(target, details)
-    if not fields and code.endswith("Exists"):
-        noun = noun_of(path, code)
-        fields = "name" if noun in {"imodel", "namedversion"} else ""
+        return "Somebody else holds it. Wait until it is released, or ask its owner, then call again."
+    fields = list_fields(target, details)
+    if not fields and code.endswith("Exists") and noun is not None:
+        fields = noun.unique or ""
     if fields:
         return (
-            f"Taken: {fields}. Use the one that exists (find {listing_for(path, code)}), or ask the user for another "
+            f"Taken: {fields}. Use the one that exists (find {name_listing(noun)}), or ask the user for another "
             "value; never make one up."
         )
     return "It contradicts the present state. Read the present state first, then decide again."
 
 
-def for_refused_values(target: str | None, details: Sequence[Mapping[str, Any]]) -> str:
+def explain_refused_values(target: str | None, details: Sequence[Mapping[str, Any]]) -> str:
     """400 and 422: which values to correct."""
-    fields = named_fields(target, details)
+    fields = list_fields(target, details)
     if fields:
         return f"Correct {fields} as the details say, then call again."
     return "Correct the arguments as the message says, then call again."
 
 
-def named_fields(target: str | None, details: Sequence[Mapping[str, Any]]) -> str:
-    """The first targets that an error names, each once, as text."""
+def list_fields(target: str | None, details: Sequence[Mapping[str, Any]]) -> str:
+    """Return the first targets of an error, each once, as text."""
     names = [target, *(detail.get("target") for detail in details)]
     distinct = dict.fromkeys(f"`{name}`" for name in names if isinstance(name, str) and 0 < len(name) <= MAX_FIELD)
     return ", ".join(islice(distinct, MAX_FIELDS))
 
 
-def for_too_many(retry_after: float | None, tier: str | None) -> str:
+def explain_too_many(retry_after: float | None, tier: str | None) -> str:
     """429: when to call again."""
     subscription = f" of the {tier} subscription" if tier else ""
     when = "in a minute" if retry_after is None else f"in {retry_after:.0f} seconds"
     return f"The rate limit{subscription} is used up. Call again {when}, with fewer calls at once."
 
 
-def for_unknown_outcome(path: str) -> str:
-    """A write without a clear answer: how to find out before it is done twice."""
-    noun = noun_of(path)
-    listing = f" (`{_LISTINGS[noun][1]}`)" if noun else ""
+def explain_unknown_outcome(noun: Noun | None) -> str:
+    """A write without a clear answer: how to find out whether it was done."""
+    listing = f" (`{noun.listing}`)" if noun is not None else ""
     return f"The change may have been made or not. Read or list what it concerns{listing} before you try again."
 
 
-def for_server_fault(retry_after: float | None) -> str:
-    """500 and the like after a read, or a write that was not carried out."""
+def explain_server_fault(retry_after: float | None) -> str:
+    """5xx after a read, or after a write that was not carried out."""
     when = "in a while" if retry_after is None else f"in {retry_after:.0f} seconds"
     return f"The fault is on the platform's side. Call again {when}; tell support the correlation id if it stays."

@@ -1,4 +1,4 @@
-"""The environment's proxies and certificate authorities, checked before an HTTP client is built from them."""
+"""Checks the environment's proxies and certificate authorities before an HTTP client is built from them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from itwin_mcp.errors import Unreachable
+from itwin_mcp.errors import ErrorCode, Unreachable
 
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?|[0-9a-f:.]+", re.ASCII | re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class VariableProblem:
-    """An environment variable that no HTTP client can be built with. No value that may hold a password is shown."""
+    """An environment variable that cannot be used. Values that may hold a password are not shown."""
 
     variable: str
     why: str
@@ -48,7 +48,9 @@ def read_certificates() -> ssl.SSLContext:
 
 
 def _refuse(problem: VariableProblem) -> Unreachable:
-    return Unreachable("ConnectionFailed", f"{problem}.", hint=f"Nothing was sent. {problem.fix}", retryable=False)
+    return Unreachable(
+        ErrorCode.CONNECTION_FAILED, f"{problem}.", hint=f"Nothing was sent. {problem.fix}", retryable=False
+    )
 
 
 def find_proxy_problem(environment: Mapping[str, str]) -> VariableProblem | None:
@@ -58,9 +60,9 @@ def find_proxy_problem(environment: Mapping[str, str]) -> VariableProblem | None
         return None
     for name in ("https_proxy", "http_proxy", "all_proxy"):
         if name in names:
-            found = _explain_proxy(names[name], environment[names[name]])
-            if found is not None:
-                return found
+            problem = _explain_proxy(names[name], environment[names[name]])
+            if problem is not None:
+                return problem
     return None
 
 
@@ -102,7 +104,7 @@ def find_certificate_problem(environment: Mapping[str, str]) -> VariableProblem 
 
 
 def _find_folder_problem(environment: Mapping[str, str]) -> VariableProblem | None:
-    """A folder that is missing is no error of the TLS library, which then trusts nobody."""
+    """Return the problem of a missing folder, with which the TLS library trusts nobody but reports no error."""
     folder = environment.get("SSL_CERT_DIR")
     if not folder or environment.get("SSL_CERT_FILE") or Path(folder).is_dir():
         return None

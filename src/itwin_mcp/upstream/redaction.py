@@ -1,17 +1,18 @@
-"""Takes secrets and invisible characters out of text and data that others wrote."""
+"""Removes secrets from text and data that others wrote."""
 
 from __future__ import annotations
 
 import base64
 import re
-import unicodedata
 from collections.abc import Callable
 from typing import Any
+
+from itwin_mcp.text import clean_text
 
 MAX_MESSAGE = 2000
 """Characters of foreign text that an error carries."""
 
-SHORTEST_SECRET = 8
+MIN_SECRET = 8
 """Characters; a shorter value would be found in ordinary words."""
 
 HIDDEN = "[hidden]"
@@ -35,7 +36,7 @@ _SECRET_IN_QUERY = frozenset({"key", "code"})
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether a member of this name holds a secret, however it is spelled: `privateKey`, `x-api-key`, `sas_token`.
+    """Return whether a member of this name holds a secret, in any spelling: `privateKey`, `x-api-key`, `sas_token`.
 
     Names that only say something about a secret (`passwordPolicy`, `tokenType`) and paging tokens hold none.
     """
@@ -48,15 +49,15 @@ def is_secret_name(name: str) -> bool:
 # --- data -------------------------------------------------------------------------------------------------------
 
 
-def without_secrets(value: Any) -> Any:
-    """The same without members whose name says that they hold a secret and without links that carry credentials.
+def remove_secrets(value: Any) -> Any:
+    """Return a JSON value without members whose name says that they hold a secret and without links with credentials.
 
     In other text only the secret is replaced. Of an `authentication` its type stays.
     """
     if isinstance(value, str):
         return hide_secrets(value)
     if isinstance(value, list):
-        return [without_secrets(child) for child in value if not _is_secret_link(child)]
+        return [remove_secrets(child) for child in value if not _is_secret_link(child)]
     if not isinstance(value, dict):
         return value
     if _is_secret_pair(value):
@@ -66,17 +67,17 @@ def without_secrets(value: Any) -> Any:
         for name, child in value.items()
         if not (_is_secret_member(name, child) or _is_secret_link(child))
     }
-    opened = {hide_secrets(name): without_secrets(child) for name, child in kept.items()}
+    opened = {hide_secrets(name): remove_secrets(child) for name, child in kept.items()}
     return {name: child for name, child in opened.items() if child != {} or value.get(name) == {}}
 
 
 def _is_secret_member(name: str, value: Any) -> bool:
-    # true, false and null say whether there is a secret, and are none.
+    # true, false and null only say whether there is a secret.
     return is_secret_name(name) and not isinstance(value, bool) and value is not None
 
 
 def _is_secret_pair(value: dict[str, Any]) -> bool:
-    """Whether it is `{"name": "x-api-key", "value": …}`, as headers and parameters are listed."""
+    """Return whether it is `{"name": "x-api-key", "value": …}`, as headers and parameters are listed."""
     names = [child for name, child in value.items() if name.lower() in ("name", "key") and isinstance(child, str)]
     return any(is_secret_name(name) for name in names)
 
@@ -86,7 +87,7 @@ def _is_authentication(name: str, value: Any) -> bool:
 
 
 def _is_secret_link(value: Any) -> bool:
-    """Whether a text is nothing but a URL that has a credential in it."""
+    """Return whether a text is nothing but a URL with a credential in it."""
     if not isinstance(value, str) or "://" not in value[:40] or re.search(r"\s", value.strip()):
         return False
     return hide_secrets(value) != value
@@ -119,9 +120,9 @@ _RUN = re.compile(r"(?<![\w.+/~=-])[\w.+/~=-]{20,}+")
 
 
 def hide_secrets(text: str, *known: str) -> str:
-    """Replace `known` values and everything shaped like a credential. The work grows with the text's length only."""
+    """Replace `known` values and everything shaped like a credential, in linear time."""
     for value in known:
-        if len(value) >= SHORTEST_SECRET:
+        if len(value) >= MIN_SECRET:
             text = text.replace(value, HIDDEN)
     if "-----BEGIN" in text:
         text = _PRIVATE_KEY.sub(rf"\1{HIDDEN}", text)
@@ -140,10 +141,10 @@ def hide_secrets(text: str, *known: str) -> str:
     return _SCHEME.sub(_hide_token, text)
 
 
-def foreign_text(text: str, limit: int = MAX_MESSAGE, *known: str) -> str:
-    """Text of others for a message: cleaned, without secrets, at most `limit` characters.
+def redact(text: str, limit: int = MAX_MESSAGE, *known: str) -> str:
+    """Return foreign text for a message: cleaned, without secrets, in at most `limit` characters.
 
-    Only four times the limit is looked at. A word that this cuts is dropped, because it may be half a secret.
+    Only four times the limit is read. A word that this cuts is dropped, because it may be half a secret.
     """
     if len(text) > 4 * limit:
         cut = text[: 4 * limit]
@@ -151,26 +152,11 @@ def foreign_text(text: str, limit: int = MAX_MESSAGE, *known: str) -> str:
     return clean_text(hide_secrets(clean_text(text, 4 * limit), *known), limit)
 
 
-def clean_text(text: str, limit: int = MAX_MESSAGE) -> str:
-    """Foreign text as a person would see it: no control or invisible characters, at most `limit` characters."""
-    if not (text.isascii() and text.isprintable()):
-        text = "".join(character for character in text if _visible(character))
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"
-
-
-def _visible(character: str) -> bool:
-    if character in "\n\t":
-        return True
-    if "\ufe00" <= character <= "\ufe0f" or "\U000e0100" <= character <= "\U000e01ef":
-        return False  # variation selectors can carry hidden bytes
-    return unicodedata.category(character) not in {"Cc", "Cf", "Cs", "Co", "Cn"}
-
-
 def _hide_if(is_secret: Callable[[str], bool]) -> Callable[[re.Match[str]], str]:
-    """Replace what comes after the first group if its second one is a secret's name."""
+    """Return a replacement that hides what follows the first group if the second is the name of a secret."""
 
-    def replace(found: re.Match[str]) -> str:
-        return f"{found[1]}{HIDDEN}" if is_secret(found[2]) else found[0]
+    def replace(match: re.Match[str]) -> str:
+        return f"{match[1]}{HIDDEN}" if is_secret(match[2]) else match[0]
 
     return replace
 
@@ -180,33 +166,33 @@ def _is_query_secret(name: str) -> bool:
     return plain in _SECRET_IN_QUERY or is_secret_name(name)
 
 
-def _hide_assigned(found: re.Match[str]) -> str:
-    """`name=value` in a text. A short name such as `sig` means a stress as often as a signature: its value decides."""
-    name, value = found[2], found[3].strip("\"'")
+def _hide_assigned(match: re.Match[str]) -> str:
+    """Hide the value of `name=value`; after an ambiguous name such as `sig` (stress, signature) only a random value."""
+    name, value = match[2], match[3].strip("\"'")
     if HIDDEN in value or not is_secret_name(name):
-        return found[0]
+        return match[0]
     if name.lower() in ("sig", "auth", "pat", "sas", "signature") and not _looks_random(value):
-        return found[0]
-    return f"{found[1]}{HIDDEN}"
+        return match[0]
+    return f"{match[1]}{HIDDEN}"
 
 
-def _hide_user_info(found: re.Match[str]) -> str:
-    user, _, host = found[1].rpartition("@")
-    return f"://{HIDDEN}@{host}" if user else found[0]
+def _hide_user_info(match: re.Match[str]) -> str:
+    user, _, host = match[1].rpartition("@")
+    return f"://{HIDDEN}@{host}" if user else match[0]
 
 
-def _hide_jwt(found: re.Match[str]) -> str:
-    """A signed token in a run of its characters: from its `eyJ` on, if a dot follows."""
-    run = found[0]
+def _hide_jwt(match: re.Match[str]) -> str:
+    """Hide a JWT in a run of its characters: from `eyJ` on, if a dot follows."""
+    run = match[0]
     begin = run.find("eyJ")
     return f"{run[:begin]}{HIDDEN}" if begin >= 0 and "." in run[begin + 8 : -1] else run
 
 
-def _hide_token(found: re.Match[str]) -> str:
-    """`Basic` and `Bearer` are words too ("bearer structure"): what follows must look like a credential."""
-    scheme, value = found[1].strip().lower(), found[2]
+def _hide_token(match: re.Match[str]) -> str:
+    """Hide what follows `Basic` or `Bearer` if it looks like a credential: both are words, too ("bearer structure")."""
+    scheme, value = match[1].strip().lower(), match[2]
     secret = _is_basic(value) or _looks_random(value) if scheme == "basic" else _looks_random(value)
-    return f"{found[1]}{HIDDEN}" if secret else found[0]
+    return f"{match[1]}{HIDDEN}" if secret else match[0]
 
 
 def _is_basic(value: str) -> bool:
@@ -217,7 +203,7 @@ def _is_basic(value: str) -> bool:
 
 
 def _looks_random(value: str) -> bool:
-    """Whether a part of at least 12 characters mixes letters and digits, or cases within a word."""
+    """Return whether a part of at least 12 characters mixes letters and digits, or cases within a word."""
     for part in re.split(r"[-._~/ ]", value):
         mixed = re.search(r"[A-Za-z]", part) is not None and re.search(r"[0-9]", part) is not None
         inner = re.search(r"[a-z][A-Z]{2}|[a-z][A-Z][a-z]?[A-Z]", part) is not None

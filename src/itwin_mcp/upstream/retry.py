@@ -1,4 +1,4 @@
-"""What may be repeated, when, and how often: never a write that may have been carried out."""
+"""Retries failed attempts with backoff, but never a write that the server may have carried out."""
 
 from __future__ import annotations
 
@@ -7,123 +7,120 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from anyio import sleep
+
 from itwin_mcp.errors import CallError
-from itwin_mcp.upstream.wire import Method
+from itwin_mcp.upstream.messages import Method
 
 T = TypeVar("T")
 
-ATTEMPTS = 3
-FIRST_WAIT = 0.5
-LONGEST_BACKOFF = 8.0
-LONGEST_RETRY_AFTER = 60.0
-"""Seconds; a server that asks for more gets its wish by an error that says when."""
-MARGIN = 1.0
-"""Seconds that must be left for the repeat itself."""
+MAX_ATTEMPTS = 3
+FIRST_BACKOFF = 0.5
+"""Seconds, like all times here."""
+MAX_BACKOFF = 8.0
+MAX_RETRY_AFTER = 60.0
+"""A longer `Retry-After` fails at once; the error says when to retry."""
+MIN_TIME_FOR_ATTEMPT = 1.0
+"""What must remain of the deadline after the wait."""
 
 _log = logging.getLogger("itwin_mcp.upstream")
 
 
 class AttemptError(Exception):
-    """One attempt failed; `error` is what the agent reads unless the attempt is repeated."""
+    """One attempt failed. `error` is the call's error, unless the attempt is retried."""
 
     def __init__(self, error: CallError, *, transient: bool, maybe_executed: bool, after: float | None = None) -> None:
         super().__init__(error.code)
         self.error = error
         self.transient = transient
         self.maybe_executed = maybe_executed
+        """Whether the server may have carried out the request all the same."""
         self.after = after
         """Seconds that the server asked us to wait."""
 
-    def may_be_repeated(self, method: Method) -> bool:
-        """A read whenever the fault may pass; a write only when it surely was not executed."""
+    def is_retryable(self, method: Method) -> bool:
+        """Return whether the fault may pass and, for a write, the server cannot have executed it."""
         return self.transient and (method == "GET" or not self.maybe_executed)
 
 
-class RepeatBudget:
-    """Repeats for one call in ten, so that an outage is not answered by a storm; a small reserve serves quiet times."""
+class RetryBudget:
+    """Allows one retry for every ten calls, plus a small reserve.
+
+    During an outage every call fails. Without this bound each would be sent three times, which is a storm that keeps
+    the platform down. The reserve lets the first few calls of a quiet server be retried.
+    """
 
     def __init__(self, reserve: float = 10.0, share: float = 0.1) -> None:
         self._reserve = reserve
         self._share = share
         self._left = reserve
-
-    def deposit(self) -> None:
-        """A call begins."""
-        self._left = min(self._reserve, self._left + self._share)
+        self.calls = 0
+        """Calls since the last retry, each of which adds its share; the client counts them."""
 
     def withdraw(self) -> bool:
-        """Ask for one repeat."""
+        """Take one retry. Return False if none is left."""
+        self._left = min(self._reserve, self._left + self.calls * self._share)
+        self.calls = 0
         if self._left < 1:
             return False
         self._left -= 1
         return True
 
 
-class Repeats:
-    """Runs attempts until one succeeds or repeating stops to make sense."""
+class Retries:
+    """Repeats a failed attempt until one succeeds or a retry is not allowed."""
 
     def __init__(self, *, chance: Callable[[], float] = random.random) -> None:
-        """`chance` gives numbers from 0 to 1, for the jitter."""
+        """`chance` returns numbers from 0 to 1, for the jitter."""
         self._chance = chance
-        self._budget = RepeatBudget()
+        self.budget = RetryBudget()
 
     async def run(self, attempt: Callable[[], Awaitable[T]], *, method: Method, seconds_left: Callable[[], float]) -> T:
-        """Await `attempt()`, again where the policy allows; the error of the last attempt is raised.
-
-        `seconds_left` says how far the call's deadline is.
-        """
-        self._budget.deposit()
+        """Await `attempt()` and repeat it where that is allowed; see `repeat`."""
+        self.budget.calls += 1
         try:
             return await attempt()
-        except AttemptError as failure:
-            last = failure
-        if self._wait(last, 1, method, seconds_left()) is not None:
-            try:
-                return await self._again(last, attempt, method, seconds_left)
-            except AttemptError as failure:
-                last = failure
-        raise last.error
+        except AttemptError as failed:
+            failure = failed
+        return await self.repeat(failure, attempt, method=method, seconds_left=seconds_left)
 
-    async def _again(
+    async def repeat(
         self,
-        failed: AttemptError,
+        failure: AttemptError,
         attempt: Callable[[], Awaitable[T]],
+        *,
         method: Method,
         seconds_left: Callable[[], float],
     ) -> T:
-        """Attempts from the second on, after `failed`; stamina waits and counts, we say what may be repeated."""
-        import stamina  # 70 ms, needed only when something failed
-        import stamina.instrumentation
+        """Repeat the attempt that ended in `failure`, where that is allowed.
 
-        # Where structlog is installed, stamina announces each wait through it, on stdout, which is the protocol's.
-        stamina.instrumentation.set_on_retry_hooks(())
+        `seconds_left` returns the time until the call's deadline.
+
+        Raises: the `error` of the last AttemptError. Any other exception of `attempt` passes through at once.
+        """
         made = 1
-        first: AttemptError | None = failed
-
-        def wait(error: Exception) -> float | bool:
-            delay = self._wait(error, made, method, seconds_left()) if isinstance(error, AttemptError) else None
-            if delay is None or not self._budget.withdraw():
-                return False
-            _log.info("attempt %d of a %s failed (%s); next in %.1f s", made, method, error, delay)
-            return delay
-
-        async for again in stamina.retry_context(on=wait, attempts=ATTEMPTS, timeout=None):
-            with again:
-                if first is not None:
-                    first = None
-                    raise failed  # counts as stamina's first attempt
-                made += 1
+        while True:
+            delay = self.compute_delay(failure, made, method, seconds_left())
+            if delay is None or not self.budget.withdraw():
+                raise failure.error
+            _log.info("attempt %d of a %s failed (%s); next in %.1f s", made, method, failure, delay)
+            await sleep(delay)
+            made += 1
+            try:
                 return await attempt()
-        raise AssertionError("stamina ends by a result or an exception")
+            except AttemptError as failed:
+                # It is raised outside of the handler, so that it has no context that drags along the request.
+                failure = failed
 
-    def _wait(self, failure: AttemptError, made: int, method: Method, left: float) -> float | None:
-        """Seconds to wait after `made` attempts; None when there is to be no further one."""
-        if made >= ATTEMPTS or not failure.may_be_repeated(method):
+    def compute_delay(self, failure: AttemptError, made: int, method: Method, left: float) -> float | None:
+        """Return the seconds to wait after `made` attempts, or None if there must be no further one."""
+        if made >= MAX_ATTEMPTS or not failure.is_retryable(method):
             return None
         if failure.after is None:
-            delay = self._chance() * min(LONGEST_BACKOFF, FIRST_WAIT * 2.0**made)
-        elif failure.after > LONGEST_RETRY_AFTER:
+            # Full jitter: callers that failed together spread over the whole backoff, not around its end.
+            delay = self._chance() * min(MAX_BACKOFF, FIRST_BACKOFF * 2.0**made)
+        elif failure.after > MAX_RETRY_AFTER:
             return None
-        else:  # spread over half a second, or all who were refused come back at once
+        else:  # spread over half a second, or all callers that were refused return at the same moment
             delay = failure.after + self._chance() * 0.5
-        return delay if delay + MARGIN <= left else None
+        return delay if delay + MIN_TIME_FOR_ATTEMPT <= left else None

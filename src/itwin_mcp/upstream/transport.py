@@ -1,12 +1,11 @@
-"""The one place where HTTP clients are built: their pools, time limits, and what they never do."""
+"""Builds every HTTP client, with its pool, its timeouts and its safe defaults."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any, TypeAlias
 
 import httpx2
 
@@ -27,16 +26,16 @@ READ_SECONDS = 30.0
 WRITE_SECONDS = 30.0
 POOL_SECONDS = 5.0
 KEEP_SECONDS = 30.0
-"""How long an idle connection is kept: an agent thinks between its calls."""
+"""How long an idle connection stays open: an agent thinks between its calls."""
 
 
 def build_http(*, connections: int, user_agent: str, app: ASGIApp | None = None) -> httpx2.AsyncClient:
-    """A client that keeps no cookies and follows no redirects; `app` answers in place of the network.
+    """Build a client that keeps no cookies and follows no redirects; `app` answers in place of the network.
 
-    The usual variables for proxies and certificate authorities are honoured (`HTTPS_PROXY`, `NO_PROXY`,
-    `SSL_CERT_FILE`, `SSL_CERT_DIR`). Building one costs some 20 ms for the certificates: do it when first used.
+    It honours the usual variables for proxies and certificate authorities (`HTTPS_PROXY`, `NO_PROXY`, `SSL_CERT_FILE`,
+    `SSL_CERT_DIR`). Reading the certificates takes about 20 ms, so build it when it is first used.
 
-    Raises: Unreachable, which names the variable, when one of these cannot be used.
+    Raises: Unreachable, which names the variable that cannot be used.
     """
     _silence_wire_logs()
     return httpx2.AsyncClient(
@@ -58,9 +57,9 @@ MAX_SIGN_IN_BODY = 256 * 1024
 
 
 def build_oauth(client_id: str, client_secret: str | None = None, *, user_agent: str, **options: Any) -> Any:
-    """authlib's OAuth client, which is an httpx2.AsyncClient, with the same manners; `options` are authlib's.
+    """Build authlib's OAuth client, an httpx2.AsyncClient, with the same safe defaults; `options` are authlib's.
 
-    authlib is imported here and not before. Answers are taken uncompressed and up to 256 KiB.
+    authlib is imported only here. Answers must be uncompressed and at most 256 KiB.
 
     Raises: Unreachable, as `build_http` does.
     """
@@ -117,35 +116,31 @@ def _silence_wire_logs() -> None:
 
 
 class Pools:
-    """The HTTP clients of one UpstreamClient: the platform's and, when an app stands in for it, the network's."""
+    """The HTTP clients of one UpstreamClient: one for the network, and one for an app in place of the platform."""
 
     def __init__(self, platform: Origin, sandbox: ASGIApp | None, *, connections: int, user_agent: str) -> None:
         self._apps: dict[Origin, ASGIApp] = {} if sandbox is None else {platform: sandbox}
         self._connections = connections
         self._user_agent = user_agent
-        # By the origin that an app stands in for, None for the network: an app need not be hashable.
+        # By the origin that an app replaces, None for the network: an app need not be hashable.
         self._open: dict[Origin | None, httpx2.AsyncClient] = {}
 
     def for_origin(self, origin: Origin) -> httpx2.AsyncClient:
-        """The client for exactly this origin, built on first use."""
+        """Return the client for exactly this origin, built on first use."""
         app = self._apps.get(origin)
         key = origin if app is not None else None
         if key not in self._open:
             self._open[key] = build_http(connections=self._connections, user_agent=self._user_agent, app=app)
         return self._open[key]
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def aclose(self) -> None:
+        """Close every connection."""
         for http in self._open.values():
             await http.aclose()
 
 
 class BodyTooLargeError(Exception):
-    """The decoded body has more bytes than we accept; `head` is its beginning."""
+    """The decoded body is larger than we accept; `head` is its beginning."""
 
     def __init__(self, head: bytes) -> None:
         super().__init__("the decoded body is too large")
@@ -153,7 +148,12 @@ class BodyTooLargeError(Exception):
 
 
 async def read_bounded(chunks: AsyncIterator[bytes], limit: int) -> bytes:
-    """Read decoded chunks whole, at most `limit` bytes; httpx2 hands out at most 1 MiB at a time, bombs included."""
+    """Read a whole body of at most `limit` decoded bytes.
+
+    httpx2 decodes at most 1 MiB at a time, so a decompression bomb is noticed in time.
+
+    Raises: BodyTooLargeError.
+    """
     content = bytearray()
     async for chunk in chunks:
         content += chunk

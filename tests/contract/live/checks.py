@@ -1,4 +1,4 @@
-"""What a check of the contract is: a sentence, what it asks, and whether it writes or asks about something unknown."""
+"""Checks of the contract: a sentence, requests, and whether a check writes or answers an open question."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass

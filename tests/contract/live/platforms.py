@@ -45,7 +45,7 @@ class Real:
 
 
 def claims(token: str) -> list[str]:
-    """What a token tells about its owner, if it can be read at all."""
+    """Return the claims of a token about its owner, if it can be read."""
     try:
         payload = token.split(".")[1]
         told = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
@@ -78,7 +78,7 @@ async def run(check: Check, wire: Wire) -> str | None:
         await check.body(wire)
     except (AssertionError, LookupError, TypeError, AttributeError) as error:
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in MODULES]
-        # A failure in what all checks share is told by the line that called it; values never are.
+        # A failure in a helper is reported with the line of the check that called it, and without values.
         return (
             linecache.getline(frames[-1].filename, frames[-1].lineno or 0).strip() if frames else type(error).__name__
         )

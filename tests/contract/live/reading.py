@@ -100,7 +100,7 @@ async def no_itwin(wire: Wire) -> None:
         assert (answer.status, answer.code) == (404, "iTwinNotFound")
 
 
-@check("What an iTwin id that is none gives", unknown=4)
+@check("A malformed iTwin id", unknown=4)
 async def malformed_itwin(wire: Wire) -> None:
     for path in ("", "/account", "/repositories", "/image"):
         answer = await wire.get("/itwins/{iTwinId}" + path, iTwinId="not-an-id")
@@ -297,7 +297,7 @@ async def no_imodel(wire: Wire) -> None:
         assert (answer.status, answer.code) == (404, "iModelNotFound")
 
 
-@check("What an iModel id that is none gives, route by route", unknown=4)
+@check("A malformed iModel id, route by route", unknown=4)
 async def malformed_imodel(wire: Wire) -> None:
     for path in OF_AN_IMODEL:
         answer = await wire.get("/imodels/{iModelId}" + path, iModelId="not-an-id", headers=V2)

@@ -1,7 +1,7 @@
-"""What the platform does otherwise than the sandbox, as JSON and Markdown, with nothing of the account that was used.
+"""Report of differences between the platform and the sandbox, as JSON and Markdown, without data of the account.
 
-Taken out of whatever the platform says: every text that it answered with, what the token tells about its owner, ids,
-addresses and links, and in messages every word that could be a name because the sandbox's own sources do not have it.
+It omits from the platform's answers every text, the claims of the token about its owner, ids, addresses and links. From
+messages it omits every word that could be a name, because the sandbox's own sources do not have it.
 """
 
 import json
@@ -19,16 +19,16 @@ UNKNOWNS = {
     1: "Statuses of conflicts and quotas",
     2: "Bodies of user permissions, role permissions and shares",
     3: "Details of what is invalid in clones, forks, named versions, changesets and briefcases",
-    4: "Accept, Content-Type and ids that are none",
+    4: "Accept, Content-Type and malformed ids",
     5: "Deleting what is not empty; default orders; Prefer on one iTwin",
     6: "Continuation tokens",
     7: "Headers about rate limits",
     8: "What makes two repositories the same",
 }
-SHORTEST = 3  # letters of a text that is taken out wherever it stands
+SHORTEST = 3  # letters of a text that is removed everywhere
 _WORD = re.compile(r"[^\W_][\w-]*")
 _SOURCES = Path(sandbox.__file__).parent
-_OURS = ("status", "field", "type", "null", "note", "step", "expectation")  # told in words of ours only
+_OURS = ("status", "field", "type", "null", "note", "step", "expectation")  # reported only in our own words
 _OF_THE_ACCOUNT = ("portfolio.py", "seed.py")  # the sandbox's own account is treated like any other
 
 

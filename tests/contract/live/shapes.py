@@ -1,4 +1,4 @@
-"""What a JSON answer looks like, without what it says: every path in it with the kinds of value that stand there."""
+"""Shapes of JSON answers: every path with the types of its values, without the values."""
 
 import re
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""The contract in plain HTTP: the sandbox keeps it, and `-m live` tells where the real platform does otherwise."""
+"""The contract in plain HTTP: the sandbox keeps it, and `-m live` reports where the real platform differs."""
 
 import pytest
 
@@ -10,7 +10,7 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=str)
-async def test_the_sandbox_keeps_the_contract(check: Check) -> None:
+async def test_sandbox_passes_contract_check(check: Check) -> None:
     async with emulated() as wire:
         await check.body(wire)
     assert wire.seen
@@ -18,7 +18,7 @@ async def test_the_sandbox_keeps_the_contract(check: Check) -> None:
 
 @pytest.mark.live
 @pytest.mark.parametrize("check", CHECKS, ids=str)
-async def test_the_platform_keeps_the_contract(check: Check, real: Real, may_write: bool, report: Report) -> None:
+async def test_platform_passes_contract_check(check: Check, real: Real, may_write: bool, report: Report) -> None:
     if check.writes and not may_write:
         pytest.skip("it writes, and --live-write is not given")
     async with real.wire() as platform:
@@ -28,11 +28,11 @@ async def test_the_platform_keeps_the_contract(check: Check, real: Real, may_wri
     report.compare(check.sentence, check.unknown, sandbox, platform)
     if broken is not None:
         report.unexpected(check.sentence, check.unknown, broken)
-        # What nobody knew cannot be broken: the report tells it.
+        # An open question has no expectation to break: the report shows the answer.
         assert check.unknown is not None, f"proven, but not so: {broken}"
 
 
-def test_every_open_question_has_a_check() -> None:
-    # The seventh, which headers tell about rate limits, is looked for in every answer.
+def test_open_questions_each_have_a_check() -> None:
+    # The seventh question, the headers of rate limits, is checked in every answer.
     assert {check.unknown for check in CHECKS} - {None} == UNKNOWNS.keys() - {7}
     assert len({check.sentence for check in CHECKS}) == len(CHECKS)

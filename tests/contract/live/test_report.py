@@ -1,4 +1,4 @@
-"""The report tells every difference and nothing of the account: here a sandbox, tampered with, is the platform."""
+"""The report has every difference and nothing of the account. Here, a tampered sandbox is the platform."""
 
 import json
 from pathlib import Path
@@ -7,8 +7,8 @@ import httpx2
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from itwin_mcp.sandbox import Sandbox, portfolio
-from itwin_mcp.sandbox.seed import seeded_id
+from itwin_mcp.sandbox import Sandbox
+from itwin_mcp.sandbox.seed import portfolio, seeded_id
 from tests.contract.live.checks import CHECKS, Check
 from tests.contract.live.platforms import Real, emulated, run
 from tests.contract.live.report import Difference, Report
@@ -85,7 +85,7 @@ def found(report: Report, what: str) -> list[Difference]:
     return [one for one in report.found if one.what == what]
 
 
-async def test_statuses_codes_fields_types_and_headers_that_differ_are_told(report: Report) -> None:
+async def test_report_lists_differing_statuses_codes_fields_and_headers(report: Report) -> None:
     assert ("404", "410") in {(one.sandbox, one.platform) for one in found(report, "status")}
     assert ("iTwinNotFound", "Gone") in {(one.sandbox, one.platform) for one in found(report, "code")}
     assert {one.where for one in found(report, "field")} == {"iTwin.image", "iTwin.extra", "iTwin.?"}
@@ -97,7 +97,7 @@ async def test_statuses_codes_fields_types_and_headers_that_differ_are_told(repo
     assert any("ITWIN_FIELDS" in one.where for one in found(report, "expectation"))
 
 
-async def test_nothing_of_the_account_is_in_the_report(report: Report, tmp_path: Path) -> None:
+async def test_report_contains_nothing_of_the_account(report: Report, tmp_path: Path) -> None:
     report.write(tmp_path)
     for name in ("differences.json", "differences.md"):
         text = (tmp_path / name).read_text()
@@ -106,7 +106,7 @@ async def test_nothing_of_the_account_is_in_the_report(report: Report, tmp_path:
         assert "eyJ" not in text
 
 
-async def test_open_questions_come_first(report: Report, tmp_path: Path) -> None:
+async def test_report_lists_open_questions_first(report: Report, tmp_path: Path) -> None:
     report.write(tmp_path)
     body = json.loads((tmp_path / "differences.json").read_text())
     numbers = [one["unknown"] for one in body["differences"]]
@@ -116,7 +116,7 @@ async def test_open_questions_come_first(report: Report, tmp_path: Path) -> None
     assert markdown.index("## Unknown 5") < markdown.index("## Everything else")
 
 
-async def test_a_platform_that_does_the_same_leaves_nothing_to_tell() -> None:
+async def test_report_of_an_equal_platform_is_empty() -> None:
     report = Report()
     for check in (named("An iModel is created in its own time"), named("All that there is to read"), named("A filter")):
         async with emulated() as ours, emulated() as theirs:
@@ -125,7 +125,7 @@ async def test_a_platform_that_does_the_same_leaves_nothing_to_tell() -> None:
         assert report.compare(check.sentence, check.unknown, ours, theirs) == []
 
 
-def test_shapes_tell_kinds_and_where_a_field_is_only_sometimes() -> None:
+def test_differences_compare_types_and_optional_fields() -> None:
     shape = shape_of({"iModels": [{"id": seeded_id("imodel", "roads"), "extent": None}, {"extent": {}}], "n": 1})
     assert shape["iModels[].id"] == {"uuid", "absent"}
     assert shape["iModels[].extent"] == {"null", "object"}

@@ -18,9 +18,15 @@ UNKNOWN = "22acf21e-0575-4faf-849b-bcd538718269"
 NAME = "itwin-mcp contract test, delete me"
 WHOLE = {"Prefer": "return=representation"}
 V2 = {"Accept": "application/vnd.bentley.itwin-platform.v2+json"}
-_TOLD = ("content-type", "x-max-return", "www-authenticate", "allow", "retry-after")  # headers whose value is told
+_REPORTED = (
+    "content-type",
+    "x-max-return",
+    "www-authenticate",
+    "allow",
+    "retry-after",
+)  # headers whose values are reported
 _NOTICED = ("location", "create-imodel-operation")  # headers of which only the presence is
-# What stands in the platform's words and is the account's, not the platform's.
+# Parts of the platform's messages that belong to the account, not to the platform.
 _SCRUBBED = (
     re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]*"),
     re.compile(r"[\w.+-]+@[\w-]+\.[\w.-]+"),
@@ -32,13 +38,13 @@ _SCRUBBED = (
 
 @dataclass(frozen=True)
 class Seen:
-    """One answer as it may be told about."""
+    """One answer, as it may be reported."""
 
     step: str
     status: int
     headers: Mapping[str, str]
     shape: Shape
-    errors: tuple[tuple[str, str], ...]  # (where in the error, what stands there)
+    errors: tuple[tuple[str, str], ...]  # (path in the error, value)
 
 
 @dataclass
@@ -79,7 +85,7 @@ class Wire:
     async def send(
         self, method: str, template: str, *, body: Any = None, headers: Mapping[str, str] | None = None, **slots: Any
     ) -> Answer:
-        """One request; what stands in the slots of the template is never told."""
+        """Send one request. The values in the slots of the template are never reported."""
         path = re.sub(r"{(\w+)}", lambda slot: str(slots[slot[1]]), template)
         given: dict[str, Any] = {"content": body} if isinstance(body, bytes) else {}
         if body is not None and not given:
@@ -109,7 +115,7 @@ class Wire:
         return self._keep("GET", "{" + called + "}", await self.http.get(href))
 
     async def until(self, ask: Callable[[], Awaitable[Answer]], done: Callable[[Answer], bool]) -> Answer:
-        """Ask until it is done, with a pause between; what was asked meanwhile is not told."""
+        """Ask until it is done, with pauses; the answers before the last are not reported."""
         for _ in range(150):
             before, steps = len(self.seen), self._steps.copy()
             answer = await ask()
@@ -187,7 +193,7 @@ class Wire:
         self._steps[step] += 1
         if self._steps[step] > 1:
             step += f" (#{self._steps[step]})"
-        told = {name: scrub(sent.headers[name]) for name in _TOLD if name in sent.headers}
+        told = {name: scrub(sent.headers[name]) for name in _REPORTED if name in sent.headers}
         told |= {name: "there" for name in _NOTICED if name in sent.headers}
         self.limits |= {name.lower() for name in sent.headers if "ratelimit" in name.lower().replace("-", "")}
         failed = isinstance(body, dict) and ("error" in body or sent.status_code >= 400)

@@ -188,7 +188,7 @@ async def baseline(wire: Wire) -> None:
         assert (done.status, done.body["baselineFile"]["state"]) == (200, "initializationScheduled")
         again = await wire.post(path, {}, **slots)
         assert (again.status, again.code) == (422, "InvalidiModelsRequest")
-        # A made-up file is no baseline to the real platform: what state it ends in is told, not asserted.
+        # A made-up file is no baseline to the real platform: its final state is reported, not asserted.
         ended = await wire.until(
             lambda: wire.get(path, **slots),
             lambda answer: answer.body["baselineFile"]["state"] != "initializationScheduled",
@@ -196,7 +196,7 @@ async def baseline(wire: Wire) -> None:
         wire.note("the end of a made-up baseline file", ended.body["baselineFile"]["state"])
 
 
-@check("What is wrong with a new iModel is told in detail", writes=True)
+@check("Details of errors in a new iModel", writes=True)
 async def imodel_errors(wire: Wire) -> None:
     async with wire.own_itwin() as itwin:
         missing = await wire.post("/imodels", {"iTwinId": itwin})
@@ -239,7 +239,7 @@ async def bodies(wire: Wire) -> None:
         assert png.status == 201
 
 
-@check("Clones and forks tell what is wrong with them", writes=True, unknown=3)
+@check("Errors of clones and forks", writes=True, unknown=3)
 async def copy_errors(wire: Wire) -> None:
     async with wire.own_itwin() as itwin:
         slots = {"iModelId": await wire.own_imodel(itwin)}

@@ -1,4 +1,4 @@
-"""A sandbox in a process of its own for all of Bentley's clients, with tokens of several of its people."""
+"""One sandbox process for all of Bentley's clients, with tokens of several users."""
 
 import json
 import subprocess
@@ -37,7 +37,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, st
 
 
 def make_files(folder: Path) -> None:
-    """What the clients upload: pictures, and baseline files of which one turns out to be a briefcase."""
+    """Write the files that clients upload: pictures, and baseline files, one of which is a briefcase."""
     picture = Image.linear_gradient("L").convert("RGB").resize((900, 560))
     picture.save(folder / "picture.png")
     picture.rotate(90).save(folder / "picture.jpg")

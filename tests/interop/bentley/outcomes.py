@@ -1,4 +1,4 @@
-"""What each script in `scripts/` found: one process of Node per script, run once, one line of JSON per check."""
+"""Outcomes of the scripts in `scripts/`: one Node process per script, one JSON line per check."""
 
 import json
 import re
@@ -32,7 +32,7 @@ MAKER = Path(__file__).parents[3] / "scripts" / "imodel-file"
 
 
 def install_backend() -> Path:
-    """The folder whose node_modules holds iTwin.js, by the versions that made the sandbox's iModel."""
+    """Return a folder with iTwin.js in node_modules, in the versions that made the sandbox's iModel."""
     pinned = json.loads((MAKER / "package.json").read_text())["dependencies"]
     itwinjs = [f"{package}@{version}" for package, version in pinned.items()]
     access = "@itwin/imodels-access-backend@6.0.2"
@@ -42,13 +42,13 @@ def install_backend() -> Path:
 
 
 def sentences(area: str) -> list[str]:
-    """What a script is about to check, read without running it."""
+    """Return the sentences of a script's checks, read without running it."""
     return re.findall(r'^await check\("([^"]+)"', (SCRIPTS / f"{area}.mjs").read_text(), re.MULTILINE)
 
 
 @dataclass
 class Outcomes:
-    """The outcomes of all scripts, each run when it is first asked for."""
+    """Outcomes of all scripts. Each script runs when it is first needed."""
 
     url: str
     tokens: dict[str, str] = field(repr=False)
@@ -57,13 +57,13 @@ class Outcomes:
     _said: dict[str, str] = field(default_factory=dict, repr=False)
 
     def of(self, area: str) -> dict[str, dict[str, Any]]:
-        """Outcome by sentence."""
+        """Return the outcomes of a script by sentence."""
         if area not in self._found:
             self._found[area] = self._run(area)
         return self._found[area]
 
     def said(self, area: str) -> str:
-        """What the script wrote to standard error."""
+        """Return what a script wrote to standard error."""
         self.of(area)
         return self._said[area]
 

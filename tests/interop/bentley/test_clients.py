@@ -1,4 +1,4 @@
-"""Bentley's own TypeScript clients, as published, run against the sandbox: they cannot tell it from the platform."""
+"""Bentley's published TypeScript clients work against the sandbox as against the platform."""
 
 from typing import Any
 
@@ -12,14 +12,14 @@ CHECKS = [pytest.param(area, sentence, id=f"{area} {sentence}") for area in AREA
 
 
 @pytest.mark.parametrize(("area", "sentence"), CHECKS)
-def test_bentleys_client(area: str, sentence: str, outcomes: Outcomes) -> None:
+def test_bentley_client(area: str, sentence: str, outcomes: Outcomes) -> None:
     outcome: dict[str, Any] | None = outcomes.of(area).get(sentence)
     assert outcome is not None, f"the script ended before this check:\n{outcomes.said(area)}"
     assert outcome["holds"], outcome["came"]
 
 
 @pytest.mark.parametrize("area", AREAS)
-def test_the_scripts_check_nothing_under_another_sentence(area: str, outcomes: Outcomes) -> None:
+def test_scripts_report_exactly_their_checks(area: str, outcomes: Outcomes) -> None:
     found = sentences(area)
     assert len(set(found)) == len(found)
     assert set(outcomes.of(area)) == set(found)

@@ -1,4 +1,4 @@
-"""What the conformance suite calls and no capability file can say: other content, questions and log messages.
+"""Conformance fixtures that a capability file cannot express: other content, questions and log messages.
 
 The tools and prompts themselves stand in capability.yaml, so that they are read, linked, listed and checked as ours
 are; only their answers are made here, by a middleware before ours.
@@ -17,9 +17,9 @@ from mcp.types.jsonrpc import MISSING_REQUIRED_CLIENT_CAPABILITY
 from mcp.types.version import MODERN_PROTOCOL_VERSIONS
 
 from itwin_mcp.capability.catalog import Catalog, Tool
-from itwin_mcp.executor.conversation import LOCAL
-from itwin_mcp.executor.seals import SealError, Seals
-from itwin_mcp.executor.validate import compile_check
+from itwin_mcp.executor.arguments import compile_check
+from itwin_mcp.executor.confirmation.seals import SealError, Seals
+from itwin_mcp.executor.context import LOCAL
 from tests.interop.conformance.upstream import PICTURE
 
 Context = ServerRequestContext[Any]
@@ -33,27 +33,27 @@ _OK = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": 
 
 
 class Given:
-    """What a client brings back from the questions of an earlier call."""
+    """Answers that a client returns to the questions of an earlier call."""
 
     def __init__(self, params: t.CallToolRequestParams | t.GetPromptRequestParams) -> None:
         self.answers: Mapping[str, Any] = params.input_responses or {}
         self.state = params.request_state
 
     def accepted(self, key: str) -> Mapping[str, Any] | None:
-        """What the person typed; None unless they did."""
+        """Return what the user typed, or None."""
         answer = self.answers.get(key)
         return answer.content or {} if isinstance(answer, t.ElicitResult) and answer.action == "accept" else None
 
 
 class Fixtures:
-    """Answers the calls of its own names, and lets every other pass."""
+    """Middleware that answers the fixtures' names and forwards all other calls."""
 
     def __init__(self, catalog: Catalog, seals: Seals) -> None:
         self._catalog = catalog
         self._seals = seals
 
     async def answer(self, ctx: Context, call_next: CallNext) -> HandlerResult:
-        """A middleware of the SDK."""
+        """Handle a request as a middleware of the SDK."""
         name = (ctx.params or {}).get("name")
         if ctx.method == "tools/call" and name in _TOOLS:
             called = t.CallToolRequestParams.model_validate(ctx.params, by_name=False)
@@ -65,11 +65,11 @@ class Fixtures:
         return await call_next(ctx)
 
     def seal(self, value: Mapping[str, Any]) -> str:
-        """A state as our own confirmations and cursors are sealed."""
+        """Seal a state like our own confirmations and cursors."""
         return self._seals.seal(_PURPOSE, LOCAL, value)
 
     def opened(self, state: str) -> Mapping[str, Any]:
-        """The state again. Raises MCPError for one that is not ours."""
+        """Open a sealed state. Raises MCPError if it is not ours."""
         try:
             return self._seals.open(state, _PURPOSE, LOCAL, seconds=600)
         except SealError as error:

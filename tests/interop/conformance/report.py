@@ -1,4 +1,4 @@
-"""What a run of the conformance suite found, by scenario, and the short report that is committed of it."""
+"""Findings of a conformance run by scenario, and the short report that is committed."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ON_EVERY_FRAME = "wire-schema-valid"
-"""A check that every scenario has: alone it says nothing about the scenario."""
+"""A check that every scenario has and that proves nothing about the scenario."""
 _STAMP = re.compile(r"^server-(?P<scenario>.+)-\d{4}-\d\d-\d\dT[\d-]+Z$")
 
 
 @dataclass(frozen=True)
 class Found:
-    """One scenario's checks; those that were skipped, or only warned, are no passes."""
+    """Checks of one scenario. Skipped checks and warnings do not count as passed."""
 
     passed: int
     failed: int
     other: int
     own: int
-    """Of the passed ones, those that are the scenario's own."""
+    """Return the number of passed checks that are specific to the scenario."""
 
     @property
     def verdict(self) -> str:
@@ -32,7 +32,7 @@ class Found:
 
 
 def read(folder: Path) -> dict[str, Found]:
-    """Scenario -> what was found, from the folder that the suite wrote."""
+    """Read the findings by scenario from the output folder of the suite."""
     found: dict[str, Found] = {}
     for file in sorted(folder.glob("server-*/checks.json")):
         name = _STAMP.fullmatch(file.parent.name)
@@ -46,7 +46,7 @@ def read(folder: Path) -> dict[str, Found]:
 
 
 def section(title: str, about: str, found: Mapping[str, Found], required: list[str], reasons: Mapping[str, str]) -> str:
-    """One run as Markdown; a scenario of `reasons` is expected to fail, and says why."""
+    """Format a run as Markdown. Scenarios in `reasons` are expected to fail, for the given reason."""
     counted = [name for name in required if found[name].verdict == "passes" and name not in reasons]
     lines = [f"## {title}", "", about, "", f"**{len(counted)} of {len(required)} scenarios pass.**", ""]
     lines += ["| Scenario | Checks passed | Failed | Not applicable | |", "|---|---|---|---|---|"]
@@ -58,7 +58,7 @@ def section(title: str, about: str, found: Mapping[str, Found], required: list[s
 
 
 def reasons_of(baseline: Path) -> dict[str, str]:
-    """Scenario -> why it is expected to fail: the comment above it in the file that the suite is given."""
+    """Read why scenarios are expected to fail: the comment above each in the suite's file."""
     reasons: dict[str, str] = {}
     above: list[str] = []
     fresh = True

@@ -1,7 +1,7 @@
-"""`python -m tests.interop.conformance.server`: our server with the conformance suite's fixtures beside our tools.
+"""`python -m tests.interop.conformance.server`: our server with our tools and the conformance fixtures.
 
-This is the test flag: nothing of it is in the package. The fixtures' capability file goes the way of a user's own
-file, through the same reading, linking, listing, checking, sending and results.
+Nothing of this is in the package. The capability file of the fixtures is read, linked, listed and executed like a
+user's own file.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from pathlib import Path
 import anyio
 
 from itwin_mcp.capability.catalog import Catalog
-from itwin_mcp.executor.seals import Seals
+from itwin_mcp.executor.confirmation.seals import Seals
 from itwin_mcp.runtime import open_runtime
-from itwin_mcp.server import transports
 from itwin_mcp.server.app import build_server
-from itwin_mcp.server.guard import loopback_guard
+from itwin_mcp.server.transports import http
+from itwin_mcp.server.transports.origin_check import check_loopback
 from itwin_mcp.settings import read_settings
-from itwin_mcp.sign_in import Started
+from itwin_mcp.upstream.sign_in.credential_choice import Launcher
 from tests.interop.conformance import upstream
 from tests.interop.conformance.fixtures import Fixtures
 
@@ -35,13 +35,13 @@ async def main() -> None:
         file = Path(folder) / "conformance.yaml"
         file.write_text(CAPABILITY.read_text().replace("http://127.0.0.1:1", origin))
         settings = read_settings(os.environ, sandbox=True, toolsets="all", capabilities=[file])
-        async with open_runtime(settings, {}, Started.HTTP) as runtime:
+        async with open_runtime(settings, {}, Launcher.HTTP) as runtime:
             catalog = as_the_suite_spells_them(runtime.catalog)
-            server = build_server(catalog, runtime.executor, runtime.session)
+            server = build_server(catalog, runtime.executor)
             fixtures = Fixtures(catalog, Seals(lambda: (secrets.token_bytes(32),)))
             server.middleware.insert(len(server.middleware) - 1, fixtures.answer)  # ours answers calls by itself
-            guard = partial(loopback_guard, token=None)
-            await transports.serve_http(server, "127.0.0.1", 0, guard=guard, ready=tell)
+            guard = partial(check_loopback, token=None)
+            await http.serve_http(server, "127.0.0.1", 0, surround=guard, ready=tell)
 
 
 def as_the_suite_spells_them(catalog: Catalog) -> Catalog:

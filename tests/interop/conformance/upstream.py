@@ -1,4 +1,4 @@
-"""A loopback API behind the fixtures that a capability file can say."""
+"""A loopback API for the fixtures of the capability file."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ PICTURE = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
 )
 LOOKS = 3
-"""After how many a job has ended."""
+"""Number of polls after which a job has ended."""
 
 
 @contextmanager
 def running() -> Iterator[str]:
-    """Its origin, while it answers."""
+    """Serve the API and yield its origin."""
     looked: Counter[str] = Counter()
 
     class Handler(BaseHTTPRequestHandler):
@@ -55,7 +55,7 @@ def running() -> Iterator[str]:
             self.wfile.write(content)
 
         def log_message(self, *_: Any) -> None:
-            """Standard error is for what goes wrong."""
+            """Log nothing, because standard error is for failures."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)

@@ -14,7 +14,7 @@ from mcp.types import ElicitResult
 
 
 async def confirm(_: Any, asked: Any) -> ElicitResult:
-    """The person at this client types what they are asked to type."""
+    """Answer as a user who types the requested name."""
     told = asked.requested_schema["properties"]["name"]["description"]
     return ElicitResult(action="accept", content={"name": told.removeprefix("Type it to confirm: ")})
 

@@ -1,0 +1,55 @@
+"""Cache of parsed capability files: JSON entries in a folder, because parsing YAML at every start is slow.
+
+The name of an entry is a digest of the file's text and of the version of this package, so an entry never goes stale.
+Any trouble with the cache means only that a file is parsed again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from itwin_mcp.atomic_files import write_file
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+def find_entry(text: str, folder: Path | None) -> Path | None:
+    """Return where the parse of a file's text is cached; None without a cache folder."""
+    if folder is None:
+        return None
+    from itwin_mcp import __version__
+
+    digest = hashlib.sha256(f"{__version__}\0{text}".encode()).hexdigest()
+    return folder / f"capability-{digest}.json"
+
+
+def read_entry(file: Path, entry: Path | None, convert: Callable[[Any], T]) -> T | None:
+    """Return the converted data of an entry, or None if there is none or it is damaged.
+
+    `file` is the capability file, for the warning. A ValueError of `convert` means that the entry is damaged.
+    """
+    if entry is None:
+        return None
+    try:
+        return convert(json.loads(entry.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError):
+        logger.warning("The cached parse of %s in %s is damaged; the file is parsed again.", file, entry)
+        return None
+
+
+def write_entry(file: Path, entry: Path, data: Any) -> None:
+    """Write an entry, whole or not at all. A folder that cannot be written is only a warning."""
+    try:
+        entry.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_file(entry, json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode())
+    except OSError as error:
+        logger.warning("The parse of %s cannot be cached in %s: %s", file, entry.parent, error)

@@ -1,0 +1,185 @@
+"""Confirmations of destructive tools: `x-confirm`, compiled, and the default for tools without it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from itwin_mcp.capability import flow_schema
+from itwin_mcp.capability.action_compiler import ActionCompiler
+from itwin_mcp.capability.catalog import Annotations, Catalog, Tool, ToolArgument
+from itwin_mcp.capability.documents import Place
+from itwin_mcp.capability.expressions import ABSENT, Argument, Expression, Literal
+from itwin_mcp.capability.operations import Operation
+from itwin_mcp.capability.parameters import build_input_schema
+from itwin_mcp.capability.policy_paths import shipped_policy_paths
+from itwin_mcp.capability.references import Scope
+from itwin_mcp.capability.tool_actions import (
+    Action,
+    ConfirmPlan,
+    LookupStep,
+    Loss,
+    PreviewRead,
+    TransferPlan,
+    list_called_operations,
+)
+from itwin_mcp.settings import PLATFORM_ORIGIN
+from itwin_mcp.text import suggest
+
+TARGET = "target"
+"""How texts and paths of `x-confirm` refer to the thing that would be destroyed."""
+CONFIRMATION = "confirmation"
+"""The argument that returns the token of a two-step confirmation."""
+
+_FIRST = re.compile(r"\$\.([a-zA-Z0-9-]+)(?=[.\[]|\Z)")
+_CONFIRMATION = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": 4096,
+    "description": "preview.confirmation of the same call before, once the person has agreed.",
+}
+
+
+def compile_confirmation(
+    confirm: flow_schema.Confirm, actions: ActionCompiler, inputs: Scope, place: Place
+) -> ConfirmPlan:
+    """Compile `x-confirm`; what is wrong with it is reported at its place."""
+    scope = Scope(inputs.namespace, inputs.inputs)
+    target = None
+    if confirm.target is not None:
+        target = actions.compile_preview_read(TARGET, confirm.target, scope, place.at(TARGET))
+        scope.steps.add(TARGET)
+    reads: list[PreviewRead] = []
+    for name, read in confirm.reads.items():
+        here = place.at("reads", name)
+        if name == TARGET or name in scope.inputs:
+            here.report("unique-name", f"the name {name!r} is already used for the target or an input: rename the read")
+        linked = actions.compile_preview_read(name, read, scope, here)
+        reads += [] if linked is None else [linked]
+    scope.steps.update(confirm.reads)
+    lookups: list[LookupStep] = []
+    for name, lookup in confirm.lookups.items():
+        here = place.at("lookups", name)
+        if name == TARGET or name in scope.inputs or name in confirm.reads:
+            here.report(
+                "unique-name",
+                f"the name {name!r} is already used for the target, a read or an input: rename the lookup",
+            )
+        lookups.append(actions.compile_preview_lookup(name, lookup, scope, here))
+        scope.steps.add(name)
+    about = {key: _compile_loss_path(text, scope, place.at("about", key)) for key, text in confirm.about.items()}
+    question = scope.compile_value(confirm.question, place.at("question"))
+    typed = scope.compile_value(confirm.name, place.at("name"))
+    loses = {key: _compile_loss(loss, scope, place.at("loses", key)) for key, loss in confirm.loses.items()}
+    when = None if confirm.when is None else _compile_loss_path(confirm.when, scope, place.at("when"))
+    unless = None if confirm.unless is None else _compile_loss(confirm.unless, scope, place.at("unless"))
+    return ConfirmPlan(
+        question=question or Literal(None),
+        name=typed or Literal(None),
+        target=target,
+        reads=tuple(reads),
+        lookups=tuple(lookups),
+        about={key: part.path for key, part in about.items() if part is not None},
+        loses={key: loss for key, loss in loses.items() if loss is not None},
+        when=when,
+        unless=unless,
+        person=confirm.gravity == "person",
+        alike=frozenset(confirm.alike),
+    )
+
+
+def _compile_loss(loss: flow_schema.LossSpec, scope: Scope, place: Place) -> Loss | None:
+    found = _compile_loss_path(loss.value, scope, place.at("value"))
+    if (loss.match is None) != (loss.lookupValue is None):
+        place.report("x-confirm", "`match` and `lookupValue` go together: a field of an element, and its value")
+    wanted = None if loss.lookupValue is None else scope.compile_step_value(loss.lookupValue, place.at("lookupValue"))
+    if loss.replacedBy is not None and loss.replacedBy not in scope.inputs:
+        message = f"there is no input {loss.replacedBy!r}: {suggest(scope.inputs, loss.replacedBy)}"
+        place.at("replacedBy").report("unresolved-input", message)
+    if found is None:
+        return None
+    without = loss.without
+    kept = [] if without is None else [scope.compile_step_value(text, place.at("without")) for text in without.values]
+    while_empty = (
+        None if loss.whileEmpty is None else _compile_loss_path(loss.whileEmpty, scope, place.at("whileEmpty"))
+    )
+    return replace(
+        found,
+        match=loss.match,
+        wanted=wanted,
+        fields=tuple(loss.outputParameters),
+        replaced_by=loss.replacedBy,
+        kept_field=None if without is None else without.match,
+        kept=tuple(value for value in kept if value is not None),
+        while_empty=None if while_empty is None else while_empty.path,
+        most=loss.most,
+    )
+
+
+def _compile_loss_path(text: str, scope: Scope, place: Place) -> Loss | None:
+    """Compile a path that begins with the name of a read; any other path is reported."""
+    path, first = place.compile_path(text), _FIRST.match(text)
+    if path is None:
+        return None
+    if first is None or first[1] not in scope.steps:
+        message = f"{text[:80]!r} must be `$.`, the name of a read, and a path into its answer: "
+        place.report("unresolved-step", message + suggest(scope.steps, "" if first is None else first[1]))
+        return None
+    return Loss(first[1], path)
+
+
+# --- tools without x-confirm ------------------------------------------------------------------------------------
+
+
+def destroys(operation: Operation) -> bool:
+    """Return whether an operation deletes something on the platform, regardless of the hints in its file."""
+    on_platform = operation.origin.endswith(PLATFORM_ORIGIN.removeprefix("https://"))
+    if operation.method != "DELETE" or not on_platform:
+        return False
+    return not shipped_policy_paths().destroys_nothing(_list_segments(operation))
+
+
+def needs_person(action: Action) -> bool:
+    """Return whether an action deletes an iTwin or iModel: then only a person may confirm it."""
+    return any(
+        destroys(operation) and shipped_policy_paths().destroys_whole(_list_segments(operation))
+        for operation in list_called_operations(action)
+    )
+
+
+def _list_segments(operation: Operation) -> tuple[str, ...]:
+    """Return the segments of the path, with `{}` for each slot."""
+    segments = ("".join(part if isinstance(part, str) else "{}" for part in segment) for segment in operation.path)
+    return tuple("/".join(segments).strip("/").split("/"))
+
+
+def must_confirm(annotations: Annotations, action: Action, transfer: TransferPlan | None) -> bool:
+    """Return whether a tool may destroy something on the platform; a download only replaces a local file."""
+    downloads = transfer is not None and transfer.direction == "download"
+    only_reads = all(operation.method == "GET" for operation in list_called_operations(action))
+    return annotations.destructive and not (downloads and only_reads)
+
+
+def make_default_confirmation(title: str, arguments: Sequence[ToolArgument]) -> ConfirmPlan:
+    """Return the confirmation of a tool without `x-confirm`: its title is asked, and its last required id is typed."""
+    required = [argument for argument in arguments if argument.required]
+    ids = [argument for argument in required if argument.entity is not None]
+    name: Expression = Argument((ids or required)[-1].name) if required else Literal(title)
+    return ConfirmPlan(Literal(f"{title}?"), name)
+
+
+def add_confirmation_arguments(catalog: Catalog) -> Catalog:
+    """Return the catalog with a `confirmation` argument in every tool that asks, except those that need a person."""
+    return replace(
+        catalog,
+        tools={name: _add_confirmation_argument(tool) for name, tool in catalog.tools.items()},
+        reachable={name: _add_confirmation_argument(tool) for name, tool in catalog.reachable.items()},
+    )
+
+
+def _add_confirmation_argument(tool: Tool) -> Tool:
+    if not tool.confirms or (tool.confirm is not None and tool.confirm.person):
+        return tool
+    arguments = (*tool.arguments, ToolArgument(CONFIRMATION, _CONFIRMATION, False, None, ABSENT))
+    return replace(tool, arguments=arguments, input_schema=build_input_schema(arguments))

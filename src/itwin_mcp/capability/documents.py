@@ -1,0 +1,222 @@
+"""One capability file: found, read strictly, checked against the schema, and every problem with its file and line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from itwin_mcp.capability import cache as parse_cache
+from itwin_mcp.capability.expressions import (
+    Argument,
+    Expression,
+    ExpressionError,
+    JsonPath,
+    Literal,
+    StepValue,
+    compile_path,
+    compile_slots,
+    resolve_argument,
+)
+from itwin_mcp.capability.schema import CapabilityFile
+from itwin_mcp.capability.schema_errors import explain_error
+from itwin_mcp.errors import CapabilityError, Problem, SettingsError
+from itwin_mcp.text import shorten
+
+MAX_BYTES = 512 * 1024
+
+YamlPath = tuple[str | int, ...]
+"""Keys and indexes from the root of a document."""
+
+
+def find_shipped_files() -> tuple[Path, ...]:
+    """Return our own capability files, from the installed package or from the top of a source tree.
+
+    Raises:
+        SettingsError: The installation has none.
+    """
+    package = Path(__file__).resolve().parent.parent
+    for folder in (package / "capabilities", package.parent.parent / "capabilities"):
+        if folder.is_dir():
+            return tuple(sorted(folder.glob("*.yaml")))
+    raise SettingsError(f"The capability files are missing from the installation at {package}: install it again.")
+
+
+# --- reading ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One loaded file. Its text stays, because linking finds problems later and names their lines."""
+
+    file: Path
+    text: str = field(repr=False)
+    model: CapabilityFile = field(repr=False)
+    data: Any = field(repr=False)
+    cache_entry: Path | None
+    is_fresh: bool
+    """Whether it was parsed now. A parse from the cache has passed every check at an earlier start."""
+
+    def make_problem(self, path: YamlPath, rule: str, message: str) -> Problem:
+        """Return the problem that a rule is broken at a path of this file."""
+        return Problem(str(self.file), find_line(self.text, path), rule, shorten(message, 400))
+
+    def save_to_cache(self) -> None:
+        """Cache a fresh parse for the next start. Call it once everything that was linked together is sound."""
+        if self.is_fresh and self.cache_entry is not None:
+            parse_cache.write_entry(self.file, self.cache_entry, self.data)
+
+
+def load_document(file: Path, *, cache: Path | None = None) -> Document:
+    """Read one capability file, from the `cache` folder if its parse is there.
+
+    Raises:
+        CapabilityError: The file cannot be read, or breaks rules; with every problem.
+    """
+    text = read_text(file)
+    entry = parse_cache.find_entry(text, cache)
+    # A ValidationError is a ValueError: an entry that the schema refuses counts as damaged.
+    cached = parse_cache.read_entry(file, entry, lambda data: (data, CapabilityFile.model_validate(data)))
+    if cached is not None:
+        data, model = cached
+        return Document(file, text, model, data, entry, is_fresh=False)
+    data = parse_text(file, text)
+    try:
+        model = CapabilityFile.model_validate(data)
+    except ValidationError as error:
+        raise CapabilityError(_list_problems(error, file, text)) from None
+    return Document(file, text, model, data, entry, is_fresh=True)
+
+
+def read_data(file: Path) -> Any:
+    """Return the data of a file, read as strictly as by `load_document` but not checked against the schema.
+
+    Raises:
+        CapabilityError: The file cannot be read, or is not YAML as we write it.
+    """
+    return parse_text(file, read_text(file))
+
+
+def read_cached_data(file: Path, cache: Path | None) -> Any:
+    """Return the data of one of our own files like `read_data`, and keep its parse in the `cache` folder.
+
+    Raises:
+        CapabilityError: The file cannot be read, or is not YAML as we write it.
+    """
+    text = read_text(file)
+    entry = parse_cache.find_entry(text, cache)
+    data = parse_cache.read_entry(file, entry, lambda data: data)
+    if data is None:
+        data = parse_text(file, text)
+        if entry is not None:
+            parse_cache.write_entry(file, entry, data)
+    return data
+
+
+def read_text(file: Path) -> str:
+    """Return the text of a file, of which no more than MAX_BYTES are read.
+
+    Raises:
+        CapabilityError: The file cannot be read, is too large, or is not UTF-8.
+    """
+    try:
+        with file.open("rb") as stream:
+            content = stream.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: a name with a null character
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise CapabilityError([Problem(str(file), 1, "readable", f"cannot be read: {why}")]) from None
+    if len(content) > MAX_BYTES:
+        message = f"is larger than {MAX_BYTES // 1024} KiB: split it"
+        raise CapabilityError([Problem(str(file), 1, "bounded", message)])
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = len(re.findall(rb"\r\n?|\n", content[: error.start])) + 1
+        raise CapabilityError([Problem(str(file), line, "utf-8", "is not UTF-8 text: save it as UTF-8")]) from None
+
+
+def parse_text(file: Path, text: str) -> Any:
+    """Return the data of a file's text.
+
+    Raises:
+        CapabilityError: The text is not YAML as we write it.
+    """
+    # Imported here: a start with a filled cache needs no YAML, which is slow to import.
+    from itwin_mcp.capability import strict_yaml
+
+    try:
+        return strict_yaml.parse(text)
+    except strict_yaml.YamlRefused as error:
+        raise CapabilityError([Problem(str(file), error.line, error.rule, error.message)]) from None
+
+
+# --- problems with file and line --------------------------------------------------------------------------------
+
+
+def find_line(text: str, path: YamlPath) -> int:
+    """Return the line of a path, or of its nearest parent that the text has."""
+    from itwin_mcp.capability import strict_yaml
+
+    try:
+        lines = strict_yaml.find_lines(text)
+    except strict_yaml.YamlRefused as error:
+        return error.line
+    while path and path not in lines:
+        path = path[:-1]
+    return lines[path]
+
+
+def _list_problems(error: ValidationError, file: Path, text: str) -> Sequence[Problem]:
+    """Return what pydantic found as problems with lines."""
+    problems = []
+    for item in error.errors(include_url=False):
+        # pydantic adds "[key]" and the tags of unions to the location; neither is in the file.
+        path = tuple(part for part in item["loc"] if part != "[key]" and not _is_tag(part))
+        rule, message = explain_error(item, path)
+        where = shorten(".".join(str(part) for part in path), 200)
+        at = f" (at {where})" if where else ""
+        problems.append(Problem(str(file), find_line(text, path), rule, shorten(message, 400) + at))
+    return problems
+
+
+def _is_tag(part: str | int) -> bool:
+    return isinstance(part, str) and part.startswith("<") and part.endswith(">")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A path in a document where problems are reported. All places of one linking share the list of problems."""
+
+    document: Document = field(repr=False)
+    path: YamlPath
+    problems: list[Problem] = field(repr=False)
+
+    def at(self, *parts: str | int) -> Place:
+        """Return a place below this one."""
+        return Place(self.document, (*self.path, *parts), self.problems)
+
+    def report(self, rule: str, message: str) -> None:
+        """Add a problem here. Linking continues, so that all problems are found at once."""
+        self.problems.append(self.document.make_problem(self.path, rule, message))
+
+    def compile_path(self, text: str) -> JsonPath | None:
+        """Return the compiled JSONPath; None, and a problem here, if the text is not one."""
+        try:
+            return compile_path(text)
+        except ExpressionError as error:
+            self.report("expression", str(error))
+            return None
+
+    def compile_slots(
+        self, text: str, resolve: Callable[[str], Argument | StepValue | Literal] = resolve_argument
+    ) -> Expression | None:
+        """Return the compiled text with its slots; None, and a problem here, if its braces are not slots."""
+        try:
+            return compile_slots(text, resolve)
+        except ExpressionError as error:
+            self.report("expression", str(error))
+            return None

@@ -1,0 +1,359 @@
+"""Output parameters, compiled: how an answer is shaped, and the JSON Schema of that answer."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from itwin_mcp.capability import flow_schema
+from itwin_mcp.capability.documents import Place
+from itwin_mcp.capability.expressions import Argument, JsonPath, StepValue
+from itwin_mcp.capability.flow_schema import (
+    Mapped,
+    MappedArray,
+    MappedObject,
+    MappedScalar,
+    NameOf,
+    Orchestrated,
+    OrchestratedArray,
+    OrchestratedObject,
+    OrchestratedScalar,
+)
+from itwin_mcp.capability.json_schema import check_fragment
+from itwin_mcp.capability.schema_types import JsonSchema
+from itwin_mcp.capability.tool_actions import CallStep, Condition, NameSource, Output, Step, StepMapping
+from itwin_mcp.text import shorten, suggest
+
+NameResolver = Callable[[NameOf, Place], NameSource | None]
+"""Returns the operation or step that a name is read with; None, and a problem, if there is none."""
+
+
+RESERVED_OUTPUTS = frozenset({"error", "job", "page", "preview", "resolved", "truncated", "warnings"})
+"""Members that the engine adds to an answer, or puts in its place."""
+
+
+_ERROR = {
+    "type": "object",
+    "properties": {
+        "code": {"type": "string"},
+        "message": {"type": "string"},
+        "retryable": {"type": "boolean"},
+        "hint": {"type": "string"},
+    },
+    "required": ["code", "message", "retryable", "hint"],
+}
+
+
+_PAGE = {
+    "type": "object",
+    "properties": {
+        "returned": {"type": "integer"},
+        "complete": {"type": "boolean"},
+        "cursor": {"type": "string"},
+        "total": {"type": "integer"},
+        "stoppedBecause": {"type": "string"},
+        "notRead": {"type": "object"},
+        "note": {"type": "string"},
+    },
+    "required": ["returned", "complete"],
+}
+
+
+_JOB = {
+    "type": "object",
+    "properties": {
+        "operation": {"type": "string"},
+        "state": {"type": ["string", "null"]},
+        "checkWith": {"type": "string"},
+    },
+    "required": ["operation", "state"],
+}
+
+
+_RESOLVED = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "properties": {
+            "argument": {"type": "string"},
+            "given": {"type": "string"},
+            "id": {"type": "string"},
+            "index": {"type": "integer"},
+        },
+        "required": ["argument", "given"],
+    },
+}
+
+
+_PREVIEW = {
+    "type": "object",
+    "properties": {
+        "question": {"type": "string"},
+        "about": {"type": "object"},
+        "loses": {"type": "object"},
+        "expiresAt": {"type": "string"},
+        "approveWith": {"type": "string"},
+        "hint": {"type": "string"},
+    },
+    "required": ["question", "loses", "expiresAt", "hint"],
+}
+
+
+_WARNINGS = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "properties": {
+            "path": {"type": "string"},
+            "expected": {"type": "string"},
+            "got": {"type": "string"},
+            "count": {"type": "integer"},
+        },
+        "required": ["path", "expected", "got", "count"],
+    },
+}
+
+
+_TRUNCATED = {"type": "object", "properties": {"fields": {"type": "array"}}}
+
+
+def build_output_schema(
+    output: Output,
+    schema: JsonSchema,
+    *,
+    paged: bool,
+    cut: bool,
+    waits: bool,
+    resolves: bool,
+    confirms: bool = False,
+) -> JsonSchema:
+    """Return the schema of a tool's whole answer: the output, or instead of it a job, a preview or an error.
+
+    Args:
+        paged: The caller pages through a list.
+        cut: Steps may return only a part of a list; `page` says so.
+        waits: The tool may return a job that has not finished.
+        resolves: Arguments may be names, which `resolved` shows with their ids.
+        confirms: The tool may return a preview for the user to confirm.
+    """
+    properties: dict[str, Any] = dict(schema.get("properties", {}))
+    answers: list[JsonSchema] = [{"required": [name for name, _ in output.properties]}]
+    if paged or cut:
+        properties["page"] = _PAGE
+    if waits:
+        properties["job"] = _JOB
+        answers.append({"required": ["job"]})
+    if confirms:
+        properties["preview"] = _PREVIEW
+        answers.append({"required": ["preview"]})
+    if resolves:
+        properties["resolved"] = _RESOLVED
+    properties["truncated"] = _TRUNCATED
+    properties["warnings"] = _WARNINGS
+    properties["error"] = _ERROR
+    answers.append({"required": ["error"]})
+    return {"type": "object", "properties": properties, "anyOf": answers}
+
+
+def compile_mapped_output(
+    parameter: Mapped, place: Place, names: NameResolver, name: str = ""
+) -> tuple[Output, JsonSchema]:
+    """Compile an output parameter of a single call, and return it with its schema. Problems are reported.
+
+    Every value that the platform owns is nullable, except the objects of a list; unknown fields are allowed.
+    """
+    take = parameter.take if isinstance(parameter, MappedScalar) else None
+    if isinstance(parameter, MappedScalar) and isinstance(take, NameOf):
+        return _compile_name_output(parameter, take, place, names)
+    mapping = parameter.mapping
+    path = place.at("mapping").compile_path(mapping) if mapping is not None else None
+    check_fragment(parameter.x_schema, place.at("x-schema"))
+    more = _pick_annotations(parameter.x_schema)
+    if isinstance(parameter, MappedObject):
+        _check_names(parameter.properties, place.at("properties"))
+        parts = [
+            (key, *compile_mapped_output(child, place.at("properties", key), names, key))
+            for key, child in parameter.properties.items()
+        ]
+        schema: JsonSchema = {"type": ["object", "null"] if name else "object"}
+        if parts:
+            schema["properties"] = {key: child_schema for key, _, child_schema in parts}
+        # A member with x-read is not in this answer: it is added when its own request has been answered.
+        own = tuple((key, child) for key, child, _ in parts if not _is_read_later(parameter.properties[key]))
+        return Output("object", path, properties=own), schema | more
+    if isinstance(parameter, MappedArray):
+        items, items_schema = compile_mapped_output(parameter.items, place.at("items"), names)
+        return Output("array", path, items=items), {"type": ["array", "null"], "items": items_schema} | more
+    header = parameter.header
+    output = Output(
+        parameter.type,
+        path,
+        literal=_compile_literal(parameter, place),
+        header=header.name.lower() if header else None,
+        last_segment="last-segment" in (take, header.take if header else None),
+    )
+    return output, {"type": [parameter.type, "null"]} | more
+
+
+def _compile_name_output(
+    parameter: MappedScalar | OrchestratedScalar, take: NameOf, place: Place, names: NameResolver
+) -> tuple[Output, JsonSchema]:
+    """Compile an output that shows the name of a thing. Its value is read with another request."""
+    sources = [parameter.mapping, parameter.value, parameter.header] if isinstance(parameter, MappedScalar) else []
+    if parameter.type != "string" or any(source is not None for source in sources):
+        message = "the output of a name must be of type string, without `mapping`, `value` and `x-header`"
+        place.at("x-take").report("x-take", message)
+    source = names(take, place.at("x-take", "name"))
+    schema: JsonSchema = {"type": ["string", "null"]}
+    return Output("string", name=source or NameSource(take.of)), schema | _pick_annotations(parameter.x_schema)
+
+
+def _check_names(outputs: Mapping[str, Mapped] | Mapping[str, Orchestrated], place: Place) -> None:
+    """Report each name without its id next to it."""
+    for key, output in outputs.items():
+        take = output.take if isinstance(output, MappedScalar | OrchestratedScalar) else None
+        if not isinstance(take, NameOf):
+            continue
+        sibling = outputs.get(take.of)
+        if sibling is None or sibling.type != "string" or take.of == key:
+            texts = [name for name, other in outputs.items() if other.type == "string" and name != key]
+            message = f"there is no id {take.of!r} next to the output {key!r}: {suggest(texts, take.of)}"
+            place.at(key, "x-take", "of").report("x-take", message)
+
+
+def _is_read_later(parameter: Mapped) -> bool:
+    return not isinstance(parameter, MappedArray) and parameter.read is not None
+
+
+def _pick_annotations(fragment: JsonSchema | None) -> JsonSchema:
+    """Return the title and description of an output. An answer may contradict everything else in its `x-schema`."""
+    return {name: value for name, value in (fragment or {}).items() if name in ("title", "description")}
+
+
+def _compile_literal(parameter: MappedScalar, place: Place) -> str | float | bool | None:
+    """Return a static value in the type of its parameter; the format writes every static value as text."""
+    sources = [source for source in (parameter.mapping, parameter.value, parameter.header) if source is not None]
+    if len(sources) != 1:
+        message = f"an output of type {parameter.type!r} needs exactly one of `mapping`, `value` and `x-header`"
+        place.report("output", message)
+    value = parameter.value
+    if value is None or parameter.type == "string":
+        return value
+    if parameter.type == "boolean" and value in ("true", "false"):
+        return value == "true"
+    if parameter.type == "number":
+        try:
+            number = json.loads(value)
+        except ValueError:
+            number = None
+        if isinstance(number, (int, float)) and not isinstance(number, bool) and math.isfinite(number):
+            return number
+    place.at("value").report("output", f"{shorten(value)!r} is not a {parameter.type}")
+    return None
+
+
+def compile_flow_outputs(
+    parameters: Mapping[str, Orchestrated], place: Place, names: NameResolver, *, root: bool = True
+) -> tuple[Output, JsonSchema]:
+    """Compile the output parameters of a flow, which its mappings fill, and return them with their schema."""
+    _check_names(parameters, place)
+    parts: list[tuple[str, Output]] = []
+    schemas: dict[str, JsonSchema] = {}
+    for name, parameter in parameters.items():
+        here = place.at(name)
+        check_fragment(parameter.x_schema, here.at("x-schema"))
+        more = _pick_annotations(parameter.x_schema)
+        path = JsonPath(f"$['{name}']", (name,))
+        if isinstance(parameter, OrchestratedObject):
+            child, schema = compile_flow_outputs(parameter.properties, here.at("properties"), names, root=False)
+            parts.append((name, Output("object", path, properties=child.properties)))
+            schemas[name] = schema | more
+        elif isinstance(parameter, OrchestratedArray):
+            child, schema = compile_flow_outputs(parameter.items, here.at("items"), names, root=False)
+            # The format can only describe elements with fields. Without fields, elements are passed on as they are.
+            items = Output("object", None, properties=child.properties) if parameter.items else None
+            parts.append((name, Output("array", path, items=items)))
+            schemas[name] = {"type": ["array", "null"]} | more
+            if items is not None:
+                schemas[name]["items"] = schema | {"type": "object"}
+        elif isinstance(parameter.take, NameOf):
+            output, schemas[name] = _compile_name_output(parameter, parameter.take, here, names)
+            parts.append((name, output))
+        else:
+            parts.append((name, Output(parameter.type, path, last_segment=parameter.take == "last-segment")))
+            schemas[name] = {"type": [parameter.type, "null"]} | more
+    result: JsonSchema = {"type": "object" if root else ["object", "null"]}
+    if schemas:
+        result["properties"] = schemas
+    return Output("object", None, properties=tuple(parts)), result
+
+
+def check_mappings(
+    outputs: Mapping[str, flow_schema.Orchestrated],
+    mappings: Sequence[StepMapping],
+    steps: Sequence[Step],
+    place: Place,
+) -> None:
+    """Report every mapping whose target is unknown or filled twice, and every output that no mapping fills."""
+    conditions = {step.name: step.condition for step in steps}
+    conditions |= {
+        step.each.name: step.condition
+        for step in steps
+        if isinstance(step, CallStep) and step.each is not None and step.each.name is not None
+    }
+    known = dict(_list_outputs(outputs))
+    targets = [mapping.target for mapping in mappings]
+    for index, mapping in enumerate(mappings):
+        here, target = place.at("mappings", index, "target"), mapping.target
+        dotted = ".".join(target)
+        if target not in known:
+            names = (".".join(path) for path in known)
+            here.report("unresolved-target", f"there is no output {dotted!r}: {suggest(names, dotted)}")
+        elif any(
+            _overwrites(target, other.target) and not _exclude_each_other(mapping, other, conditions)
+            for other in mappings[:index]
+        ):
+            message = (
+                f"the output {dotted!r} is filled twice: remove one mapping, or choose between the steps with one input"
+            )
+            here.report("unresolved-target", message)
+        elif mapping.count is not None:
+            output = known[target]
+            if not isinstance(output, flow_schema.OrchestratedArray) or mapping.count not in output.items:
+                message = f"the elements of the output {dotted!r} have no field {mapping.count!r}: add it to its items"
+                place.at("mappings", index, "x-count").report("x-count", message)
+    for path, output in known.items():
+        below = isinstance(output, flow_schema.OrchestratedObject) and output.properties
+        named = isinstance(output, flow_schema.OrchestratedScalar) and isinstance(output.take, flow_schema.NameOf)
+        if not below and not named and not any(path[: len(target)] == target for target in targets):
+            message = f"no mapping fills the output {'.'.join(path)!r}: it would always be null"
+            place.at("outputParameters", path[0]).report("output", message)
+
+
+def _list_outputs(
+    outputs: Mapping[str, flow_schema.Orchestrated], above: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], flow_schema.Orchestrated]]:
+    """Yield every output that a mapping can fill, with its path."""
+    for name, output in outputs.items():
+        yield (*above, name), output
+        if isinstance(output, flow_schema.OrchestratedObject):
+            yield from _list_outputs(output.properties, (*above, name))
+
+
+def _exclude_each_other(mapping: StepMapping, other: StepMapping, conditions: Mapping[str, Condition]) -> bool:
+    """Return whether an input decides between the steps of two mappings, so that only one of them runs."""
+    first, second = (
+        conditions.get(either.value.step, Condition()) if isinstance(either.value, StepValue) else Condition()
+        for either in (mapping, other)
+    )
+    return any(
+        isinstance(when, Argument) and when in unless
+        for when, unless in ((first.when, second.unless), (second.when, first.unless))
+    )
+
+
+def _overwrites(later: tuple[str, ...], earlier: tuple[str, ...]) -> bool:
+    """Return whether a mapping overwrites an earlier one. Adding a member to a filled object is allowed."""
+    return later == earlier[: len(later)]

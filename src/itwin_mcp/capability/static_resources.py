@@ -1,0 +1,81 @@
+"""Static resources: the texts of a folder next to the capability file, read at start and served as they are.
+
+The `location` of the format is a `file:///` URI of a folder. We only accept the form `file:///./FOLDER`, relative to
+the capability file, so that a file cannot serve anything else on this machine.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from itwin_mcp.capability import schema
+from itwin_mcp.capability.catalog import StaticResource
+from itwin_mcp.capability.documents import Place
+
+MAX_FILES = 50
+MAX_BYTES = 64 * 1024
+_LOCATION = re.compile(r"file:///\./((?:[A-Za-z0-9_-]+/)*[A-Za-z0-9_-]+)/?")
+_ENDINGS = {"text/markdown": ".md", "text/plain": ".txt"}
+_HEADED = re.compile(r"# (?P<title>\S[^\n]{0,119})\n\n(?P<first>[^\n#][^\n]{9,299})\n(?:\n|\Z)")
+
+
+def read_static_resources(resource: schema.ResourceSpec, place: Place) -> Iterator[StaticResource]:
+    """Yield the files of a resource's `location`. The URI of each is that of the resource and the name of the file.
+
+    A file must begin with `# Title` and a paragraph of one line, which become its title and description. Problems are
+    reported.
+    """
+    ending = _ENDINGS.get(resource.mimeType)
+    if ending is None:
+        place.at("mimeType").report("static", f"must be one of {', '.join(_ENDINGS)} for a static resource")
+        return
+    files = find_static_files(resource.location or "", place.document.file, ending)
+    if not files or len(files) > MAX_FILES:
+        message = f"must be file:///./FOLDER next to this file, with at most {MAX_FILES} files that end in {ending}"
+        place.at("location").report("static", message)
+        return
+    for file in files:
+        problem, text = _read(file)
+        headed = _HEADED.match(text)
+        if problem is None and headed is None:
+            problem = "must begin with `# Title`, an empty line and a paragraph of one line"
+        if problem is not None or headed is None:
+            place.at("location").report("static", f"{file.name} {problem}")
+            continue
+        yield StaticResource(
+            name=file.stem,
+            title=headed["title"].strip(),
+            uri=f"{resource.uri.rstrip('/')}/{file.stem}",
+            description=headed["first"].strip(),
+            mime_type=resource.mimeType,
+            text=text,
+        )
+
+
+def find_static_files(location: str, capability: Path, ending: str = "") -> tuple[Path, ...]:
+    """Return the files of a location with this ending, by name; none if it leads out of that folder."""
+    found = _LOCATION.fullmatch(location)
+    if found is None:
+        return ()
+    folder = capability.parent / found[1]
+    inside = folder.resolve()
+    if not inside.is_relative_to(capability.parent.resolve()) or not inside.is_dir():
+        return ()
+    files = sorted(folder.glob(f"*{ending}"))
+    return tuple(file for file in files if file.is_file() and file.resolve().parent == inside)
+
+
+def _read(file: Path) -> tuple[str | None, str]:
+    """Return what is wrong with a file, or None, and its text."""
+    try:
+        with file.open("rb") as stream:
+            content = stream.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            return f"is larger than {MAX_BYTES // 1024} KiB", ""
+        return None, content.decode("utf-8").replace("\r\n", "\n")
+    except OSError as error:
+        return f"cannot be read: {error.strerror}", ""
+    except UnicodeDecodeError:
+        return "is not UTF-8 text", ""

@@ -1,0 +1,1 @@
+"""MCP clients on this machine: where each stores its servers, and how an entry is added and removed."""

@@ -1,0 +1,1 @@
+"""Asking the user before something is destroyed."""

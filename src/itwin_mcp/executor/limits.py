@@ -1,0 +1,363 @@
+"""The stage `limit`: fits an answer into the size limit.
+
+The answer is measured once, bottom-up, into a tree of the parts that are large enough to matter. Every omission
+subtracts its bytes from all parts around it, so that nothing is measured twice, however much has to go.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from itwin_mcp.errors import AnswerTooLarge, CallError
+from itwin_mcp.executor.outcome import Failure, Outcome, Question
+from itwin_mcp.text import shorten
+
+if TYPE_CHECKING:
+    from itwin_mcp.executor.context import CallContext
+
+_Outcome = TypeVar("_Outcome", bound=Outcome)
+
+MAX_TRUNCATED = 20
+"""Entries of `truncated.fields`; the rest is counted in `more`."""
+_MAX_NOTE_BYTES = 4_000
+"""Bytes reserved for `truncated`; a third of a small limit."""
+_MAX_PATH = 200
+_KEPT = frozenset({"id", "cursor", "checkWith", "approveWith"})
+"""Members that never become null: without them the caller cannot continue."""
+_WHOLE = frozenset({"resolved", "saved"})
+"""Members of an answer that stay whole as long as something else can be left out."""
+_ENGINE = frozenset({"error", "job", "page", "preview"})
+"""Members of an answer that the engine writes. Of these only the following members stay whole."""
+_ENGINE_WHOLE = frozenset(
+    {"code", "message", "hint", "operation", "iModelId", "state", "question", "expiresAt", "completed"}
+    | {"stoppedBecause", "note"}
+)
+_MIN_BYTES = 200
+"""Smaller values are never left out."""
+_NULL_BYTES = 4
+_READ_PARTS = "Ask for less where an argument lets you, or read the parts with the list and get tools."
+
+
+def to_compact_json(value: Any) -> str:
+    """Return a value as JSON without spaces."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def measure(value: Any) -> int:
+    """Return the bytes of a value as compact JSON."""
+    return len(to_compact_json(value).encode("utf-8", "surrogatepass"))
+
+
+def take_fitting(items: list[Any], room: int, *, one: bool) -> tuple[list[Any], int]:
+    """Return the first items that fit, and the bytes that are left. With `one` the first item always fits."""
+    for index, item in enumerate(items):
+        size = measure(item) + 1
+        if size > room and not (one and index == 0):
+            return items[:index], 0
+        room -= size
+    return items, room
+
+
+def limit(outcome: _Outcome, most: int, context: CallContext | None = None) -> _Outcome | Failure:
+    """Stage: return the outcome with its answer in at most `most` bytes, and the answer's text.
+
+    An answer of which nothing more can be left out becomes the failure `AnswerTooLarge`.
+    """
+    if isinstance(outcome, Question) or outcome.text:
+        return outcome
+    text = to_compact_json(outcome.answer)
+    if len(text) > most or (not text.isascii() and len(text.encode("utf-8", "surrogatepass")) > most):
+        tool = context.tool if context is not None and context.save is None else None
+        wrote = context is not None and not (tool is not None and tool.annotations.read_only)
+        try:
+            answer = fit(dict(outcome.answer), most, tool.lists if tool is not None else None, wrote=wrote)
+        except AnswerTooLarge as error:
+            operation = context.operation if context is not None else ""
+            return limit(Failure({"error": error.to_json(operation)}, error), most)
+        return replace(outcome, answer=answer, text=to_compact_json(answer))
+    return replace(outcome, text=text)
+
+
+def fit(
+    answer: dict[str, Any], limit: int, listers: Mapping[str, str] | None = None, *, wrote: bool = False
+) -> dict[str, Any]:
+    """Return the answer in at most `limit` bytes of compact JSON; `truncated` says what was left out.
+
+    `listers` maps paths of the answer to the tool that lists all of the items there. Lists lose their last
+    elements, the largest list first; then values become null, first those without an id inside. Texts are never cut,
+    except those of an `error`. Ids and cursors stay, and so do the items of a page with a cursor, because the cursor
+    continues after them.
+
+    Raises: AnswerTooLarge if nothing more can be left out; `wrote` says that the call changed something. An `error`
+    always fits.
+    """
+    size = measure(answer)
+    if size <= limit:
+        return answer
+    reserve = min(limit // 3, _MAX_NOTE_BYTES)
+    tree = _Tree(answer)
+    tree.reduce(limit - reserve)
+    if tree.root.size > limit - reserve:
+        if "error" in answer:
+            return {"error": _shorten_error(answer["error"], limit)}
+        raise AnswerTooLarge(size, limit, wrote=wrote)
+    because = f"the answer has {size} bytes, more than the limit of {limit}"
+    return {**tree.build(), "truncated": _describe_omissions(tree.left_out(), because, listers or {}, reserve)}
+
+
+def _describe_omissions(
+    left_out: list[_LeftOut], because: str, listers: Mapping[str, str], room: int
+) -> dict[str, Any]:
+    """Return the `truncated` member: the largest omissions first, as many as fit."""
+    left_out = sorted(left_out, key=lambda entry: -entry.size)
+    tools = dict.fromkeys(
+        words for place, words in listers.items() if any(_is_within(entry.path, place) for entry in left_out)
+    )
+    hint = f"All of it, page by page: {', '.join(tools)}." if tools else _READ_PARTS
+    fields = [entry.to_json() for entry in left_out[:MAX_TRUNCATED]]
+    while True:
+        more = {"more": len(left_out) - len(fields)} if len(fields) < len(left_out) else {}
+        note = {"because": because, "fields": fields, **more, "hint": hint}
+        if not fields or measure({"truncated": note}) <= room:
+            return note
+        fields.pop()
+
+
+def _is_within(path: str, place: str) -> bool:
+    return path == place or path.startswith((f"{place}.", f"{place}["))
+
+
+_ERROR_MEMBERS = ("code", "operation", "retryable", "message", "hint", "status", "outcomeUnknown", "correlationId")
+
+
+def _shorten_error(error: Mapping[str, Any], limit: int) -> dict[str, Any]:
+    """Return the essential members of an error whose texts alone exceed the limit, and what else fits."""
+    kept: dict[str, Any] = {"details": []}
+    for name in (*_ERROR_MEMBERS, "completed"):
+        value = error.get(name)
+        if isinstance(value, str):
+            value = _shorten_bytes(value, limit // 6)
+        if value is not None and measure({"error": {**kept, name: value}}) <= limit:
+            kept[name] = value
+    return kept
+
+
+def _shorten_bytes(text: str, most: int) -> str:
+    while measure(text) > most:
+        text = shorten(text, len(text) * 2 // 3)
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class _LeftOut:
+    path: str
+    size: int
+    kept: int | None = None
+    of: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        counts = {} if self.of is None else {"kept": self.kept, "of": self.of}
+        return {"path": self.path, "bytes": self.size, **counts}
+
+
+def _is_whole(node: _Node) -> bool:
+    top = node
+    while top.depth > 2 and top.parent is not None:
+        top = top.parent
+    if top.depth < 2 or top.parent is None:
+        return top.name in _WHOLE
+    return top.parent.name in _WHOLE or (top.parent.name in _ENGINE and top.name in _ENGINE_WHOLE)
+
+
+class _Node:
+    """A value of the answer with its size, its place, and its large parts."""
+
+    __slots__ = ("depth", "gone", "has_id", "kept", "name", "parent", "parts", "size", "sizes", "value", "whole")
+
+    def __init__(self, value: Any, parent: _Node | None, name: Any) -> None:
+        self.value = value
+        self.parent = parent
+        self.name = name
+        self.depth: int = 0 if parent is None else parent.depth + 1
+        self.size = 0
+        """Bytes that are left."""
+        self.whole = 0
+        """Bytes before anything was left out."""
+        self.parts: list[_Node] = []
+        self.sizes: list[int] = []
+        """The bytes of each element, for a list."""
+        self.has_id = False
+        self.kept: int | None = None
+        """The number of elements that are left, for a list that was cut."""
+        self.gone = False
+
+
+class _Tree:
+    """The answer measured once, bottom-up. Every omission subtracts its bytes, so nothing is measured again."""
+
+    def __init__(self, answer: dict[str, Any]) -> None:
+        self._reduced: list[_Node] = []
+        self._nodes: list[_Node] = []
+        self._continues = isinstance(answer.get("page"), dict) and "cursor" in answer["page"]
+        self.root = self._measure(answer, None, None)
+
+    def _measure(self, value: Any, parent: _Node | None, name: Any) -> _Node:
+        # Recursion is bounded: what the platform sends is refused beyond 64 levels.
+        node = _Node(value, parent, name)
+        if isinstance(value, dict):
+            node.has_id = "id" in value
+            node.size = 2 + max(0, len(value) - 1)
+            for key, child in value.items():
+                node.size += measure(key) + 1 + self._part(node, key, child)
+        elif isinstance(value, list):
+            node.sizes = [self._part(node, index, child) for index, child in enumerate(value)]
+            node.size = 2 + sum(node.sizes) + max(0, len(value) - 1)
+        else:
+            node.size = measure(value)
+        node.whole = node.size
+        return node
+
+    def _part(self, node: _Node, name: Any, child: Any) -> int:
+        if not isinstance(child, dict | list):
+            size = measure(child)
+            if size > _MIN_BYTES:
+                part = _Node(child, node, name)
+                part.size = part.whole = size
+                self._add(node, part)
+            return size
+        part = self._measure(child, node, name)
+        node.has_id = node.has_id or part.has_id
+        if part.size > _MIN_BYTES:
+            self._add(node, part)
+        return part.size
+
+    def _add(self, node: _Node, part: _Node) -> None:
+        node.parts.append(part)
+        self._nodes.append(part)
+
+    # --- leaving out ----------------------------------------------------------------------------------------------
+
+    def reduce(self, limit: int) -> None:
+        """Leave out what must go. Each stage visits each value at most once, the largest first."""
+        # From what hurts least to what hurts most: ends of lists, members without an id, any member, whole lists.
+        stages: tuple[tuple[Callable[[_Node], bool], Callable[[_Node, int], None]], ...] = (
+            (self._may_be_cut, self._cut_to_one),
+            (lambda node: self._may_be_null(node) and not node.has_id, self._set_null),
+            (self._may_be_null, self._set_null),
+            (lambda node: isinstance(node.value, list), self._cut_to_none),
+        )
+        for applies, leave_out in stages:
+            for node in sorted(filter(applies, self._nodes), key=lambda node: (-node.size, node.depth)):
+                if self.root.size <= limit:
+                    return
+                if not self._is_gone(node):
+                    leave_out(node, self.root.size - limit)
+
+    def _is_gone(self, node: _Node) -> bool:
+        above: _Node | None = node
+        while above is not None:
+            if above.gone:
+                return True
+            above = above.parent
+        return False
+
+    def _may_be_cut(self, node: _Node) -> bool:
+        """Return whether a list may be cut: not one that stays whole, nor the items before a cursor."""
+        before_cursor = self._continues and node.depth == 1 and node.name != "warnings"
+        return isinstance(node.value, list) and not _is_whole(node) and not before_cursor
+
+    def _may_be_null(self, node: _Node) -> bool:
+        """Return whether a value may become null: only a member may (elements are typed), never the subject."""
+        if node.parent is None or not isinstance(node.parent.value, dict) or node.name in _KEPT or _is_whole(node):
+            return False
+        return node.depth > 1 or isinstance(node.value, str)
+
+    def _cut_to_one(self, node: _Node, excess: int) -> None:
+        self._cut(node, excess, least=1)
+
+    def _cut_to_none(self, node: _Node, excess: int) -> None:
+        self._cut(node, excess, least=0)
+
+    def _cut(self, node: _Node, excess: int, *, least: int) -> None:
+        last = len(node.value) if node.kept is None else node.kept
+        removed = 0
+        while last > least and removed < excess:
+            last -= 1
+            removed += node.sizes[last] + (1 if last else 0)
+        if not removed:
+            return
+        if node.kept is None:
+            self._reduced.append(node)
+        node.kept = last
+        for part in node.parts:
+            part.gone = part.gone or part.name >= last
+        self._shrink(node, removed)
+
+    def _set_null(self, node: _Node, excess: int) -> None:
+        node.gone = True
+        self._reduced.append(node)
+        self._shrink(node, node.size - _NULL_BYTES)
+
+    def _shrink(self, node: _Node, removed: int) -> None:
+        """Subtract from the value and from everything around it."""
+        part: _Node | None = node
+        while part is not None:
+            part.size -= removed
+            above = part.parent
+            if above is not None and isinstance(above.value, list):
+                above.sizes[part.name] -= removed
+            part = above
+
+    def left_out(self) -> list[_LeftOut]:
+        """Return what was left out of the values that remain."""
+        return [
+            _LeftOut(self._path(node), node.whole)
+            if node.gone
+            else _LeftOut(self._path(node), node.whole, node.kept, len(node.value))
+            for node in self._reduced
+            if node.parent is None or not self._is_gone(node.parent)
+        ]
+
+    def _path(self, node: _Node) -> str:
+        names: list[str] = []
+        part = node
+        while part.parent is not None:
+            in_list = isinstance(part.parent.value, list)
+            names.append(f"[{part.name}]" if in_list else f".{shorten(part.name, 60)}")
+            part = part.parent
+        return shorten("$" + "".join(reversed(names)), _MAX_PATH)
+
+    # --- the answer that is left ----------------------------------------------------------------------------------
+
+    def build(self) -> dict[str, Any]:
+        """Return a copy of the answer without what was left out; the answer itself does not change."""
+        built: dict[str, Any] = self._copy(self.root)
+        return built
+
+    def _copy(self, node: _Node) -> Any:
+        parts = {part.name: part for part in node.parts}
+        if isinstance(node.value, dict):
+            copied = dict(node.value)
+            for name, part in parts.items():
+                copied[name] = None if part.gone else self._copy(part)
+            return copied
+        if isinstance(node.value, list):
+            elements = node.value if node.kept is None else node.value[: node.kept]
+            return [self._copy(parts[i]) if i in parts else element for i, element in enumerate(elements)]
+        return node.value
+
+
+def say_unserved(error: CallError, elsewhere: Mapping[str, str]) -> CallError:
+    """Return the error with a note on the tools in its hint that are not served here.
+
+    `elsewhere` has the reasons.
+    """
+    named = [word for word in re.findall(r"(?<![a-z-])[a-z]++(?:-[a-z]++)++", error.hint) if word in elsewhere]
+    if not named:
+        return error
+    unserved = ", ".join(f"{name} ({elsewhere[name]})" for name in dict.fromkeys(named))
+    return error.amended(after=f"Not served here: {unserved}.")

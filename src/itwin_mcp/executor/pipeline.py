@@ -1,0 +1,252 @@
+"""The stages of a call, in order. Each returns the next `CallContext`, or the `Outcome` with which the call ends.
+
+    admit -> convert and validate -> resolve names -> authorize -> confirm -> run -> shape -> limit
+
+`admit` comes first, so that a denied caller causes no request and learns no name. Every request still passes the gate
+where it is sent (`sending`), because the later ids of a flow come from answers.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeAlias
+
+import anyio
+
+from itwin_mcp.capability.catalog import Resource, Tool, ToolArgument
+from itwin_mcp.capability.expressions import ABSENT
+from itwin_mcp.capability.tool_actions import Call
+from itwin_mcp.errors import AuditFailed, CallError, ErrorCode, PlatformError
+from itwin_mcp.executor.answers import add_warnings, finish, read_blob, shape_answer
+from itwin_mcp.executor.arguments import ArgumentCheck, convert_arguments
+from itwin_mcp.executor.confirmation.confirm import Confirmer
+from itwin_mcp.executor.confirmation.seals import Seals
+from itwin_mcp.executor.context import LOCAL, CallContext, Caller, Conversation, NullConversation, Redirect, SaveTarget
+from itwin_mcp.executor.dry_run import first_request_of
+from itwin_mcp.executor.files import LocalFiles
+from itwin_mcp.executor.flow_steps import run_flow, run_steps
+from itwin_mcp.executor.further_reads import add_further_reads
+from itwin_mcp.executor.limits import limit, say_unserved
+from itwin_mcp.executor.listing import run_list
+from itwin_mcp.executor.names import Names, read_names
+from itwin_mcp.executor.outcome import Failure, Outcome, Result
+from itwin_mcp.executor.policy.authorize import authorize
+from itwin_mcp.executor.policy.gatekeeper import Gatekeeper, admit
+from itwin_mcp.executor.refusals import name_arguments
+from itwin_mcp.executor.requests import bind
+from itwin_mcp.executor.save_list import run_saved
+from itwin_mcp.executor.sending import Run, Transfers, run_call
+from itwin_mcp.executor.thing_names import ThingNames
+from itwin_mcp.executor.waiting import run_awaited
+from itwin_mcp.settings import DEFAULT_MAX_RESULT_BYTES
+from itwin_mcp.text import clean
+from itwin_mcp.upstream.messages import Request, Sender
+from itwin_mcp.upstream.redaction import remove_secrets
+
+logger = logging.getLogger(__name__)
+
+Stage: TypeAlias = Callable[[CallContext], Awaitable[CallContext | Redirect | Outcome]]
+BuiltInTool: TypeAlias = Callable[[CallContext], Awaitable[Outcome | Redirect]]
+"""Answers the checked arguments of a tool that no capability file declares, or names the tool to run instead."""
+
+
+class Executor:
+    """Calls tools and reads resources; one for the whole server."""
+
+    def __init__(
+        self,
+        upstream: Sender,
+        seals: Seals,
+        *,
+        storage: Transfers | None = None,
+        files: LocalFiles | None = None,
+        environment: Mapping[str, str] | None = None,
+        names: Names | None = None,
+        confirming: Confirmer | None = None,
+        gatekeeper: Gatekeeper | None = None,
+        built_in: Mapping[str, BuiltInTool] | None = None,
+        elsewhere: Mapping[str, str] | None = None,
+        max_result_bytes: int = DEFAULT_MAX_RESULT_BYTES,
+        sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
+        now: Callable[[], float] = anyio.current_time,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`environment` holds the variables that capability files bind; `sleep`, `now` and `clock` are for tests.
+
+        Without `files` no local file is read or written; `storage` moves them. Without `names` nothing is looked up.
+        `confirming` asks the user. Without a `gatekeeper` there is no policy and no audit log. `built_in` answers the
+        tools that no file declares. `elsewhere` are the tools that exist and are not served, with the reasons.
+        """
+        self.gatekeeper = gatekeeper or Gatekeeper(upstream, {}, now=now)
+        self._files = files or LocalFiles()
+        self._names = names or Names({})
+        self._confirming = confirming or Confirmer(seals)
+        self._built_in = built_in or {}
+        self._elsewhere = elsewhere or {}
+        self._max_result_bytes = max_result_bytes
+        self._new_run = partial(
+            Run,
+            upstream=upstream,
+            environment=environment or {},
+            seals=seals,
+            thing_names=ThingNames(),
+            sleep=sleep,
+            now=now,
+            clock=clock,
+            storage=storage,
+            max_bytes=max_result_bytes,
+        )
+        self._stages: dict[Tool, tuple[Stage, ...]] = {}
+
+    async def call(
+        self,
+        tool: Tool,
+        arguments: Mapping[str, Any],
+        conversation: Conversation | None = None,
+        caller: Caller = LOCAL,
+    ) -> Outcome:
+        """Call a tool. Whatever happens is an outcome; only cancellation passes through."""
+        return await self._settle(self._pass(tool, tool.name, arguments, conversation, caller), tool.name)
+
+    async def _pass(
+        self,
+        tool: Tool,
+        operation: str,
+        arguments: Mapping[str, Any],
+        conversation: Conversation | None,
+        caller: Caller,
+        save: SaveTarget | None = None,
+    ) -> Outcome:
+        """Pass a call through the stages of its tool. Raises whatever a stage raises."""
+        stages = self._stages.get(tool) or self._choose_stages(tool)
+        run = self._begin(tool.name, conversation, caller)
+        context = CallContext(tool, operation, arguments, run, save=save)
+        step: CallContext | Redirect | Outcome = context
+        for stage in stages:
+            step = await stage(context)
+            if not isinstance(step, CallContext):
+                break
+            context = step
+        if isinstance(step, Redirect):
+            name = operation if step.save is not None else step.tool.name
+            inner = self._pass(step.tool, name, step.arguments, conversation, caller, step.save)
+            return await self._settle(inner, name)
+        assert not isinstance(step, CallContext)  # the last stage ends the call
+        return limit(step, self._max_result_bytes, context)
+
+    async def _settle(self, ending: Awaitable[Outcome], operation: str) -> Outcome:
+        """Return the outcome of a call, or the failure in which it ends.
+
+        An error that is not ours is logged whole and reported by a reference alone.
+        """
+        try:
+            return await ending
+        except CallError as error:
+            failed = say_unserved(error, self._elsewhere)
+        except Exception:  # noqa: BLE001 the one place where a call ends whatever happened
+            failed = _defect(operation)
+        return limit(Failure({"error": failed.to_json(operation)}, failed), self._max_result_bytes)
+
+    def _choose_stages(self, tool: Tool) -> tuple[Stage, ...]:
+        """Return the stages that a tool needs; which ones is known before its first call."""
+        stages: list[Stage] = [admit, ArgumentCheck(tool, self._files)]
+        if tool.is_built_in:
+            stages.append(self._built_in[tool.name])
+        else:
+            if any(argument.entity is not None for argument in tool.arguments):
+                stages.append(self._names.resolve_names)
+            if tool.writes:
+                stages.append(authorize)
+            if tool.confirms:
+                stages.append(self._confirming.confirm)
+            stages.append(self._run)
+            if isinstance(tool.action, Call) and tool.action.further:
+                stages.append(add_further_reads)
+            stages.append(finish)
+        self._stages[tool] = tuple(stages)
+        return self._stages[tool]
+
+    async def _run(self, context: CallContext) -> CallContext:
+        """Stage: do what the tool's action says, under the call's permit and confirmation. Raises CallError."""
+        tool, action = context.tool, context.tool.action
+        if context.gate.rule is not None or context.confirmation is not None:
+            context = replace(context, run=context.run.under(context.permit, context.confirmation))
+        try:
+            if context.save is not None:
+                return await run_saved(context)
+            if not isinstance(action, Call):
+                return await run_flow(context)
+            if action.operation.page is not None:
+                return await run_list(context)
+            return await (run_call if action.operation.wait is None else run_awaited)(context)
+        except PlatformError as error:
+            raise name_arguments(error, tool) from None
+        finally:
+            if not tool.annotations.read_only:
+                self._names.forget(context.caller)
+
+    async def read(
+        self,
+        resource: Resource,
+        variables: Mapping[str, str],
+        conversation: Conversation | None = None,
+        caller: Caller = LOCAL,
+    ) -> Outcome:
+        """Read a resource, without secrets: a JSON object, or bytes."""
+        run = self._begin(resource.name, conversation, caller)
+        return await self._settle(self._read(resource, variables, run), f"resources/read {resource.name}")
+
+    async def _read(self, resource: Resource, variables: Mapping[str, str], run: Run) -> Outcome:
+        declared = [ToolArgument(name, {}, True, resource.entities.get(name), ABSENT) for name in resource.variables]
+        values, _ = read_names(variables, declared)
+        run.gate.admit_resource(resource)
+        action = resource.action
+        if isinstance(action, Call):
+            # The linker lets no operation here that pages or waits: a resource is read at once.
+            sent = await run.perform(action.operation, bind(action.bindings, values, {}))
+            if action.operation.binary:
+                return Result({}, blobs=(read_blob(sent),))
+            answer = shape_answer(run, action.operation, action.output, sent)
+        else:
+            answer = await run_steps(run, action, values)
+        answer = clean(remove_secrets(add_warnings(answer, run)))
+        await run.thing_names.fill(run, action.output, answer)
+        return limit(Result(answer), self._max_result_bytes)
+
+    def first_request(self, tool: Tool, arguments: Mapping[str, Any]) -> Request:
+        """Return the first request that a call would send, without its credential; nothing is sent or looked up.
+
+        Raises CallError.
+        """
+        checked = ArgumentCheck(tool, self._files).check(convert_arguments(tool, arguments))
+        return first_request_of(tool, self._names.known(tool, checked))
+
+    def shows(self, caller: Caller, tool: Tool) -> bool:
+        """Whether a caller may call a tool, and so is shown it."""
+        return self.gatekeeper.shows(caller, tool)
+
+    async def note_refused(self, code: str, tool: Tool, arguments: Mapping[str, Any], caller: Caller) -> None:
+        """Write into the audit log that a call was refused before it came here; without its line it still is."""
+        with suppress(AuditFailed):
+            gate = self.gatekeeper.gate(tool.name, caller)
+            await gate.note("refused", tool, convert_arguments(tool, arguments), code=code)
+
+    def _begin(self, name: str, conversation: Conversation | None, caller: Caller) -> Run:
+        gate = self.gatekeeper.gate(name, caller)
+        return self._new_run(name, conversation=conversation or NullConversation(), caller=caller, gate=gate)
+
+
+def _defect(operation: str) -> CallError:
+    reference = uuid.uuid4().hex[:12]
+    logger.exception("%s failed with an error that nothing expected (reference %s)", operation, reference)
+    return CallError(
+        ErrorCode.INTERNAL_ERROR,
+        f"itwin-mcp has a defect: {operation} failed unexpectedly (reference {reference}).",
+        hint="Nothing more is known here. Report the reference to whoever runs this server; its log has the details.",
+    )

@@ -1,0 +1,1 @@
+"""The Access Control API (v2): members and roles of an iTwin."""

@@ -1,0 +1,1 @@
+"""The sign-in server, its users and applications, and the access tokens that it issues."""

@@ -1,0 +1,180 @@
+"""The streamable HTTP transport: listening, serving by uvicorn, and a shutdown that drains."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.abc
+from mcp.server.lowlevel import Server
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from itwin_mcp.server.transports.connection_limits import ConnectionLimits, limit_connections
+
+if TYPE_CHECKING:
+    import uvicorn
+
+PATH = "/mcp"
+DRAIN_SECONDS = 5.0
+"""How long requests in progress may take to end after a signal."""
+BACKLOG = 128
+"""Connections that wait to be accepted. asyncio accepts as many at once, before any of them can be refused."""
+_LIMITS = ConnectionLimits()
+
+
+async def serve_http(
+    server: Server[Any],
+    host: str,
+    port: int,
+    *,
+    surround: Callable[[ASGIApp, int], ASGIApp],
+    ready: Callable[[str], None],
+    stateless: bool = False,
+    ending: Callable[[], Awaitable[None]] | None = None,
+    drain: float = DRAIN_SECONDS,
+    limits: ConnectionLimits = _LIMITS,
+) -> None:
+    """Serve any number of clients over streamable HTTP until SIGTERM or Ctrl-C; then drain and close.
+
+    Args:
+        surround: returns the app wrapped in all middleware that decides who may call, given the app and the port.
+        ready: receives the URL once connections are accepted. Port 0 takes a free port.
+        stateless: keep no sessions, even for clients that speak an older protocol.
+        ending: awaited on the first signal, before the listener closes.
+        drain: seconds that requests in progress then have to end.
+        limits: bounds on connections.
+
+    Raises OSError if the port is taken.
+    """
+    listener = _listen(host, port)
+    bound = listener.getsockname()[1]
+    streams_end = anyio.Event()
+    app = _QuietlyCancelled(surround(build_http_app(server, streams_end, stateless=stateless), bound), streams_end)
+    uvicorn_server = _build_uvicorn(app, drain, limits)
+    shown = f"[{host}]" if ":" in host else host
+    async with anyio.create_task_group() as tasks:
+        if sys.platform != "win32":
+            await tasks.start(_stop_on_signal, uvicorn_server, ending, streams_end)
+        ready(f"http://{shown}:{bound}{PATH}")
+        await uvicorn_server.serve(sockets=[listener])
+        tasks.cancel_scope.cancel()
+
+
+def build_http_app(server: Server[Any], streams_end: anyio.Event, *, stateless: bool = False) -> ASGIApp:
+    """Return the protocol as an ASGI app, without the middleware that decides who may call.
+
+    Setting `streams_end` ends the streams that clients keep open.
+    """
+    from mcp.server.transport_security import TransportSecuritySettings
+
+    from itwin_mcp.server.transports.json_rpc import MessageCheck
+
+    # `origin_check` compares Host and Origin exactly; the SDK's own check matches prefixes.
+    return MessageCheck(
+        server.streamable_http_app(
+            streamable_http_path=PATH,
+            stateless_http=stateless,
+            transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
+        ),
+        streams_end,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _QuietlyCancelled:
+    """ASGI middleware that ends a request without a traceback if it is cancelled by the shutdown."""
+
+    app: ASGIApp
+    ending: anyio.Event
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self.app(scope, receive, send)
+        except anyio.get_cancelled_exc_class():
+            if not self.ending.is_set():
+                raise
+
+
+def _listen(host: str, port: int) -> Any:
+    import socket
+
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # asyncio sets TCP_NODELAY only if the protocol is named; without it each response may be delayed by 40 ms.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        if sys.platform != "win32":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    listener.setblocking(False)
+    return listener
+
+
+def _build_uvicorn(app: Any, drain: float, limits: ConnectionLimits) -> uvicorn.Server:
+    import uvicorn
+
+    class QuietServer(uvicorn.Server):
+        """uvicorn without its signal handlers, which end the process before we have closed what we opened."""
+
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            if sys.platform == "win32":
+                with super().capture_signals():
+                    yield
+            else:
+                yield
+
+    config = uvicorn.Config(
+        app,
+        http=limit_connections(limits),
+        ws="none",
+        backlog=BACKLOG,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=math.ceil(drain),
+        timeout_keep_alive=75,
+        lifespan="on",
+    )
+    return QuietServer(config)
+
+
+async def _stop_on_signal(
+    server: uvicorn.Server,
+    ending: Callable[[], Awaitable[None]] | None,
+    streams_end: anyio.Event,
+    *,
+    task_status: anyio.abc.TaskStatus[None],
+) -> None:
+    """Drain on the first signal of SIGTERM or Ctrl-C, and stop at once on the second."""
+    is_draining = False
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
+        async with anyio.create_task_group() as tasks:
+
+            async def end() -> None:
+                if ending is not None:
+                    await ending()
+                streams_end.set()
+                server.should_exit = True
+
+            async for _ in signals:
+                if is_draining:
+                    streams_end.set()
+                    server.should_exit = True
+                    # Not `force_exit`: it skips the app's own shutdown, which then shows a traceback.
+                    for request in tuple(server.server_state.tasks):
+                        request.cancel()
+                else:
+                    is_draining = True
+                    tasks.start_soon(end)

@@ -1,0 +1,223 @@
+"""The stdio transport: one JSON-RPC message per line. Signals end it at once, and unreadable lines are answered."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import AsyncIterator
+from concurrent.futures import CancelledError
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+from anyio.from_thread import BlockingPortal
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+from mcp.server.lowlevel import Server
+from mcp.shared.message import SessionMessage
+from mcp.types import JSONRPCError, JSONRPCMessage, JSONRPCNotification, JSONRPCRequest, JSONRPCResponse
+
+from itwin_mcp.server.transports.json_rpc import BATCH_REVISION, NO_BATCH, Batch, Unreadable, parse_message
+
+logger = logging.getLogger(__name__)
+
+CHUNK_BYTES = 64 * 1024
+"""The capacity of a pipe on Linux."""
+END_SECONDS = 3.0
+"""How long a cancelled server waits for threads that cannot be interrupted, such as one that looks up a host name."""
+
+
+async def serve_stdio(server: Server[Any]) -> None:
+    """Serve one client over standard input and output until input ends or this is cancelled.
+
+    This replaces the SDK's transport for two reasons. The SDK reads in a thread that a cancellation waits for, so that
+    Ctrl-C does nothing until the client writes something. And it drops messages that it cannot read, so that a client
+    waits forever for an answer.
+    """
+    async with _open_streams() as (incoming, outgoing):
+        to_server, from_client = anyio.create_memory_object_stream[SessionMessage | Exception]()
+        to_client, from_server = anyio.create_memory_object_stream[SessionMessage | bytes]()
+        batches = _BatchAnswers()
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_send_messages, from_server, outgoing, batches, tasks.cancel_scope)
+                tasks.start_soon(_receive_messages, incoming, to_server, to_client.clone(), batches)
+                await server.run(from_client, to_client, server.create_initialization_options())
+        except anyio.get_cancelled_exc_class():
+            deadline = threading.Timer(END_SECONDS, os._exit, (0,))
+            deadline.daemon = True
+            deadline.start()
+            raise
+
+
+@asynccontextmanager
+async def _open_streams() -> AsyncIterator[tuple[MemoryObjectReceiveStream[bytes], int]]:
+    """Yield the lines of standard input and a descriptor of standard output.
+
+    Meanwhile descriptor 0 is the null device and descriptor 1 is standard error. A stray print or a program that we
+    start can then neither corrupt the messages nor consume one.
+    """
+    incoming, outgoing = os.dup(0), os.dup(1)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    os.dup2(2, 1)
+    to_us, lines = anyio.create_memory_object_stream[bytes]()
+    async with BlockingPortal() as portal:
+        # A daemon thread: while it waits for the client, it must not keep the process from ending.
+        threading.Thread(target=_read_lines, args=(incoming, portal, to_us), name="stdin", daemon=True).start()
+        try:
+            yield lines, outgoing
+        finally:
+            to_us.close()
+            lines.close()
+
+
+def _read_lines(descriptor: int, portal: BlockingPortal, lines: MemoryObjectSendStream[bytes]) -> None:
+    """Pass on each line, and close the stream at the end of input.
+
+    This reads the descriptor and not `sys.stdin`: a thread that blocks in a Python file holds its lock, for which the
+    interpreter waits when it exits.
+    """
+    pending = bytearray()
+    # During the shutdown nobody receives lines any more.
+    with suppress(RuntimeError, anyio.BrokenResourceError, anyio.ClosedResourceError, CancelledError):
+        while chunk := _read_chunk(descriptor):
+            pending += chunk
+            if b"\n" in chunk:
+                *whole, pending = pending.split(b"\n")
+                for line in whole:
+                    portal.call(lines.send, bytes(line))
+        if pending:
+            portal.call(lines.send, bytes(pending))
+        portal.call(lines.close)
+
+
+def _read_chunk(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, CHUNK_BYTES)
+    except OSError:  # the terminal was closed
+        return b""
+
+
+async def _receive_messages(
+    lines: MemoryObjectReceiveStream[bytes],
+    to_server: MemoryObjectSendStream[SessionMessage | Exception],
+    to_client: MemoryObjectSendStream[SessionMessage | bytes],
+    batches: _BatchAnswers,
+) -> None:
+    """Pass each message to the server, and answer each line that is not a message."""
+    warned = False
+    # A server that ends closes its streams first; lines that arrive after that are dropped.
+    with suppress(anyio.BrokenResourceError):
+        async with to_server, to_client:
+            async for line in lines:
+                if not line.strip():
+                    continue
+                frame = parse_message(line)
+                if isinstance(frame, Batch):
+                    frame = frame if batches.allowed else NO_BATCH
+                if isinstance(frame, Unreadable):
+                    if not warned:
+                        warned = True
+                        logger.warning(
+                            "The client sent an unreadable message (%d). %s Later ones are not logged.",
+                            frame.code,
+                            frame.reason,
+                        )
+                    if not frame.is_response:
+                        await to_client.send(SessionMessage(frame.error))
+                    continue
+                messages = batches.open(frame) if isinstance(frame, Batch) else [frame]
+                for message in messages:
+                    batches.note_cancelled(message)
+                    await to_server.send(SessionMessage(message))
+                for answer in batches.take_complete():
+                    await to_client.send(answer)
+
+
+async def _send_messages(
+    messages: MemoryObjectReceiveStream[SessionMessage | bytes],
+    descriptor: int,
+    batches: _BatchAnswers,
+    ending: anyio.CancelScope,
+) -> None:
+    """Write each message as a line, and end the server when the client closed its side."""
+    async with messages:
+        async for message in messages:
+            line = message if isinstance(message, bytes) else batches.dump(message.message)
+            if line is None:
+                continue
+            try:
+                # The client may have stopped reading without closing anything, so that a shutdown abandons the write.
+                await anyio.to_thread.run_sync(_write, descriptor, line + b"\n", abandon_on_cancel=True)
+            except OSError:
+                ending.cancel()
+                return
+
+
+@dataclass(slots=True)
+class _OpenBatch:
+    """The answers to a batch so far."""
+
+    waiting: set[int | str]
+    answers: list[bytes]
+
+
+class _BatchAnswers:
+    """Holds back the answers to a batch until they are complete and go out as one array (JSON-RPC 2.0, section 6)."""
+
+    def __init__(self) -> None:
+        self.allowed = False
+        """Whether the negotiated revision has batches."""
+        self._open: list[_OpenBatch] = []
+
+    def open(self, batch: Batch) -> list[JSONRPCMessage]:
+        """Begin to collect answers to a batch; return those of its messages that the server must see."""
+        unreadable = [frame for frame in batch.messages if isinstance(frame, Unreadable)]
+        messages = [frame for frame in batch.messages if not isinstance(frame, Unreadable)]
+        waiting = {message.id for message in messages if isinstance(message, JSONRPCRequest)}
+        self._open.append(_OpenBatch(waiting, [_dump(frame.error) for frame in unreadable if not frame.is_response]))
+        return messages
+
+    def note_cancelled(self, message: JSONRPCMessage) -> None:
+        """Stop waiting for the answer to a request that the client cancels: it is never sent."""
+        if isinstance(message, JSONRPCNotification) and message.method == "notifications/cancelled":
+            for batch in self._open:
+                batch.waiting.discard((message.params or {}).get("requestId", ""))
+
+    def take_complete(self) -> list[bytes]:
+        """Return the complete answers to batches, each as an array, and forget those batches."""
+        complete = [batch for batch in self._open if not batch.waiting]
+        self._open = [batch for batch in self._open if batch.waiting]
+        return [_join(batch.answers) for batch in complete if batch.answers]
+
+    def dump(self, message: JSONRPCMessage) -> bytes | None:
+        """Return what to write: the message, the array that it completes, or None if it completes none yet."""
+        if isinstance(message, JSONRPCResponse) and "protocolVersion" in message.result:
+            self.allowed = message.result["protocolVersion"] == BATCH_REVISION
+        line = _dump(message)
+        if isinstance(message, JSONRPCResponse | JSONRPCError):
+            for batch in self._open:
+                if message.id in batch.waiting:
+                    batch.waiting.discard(message.id)
+                    batch.answers.append(line)
+                    return next(iter(self.take_complete()), None)
+        return line
+
+
+def _join(items: list[bytes]) -> bytes:
+    return b"[" + b",".join(items) + b"]"
+
+
+def _dump(message: JSONRPCMessage) -> bytes:
+    return message.model_dump_json(by_alias=True, exclude_unset=True).encode()
+
+
+def _write(descriptor: int, content: bytes) -> None:
+    view = memoryview(content)
+    while view:
+        view = view[os.write(descriptor, view) :]

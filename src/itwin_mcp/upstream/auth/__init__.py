@@ -1,1 +1,0 @@
-"""One file per way to get a token, behind one TokenSource protocol."""

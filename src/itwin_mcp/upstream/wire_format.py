@@ -1,0 +1,238 @@
+"""Requests and answers as HTTP: a request is encoded byte for byte, and the JSON of an answer is read defensively."""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import math
+import re
+from collections.abc import AsyncIterator, Mapping
+from datetime import UTC
+from pathlib import Path
+from typing import Any, NoReturn
+from urllib.parse import quote, unquote, urlencode
+
+import anyio
+import httpx2
+
+from itwin_mcp.errors import InvalidArguments, UnexpectedAnswer
+from itwin_mcp.text import clean_text
+from itwin_mcp.upstream.messages import FileUpload, FormBody, JsonBody, Request, Response, TextBody
+from itwin_mcp.upstream.origin import Origin
+from itwin_mcp.upstream.redaction import redact
+
+# --- requests -----------------------------------------------------------------------------------------------------
+
+_PATH = re.compile(r"/(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/]|%[0-9A-Fa-f]{2})*", re.ASCII)
+_HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.ASCII)
+_HEADER_VALUE = re.compile(r"[\t -~]*", re.ASCII)
+CHUNK = 256 * 1024
+
+
+def build_url(origin: Origin, request: Request) -> httpx2.URL:
+    """Return the URL of a request.
+
+    httpx2 resolves `..` and encodes raw characters. Either would send another path than the one that was checked, so
+    such a path is refused.
+
+    Raises: InvalidArguments.
+    """
+    if not _PATH.fullmatch(request.path):
+        raise build_unsendable("the path is not percent-encoded")
+    if any(unquote(segment) in (".", "..") for segment in request.path.split("/")):
+        raise build_unsendable("the path climbs")
+    try:
+        query = "&".join(f"{quote(name, safe='$')}={quote(value, safe='')}" for name, value in request.query)
+        target = f"{request.path}?{query}" if query else request.path
+        url = httpx2.URL(f"{origin.text}{target}")
+    except (UnicodeEncodeError, httpx2.InvalidURL) as error:
+        raise build_unsendable(str(error)[:200]) from None
+    if url.raw_path != target.encode("ascii"):
+        raise build_unsendable("the path would be changed on its way")
+    return url
+
+
+def build_headers(request: Request) -> list[tuple[str, str]]:
+    """Return the request's own headers. Raises InvalidArguments if a value could end its line."""
+    for name, value in request.headers:
+        if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
+            raise build_unsendable(f"the header {name[:100]!r} has a value that no header can have")
+    return list(request.headers)
+
+
+def build_body(request: Request) -> tuple[bytes | AsyncIterator[bytes] | None, dict[str, str]]:
+    """Return the content and the headers that describe it. A file is read while it is sent, again for each attempt."""
+    body = request.body
+    if body is None:
+        return None, {}
+    if isinstance(body, JsonBody):
+        try:
+            text = json.dumps(body.value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+            return text.encode("utf-8"), {"Content-Type": "application/json"}
+        except (ValueError, TypeError, RecursionError) as error:
+            raise build_unsendable(f"the body cannot be written as JSON ({type(error).__name__})") from None
+    if isinstance(body, FormBody):
+        try:
+            form = urlencode(body.fields).encode("ascii")
+        except UnicodeEncodeError:
+            raise build_unsendable("the form holds half a character") from None
+        return form, {"Content-Type": "application/x-www-form-urlencoded"}
+    if isinstance(body, TextBody):
+        try:
+            return body.text.encode("utf-8"), {"Content-Type": body.media_type}
+        except UnicodeEncodeError:
+            raise build_unsendable("the text holds half a character") from None
+    return read_chunks(body.path), {"Content-Type": body.media_type, "Content-Length": str(measure_file(body))}
+
+
+def measure_file(body: FileUpload) -> int:
+    """Return the bytes of the file. Raises InvalidArguments if it cannot be read or is not a file."""
+    try:
+        if not body.path.is_file():
+            raise build_unsendable(f"{body.path} is not a file")
+        return body.path.stat().st_size
+    except OSError as error:
+        raise build_unsendable(f"{body.path} cannot be read ({error.strerror})") from None
+
+
+async def read_chunks(path: Path) -> AsyncIterator[bytes]:
+    """Read the file outside of the event loop, 256 KiB at a time."""
+    try:
+        async with await anyio.open_file(path, "rb") as file:
+            while chunk := await file.read(CHUNK):
+                yield chunk
+    except OSError as error:
+        raise build_unsendable(f"{path} cannot be read ({error.strerror})") from None
+
+
+def build_unsendable(what: str) -> InvalidArguments:
+    """Return the error for a request that cannot be sent."""
+    return InvalidArguments(f"The request cannot be sent: {what}.", hint="Correct the argument, then call again.")
+
+
+# --- answers ------------------------------------------------------------------------------------------------------
+
+MAX_DEPTH = 64
+_UNSENDABLE = re.compile(rb"\\u[dD][89a-fA-F]|[0-9][eE]\+?[0-9]{3}|[0-9]{300}")
+"""Where an answer may have half a character, or a number that is too large for a float."""
+
+
+def read_json(response: Response) -> Any:
+    """Return the body as a JSON value; None for 204 and 205, which have none.
+
+    Half a surrogate pair is replaced and a number beyond a float becomes null, because neither can be sent to clients.
+
+    Raises: UnexpectedAnswer for what strict JSON excludes: HTML, an empty body, half a value, NaN, bytes that are not
+    UTF-8, and values nested deeper than 64.
+    """
+    if response.status in (204, 205):
+        return None
+    try:
+        value = json.loads(response.content, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise UnexpectedAnswer(
+            f"The answer ({response.status}) is not JSON: {_describe_body(response, error)}.",
+            hint="Other arguments would not change that: call again in a while, and tell support if it stays.",
+            status=response.status,
+            correlation_id=read_correlation_id(response),
+        ) from None
+    if _is_deeper_than(value, MAX_DEPTH):
+        raise UnexpectedAnswer(
+            f"The answer ({response.status}) is nested deeper than {MAX_DEPTH} levels.",
+            hint="The answer was not read. Report it: the platform gives no such answers.",
+            status=response.status,
+            correlation_id=read_correlation_id(response),
+        )
+    if _UNSENDABLE.search(response.content):
+        value = _make_sendable(value)
+    return value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _describe_body(response: Response, error: ValueError | RecursionError) -> str:
+    content = response.content.strip()
+    if not content:
+        return "its body is empty"
+    if is_html(response):
+        return f"it is an HTML page{read_title(content)}, perhaps from a proxy or a sign-in page on the way"
+    if isinstance(error, RecursionError):
+        return "it is nested too deep"
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8 text"
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg} at character {error.pos} of {len(content)} bytes"
+    return clean_text(str(error), 200)
+
+
+def is_html(response: Response) -> bool:
+    kind = response.headers.get("content-type", "").lower()
+    return "html" in kind or response.content.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html"))
+
+
+def read_title(content: bytes) -> str:
+    """Return ` titled “…”` for an HTML page that has a title, else an empty text."""
+    match = re.search(rb"<title[^<>]{0,200}>([^<]{1,200})", content[:20_000], re.IGNORECASE)
+    if match is None:
+        return ""
+    return f" titled “{redact(match[1].decode('utf-8', 'replace').strip(), 100)}”"
+
+
+def _is_deeper_than(value: Any, limit: int) -> bool:
+    level = [value]
+    for _ in range(limit):
+        level = [
+            child
+            for parent in level
+            if isinstance(parent, dict | list)
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+            if isinstance(child, dict | list)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _make_sendable(value: Any) -> Any:
+    """Replace half a character, which is not valid UTF-8, and a number beyond a float."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, list):
+        return [_make_sendable(item) for item in value]
+    if isinstance(value, dict):
+        return {_make_sendable(key): _make_sendable(item) for key, item in value.items()}
+    return value
+
+
+def read_correlation_id(response: Response) -> str | None:
+    """Return the id by which the platform's support finds the call."""
+    value = response.headers.get("x-correlation-id", "").strip()
+    return value if re.fullmatch(r"[!-~]{1,200}", value) else None
+
+
+def read_retry_after(headers: Mapping[str, str], now: float) -> float | None:
+    """Return the seconds after which to retry; None if there is no usable header.
+
+    Reads both forms of `Retry-After` (a date without a zone is UTC), and an older header of the platform's.
+    """
+    value = headers.get("retry-after") or headers.get("itwinplatform-ratelimit-retry-after-seconds") or ""
+    value = value.strip()
+    if re.fullmatch(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", value):
+        return float(value)
+    try:
+        moment = email.utils.parsedate_to_datetime(value)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return max(0.0, moment.timestamp() - now)
+
+
+def read_rate_tier(headers: Mapping[str, str]) -> str | None:
+    """Return the subscription's tier, which the platform names when its rate limit is reached."""
+    tier = headers.get("itwinplatform-ratelimited-tier", "").strip()
+    return tier if re.fullmatch(r"[A-Za-z][\w -]{0,39}", tier) else None

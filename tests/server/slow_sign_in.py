@@ -1,0 +1,26 @@
+"""`itwin-mcp` whose sign-in ends only once the next call looks at it, as can happen on a busy machine."""
+
+import anyio
+
+from itwin_mcp.cli import main
+from itwin_mcp.upstream.sign_in.browser_login import BrowserLogin
+
+wait = BrowserLogin.wait
+looked_at = anyio.Event()
+
+
+async def wait_for_the_next_call(login: BrowserLogin) -> None:
+    try:
+        await wait(login)
+    finally:
+        await looked_at.wait()
+
+
+def is_answered(login: BrowserLogin) -> bool:
+    looked_at.set()
+    return login._outcome is not None
+
+
+BrowserLogin.wait = wait_for_the_next_call  # type: ignore[method-assign]
+BrowserLogin.is_answered = property(is_answered)  # type: ignore[assignment, method-assign]
+raise SystemExit(main())
