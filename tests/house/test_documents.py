@@ -89,7 +89,7 @@ FOLLOWED = {"docs/tutorial.md": "tests/house/test_tutorial.py"}
 """Pages whose blocks a test of their own runs, one after the other."""
 SERVICES = {
     "itwin-mcp serve --http 127.0.0.1:8000 --http-token": "Serving MCP at",
-    "itwin-mcp sandbox --port 8080": "The sandbox answers at",
+    "itwin-mcp sandbox --port 8080": "The sandbox runs at",
 }
 """Lines that run until they are ended, with what they print when they are ready."""
 
