@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 import ssl
 from pathlib import Path
@@ -11,7 +12,7 @@ import anyio.lowlevel
 import httpcore2
 import pytest
 
-from itwin_mcp.upstream import retry
+from itwin_mcp.upstream import retry, transport
 
 
 @pytest.fixture(autouse=True)
@@ -71,3 +72,14 @@ def certificates_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
         return _certificates_of(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"), **switches)
 
     monkeypatch.setattr(httpcore2, "default_ssl_context", certificates)
+
+
+@pytest.fixture(autouse=True, params=["httpx2", "aiohttp"])
+def wire(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run each test over httpx2's own transport and over that of the extra `fast`."""
+    if request.param == "httpx2":
+        monkeypatch.setattr(transport, "find_spec", lambda _name: None)
+    else:
+        # Before the test, because importing aiohttp takes longer than the deadlines of some tests.
+        importlib.import_module("itwin_mcp.upstream.aiohttp_transport")
+    return str(request.param)

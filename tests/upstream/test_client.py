@@ -29,6 +29,7 @@ from itwin_mcp.upstream.wire_format import read_json
 from tests.conftest import shipped_catalog
 from tests.sandbox_process import free_port
 
+from ..network import wire  # noqa: F401, TID252
 from .loopback import Asked, Loopback, loopback  # noqa: TID252
 
 pytestmark = pytest.mark.anyio

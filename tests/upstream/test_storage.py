@@ -22,6 +22,7 @@ from itwin_mcp.errors import CallError, InvalidArguments, PlatformError, Unexpec
 from itwin_mcp.upstream.storage import STORAGE_HOSTS, Storage
 from tests.sandbox_process import free_port
 
+from ..network import wire  # noqa: F401, TID252
 from .loopback import Asked, Handler, Loopback, loopback  # noqa: TID252
 
 pytestmark = pytest.mark.anyio

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from http.cookiejar import CookieJar, DefaultCookiePolicy
+from importlib.util import find_spec
 from typing import Any, TypeAlias
+from urllib.request import getproxies
 
 import httpx2
 
@@ -38,18 +41,36 @@ def build_http(*, connections: int, user_agent: str, app: ASGIApp | None = None)
     Raises: Unreachable, which names the variable that cannot be used.
     """
     _silence_wire_logs()
+    limits = httpx2.Limits(
+        max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=KEEP_SECONDS
+    )
+    certificates = None if app is not None else read_certificates()
     return httpx2.AsyncClient(
-        transport=None if app is None else httpx2.ASGITransport(app, raise_app_exceptions=False),
-        verify=app is not None or read_certificates(),
+        transport=_choose_transport(app, certificates, limits),
+        verify=certificates or True,
         trust_env=app is None,
         timeout=httpx2.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS, write=WRITE_SECONDS, pool=POOL_SECONDS),
-        limits=httpx2.Limits(
-            max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=KEEP_SECONDS
-        ),
+        limits=limits,
         headers={"User-Agent": user_agent},
         cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])),
         follow_redirects=False,
     )
+
+
+def _choose_transport(
+    app: ASGIApp | None, certificates: ssl.SSLContext | None, limits: httpx2.Limits
+) -> httpx2.AsyncBaseTransport | None:
+    """Return what carries the requests: an app, aiohttp if it is installed, or None for httpx2's own transport.
+
+    httpx2 also handles every proxy, because aiohttp supports fewer kinds.
+    """
+    if certificates is None:
+        return None if app is None else httpx2.ASGITransport(app, raise_app_exceptions=False)
+    if find_spec("aiohttp") is None or any(getproxies().get(scheme) for scheme in ("http", "https", "all")):
+        return None
+    from itwin_mcp.upstream.aiohttp_transport import AiohttpTransport
+
+    return AiohttpTransport(certificates, limits)
 
 
 MAX_SIGN_IN_BODY = 256 * 1024
