@@ -244,7 +244,7 @@ async def test_saved_login_has_the_users_name(tmp_path: Path) -> None:
         tokens = tokens_of(state, tmp_path)
         assert await tokens.read_user() is None
         named = read_token(jwt(name="Anna de Vries", email="anna@example.com"))
-        await tokens.save_grant(Grant(named, state.seed(), None))
+        await tokens.save_grant(Grant(named, state.seed()))
         assert await tokens.read_user() == "Anna de Vries"
         await tokens.get_token()  # the renewed token is opaque
         assert await tokens_of(state, tmp_path).read_user() == "Anna de Vries"

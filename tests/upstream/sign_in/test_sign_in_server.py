@@ -11,7 +11,8 @@ import anyio
 import pytest
 
 from itwin_mcp.errors import CallError, NotSignedIn, Unreachable
-from itwin_mcp.upstream.sign_in.service_application import ServiceApplication
+from itwin_mcp.upstream.sign_in.renewal import Renewal
+from itwin_mcp.upstream.sign_in.service_application import build_application_tokens
 from itwin_mcp.upstream.sign_in.sign_in_server import SignInServer
 
 from ..loopback import Asked  # noqa: TID252
@@ -24,9 +25,9 @@ def server_of(state: Identity, **options: Any) -> SignInServer:
     return SignInServer(state.issuer, user_agent=USER_AGENT, **options)
 
 
-def application(state: Identity, clock: Clock | None = None) -> ServiceApplication:
+def application(state: Identity, clock: Clock | None = None) -> Renewal:
     clock = clock or Clock()
-    return ServiceApplication(
+    return build_application_tokens(
         server_of(state, now=clock.now), CLIENT_ID, CLIENT_SECRET, now=clock.now, monotonic=clock.monotonic
     )
 
@@ -164,7 +165,7 @@ async def test_unreachable_sign_in_server_is_reported() -> None:
     async with identity() as state:
         issuer = state.issuer
     with pytest.raises(Unreachable, match="did not answer"):
-        await ServiceApplication(SignInServer(issuer, user_agent=USER_AGENT), "a", "b").get_token()
+        await build_application_tokens(SignInServer(issuer, user_agent=USER_AGENT), "a", "b").get_token()
 
 
 @pytest.mark.parametrize(
