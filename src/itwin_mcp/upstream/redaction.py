@@ -13,7 +13,7 @@ MAX_MESSAGE = 2000
 """The maximum number of characters of a server's text in an error."""
 
 MIN_SECRET = 8
-"""Characters. Shorter known values are not replaced, because they may occur in ordinary words."""
+"""Characters. Shorter known secrets are not replaced, because they may occur in ordinary words."""
 
 HIDDEN = "[hidden]"
 
@@ -122,11 +122,11 @@ _SCHEME = re.compile(r"(?<!\w)((?:bearer|basic)\s{1,20})([A-Za-z0-9+/=._~-]{8,}+
 _RUN = re.compile(r"(?<![\w.+/~=-])[\w.+/~=-]{20,}+")
 
 
-def hide_secrets(text: str, *known: str) -> str:
-    """Replace the `known` secrets, and everything with the form of a credential, in linear time."""
-    for value in known:
-        if len(value) >= MIN_SECRET:
-            text = text.replace(value, HIDDEN)
+def hide_secrets(text: str, *secrets: str) -> str:
+    """Replace the known `secrets`, and everything with the form of a credential, in linear time."""
+    for secret in secrets:
+        if len(secret) >= MIN_SECRET:
+            text = text.replace(secret, HIDDEN)
     if "-----BEGIN" in text:
         text = _PRIVATE_KEY.sub(rf"\1{HIDDEN}", text)
     if "eyJ" in text:
@@ -144,7 +144,7 @@ def hide_secrets(text: str, *known: str) -> str:
     return _SCHEME.sub(_hide_token, text)
 
 
-def redact(text: str, limit: int = MAX_MESSAGE, *known: str) -> str:
+def redact(text: str, limit: int = MAX_MESSAGE, *secrets: str) -> str:
     """Return a server's text for a message: cleaned, without secrets, in at most `limit` characters.
 
     Only the first four times `limit` characters are read. A word that is cut there is dropped, because it may be half a
@@ -153,7 +153,7 @@ def redact(text: str, limit: int = MAX_MESSAGE, *known: str) -> str:
     if len(text) > 4 * limit:
         cut = text[: 4 * limit]
         text = cut[: max((index for index, character in enumerate(cut) if character.isspace()), default=len(cut))]
-    return clean_text(hide_secrets(clean_text(text, 4 * limit), *known), limit)
+    return clean_text(hide_secrets(clean_text(text, 4 * limit), *secrets), limit)
 
 
 def _hide_if(is_secret: Callable[[str], bool]) -> Callable[[re.Match[str]], str]:
