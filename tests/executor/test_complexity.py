@@ -69,7 +69,8 @@ def test_build_platform_error_takes_steps_in_proportion(shape: str) -> None:
     def measure(size: int) -> int:
         error = {"code": "c", "message": "m", "details": VALUES[shape](size), "conflicting": VALUES[shape](size)}
         response = Response(422, {}, json.dumps({"error": error}).encode())
-        return steps_of(lambda: build_platform_error(response, Request("GET", "https://api.bentley.com", "/itwins")))
+        request = Request("GET", "https://api.bentley.com", "/itwins")
+        return steps_of(lambda: build_platform_error(response, request, now=0.0))
 
     assert_proportional(measure)
 

@@ -1,4 +1,4 @@
-"""A raw TCP server on loopback that answers as a test says, byte by byte if needed, and records requests."""
+"""A raw TCP server on loopback. It records requests, and a test's handler answers them, byte by byte if needed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from anyio.abc import SocketAttribute, SocketStream
 
 @dataclass
 class Asked:
-    """A received request."""
+    """A received request, with methods to answer it."""
 
     method: str
     target: str
@@ -35,9 +35,9 @@ class Asked:
         await self.stream.send(content)
 
     async def answer(self, status: int, body: bytes = b"", headers: Mapping[str, str] | None = None) -> None:
-        given = {"Content-Length": str(len(body)), **(headers or {})}
-        lines = "".join(f"{name}: {value}\r\n" for name, value in given.items())
-        await self.raw(f"HTTP/1.1 {status} Said\r\n{lines}\r\n".encode() + body)
+        all_headers = {"Content-Length": str(len(body)), **(headers or {})}
+        lines = "".join(f"{name}: {value}\r\n" for name, value in all_headers.items())
+        await self.raw(f"HTTP/1.1 {status} Answered\r\n{lines}\r\n".encode() + body)
 
     async def json(self, status: int, value: Any, headers: Mapping[str, str] | None = None) -> None:
         await self.answer(status, json.dumps(value).encode(), {"Content-Type": "application/json", **(headers or {})})
@@ -59,6 +59,8 @@ Handler = Callable[[Asked], Awaitable[None]]
 
 @dataclass
 class Loopback:
+    """A running server: where it listens, and what it received."""
+
     origin: str
     requests: list[Asked] = field(default_factory=list)
     connections: int = 0
@@ -80,9 +82,9 @@ async def loopback(handler: Handler) -> AsyncIterator[Loopback]:
         async with stream:
             try:
                 while True:
-                    asked = await _read(stream)
-                    server.requests.append(asked)
-                    await handler(asked)
+                    request = await _read(stream)
+                    server.requests.append(request)
+                    await handler(request)
             except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
                 return
 

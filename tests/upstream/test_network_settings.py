@@ -1,4 +1,4 @@
-"""Unusable proxies and certificates give an error that names the variable."""
+"""Errors for unusable proxies and certificates name the environment variable."""
 
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,16 @@ from tests.upstream.loopback import Asked, loopback
 pytestmark = pytest.mark.anyio
 
 NOWHERE = "https://127.0.0.1:9"
-US = "itwin-mcp/test"
+USER_AGENT = "itwin-mcp/test"
 
 
-async def call() -> None:
-    async with UpstreamClient(NOWHERE, StaticToken("t"), user_agent=US) as client:
+async def send_request() -> None:
+    async with UpstreamClient(NOWHERE, StaticToken("t"), user_agent=USER_AGENT) as client:
         await client.send(Request("GET", NOWHERE, "/imodels"))
 
 
-async def move(folder: Path) -> None:
-    async with Storage([NOWHERE], user_agent=US) as storage:
+async def download_file(folder: Path) -> None:
+    async with Storage([NOWHERE], user_agent=USER_AGENT) as storage:
         await storage.download(f"{NOWHERE}/file", folder / "new")
 
 
@@ -43,20 +43,20 @@ async def test_unusable_network_variable_is_named(
 ) -> None:
     monkeypatch.setenv(variable, unusable_value(value, tmp_path))
     for attempt in (
-        call,
-        lambda: move(tmp_path),
-        lambda: probe(f"{NOWHERE}/", user_agent=US),
-        lambda: fetch_document(f"{NOWHERE}/", user_agent=US),
-        lambda: SignInServer(NOWHERE, user_agent=US).discover(),
+        send_request,
+        lambda: download_file(tmp_path),
+        lambda: probe(f"{NOWHERE}/", user_agent=USER_AGENT),
+        lambda: fetch_document(f"{NOWHERE}/", user_agent=USER_AGENT),
+        lambda: SignInServer(NOWHERE, user_agent=USER_AGENT).discover(),
     ):
-        with pytest.raises(Unreachable) as refused:
+        with pytest.raises(Unreachable) as caught:
             await attempt()
-        assert refused.value.code == "ConnectionFailed"
-        assert refused.value.message.startswith(f"{variable} ")
-        assert words in refused.value.message
-        assert variable in refused.value.hint
-        assert "canary" not in refused.value.message + refused.value.hint
-        assert not refused.value.retryable
+        assert caught.value.code == "ConnectionFailed"
+        assert caught.value.message.startswith(f"{variable} ")
+        assert words in caught.value.message
+        assert variable in caught.value.hint
+        assert "canary" not in caught.value.message + caught.value.hint
+        assert not caught.value.retryable
 
 
 @pytest.mark.parametrize(
@@ -73,13 +73,13 @@ async def test_unusable_network_variable_is_named(
 async def test_usable_network_variables_allow_a_request(
     environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fine(asked: Asked) -> None:
-        await asked.json(200, {})
+    async def answer_ok(request: Asked) -> None:
+        await request.json(200, {})
 
     for name, value in ({"NO_PROXY": "127.0.0.1"} | environment).items():
         monkeypatch.setenv(name, value)
-    async with loopback(fine) as server:
-        assert (await probe(f"{server.origin}/", user_agent=US)).status == 200
+    async with loopback(answer_ok) as server:
+        assert (await probe(f"{server.origin}/", user_agent=USER_AGENT)).status == 200
 
 
 async def test_sandbox_ignores_network_variables(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,5 +88,5 @@ async def test_sandbox_ignores_network_variables(monkeypatch: pytest.MonkeyPatch
         await send({"type": "http.response.body", "body": b""})
 
     monkeypatch.setenv("HTTPS_PROXY", "htp://x")
-    async with UpstreamClient(NOWHERE, StaticToken("t"), sandbox=app, user_agent=US) as client:
+    async with UpstreamClient(NOWHERE, StaticToken("t"), sandbox=app, user_agent=USER_AGENT) as client:
         assert (await client.send(Request("GET", NOWHERE, "/"))).status == 204

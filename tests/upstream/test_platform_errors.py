@@ -1,4 +1,4 @@
-"""Answers are parsed defensively, and errors of the platform become errors for the agent."""
+"""Parsing of answers, and the errors that agents get for refusals of the platform."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ NOUNS = name_entities(shipped_catalog().entities)
 NOW = 1_800_000_000.0
 
 
-def answer(status: int, body: Any = b"", **headers: str) -> Response:
+def respond(status: int, body: Any = b"", **headers: str) -> Response:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     return Response(status, {name.replace("_", "-"): value for name, value in headers.items()}, content)
 
 
-def asked(path: str = "/imodels/1", method: Method = "GET", permission: str | None = None) -> Request:
+def build_request(path: str = "/imodels/1", method: Method = "GET", permission: str | None = None) -> Request:
     return Request(method, "https://api.bentley.com", path, permission=permission)
 
 
-def told(response: Response, request: Request | None = None, **options: Any) -> CallError:
-    return build_platform_error(response, request or asked(), now=NOW, nouns=NOUNS, **options)
+def build_error(response: Response, request: Request | None = None, **options: Any) -> CallError:
+    return build_platform_error(response, request or build_request(), now=NOW, nouns=NOUNS, **options)
 
 
 # --- JSON -----------------------------------------------------------------------------------------------------------
@@ -41,11 +41,11 @@ def told(response: Response, request: Request | None = None, **options: Any) -> 
     "content", [b"{}", b"[1, 2.5, null]", b'"text"', '{"ü": "😀"}'.encode(), b'\xef\xbb\xbf{"bom": 1}']
 )
 def test_read_json_accepts_strict_json(content: bytes) -> None:
-    assert read_json(answer(200, content)) == json.loads(content)
+    assert read_json(respond(200, content)) == json.loads(content)
 
 
 def test_read_json_returns_none_without_content() -> None:
-    assert read_json(answer(204)) is None
+    assert read_json(respond(204)) is None
 
 
 @pytest.mark.parametrize(
@@ -67,29 +67,29 @@ def test_read_json_returns_none_without_content() -> None:
 )
 def test_read_json_rejects_invalid_json_and_says_why(content: bytes, kind: str, words: str) -> None:
     with pytest.raises(UnexpectedAnswer) as caught:
-        read_json(answer(200, content, content_type=kind, x_correlation_id="abc"))
+        read_json(respond(200, content, content_type=kind, x_correlation_id="abc"))
     assert words in caught.value.message
     assert (caught.value.status, caught.value.correlation_id) == (200, "abc")
 
 
 def test_read_json_accepts_64_levels() -> None:
-    assert read_json(answer(200, b"[" * 64 + b"]" * 64)) is not None
+    assert read_json(respond(200, b"[" * 64 + b"]" * 64)) is not None
 
 
 def test_read_json_replaces_lone_surrogates() -> None:
-    value = read_json(answer(200, b'{"name\\ud800": ["\\uDFFFx", "\\ud83d\\ude00"]}'))
+    value = read_json(respond(200, b'{"name\\ud800": ["\\uDFFFx", "\\ud83d\\ude00"]}'))
     assert value == {"name?": ["?x", "😀"]}
 
 
 def test_read_json_turns_huge_numbers_into_null() -> None:
-    assert read_json(answer(200, b'{"a": [1e400, -1E+999, 1e3, "1e400"]}')) == {"a": [None, None, 1000.0, "1e400"]}
-    assert read_json(answer(200, b"[" + b"9" * 400 + b".5]")) == [None]
+    assert read_json(respond(200, b'{"a": [1e400, -1E+999, 1e3, "1e400"]}')) == {"a": [None, None, 1000.0, "1e400"]}
+    assert read_json(respond(200, b"[" + b"9" * 400 + b".5]")) == [None]
 
 
-# --- the shapes of refusals -----------------------------------------------------------------------------------------
+# --- forms of error bodies -----------------------------------------------------------------------------------------
 
 
-def test_platform_error_keeps_the_platforms_words() -> None:
+def test_platform_error_keeps_code_message_target_and_details() -> None:
     detail = {"code": "InvalidValue", "message": "Too long.", "target": "name", "innerError": {"code": "X"}}
     body = {
         "error": {
@@ -99,7 +99,7 @@ def test_platform_error_keeps_the_platforms_words() -> None:
             "details": [detail],
         }
     }
-    error = told(answer(422, body, x_correlation_id="id-1"))
+    error = build_error(respond(422, body, x_correlation_id="id-1"))
     assert isinstance(error, PlatformError)
     assert (error.code, error.message, error.target, error.status) == (
         "InvalidiModelsRequest",
@@ -111,7 +111,7 @@ def test_platform_error_keeps_the_platforms_words() -> None:
     assert error.correlation_id == "id-1"
 
 
-def test_further_error_members_are_kept_but_cannot_replace_ours() -> None:
+def test_further_error_members_do_not_replace_ours() -> None:
     locks = [{"objectId": "0x1", "lockLevel": "exclusive", "briefcaseIds": [2]}]
     body = {
         "error": {
@@ -122,7 +122,7 @@ def test_further_error_members_are_kept_but_cannot_replace_ours() -> None:
             "retryable": 1,
         }
     }
-    error = told(answer(409, body))
+    error = build_error(respond(409, body))
     assert error.members == {"conflictingLocks": locks}
     assert error.to_json("x")["retryable"] is False
 
@@ -145,10 +145,10 @@ def test_further_error_members_are_kept_but_cannot_replace_ours() -> None:
         (500, b"\xff\xfe\x00", "application/json", "InternalServerError", "answered 500"),
     ],
 )  # fmt: skip
-def test_refusals_of_other_shapes_become_the_same_error(
+def test_refusal_of_any_shape_has_code_message_and_hint(
     status: int, body: Any, kind: str, code: str | None, words: str
 ) -> None:
-    error = told(answer(status, body, content_type=kind))
+    error = build_error(respond(status, body, content_type=kind))
     assert words in error.message
     assert error.status == status
     assert error.hint
@@ -156,7 +156,7 @@ def test_refusals_of_other_shapes_become_the_same_error(
         assert error.code == code
 
 
-def test_foreign_text_is_shortened_and_cleaned() -> None:
+def test_platform_error_shortens_and_cleans_text() -> None:
     body = {
         "error": {
             "code": "C" * 900,
@@ -164,13 +164,13 @@ def test_foreign_text_is_shortened_and_cleaned() -> None:
             "details": [{"message": "y" * 9000}] * 80,
         }
     }
-    error = told(answer(422, body))
+    error = build_error(respond(422, body))
     assert (len(error.code), len(error.message), len(error.details)) == (200, 2000, 50)
     assert error.message.startswith("ab[31mx")
     assert len(error.details[0]["message"]) == 2000
 
 
-# --- the next step --------------------------------------------------------------------------------------------------
+# --- hints ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_foreign_text_is_shortened_and_cleaned() -> None:
 )
 def test_401_distinguishes_expired_from_wrong_environment(token: Token | None, platform: str, words: str) -> None:
     body = {"error": {"code": "Unauthorized", "message": "Access denied."}}
-    error = told(answer(401, body), token=token, platform=platform, remedy="Do this.")
+    error = build_error(respond(401, body), token=token, platform=platform, remedy="Do this.")
     assert isinstance(error, NotSignedIn)
     assert words in error.hint
     assert error.hint.endswith("Do this.")
@@ -209,15 +209,17 @@ def test_401_distinguishes_expired_from_wrong_environment(token: Token | None, p
     ],
 )
 def test_401_unknown_client_hints_at_registration(error: dict[str, Any]) -> None:
-    hint = told(answer(401, {"error": error}), token=Token("t", expires_at=NOW - 60)).hint
+    hint = build_error(respond(401, {"error": error}), token=Token("t", expires_at=NOW - 60)).hint
     assert "https://developer.bentley.com/register/" in hint
     assert "expired" not in hint
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 407])
-def test_web_page_is_attributed_to_a_gateway(status: int) -> None:
-    page = answer(status, b"<html><title>Blocked by policy</title></html>", content_type="text/html")
-    error = told(page, asked(permission="imodels_write"), token=Token("t", member="x@apps.imsoidc.bentley.com"))
+def test_hint_for_web_page_blames_a_gateway(status: int) -> None:
+    page = respond(status, b"<html><title>Blocked by policy</title></html>", content_type="text/html")
+    error = build_error(
+        page, build_request(permission="imodels_write"), token=Token("t", member="x@apps.imsoidc.bentley.com")
+    )
     assert "proxy, firewall or gateway" in error.hint
     assert "imodels_write" not in error.hint
     assert "invite" not in error.hint
@@ -225,21 +227,23 @@ def test_web_page_is_attributed_to_a_gateway(status: int) -> None:
 
 
 def test_403_names_permission_and_member_to_invite() -> None:
-    error = told(
-        answer(403), asked(permission="imodels_write"), token=Token("t", member="cid@apps.imsoidc.bentley.com")
+    error = build_error(
+        respond(403),
+        build_request(permission="imodels_write"),
+        token=Token("t", member="cid@apps.imsoidc.bentley.com"),
     )
     assert "`imodels_write`" in error.hint
     assert "cid@apps.imsoidc.bentley.com" in error.hint
-    assert "`imodels_write`" in told(answer(403), asked(permission="imodels_write")).hint
-    assert "administrator" in told(answer(403)).hint
+    assert "`imodels_write`" in build_error(respond(403), build_request(permission="imodels_write")).hint
+    assert "administrator" in build_error(respond(403)).hint
 
 
 @pytest.mark.parametrize("status", [403, 422])
-def test_quota_hint_asks_for_no_permission(status: int) -> None:
+def test_quota_hint_does_not_mention_permission(status: int) -> None:
     quota = {"code": "ResourceQuotaExceeded", "message": "100 briefcases."}
     error = quota if status == 403 else {"code": "InvalidiModelsRequest", "message": "No.", "details": [quota]}
-    full = answer(status, {"error": error})
-    hint = told(full, asked(path="/imodels/1/briefcases", permission="imodels_write")).hint
+    full = respond(status, {"error": error})
+    hint = build_error(full, build_request(path="/imodels/1/briefcases", permission="imodels_write")).hint
     assert "no permission changes that" in hint
     assert "`list-briefcases`" in hint
     assert "imodels_write" not in hint
@@ -260,32 +264,38 @@ def test_quota_hint_asks_for_no_permission(status: int) -> None:
 )
 def test_404_names_the_list_tool(path: str, code: str, listing: str) -> None:
     body = {"error": {"code": code, "message": "m"}} if code else b""
-    assert listing in told(answer(404, body), asked(path)).hint
+    assert listing in build_error(respond(404, body), build_request(path)).hint
 
 
-def test_404_of_the_gateway_blames_the_operation() -> None:
-    hint = told(answer(404, {"error": {"code": "ResourceNotFound", "message": "m"}}), asked("/itwins/1")).hint
+def test_404_of_the_gateway_hints_at_unknown_operation() -> None:
+    hint = build_error(
+        respond(404, {"error": {"code": "ResourceNotFound", "message": "m"}}), build_request("/itwins/1")
+    ).hint
     assert "does not know this operation" in hint
     assert "list-" not in hint
 
 
-def test_409_names_the_conflicting_field() -> None:
-    body = {"error": {"code": "iTwinExists", "message": "m", "details": [{"code": "InvalidValue", "target": "number"}]}}
-    assert "`number`" in told(answer(409, body), asked("/itwins/", "POST")).hint
-    assert (
-        "name"
-        in told(answer(409, {"error": {"code": "iModelExists", "message": "m"}}), asked("/imodels/", "POST")).hint
-    )
-    assert "Somebody else" in told(answer(409, {"error": {"code": "ConflictWithAnotherUser", "message": "m"}})).hint
+@pytest.mark.parametrize(
+    ("error", "path", "words"),
+    [
+        ({"code": "iTwinExists", "details": [{"code": "InvalidValue", "target": "number"}]}, "/itwins/", "`number`"),
+        ({"code": "iModelExists"}, "/imodels/", "name"),
+        ({"code": "ConflictWithAnotherUser"}, "/imodels/1", "Somebody else"),
+    ],
+)
+def test_409_names_conflicting_field_or_other_user(error: dict[str, Any], path: str, words: str) -> None:
+    response = respond(409, {"error": {**error, "message": "m"}})
+    assert words in build_error(response, build_request(path, "POST")).hint
 
 
 def test_422_names_the_refused_values() -> None:
     details = [{"code": "InvalidValue", "target": "$top"}, {"code": "InvalidValue", "target": "$skip"}]
-    assert "`$top`, `$skip`" in told(answer(422, {"error": {"code": "C", "message": "m", "details": details}})).hint
+    response = respond(422, {"error": {"code": "C", "message": "m", "details": details}})
+    assert "`$top`, `$skip`" in build_error(response).hint
 
 
 def test_429_says_when_to_retry_and_names_the_tier() -> None:
-    error = told(answer(429, retry_after="17", itwinplatform_ratelimited_tier="Community"))
+    error = build_error(respond(429, retry_after="17", itwinplatform_ratelimited_tier="Community"))
     assert (error.retry_after, error.retryable) == (17.0, True)
     assert "in 17 seconds" in error.hint
     assert "Community" in error.hint
@@ -294,7 +304,7 @@ def test_429_says_when_to_retry_and_names_the_tier() -> None:
 @pytest.mark.parametrize("status", [400, 403, 404, 409, 422, 429, 500, 503])
 def test_foreign_error_does_not_mention_itwins(status: int) -> None:
     error = build_foreign_error(
-        answer(status), Request("POST", "https://erp.example", "/imodels/1"), now=NOW, nouns=NOUNS
+        respond(status), Request("POST", "https://erp.example", "/imodels/1"), now=NOW, nouns=NOUNS
     )
     assert "iTwin" not in str(error.to_json("x"))
     assert "list-" not in error.hint
@@ -305,7 +315,7 @@ def test_foreign_error_does_not_mention_itwins(status: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "seconds"),
+    ("header", "seconds"),
     [
         ("0", 0.0),
         ("120", 120.0),
@@ -324,11 +334,11 @@ def test_foreign_error_does_not_mention_itwins(status: int) -> None:
         ("Fri, 99 Jan 2027 08:01:00 GMT", None),
     ],
 )
-def test_retry_after_is_read_as_seconds_or_date(given: str, seconds: float | None) -> None:
-    assert read_retry_after({"retry-after": given}, NOW) == seconds
+def test_read_retry_after_accepts_seconds_or_date(header: str, seconds: float | None) -> None:
+    assert read_retry_after({"retry-after": header}, NOW) == seconds
 
 
-def test_rate_tier_is_read_only_if_plausible() -> None:
+def test_read_rate_tier_ignores_malformed_value() -> None:
     assert read_rate_tier({"itwinplatform-ratelimited-tier": "Community"}) == "Community"
     assert read_rate_tier({"itwinplatform-ratelimited-tier": "<b>\n"}) is None
 
@@ -349,10 +359,10 @@ def test_rate_tier_is_read_only_if_plausible() -> None:
         "grant_type=x&client_secret=SECRET&code=SECRET&code_verifier=SECRET",
     ],
 )
-def test_error_text_hides_credentials(text: str) -> None:
+def test_hide_secrets_removes_credentials_from_error_text(text: str) -> None:
     assert "SECRET" not in hide_secrets(text)
 
 
-def test_error_text_keeps_ordinary_words() -> None:
+def test_hide_secrets_keeps_ordinary_error_text() -> None:
     text = "The code InvalidValue, signature and bearer of the token: sign in again. größe 名前"
     assert clean_text(hide_secrets(text)) == text

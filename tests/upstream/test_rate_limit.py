@@ -11,7 +11,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Clock:
-    """A clock that moves only by sleeping."""
+    """A clock that advances only by `sleep`."""
 
     def __init__(self) -> None:
         self.time = 1000.0
@@ -23,46 +23,46 @@ class Clock:
         self.time += seconds
 
 
-async def moments(pacer: Pacer, clock: Clock, count: int) -> list[float]:
-    seen = []
+async def record_times(pacer: Pacer, clock: Clock, count: int) -> list[float]:
+    times = []
     for _ in range(count):
         await pacer.wait_turn()
-        seen.append(round(clock.time - 1000.0, 3))
-    return seen
+        times.append(round(clock.time - 1000.0, 3))
+    return times
 
 
 async def test_pacer_without_a_rate_never_waits() -> None:
     clock = Clock()
-    assert await moments(Pacer(clock=clock, sleep=clock.sleep), clock, 5) == [0.0] * 5
+    assert await record_times(Pacer(clock=clock, sleep=clock.sleep), clock, 5) == [0.0] * 5
 
 
 async def test_pacer_allows_a_burst_of_one_second_then_spreads_evenly() -> None:
     clock = Clock()
-    seen = await moments(Pacer(120, clock=clock, sleep=clock.sleep), clock, 6)
-    assert seen == [0.0, 0.0, 0.0, 0.5, 1.0, 1.5]
+    times = await record_times(Pacer(120, clock=clock, sleep=clock.sleep), clock, 6)
+    assert times == [0.0, 0.0, 0.0, 0.5, 1.0, 1.5]
 
 
 async def test_pacer_never_exceeds_the_rate_in_any_minute() -> None:
     clock = Clock()
-    seen = await moments(Pacer(500, clock=clock, sleep=clock.sleep), clock, 1500)
+    times = await record_times(Pacer(500, clock=clock, sleep=clock.sleep), clock, 1500)
     for start in range(0, 100, 10):
-        assert sum(start <= moment < start + 60 for moment in seen) <= 500 + 10
+        assert sum(start <= moment < start + 60 for moment in times) <= 500 + 10
 
 
-async def test_slow_down_holds_all_calls_and_adopts_the_tiers_rate() -> None:
+async def test_slow_down_delays_calls_and_adopts_rate_of_the_tier() -> None:
     clock = Clock()
     pacer = Pacer(clock=clock, sleep=clock.sleep)
     pacer.slow_down(10.0, "Community")
-    seen = await moments(pacer, clock, 20)
-    assert seen[0] == 10.0
-    assert seen[-1] - seen[0] == pytest.approx(19 * 0.12, abs=1.1)
+    times = await record_times(pacer, clock, 20)
+    assert times[0] == 10.0
+    assert times[-1] - times[0] == pytest.approx(19 * 0.12, abs=1.1)
 
 
 async def test_slow_down_keeps_a_configured_rate() -> None:
     clock = Clock()
     pacer = Pacer(60, clock=clock, sleep=clock.sleep)
     pacer.slow_down(None, "Premium")
-    assert await moments(pacer, clock, 3) == [0.0, 0.0, 1.0]
+    assert await record_times(pacer, clock, 3) == [0.0, 0.0, 1.0]
 
 
 async def test_wait_turn_beyond_the_deadline_raises_and_takes_no_turn() -> None:
@@ -75,12 +75,12 @@ async def test_wait_turn_beyond_the_deadline_raises_and_takes_no_turn() -> None:
     assert clock.time == 1000.0
 
 
-def test_rate_below_one_a_minute_is_refused() -> None:
+def test_pacer_rejects_rate_below_one_per_minute() -> None:
     with pytest.raises(ValueError, match="at least one"):
         Pacer(0)
 
 
-def test_steady_rate_counts_each_key_apart_and_forgets_rested_ones() -> None:
+def test_steady_rate_counts_keys_separately_and_drops_idle_ones() -> None:
     clock = Clock()
     rate = SteadyRate(60, 2.0, clock)
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""Secrets are removed from text and data, other text stays unchanged, and work is proportional to the length."""
+"""Redaction removes secrets from text and data, keeps other text, and takes linear time."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ Tunnel boring machine TBM-2 "Bertha"
 Brücke № 7 — “Süd”, 桥梁工程（二期）""".splitlines()
 
 
-def test_fifty_ordinary_sentences_are_checked() -> None:
+def test_ordinary_has_fifty_different_sentences() -> None:
     assert len(set(ORDINARY)) == 50
 
 
@@ -114,7 +114,7 @@ def test_hide_secrets_keeps_engineering_text(sentence: str) -> None:
         f"-----BEGIN RSA PRIVATE KEY-----\n{CANARY}\n-----END RSA PRIVATE KEY-----",
     ],
 )
-def test_hide_secrets_replaces_every_shape_of_a_credential(text: str) -> None:
+def test_hide_secrets_replaces_every_form_of_credential(text: str) -> None:
     hidden = hide_secrets(text)
     assert CANARY not in hidden
     assert "[hidden]" in hidden
@@ -236,7 +236,7 @@ def test_remove_secrets_drops_links_with_credentials(link: str) -> None:
 
 
 @pytest.mark.parametrize("length", [1, 100, 7_960, 7_990, 8_000])
-def test_redact_shows_no_half_secret(length: int) -> None:
+def test_redact_drops_secret_that_is_cut(length: int) -> None:
     for secret in (JWT, f"password={CANARY}", f"https://u:{CANARY}@example.com/"):
         shown = redact("[hidden] " + "x" * length + f" {secret} " + "password=aaaaaaaaaaaaa " * 2_000)
         assert len(shown) <= 2_000
@@ -290,17 +290,17 @@ def test_redaction_patterns_are_linear() -> None:
     patterns = {name: value for name, value in vars(redaction).items() if isinstance(value, re.Pattern)}
     assert len(patterns) > 8
     for name, pattern in patterns.items():
-        assert _most_repeats(_parser.parse(pattern.pattern, pattern.flags)) <= 60, name
+        assert _find_max_repetition(_parser.parse(pattern.pattern, pattern.flags)) <= 60, name
 
 
-def _most_repeats(parsed: Any) -> int:
+def _find_max_repetition(parsed: Any) -> int:
     """Return the largest repetition that can backtrack."""
-    most = 0
+    maximum = 0
     for kind, argument in parsed:
         if kind in (sre.MAX_REPEAT, sre.MIN_REPEAT):
-            most = max(most, int(argument[1]))
+            maximum = max(maximum, int(argument[1]))
         for part in argument if isinstance(argument, tuple | list) else ():
             for inner in part if isinstance(part, list) else [part]:
                 if isinstance(inner, _parser.SubPattern):
-                    most = max(most, _most_repeats(inner))
-    return most
+                    maximum = max(maximum, _find_max_repetition(inner))
+    return maximum

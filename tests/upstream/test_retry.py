@@ -1,4 +1,4 @@
-"""Which failures are retried, how often, and after which delay."""
+"""Retries: which failures are retried, how often, and after which delay."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from itwin_mcp.upstream.retry import AttemptError, Retries, RetryBudget
 pytestmark = pytest.mark.anyio
 
 
-def failure(after: float | None = None, *, transient: bool = True, maybe_executed: bool = False) -> AttemptError:
+def build_failure(after: float | None = None, *, transient: bool = True, maybe_executed: bool = False) -> AttemptError:
     error = PlatformError("C", "m", hint="h")
     return AttemptError(error, transient=transient, maybe_executed=maybe_executed, after=after)
 
 
-def delay(retries: Retries, failed: AttemptError, made: int = 1, left: float = 60.0) -> float | None:
-    return retries.compute_delay(failed, made, "GET", left)
+def compute_delay(retries: Retries, failure: AttemptError, made: int = 1, left: float = 60.0) -> float | None:
+    return retries.compute_delay(failure, made, "GET", left)
 
 
 def test_backoff_doubles_with_full_jitter() -> None:
-    assert [delay(Retries(chance=lambda: 1.0), failure(), made) for made in (1, 2, 3)] == [1.0, 2.0, None]
-    assert delay(Retries(chance=lambda: 0.0), failure()) == 0.0
+    assert [compute_delay(Retries(chance=lambda: 1.0), build_failure(), made) for made in (1, 2, 3)] == [1.0, 2.0, None]
+    assert compute_delay(Retries(chance=lambda: 0.0), build_failure()) == 0.0
 
 
 def test_retry_after_is_respected_with_little_jitter() -> None:
-    assert delay(Retries(chance=lambda: 0.0), failure(7.0)) == 7.0
-    assert delay(Retries(chance=lambda: 1.0), failure(7.0)) == 7.5
+    assert compute_delay(Retries(chance=lambda: 0.0), build_failure(7.0)) == 7.0
+    assert compute_delay(Retries(chance=lambda: 1.0), build_failure(7.0)) == 7.5
 
 
 @pytest.mark.parametrize(("after", "left"), [(61.0, 600.0), (30.0, 30.5), (None, 0.5)])
 def test_delay_beyond_deadline_or_maximum_fails_at_once(after: float | None, left: float) -> None:
-    assert delay(Retries(chance=lambda: 1.0), failure(after), left=left) is None
+    assert compute_delay(Retries(chance=lambda: 1.0), build_failure(after), left=left) is None
 
 
-async def test_run_sleeps_before_each_retry_and_raises_last_error_without_context(
+async def test_run_sleeps_before_retries_and_raises_error_without_context(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     slept: list[float] = []
@@ -47,7 +47,7 @@ async def test_run_sleeps_before_each_retry_and_raises_last_error_without_contex
 
     async def attempt() -> None:
         attempts.append(1)
-        raise failure()
+        raise build_failure()
 
     monkeypatch.setattr(retry, "sleep", sleep)
     with pytest.raises(PlatformError) as caught:

@@ -1,4 +1,4 @@
-"""Uploads and downloads by storage links, with servers that send something else than they announce."""
+"""Storage with loopback servers, some of which send other bytes than they announce."""
 
 # ruff: noqa: ASYNC240 - the files of a test are small
 
@@ -32,7 +32,7 @@ LINK = "/c/file?sv=2024&sr=b&sig=canary%2Bsignature%3D&se=2026-01-01T00%3A00%3A0
 
 
 @asynccontextmanager
-async def opened(handler: Handler, **options: Any) -> AsyncIterator[tuple[Loopback, Storage, str]]:
+async def open_storage(handler: Handler, **options: Any) -> AsyncIterator[tuple[Loopback, Storage, str]]:
     async with (
         loopback(handler) as server,
         Storage([server.origin], user_agent="itwin-mcp/test", **options) as storage,
@@ -40,12 +40,12 @@ async def opened(handler: Handler, **options: Any) -> AsyncIterator[tuple[Loopba
         yield server, storage, server.origin + LINK
 
 
-async def created(asked: Asked) -> None:
-    await asked.answer(201)
+async def answer_created(request: Asked) -> None:
+    await request.answer(201)
 
 
-async def whole(asked: Asked) -> None:
-    await asked.answer(200, CONTENT)
+async def answer_content(request: Asked) -> None:
+    await request.answer(200, CONTENT)
 
 
 @pytest.fixture
@@ -61,11 +61,11 @@ def target(tmp_path: Path) -> Path:
     return tmp_path / "out" / "file.bim"
 
 
-def left(target: Path) -> list[str]:
+def list_folder(target: Path) -> list[str]:
     return sorted(path.name for path in target.parent.iterdir())
 
 
-class Told:
+class ProgressRecorder:
     """Records reported progress."""
 
     def __init__(self) -> None:
@@ -76,28 +76,28 @@ class Told:
 
 
 async def test_upload_sends_whole_file_and_headers_without_bearer(source: Path) -> None:
-    told = Told()
-    async with opened(created) as (server, storage, link):
-        size = await storage.upload(link, source, headers=[("x-ms-blob-type", "BlockBlob")], progress=told)
-    asked = server.requests[0]
-    assert (asked.method, asked.target, size) == ("PUT", LINK, len(CONTENT))
-    assert asked.body == CONTENT
-    assert asked.headers["x-ms-blob-type"] == "BlockBlob"
-    assert asked.headers["content-length"] == str(len(CONTENT))
-    assert not {"authorization", "cookie", "x-correlation-id", "transfer-encoding"} & set(asked.headers)
-    assert told.steps[-1] == (len(CONTENT), len(CONTENT))
-    assert told.steps == sorted(told.steps)
+    progress = ProgressRecorder()
+    async with open_storage(answer_created) as (server, storage, link):
+        size = await storage.upload(link, source, headers=[("x-ms-blob-type", "BlockBlob")], progress=progress)
+    request = server.requests[0]
+    assert (request.method, request.target, size) == ("PUT", LINK, len(CONTENT))
+    assert request.body == CONTENT
+    assert request.headers["x-ms-blob-type"] == "BlockBlob"
+    assert request.headers["content-length"] == str(len(CONTENT))
+    assert not {"authorization", "cookie", "x-correlation-id", "transfer-encoding"} & set(request.headers)
+    assert progress.steps[-1] == (len(CONTENT), len(CONTENT))
+    assert progress.steps == sorted(progress.steps)
 
 
 async def test_download_verifies_size_and_reports_progress(target: Path) -> None:
-    told = Told()
+    progress = ProgressRecorder()
     digest = ("sha256", hashlib.sha256(CONTENT).hexdigest())
-    async with opened(whole) as (server, storage, link):
-        size = await storage.download(link, target, size=len(CONTENT), digest=digest, progress=told)
+    async with open_storage(answer_content) as (server, storage, link):
+        size = await storage.download(link, target, size=len(CONTENT), digest=digest, progress=progress)
     assert target.read_bytes() == CONTENT
     assert size == len(CONTENT)
-    assert left(target) == ["file.bim"]
-    assert told.steps[-1] == (len(CONTENT), len(CONTENT))
+    assert list_folder(target) == ["file.bim"]
+    assert progress.steps[-1] == (len(CONTENT), len(CONTENT))
     assert server.requests[0].target == LINK
     assert "authorization" not in server.requests[0].headers
 
@@ -105,16 +105,16 @@ async def test_download_verifies_size_and_reports_progress(target: Path) -> None
 async def test_download_saves_bytes_as_stored(target: Path) -> None:
     packed = gzip.compress(CONTENT)
 
-    async def handler(asked: Asked) -> None:
-        assert asked.headers["accept-encoding"] == "identity"
-        await asked.answer(200, packed, {"Content-Encoding": "gzip"})
+    async def handler(request: Asked) -> None:
+        assert request.headers["accept-encoding"] == "identity"
+        await request.answer(200, packed, {"Content-Encoding": "gzip"})
 
-    async with opened(handler) as (_, storage, link):
+    async with open_storage(handler) as (_, storage, link):
         await storage.download(link, target, size=len(packed))
     assert target.read_bytes() == packed
 
 
-class Broken(NamedTuple):
+class BrokenDownload(NamedTuple):
     head: dict[str, str]
     body: bytes
     options: dict[str, Any]
@@ -125,81 +125,81 @@ class Broken(NamedTuple):
 @pytest.mark.parametrize(
     "case",
     [
-        Broken({"Content-Length": "10"}, b"12345", {}, Unreachable, 3),
-        Broken({"Content-Length": "5"}, b"12345", {"size": 6}, UnexpectedAnswer, 1),
-        Broken({"Transfer-Encoding": "chunked"}, b"5\r\n12345\r\n0\r\n\r\n", {"size": 6}, UnexpectedAnswer, 1),
-        Broken({"Transfer-Encoding": "chunked"}, b"5\r\n12345\r\n0\r\n\r\n", {"size": 4}, UnexpectedAnswer, 1),
-        Broken({"Transfer-Encoding": "chunked"}, b"5\r\n12", {"size": 5}, Unreachable, 3),
-        Broken({"Content-Length": "5"}, b"12345", {"digest": ("md5", "0" * 32)}, UnexpectedAnswer, 1),
-        Broken({"Content-Length": "5"}, b"12345", {"size": 2**62}, InvalidArguments, 0),
-        Broken({"Content-Length": str(2**59)}, b"12345", {}, InvalidArguments, 1),
+        BrokenDownload({"Content-Length": "10"}, b"12345", {}, Unreachable, 3),
+        BrokenDownload({"Content-Length": "5"}, b"12345", {"size": 6}, UnexpectedAnswer, 1),
+        BrokenDownload({"Transfer-Encoding": "chunked"}, b"5\r\n12345\r\n0\r\n\r\n", {"size": 6}, UnexpectedAnswer, 1),
+        BrokenDownload({"Transfer-Encoding": "chunked"}, b"5\r\n12345\r\n0\r\n\r\n", {"size": 4}, UnexpectedAnswer, 1),
+        BrokenDownload({"Transfer-Encoding": "chunked"}, b"5\r\n12", {"size": 5}, Unreachable, 3),
+        BrokenDownload({"Content-Length": "5"}, b"12345", {"digest": ("md5", "0" * 32)}, UnexpectedAnswer, 1),
+        BrokenDownload({"Content-Length": "5"}, b"12345", {"size": 2**62}, InvalidArguments, 0),
+        BrokenDownload({"Content-Length": str(2**59)}, b"12345", {}, InvalidArguments, 1),
     ],
 )
-async def test_download_with_wrong_size_or_digest_saves_nothing(target: Path, case: Broken) -> None:
-    async def handler(asked: Asked) -> None:
+async def test_download_with_wrong_size_or_digest_saves_nothing(target: Path, case: BrokenDownload) -> None:
+    async def handler(request: Asked) -> None:
         lines = "".join(f"{name}: {value}\r\n" for name, value in case.head.items())
-        await asked.raw(f"HTTP/1.1 200 OK\r\n{lines}\r\n".encode() + case.body)
-        await asked.hang_up()
+        await request.raw(f"HTTP/1.1 200 OK\r\n{lines}\r\n".encode() + case.body)
+        await request.hang_up()
 
-    async with opened(handler) as (server, storage, link):
+    async with open_storage(handler) as (server, storage, link):
         with pytest.raises(case.error) as caught:
             await storage.download(link, target, **case.options)
-    assert left(target) == []
+    assert list_folder(target) == []
     assert len(server.requests) == case.attempts
     assert "canary" not in str(caught.value.to_json("x"))
 
 
-async def test_broken_download_starts_over_and_progress_only_grows(target: Path) -> None:
-    async def handler(asked: Asked) -> None:
+async def test_broken_download_starts_over_with_growing_progress(target: Path) -> None:
+    async def handler(request: Asked) -> None:
         if len(server.requests) < 3:
-            await asked.raw(f"HTTP/1.1 200 OK\r\nContent-Length: {len(CONTENT)}\r\n\r\n".encode() + CONTENT[:300_000])
-            await asked.hang_up()
+            await request.raw(f"HTTP/1.1 200 OK\r\nContent-Length: {len(CONTENT)}\r\n\r\n".encode() + CONTENT[:300_000])
+            await request.hang_up()
         else:
-            await whole(asked)
+            await answer_content(request)
 
-    told = Told()
-    async with opened(handler) as (server, storage, link):
-        await storage.download(link, target, progress=told)
+    progress = ProgressRecorder()
+    async with open_storage(handler) as (server, storage, link):
+        await storage.download(link, target, progress=progress)
     assert target.read_bytes() == CONTENT
-    assert told.steps == sorted(set(told.steps))
+    assert progress.steps == sorted(set(progress.steps))
 
 
 async def test_broken_upload_starts_over(source: Path) -> None:
-    async def handler(asked: Asked) -> None:
+    async def handler(request: Asked) -> None:
         if len(server.requests) < 2:
-            await asked.hang_up()
+            await request.hang_up()
         else:
-            await asked.answer(201)
+            await request.answer(201)
 
-    async with opened(handler) as (server, storage, link):
+    async with open_storage(handler) as (server, storage, link):
         await storage.upload(link, source)
-    assert [asked.body == CONTENT for asked in server.requests] == [True, True]
+    assert [request.body == CONTENT for request in server.requests] == [True, True]
 
 
 @pytest.mark.parametrize("status", [302, 400, 403, 404, 409, 412, 416])
-async def test_storage_refusal_has_its_code_but_not_its_text(source: Path, target: Path, status: int) -> None:
-    async def handler(asked: Asked) -> None:
-        text = f"<Error><Code>AuthenticationFailed</Code><Message>{asked.target}</Message></Error>".encode()
-        await asked.answer(status, text, {"Location": "http://127.0.0.1:9/"})
+async def test_storage_refusal_has_code_but_not_text_of_the_storage(source: Path, target: Path, status: int) -> None:
+    async def handler(request: Asked) -> None:
+        text = f"<Error><Code>AuthenticationFailed</Code><Message>{request.target}</Message></Error>".encode()
+        await request.answer(status, text, {"Location": "http://127.0.0.1:9/"})
 
-    async with opened(handler) as (server, storage, link):
-        with pytest.raises(PlatformError) as up:
+    async with open_storage(handler) as (server, storage, link):
+        with pytest.raises(PlatformError) as upload:
             await storage.upload(link, source)
-        with pytest.raises(PlatformError) as down:
+        with pytest.raises(PlatformError) as download:
             await storage.download(link, target)
-    for error in (up.value, down.value):
+    for error in (upload.value, download.value):
         assert (error.code, error.status, error.retryable) == ("AuthenticationFailed", status, False)
         assert "canary" not in str(error.to_json("x"))
     assert len(server.requests) == 2
-    assert left(target) == []
+    assert list_folder(target) == []
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-async def test_busy_storage_is_retried(source: Path, status: int) -> None:
-    async def handler(asked: Asked) -> None:
-        await asked.answer(status if len(server.requests) < 3 else 201)
+async def test_upload_is_retried_if_storage_is_busy(source: Path, status: int) -> None:
+    async def handler(request: Asked) -> None:
+        await request.answer(status if len(server.requests) < 3 else 201)
 
-    async with opened(handler) as (server, storage, link):
+    async with open_storage(handler) as (server, storage, link):
         await storage.upload(link, source)
     assert len(server.requests) == 3
 
@@ -247,7 +247,7 @@ async def test_only_allowed_storage_hosts_are_called(link: str, allowed: bool) -
 
 async def test_download_does_not_replace_existing_file(target: Path) -> None:
     target.write_text("mine")
-    async with opened(whole) as (server, storage, link):
+    async with open_storage(answer_content) as (server, storage, link):
         with pytest.raises(InvalidArguments, match="exists, or has changed"):
             await storage.download(link, target)
         assert (target.read_text(), server.requests) == ("mine", [])
@@ -258,18 +258,18 @@ async def test_download_does_not_replace_existing_file(target: Path) -> None:
 async def test_failed_download_keeps_existing_file(target: Path) -> None:
     target.write_text("mine")
 
-    async def handler(asked: Asked) -> None:
-        await asked.answer(404)
+    async def handler(request: Asked) -> None:
+        await request.answer(404)
 
-    async with opened(handler) as (_, storage, link):
+    async with open_storage(handler) as (_, storage, link):
         with pytest.raises(PlatformError):
             await storage.download(link, target, replaces=FileStat.of(target))
     assert target.read_text() == "mine"
-    assert left(target) == ["file.bim"]
+    assert list_folder(target) == ["file.bim"]
 
 
-async def test_unwritable_target_is_reported(tmp_path: Path, source: Path) -> None:
-    async with opened(whole) as (_, storage, link):
+async def test_missing_file_or_folder_raises_invalid_arguments(tmp_path: Path, source: Path) -> None:
+    async with open_storage(answer_content) as (_, storage, link):
         with pytest.raises(InvalidArguments, match="does not exist"):
             await storage.download(link, tmp_path / "none" / "file")
         with pytest.raises(InvalidArguments, match=r"cannot be|does not exist"):
@@ -282,22 +282,22 @@ async def test_unwritable_target_is_reported(tmp_path: Path, source: Path) -> No
 
 async def test_download_larger_than_free_disk_is_not_started(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1_000_000}))
-    async with opened(whole) as (_, storage, link):
+    async with open_storage(answer_content) as (_, storage, link):
         with pytest.raises(InvalidArguments, match="do not fit"):
             await storage.download(link, target)
-    assert left(target) == []
+    assert list_folder(target) == []
 
 
-async def test_cancelled_download_leaves_nothing(target: Path) -> None:
+async def test_cancelled_download_leaves_no_file(target: Path) -> None:
     sent, closed = anyio.Event(), anyio.Event()
 
-    async def handler(asked: Asked) -> None:
-        await asked.raw(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n12345")
+    async def handler(request: Asked) -> None:
+        await request.raw(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n12345")
         sent.set()
-        await asked.until_closed()
+        await request.until_closed()
         closed.set()
 
-    async with opened(handler) as (_, storage, link):
+    async with open_storage(handler) as (_, storage, link):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(storage.download, link, target)
             await sent.wait()
@@ -305,19 +305,19 @@ async def test_cancelled_download_leaves_nothing(target: Path) -> None:
             tasks.cancel_scope.cancel()
         with anyio.fail_after(0.1):
             await closed.wait()
-    assert left(target) == []
+    assert list_folder(target) == []
 
 
-async def test_transfer_ends_at_its_deadline(target: Path) -> None:
-    async def handler(asked: Asked) -> None:
-        await asked.until_closed()
+async def test_download_ends_at_the_deadline(target: Path) -> None:
+    async def handler(request: Asked) -> None:
+        await request.until_closed()
 
-    async with opened(handler, seconds=0.05) as (_, storage, link):
+    async with open_storage(handler, seconds=0.05) as (_, storage, link):
         with pytest.raises(Unreachable, match="not transferred"):
             await storage.download(link, target)
 
 
-async def test_unreachable_storage_is_reported_without_the_link(target: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_unreachable_storage_error_hides_the_link(target: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     origin = f"http://127.0.0.1:{free_port()}"
     async with Storage([origin], user_agent="t") as storage:
@@ -327,18 +327,18 @@ async def test_unreachable_storage_is_reported_without_the_link(target: Path, ca
     assert "canary" not in caplog.text + str(caught.value.to_json("x")) + repr(caught.value.__context__)
 
 
-async def test_large_file_is_streamed(tmp_path: Path) -> None:
+async def test_download_streams_large_file(tmp_path: Path) -> None:
     size = 48 * 1024 * 1024
     source, target = tmp_path / "large", tmp_path / "copy"
     with source.open("wb") as file:
         file.truncate(size)
 
-    async def handler(asked: Asked) -> None:
-        await asked.raw(f"HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n".encode())
+    async def handler(request: Asked) -> None:
+        await request.raw(f"HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n".encode())
         for _ in range(48):
-            await asked.raw(bytes(1024 * 1024))
+            await request.raw(bytes(1024 * 1024))
 
-    async with opened(handler) as (_, storage, link):
+    async with open_storage(handler) as (_, storage, link):
         tracemalloc.start()
         try:
             await storage.download(link, target)
@@ -349,8 +349,8 @@ async def test_large_file_is_streamed(tmp_path: Path) -> None:
     assert peak < 16 * 1024 * 1024
 
 
-async def test_sandbox_app_answers_its_own_links(source: Path, target: Path) -> None:
-    kept: dict[str, bytes] = {}
+async def test_sandbox_app_answers_links_of_the_platform(source: Path, target: Path) -> None:
+    files: dict[str, bytes] = {}
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         body, more = b"", True
@@ -358,9 +358,9 @@ async def test_sandbox_app_answers_its_own_links(source: Path, target: Path) -> 
             message = await receive()
             body, more = body + message.get("body", b""), message.get("more_body", False)
         if scope["method"] == "PUT":
-            kept[scope["path"]] = body
+            files[scope["path"]] = body
         await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": kept[scope["path"]] if scope["method"] == "GET" else b""})
+        await send({"type": "http.response.body", "body": files[scope["path"]] if scope["method"] == "GET" else b""})
 
     origin = "https://api.bentley.com"
     async with Storage([origin], user_agent="t", platform=origin, sandbox=app) as storage:

@@ -22,7 +22,7 @@ _OWN_HEADERS = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 class AiohttpTransport(httpx2.AsyncBaseTransport):
     """Sends requests over aiohttp, and raises httpx2's exceptions. It knows no proxies."""
 
-    def __init__(self, certificates: ssl.SSLContext, limits: httpx2.Limits) -> None:
+    def __init__(self, certificates: ssl.SSLContext | bool, limits: httpx2.Limits) -> None:
         self._certificates = certificates
         self._limits = limits
         self._session: aiohttp.ClientSession | None = None

@@ -1,4 +1,4 @@
-"""A request before authentication, its body, and the answer."""
+"""Requests, their bodies, and answers, as frozen values between the layers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Method: TypeAlias = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 @dataclass(frozen=True, slots=True)
 class JsonBody:
-    """A JSON value; it is serialised when sent, never spliced from text."""
+    """A JSON value, serialised when it is sent."""
 
     value: Any
 
@@ -26,7 +26,7 @@ class FormBody:
 
 @dataclass(frozen=True, slots=True)
 class TextBody:
-    """Text in a media type of its own (`text/plain`, `application/xml` …)."""
+    """Text with its media type, such as `text/plain` or `application/xml`."""
 
     text: str
     media_type: str
@@ -45,7 +45,7 @@ Body: TypeAlias = JsonBody | FormBody | TextBody | FileUpload
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request before authentication; its origin decides the credential.
+    """A request without a credential. The client adds the credential for its origin.
 
     `origin` is `https://host[:port]`, without a path; `path` is already percent-encoded and begins with `/`;
     `query` pairs are raw text, encoded when sent.
@@ -58,12 +58,12 @@ class Request:
     headers: tuple[tuple[str, str], ...] = ()
     body: Body | None = None
     permission: str | None = None
-    """What the caller needs on the platform (`x-permission`), for the hint of a 403."""
+    """The permission that the operation needs on the platform (`x-permission`), for the hint of a 403."""
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One answer, read whole; header names are lower-case."""
+    """A complete answer. Header names are lower-case."""
 
     status: int
     headers: Mapping[str, str] = field(repr=False)
@@ -71,7 +71,7 @@ class Response:
 
 
 class Sender(Protocol):
-    """Sends requests. `UpstreamClient` is one; `policy test --offline` has another that refuses."""
+    """Sends requests: an `UpstreamClient`, or a sender of `policy test --offline` that refuses them."""
 
     @property
     def platform(self) -> str:

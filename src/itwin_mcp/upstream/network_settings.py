@@ -1,4 +1,4 @@
-"""Checks the environment's proxies and certificate authorities before an HTTP client is built from them."""
+"""Checks the environment variables for proxies and certificate authorities before an HTTP client uses them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?|[0-9a-f:.]+", re
 
 @dataclass(frozen=True, slots=True)
 class VariableProblem:
-    """An environment variable that cannot be used. Values that may hold a password are not shown."""
+    """An environment variable that cannot be used. Its value is not shown if it may contain a password."""
 
     variable: str
     why: str
@@ -31,30 +31,25 @@ class VariableProblem:
 
 
 def read_certificates() -> ssl.SSLContext:
-    """Return the certificate authorities of the environment, once its proxies are known to be usable too.
+    """Check the proxy variables, and return the certificate authorities of the environment.
 
     Raises: Unreachable, which names the variable that cannot be used.
     """
     problem = find_proxy_problem(os.environ) or _find_folder_problem(os.environ)
-    if problem is not None:
-        raise _refuse(problem)
-    try:
-        return httpx2.create_ssl_context()
-    except (OSError, ValueError):
-        problem = find_certificate_problem(os.environ)
-        if problem is None:
-            raise
-    raise _refuse(problem)
-
-
-def _refuse(problem: VariableProblem) -> Unreachable:
-    return Unreachable(
+    if problem is None:
+        try:
+            return httpx2.create_ssl_context()
+        except (OSError, ValueError):
+            problem = find_certificate_problem(os.environ)
+            if problem is None:
+                raise
+    raise Unreachable(
         ErrorCode.CONNECTION_FAILED, f"{problem}.", hint=f"Nothing was sent. {problem.fix}", retryable=False
     )
 
 
 def find_proxy_problem(environment: Mapping[str, str]) -> VariableProblem | None:
-    """Return the first of the proxy variables that cannot be used."""
+    """Return the problem of the first proxy variable that cannot be used, or None."""
     names = {name.lower(): name for name in sorted(environment) if environment[name]}  # lower case wins, as in curl
     if environment.get(names.get("no_proxy", ""), "").strip() == "*":
         return None
@@ -68,20 +63,20 @@ def find_proxy_problem(environment: Mapping[str, str]) -> VariableProblem | None
 
 def _explain_proxy(variable: str, value: str) -> VariableProblem | None:
     fix = f"Write {variable} as http://host:port, or unset it."
-    scheme, separator, rest = value.partition("://")
+    scheme, separator, address = value.partition("://")
     if not separator:
-        scheme, rest = "http", value
+        scheme, address = "http", value
     scheme = scheme.lower()
     if scheme not in ("http", "https", "socks5", "socks5h"):
-        known = "http, https, socks5 and socks5h"
-        return VariableProblem(variable, f"has the scheme {scheme[:20]!r}, which is not one of {known}", fix)
+        why = f"has the scheme {scheme[:20]!r}, which is not one of http, https, socks5 and socks5h"
+        return VariableProblem(variable, why, fix)
     try:
-        address = urlsplit(f"//{rest}")
-        host, _ = address.hostname or "", address.port
+        parts = urlsplit(f"//{address}")
+        host, _ = parts.hostname or "", parts.port  # an invalid port raises when it is read
     except ValueError:
         return VariableProblem(variable, "is not the address of a proxy: its host or port cannot be read", fix)
-    # `https//proxy` would be taken for a proxy called `https`.
-    if not _HOST.fullmatch(host) or (not separator and "/" in rest.rstrip("/")):
+    # Without its colon, `https//proxy` would be taken for a proxy called `https`.
+    if not _HOST.fullmatch(host) or (not separator and "/" in address.rstrip("/")):
         return VariableProblem(variable, "is not the address of a proxy: it names no host", fix)
     if scheme.startswith("socks") and find_spec("socksio") is None:
         return VariableProblem(
@@ -94,17 +89,19 @@ def _explain_proxy(variable: str, value: str) -> VariableProblem | None:
 
 
 def find_certificate_problem(environment: Mapping[str, str]) -> VariableProblem | None:
-    """Return the variable for certificate authorities that cannot be used; SSL_CERT_FILE comes before SSL_CERT_DIR."""
+    """Return the problem of SSL_CERT_FILE, or of SSL_CERT_DIR if only that is set; None if there is no problem."""
     file = environment.get("SSL_CERT_FILE")
     if not file:
         return _find_folder_problem(environment)
     why = _explain_file(Path(file))
+    if why is None:
+        return None
     fix = "Set SSL_CERT_FILE to a PEM file with your certificate authorities, or unset it."
-    return None if why is None else VariableProblem("SSL_CERT_FILE", f"cannot be used: {file} {why}", fix)
+    return VariableProblem("SSL_CERT_FILE", f"cannot be used: {file} {why}", fix)
 
 
 def _find_folder_problem(environment: Mapping[str, str]) -> VariableProblem | None:
-    """Return the problem of a missing folder, with which the TLS library trusts nobody but reports no error."""
+    """Return the problem of SSL_CERT_DIR. With a missing folder the TLS library silently trusts no certificate."""
     folder = environment.get("SSL_CERT_DIR")
     if not folder or environment.get("SSL_CERT_FILE") or Path(folder).is_dir():
         return None

@@ -1,4 +1,4 @@
-"""The origin of a URL: scheme, host and port, compared as parsed and never as text."""
+"""The origin of a URL: its scheme, host and port. Origins are parsed before they are compared."""
 
 from __future__ import annotations
 
@@ -17,21 +17,17 @@ _ORIGIN = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Scheme, host in lower case, and port even if it is the default."""
+    """The scheme, the host in lower case, and the port, which is set even if it is the default."""
 
     scheme: str
     host: str
     port: int
-    text: str = field(init=False, compare=False, repr=False)
-    """As a URL begins with it, without a usual port."""
-
-    def __post_init__(self) -> None:
-        port = "" if DEFAULT_PORTS[self.scheme] == self.port else f":{self.port}"
-        object.__setattr__(self, "text", f"{self.scheme}://{self.host}{port}")
+    text: str = field(compare=False, repr=False)
+    """The origin as the beginning of a URL, without a default port."""
 
     @property
     def is_private(self) -> bool:
-        """Whether nobody in between can read what is sent: https, or this machine."""
+        """True if nobody on the way can read what is sent: the scheme is https, or the host is this machine."""
         return self.scheme == "https" or self.host in _LOOPBACK
 
     def __str__(self) -> str:
@@ -43,9 +39,9 @@ def parse_origin(text: str) -> Origin:
     """Parse `https://host[:port]`.
 
     A URL parser silently repairs a backslash, a user name or a non-ASCII host. Here they are refused, because the
-    result decides who gets the token.
+    origin decides whether the token is sent.
 
-    Raises: ValueError.
+    Raises: ValueError if the text is not exactly an origin.
     """
     match = _ORIGIN.fullmatch(text)
     if match is None:
@@ -54,7 +50,9 @@ def parse_origin(text: str) -> Origin:
     port = int(match["port"]) if match["port"] else DEFAULT_PORTS[scheme]
     if not 0 < port < 65536:
         raise ValueError(f"{text[:200]!r} has a port that does not exist")
-    return Origin(scheme, match["host"].lower(), port)
+    host = match["host"].lower()
+    suffix = "" if port == DEFAULT_PORTS[scheme] else f":{port}"
+    return Origin(scheme, host, port, f"{scheme}://{host}{suffix}")
 
 
 def split_url(url: str) -> tuple[Origin, str]:
@@ -63,5 +61,5 @@ def split_url(url: str) -> tuple[Origin, str]:
     match = re.fullmatch(r"(https?://[^/?]+)(.*)", without_fragment, re.IGNORECASE)
     if match is None:
         raise ValueError("not an absolute http or https URL")
-    rest = match[2] if match[2].startswith("/") else f"/{match[2]}"
-    return parse_origin(match[1]), rest
+    target = match[2] if match[2].startswith("/") else f"/{match[2]}"
+    return parse_origin(match[1]), target

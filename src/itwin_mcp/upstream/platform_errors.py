@@ -1,11 +1,11 @@
-"""Turns a refusal of the platform, or of what stands in its way, into the error that the agent reads."""
+"""Turns error answers of the platform, of a proxy or of another server into errors for the agent."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
+from http.client import responses
 from typing import Any
 
 from itwin_mcp.errors import CallError, NotSignedIn, PlatformError, UnexpectedAnswer
@@ -29,40 +29,42 @@ _OURS = frozenset(
     {"code", "message", "status", "target", "details", "operation", "retryable", "retryAfterSeconds", "correlationId"}
     | {"hint", "completed", "outcomeUnknown", "job", "found", "candidates"}
 )
-"""Members of our own error object, which a foreign one must not overwrite."""
+"""Members of our own error object. An error body must not overwrite them."""
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorBody:
-    """An error body of any shape."""
+    """What an error answer says, in one form for all servers."""
 
     code: str
     message: str
     target: str | None
     details: tuple[dict[str, Any], ...]
     members: dict[str, Any]
+    """Further members of the platform's error object, such as `conflictingLocks`."""
     is_page: bool = False
-    """Whether it is a web page, which the platform's APIs never return."""
+    """True for a web page, which the platform's APIs never return."""
 
 
 def read_refusal(response: Response, *secrets: str) -> ErrorBody:
-    """Read the platform's envelope, the gateway's bare `{code, message}`, or whatever is there instead."""
+    """Read the platform's `{"error": {…}}`, its gateway's bare `{code, message}`, or a body of any other form.
+
+    `secrets` are removed from all texts.
+    """
     try:
         body = read_json(response)
     except UnexpectedAnswer:
         body = None
     error = body.get("error", body) if isinstance(body, dict) else None
-    if isinstance(error, str):  # as sign-in servers write it
-        described = body.get("error_description") if isinstance(body, dict) else None
-        error = {"code": error, "message": described or error}
+    if isinstance(body, dict) and isinstance(error, str):  # the form of OAuth servers
+        error = {"code": error, "message": body.get("error_description") or error}
     if isinstance(error, dict) and ("code" in error or "message" in error):
-        code, message, target = error.get("code"), error.get("message"), error.get("target")
         details = error.get("details")
         return ErrorBody(
-            code=_redact_text(code, secrets, 200) or _derive_code(response.status),
-            message=_redact_text(message, secrets) or _format_status(response.status),
-            target=_redact_text(target, secrets, 200) or None,
+            code=_redact_text(error.get("code"), secrets, 200) or _derive_code(response.status),
+            message=_redact_text(error.get("message"), secrets) or _format_status(response.status),
+            target=_redact_text(error.get("target"), secrets, 200) or None,
             details=tuple(
                 _redact_all(detail, secrets)
                 for detail in (details if isinstance(details, list) else [])[:MAX_DETAILS]
@@ -90,24 +92,19 @@ def _redact_text(value: Any, secrets: tuple[str, ...], limit: int = 2000) -> str
 
 
 def _redact_all(value: Any, secrets: tuple[str, ...]) -> Any:
-    if isinstance(value, str):
-        return _redact_text(value, secrets)
     if isinstance(value, list):
         return [_redact_all(item, secrets) for item in value]
     if isinstance(value, dict):
         return {_redact_text(key, secrets, 200): _redact_all(item, secrets) for key, item in value.items()}
-    return value
+    return _redact_text(value, secrets) if isinstance(value, str) else value
 
 
 def _format_status(status: int) -> str:
-    try:
-        return f"{status} {HTTPStatus(status).phrase}"
-    except ValueError:
-        return str(status)
+    return f"{status} {responses.get(status, '')}".rstrip()
 
 
 def _derive_code(status: int) -> str:
-    """Return a code for an answer that has none, such as `BadGateway` for 502."""
+    """Return a code for a body without one, such as `BadGateway` for 502."""
     try:
         return "".join(word.capitalize() for word in HTTPStatus(status).name.split("_"))
     except ValueError:
@@ -122,28 +119,29 @@ def build_platform_error(
     remedy: str = hints.DEFAULT_REMEDY,
     platform: str = PLATFORM_ORIGIN,
     nouns: Sequence[hints.Noun] = (),
-    now: float | None = None,
+    now: float,
 ) -> CallError:
     """Return the error for a refusal of the platform (status 400 and above), with a hint about the next step.
 
-    `nouns` are the kinds of things that a hint can name.
-    `token` is what was sent, to distinguish an expired token from one of another environment. `remedy` says how to sign
-    in. `now` is seconds since 1970.
+    Args:
+        token: The token that was sent. It shows whether it expired or is of another environment.
+        remedy: How to sign in.
+        nouns: The kinds of things that a hint can name.
+        now: Seconds since 1970.
     """
-    moment = time.time() if now is None else now
     refusal = read_refusal(response, token.value if token else "")
     status = response.status
     noun = hints.find_noun(nouns, PLATFORM_ORIGIN, request.path, refusal.code)
-    after = read_retry_after(response.headers, moment)
+    after = read_retry_after(response.headers, now)
     if status == 401:
         return NotSignedIn(
             f"The platform does not accept the sign-in: {refusal.message}",
-            hint=_hint_for_401(refusal, token, remedy=remedy, platform=platform, now=moment),
+            hint=_explain_401(refusal, token, remedy=remedy, platform=platform, now=now),
             status=status,
             details=({"code": refusal.code, "message": refusal.message}, *refusal.details),
             correlation_id=read_correlation_id(response),
         )
-    unknown = is_outcome_unknown(response, request, moment)
+    unknown = _is_outcome_unknown(response, request, after)
     if "ResourceQuotaExceeded" in (refusal.code, *(detail.get("code") for detail in refusal.details)):
         hint = hints.explain_quota(noun)
     elif noun is not None and refusal.code in noun.refusals:
@@ -168,10 +166,10 @@ def build_platform_error(
         hint = hints.explain_server_fault(after)
     else:
         hint = "Calling again unchanged will not help; read the message, and tell support the correlation id."
-    return _platform_error(response, refusal, hint, after, unknown)
+    return _build_error(response, refusal, hint, after, unknown)
 
 
-def _hint_for_401(refusal: ErrorBody, token: Token | None, *, remedy: str, platform: str, now: float) -> str:
+def _explain_401(refusal: ErrorBody, token: Token | None, *, remedy: str, platform: str, now: float) -> str:
     if refusal.is_page:
         return hints.explain_gateway(platform)
     if "UnknownClient" in (refusal.code, *(detail.get("code") for detail in refusal.details)):
@@ -186,16 +184,15 @@ def _hint_for_401(refusal: ErrorBody, token: Token | None, *, remedy: str, platf
 
 
 def build_foreign_error(
-    response: Response, request: Request, *, nouns: Sequence[hints.Noun] = (), now: float | None = None
+    response: Response, request: Request, *, nouns: Sequence[hints.Noun] = (), now: float
 ) -> CallError:
-    """Return the error for a refusal of another server than the platform; its hint does not mention iTwins.
+    """Return the error for a refusal of another server than the platform. Its hint does not mention iTwins.
 
-    `nouns` are the kinds of things that a hint can name.
+    `nouns` are the kinds of things that a hint can name. `now` is seconds since 1970.
     """
-    moment = time.time() if now is None else now
     refusal = read_refusal(response)
-    after = read_retry_after(response.headers, moment)
-    unknown = is_outcome_unknown(response, request, moment)
+    after = read_retry_after(response.headers, now)
+    unknown = _is_outcome_unknown(response, request, after)
     noun = hints.find_noun(nouns, request.origin, request.path, refusal.code)
     if noun is not None and refusal.code in noun.refusals:
         hint = noun.refusals[refusal.code]
@@ -207,10 +204,10 @@ def build_foreign_error(
         hint = "Call again in a while." if after is None else f"Call again in {after:.0f} seconds."
     else:
         hint = f"{request.origin} refused this call; other arguments may be accepted."
-    return _platform_error(response, refusal, hint, after, unknown)
+    return _build_error(response, refusal, hint, after, unknown)
 
 
-def _platform_error(
+def _build_error(
     response: Response, refusal: ErrorBody, hint: str, after: float | None, unknown: bool
 ) -> PlatformError:
     return PlatformError(
@@ -227,11 +224,11 @@ def _platform_error(
     )
 
 
-def is_outcome_unknown(response: Response, request: Request, now: float) -> bool:
+def _is_outcome_unknown(response: Response, request: Request, after: float | None) -> bool:
     """Return whether a write may have been carried out although the answer is an error.
 
     429 and 503 with Retry-After come from the platform's gateway; other 5xx may come after the work was done.
     """
     if request.method == "GET" or response.status not in _TRANSIENT or response.status in (425, 429):
         return False
-    return not (response.status == 503 and read_retry_after(response.headers, now) is not None)
+    return response.status != 503 or after is None

@@ -1,4 +1,4 @@
-"""Limits how often something happens: our own requests to the platform, and those of a hosted server's callers."""
+"""Rate limits for our own requests to the platform, and for the callers of a hosted server."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from itwin_mcp.upstream import hints
 TIERS = {"community": 500, "trial": 500, "standard": 5000, "basic": 5000, "premium": 5000, "custom": 5000}
 """Requests a minute by subscription, https://developer.bentley.com/apis/overview/rate-limits/."""
 MAX_RETRY_AFTER = 60.0
-"""Seconds; for longer than this no request is held back, because it would miss its deadline anyway."""
+"""Seconds. A longer `Retry-After` does not delay requests, because they would miss their deadline anyway."""
 MAX_KEYS = 10_000
-"""Keys that are remembered before those that have their whole burst again are forgotten."""
+"""The number of keys in memory. When it is reached, keys whose due time has passed are dropped."""
 
 _log = logging.getLogger("itwin_mcp.upstream")
 
 
 class SteadyRate:
-    """So many a minute for each key, evenly, after a burst (the generic cell rate algorithm).
+    """Allows `per_minute` events for each key, evenly spaced after a burst (the generic cell rate algorithm).
 
-    Every event has a due time, one interval after that of the event before. An event may come before it is due by at
-    most `slack` seconds, which is the burst. Unlike counters for each minute, that never lets two bursts meet at the
-    turn of a minute, and it keeps one number a key.
+    Every event has a due time, one interval after that of the previous event. An event may come before it is due by at
+    most `slack` seconds, which allows a burst. Counters for each minute would allow two bursts around the end of a
+    minute; due times do not, and need only one number for each key.
     """
 
     def __init__(self, per_minute: int, slack: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -43,7 +43,7 @@ class SteadyRate:
         return max(0.0, self._due.get(key, 0.0) - self._slack - self._clock())
 
     def take(self, key: str = "", *, delay: float = 0.0) -> None:
-        """Count an event that will happen in `delay` seconds, which delays the next one."""
+        """Count an event that will happen in `delay` seconds. The next event is due one interval later."""
         now = self._clock()
         if len(self._due) >= MAX_KEYS:
             self._due = {name: due for name, due in self._due.items() if due > now}
@@ -51,7 +51,7 @@ class SteadyRate:
 
 
 class Pacer:
-    """Delays each request to the platform until the rate allows it, in the order in which they came.
+    """Delays each request to the platform until the rate allows it, in the order of arrival.
 
     Without a configured rate it does nothing until the platform answers 429 and names the subscription's tier.
     """
@@ -69,16 +69,16 @@ class Pacer:
         self._rate = None if rate_per_minute is None else self._build_rate(rate_per_minute)
         self._closed_until = clock()
         self.is_active = self._is_configured
-        """Whether requests may have to wait; False until the platform first answers 429, unless a rate is set."""
+        """True if requests may have to wait: a rate is configured, or the platform has answered 429."""
 
     def _build_rate(self, per_minute: int) -> SteadyRate:
-        # A second's worth, so that single calls are not delayed; of a slow rate, half a minute's.
+        # The burst is one second long, so that single calls are not delayed, but at most 30 calls.
         return SteadyRate(per_minute, min(1.0, 1800.0 / max(per_minute, 1)), self._clock)
 
     async def wait_turn(self, longest: float = math.inf) -> None:
         """Sleep until this request may be sent.
 
-        Raises: Unreachable if that is more than `longest` seconds away; its place is then free for others.
+        Raises: Unreachable if the wait exceeds `longest` seconds. The request is then not counted.
         """
         wait = max(0.0, self._closed_until - self._clock(), self._rate.compute_wait() if self._rate else 0.0)
         if wait > longest:
@@ -89,13 +89,13 @@ class Pacer:
                 retry_after=wait,
             )
         if self._rate is not None:
-            # Counted before it sleeps: whoever comes meanwhile is due after it.
+            # Counted before sleeping, so that requests that arrive meanwhile are due after this one.
             self._rate.take(delay=wait)
         if wait > 0:
             await self._sleep(wait)
 
     def slow_down(self, retry_after: float | None, tier: str | None) -> None:
-        """Adapt to a 429: hold all requests for `retry_after` seconds, and adopt the rate of the tier."""
+        """Adapt to a 429: delay all requests for `retry_after` seconds, and adopt the rate of the tier."""
         self.is_active = True
         if retry_after is not None and retry_after <= MAX_RETRY_AFTER:
             self._closed_until = max(self._closed_until, self._clock() + retry_after)

@@ -1,4 +1,4 @@
-"""Removes secrets from text and data that others wrote."""
+"""Removes secrets from text and data of other servers."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 from itwin_mcp.text import clean_text
 
 MAX_MESSAGE = 2000
-"""Characters of foreign text that an error carries."""
+"""The maximum number of characters of a server's text in an error."""
 
 MIN_SECRET = 8
-"""Characters; a shorter value would be found in ordinary words."""
+"""Characters. Shorter known secrets are not replaced, because they may occur in ordinary words."""
 
 HIDDEN = "[hidden]"
 
@@ -32,13 +32,13 @@ _ABOUT_A_SECRET = re.compile(
     r"|(?:created|changed|rotated|modified|last\w{0,12})(?:at|on|date|time)?|url|uri|endpoint|status|version|permissions?)$"
 )
 _SECRET_IN_QUERY = frozenset({"key", "code"})
-"""Names that say secret only in the query of a URL."""
+"""Names that mean a secret only in the query of a URL."""
 
 
 def is_secret_name(name: str) -> bool:
-    """Return whether a member of this name holds a secret, in any spelling: `privateKey`, `x-api-key`, `sas_token`.
+    """Return whether this is the name of a secret, in any spelling: `privateKey`, `x-api-key`, `sas_token`.
 
-    Names that only say something about a secret (`passwordPolicy`, `tokenType`) and paging tokens hold none.
+    Names of properties of a secret (`passwordPolicy`, `tokenType`) and of paging tokens do not count.
     """
     plain = re.sub(r"[^a-z0-9]", "", name[:200].lower())
     if not _SECRET_NAME.search(plain) or _PAGING_TOKEN.search(plain):
@@ -50,9 +50,9 @@ def is_secret_name(name: str) -> bool:
 
 
 def remove_secrets(value: Any) -> Any:
-    """Return a JSON value without members whose name says that they hold a secret and without links with credentials.
+    """Return a JSON value without members with the name of a secret, and without links that contain credentials.
 
-    In other text only the secret is replaced. Of an `authentication` its type stays.
+    In other text only the secret is replaced. An `authentication` object keeps only its type.
     """
     if isinstance(value, str):
         return hide_secrets(value)
@@ -62,24 +62,27 @@ def remove_secrets(value: Any) -> Any:
         return value
     if _is_secret_pair(value):
         value = {name: child for name, child in value.items() if name.lower() != "value"}
-    kept = {
+    public = {
         name: {key: kind for key, kind in child.items() if key == "type"} if _is_authentication(name, child) else child
         for name, child in value.items()
         if not (_is_secret_member(name, child) or _is_secret_link(child))
     }
-    opened = {hide_secrets(name): remove_secrets(child) for name, child in kept.items()}
-    return {name: child for name, child in opened.items() if child != {} or value.get(name) == {}}
+    cleaned = {hide_secrets(name): remove_secrets(child) for name, child in public.items()}
+    # An object that became empty is left out, because all that it had was secret.
+    return {name: child for name, child in cleaned.items() if child != {} or value.get(name) == {}}
 
 
 def _is_secret_member(name: str, value: Any) -> bool:
-    # true, false and null only say whether there is a secret.
+    # true, false and null only say whether a secret exists.
     return is_secret_name(name) and not isinstance(value, bool) and value is not None
 
 
 def _is_secret_pair(value: dict[str, Any]) -> bool:
-    """Return whether it is `{"name": "x-api-key", "value": …}`, as headers and parameters are listed."""
-    names = [child for name, child in value.items() if name.lower() in ("name", "key") and isinstance(child, str)]
-    return any(is_secret_name(name) for name in names)
+    """Return whether an object is `{"name": "x-api-key", "value": …}`, the usual form of headers and parameters."""
+    return any(
+        name.lower() in ("name", "key") and isinstance(child, str) and is_secret_name(child)
+        for name, child in value.items()
+    )
 
 
 def _is_authentication(name: str, value: Any) -> bool:
@@ -87,7 +90,7 @@ def _is_authentication(name: str, value: Any) -> bool:
 
 
 def _is_secret_link(value: Any) -> bool:
-    """Return whether a text is nothing but a URL with a credential in it."""
+    """Return whether a value is a URL that contains a credential, without other text."""
     if not isinstance(value, str) or "://" not in value[:40] or re.search(r"\s", value.strip()):
         return False
     return hide_secrets(value) != value
@@ -95,8 +98,8 @@ def _is_secret_link(value: Any) -> bool:
 
 # --- text -------------------------------------------------------------------------------------------------------
 
-# Every pattern is linear: what it repeats without a bound is possessive (`++`, `*+`), so that nothing is tried twice,
-# and begins at a word's beginning or after characters that it does not repeat itself, so that nothing is read twice.
+# Every pattern takes linear time. Unbounded repetitions are possessive (`++`, `*+`), so they never backtrack. They
+# begin at the start of a word or after characters that they do not repeat, so a run of characters is scanned only once.
 _VALUE = r"""[^\s&;,"'<>\\]++"""
 _QUOTED = r"""(?:"(?:[^"\\]|\\.)*+"?|'(?:[^'\\]|\\.)*+'?)"""
 
@@ -119,11 +122,11 @@ _SCHEME = re.compile(r"(?<!\w)((?:bearer|basic)\s{1,20})([A-Za-z0-9+/=._~-]{8,}+
 _RUN = re.compile(r"(?<![\w.+/~=-])[\w.+/~=-]{20,}+")
 
 
-def hide_secrets(text: str, *known: str) -> str:
-    """Replace `known` values and everything shaped like a credential, in linear time."""
-    for value in known:
-        if len(value) >= MIN_SECRET:
-            text = text.replace(value, HIDDEN)
+def hide_secrets(text: str, *secrets: str) -> str:
+    """Replace the known `secrets`, and everything with the form of a credential, in linear time."""
+    for secret in secrets:
+        if len(secret) >= MIN_SECRET:
+            text = text.replace(secret, HIDDEN)
     if "-----BEGIN" in text:
         text = _PRIVATE_KEY.sub(rf"\1{HIDDEN}", text)
     if "eyJ" in text:
@@ -141,19 +144,23 @@ def hide_secrets(text: str, *known: str) -> str:
     return _SCHEME.sub(_hide_token, text)
 
 
-def redact(text: str, limit: int = MAX_MESSAGE, *known: str) -> str:
-    """Return foreign text for a message: cleaned, without secrets, in at most `limit` characters.
+def redact(text: str, limit: int = MAX_MESSAGE, *secrets: str) -> str:
+    """Return a server's text for a message: cleaned, without secrets, in at most `limit` characters.
 
-    Only four times the limit is read. A word that this cuts is dropped, because it may be half a secret.
+    Only the first four times `limit` characters are read. A word that is cut there is dropped, because it may be half a
+    secret, which no pattern would recognise.
     """
     if len(text) > 4 * limit:
         cut = text[: 4 * limit]
-        text = cut[: max((place for place, sign in enumerate(cut) if sign.isspace()), default=len(cut))]
-    return clean_text(hide_secrets(clean_text(text, 4 * limit), *known), limit)
+        text = cut[: max((index for index, character in enumerate(cut) if character.isspace()), default=len(cut))]
+    return clean_text(hide_secrets(clean_text(text, 4 * limit), *secrets), limit)
 
 
 def _hide_if(is_secret: Callable[[str], bool]) -> Callable[[re.Match[str]], str]:
-    """Return a replacement that hides what follows the first group if the second is the name of a secret."""
+    """Return a replacement function for `re.sub`.
+
+    If group 2 of the match is the name of a secret, it hides everything after group 1, which ends before the value.
+    """
 
     def replace(match: re.Match[str]) -> str:
         return f"{match[1]}{HIDDEN}" if is_secret(match[2]) else match[0]
@@ -162,12 +169,15 @@ def _hide_if(is_secret: Callable[[str], bool]) -> Callable[[re.Match[str]], str]
 
 
 def _is_query_secret(name: str) -> bool:
-    plain = name.lower().rpartition(".")[2]
-    return plain in _SECRET_IN_QUERY or is_secret_name(name)
+    last_part = name.lower().rpartition(".")[2]
+    return last_part in _SECRET_IN_QUERY or is_secret_name(name)
 
 
 def _hide_assigned(match: re.Match[str]) -> str:
-    """Hide the value of `name=value`; after an ambiguous name such as `sig` (stress, signature) only a random value."""
+    """Hide the value of `name=value`; with an ambiguous name such as `sig` (stress or signature) only if it is random.
+
+    It is a replacement function for `re.sub`.
+    """
     name, value = match[2], match[3].strip("\"'")
     if HIDDEN in value or not is_secret_name(name):
         return match[0]
@@ -182,20 +192,21 @@ def _hide_user_info(match: re.Match[str]) -> str:
 
 
 def _hide_jwt(match: re.Match[str]) -> str:
-    """Hide a JWT in a run of its characters: from `eyJ` on, if a dot follows."""
+    """Hide a JWT in a run of the characters that JWTs consist of: from `eyJ` to the end, if a dot follows."""
     run = match[0]
     begin = run.find("eyJ")
     return f"{run[:begin]}{HIDDEN}" if begin >= 0 and "." in run[begin + 8 : -1] else run
 
 
 def _hide_token(match: re.Match[str]) -> str:
-    """Hide what follows `Basic` or `Bearer` if it looks like a credential: both are words, too ("bearer structure")."""
+    """Hide the word after `Basic` or `Bearer` if it looks like a credential, unlike in "bearer structure"."""
     scheme, value = match[1].strip().lower(), match[2]
     secret = _is_basic(value) or _looks_random(value) if scheme == "basic" else _looks_random(value)
     return f"{match[1]}{HIDDEN}" if secret else match[0]
 
 
 def _is_basic(value: str) -> bool:
+    """Return whether the value is `user:password` in Base64."""
     try:
         return b":" in base64.b64decode(value.rstrip("=") + "=" * (-len(value.rstrip("=")) % 4), validate=True)
     except ValueError:

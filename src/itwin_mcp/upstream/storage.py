@@ -1,8 +1,8 @@
-"""Uploads and downloads files by storage links: without a bearer, to allowed hosts only, never through memory.
+"""Uploads and downloads files by storage links: without a token, to allowed hosts only, and streamed.
 
-A link of the platform leads to another company's storage. It is trusted as little as any other answer: its host must be
-one of those where the platform keeps files, it is called byte for byte because a signature covers it, and a redirect is
-a refusal, because it would lead to a host that nobody checked.
+A link of the platform leads to the storage of another company. Like any other answer it is not trusted: its host must
+be one of the allowed hosts. The link is called unchanged, because a signature covers it. A redirect counts as a
+refusal, because it would lead to a host that was not checked.
 """
 
 from __future__ import annotations
@@ -12,40 +12,39 @@ import hashlib
 import re
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self, TypeAlias
+from typing import TypeAlias
 
 import anyio
 import anyio.to_thread
 import httpx2
 
 from itwin_mcp.atomic_files import FileStat, move_into_place, part_of
-from itwin_mcp.errors import CallError, ErrorCode, InvalidArguments, PlatformError, UnexpectedAnswer, Unreachable
+from itwin_mcp.errors import ErrorCode, InvalidArguments, PlatformError, UnexpectedAnswer, Unreachable
 from itwin_mcp.settings import PLATFORM_ORIGIN
 from itwin_mcp.text import clean_text
-from itwin_mcp.upstream.messages import FileUpload
 from itwin_mcp.upstream.origin import DEFAULT_PORTS, Origin, parse_origin, split_url
 from itwin_mcp.upstream.redaction import redact
 from itwin_mcp.upstream.retry import AttemptError, Retries
-from itwin_mcp.upstream.transport import ASGIApp, Pools
+from itwin_mcp.upstream.transport import ASGIApp, BodyTooLargeError, Pools, read_bounded
 from itwin_mcp.upstream.wire_format import measure_file, read_chunks, read_retry_after
 
 Progress: TypeAlias = Callable[[int, int | None], Awaitable[None]]
-"""Called with the bytes done, which only grow, and the bytes in total or None."""
+"""Called with the bytes transferred so far, which never decrease, and the total bytes or None."""
 
 STORAGE_HOSTS = ("*.blob.core.windows.net", "storage.googleapis.com")
-"""Where the platform keeps files."""
+"""The hosts where the platform stores files."""
 DISK_RESERVE = 64 * 1024 * 1024
-"""Bytes that a download leaves free."""
+"""Bytes that a download leaves free on the disk."""
 _TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
 
 
-class Storage:
-    """Uploads and downloads by links that carry their own permission. Use it as an async context manager.
+class Storage(AbstractAsyncContextManager["Storage"]):
+    """Uploads and downloads files by signed links. Use it as an async context manager.
 
-    A link is a secret: no message shows more of it than its host.
+    A link is a secret, so messages show only its host.
     """
 
     def __init__(
@@ -59,21 +58,18 @@ class Storage:
         seconds: float = 3600.0,
         retries: Retries | None = None,
     ) -> None:
-        """Create a pool for files. Nothing is connected before it is used.
+        """Create a storage client. It connects when it is first used.
 
         Args:
-            hosts: Host names, reached by https on port 443, with `*.` for at least one label; or whole origins such as
-                `http://localhost:4000`.
+            hosts: The allowed hosts: names, reached by https on port 443, where a leading `*.` stands for at least one
+                label; or origins such as `http://localhost:4000`.
             sandbox: An app that answers in place of `platform`.
-            seconds: The time that one file may take.
+            seconds: The time limit for one file.
         """
-        self._allowed = _build_check(hosts)
+        self._allowed = _build_host_check(hosts)
         self._pools = Pools(parse_origin(platform), sandbox, connections=connections, user_agent=user_agent)
         self._seconds = seconds
         self._retries = retries or Retries()
-
-    async def __aenter__(self) -> Self:
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -91,27 +87,31 @@ class Storage:
     ) -> int:
         """PUT the file to `link` and return its size in bytes.
 
-        `headers` are those that the storage requires (its blob type). If the storage reports the MD5 of what it
-        received, it is compared. A retry starts over, which is safe because the storage shows only whole files.
+        `headers` are those that the storage requires, such as its blob type. If the storage reports an MD5 of the
+        received bytes, it is verified. A retry starts over, which is safe because a partial upload leaves no file.
 
         Raises:
-            InvalidArguments: The file cannot be read, or changed meanwhile.
+            InvalidArguments: The file cannot be read, or changed during the upload.
             UnexpectedAnswer: The link cannot be used, or the storage received other bytes.
             PlatformError: The storage refused.
             Unreachable: The storage did not answer.
         """
         origin, url = self._check(link)
-        size = measure_file(FileUpload(source, media_type))
+        size = measure_file(source)
         reporter = _Reporter(progress, size)
+        all_headers = [("Content-Type", media_type), ("Content-Length", str(size)), *headers]
 
         async def attempt() -> int:
-            sent = [("Content-Type", media_type), ("Content-Length", str(size)), *headers]
-            summed = hashlib.md5(usedforsecurity=False)
-            async with self._exchange("PUT", origin, url, sent, reporter.count(read_chunks(source), summed)) as answer:
+            md5 = hashlib.md5(usedforsecurity=False)
+            content = reporter.follow(read_chunks(source), md5.update)
+            async with self._exchange("PUT", origin, url, all_headers, content) as answer:
                 if not 200 <= answer.status_code < 300:
                     raise await _build_refusal(answer, origin)
-                if _read_md5(answer) not in (None, summed.digest()):
-                    raise _build_garbled(origin)
+                if _read_md5(answer) not in (None, md5.digest()):
+                    raise UnexpectedAnswer(
+                        f"The storage {origin.host} received other bytes than were sent.",
+                        hint="Call again when nothing writes to the file.",
+                    )
             return size
 
         return await self._run(attempt, origin)
@@ -126,13 +126,13 @@ class Storage:
         replaces: FileStat | None = None,
         progress: Progress | None = None,
     ) -> int:
-        """GET `link` into `target` and return the size in bytes. The target appears only when it is whole and verified.
+        """GET `link` into `target` and return its size in bytes. The target appears once it is complete and verified.
 
         Args:
-            size: The expected bytes.
+            size: The expected size in bytes.
             digest: The expected digest: its name for hashlib, and its hex text. An MD5 that the storage reports is
-                compared, too.
-            replaces: The version of the target that may be replaced. Any other file there stays.
+                verified too.
+            replaces: The version of the target that may be replaced. Any other existing file is kept.
 
         Raises:
             InvalidArguments: The target exists or cannot be written, or the disk is too full.
@@ -150,7 +150,8 @@ class Storage:
             async with self._exchange("GET", origin, url, [("Accept-Encoding", "identity")], None) as answer:
                 if answer.status_code != 200:
                     raise await _build_refusal(answer, origin)
-                announced = _read_length(answer)
+                # The transport has rejected any other text than digits.
+                announced = int(answer.headers["content-length"]) if "content-length" in answer.headers else None
                 if size is not None and announced is not None and announced != size:
                     raise _build_different(f"has {announced} bytes, not {size}")
                 reporter.total = size if size is not None else announced
@@ -168,10 +169,10 @@ class Storage:
         return count
 
     def _check(self, link: str) -> tuple[Origin, httpx2.URL]:
-        """Return the link's origin and URL, unchanged because a signature covers them. Raises UnexpectedAnswer."""
+        """Return the link's origin and URL. Raises UnexpectedAnswer if it is malformed or its host is not allowed."""
         try:
-            origin, rest = split_url(link)
-            url = httpx2.URL(f"{origin}{rest}")
+            origin, target = split_url(link)
+            url = httpx2.URL(f"{origin}{target}")
         except (ValueError, httpx2.InvalidURL):
             raise _build_unusable_link("the storage link is not a URL", "Ask for a new link.") from None
         if not self._allowed(origin):
@@ -179,7 +180,7 @@ class Storage:
                 f"{origin} is not a place where the platform keeps files",
                 "Take the link from the platform's own answer.",
             )
-        if url.raw_path.decode("ascii") != rest:
+        if url.raw_path.decode("ascii") != target:  # a signature covers the link
             raise _build_unusable_link("the storage link would be changed on its way", "Ask for a new link.")
         return origin, url
 
@@ -214,18 +215,12 @@ class Storage:
         except httpx2.RequestError as error:
             failure = _build_broken(error, origin)
         if failure is not None:
+            # Raised outside of the handler: an exception's context would keep the request with its signed link.
             raise failure
 
 
-class Digest(Protocol):
-    """A digest of hashlib."""
-
-    def update(self, data: bytes, /) -> None:
-        """Add bytes."""
-
-
 class _Reporter:
-    """Reports progress that only grows, also when a retry starts over."""
+    """Reports progress. After a retry it reports nothing until the previous progress is exceeded."""
 
     def __init__(self, progress: Progress | None, total: int | None) -> None:
         self._progress = progress
@@ -237,20 +232,28 @@ class _Reporter:
             self._highest = done
             await self._progress(done, self.total)
 
-    async def count(self, chunks: AsyncIterator[bytes], digest: Digest) -> AsyncIterator[bytes]:
+    async def follow(
+        self, chunks: AsyncIterator[bytes], add_to_digest: Callable[[bytes], None]
+    ) -> AsyncIterator[bytes]:
+        """Yield the chunks, and report each one after it was sent."""
         done = 0
         async for chunk in chunks:
             yield chunk
-            digest.update(chunk)
+            add_to_digest(chunk)
             done += len(chunk)
             await self.report(done)
 
 
 async def _receive(answer: httpx2.Response, part: Path, reporter: _Reporter, digest: tuple[str, str] | None) -> int:
-    """Write the body as it is stored. Raises UnexpectedAnswer if its size or a digest is not the expected one."""
+    """Write the body to `part` without decompressing it, and return its size.
+
+    `digest` is the name and the hex text of the expected digest.
+
+    Raises: UnexpectedAnswer if the size or a digest is not the expected one.
+    """
     count = 0
-    summed = hashlib.new(digest[0], usedforsecurity=False) if digest else None
-    stored, md5 = _read_md5(answer), hashlib.md5(usedforsecurity=False)
+    md5 = hashlib.md5(usedforsecurity=False)
+    computed = None if digest is None else hashlib.new(digest[0], usedforsecurity=False)
     async with await anyio.open_file(part, "wb") as file:
         async for chunk in answer.aiter_raw():
             count += len(chunk)
@@ -258,19 +261,20 @@ async def _receive(answer: httpx2.Response, part: Path, reporter: _Reporter, dig
                 raise _build_different(f"has more than the {reporter.total} bytes that were announced")
             await file.write(chunk)
             md5.update(chunk)
-            if summed is not None:
-                summed.update(chunk)
+            if computed is not None:
+                computed.update(chunk)
             await reporter.report(count)
     if reporter.total is not None and count != reporter.total:
         raise _build_different(f"has {count} bytes, not {reporter.total}")
-    if summed is not None and digest is not None and summed.hexdigest() != digest[1].lower():
+    if computed is not None and digest is not None and computed.hexdigest() != digest[1].lower():
         raise _build_different(f"has another {digest[0]} than expected")
-    if stored not in (None, md5.digest()):
+    if _read_md5(answer) not in (None, md5.digest()):
         raise _build_different("has another MD5 than the storage says")
     return count
 
 
 async def _check_room(target: Path, size: int | None) -> None:
+    """Raise InvalidArguments if the folder of `target` is missing, or its disk has no room for `size` bytes."""
     if not target.parent.is_dir():
         raise _build_unusable(f"the folder {target.parent} does not exist", "Create it, or choose another place.")
     free = (await anyio.to_thread.run_sync(shutil.disk_usage, target.parent)).free
@@ -281,42 +285,42 @@ async def _check_room(target: Path, size: int | None) -> None:
 
 
 def _read_md5(answer: httpx2.Response) -> bytes | None:
-    """Return the MD5 of the whole file as the storage reports it (Get Blob and Put Blob: Content-MD5), if it does."""
-    text = answer.headers.get("content-md5", "")
+    """Return the MD5 of the whole file from the header Content-MD5, or None if there is none.
+
+    https://learn.microsoft.com/rest/api/storageservices/get-blob and put-blob
+    """
     try:
-        digest = base64.b64decode(text, validate=True)
+        digest = base64.b64decode(answer.headers.get("content-md5", ""), validate=True)
     except ValueError:
         return None
     return digest if len(digest) == 16 else None
 
 
-def _read_length(answer: httpx2.Response) -> int | None:
-    length = answer.headers.get("content-length", "")
-    return int(length) if re.fullmatch(r"[0-9]{1,18}", length) else None
-
-
-def _build_check(hosts: Sequence[str]) -> Callable[[Origin], bool]:
+def _build_host_check(hosts: Sequence[str]) -> Callable[[Origin], bool]:
+    """Return a predicate that says whether an origin is one of the allowed hosts; see Storage."""
     origins = frozenset(parse_origin(host) for host in hosts if "://" in host)
     names = frozenset(host.lower() for host in hosts if "://" not in host and not host.startswith("*."))
     endings = tuple(host[1:].lower() for host in hosts if host.startswith("*."))
 
-    def allowed(origin: Origin) -> bool:
+    def is_allowed(origin: Origin) -> bool:
         if origin in origins:
             return True
         is_https = origin.scheme == "https" and origin.port == DEFAULT_PORTS["https"]
         return is_https and (origin.host in names or origin.host.endswith(endings))
 
-    return allowed
+    return is_allowed
 
 
 async def _build_refusal(answer: httpx2.Response, origin: Origin) -> AttemptError:
-    """Return the refusal with the storage's code from its XML. The XML's text names the account and the signature."""
-    head = b""
-    async for part in answer.aiter_bytes():
-        head += part[:4096]
-        if len(head) >= 4096:
-            break
-    match = re.search(rb"<Code>([A-Za-z0-9]{1,80})</Code>", head)
+    """Return the error for a refusal, with the code from the storage's XML.
+
+    Other text of the XML is not repeated, because it contains the account and the signature.
+    """
+    try:
+        body = await read_bounded(answer.aiter_bytes(), 4096)
+    except BodyTooLargeError as error:
+        body = error.head
+    match = re.search(rb"<Code>([A-Za-z0-9]{1,80})</Code>", body)
     status = answer.status_code
     code = match[1].decode("ascii") if match else f"Storage{status}"
     if status in (401, 403, 404):
@@ -327,7 +331,7 @@ async def _build_refusal(answer: httpx2.Response, origin: Origin) -> AttemptErro
         hint = "Call again in a while."
     else:
         hint = "Ask for a new link, then call again."
-    error = PlatformError(
+    refusal = PlatformError(
         code,
         f"The storage {origin.host} refused the file: {status} {clean_text(answer.reason_phrase, 100)}.",
         hint=hint,
@@ -335,15 +339,14 @@ async def _build_refusal(answer: httpx2.Response, origin: Origin) -> AttemptErro
         retryable=status in _TRANSIENT,
     )
     after = read_retry_after(answer.headers, 0.0) if answer.headers.get("retry-after", "").isdigit() else None
-    return AttemptError(error, transient=status in _TRANSIENT, maybe_executed=False, after=after)
+    return AttemptError(refusal, transient=status in _TRANSIENT, maybe_executed=False, after=after)
 
 
 def _build_broken(error: httpx2.RequestError, origin: Origin) -> AttemptError:
+    # The body had another length than the header, which was computed from the file's size.
     if isinstance(error, httpx2.LocalProtocolError):
-        failure: CallError = _build_unusable(
-            "the file changed while it was sent", "Call again when nothing writes to it."
-        )
-        return AttemptError(failure, transient=False, maybe_executed=False)
+        changed = _build_unusable("the file changed while it was sent", "Call again when nothing writes to it.")
+        return AttemptError(changed, transient=False, maybe_executed=False)
     reason = redact(str(error) or type(error).__name__, 300).rstrip(".")
     failure = Unreachable(
         ErrorCode.TRANSFER_BROKEN,
@@ -351,13 +354,6 @@ def _build_broken(error: httpx2.RequestError, origin: Origin) -> AttemptError:
         hint="Nothing is half done. Call again to start over.",
     )
     return AttemptError(failure, transient=True, maybe_executed=False)
-
-
-def _build_garbled(origin: Origin) -> UnexpectedAnswer:
-    return UnexpectedAnswer(
-        f"The storage {origin.host} received other bytes than were sent.",
-        hint="Call again when nothing writes to the file.",
-    )
 
 
 def _build_different(how: str) -> UnexpectedAnswer:
@@ -379,5 +375,5 @@ def _build_unusable(what: str, hint: str) -> InvalidArguments:
 
 
 def _build_unusable_link(what: str, hint: str) -> UnexpectedAnswer:
-    """Return the error for a link, which comes from the platform and not from the caller's arguments."""
+    """Return the error for an unusable link, which is the platform's mistake and not the caller's."""
     return UnexpectedAnswer(f"The file cannot be transferred: {what}.", hint=hint)

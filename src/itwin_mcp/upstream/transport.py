@@ -1,4 +1,4 @@
-"""Builds every HTTP client, with its pool, its timeouts and its safe defaults."""
+"""Builds the HTTP clients with their pools, timeouts and safe defaults."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ ASGIApp: TypeAlias = Callable[
 ]
 
 CONNECT_SECONDS = 5.0
+"""The time limit for connecting, and for waiting for a free connection of the pool."""
 READ_SECONDS = 30.0
-WRITE_SECONDS = 30.0
-POOL_SECONDS = 5.0
+"""The time limit for each read and each write."""
 KEEP_SECONDS = 30.0
-"""How long an idle connection stays open: an agent thinks between its calls."""
+"""How long an idle connection stays open, because an agent pauses between its calls."""
 
 
 def build_http(*, connections: int, user_agent: str, app: ASGIApp | None = None) -> httpx2.AsyncClient:
     """Build a client that keeps no cookies and follows no redirects; `app` answers in place of the network.
 
-    It honours the usual variables for proxies and certificate authorities (`HTTPS_PROXY`, `NO_PROXY`, `SSL_CERT_FILE`,
-    `SSL_CERT_DIR`). Reading the certificates takes about 20 ms, so build it when it is first used.
+    The client respects the usual variables for proxies and certificate authorities (`HTTPS_PROXY`, `NO_PROXY`,
+    `SSL_CERT_FILE`, `SSL_CERT_DIR`). Reading the certificates takes about 20 ms, so build it when it is first used.
 
     Raises: Unreachable, which names the variable that cannot be used.
     """
@@ -44,12 +44,12 @@ def build_http(*, connections: int, user_agent: str, app: ASGIApp | None = None)
     limits = httpx2.Limits(
         max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=KEEP_SECONDS
     )
-    certificates = None if app is not None else read_certificates()
+    certificates = True if app is not None else read_certificates()
     return httpx2.AsyncClient(
         transport=_choose_transport(app, certificates, limits),
-        verify=certificates or True,
+        verify=certificates,
         trust_env=app is None,
-        timeout=httpx2.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS, write=WRITE_SECONDS, pool=POOL_SECONDS),
+        timeout=httpx2.Timeout(READ_SECONDS, connect=CONNECT_SECONDS, pool=CONNECT_SECONDS),
         limits=limits,
         headers={"User-Agent": user_agent},
         cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])),
@@ -58,14 +58,14 @@ def build_http(*, connections: int, user_agent: str, app: ASGIApp | None = None)
 
 
 def _choose_transport(
-    app: ASGIApp | None, certificates: ssl.SSLContext | None, limits: httpx2.Limits
+    app: ASGIApp | None, certificates: ssl.SSLContext | bool, limits: httpx2.Limits
 ) -> httpx2.AsyncBaseTransport | None:
     """Return what carries the requests: an app, aiohttp if it is installed, or None for httpx2's own transport.
 
     httpx2 also handles every proxy, because aiohttp supports fewer kinds.
     """
-    if certificates is None:
-        return None if app is None else httpx2.ASGITransport(app, raise_app_exceptions=False)
+    if app is not None:
+        return httpx2.ASGITransport(app, raise_app_exceptions=False)
     if find_spec("aiohttp") is None or any(getproxies().get(scheme) for scheme in ("http", "https", "all")):
         return None
     from itwin_mcp.upstream.aiohttp_transport import AiohttpTransport
@@ -74,20 +74,20 @@ def _choose_transport(
 
 
 MAX_SIGN_IN_BODY = 256 * 1024
-"""Bytes of an answer of the sign-in server."""
+"""The size limit of an answer of the sign-in server, in bytes."""
 
 
 def build_oauth(client_id: str, client_secret: str | None = None, *, user_agent: str, **options: Any) -> Any:
-    """Build authlib's OAuth client, an httpx2.AsyncClient, with the same safe defaults; `options` are authlib's.
+    """Build authlib's OAuth client, an httpx2.AsyncClient, with the same safe defaults.
 
-    authlib is imported only here. Answers must be uncompressed and at most 256 KiB.
+    `options` are passed to authlib, which is imported only here. Answers must be uncompressed and at most 256 KiB.
 
     Raises: Unreachable, as `build_http` does.
     """
     from authlib.integrations.httpx_client import AsyncOAuth2Client  # type: ignore[import-untyped, unused-ignore]
 
     _silence_wire_logs()
-    # Read before the client is made: authlib's clients cannot be thrown away half made.
+    # Read before the client is created: if this failed in its constructor, the half-made client would fail when freed.
     certificates = read_certificates()
     return AsyncOAuth2Client(
         client_id,
@@ -104,6 +104,8 @@ def build_oauth(client_id: str, client_secret: str | None = None, *, user_agent:
 
 
 class _BoundedStream(httpx2.AsyncByteStream):
+    """A stream that raises DecodingError after `limit` bytes."""
+
     def __init__(self, stream: httpx2.AsyncByteStream, limit: int) -> None:
         self._stream = stream
         self._limit = limit
@@ -121,7 +123,7 @@ class _BoundedStream(httpx2.AsyncByteStream):
 
 
 async def _bound_body(response: httpx2.Response) -> None:
-    """Before the body is read: refuse compression, which we did not ask for, and count the bytes."""
+    """Refuse a compressed answer, which we did not ask for, and limit the size of the body before it is read."""
     if response.headers.get("content-encoding", "identity").lower() != "identity":
         raise httpx2.DecodingError("the answer is compressed")
     if isinstance(response.stream, httpx2.AsyncByteStream):
@@ -129,7 +131,7 @@ async def _bound_body(response: httpx2.Response) -> None:
 
 
 def _silence_wire_logs() -> None:
-    """Keep URLs with signatures (httpx2, at INFO) and headers (httpcore2, at DEBUG) out of every log."""
+    """Keep signed URLs (logged by httpx2 at INFO) and headers (by httpcore2 at DEBUG) out of the logs."""
     for name in ("httpx2", "httpcore2"):
         logger = logging.getLogger(name)
         if logger.level < logging.WARNING:
@@ -137,17 +139,17 @@ def _silence_wire_logs() -> None:
 
 
 class Pools:
-    """The HTTP clients of one UpstreamClient: one for the network, and one for an app in place of the platform."""
+    """The HTTP clients of one UpstreamClient: one for the network, and one for an app that replaces the platform."""
 
     def __init__(self, platform: Origin, sandbox: ASGIApp | None, *, connections: int, user_agent: str) -> None:
         self._apps: dict[Origin, ASGIApp] = {} if sandbox is None else {platform: sandbox}
         self._connections = connections
         self._user_agent = user_agent
-        # By the origin that an app replaces, None for the network: an app need not be hashable.
+        # Keys are the origin that an app replaces, or None for the network. An app itself need not be hashable.
         self._open: dict[Origin | None, httpx2.AsyncClient] = {}
 
     def for_origin(self, origin: Origin) -> httpx2.AsyncClient:
-        """Return the client for exactly this origin, built on first use."""
+        """Return the client for this origin. It is built on first use."""
         app = self._apps.get(origin)
         key = origin if app is not None else None
         if key not in self._open:
@@ -161,7 +163,7 @@ class Pools:
 
 
 class BodyTooLargeError(Exception):
-    """The decoded body is larger than we accept; `head` is its beginning."""
+    """The decoded body is larger than the limit. `head` is its beginning."""
 
     def __init__(self, head: bytes) -> None:
         super().__init__("the decoded body is too large")
@@ -169,9 +171,9 @@ class BodyTooLargeError(Exception):
 
 
 async def read_bounded(chunks: AsyncIterator[bytes], limit: int) -> bytes:
-    """Read a whole body of at most `limit` decoded bytes.
+    """Read a complete body of at most `limit` decoded bytes.
 
-    httpx2 decodes at most 1 MiB at a time, so a decompression bomb is noticed in time.
+    httpx2 decodes at most 1 MiB at a time, so a decompression bomb is stopped soon after the limit.
 
     Raises: BodyTooLargeError.
     """

@@ -1,4 +1,4 @@
-"""Requests and answers as HTTP: a request is encoded byte for byte, and the JSON of an answer is read defensively."""
+"""Encodes requests as HTTP, and reads the JSON and headers of answers defensively."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import httpx2
 
 from itwin_mcp.errors import InvalidArguments, UnexpectedAnswer
 from itwin_mcp.text import clean_text
-from itwin_mcp.upstream.messages import FileUpload, FormBody, JsonBody, Request, Response, TextBody
+from itwin_mcp.upstream.messages import FileUpload, FormBody, JsonBody, Request, Response
 from itwin_mcp.upstream.origin import Origin
 from itwin_mcp.upstream.redaction import redact
 
@@ -32,15 +32,15 @@ CHUNK = 256 * 1024
 def build_url(origin: Origin, request: Request) -> httpx2.URL:
     """Return the URL of a request.
 
-    httpx2 resolves `..` and encodes raw characters. Either would send another path than the one that was checked, so
-    such a path is refused.
+    httpx2 resolves `..` and encodes raw characters. The path that is sent would differ from the one that the policy
+    checked, so such paths are refused.
 
     Raises: InvalidArguments.
     """
     if not _PATH.fullmatch(request.path):
         raise build_unsendable("the path is not percent-encoded")
     if any(unquote(segment) in (".", "..") for segment in request.path.split("/")):
-        raise build_unsendable("the path climbs")
+        raise build_unsendable("the path contains `.` or `..`")
     try:
         query = "&".join(f"{quote(name, safe='$')}={quote(value, safe='')}" for name, value in request.query)
         target = f"{request.path}?{query}" if query else request.path
@@ -53,7 +53,7 @@ def build_url(origin: Origin, request: Request) -> httpx2.URL:
 
 
 def build_headers(request: Request) -> list[tuple[str, str]]:
-    """Return the request's own headers. Raises InvalidArguments if a value could end its line."""
+    """Return the request's own headers. Raises InvalidArguments if a name or value is not allowed in HTTP."""
     for name, value in request.headers:
         if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
             raise build_unsendable(f"the header {name[:100]!r} has a value that no header can have")
@@ -61,42 +61,40 @@ def build_headers(request: Request) -> list[tuple[str, str]]:
 
 
 def build_body(request: Request) -> tuple[bytes | AsyncIterator[bytes] | None, dict[str, str]]:
-    """Return the content and the headers that describe it. A file is read while it is sent, again for each attempt."""
+    """Return the content and the headers that describe it. A file is read while it is sent, again for each attempt.
+
+    Raises: InvalidArguments if the body cannot be encoded or its file cannot be read.
+    """
     body = request.body
     if body is None:
         return None, {}
-    if isinstance(body, JsonBody):
-        try:
+    if isinstance(body, FileUpload):
+        return read_chunks(body.path), {"Content-Type": body.media_type, "Content-Length": str(measure_file(body.path))}
+    try:
+        if isinstance(body, JsonBody):
             text = json.dumps(body.value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
             return text.encode("utf-8"), {"Content-Type": "application/json"}
-        except (ValueError, TypeError, RecursionError) as error:
-            raise build_unsendable(f"the body cannot be written as JSON ({type(error).__name__})") from None
-    if isinstance(body, FormBody):
-        try:
-            form = urlencode(body.fields).encode("ascii")
-        except UnicodeEncodeError:
-            raise build_unsendable("the form holds half a character") from None
-        return form, {"Content-Type": "application/x-www-form-urlencoded"}
-    if isinstance(body, TextBody):
-        try:
-            return body.text.encode("utf-8"), {"Content-Type": body.media_type}
-        except UnicodeEncodeError:
-            raise build_unsendable("the text holds half a character") from None
-    return read_chunks(body.path), {"Content-Type": body.media_type, "Content-Length": str(measure_file(body))}
+        if isinstance(body, FormBody):
+            return urlencode(body.fields).encode("ascii"), {"Content-Type": "application/x-www-form-urlencoded"}
+        return body.text.encode("utf-8"), {"Content-Type": body.media_type}
+    except UnicodeEncodeError:
+        raise build_unsendable("the body contains half a character (a lone surrogate)") from None
+    except (ValueError, TypeError, RecursionError) as error:
+        raise build_unsendable(f"the body cannot be written as JSON ({type(error).__name__})") from None
 
 
-def measure_file(body: FileUpload) -> int:
-    """Return the bytes of the file. Raises InvalidArguments if it cannot be read or is not a file."""
+def measure_file(path: Path) -> int:
+    """Return the size of the file in bytes. Raises InvalidArguments if it cannot be read or is not a file."""
     try:
-        if not body.path.is_file():
-            raise build_unsendable(f"{body.path} is not a file")
-        return body.path.stat().st_size
+        if not path.is_file():
+            raise build_unsendable(f"{path} is not a file")
+        return path.stat().st_size
     except OSError as error:
-        raise build_unsendable(f"{body.path} cannot be read ({error.strerror})") from None
+        raise build_unsendable(f"{path} cannot be read ({error.strerror})") from None
 
 
 async def read_chunks(path: Path) -> AsyncIterator[bytes]:
-    """Read the file outside of the event loop, 256 KiB at a time."""
+    """Yield the file 256 KiB at a time, without blocking the event loop. Raises InvalidArguments."""
     try:
         async with await anyio.open_file(path, "rb") as file:
             while chunk := await file.read(CHUNK):
@@ -113,17 +111,18 @@ def build_unsendable(what: str) -> InvalidArguments:
 # --- answers ------------------------------------------------------------------------------------------------------
 
 MAX_DEPTH = 64
-_UNSENDABLE = re.compile(rb"\\u[dD][89a-fA-F]|[0-9][eE]\+?[0-9]{3}|[0-9]{300}")
-"""Where an answer may have half a character, or a number that is too large for a float."""
+_MAYBE_UNSENDABLE = re.compile(rb"\\u[dD][89a-fA-F]|[0-9][eE]\+?[0-9]{3}|[0-9]{300}")
+"""Matches every body with half a surrogate pair or a number too large for a float, and a few others."""
 
 
 def read_json(response: Response) -> Any:
-    """Return the body as a JSON value; None for 204 and 205, which have none.
+    """Return the body as a JSON value, or None for 204 and 205, which have no body.
 
-    Half a surrogate pair is replaced and a number beyond a float becomes null, because neither can be sent to clients.
+    Half a surrogate pair becomes `?`, and a number too large for a float becomes null, because neither can be sent to
+    clients.
 
-    Raises: UnexpectedAnswer for what strict JSON excludes: HTML, an empty body, half a value, NaN, bytes that are not
-    UTF-8, and values nested deeper than 64.
+    Raises: UnexpectedAnswer if the body is not strict JSON (HTML, empty, cut off, NaN, not UTF-8), or is nested deeper
+    than 64 levels.
     """
     if response.status in (204, 205):
         return None
@@ -143,7 +142,7 @@ def read_json(response: Response) -> Any:
             status=response.status,
             correlation_id=read_correlation_id(response),
         )
-    if _UNSENDABLE.search(response.content):
+    if _MAYBE_UNSENDABLE.search(response.content):
         value = _make_sendable(value)
     return value
 
@@ -173,7 +172,7 @@ def is_html(response: Response) -> bool:
 
 
 def read_title(content: bytes) -> str:
-    """Return ` titled “…”` for an HTML page that has a title, else an empty text."""
+    """Return the title of an HTML page as ` titled “…”`, or an empty text if it has none."""
     match = re.search(rb"<title[^<>]{0,200}>([^<]{1,200})", content[:20_000], re.IGNORECASE)
     if match is None:
         return ""
@@ -181,6 +180,7 @@ def read_title(content: bytes) -> str:
 
 
 def _is_deeper_than(value: Any, limit: int) -> bool:
+    # One level after the other, because recursion would fail where the value is nested very deep.
     level = [value]
     for _ in range(limit):
         level = [
@@ -196,7 +196,7 @@ def _is_deeper_than(value: Any, limit: int) -> bool:
 
 
 def _make_sendable(value: Any) -> Any:
-    """Replace half a character, which is not valid UTF-8, and a number beyond a float."""
+    """Replace half surrogate pairs, which are not valid UTF-8, by `?` and infinite numbers by None."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode("utf-8")
     if isinstance(value, float) and not math.isfinite(value):
@@ -209,7 +209,7 @@ def _make_sendable(value: Any) -> Any:
 
 
 def read_correlation_id(response: Response) -> str | None:
-    """Return the id by which the platform's support finds the call."""
+    """Return the id by which the platform's support finds the call; None if the answer has no usable one."""
     value = response.headers.get("x-correlation-id", "").strip()
     return value if re.fullmatch(r"[!-~]{1,200}", value) else None
 
@@ -217,7 +217,8 @@ def read_correlation_id(response: Response) -> str | None:
 def read_retry_after(headers: Mapping[str, str], now: float) -> float | None:
     """Return the seconds after which to retry; None if there is no usable header.
 
-    Reads both forms of `Retry-After` (a date without a zone is UTC), and an older header of the platform's.
+    Reads both forms of `Retry-After`, seconds and a date (UTC if it has no zone), and an older header of the platform.
+    `now` is seconds since 1970.
     """
     value = headers.get("retry-after") or headers.get("itwinplatform-ratelimit-retry-after-seconds") or ""
     value = value.strip()
@@ -233,6 +234,6 @@ def read_retry_after(headers: Mapping[str, str], now: float) -> float | None:
 
 
 def read_rate_tier(headers: Mapping[str, str]) -> str | None:
-    """Return the subscription's tier, which the platform names when its rate limit is reached."""
+    """Return the subscription's tier, which the platform names in a 429; None if it is missing or malformed."""
     tier = headers.get("itwinplatform-ratelimited-tier", "").strip()
     return tier if re.fullmatch(r"[A-Za-z][\w -]{0,39}", tier) else None

@@ -1,4 +1,4 @@
-"""A small sign-in server on loopback that does its job, or misbehaves as a test says."""
+"""A small sign-in server on loopback, which a test can make misbehave."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CLIENT_SECRET = "s3cr3t:with/odd%&chars=canary-client-secret"
 
 
 class Clock:
-    """A wall clock and a monotonic one, moved by the test."""
+    """A wall clock and a monotonic clock that the test moves."""
 
     def __init__(self) -> None:
         self.wall = 1_800_000_000.0
@@ -38,20 +38,20 @@ class Clock:
 
 @dataclass
 class Identity:
-    """The server's state, and the knobs by which a test makes it misbehave."""
+    """The state of the server, and options with which a test makes it misbehave."""
 
     server: Loopback = field(init=False)
     discovery: dict[str, Any] = field(default_factory=dict)
-    """Overrides; None takes a member away."""
+    """Overrides for the discovery document; None removes a member."""
     tokens: dict[str, Any] = field(default_factory=dict)
-    """The same for answers of the token endpoint."""
+    """Overrides for answers of the token endpoint; None removes a member."""
     expires_in: Any = 3600
     misbehave: Callable[[Asked], Awaitable[bool]] | None = None
-    """Answers in place of the token endpoint when it gives True."""
+    """Called before the token endpoint. Returns True if it has answered the request itself."""
     rotate: bool = True
     issued: int = 0
     refresh_token: str | None = None
-    """The one that is valid now."""
+    """The refresh token that is valid now."""
     challenges: dict[str, str] = field(default_factory=dict)
     revoked: list[str] = field(default_factory=list)
 
@@ -61,25 +61,25 @@ class Identity:
 
     @property
     def token_requests(self) -> list[Asked]:
-        return [asked for asked in self.server.requests if asked.path == "/connect/token"]
+        return [request for request in self.server.requests if request.path == "/connect/token"]
 
     def seed(self) -> str:
-        """A login that somebody made before."""
+        """Return a refresh token that is valid as if the user had signed in before."""
         self.refresh_token = "refresh-0-canary"
         return self.refresh_token
 
     def authorize(self, url: str, **overrides: str) -> str:
-        """What a browser would be sent back with after the person signed in at `url`."""
-        asked = {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
-        assert asked["response_type"] == "code"
-        assert asked["code_challenge_method"] == "S256"
+        """Return the query of the callback to which a browser is redirected after the user signed in at `url`."""
+        request = {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
+        assert request["response_type"] == "code"
+        assert request["code_challenge_method"] == "S256"
         code = f"code-{len(self.challenges)}-canary"
-        self.challenges[code] = asked["code_challenge"]
-        values = {"code": code, "state": asked["state"], **overrides}
+        self.challenges[code] = request["code_challenge"]
+        values = {"code": code, "state": request["state"], **overrides}
         return "?" + "&".join(f"{name}={value}" for name, value in values.items())
 
-    async def handle(self, asked: Asked) -> None:
-        if asked.path == "/.well-known/openid-configuration":
+    async def handle(self, request: Asked) -> None:
+        if request.path == "/.well-known/openid-configuration":
             document = {
                 "issuer": self.issuer,
                 "authorization_endpoint": f"{self.issuer}/connect/authorize",
@@ -89,21 +89,21 @@ class Identity:
                 "code_challenge_methods_supported": ["S256"],
                 **self.discovery,
             }
-            await asked.json(200, {name: value for name, value in document.items() if value is not None})
-        elif asked.path == "/connect/token":
-            if self.misbehave is None or not await self.misbehave(asked):
-                await self._grant(asked)
-        elif asked.path == "/connect/revocation":
-            self.revoked.append(asked.form["token"])
-            await asked.answer(200)
+            await request.json(200, {name: value for name, value in document.items() if value is not None})
+        elif request.path == "/connect/token":
+            if self.misbehave is None or not await self.misbehave(request):
+                await self._grant(request)
+        elif request.path == "/connect/revocation":
+            self.revoked.append(request.form["token"])
+            await request.answer(200)
         else:
-            await asked.answer(404)
+            await request.answer(404)
 
-    async def _grant(self, asked: Asked) -> None:
-        form = asked.form
+    async def _grant(self, request: Asked) -> None:
+        form = request.form
         kind = form["grant_type"]
-        if kind == "client_credentials" and credentials_of(asked) != (CLIENT_ID, CLIENT_SECRET):
-            await asked.json(401, {"error": "invalid_client"})
+        if kind == "client_credentials" and credentials_of(request) != (CLIENT_ID, CLIENT_SECRET):
+            await request.json(401, {"error": "invalid_client"})
             return
         if kind == "authorization_code":
             challenge = self.challenges.pop(form["code"], None)
@@ -111,10 +111,10 @@ class Identity:
                 base64.urlsafe_b64encode(hashlib.sha256(form["code_verifier"].encode()).digest()).rstrip(b"=").decode()
             )
             if challenge != sent:
-                await asked.json(400, {"error": "invalid_grant", "error_description": "bad verifier"})
+                await request.json(400, {"error": "invalid_grant", "error_description": "bad verifier"})
                 return
         if kind == "refresh_token" and form["refresh_token"] != self.refresh_token:
-            await asked.json(400, {"error": "invalid_grant"})
+            await request.json(400, {"error": "invalid_grant"})
             return
         self.issued += 1
         answer: dict[str, Any] = {
@@ -126,14 +126,14 @@ class Identity:
         if kind != "client_credentials" and self.rotate:
             self.refresh_token = answer["refresh_token"] = f"refresh-{self.issued}-canary"
         answer |= self.tokens
-        await asked.json(200, {name: value for name, value in answer.items() if value is not None})
+        await request.json(200, {name: value for name, value in answer.items() if value is not None})
 
 
-def credentials_of(asked: Asked) -> tuple[str, str]:
-    """Client id and secret, from the form or from Basic with percent-encoded parts."""
-    if "client_secret" in asked.form:
-        return asked.form["client_id"], asked.form["client_secret"]
-    name, _, secret = base64.b64decode(asked.headers["authorization"].removeprefix("Basic ")).decode().partition(":")
+def credentials_of(request: Asked) -> tuple[str, str]:
+    """Return the client id and secret, from the form or from Basic with percent-encoded parts."""
+    if "client_secret" in request.form:
+        return request.form["client_id"], request.form["client_secret"]
+    name, _, secret = base64.b64decode(request.headers["authorization"].removeprefix("Basic ")).decode().partition(":")
     return unquote(name), unquote(secret)
 
 
@@ -146,7 +146,7 @@ async def identity(**knobs: Any) -> AsyncIterator[Identity]:
 
 
 def jwt(**claims: Any) -> str:
-    """A token that looks like one; nobody signed it."""
+    """Return a JWT with these claims and an invalid signature."""
     parts = [
         base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode() for part in ({"alg": "RS256"}, claims)
     ]

@@ -1,4 +1,4 @@
-"""Logins in the system's keyring, where the optional package is there."""
+"""LoginStore with the system's keyring, if the optional package is installed."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ KEY = LoginKey("https://ims.bentley.com", "native-x", "itwin-platform offline_ac
 LOGIN = SavedLogin("refresh-canary", 1_800_000_000.0)
 
 
-class Memory(backend.KeyringBackend):
+class MemoryKeyring(backend.KeyringBackend):
     """A keyring in memory that can be locked."""
 
     priority: ClassVar[float] = 5
 
     def __init__(self) -> None:
-        self.kept: dict[tuple[str, str], str] = {}
+        self.passwords: dict[tuple[str, str], str] = {}
         self.locked = False
 
     def _open(self) -> None:
@@ -35,34 +35,34 @@ class Memory(backend.KeyringBackend):
 
     def get_password(self, service: str, username: str) -> str | None:
         self._open()
-        return self.kept.get((service, username))
+        return self.passwords.get((service, username))
 
     def set_password(self, service: str, username: str, password: str) -> None:
         self._open()
-        self.kept[(service, username)] = password
+        self.passwords[(service, username)] = password
 
     def delete_password(self, service: str, username: str) -> None:
         self._open()
-        del self.kept[(service, username)]
+        del self.passwords[(service, username)]
 
 
 async def test_keyring_is_preferred_over_a_file(tmp_path: Path) -> None:
-    ring = Memory()
+    memory_keyring = MemoryKeyring()
     plain = LoginStore(tmp_path, use_keyring=False)
     await plain.save(KEY, SavedLogin("old", 1.0))
-    store = LoginStore(tmp_path, keyring=ring)
+    store = LoginStore(tmp_path, keyring=memory_keyring)
     assert await store.load(KEY) == SavedLogin("old", 1.0)
     await store.save(KEY, LOGIN)
     assert await store.load(KEY) == LOGIN
     assert not store.path(KEY).exists()
     await store.delete(KEY)
-    assert ring.kept == {}
+    assert memory_keyring.passwords == {}
 
 
 async def test_locked_keyring_falls_back_to_a_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    ring = Memory()
-    ring.locked = True
-    store = LoginStore(tmp_path, keyring=ring)
+    memory_keyring = MemoryKeyring()
+    memory_keyring.locked = True
+    store = LoginStore(tmp_path, keyring=memory_keyring)
     await store.save(KEY, LOGIN)
     assert await store.load(KEY) == LOGIN
     await store.delete(KEY)
@@ -71,15 +71,15 @@ async def test_locked_keyring_falls_back_to_a_file(tmp_path: Path, caplog: pytes
 
 
 def test_find_keyring_ignores_backends_without_protection(monkeypatch: pytest.MonkeyPatch) -> None:
-    def found(backend: Any) -> Any:
+    def find_with_backend(backend: Any) -> Any:
         monkeypatch.setattr(keyring, "get_keyring", lambda: backend)
         return find_keyring()
 
-    assert found(fail.Keyring()) is None
-    assert found(Memory()) is None  # not one of keyring's own
+    assert find_with_backend(fail.Keyring()) is None
+    assert find_with_backend(MemoryKeyring()) is None  # not one of keyring's own
 
-    def broken() -> Any:
+    def raise_error() -> Any:
         raise RuntimeError("no D-Bus")
 
-    monkeypatch.setattr(keyring, "get_keyring", broken)
+    monkeypatch.setattr(keyring, "get_keyring", raise_error)
     assert find_keyring() is None

@@ -1,4 +1,4 @@
-"""Saved logins: who can read them, and what is left after a crash."""
+"""LoginStore with files: permissions, damaged files, failed writes and locks."""
 
 from __future__ import annotations
 
@@ -89,10 +89,10 @@ async def test_damaged_login_file_is_reported_without_quoting(store: LoginStore,
 async def test_failed_save_keeps_the_previous_login(store: LoginStore, monkeypatch: pytest.MonkeyPatch) -> None:
     await store.save(KEY, LOGIN)
 
-    def full(_handle: int) -> None:
+    def raise_no_space(_handle: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(login_store.os, "fsync", full)
+    monkeypatch.setattr(login_store.os, "fsync", raise_no_space)
     with pytest.raises(OSError, match="No space"):
         await store.save(KEY, SavedLogin("new", 1.0))
     assert await store.load(KEY) == LOGIN
@@ -112,12 +112,12 @@ async def test_logins_are_separate_by_server_application_and_profile(store: Logi
 
 async def test_lock_is_exclusive_and_times_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(login_store, "LOCK_SECONDS", 0.05)
-    one, other = LoginStore(tmp_path), LoginStore(tmp_path)
-    async with one.lock(KEY):
+    first, second = LoginStore(tmp_path), LoginStore(tmp_path)
+    async with first.lock(KEY):
         with pytest.raises(Unreachable, match="Another itwin-mcp process"):
-            async with other.lock(KEY):
+            async with second.lock(KEY):
                 pass
-    async with other.lock(KEY):
+    async with second.lock(KEY):
         pass
 
 

@@ -1,4 +1,4 @@
-"""One token for however many callers, with clocks in the test's hand."""
+"""Renewal with many callers, and with clocks that the test moves."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from .identity import Clock  # noqa: TID252
 pytestmark = pytest.mark.anyio
 
 
-class Issuing:
-    """A fetch that counts, and fails or waits as it is told."""
+class FakeIssuer:
+    """A `fetch` for Renewal that counts its calls. It waits for `gate` and raises `failure` if they are set."""
 
     def __init__(self, clock: Clock, life: float = 3600.0) -> None:
         self.clock = clock
@@ -43,96 +43,96 @@ class Issuing:
         return Renewal(self, remember_refusal=remember_refusal, now=clock.now, monotonic=clock.monotonic)
 
 
-def away() -> CallError:
+def build_outage() -> CallError:
     return Unreachable("SignInUnreachable", "away", hint="h")
 
 
-def refused() -> CallError:
+def build_refusal() -> CallError:
     return NotSignedIn("no", hint="h")
 
 
 async def test_concurrent_callers_share_one_renewal() -> None:
-    issuing = Issuing(Clock())
-    issuing.gate = anyio.Event()
-    source = issuing.renewal()
-    got: list[str] = []
+    issuer = FakeIssuer(Clock())
+    issuer.gate = anyio.Event()
+    source = issuer.renewal()
+    values: list[str] = []
 
     async def call() -> None:
-        got.append((await source.get_token()).value)
+        values.append((await source.get_token()).value)
 
     async with anyio.create_task_group() as tasks:
         for _ in range(200):
             tasks.start_soon(call)
         await anyio.wait_all_tasks_blocked()
-        issuing.gate.set()
-    assert (issuing.calls, got) == (1, ["t1"] * 200)
+        issuer.gate.set()
+    assert (issuer.calls, values) == (1, ["t1"] * 200)
 
 
 async def test_concurrent_refusals_share_one_renewal() -> None:
-    issuing = Issuing(Clock())
-    source = issuing.renewal()
+    issuer = FakeIssuer(Clock())
+    source = issuer.renewal()
     old = await source.get_token()
-    got: list[str] = []
+    values: list[str] = []
 
     async def call() -> None:
-        got.append((await source.get_token(stale=old)).value)
+        values.append((await source.get_token(stale=old)).value)
 
     async with anyio.create_task_group() as tasks:
         for _ in range(200):
             tasks.start_soon(call)
-    assert (issuing.calls, got) == (2, ["t2"] * 200)
+    assert (issuer.calls, values) == (2, ["t2"] * 200)
 
 
-async def test_refusal_of_an_older_token_renews_nothing() -> None:
-    issuing = Issuing(Clock())
-    source = issuing.renewal()
+async def test_refusal_of_an_older_token_is_ignored() -> None:
+    issuer = FakeIssuer(Clock())
+    source = issuer.renewal()
     old = await source.get_token()
     await source.get_token(stale=old)
     assert (await source.get_token(stale=old)).value == "t2"
-    assert issuing.calls == 2
+    assert issuer.calls == 2
 
 
 async def test_cancelled_caller_does_not_lose_the_new_token() -> None:
-    issuing = Issuing(Clock())
-    issuing.gate = anyio.Event()
-    source = issuing.renewal()
+    issuer = FakeIssuer(Clock())
+    issuer.gate = anyio.Event()
+    source = issuer.renewal()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(source.get_token)
-        await issuing.begun.wait()
+        await issuer.begun.wait()
         tasks.cancel_scope.cancel()
-        issuing.gate.set()
+        issuer.gate.set()
     assert (await source.get_token()).value == "t1"
-    assert issuing.calls == 1
+    assert issuer.calls == 1
 
 
 async def test_waiting_callers_are_cancelled_at_once() -> None:
-    issuing = Issuing(Clock())
-    issuing.gate = anyio.Event()
-    source = issuing.renewal()
-    left = anyio.Event()
+    issuer = FakeIssuer(Clock())
+    issuer.gate = anyio.Event()
+    source = issuer.renewal()
+    cancelled = anyio.Event()
 
     async def wait(scope: anyio.CancelScope) -> None:
         with scope:
             await source.get_token()
-        left.set()
+        cancelled.set()
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(source.get_token)
-        await issuing.begun.wait()
+        await issuer.begun.wait()
         scope = anyio.CancelScope()
         tasks.start_soon(wait, scope)
         await anyio.wait_all_tasks_blocked()
         scope.cancel()
         with anyio.fail_after(1):
-            await left.wait()
-        issuing.gate.set()
+            await cancelled.wait()
+        issuer.gate.set()
 
 
-async def test_failing_sign_in_server_is_asked_once() -> None:
+async def test_concurrent_callers_share_one_failure() -> None:
     clock = Clock()
-    issuing = Issuing(clock)
-    issuing.failure = away
-    source = issuing.renewal()
+    issuer = FakeIssuer(clock)
+    issuer.failure = build_outage
+    source = issuer.renewal()
     errors: list[CallError] = []
 
     async def call() -> None:
@@ -144,80 +144,83 @@ async def test_failing_sign_in_server_is_asked_once() -> None:
     async with anyio.create_task_group() as tasks:
         for _ in range(200):
             tasks.start_soon(call)
-    assert (issuing.calls, len(errors), len({id(error) for error in errors})) == (1, 200, 200)
+    assert (issuer.calls, len(errors), len({id(error) for error in errors})) == (1, 200, 200)
 
 
 async def test_pauses_grow_until_the_sign_in_server_recovers() -> None:
     clock = Clock()
-    issuing = Issuing(clock)
-    issuing.failure = away
-    source = issuing.renewal()
+    issuer = FakeIssuer(clock)
+    issuer.failure = build_outage
+    source = issuer.renewal()
     asked_at = []
     for second in range(120):
-        before = issuing.calls
+        before = issuer.calls
         with pytest.raises(Unreachable):
             await source.get_token()
-        if issuing.calls > before:
+        if issuer.calls > before:
             asked_at.append(second)
         clock.move(1)
     assert asked_at == [0, 1, 3, 7, 15, 31, 61, 91]
-    issuing.failure = None
+    issuer.failure = None
     clock.move(30)
     assert (await source.get_token()).value == "t9"
 
 
 async def test_refusal_is_remembered_for_the_configured_time() -> None:
     clock = Clock()
-    issuing = Issuing(clock)
-    issuing.failure = refused
-    source = issuing.renewal(remember_refusal=30.0)
+    issuer = FakeIssuer(clock)
+    issuer.failure = build_refusal
+    source = issuer.renewal(remember_refusal=30.0)
     for seconds, calls in ((0, 1), (29, 1), (2, 2)):
         clock.move(seconds)
         with pytest.raises(NotSignedIn):
             await source.get_token()
-        assert issuing.calls == calls
-    at_once = Issuing(clock)
-    at_once.failure = refused
-    source = at_once.renewal()
+        assert issuer.calls == calls
+
+
+async def test_refusal_is_not_remembered_by_default() -> None:
+    issuer = FakeIssuer(Clock())
+    issuer.failure = build_refusal
+    source = issuer.renewal()
     for _ in range(2):
         with pytest.raises(NotSignedIn):
             await source.get_token()
-    assert at_once.calls == 2
+    assert issuer.calls == 2
 
 
 async def test_token_is_renewed_at_four_fifths_of_its_life() -> None:
     clock = Clock()
-    issuing = Issuing(clock)
-    source = issuing.renewal()
+    issuer = FakeIssuer(clock)
+    source = issuer.renewal()
     await source.get_token()
     clock.move(2879)
     await source.get_token()
-    assert issuing.calls == 1
+    assert issuer.calls == 1
     clock.move(2)
     assert (await source.get_token()).value == "t2"
 
 
-async def test_early_renewal_delays_nobody() -> None:
+async def test_early_renewal_does_not_delay_other_callers() -> None:
     clock = Clock()
-    issuing = Issuing(clock)
-    source = issuing.renewal()
+    issuer = FakeIssuer(clock)
+    source = issuer.renewal()
     await source.get_token()
     clock.move(3000)
-    issuing.gate, issuing.begun = anyio.Event(), anyio.Event()
+    issuer.gate, issuer.begun = anyio.Event(), anyio.Event()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(source.get_token)
-        await issuing.begun.wait()
+        await issuer.begun.wait()
         assert (await source.get_token()).value == "t1"
-        issuing.gate.set()
+        issuer.gate.set()
     assert (await source.get_token()).value == "t2"
 
 
 async def test_outage_keeps_the_old_token_until_it_expires() -> None:
     clock = Clock()
-    issuing = Issuing(clock)
-    source = issuing.renewal()
+    issuer = FakeIssuer(clock)
+    source = issuer.renewal()
     await source.get_token()
-    issuing.failure = away
+    issuer.failure = build_outage
     clock.move(3000)
     assert (await source.get_token()).value == "t1"
     clock.move(601)
@@ -225,22 +228,22 @@ async def test_outage_keeps_the_old_token_until_it_expires() -> None:
         await source.get_token()
 
 
-async def test_outage_does_not_bring_back_a_refused_token() -> None:
-    issuing = Issuing(Clock())
-    source = issuing.renewal()
+async def test_refused_token_is_not_reused_in_an_outage() -> None:
+    issuer = FakeIssuer(Clock())
+    source = issuer.renewal()
     old = await source.get_token()
-    issuing.failure = away
+    issuer.failure = build_outage
     with pytest.raises(Unreachable):
         await source.get_token(stale=old)
 
 
 @pytest.mark.parametrize("life", [1.0, 5.0, 30.0])
-async def test_short_lived_token_makes_no_loop(life: float) -> None:
-    issuing = Issuing(Clock(), life)
-    source = issuing.renewal()
+async def test_short_lived_token_is_not_renewed_at_every_call(life: float) -> None:
+    issuer = FakeIssuer(Clock(), life)
+    source = issuer.renewal()
     for _ in range(5):
         await source.get_token()
-    assert issuing.calls == 1
+    assert issuer.calls == 1
 
 
 @pytest.mark.parametrize(
@@ -249,18 +252,18 @@ async def test_short_lived_token_makes_no_loop(life: float) -> None:
 )
 async def test_token_expires_by_either_clock(wall: float, steady: float, calls: int) -> None:
     clock = Clock()
-    issuing = Issuing(clock)
-    source = issuing.renewal()
+    issuer = FakeIssuer(clock)
+    source = issuer.renewal()
     await source.get_token()
     clock.wall += wall
     clock.steady += steady
     await source.get_token()
-    assert issuing.calls == calls
+    assert issuer.calls == calls
 
 
 async def test_hanging_sign_in_server_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(renewal, "RENEW_SECONDS", 0.02)
-    issuing = Issuing(Clock())
-    issuing.gate = anyio.Event()
+    issuer = FakeIssuer(Clock())
+    issuer.gate = anyio.Event()
     with pytest.raises(Unreachable, match="gave no token"):
-        await issuing.renewal().get_token()
+        await issuer.renewal().get_token()

@@ -1,4 +1,4 @@
-"""The token endpoint through authlib, with a server that misbehaves in every way that was measured."""
+"""SignInServer and the tokens of a service application, with a server that misbehaves."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import anyio
 import pytest
 
 from itwin_mcp.errors import CallError, NotSignedIn, Unreachable
-from itwin_mcp.upstream.sign_in.service_application import ServiceApplication
+from itwin_mcp.upstream.sign_in.renewal import Renewal
+from itwin_mcp.upstream.sign_in.service_application import build_application_tokens
 from itwin_mcp.upstream.sign_in.sign_in_server import SignInServer
 
 from ..loopback import Asked  # noqa: TID252
@@ -20,20 +21,20 @@ from .identity import CLIENT_ID, CLIENT_SECRET, USER_AGENT, Clock, Identity, cre
 pytestmark = pytest.mark.anyio
 
 
-def server_of(state: Identity, **options: Any) -> SignInServer:
+def build_server(state: Identity, **options: Any) -> SignInServer:
     return SignInServer(state.issuer, user_agent=USER_AGENT, **options)
 
 
-def application(state: Identity, clock: Clock | None = None) -> ServiceApplication:
+def build_tokens(state: Identity, clock: Clock | None = None) -> Renewal:
     clock = clock or Clock()
-    return ServiceApplication(
-        server_of(state, now=clock.now), CLIENT_ID, CLIENT_SECRET, now=clock.now, monotonic=clock.monotonic
+    return build_application_tokens(
+        build_server(state, now=clock.now), CLIENT_ID, CLIENT_SECRET, now=clock.now, monotonic=clock.monotonic
     )
 
 
 async def test_service_application_gets_a_token_with_member_address() -> None:
     async with identity() as state:
-        token = await application(state).get_token()
+        token = await build_tokens(state).get_token()
     assert token.value == "access-1-canary"
     assert token.member == "service-abc@apps.imsoidc.bentley.com"
     assert token.expires_at == Clock().now() + 3600
@@ -46,7 +47,7 @@ async def test_service_application_gets_a_token_with_member_address() -> None:
 @pytest.mark.parametrize("methods", [["client_secret_post"], ["client_secret_basic"], None])
 async def test_client_secret_arrives_unchanged_by_either_method(methods: list[str] | None) -> None:
     async with identity(discovery={"token_endpoint_auth_methods_supported": methods}) as state:
-        await application(state).get_token()
+        await build_tokens(state).get_token()
     assert credentials_of(state.token_requests[0]) == (CLIENT_ID, CLIENT_SECRET)
     assert ("client_secret" in state.token_requests[0].form) is (methods == ["client_secret_post"])
 
@@ -54,16 +55,16 @@ async def test_client_secret_arrives_unchanged_by_either_method(methods: list[st
 async def test_expired_token_is_renewed_by_client_credentials() -> None:
     clock = Clock()
     async with identity() as state:
-        source = application(state, clock)
+        source = build_tokens(state, clock)
         await source.get_token()
         clock.move(4000)
         assert (await source.get_token()).value == "access-2-canary"
-    assert [asked.form["grant_type"] for asked in state.token_requests] == ["client_credentials"] * 2
+    assert [request.form["grant_type"] for request in state.token_requests] == ["client_credentials"] * 2
 
 
 async def test_concurrent_callers_make_one_token_request() -> None:
     async with identity() as state:
-        source = application(state)
+        source = build_tokens(state)
         async with anyio.create_task_group() as tasks:
             for _ in range(200):
                 tasks.start_soon(source.get_token)
@@ -77,45 +78,45 @@ async def test_concurrent_callers_make_one_token_request() -> None:
 async def test_token_life_is_bounded(expires_in: Any, life: float) -> None:
     clock = Clock()
     async with identity(expires_in=expires_in) as state:
-        token = await application(state, clock).get_token()
+        token = await build_tokens(state, clock).get_token()
     assert token.expires_at == clock.now() + life
 
 
-def says(status: int, body: bytes, **headers: str) -> Callable[[Asked], Awaitable[bool]]:
-    async def answer(asked: Asked) -> bool:
-        await asked.answer(status, body, {name.replace("_", "-"): value for name, value in headers.items()})
+def answer_with(status: int, body: bytes, **headers: str) -> Callable[[Asked], Awaitable[bool]]:
+    async def answer(request: Asked) -> bool:
+        await request.answer(status, body, {name.replace("_", "-"): value for name, value in headers.items()})
         return True
 
     return answer
 
 
-async def hangs_up(asked: Asked) -> bool:
-    await asked.hang_up()
+async def hang_up(request: Asked) -> bool:
+    await request.hang_up()
     return True
 
 
 UNUSABLE: dict[str, Any] = {
-    "500 HTML": says(500, b"<html>", Content_Type="text/html"),
-    "503 and when": says(503, b"", Retry_After="20"),
-    "429 HTML": says(429, b"<html>", Content_Type="text/html", Retry_After="20"),
-    "200 HTML": says(200, b"<html>Sign in", Content_Type="text/html"),
-    "200 empty": says(200, b""),
-    "200 list": says(200, b"[]"),
-    "200 text": says(200, b'"token"'),
-    "200 bad UTF-8": says(200, b'{"access_token": "\xff"}'),
-    "200 deep": says(200, b"[" * 100_000),
-    "200 without a token": says(200, b'{"token_type": "Bearer"}'),
-    "200 with a list as token": says(200, b'{"access_token": [1], "token_type": "Bearer"}'),
-    "200 with a line break in the token": says(200, b'{"access_token": "a\\r\\nb", "token_type": "Bearer"}'),
-    "200 without a type": says(200, b'{"access_token": "a", "expires_in": 5}'),
-    "200 DPoP": says(200, b'{"access_token": "a", "token_type": "DPoP"}'),
-    "200 with a word as life": says(200, b'{"access_token": "a", "token_type": "Bearer", "expires_in": "soon"}'),
-    "302": says(302, b"", Location="https://evil.example/"),
-    "400 without a code": says(400, b'{"oops": 1}'),
-    "temporarily unavailable": says(400, b'{"error": "temporarily_unavailable"}'),
-    "too large": says(200, b'{"x": "' + b"x" * 300_000 + b'"}'),
-    "compressed": says(200, gzip.compress(b"{}"), Content_Encoding="gzip"),
-    "hangs up": hangs_up,
+    "500 HTML": answer_with(500, b"<html>", Content_Type="text/html"),
+    "503 and when": answer_with(503, b"", Retry_After="20"),
+    "429 HTML": answer_with(429, b"<html>", Content_Type="text/html", Retry_After="20"),
+    "200 HTML": answer_with(200, b"<html>Sign in", Content_Type="text/html"),
+    "200 empty": answer_with(200, b""),
+    "200 list": answer_with(200, b"[]"),
+    "200 text": answer_with(200, b'"token"'),
+    "200 bad UTF-8": answer_with(200, b'{"access_token": "\xff"}'),
+    "200 deep": answer_with(200, b"[" * 100_000),
+    "200 without a token": answer_with(200, b'{"token_type": "Bearer"}'),
+    "200 with a list as token": answer_with(200, b'{"access_token": [1], "token_type": "Bearer"}'),
+    "200 with a line break in the token": answer_with(200, b'{"access_token": "a\\r\\nb", "token_type": "Bearer"}'),
+    "200 without a type": answer_with(200, b'{"access_token": "a", "expires_in": 5}'),
+    "200 DPoP": answer_with(200, b'{"access_token": "a", "token_type": "DPoP"}'),
+    "200 with a word as life": answer_with(200, b'{"access_token": "a", "token_type": "Bearer", "expires_in": "soon"}'),
+    "302": answer_with(302, b"", Location="https://evil.example/"),
+    "400 without a code": answer_with(400, b'{"oops": 1}'),
+    "temporarily unavailable": answer_with(400, b'{"error": "temporarily_unavailable"}'),
+    "too large": answer_with(200, b'{"x": "' + b"x" * 300_000 + b'"}'),
+    "compressed": answer_with(200, gzip.compress(b"{}"), Content_Encoding="gzip"),
+    "hangs up": hang_up,
 }
 
 
@@ -126,7 +127,7 @@ async def test_answer_without_token_raises_unreachable_without_secrets(
     caplog.set_level(logging.DEBUG)
     async with identity(misbehave=UNUSABLE[name]) as state:
         with pytest.raises(Unreachable) as caught:
-            await application(state).get_token()
+            await build_tokens(state).get_token()
         assert len(state.token_requests) == 1
     error: CallError = caught.value
     assert error.code == "SignInUnreachable"
@@ -140,8 +141,8 @@ async def test_refused_credentials_hint_at_the_fix_and_are_remembered(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     body = f'{{"error": "{code}", "error_description": "secret={CLIENT_SECRET} client_secret={CLIENT_SECRET}"}}'
-    async with identity(misbehave=says(400, body.encode())) as state:
-        source = application(state)
+    async with identity(misbehave=answer_with(400, body.encode())) as state:
+        source = build_tokens(state)
         for _ in range(3):
             with pytest.raises(NotSignedIn) as caught:
                 await source.get_token()
@@ -151,20 +152,20 @@ async def test_refused_credentials_hint_at_the_fix_and_are_remembered(
 
 
 def assert_no_secret(error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
-    seen = [record.getMessage() + repr(vars(record)) for record in caplog.records]
-    link: BaseException | None = error
-    while link is not None:
-        seen += [repr(link), str(link), repr(vars(link))]
-        assert not hasattr(link, "request")
-        link = link.__cause__ or link.__context__
-    assert not [text for text in seen if "canary" in text]
+    texts = [record.getMessage() + repr(vars(record)) for record in caplog.records]
+    exception: BaseException | None = error
+    while exception is not None:
+        texts += [repr(exception), str(exception), repr(vars(exception))]
+        assert not hasattr(exception, "request")
+        exception = exception.__cause__ or exception.__context__
+    assert not [text for text in texts if "canary" in text]
 
 
-async def test_unreachable_sign_in_server_is_reported() -> None:
+async def test_unreachable_sign_in_server_raises_unreachable() -> None:
     async with identity() as state:
         issuer = state.issuer
     with pytest.raises(Unreachable, match="did not answer"):
-        await ServiceApplication(SignInServer(issuer, user_agent=USER_AGENT), "a", "b").get_token()
+        await build_application_tokens(SignInServer(issuer, user_agent=USER_AGENT), "a", "b").get_token()
 
 
 @pytest.mark.parametrize(
@@ -184,26 +185,26 @@ async def test_unreachable_sign_in_server_is_reported() -> None:
 async def test_discovery_document_with_foreign_endpoints_is_refused(document: dict[str, Any], words: str) -> None:
     async with identity(discovery=document) as state:
         with pytest.raises(Unreachable, match=words):
-            await application(state).get_token()
+            await build_tokens(state).get_token()
     assert state.token_requests == []
 
 
 async def test_discovery_is_read_once() -> None:
     async with identity() as state:
-        source = application(state)
+        source = build_tokens(state)
         token = await source.get_token()
         await source.get_token(stale=token)
-    assert [asked.path for asked in state.server.requests].count("/.well-known/openid-configuration") == 1
+    assert [request.path for request in state.server.requests].count("/.well-known/openid-configuration") == 1
 
 
 @pytest.mark.parametrize(
     "issuer", ["http://ims.bentley.com", "ims.bentley.com", "https://a@ims.bentley.com", "https://x/?q", ""]
 )
-def test_issuer_must_be_https(issuer: str) -> None:
+def test_sign_in_server_rejects_issuer_without_https(issuer: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         SignInServer(issuer, user_agent=USER_AGENT)
 
 
 @pytest.mark.parametrize("issuer", ["https://ims.bentley.com/", "http://localhost:4000", "https://x.example/tenant/"])
-def test_issuer_may_end_in_a_slash(issuer: str) -> None:
+def test_sign_in_server_strips_slash_from_issuer(issuer: str) -> None:
     assert SignInServer(issuer, user_agent=USER_AGENT).issuer == issuer.rstrip("/")

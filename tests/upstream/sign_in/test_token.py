@@ -1,4 +1,4 @@
-"""Tokens that are given ready: as a value and as a file."""
+"""Access tokens from the settings: StaticToken, TokenFile, and parsing."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ async def test_read_token_accepts_pasted_forms(text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["", "  ", "Bearer", "Bearer ", "secret\r\nX: y", "secret secret", "secré", "a\x00b", "x" * 200_000]
 )
-def test_read_token_refuses_without_quoting(text: str) -> None:
+def test_read_token_rejects_invalid_text_without_quoting_it(text: str) -> None:
     with pytest.raises(ValueError, match="access token") as caught:
         StaticToken(text)
     assert "secr" not in str(caught.value)
 
 
-async def test_static_token_ignores_a_refusal() -> None:
+async def test_static_token_returns_same_token_after_refusal() -> None:
     source = StaticToken("abc")
     token = await source.get_token()
     assert await source.get_token(stale=token) is token
@@ -45,7 +45,7 @@ def test_read_token_reads_expiry_and_issuer() -> None:
 @pytest.mark.parametrize(
     "value", ["opaque", "a.b.c", "a.!!.c", f"a.{'A' * 10}.c", "..", "x." * 100_000, jwt(exp="soon"), jwt(exp=True)]
 )
-def test_read_claims_of_opaque_token_is_empty(value: str) -> None:
+def test_read_expiry_of_invalid_claims_is_none(value: str) -> None:
     assert read_expiry(read_claims(value)) is None
 
 
@@ -74,7 +74,7 @@ async def test_token_file_is_read_again_after_a_refusal(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\n", b"\xff\xfe", b"secret secret", b"x" * 300_000])
-async def test_unusable_token_file_is_reported(tmp_path: Path, content: bytes | None) -> None:
+async def test_unusable_token_file_raises_not_signed_in(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "token"
     if content is not None:
         path.write_bytes(content)

@@ -1,4 +1,4 @@
-"""Signs in a user while the server serves: the tool `sign-in` starts it and does not wait for the browser."""
+"""Signs in a user in a background task of the server, so that the tool `sign-in` need not wait for the browser."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from itwin_mcp.upstream.sign_in.credential_choice import NativeLogin
 
 
 class PendingLogin:
-    """A sign-in that waits for the user."""
+    """An attempt to sign in that waits for the user."""
 
     def __init__(self, attempt: BrowserLogin) -> None:
         self.url = attempt.url
@@ -24,12 +24,9 @@ class PendingLogin:
         self.failure: CallError | None = None
         self.scope = anyio.CancelScope()
 
-    def __repr__(self) -> str:
-        return f"PendingLogin(done={self.done.is_set()})"
-
     @property
     def is_answered(self) -> bool:
-        """Whether the user has signed in or declined, so that the link is used up."""
+        """True if the user has signed in or declined. The link cannot be used again."""
         return self._attempt.is_answered
 
     @property
@@ -39,20 +36,20 @@ class PendingLogin:
 
 
 class BackgroundLogin:
-    """Signs in while the server serves: one attempt at a time, in a task of its own."""
+    """Signs in a user while the server runs, with one attempt at a time in a background task."""
 
     def __init__(self, login: NativeLogin, tasks: anyio.abc.TaskGroup) -> None:
         self._login = login
         self._tasks = tasks
         self._lock = anyio.Lock()
         self.last: PendingLogin | None = None
-        """The attempt under way, or one that ended and has not been reported."""
+        """The attempt under way, or the last one if it has not been reported."""
 
     async def begin(self) -> PendingLogin:
         """Return the attempt under way, or start one. Raises CallError."""
         async with self._lock:
             if self.last is not None and self.last.is_answered:
-                await self.last.done.wait()  # the page is still being sent; then the port is free
+                await self.last.done.wait()  # the last page is being sent; after that the port is free
             if self.last is None or self.last.done.is_set():
                 self.last = await self._tasks.start(self._run)
             return self.last
@@ -85,14 +82,14 @@ class BackgroundLogin:
             pending.failure = error
         finally:
             if pending is not None:
-                pending.done.set()  # only now is the port free for another attempt
+                pending.done.set()  # after the port was closed, so that another attempt can use it
 
 
 @asynccontextmanager
 async def open_background() -> AsyncIterator[anyio.abc.TaskGroup]:
-    """Open a group of tasks that is cancelled at the end of the block.
+    """Open a task group that is cancelled at the end of the block.
 
-    Unlike `async with create_task_group()`, an exception of the block is raised as it is, not in an ExceptionGroup.
+    Unlike with `async with create_task_group()`, an exception of the block is not wrapped in an ExceptionGroup.
     """
     tasks = anyio.create_task_group()
     await tasks.__aenter__()

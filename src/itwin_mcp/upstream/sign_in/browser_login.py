@@ -1,4 +1,4 @@
-"""Signs in a user with the browser: authorization code with PKCE, received by a loopback listener."""
+"""Signs in a user with the browser, by an authorization code with PKCE that a loopback listener receives."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ from itwin_mcp.upstream.sign_in.saved_login import LOGIN_SCOPE, SavedLoginTokens
 from itwin_mcp.upstream.sign_in.sign_in_server import Grant, PreparedLogin, SignInServer
 
 LOGIN_SECONDS = 300.0
+"""The time limit for the user."""
 REQUEST_SECONDS = 10.0
+"""The time limit for one request of the browser."""
 MAX_REQUEST = 16 * 1024
+"""Bytes."""
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b2733; --paper: #fff; --ground: #eef2f5; --line: #b8c4ce; }
@@ -49,7 +52,7 @@ def _build_page(title: str, text: str) -> str:
 
 _SIGNED_IN = _build_page("Signed in", "You can close this window and go back to your assistant.")
 _FAILED = _build_page("Not signed in", "The reason is shown where the sign-in was started. You can close this window.")
-_NOTHING = _build_page("Nothing here", "This address only ends a sign-in.")
+_NOT_FOUND = _build_page("Nothing here", "This address only ends a sign-in.")
 
 
 class BrowserLogin:
@@ -62,24 +65,19 @@ class BrowserLogin:
         tokens: SavedLoginTokens,
         prepared: PreparedLogin,
         listener: MultiListener[SocketStream],
-        scope: str,
         seconds: float,
     ) -> None:
         self.url = prepared.url
-        """Where the user signs in; on the sign-in server's own host."""
+        """The page of the sign-in server where the user signs in."""
         self._server = server
         self._client_id = client_id
         self._tokens = tokens
         self._prepared = prepared
         self._listener = listener
-        self._scope = scope
         self._seconds = seconds
         self._outcome: Grant | CallError | None = None
         self._busy = anyio.Lock()
         self._done = anyio.Event()
-
-    def __repr__(self) -> str:
-        return f"BrowserLogin({self._client_id!r})"
 
     @classmethod
     @asynccontextmanager
@@ -90,36 +88,36 @@ class BrowserLogin:
         tokens: SavedLoginTokens,
         *,
         redirect_uri: str = DEFAULT_REDIRECT_URI,
-        scope: str = LOGIN_SCOPE,
         seconds: float = LOGIN_SECONDS,
     ) -> AsyncIterator[BrowserLogin]:
-        """Listen on this machine at the redirect URI's port and prepare the link; the listener closes at the end.
+        """Prepare the link, and listen at the port of the redirect URI until the end of the block.
 
-        ValueError when `redirect_uri` is not http on localhost with a port; NotSignedIn when the port is taken;
-        Unreachable when the sign-in server does not answer. `seconds` bounds `wait`.
+        `seconds` is the time limit of `wait`.
+
+        Raises:
+            ValueError: `redirect_uri` is not http on localhost with a port and a path.
+            NotSignedIn: The port is in use.
+            Unreachable: The sign-in server does not answer.
         """
-        where = urlsplit(redirect_uri)
-        if (
-            where.scheme != "http"
-            or where.hostname not in ("localhost", "127.0.0.1")
-            or not where.port
-            or not where.path
-        ):
+        redirect = urlsplit(redirect_uri)
+        is_local = redirect.scheme == "http" and redirect.hostname in ("localhost", "127.0.0.1")
+        if not (is_local and redirect.hostname and redirect.port and redirect.path):
             raise ValueError("the redirect URI must be http://localhost:<port>/<path>")
-        prepared = await server.prepare_login(client_id, redirect_uri, scope)
-        async with await _listen(where.hostname, where.port) as listener:
-            yield cls(server, client_id, tokens, prepared, listener, scope, seconds)
+        prepared = await server.prepare_login(client_id, redirect_uri, LOGIN_SCOPE)
+        async with await _listen(redirect.hostname, redirect.port) as listener:
+            yield cls(server, client_id, tokens, prepared, listener, seconds)
 
     @property
     def is_answered(self) -> bool:
-        """Whether the browser came back with the answer to this attempt."""
+        """True if the browser has brought the answer to this attempt."""
         return self._outcome is not None
 
     async def wait(self) -> None:
         """Wait until the user has signed in and the login is saved.
 
-        Raises: NotSignedIn if they declined, the answer came from another server or the time is up; Unreachable if the
-        sign-in server fails.
+        Raises:
+            NotSignedIn: The user declined, the answer came from another server, or the time has expired.
+            Unreachable: The sign-in server failed.
         """
         with anyio.move_on_after(self._seconds):
             async with anyio.create_task_group() as tasks:
@@ -135,7 +133,7 @@ class BrowserLogin:
             raise self._outcome
 
     async def _answer(self, stream: SocketStream) -> None:
-        """Serve one connection of a browser, or of anything else on this computer."""
+        """Serve one connection. It may be the browser's, or that of any other program on this computer."""
         async with stream:
             with anyio.move_on_after(REQUEST_SECONDS):
                 try:
@@ -146,38 +144,40 @@ class BrowserLogin:
                 try:
                     await stream.send(_build_response(status, page))
                 except anyio.BrokenResourceError:
-                    return  # the browser went away; its answer has been processed
+                    return  # the browser closed the connection after its answer was processed
                 finally:
                     if self._outcome is not None:
                         self._done.set()
 
     async def _handle(self, head: bytes) -> tuple[str, str]:
+        """Return the status and the page for a request. The first request with our state decides the outcome."""
         method, target, host = _parse_head(head)
-        where = urlsplit(self._prepared.redirect_uri)
-        if host not in (f"{name}:{where.port}" for name in ("localhost", "127.0.0.1", "[::1]")):
-            return "400 Bad Request", _NOTHING
+        redirect = urlsplit(self._prepared.redirect_uri)
+        if host not in (f"{name}:{redirect.port}" for name in ("localhost", "127.0.0.1", "[::1]")):
+            return "400 Bad Request", _NOT_FOUND
         path, _, query = target.partition("?")
-        if path != where.path:
-            return "404 Not Found", _NOTHING
+        if path != redirect.path:
+            return "404 Not Found", _NOT_FOUND
         if method != "GET":
-            return "405 Method Not Allowed", _NOTHING
+            return "405 Method Not Allowed", _NOT_FOUND
         values = parse_qs(query, keep_blank_values=True, max_num_fields=30, errors="replace")
         states = values.get("state", [])
         # A request without our state did not come from our link. It changes nothing, and we keep listening.
         if len(states) != 1 or not hmac.compare_digest(states[0].encode(), self._prepared.state.encode()):
-            return "400 Bad Request", _NOTHING
+            return "400 Bad Request", _NOT_FOUND
         async with self._busy:
             if self._outcome is None:
-                with anyio.CancelScope(shield=True):  # the code works only once
+                with anyio.CancelScope(shield=True):  # a code works only once, so an exchange must not be cancelled
                     self._outcome = await self._finish(values, f"{self._prepared.redirect_uri}?{query}")
         return ("200 OK", _SIGNED_IN) if isinstance(self._outcome, Grant) else ("400 Bad Request", _FAILED)
 
     async def _finish(self, values: dict[str, list[str]], callback: str) -> Grant | CallError:
+        """Exchange the code in the callback and save the login. Return the error if that fails."""
         try:
             endpoints = await self._server.discover()
             issuers = values.get("iss", [])
             if issuers != [endpoints.issuer] and (issuers or endpoints.names_issuer):
-                # RFC 9207 §2.4: nothing else in this answer may be used or shown.
+                # RFC 9207 §2.4: the rest of this answer must not be used, so it is not shown either.
                 return NotSignedIn(
                     "The sign-in came back from another server than the one that was asked.",
                     hint="Start the sign-in again; if it happens again, do not sign in and tell your administrator.",
@@ -187,7 +187,7 @@ class BrowserLogin:
                 what = "was declined" if declined else "did not succeed at the sign-in server"
                 return NotSignedIn(f"The sign-in {what}.", hint="Start the sign-in again for a new link.")
             with anyio.fail_after(REQUEST_SECONDS * 2):
-                grant = await self._server.exchange(self._client_id, self._prepared, callback, self._scope)
+                grant = await self._server.exchange(self._client_id, self._prepared, callback, LOGIN_SCOPE)
                 await self._tokens.save_grant(grant)
         except TimeoutError:
             return NotSignedIn("The sign-in server did not finish the sign-in.", hint="Start the sign-in again.")
@@ -199,10 +199,10 @@ class BrowserLogin:
 async def _listen(host: str, port: int) -> MultiListener[SocketStream]:
     """Listen on every loopback address of the host.
 
-    A browser may resolve `localhost` to either address. Another program that listens on the one we left out would get
-    the code.
+    A browser may resolve `localhost` to the IPv4 or the IPv6 address. If we listened on one only, another program could
+    listen on the other and receive the code.
 
-    Raises: NotSignedIn if the port is taken on one of them.
+    Raises: NotSignedIn if the port is in use on one of them.
     """
     listeners: list[Listener[SocketStream]] = []
     try:
@@ -210,9 +210,9 @@ async def _listen(host: str, port: int) -> MultiListener[SocketStream]:
             try:
                 listeners += (await anyio.create_tcp_listener(local_host=address, local_port=port)).listeners
             except OSError as error:
-                # A machine without IPv6 has no such address, so that no other program can listen there either.
-                missing = isinstance(error, socket.gaierror) or error.errno in (EADDRNOTAVAIL, EAFNOSUPPORT)
-                if not (missing and address == "::1"):
+                # On a machine without IPv6 no other program can listen at ::1 either.
+                is_missing = isinstance(error, socket.gaierror) or error.errno in (EADDRNOTAVAIL, EAFNOSUPPORT)
+                if not (is_missing and address == "::1"):
                     raise
     except OSError:
         for listener in listeners:
@@ -232,7 +232,7 @@ async def _read_head(stream: SocketStream) -> bytes:
 
 
 def _parse_head(head: bytes) -> tuple[str, str, str]:
-    """Return method, target and host of a request; empty texts if it is not one."""
+    """Return the method, target and host of an HTTP request; empty texts if it is malformed."""
     lines = head.partition(b"\r\n\r\n")[0].decode("latin-1").split("\r\n")
     words = lines[0].split(" ")
     if len(words) != 3 or not words[2].startswith("HTTP/1."):
@@ -242,7 +242,7 @@ def _parse_head(head: bytes) -> tuple[str, str, str]:
 
 
 def _build_response(status: str, page: str) -> bytes:
-    """Return a static page: it repeats nothing of the request, loads nothing and leaks no address with a code."""
+    """Return the HTTP response with a static page, which loads nothing and does not leak its URL with the code."""
     body = page.encode()
     head = (
         f"HTTP/1.1 {status}\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: {len(body)}\r\n"

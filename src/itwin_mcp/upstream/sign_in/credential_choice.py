@@ -1,4 +1,4 @@
-"""Chooses the credential from the settings, and words its remedy for how the server was launched."""
+"""Chooses the credential from the settings, and the hint for signing in that fits the way of launching."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from itwin_mcp.settings import Settings
 from itwin_mcp.upstream.sign_in.browser_login import BrowserLogin
 from itwin_mcp.upstream.sign_in.login_store import LoginStore
 from itwin_mcp.upstream.sign_in.saved_login import DEFAULT_CLIENT_ID, LOGIN_SCOPE, SavedLoginTokens
-from itwin_mcp.upstream.sign_in.service_application import ServiceApplication
+from itwin_mcp.upstream.sign_in.service_application import build_application_tokens
 from itwin_mcp.upstream.sign_in.sign_in_server import SignInServer
 from itwin_mcp.upstream.sign_in.static_token import StaticToken
 from itwin_mcp.upstream.sign_in.token import TokenSource
@@ -23,7 +23,7 @@ USER_AGENT = f"itwin-mcp/{__version__}"
 
 
 class Launcher(Enum):
-    """What launched this process, which decides what the user can do about a sign-in."""
+    """The way in which this process was launched. It decides how the user can sign in."""
 
     SHELL = "shell"
     STDIO = "stdio"
@@ -43,7 +43,7 @@ class AuthMethod(Enum):
 
 @dataclass(frozen=True, slots=True)
 class NativeLogin:
-    """A native application that a user signs in with, its sign-in server, and the store of its login."""
+    """A native application for the login of a user, with its sign-in server and the store of the login."""
 
     server: SignInServer
     client_id: str
@@ -52,7 +52,7 @@ class NativeLogin:
     redirect_uri: str
 
     def attempt(self) -> AbstractAsyncContextManager[BrowserLogin]:
-        """Return one attempt to sign in; see BrowserLogin.open."""
+        """Open an attempt to sign in with the browser; see BrowserLogin.open."""
         return BrowserLogin.open(self.server, self.client_id, self.tokens, redirect_uri=self.redirect_uri)
 
 
@@ -62,28 +62,29 @@ class SignIn:
 
     method: AuthMethod
     description: str
-    """For people; without the value of anything secret."""
+    """Text for people, without secrets."""
     tokens: TokenSource | None
     remedy: str
-    """What to do if the platform refuses it."""
+    """The hint for the case that the platform refuses the credential."""
     login: NativeLogin | None = None
-    """Set if this is the login of a user."""
+    """Set if the method is the login of a user."""
 
 
 def choose_sign_in(
     settings: Settings, launcher: Launcher, *, sandbox_token: str | None = None, has_tool: bool = False
 ) -> SignIn:
-    """Return the sign-in that the settings ask for.
+    """Return the sign-in for the settings.
 
-    `has_tool` says that the tool `sign-in` is served, so that the remedy may name it.
+    `sandbox_token` is the token of the embedded sandbox. `has_tool` says that the tool `sign-in` is served, so that the
+    remedy can name it.
 
-    Raises: SettingsError.
+    Raises: SettingsError if a setting cannot be used.
     """
     method = choose_method(settings)
     remedy = _explain_remedy(method, settings, launcher, has_tool=has_tool)
     if method is AuthMethod.SANDBOX:
-        description = "the embedded sandbox, which needs no sign-in"
-        return SignIn(method, description, StaticToken(sandbox_token) if sandbox_token else None, remedy)
+        static = StaticToken(sandbox_token) if sandbox_token else None
+        return SignIn(method, "the embedded sandbox, which needs no sign-in", static, remedy)
     if method is AuthMethod.ACCESS_TOKEN:
         assert settings.access_token is not None
         try:
@@ -99,11 +100,9 @@ def choose_sign_in(
         assert settings.client_id is not None
         assert settings.client_secret is not None
         secret = settings.client_secret.get_secret_value()
-        application = ServiceApplication(build_sign_in_server(settings, remedy), settings.client_id, secret)
-        description = (
-            f"the service application {settings.client_id} ({settings.origins.get('client_id', 'ITWIN_CLIENT_ID')})"
-        )
-        return SignIn(method, description, application, remedy)
+        tokens = build_application_tokens(build_sign_in_server(settings, remedy), settings.client_id, secret)
+        setting = settings.origins.get("client_id", "ITWIN_CLIENT_ID")
+        return SignIn(method, f"the service application {settings.client_id} ({setting})", tokens, remedy)
     login = build_native_login(settings, remedy)
     if login is None:
         return SignIn(AuthMethod.NONE, "nothing: no access token and no application is configured", None, remedy)
@@ -112,20 +111,20 @@ def choose_sign_in(
 
 
 def choose_method(settings: Settings) -> AuthMethod:
-    """Return the first method that is configured."""
-    if settings.sandbox:
-        return AuthMethod.SANDBOX
-    if settings.access_token is not None:
-        return AuthMethod.ACCESS_TOKEN
-    if settings.access_token_file is not None:
-        return AuthMethod.ACCESS_TOKEN_FILE
-    if settings.client_secret is not None:
-        return AuthMethod.SERVICE_APPLICATION
-    return AuthMethod.LOGIN if settings.client_id or DEFAULT_CLIENT_ID else AuthMethod.NONE
+    """Return the first of the configured methods."""
+    is_configured = {
+        AuthMethod.SANDBOX: settings.sandbox,
+        AuthMethod.ACCESS_TOKEN: settings.access_token is not None,
+        AuthMethod.ACCESS_TOKEN_FILE: settings.access_token_file is not None,
+        AuthMethod.SERVICE_APPLICATION: settings.client_secret is not None,
+        AuthMethod.LOGIN: bool(settings.client_id or DEFAULT_CLIENT_ID),
+        AuthMethod.NONE: True,
+    }
+    return next(method for method in AuthMethod if is_configured[method])
 
 
 def build_native_login(settings: Settings, remedy: str) -> NativeLogin | None:
-    """Return the login that a user can make, whatever method is in use; None without a native application."""
+    """Return the native application of the settings, even if another method is in use; None if there is none."""
     client_id = settings.client_id or DEFAULT_CLIENT_ID
     if not client_id or settings.client_secret is not None:
         return None
@@ -136,13 +135,13 @@ def build_native_login(settings: Settings, remedy: str) -> NativeLogin | None:
 
 
 def format_login_command(settings: Settings) -> str:
-    """Return the command that signs in."""
+    """Return the command for signing in with the profile of the settings."""
     profile = "" if settings.profile == "default" else f" --profile {settings.profile}"
     return f"itwin-mcp auth login{profile}"
 
 
 def explain_registration(settings: Settings) -> str:
-    """Return how to get an application to sign in with: everything to paste into the developer portal."""
+    """Return the steps for registering an application in the developer portal."""
     return (
         "There is no application to sign in with. Register one, once:\n"
         f"  1. Open {PORTAL} and choose “Register New”.\n"
@@ -154,7 +153,7 @@ def explain_registration(settings: Settings) -> str:
 
 
 def build_sign_in_server(settings: Settings, remedy: str) -> SignInServer:
-    """Return the sign-in server of the settings. Raises SettingsError."""
+    """Return the sign-in server of the settings. Raises SettingsError if its URL cannot be used."""
     try:
         return SignInServer(settings.issuer_url, user_agent=USER_AGENT, remedy=remedy)
     except ValueError as error:
@@ -163,6 +162,7 @@ def build_sign_in_server(settings: Settings, remedy: str) -> SignInServer:
 
 
 def _explain_remedy(method: AuthMethod, settings: Settings, launcher: Launcher, *, has_tool: bool) -> str:
+    """Return the hint for signing in again, which depends on what the user can change."""
     again = {
         Launcher.SHELL: "then call again.",
         Launcher.STDIO: "then restart the program that starts itwin-mcp, such as Claude Desktop or VS Code.",

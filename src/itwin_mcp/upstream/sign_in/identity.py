@@ -1,4 +1,4 @@
-"""Who acts: what the token says, and what the platform says about the account."""
+"""Reports the user or application that is signed in, from the token's claims and from the platform."""
 
 from __future__ import annotations
 
@@ -23,20 +23,19 @@ PLATFORM_JSON = "application/vnd.bentley.itwin-platform.v1+json"
 
 
 async def who_am_i(settings: Settings, sign_in: SignIn, upstream: UpstreamClient) -> dict[str, Any]:
-    """Return who acts on which platform, and until when. Raises CallError."""
-    account = await _read_account(upstream)  # first: what a token says counts only if the platform accepts it
+    """Return the user or application, the platform, the account, and when the token expires. Raises CallError."""
+    account = await _read_account(upstream)  # first, because an invalid token's claims must not be reported
     assert sign_in.tokens is not None
     identity = read_identity(await sign_in.tokens.get_token(), sign_in.method)
     profile = await _read_profile(upstream)
-    known = {name: identity[name] or profile[name] for name in ("name", "email")}
-    others = {name: profile[name] for name in ("userId", "organization")}
-    return {**describe_sign_in(settings, sign_in), **identity, **known, **others, "account": account}
+    from_either = {name: identity[name] or profile[name] for name in ("name", "email")}
+    return {**describe_sign_in(settings, sign_in), **identity, **profile, **from_either, "account": account}
 
 
 async def describe_actor(settings: Settings, sign_in: SignIn, origins: Iterable[str]) -> str:
-    """Return where a call acts and as whom, to begin a question: `On api.bentley.com, as Anna de Vries:`.
+    """Return the beginning of a question about a call, such as `On api.bentley.com, as Anna de Vries:`.
 
-    `origins` are those that the call changes something on.
+    `origins` are those of the servers on which the call changes something.
     """
     platform = (parse_origin(PLATFORM_ORIGIN), parse_origin(settings.api_url))
     hosts = {urlsplit(origin).netloc for origin in origins if parse_origin(origin) not in platform}
@@ -44,15 +43,15 @@ async def describe_actor(settings: Settings, sign_in: SignIn, origins: Iterable[
         return f"On {', '.join(sorted(hosts))}:"
     if settings.sandbox:
         return "In the sandbox:"
-    who = None
-    with suppress(CallError):  # without a sign-in the call itself says so
+    actor = None
+    with suppress(CallError):  # the call itself will fail and report that there is no sign-in
         if sign_in.tokens is not None:
-            who = _named(settings, read_identity(await sign_in.tokens.get_token(), sign_in.method))
-    return f"On {urlsplit(settings.api_url).netloc}" + (f", as {who}:" if who else ":")
+            actor = _name_actor(settings, read_identity(await sign_in.tokens.get_token(), sign_in.method))
+    return f"On {urlsplit(settings.api_url).netloc}" + (f", as {actor}:" if actor else ":")
 
 
-def _named(settings: Settings, identity: Mapping[str, Any]) -> str | None:
-    """Return what people call the user or application; None if the token does not say."""
+def _name_actor(settings: Settings, identity: Mapping[str, Any]) -> str | None:
+    """Return the name of the user or application for people; None if the token does not say."""
     if identity["kind"] == "application":
         return f"the application {identity['application'] or settings.client_id or identity['email'] or '(unnamed)'}"
     name: str | None = identity["name"] or identity["email"]
@@ -60,7 +59,7 @@ def _named(settings: Settings, identity: Mapping[str, Any]) -> str | None:
 
 
 def describe_sign_in(settings: Settings, sign_in: SignIn) -> dict[str, Any]:
-    """Return what is known about the sign-in without a request."""
+    """Return the environment, platform and method of the sign-in, without a request."""
     return {
         "environment": settings.environment,
         "platform": None if settings.sandbox else settings.api_url,
@@ -71,16 +70,16 @@ def describe_sign_in(settings: Settings, sign_in: SignIn) -> dict[str, Any]:
 
 
 def read_identity(token: Token, method: AuthMethod) -> dict[str, Any]:
-    """Return what a token says about itself; an opaque one says little."""
+    """Return the user or application in a token's claims. Values that an opaque token does not say are None."""
     claims = read_claims(token.value)
     scope = claims.get("scope")
     scopes = scope.split() if isinstance(scope, str) else scope if isinstance(scope, list) else None
     return {
-        "kind": _kind(claims, method),
-        "name": _text(claims, "name"),
-        "email": _text(claims, "email") or token.member,
-        "application": _text(claims, "client_id"),
-        "scopes": None if scopes is None else [clean_text(each, 100) for each in scopes if isinstance(each, str)][:50],
+        "kind": _classify_actor(claims, method),
+        "name": _read_text(claims, "name"),
+        "email": _read_text(claims, "email") or token.member,
+        "application": _read_text(claims, "client_id"),
+        "scopes": None if scopes is None else [clean_text(name, 100) for name in scopes if isinstance(name, str)][:50],
         "expiresAt": None if token.expires_at is None else format_time(token.expires_at),
         "renewed": method in (AuthMethod.LOGIN, AuthMethod.SERVICE_APPLICATION, AuthMethod.ACCESS_TOKEN_FILE),
     }
@@ -91,56 +90,57 @@ def format_time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _kind(claims: Mapping[str, Any], method: AuthMethod) -> str | None:
+def _classify_actor(claims: Mapping[str, Any], method: AuthMethod) -> str | None:
+    """Return `user` or `application`; None for an opaque token."""
     if method is AuthMethod.SERVICE_APPLICATION:
         return "application"
     if method is AuthMethod.LOGIN:
         return "user"
     if not claims:
         return None
-    # A service application is a member by an address of its own; a token that names no user is one's, too.
-    application = (
-        str(claims.get("email", "")).endswith(format_member_address("")) or not {"sub", "email"} & claims.keys()
-    )
-    return "application" if application else "user"
+    # A token is an application's if its address is that of one, or if it names no user.
+    has_member_address = str(claims.get("email", "")).endswith(format_member_address(""))
+    return "application" if has_member_address or not {"sub", "email"} & claims.keys() else "user"
 
 
-def _text(claims: Mapping[str, Any], name: str) -> str | None:
-    value = claims.get(name)
+def _read_text(members: Mapping[str, Any], name: str) -> str | None:
+    value = members.get(name)
     return clean_text(value, 200) if isinstance(value, str) and value else None
 
 
 async def _read_profile(upstream: UpstreamClient) -> dict[str, str | None]:
-    """Return what the platform says about the caller (`GET /users/me`); all of it is None if it says nothing.
+    """Return the profile of the caller (`GET /users/me`). All values are None if the platform does not return it.
 
-    A token need not say who the caller is, and it never says under which id answers name them.
+    A token need not contain the caller's name, and never contains the id by which answers refer to the caller.
     """
-    user: dict[str, Any] = {}
+    user: Mapping[str, Any] = {}
     with suppress(CallError):
-        request = Request("GET", upstream.platform, "/users/me", headers=(("Accept", PLATFORM_JSON),))
-        body = read_json(await upstream.send(request))
-        member = body.get("user") if isinstance(body, dict) else None
-        user = member if isinstance(member, dict) else {}
-    names = [text for text in (_text(user, "givenName"), _text(user, "surname")) if text]
+        user = await _fetch_member(upstream, "/users/me", "user")
+    names = [name for name in (_read_text(user, "givenName"), _read_text(user, "surname")) if name]
     return {
-        "userId": _text(user, "id"),
+        "userId": _read_text(user, "id"),
         "name": " ".join(names) or None,
-        "email": _text(user, "email"),
-        "organization": _text(user, "organizationName"),
+        "email": _read_text(user, "email"),
+        "organization": _read_text(user, "organizationName"),
     }
 
 
 async def _read_account(upstream: UpstreamClient) -> dict[str, Any] | None:
-    """Return the caller's own account (get-my-primary-account); some have none, and some may not see it."""
-    path = "/itwins/myprimaryaccount"
+    """Return the caller's primary account; None if there is none or the caller may not read it."""
     try:
-        answer = await upstream.send(Request("GET", upstream.platform, path, headers=(("Accept", PLATFORM_JSON),)))
+        account = await _fetch_member(upstream, "/itwins/myprimaryaccount", "iTwin")
     except PlatformError as error:
         if error.status in (403, 404):
             return None
         raise
-    body = read_json(answer)
-    found = body.get("iTwin") if isinstance(body, dict) else None
-    if not isinstance(found, dict) or not isinstance(found.get("id"), str):
+    if not isinstance(account.get("id"), str):
         return None
-    return {"id": found["id"]} | {name: _text(found, name) for name in ("displayName", "number")}
+    return {"id": account["id"]} | {name: _read_text(account, name) for name in ("displayName", "number")}
+
+
+async def _fetch_member(upstream: UpstreamClient, path: str, name: str) -> Mapping[str, Any]:
+    """Return the object that the platform answers with under `name`; an empty one if it is missing."""
+    request = Request("GET", upstream.platform, path, headers=(("Accept", PLATFORM_JSON),))
+    body = read_json(await upstream.send(request))
+    member = body.get(name) if isinstance(body, dict) else None
+    return member if isinstance(member, dict) else {}

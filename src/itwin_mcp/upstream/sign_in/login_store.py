@@ -1,4 +1,4 @@
-"""Stores logins between runs: in the system's keyring, or in files that only their owner can read."""
+"""Stores logins between runs, in the system's keyring or in files that only their owner can read."""
 
 from __future__ import annotations
 
@@ -26,14 +26,16 @@ if TYPE_CHECKING:
 SERVICE = "itwin-mcp"
 """The name under which the keyring shows our entries."""
 MAX_FILE = 64 * 1024
+"""Bytes of a login file that are read."""
 LOCK_SECONDS = 12.0
+"""The time limit for waiting for another process."""
 
 _log = logging.getLogger("itwin_mcp.upstream")
 
 
 @dataclass(frozen=True, slots=True)
 class LoginKey:
-    """Identifies a login: there is one for each sign-in server, application, scope and profile."""
+    """Identifies a login. Each sign-in server, application, scope and profile has its own."""
 
     issuer: str
     client_id: str
@@ -41,24 +43,24 @@ class LoginKey:
     profile: str = "default"
 
     def digest(self) -> str:
-        """Return a name for files and keyring entries that reveals nothing."""
+        """Return a name for the file or keyring entry, from which the parts cannot be read."""
         text = json.dumps([self.issuer, self.client_id, self.scope, self.profile])
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)
 class SavedLogin:
-    """What is stored: the refresh token and whose it is; never an access token."""
+    """A stored login: the refresh token and its user. Access tokens are not stored."""
 
     refresh_token: str = field(repr=False)
     saved_at: float
     """Seconds since 1970."""
     user: str | None = None
-    """Name or address of the user, for display."""
+    """The name or address of the user, for display."""
 
 
 def find_keyring() -> KeyringBackend | None:
-    """Return the system's keyring. None if the package is missing, or has only a backend that protects nothing."""
+    """Return the system's keyring. Return None if the package is missing or its backend does not protect secrets."""
     try:
         import keyring
         import keyring.backends.chainer
@@ -69,38 +71,30 @@ def find_keyring() -> KeyringBackend | None:
         backend = keyring.get_keyring()
         if isinstance(backend, keyring.backends.chainer.ChainerBackend):
             backend = next(iter(backend.backends), backend)
-        if not _is_real(type(backend).__module__, backend.priority):
-            return None
+        module = type(backend).__module__
+        # Backends of other packages may store plain text, and so does a backend with a priority below 1.
+        is_own = module.startswith("keyring.backends.") and not module.endswith((".fail", ".null", ".chainer"))
+        return backend if is_own and backend.priority >= 1 else None
     except (keyring.errors.KeyringError, RuntimeError, OSError):
         return None
-    return backend
-
-
-def _is_real(module: str, priority: float) -> bool:
-    return (
-        module.startswith("keyring.backends.") and not module.endswith((".fail", ".null", ".chainer")) and priority >= 1
-    )
 
 
 class LoginStore:
-    """The logins of one user of this computer. Several processes may call all methods at once."""
+    """The logins of one user of this computer. Several processes may use the same store at once."""
 
     def __init__(self, folder: Path, *, keyring: KeyringBackend | None = None, use_keyring: bool = True) -> None:
-        """`folder` holds the lock files, and without a keyring the logins. `keyring` is for tests."""
+        """`folder` is for the lock files and, without a keyring, for the logins. `keyring` is for tests."""
         self._folder = folder
-        self._given = keyring
+        self._test_keyring = keyring
         self._use_keyring = use_keyring
-
-    def __repr__(self) -> str:
-        return f"LoginStore({str(self._folder)!r})"
 
     def path(self, key: LoginKey) -> Path:
         """Return the file of this login, for a system without a keyring."""
         return self._folder / f"{key.digest()}.json"
 
     def describe(self) -> str:
-        """Return where logins are stored, for people: the keyring's name or the folder."""
-        keyring = self._keyring()
+        """Return where logins are stored, as text for people: the keyring's name or the folder."""
+        keyring = self._open_keyring()
         return f"the keyring ({keyring.name})" if keyring is not None else f"a file below {self._folder}, not encrypted"
 
     async def load(self, key: LoginKey) -> SavedLogin | None:
@@ -108,7 +102,7 @@ class LoginStore:
         return await anyio.to_thread.run_sync(self._load, key)
 
     async def save(self, key: LoginKey, login: SavedLogin) -> None:
-        """Save the login, whole or not at all. Raises OSError if the disk refuses."""
+        """Save the login atomically. Raises OSError if the file cannot be written."""
         await anyio.to_thread.run_sync(self._save, key, login)
 
     async def delete(self, key: LoginKey) -> None:
@@ -123,12 +117,12 @@ class LoginStore:
         """
         import filelock
 
-        # thread_local off: acquired and released by tasks, which threads know nothing about.
+        # Not thread-local, because tasks acquire and release the lock, possibly on different threads.
         lock = filelock.FileLock(self._folder / f"{key.digest()}.lock", thread_local=False, mode=0o600)
         with anyio.move_on_after(LOCK_SECONDS):
             while not lock.is_locked:
                 try:
-                    _make_private(self._folder)
+                    self._make_folder()
                     lock.acquire(blocking=False)
                 except filelock.Timeout:
                     await anyio.sleep(0.02)
@@ -146,11 +140,14 @@ class LoginStore:
         finally:
             lock.release()
 
-    def _keyring(self) -> KeyringBackend | None:
-        return self._given or (find_keyring() if self._use_keyring else None)
+    def _open_keyring(self) -> KeyringBackend | None:
+        return self._test_keyring or (find_keyring() if self._use_keyring else None)
+
+    def _make_folder(self) -> None:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def _load(self, key: LoginKey) -> SavedLogin | None:
-        keyring = self._keyring()
+        keyring = self._open_keyring()
         if keyring is not None:
             with _tolerate_keyring("read"):
                 text = keyring.get_password(SERVICE, key.digest())
@@ -162,18 +159,17 @@ class LoginStore:
 
     def _save(self, key: LoginKey, login: SavedLogin) -> None:
         text = json.dumps({name: value for name, value in asdict(login).items() if value is not None})
-        keyring = self._keyring()
+        keyring = self._open_keyring()
         if keyring is not None:
             with _tolerate_keyring("written"):
                 keyring.set_password(SERVICE, key.digest(), text)
                 self.path(key).unlink(missing_ok=True)
                 return
-        path = self.path(key)
-        _make_private(path.parent)
-        write_file(path, text.encode())
+        self._make_folder()
+        write_file(self.path(key), text.encode())
 
     def _delete(self, key: LoginKey) -> None:
-        keyring = self._keyring()
+        keyring = self._open_keyring()
         if keyring is not None:
             with _tolerate_keyring("cleared"):
                 if keyring.get_password(SERVICE, key.digest()):
@@ -182,20 +178,21 @@ class LoginStore:
 
 
 @contextmanager
-def _tolerate_keyring(what: str) -> Iterator[None]:
-    """Ignore a keyring that is locked or broken; the file is used instead."""
+def _tolerate_keyring(participle: str) -> Iterator[None]:
+    """Log an error of a keyring that is locked or broken. The code after the block uses the file instead."""
     import keyring.errors
 
     try:
         yield
     except keyring.errors.KeyringError as error:
-        _log.warning("the keyring could not be %s (%s); using a file instead", what, type(error).__name__)
+        _log.warning("the keyring could not be %s (%s); using a file instead", participle, type(error).__name__)
 
 
 def _read_login(text: str | bytes, where: str) -> SavedLogin:
+    """Parse a stored login. Raises NotSignedIn, which says `where` it was, if it is damaged."""
     try:
-        saved = json.loads(text)
-        token, saved_at = saved["refresh_token"], saved["saved_at"]
+        members = json.loads(text)
+        token, saved_at = members["refresh_token"], members["saved_at"]
     except (ValueError, KeyError, TypeError):
         token, saved_at = None, None
     if not isinstance(token, str) or not token or not isinstance(saved_at, int | float):
@@ -203,18 +200,14 @@ def _read_login(text: str | bytes, where: str) -> SavedLogin:
             f"The saved sign-in is damaged ({where}).",
             hint="Sign in again: `itwin-mcp auth login`, or the tool `sign-in`.",
         )
-    user = saved.get("user")
+    user = members.get("user")
     return SavedLogin(token, float(saved_at), clean_text(user, 200) if isinstance(user, str) else None)
 
 
-def _make_private(folder: Path) -> None:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-
-
 def _read_private(path: Path) -> bytes | None:
-    """Return the file's content, or None without a file. Raises NotSignedIn if other users can read or own it."""
+    """Return the file's content, or None if there is no file. Raises NotSignedIn if others can read or own it."""
     flags = os.O_RDONLY
-    for name in ("O_NOFOLLOW", "O_CLOEXEC", "O_NONBLOCK"):  # the last, or a pipe in the file's place would hold us
+    for name in ("O_NOFOLLOW", "O_CLOEXEC", "O_NONBLOCK"):  # O_NONBLOCK, because opening a pipe could wait forever
         flags |= getattr(os, name, 0)
     try:
         handle = os.open(path, flags)
@@ -226,7 +219,7 @@ def _read_private(path: Path) -> bytes | None:
         state = os.fstat(handle)
         if not stat.S_ISREG(state.st_mode):
             raise _build_not_private(path, "it is not a file")
-        # Windows has no such bits: there the user profile's access control guards the folder.
+        # Windows has no such bits. There the access control of the user profile protects the folder.
         if os.name != "nt" and (state.st_uid != os.getuid() or stat.S_IMODE(state.st_mode) & 0o077):
             raise _build_not_private(path, "others can read it or own it")
         return os.read(handle, MAX_FILE)

@@ -1,4 +1,4 @@
-"""Renews a token for all callers at once, before it expires, and with pauses while the sign-in server fails."""
+"""Renews a shared token before it expires, once for all callers, and with pauses while the sign-in server fails."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from itwin_mcp.errors import CallError, ErrorCode, NotSignedIn, Unreachable
 from itwin_mcp.upstream.sign_in.token import Token
 
 RENEW_SECONDS = 15.0
-"""A renewal that takes longer has failed."""
+"""The time limit of a renewal."""
 SOFT_SHARE = 0.8
-"""Of a token's life. After it the token is renewed, and still used if that fails."""
+"""The part of a token's life after which it is renewed. The old token is still used if that fails."""
 FIRST_PAUSE = 1.0
+"""Seconds between a failed renewal and the next one. Each further failure doubles the pause."""
 MAX_PAUSE = 30.0
 
 _log = logging.getLogger("itwin_mcp.upstream")
 
 
 class Renewal:
-    """A TokenSource over `fetch`, which gets a new token from the sign-in server.
+    """A TokenSource that shares one token and gets new ones by `fetch`, a request to the sign-in server.
 
-    A token has two ends. After the soft end one caller renews it while the others still send the old one. After the
-    hard end, or once the platform refused it, everybody waits for the new one. So a slow sign-in server delays nobody
-    as long as the token lives, and hundreds of callers with an expired token make one request.
+    A token has two ends. After the soft end one caller renews it while the others still send the old token. After the
+    hard end, or once the platform refused the token, all callers wait for the new one. A slow sign-in server therefore
+    delays at most one caller while the token is valid, and hundreds of callers with an expired token make one request.
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class Renewal:
             remember_refusal: Seconds for which a NotSignedIn of `fetch` is raised again without a request.
             now: The wall clock, in seconds since 1970.
             monotonic: A clock that never jumps. A token has expired if either clock says so, because the wall clock may
-                be set wrong and the other may stop while a laptop sleeps.
+                be wrong and the monotonic clock may stop while a laptop sleeps.
         """
         self._fetch = fetch
         self._remember_refusal = remember_refusal
@@ -59,19 +60,19 @@ class Renewal:
         self._pause = FIRST_PAUSE
 
     async def get_token(self, stale: Token | None = None) -> Token:
-        """Return the present token, or a new one if it has expired or was refused; see TokenSource."""
+        """Return the current token, or a new one if it has expired or was refused; see TokenSource."""
         if stale is not None and self._token is not None and stale.value == self._token.value:
             self._refused = stale.value
         if self._token is not None and self._is_valid(self._soft_end):
             return self._token
         if self._token is not None and self._is_valid(self._hard_end) and self._lock.statistics().locked:
-            return self._token  # another caller is renewing it early; it is good enough meanwhile
+            return self._token  # another caller is renewing it early; until then it is valid
         async with self._lock:
             if self._token is not None and self._is_valid(self._soft_end):
                 return self._token
             if self._failure is not None and self._monotonic() < self._failed_until:
                 return self._keep_or_raise(self._failure)
-            # A cancelled caller must not lose a refresh token that the server has already replaced.
+            # If the caller is cancelled, the new refresh token must still be saved: the old one has become invalid.
             with anyio.CancelScope(shield=True):
                 renewed = await self._renew()
         return renewed
@@ -115,22 +116,18 @@ class Renewal:
         self._failed_until = self._monotonic() + seconds
 
     def _keep_or_raise(self, failure: CallError) -> Token:
-        """Return the old token while it is valid. Raises a copy of the failure otherwise, one for each caller."""
+        """Return the old token while it is valid. Otherwise raise the failure.
+
+        Every caller gets a copy, because raising an error adds to its traceback.
+        """
         if self._token is not None and self._is_valid(self._hard_end):
             _log.info("no new token (%s); the present one is still good", failure.code)
             return self._token
-        raise _copy_error(failure)
+        raise failure.amended()
 
     def _is_valid(self, end: float) -> bool:
+        """Return whether the token is usable until the monotonic time `end`, which is its soft or its hard end."""
         token = self._token
         if token is None or token.value == self._refused or self._monotonic() >= end:
             return False
         return token.expires_at is None or self._now() < token.expires_at - (self._hard_end - end)
-
-
-def _copy_error(error: CallError) -> CallError:
-    """Return a copy for one caller, who may add to it (`completed`, a hint); raising also gives it a traceback."""
-    copied: CallError = error.__class__.__new__(error.__class__)
-    copied.args = error.args
-    copied.__dict__.update(error.__dict__)
-    return copied

@@ -1,4 +1,4 @@
-"""The saved login of a user, renewed with its refresh token and shared between processes."""
+"""Access tokens from the saved login of a user, which several processes may share."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _log = logging.getLogger("itwin_mcp.upstream")
 
 
 class SavedLoginTokens:
-    """A TokenSource over the login that `sign-in` or `auth login` saved.
+    """A TokenSource for the login that `sign-in` or `auth login` saved.
 
-    The sign-in server replaces the refresh token at each renewal and may end the login when an old one is used again.
-    So a renewal holds the store's lock from reading the refresh token until its successor is saved, and a successor
-    that cannot be saved is kept in memory.
+    The sign-in server replaces the refresh token at each renewal, and may end the login if an old one is used again.
+    A renewal therefore holds the store's lock from reading the refresh token until the new one is saved. If the new one
+    cannot be saved, it is kept in memory.
     """
 
     def __init__(
@@ -36,42 +36,37 @@ class SavedLoginTokens:
         store: LoginStore,
         *,
         profile: str = "default",
-        scope: str = LOGIN_SCOPE,
         remedy: str = DEFAULT_REMEDY,
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`remedy` says how to sign in; `now` and `monotonic` are the clocks, see Renewal."""
-        self.key = LoginKey(server.issuer, client_id, scope, profile)
+        """`remedy` says how to sign in. `now` and `monotonic` are clocks for tests; see Renewal."""
+        self.key = LoginKey(server.issuer, client_id, LOGIN_SCOPE, profile)
         self._server = server
-        self._client_id = client_id
         self._store = store
-        self._scope = scope
         self._remedy = remedy
         self._now = now
         self._unsaved: SavedLogin | None = None
-        # A refusal is not remembered: the store is empty then, and a new login must work at once.
+        """The login that is newer than the saved one, because saving it failed."""
+        # A refusal is not remembered: it deletes the login, and a new login must work at once.
         self._renewal = Renewal(self._fetch, now=now, monotonic=monotonic)
 
-    def __repr__(self) -> str:
-        return f"SavedLoginTokens({self._client_id!r})"
-
     async def get_token(self, stale: Token | None = None) -> Token:
-        """See TokenSource. Raises NotSignedIn if nobody has signed in or the sign-in server ended the login."""
+        """Return the token to send; see TokenSource. Raises NotSignedIn if there is no login or it was ended."""
         return await self._renewal.get_token(stale)
 
     async def save_grant(self, grant: Grant) -> None:
-        """Save a new login. Raises NotSignedIn if it has no refresh token."""
+        """Save a new login. Raises NotSignedIn if the grant has no refresh token."""
         if grant.refresh_token is None:
             raise NotSignedIn(
                 "The sign-in server gave no refresh token.",
-                hint=f"Register the application as a native one with the scopes `{self._scope}`, then sign in again.",
+                hint=f"Register the application as a native one with the scopes `{LOGIN_SCOPE}`, then sign in again.",
             )
         async with self._store.lock(self.key):
             await self._save(SavedLogin(grant.refresh_token, self._now(), _read_user(grant)))
 
     async def has_login(self) -> bool:
-        """Return whether a login is saved."""
+        """Return whether a login is saved. Raises NotSignedIn if its file cannot be used."""
         return await self._store.load(self.key) is not None
 
     async def read_user(self) -> str | None:
@@ -80,29 +75,29 @@ class SavedLoginTokens:
         return login.user if login is not None else None
 
     async def sign_out(self) -> bool:
-        """Sign out: delete the login here, then revoke it at the server. Return whether the server confirmed.
+        """Delete the saved login, then revoke it at the sign-in server. Return whether the server confirmed.
 
-        Raises: Unreachable, after the deletion, if the server does not answer.
+        Raises: Unreachable if the server does not answer. The login is deleted nevertheless.
         """
         async with self._store.lock(self.key):
             try:
                 login = self._unsaved or await self._store.load(self.key)
             except NotSignedIn:
-                login = None  # damaged or readable by others: not to be used, only to be deleted
+                login = None  # damaged or readable by others, so it is only deleted
             await self._store.delete(self.key)
             self._unsaved = None
         if login is None:
             return False
-        return await self._server.revoke(self._client_id, login.refresh_token)
+        return await self._server.revoke(self.key.client_id, login.refresh_token)
 
     async def _fetch(self) -> Token:
-        """Renew under the lock. The refresh token is read inside, because another process may have replaced it."""
+        # The login is read while the lock is held, because another process may have replaced its refresh token.
         async with self._store.lock(self.key):
             login = self._unsaved or await self._store.load(self.key)
             if login is None:
                 raise NotSignedIn("Nobody has signed in to the iTwin Platform here.", hint=self._remedy)
             try:
-                grant = await self._server.refresh(self._client_id, login.refresh_token, self._scope)
+                grant = await self._server.refresh(self.key.client_id, login.refresh_token, LOGIN_SCOPE)
             except NotSignedIn as error:
                 if any(detail.get("code") == "invalid_grant" for detail in error.details):
                     await self._store.delete(self.key)
@@ -113,7 +108,7 @@ class SavedLoginTokens:
         return grant.token
 
     async def _save(self, login: SavedLogin) -> None:
-        """Save before use. If the disk refuses, this process keeps the only copy and tries again next time."""
+        """Save the login. If that fails, keep it in memory; the next renewal uses it and saves its successor."""
         self._unsaved = login
         try:
             await self._store.save(self.key, login)
@@ -124,6 +119,7 @@ class SavedLoginTokens:
 
 
 def _read_user(grant: Grant) -> str | None:
+    """Return the name or else the address in the access token's claims, or None."""
     claims = read_claims(grant.token.value)
-    named = [claims[name] for name in ("name", "email") if isinstance(claims.get(name), str) and claims[name]]
-    return clean_text(named[0], 200) if named else None
+    names = [claims[name] for name in ("name", "email") if isinstance(claims.get(name), str) and claims[name]]
+    return clean_text(names[0], 200) if names else None

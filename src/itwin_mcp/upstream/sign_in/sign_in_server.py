@@ -1,13 +1,13 @@
-"""The sign-in server (Bentley's IMS): its discovery document and its token endpoint, through authlib."""
+"""Talks to the sign-in server (Bentley's IMS) through authlib: discovery, tokens, login links, revocation."""
 
 from __future__ import annotations
 
 import base64
+import math
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
@@ -27,13 +27,13 @@ PLATFORM_SCOPE = "itwin-platform"
 """The platform's one scope: https://developer.bentley.com/apis/overview/authorization/."""
 OFFLINE_SCOPE = "offline_access"
 ASSUMED_LIFE = 300.0
-"""Seconds, when the server does not say how long a token lives."""
+"""The life of a token in seconds if the server does not say."""
 MAX_LIFE = 86400.0
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """The checked discovery document."""
+    """The verified content of the discovery document."""
 
     issuer: str
     authorization: str
@@ -41,23 +41,22 @@ class Endpoints:
     revocation: str | None
     token_auth_methods: frozenset[str]
     challenge_methods: frozenset[str] | None
-    """None when the document does not say."""
+    """The PKCE methods; None if the document does not say."""
     names_issuer: bool
-    """Whether every authorization answer carries `iss` (RFC 9207)."""
+    """True if every authorization answer has the parameter `iss` (RFC 9207)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """An answer of the token endpoint."""
+    """The tokens in an answer of the token endpoint."""
 
     token: Token
     refresh_token: str | None = field(repr=False)
-    scope: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedLogin:
-    """An authorization request: where to send the user, and what must come back."""
+    """An authorization request: the URL for the user, and the secrets that the callback is verified with."""
 
     url: str
     state: str = field(repr=False)
@@ -66,10 +65,10 @@ class PreparedLogin:
 
 
 class SignInServer:
-    """An OpenID issuer. It holds no credential, and no connection between calls.
+    """An OpenID issuer. It keeps neither credentials nor connections between calls.
 
-    Every method raises NotSignedIn if the server refuses and Unreachable if it gives no usable answer. Neither error
-    carries a secret, nor the exception that does.
+    Every method raises NotSignedIn if the server refuses, and Unreachable if it gives no usable answer. These errors
+    contain no secrets, and are not chained to exceptions that do.
     """
 
     def __init__(
@@ -80,24 +79,21 @@ class SignInServer:
         remedy: str = DEFAULT_REMEDY,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """Raises ValueError if `issuer` is not https, or http on this machine."""
-        origin, rest = split_url(issuer)
+        """Raises: ValueError if `issuer` is neither https nor http on this machine, or has a query."""
+        origin, target = split_url(issuer)
         if not origin.is_private:
             raise ValueError("the sign-in server must be called by https")
-        if "?" in rest:
+        if "?" in target:
             raise ValueError("the sign-in server's address has no query")
-        self.issuer = f"{origin}{rest}".rstrip("/")
+        self.issuer = f"{origin}{target}".rstrip("/")
         self._origin = origin
         self._user_agent = user_agent
         self._remedy = remedy
         self._now = now
         self._endpoints: Endpoints | None = None
 
-    def __repr__(self) -> str:
-        return f"SignInServer({self.issuer!r})"
-
     async def discover(self) -> Endpoints:
-        """Return the discovery document, which is read once."""
+        """Return the endpoints from the discovery document, which is read once."""
         if self._endpoints is None:
             async with self._client("") as client:
                 answer = await self._ask(
@@ -126,33 +122,33 @@ class SignInServer:
         revocation = document.get("revocation_endpoint")
         return Endpoints(
             issuer=issuer,
-            authorization=self._endpoint(document, "authorization_endpoint"),
-            token=self._endpoint(document, "token_endpoint"),
-            revocation=None if revocation is None else self._endpoint(document, "revocation_endpoint"),
+            authorization=self._read_endpoint(document, "authorization_endpoint"),
+            token=self._read_endpoint(document, "token_endpoint"),
+            revocation=None if revocation is None else self._read_endpoint(document, "revocation_endpoint"),
             token_auth_methods=_read_words(document.get("token_endpoint_auth_methods_supported")) or frozenset(),
             challenge_methods=_read_words(document.get("code_challenge_methods_supported")),
             names_issuer=document.get("authorization_response_iss_parameter_supported") is True,
         )
 
-    def _endpoint(self, document: Mapping[str, Any], name: str) -> str:
-        """Return an endpoint, which must be in the issuer's own domain: it gets secrets and visitors."""
+    def _read_endpoint(self, document: Mapping[str, Any], name: str) -> str:
+        """Return an endpoint. It must be in the issuer's own domain, because secrets and users are sent there."""
         url = document.get(name)
         try:
-            origin, rest = split_url(url if isinstance(url, str) else "")
+            origin, target = split_url(url if isinstance(url, str) else "")
         except ValueError:
             raise self._build_unusable(f"names no usable {name}") from None
         if origin != self._origin and not (origin.scheme == "https" and _share_domain(origin, self._origin)):
             raise self._build_unusable(f"names a {name} on {origin}, which is not its own")
-        return f"{origin}{rest}"
+        return f"{origin}{target}"
 
     async def sign_in_application(self, client_id: str, client_secret: str, scope: str) -> Grant:
         """Return a token for a service application."""
         endpoints = await self.discover()
-        # authlib's Basic does not percent-encode, as RFC 6749 §2.3.1 demands: a secret with `%` would be misread.
+        # Basic is our own, because authlib does not percent-encode (RFC 6749 §2.3.1): `%` in a secret would be misread.
         method: Any = "client_secret_post"
         if method not in endpoints.token_auth_methods:
             method = _encode_basic
-        # The grant type must be given to the constructor: authlib ignores that of fetch_token.
+        # The grant type is passed to the constructor, because authlib ignores that of fetch_token.
         async with self._client(
             client_id,
             client_secret,
@@ -164,7 +160,7 @@ class SignInServer:
             return self._read_grant(await self._ask(client.fetch_token))
 
     async def refresh(self, client_id: str, refresh_token: str, scope: str) -> Grant:
-        """Return a new token for a saved login. If it has ended, NotSignedIn has `invalid_grant` in its details."""
+        """Return a new token for a saved login. If it has ended, the details of NotSignedIn have `invalid_grant`."""
         endpoints = await self.discover()
         async with self._client(client_id, scope=scope, token_endpoint=endpoints.token) as client:
             client.token = {"refresh_token": refresh_token, "token_type": "bearer"}
@@ -183,12 +179,10 @@ class SignInServer:
             url, _ = client.create_authorization_url(
                 endpoints.authorization, state=state, code_verifier=verifier, prompt="consent", access_type="offline"
             )
-        if "code_challenge=" not in url:
-            raise self._build_unusable("cannot be asked with PKCE")
         return PreparedLogin(url, state, verifier, redirect_uri)
 
     async def exchange(self, client_id: str, login: PreparedLogin, callback: str, scope: str) -> Grant:
-        """Exchange the code in `callback`, the URL that came back, for tokens. The state is compared once more."""
+        """Exchange the code in `callback`, the URL to which the browser was redirected, for tokens."""
         endpoints = await self.discover()
         async with self._client(
             client_id,
@@ -216,14 +210,14 @@ class SignInServer:
             )
         return answer.status_code == 200
 
-    @asynccontextmanager
-    async def _client(self, client_id: str, client_secret: str | None = None, **options: Any) -> AsyncIterator[Any]:
-        client = build_oauth(client_id, client_secret, user_agent=self._user_agent, **options)
-        async with client:
-            yield client
+    def _client(self, client_id: str, client_secret: str | None = None, **options: Any) -> Any:
+        return build_oauth(client_id, client_secret, user_agent=self._user_agent, **options)
 
     async def _ask(self, call: Callable[[], Awaitable[Any]]) -> Any:
-        """Await one call of authlib. Its exceptions hold secrets of the request, so ours are not chained to them."""
+        """Await one call of authlib and translate its exceptions.
+
+        Ours are raised outside of the handlers, so they are not chained to authlib's, which contain secrets.
+        """
         from authlib.common.errors import AuthlibBaseError  # type: ignore[import-untyped, unused-ignore]
 
         try:
@@ -236,7 +230,7 @@ class SignInServer:
         except httpx2.HTTPError as error:
             reason = redact(str(error) or type(error).__name__, 300).rstrip(".")
             failure = self._build_unusable(f"did not answer: {reason}")
-        except (ValueError, TypeError, RecursionError):  # authlib reads the answer's members as they come
+        except (ValueError, TypeError, RecursionError):  # authlib does not check the types in an answer
             failure = self._build_unusable("gave an answer that is not a token")
         raise failure
 
@@ -246,7 +240,7 @@ class SignInServer:
             raise self._build_unusable("gave no access token")
         if not isinstance(kind, str) or kind.lower() != "bearer":
             raise self._build_unusable("gave a token that is not a bearer token")
-        refresh_token, scope = answer.get("refresh_token"), answer.get("scope")
+        refresh_token = answer.get("refresh_token")
         return Grant(
             Token(
                 value,
@@ -254,7 +248,6 @@ class SignInServer:
                 issuer=read_issuer(read_claims(value)) or self.issuer,
             ),
             refresh_token if isinstance(refresh_token, str) and refresh_token else None,
-            scope if isinstance(scope, str) else None,
         )
 
     def _build_refusal(self, code: str | None, description: str | None) -> CallError:
@@ -299,11 +292,11 @@ def _read_life(expires_in: Any) -> float:
         seconds = float(expires_in)
     except (TypeError, ValueError, OverflowError):
         return ASSUMED_LIFE
-    return min(max(seconds, 1.0), MAX_LIFE) if seconds == seconds else ASSUMED_LIFE  # NaN does not equal itself
+    return ASSUMED_LIFE if math.isnan(seconds) else min(max(seconds, 1.0), MAX_LIFE)
 
 
 def _encode_basic(auth: Any, _method: str, uri: str, headers: Any, body: Any) -> tuple[str, Any, Any]:
-    """Basic authentication with percent-encoded parts, in the form that authlib calls."""
+    """Add Basic authentication with percent-encoded parts. authlib calls it as an authentication method."""
     pair = f"{quote(auth.client_id, safe='')}:{quote(auth.client_secret, safe='')}"
     headers["Authorization"] = f"Basic {base64.b64encode(pair.encode('ascii')).decode('ascii')}"
     return uri, headers, body

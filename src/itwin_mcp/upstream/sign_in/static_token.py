@@ -1,4 +1,4 @@
-"""A token that was given to us and cannot be renewed."""
+"""An access token from the settings, which cannot be renewed."""
 
 from __future__ import annotations
 
@@ -9,12 +9,9 @@ class StaticToken:
     """A TokenSource for `ITWIN_ACCESS_TOKEN`, or for the sandbox's own token."""
 
     def __init__(self, text: str) -> None:
-        """Raises: ValueError, which does not quote it, if `text` cannot be a token."""
+        """Raises: ValueError if `text` cannot be a token. The message does not quote it."""
         self._token = read_token(text)
 
-    def __repr__(self) -> str:
-        return "StaticToken(…)"
-
     async def get_token(self, stale: Token | None = None) -> Token:
-        """Return the same token always, by which the client sees that a repeat is pointless."""
+        """Return the same token every time, even if it is `stale`. The client then does not repeat the request."""
         return self._token

@@ -1,4 +1,4 @@
-"""A token: where it comes from, how it is read, and what it says about itself."""
+"""Access tokens: the protocol of their sources, parsing, and reading their claims."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ from typing import Any, Protocol
 
 _PREFIX = re.compile(r"bearer[ \t]+", re.IGNORECASE)
 MAX_TOKEN = 128 * 1024
-"""Characters; every server refuses a longer header."""
+"""Characters. Servers refuse longer headers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A bearer token and what is known about it; neither `repr` nor `str` shows its value."""
+    """A bearer token and its properties. `repr` and `str` do not show its value."""
 
     value: str = field(repr=False)
     expires_at: float | None = None
-    """Seconds since 1970 by the wall clock; None when unknown."""
+    """Seconds since 1970 by the wall clock; None if unknown."""
     issuer: str | None = None
-    """Its issuer, as it says itself; for messages, never for trust."""
+    """The issuer in its claims, which are not verified. Use it for messages only."""
     member: str | None = None
-    """The address by which an iTwin invites the service application."""
+    """The address for inviting the service application to an iTwin."""
 
 
 class TokenSource(Protocol):
-    """One way to get a token. Safe to share between any number of concurrent callers."""
+    """A way to get a token. Concurrent callers may share it."""
 
     async def get_token(self, stale: Token | None = None) -> Token:
-        """Return the token to send now; `stale` is the one that the platform just refused.
+        """Return the token to send now. `stale` is the token that the platform just refused.
 
-        A source that cannot renew returns the same token again.
+        A source that cannot renew its token returns the same token again.
 
-        Raises: NotSignedIn if there is none; Unreachable if the sign-in server did not answer.
+        Raises: NotSignedIn if there is no token; Unreachable if the sign-in server did not answer.
         """
-        ...
 
 
 def read_token(text: str) -> Token:
-    """Read a token as people paste it: with or without `Bearer `, with white space around it.
+    """Parse a pasted token, which may begin with `Bearer ` and have white space around it.
 
-    Raises: ValueError, which never quotes the token, if it is empty or holds what a header cannot.
+    Raises: ValueError if it is empty, too long, or contains characters that a header cannot have. The message does not
+    quote the token.
     """
     value = _PREFIX.sub("", text.strip(), count=1).strip()
     if not value or value.lower() == "bearer":
@@ -58,9 +58,9 @@ def read_token(text: str) -> Token:
 
 
 def read_claims(value: str) -> Mapping[str, Any]:
-    """Return the claims of a JWT (`exp`, `iss`, `scope`, `client_id`, `email` …), or none if it is opaque.
+    """Return the claims of a JWT (`exp`, `iss`, `scope`, `client_id`, `email` …), or an empty mapping if it is opaque.
 
-    They are read without proof: for messages, never for decisions.
+    The signature is not verified. Use the claims for messages, never for decisions.
     """
     parts = value.split(".")
     if len(parts) != 3 or len(value) > MAX_TOKEN:
@@ -73,7 +73,7 @@ def read_claims(value: str) -> Mapping[str, Any]:
 
 
 def read_expiry(claims: Mapping[str, Any]) -> float | None:
-    """Return `exp` as seconds since 1970, if it is a sane number."""
+    """Return the claim `exp` as seconds since 1970, or None if it is not a plausible number."""
     expiry = claims.get("exp")
     if isinstance(expiry, bool) or not isinstance(expiry, int | float) or not 0 < expiry < 1e11:
         return None
@@ -81,6 +81,6 @@ def read_expiry(claims: Mapping[str, Any]) -> float | None:
 
 
 def read_issuer(claims: Mapping[str, Any]) -> str | None:
-    """Return `iss`, if it is a text of a sane length."""
+    """Return the claim `iss`, or None if it is empty, too long or not a text."""
     issuer = claims.get("iss")
     return issuer if isinstance(issuer, str) and 0 < len(issuer) < 500 else None

@@ -1,4 +1,4 @@
-"""A token in a file that another program keeps fresh."""
+"""An access token in a file that another program keeps up to date."""
 
 from __future__ import annotations
 
@@ -13,35 +13,29 @@ class TokenFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._seen: tuple[int, int, int] | None = None
-        self._token: Token | None = None
-
-    def __repr__(self) -> str:
-        return f"TokenFile({str(self._path)!r})"
+        self._version: tuple[int, int, int] | None = None
+        """Modification time, size and inode of the file when `_token` was read; None if there is no token."""
+        self._token = Token("")
 
     async def get_token(self, stale: Token | None = None) -> Token:
-        """Return the token in the file. Raises NotSignedIn if it cannot be read or holds none."""
+        """Return the token in the file. Raises NotSignedIn if the file cannot be read or does not contain a token."""
         try:
             state = self._path.stat()
-            seen = (state.st_mtime_ns, state.st_size, state.st_ino)
-            # After a refusal the file is read even if it looks unchanged: clocks of file systems are coarse.
-            if self._token is None or seen != self._seen or stale is not None:
+            version = (state.st_mtime_ns, state.st_size, state.st_ino)
+            # After a refusal the file is read even if it looks unchanged, because file systems have coarse clocks.
+            if version != self._version or stale is not None:
                 with self._path.open("rb") as file:
                     self._token = read_token(file.read(MAX_TOKEN + 100).decode("ascii"))
-                self._seen = seen
+                self._version = version
+            return self._token
         except OSError as error:
-            self._token = None
-            raise self._unusable(error.strerror or "it cannot be read") from None
+            why = error.strerror or "it cannot be read"
         except UnicodeDecodeError:
-            self._token = None
-            raise self._unusable("it holds characters that are not ASCII") from None
+            why = "it holds characters that are not ASCII"
         except ValueError as error:
-            self._token = None
-            raise self._unusable(str(error)) from None
-        return self._token
-
-    def _unusable(self, why: str) -> NotSignedIn:
-        return NotSignedIn(
+            why = str(error)
+        self._version = None
+        raise NotSignedIn(
             f"The token file {self._path} cannot be used: {why}.",
             hint="Have the program that writes ITWIN_ACCESS_TOKEN_FILE write a fresh access token, then call again.",
         )
