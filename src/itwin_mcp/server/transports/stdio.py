@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import select
+import stat
+import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from concurrent.futures import CancelledError
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -26,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 CHUNK_BYTES = 64 * 1024
 """The capacity of a pipe on Linux."""
+MAX_QUEUED = 16
+"""Messages that wait on each side before the other side is no longer read."""
 END_SECONDS = 3.0
 """How long a cancelled server waits for threads that cannot be interrupted, such as one that looks up a host name."""
 
@@ -38,8 +43,8 @@ async def serve_stdio(server: Server[Any]) -> None:
     waits forever for an answer.
     """
     async with _open_streams() as (incoming, outgoing):
-        to_server, from_client = anyio.create_memory_object_stream[SessionMessage | Exception]()
-        to_client, from_server = anyio.create_memory_object_stream[SessionMessage | bytes]()
+        to_server, from_client = anyio.create_memory_object_stream[SessionMessage | Exception](MAX_QUEUED)
+        to_client, from_server = anyio.create_memory_object_stream[SessionMessage | bytes](MAX_QUEUED)
         batches = _BatchAnswers()
         try:
             async with anyio.create_task_group() as tasks:
@@ -54,7 +59,7 @@ async def serve_stdio(server: Server[Any]) -> None:
 
 
 @asynccontextmanager
-async def _open_streams() -> AsyncIterator[tuple[MemoryObjectReceiveStream[bytes], int]]:
+async def _open_streams() -> AsyncIterator[tuple[AsyncIterable[bytes], int]]:
     """Yield the lines of standard input and a descriptor of standard output.
 
     Meanwhile descriptor 0 is the null device and descriptor 1 is standard error. A stray print or a program that we
@@ -65,6 +70,9 @@ async def _open_streams() -> AsyncIterator[tuple[MemoryObjectReceiveStream[bytes
     os.dup2(null, 0)
     os.close(null)
     os.dup2(2, 1)
+    if _is_pollable(incoming):
+        yield _poll_lines(incoming), outgoing
+        return
     to_us, lines = anyio.create_memory_object_stream[bytes]()
     async with BlockingPortal() as portal:
         # A daemon thread: while it waits for the client, it must not keep the process from ending.
@@ -74,6 +82,29 @@ async def _open_streams() -> AsyncIterator[tuple[MemoryObjectReceiveStream[bytes
         finally:
             to_us.close()
             lines.close()
+
+
+def _is_pollable(descriptor: int) -> bool:
+    """Return whether the event loop can wait for a descriptor, so that reading and writing need no thread."""
+    mode = os.fstat(descriptor).st_mode
+    return sys.platform != "win32" and (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode))
+
+
+async def _poll_lines(descriptor: int) -> AsyncGenerator[bytes]:
+    """Yield each line until the end of input."""
+    pending = bytearray()
+    while True:
+        await anyio.wait_readable(descriptor)
+        chunk = _read_chunk(descriptor)
+        if not chunk:
+            break
+        pending += chunk
+        if b"\n" in chunk:
+            *lines, pending = pending.split(b"\n")
+            for line in lines:
+                yield bytes(line)
+    if pending:
+        yield bytes(pending)
 
 
 def _read_lines(descriptor: int, portal: BlockingPortal, lines: MemoryObjectSendStream[bytes]) -> None:
@@ -104,7 +135,7 @@ def _read_chunk(descriptor: int) -> bytes:
 
 
 async def _receive_messages(
-    lines: MemoryObjectReceiveStream[bytes],
+    lines: AsyncIterable[bytes],
     to_server: MemoryObjectSendStream[SessionMessage | Exception],
     to_client: MemoryObjectSendStream[SessionMessage | bytes],
     batches: _BatchAnswers,
@@ -146,14 +177,14 @@ async def _send_messages(
     ending: anyio.CancelScope,
 ) -> None:
     """Write each message as a line, and end the server when the client closed its side."""
+    write = _write_polled if _is_pollable(descriptor) else _write_in_thread
     async with messages:
         async for message in messages:
             line = message if isinstance(message, bytes) else batches.dump(message.message)
             if line is None:
                 continue
             try:
-                # The client may have stopped reading without closing anything, so that a shutdown abandons the write.
-                await anyio.to_thread.run_sync(_write, descriptor, line + b"\n", abandon_on_cancel=True)
+                await write(descriptor, line + b"\n")
             except OSError:
                 ending.cancel()
                 return
@@ -215,6 +246,25 @@ def _join(items: list[bytes]) -> bytes:
 
 def _dump(message: JSONRPCMessage) -> bytes:
     return message.model_dump_json(by_alias=True, exclude_unset=True).encode()
+
+
+async def _write_polled(descriptor: int, content: bytes) -> None:
+    """Write without blocking: a pipe that is reported as writable takes PIPE_BUF bytes (POSIX, `pipe(7)`).
+
+    The descriptor itself stays blocking, because that is a property of the pipe, which other processes may share.
+    """
+    view = memoryview(content)
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    while view:
+        if not poll.poll(0):
+            await anyio.wait_writable(descriptor)
+        view = view[os.write(descriptor, view[: select.PIPE_BUF]) :]
+
+
+async def _write_in_thread(descriptor: int, content: bytes) -> None:
+    # The client may have stopped reading without closing anything, so that a shutdown abandons the write.
+    await anyio.to_thread.run_sync(_write, descriptor, content, abandon_on_cancel=True)
 
 
 def _write(descriptor: int, content: bytes) -> None:
