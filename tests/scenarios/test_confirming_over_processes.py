@@ -183,7 +183,7 @@ async def check_every_refusal(platform: Platform, client: Client, case: Case, pe
         (does("decline"), "Declined"),
         (does("cancel"), "Cancelled"),
         (does("accept"), "NameMismatch"),
-        (lambda asked: typing(name_in(asked) + "?"), "NameMismatch"),
+        (lambda questions: typing(name_in(questions) + "?"), "NameMismatch"),
     ):
         person.answer = answer
         assert await code_of(client, case.tool, case.arguments) == code
