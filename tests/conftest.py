@@ -38,7 +38,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Fail a test of `.ci/full` that is skipped: it proves something only where it runs."""
+    """Fail a skipped test of `.ci/full`, because its result is needed."""
     report = yield
     if report.skipped and item.get_closest_marker("full"):
         report.outcome = "failed"
@@ -103,16 +103,16 @@ async def agent() -> AsyncIterator[Client]:
         yield client
 
 
-async def agrees(_: Any, asked: t.ElicitRequestParams) -> t.ElicitResult:
+async def agrees(_: Any, question: t.ElicitRequestParams) -> t.ElicitResult:
     """Answer as a user who confirms every form by typing the name, and opens no links."""
-    if not isinstance(asked, t.ElicitRequestFormParams):
+    if not isinstance(question, t.ElicitRequestFormParams):
         return t.ElicitResult(action="cancel")
-    return t.ElicitResult(action="accept", content={"name": name_in(asked)})
+    return t.ElicitResult(action="accept", content={"name": name_in(question)})
 
 
-def name_in(asked: t.ElicitRequestFormParams) -> str:
+def name_in(question: t.ElicitRequestFormParams) -> str:
     """Return the name that a question asks the user to type."""
-    return asked.message.rpartition("To confirm, type: ")[2]
+    return question.message.rpartition("To confirm, type: ")[2]
 
 
 @asynccontextmanager

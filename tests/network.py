@@ -1,4 +1,4 @@
-"""Fixtures of tests with loopback servers: no waiting, no proxy, and certificates that are read once."""
+"""Fixtures for tests with loopback servers: no waiting, no proxy, and certificates that are read once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def no_waiting_between_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reach loopback servers directly, whatever the proxy variables of the machine say."""
+    """Ignore the proxy settings of the machine."""
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
 

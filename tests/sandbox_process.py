@@ -20,7 +20,7 @@ from urllib.request import HTTPErrorProcessor, ProxyHandler, Request, build_open
 
 @dataclass(frozen=True)
 class Platform:
-    """A running sandbox: its address, and an application that is registered with it."""
+    """A running sandbox, and the environment of an application that is registered with it."""
 
     url: str
     environment: dict[str, str]
@@ -48,13 +48,13 @@ class Platform:
         """Run `auth login`, follow its link, and return its JSON output."""
         process = self.start("auth", "login", "--no-browser", "--json", **more)
         assert process.stderr is not None
-        link = next(found[0] for line in process.stderr if (found := re.search(r"http\S+/connect/authorize\S+", line)))
+        link = next(match[0] for line in process.stderr if (match := re.search(r"http\S+/connect/authorize\S+", line)))
         assert follow(link) == 200
         out, err = process.communicate(timeout=30)
         assert process.returncode == 0, err
         return dict(json.loads(out))
 
-    def kept(self) -> str | None:
+    def saved_refresh_token(self) -> str | None:
         """Return the saved refresh token, or None."""
         files = list(Path(os.environ["ITWIN_MCP_STATE_DIR"]).glob("logins/*.json"))
         return str(json.loads(files[0].read_text())["refresh_token"]) if files else None

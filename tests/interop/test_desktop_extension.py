@@ -33,7 +33,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def mcpb(*arguments: str) -> str:
+def run_mcpb(*arguments: str) -> str:
     node, folder = makers.mcpb()
     program = folder / "node_modules" / "@anthropic-ai" / "mcpb" / "dist" / "cli" / "cli.js"
     done = subprocess.run([str(node), str(program), *arguments], capture_output=True, text=True, timeout=60)
@@ -41,24 +41,24 @@ def mcpb(*arguments: str) -> str:
     return done.stdout
 
 
-def contents(bundle: Path) -> dict[str, bytes]:
+def read_contents(bundle: Path) -> dict[str, bytes]:
     with zipfile.ZipFile(bundle) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
 def test_mcpb_validates_the_manifest_and_packs_what_we_pack(bundle: Path, tmp_path: Path) -> None:
-    assert "Manifest schema validation passes" in mcpb("validate", str(ROOT / "manifest.json"))
-    mcpb("pack", str(ROOT), str(tmp_path / "theirs.mcpb"))
-    theirs, ours = contents(tmp_path / "theirs.mcpb"), contents(bundle)
+    assert "Manifest schema validation passes" in run_mcpb("validate", str(ROOT / "manifest.json"))
+    run_mcpb("pack", str(ROOT), str(tmp_path / "theirs.mcpb"))
+    theirs, ours = read_contents(tmp_path / "theirs.mcpb"), read_contents(bundle)
     assert set(theirs) == set(ours)
     assert [name for name in ours if theirs[name] != ours[name]] == []
 
 
 def test_mcpb_unpacks_what_we_pack(bundle: Path, tmp_path: Path) -> None:
-    mcpb("unpack", str(bundle), str(tmp_path / "theirs"))
-    mcpb("validate", str(tmp_path / "theirs" / "manifest.json"))
-    unpacked = {one.relative_to(tmp_path / "theirs").as_posix() for one in (tmp_path / "theirs").rglob("*")}
-    assert set(contents(bundle)) <= unpacked
+    run_mcpb("unpack", str(bundle), str(tmp_path / "theirs"))
+    run_mcpb("validate", str(tmp_path / "theirs" / "manifest.json"))
+    unpacked = {file.relative_to(tmp_path / "theirs").as_posix() for file in (tmp_path / "theirs").rglob("*")}
+    assert set(read_contents(bundle)) <= unpacked
 
 
 @pytest.mark.parametrize("settings", [{}, {"sandbox": True}, {"client_id": "native-x", "read_only": True}])
@@ -68,10 +68,10 @@ def test_desktop_host_agrees_with_the_mcpb_reference_implementation(
     extension = unpack(bundle, tmp_path / "with space")
     node, folder = makers.mcpb()
     script = shutil.copy(makers.DRIVERS / "mcpb_config.mjs", folder)
-    told = {"manifest": extension.manifest, "extensionPath": str(extension.folder), "userConfig": settings}
-    done = subprocess.run([str(node), script, json.dumps(told)], capture_output=True, text=True, timeout=60)
+    answer = {"manifest": extension.manifest, "extensionPath": str(extension.folder), "userConfig": settings}
+    done = subprocess.run([str(node), script, json.dumps(answer)], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == extension.started(**settings)
+    assert json.loads(done.stdout) == extension.start_command(**settings)
 
 
 def test_uv_lock_is_up_to_date() -> None:
@@ -83,11 +83,11 @@ def test_uv_lock_is_up_to_date() -> None:
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package cache of uv, which is empty before the first test that starts the extension."""
+    """Return the package cache of uv, empty before the first start of the extension."""
     return tmp_path_factory.mktemp("uv-cache")
 
 
-def declared(extension: Extension, cache: Path, **settings: bool | str) -> StdioServerParameters:
+def manifest_command(extension: Extension, cache: Path, **settings: bool | str) -> StdioServerParameters:
     """Return the command of the manifest, with our installed `uv` and this machine's Python."""
     parameters = extension.parameters(**settings)
     assert (parameters.command, parameters.env is not None) == ("uv", True)
@@ -99,10 +99,10 @@ async def test_first_start_of_the_extension_stays_within_download_limits(
     bundle: Path, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
-        pytest.skip("the network is reached through a proxy, so ours cannot stand in the way and count")
+        pytest.skip("this machine uses a proxy already, so that ours cannot count the bytes")
     extension = unpack(bundle, tmp_path / "itwin mcp")
     with counting_tunnel() as tunnel:
-        parameters = declared(extension, cache, sandbox=True)
+        parameters = manifest_command(extension, cache, sandbox=True)
         parameters.env = (parameters.env or {}) | {"HTTPS_PROXY": tunnel.url, "NO_PROXY": "127.0.0.1,localhost"}
         with anyio.fail_after(300):
             async with Client(stdio_client(parameters)) as client:
@@ -128,7 +128,7 @@ async def test_extension_with_only_a_client_id_signs_in(
             monkeypatch.setenv(name, value)
         monkeypatch.delenv("ITWIN_CLIENT_ID")
         empty = dict.fromkeys(("client_secret", "access_token", "toolsets", "itwin_id", "imodel_id", "files_root"), "")
-        parameters = declared(extension, cache, client_id=platform.environment["ITWIN_CLIENT_ID"], **empty)
+        parameters = manifest_command(extension, cache, client_id=platform.environment["ITWIN_CLIENT_ID"], **empty)
         with anyio.fail_after(300):
             async with Client(stdio_client(parameters)) as client:
                 refused = (await client.call_tool("list-recent-itwins", {})).structured_content or {}

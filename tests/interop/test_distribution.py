@@ -23,10 +23,10 @@ pytestmark = pytest.mark.interop
 
 
 def run(*command: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([str(one) for one in command], cwd=cwd, capture_output=True, text=True, timeout=300)
+    return subprocess.run([str(word) for word in command], cwd=cwd, capture_output=True, text=True, timeout=300)
 
 
-def ran(*command: str | Path, cwd: Path | None = None) -> str:
+def run_successfully(*command: str | Path, cwd: Path | None = None) -> str:
     done = run(*command, cwd=cwd)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -36,7 +36,7 @@ def ran(*command: str | Path, cwd: Path | None = None) -> str:
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the source distribution, and the wheel from it; return their folder."""
     folder = tmp_path_factory.mktemp("dist")
-    ran(makers.packaging(), "-m", "build", "--no-isolation", "--outdir", folder, ROOT)
+    run_successfully(makers.packaging(), "-m", "build", "--no-isolation", "--outdir", folder, ROOT)
     return folder
 
 
@@ -50,16 +50,16 @@ def wheel(built: Path) -> Path:
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Install the wheel into an empty environment; return the path of its command."""
     folder = tmp_path_factory.mktemp("environment") / "venv"
-    ran(sys.executable, "-m", "venv", folder)
+    run_successfully(sys.executable, "-m", "venv", folder)
     scripts = folder / ("Scripts" if os.name == "nt" else "bin")
-    ran(scripts / "python", "-m", "pip", "install", "--quiet", wheel)
+    run_successfully(scripts / "python", "-m", "pip", "install", "--quiet", wheel)
     return scripts / "itwin-mcp"
 
 
 def test_wheel_and_source_distribution_pass_twine_and_check_wheel_contents(built: Path, wheel: Path) -> None:
     assert len(list(built.iterdir())) == 2
-    ran(makers.packaging(), "-m", "twine", "check", "--strict", *built.iterdir())
-    ran(makers.packaging(), "-m", "check_wheel_contents", wheel)
+    run_successfully(makers.packaging(), "-m", "twine", "check", "--strict", *built.iterdir())
+    run_successfully(makers.packaging(), "-m", "check_wheel_contents", wheel)
 
 
 def test_wheel_contains_only_the_package_and_its_capability_files(wheel: Path) -> None:
@@ -79,30 +79,30 @@ def test_source_distribution_contains_what_builds_and_tests_need(built: Path) ->
     assert wanted | more <= names
 
 
-def commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+def list_command_paths(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     yield path
     if isinstance(command, click.Group):
         context = click.Context(command)
         for name in command.list_commands(context):
-            below = command.get_command(context, name)
-            assert below is not None
-            yield from commands(below, (*path, name))
+            child = command.get_command(context, name)
+            assert child is not None
+            yield from list_command_paths(child, (*path, name))
 
 
 def test_every_installed_command_prints_its_help(installed: Path, tmp_path: Path) -> None:
-    assert ran(installed, "--version", cwd=tmp_path) == f"itwin-mcp, version {__version__}\n"
-    paths = list(commands(group))
+    assert run_successfully(installed, "--version", cwd=tmp_path) == f"itwin-mcp, version {__version__}\n"
+    paths = list(list_command_paths(group))
     assert len(paths) > 15
     for path in paths:
-        text = ran(installed, *path, "--help", cwd=tmp_path)
+        text = run_successfully(installed, *path, "--help", cwd=tmp_path)
         assert re.match(rf"Usage: {' '.join(('itwin-mcp', *path))} ", text), path
         assert len(text.splitlines()) > 5, path
 
 
 def test_installed_package_calls_a_tool_and_bundles_only_from_sources(installed: Path, tmp_path: Path) -> None:
-    called = ran(installed, "call", "list-recent-itwins", "--sandbox", cwd=tmp_path)
+    called = run_successfully(installed, "call", "list-recent-itwins", "--sandbox", cwd=tmp_path)
     assert json.loads(called)["iTwins"]
     refused = run(installed, "bundle", cwd=tmp_path)
     assert refused.returncode == 2
     assert "packed from the sources of itwin-mcp" in refused.stderr
-    assert ran(installed, "bundle", ROOT, "--output", tmp_path / "x.mcpb").count("SHA-256") == 1
+    assert run_successfully(installed, "bundle", ROOT, "--output", tmp_path / "x.mcpb").count("SHA-256") == 1

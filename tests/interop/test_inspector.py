@@ -14,7 +14,7 @@ from tests.server.processes import Served
 
 pytestmark = pytest.mark.interop
 
-TOOL_IS_ERROR = 5
+EXIT_CODE_OF_TOOL_ERRORS = 5
 Inspect = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -25,11 +25,11 @@ def inspect(request: pytest.FixtureRequest, served: Served, environment: dict[st
     program = makers.inspector()
 
     def run(method: str, *options: str) -> subprocess.CompletedProcess[str]:
-        asked = ["--format", "json", "--protocol-era", era, "--method", method, *options]
+        request = ["--format", "json", "--protocol-era", era, "--method", method, *options]
         if transport == "stdio":
-            command = [*program, "--transport", "stdio", *asked, "--", *SERVE_STDIO]
+            command = [*program, "--transport", "stdio", *request, "--", *SERVE_STDIO]
         else:
-            command = [*program, served.url, "--transport", "http", *asked]
+            command = [*program, served.url, "--transport", "http", *request]
         return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=environment)
 
     return run
@@ -47,13 +47,13 @@ def test_inspector_lists_calls_and_reads(inspect: Inspect) -> None:
     read = result(inspect("resources/read", "--uri", f"itwin://itwins/{itwin['id']}"))
     assert json.loads(read["contents"][0]["text"])["iTwin"]["displayName"] == itwin["displayName"]
     templates = result(inspect("resources/templates/list"))["resourceTemplates"]
-    assert {"itwin://itwins/{iTwinId}", "itwin://imodels/{iModelId}"} <= {one["uriTemplate"] for one in templates}
+    assert {"itwin://itwins/{iTwinId}", "itwin://imodels/{iModelId}"} <= {item["uriTemplate"] for item in templates}
 
 
 def test_inspector_shows_a_tool_error_with_its_exit_code(inspect: Inspect) -> None:
     arguments = json.dumps({"iTwinId": str(uuid.uuid4())})
     done = inspect("tools/call", "--tool-name", "get-itwin", "--tool-args-json", arguments)
-    assert done.returncode == TOOL_IS_ERROR, done.stderr
+    assert done.returncode == EXIT_CODE_OF_TOOL_ERRORS, done.stderr
     refused = json.loads(done.stdout)["result"]
     assert refused["isError"] is True
     assert refused["structuredContent"]["error"]["code"] == "iTwinNotFound"

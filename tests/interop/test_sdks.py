@@ -19,12 +19,12 @@ INVALID_PARAMS = -32602
 @pytest.fixture(
     scope="module",
     params=itertools.product(SDKS, ["stdio", "HTTP"]),
-    ids=lambda both: f"{both[0].name} over {both[1]}",
+    ids=lambda pair: f"{pair[0].name} over {pair[1]}",
 )
 def client(request: pytest.FixtureRequest, served: Served, environment: dict[str, str]) -> Iterator[Driver]:
     sdk, transport = request.param
-    way = {"stdio": SERVE_STDIO} if transport == "stdio" else {"http": served.url}
-    with drive(sdk, way, environment) as (hello, driver):
+    address = {"stdio": SERVE_STDIO} if transport == "stdio" else {"http": served.url}
+    with drive(sdk, address, environment) as (hello, driver):
         assert hello == {"protocol": sdk.protocol, "server": "itwin-mcp"}
         yield driver
 
@@ -32,7 +32,7 @@ def client(request: pytest.FixtureRequest, served: Served, environment: dict[str
 def test_sdk_lists_calls_reads_and_receives_progress_and_errors(client: Driver) -> None:
     tools = {tool["name"]: tool for tool in client.ask("list_tools")["tools"]}
     assert tools["delete-itwin"]["annotations"]["destructiveHint"] is True
-    templates = {one["uriTemplate"] for one in client.ask("list_templates")["resourceTemplates"]}
+    templates = {template["uriTemplate"] for template in client.ask("list_templates")["resourceTemplates"]}
     assert {"itwin://itwins/{iTwinId}", "itwin://imodels/{iModelId}"} <= templates
 
     recent = client.call("list-recent-itwins", limit=2)

@@ -1,4 +1,4 @@
-"""The page about a sign-in server to try works: oidc-provider signs a caller in, and the hosted server accepts it."""
+"""docs/sign-in-server.md works: oidc-provider signs callers in, and the hosted server accepts their tokens."""
 
 import os
 import re
@@ -31,7 +31,7 @@ CALLBACK = "http://localhost:33418/callback"
 
 
 class MemoryStorage:
-    """Remembers a client's sign-in."""
+    """Stores a client's sign-in in memory."""
 
     tokens: OAuthToken | None = None
     client: OAuthClientInformationFull | None = None
@@ -50,7 +50,7 @@ class MemoryStorage:
 
 
 class Browser:
-    """A person at the sign-in pages: types a name, allows the access, and ends at the client's callback."""
+    """A user at the sign-in pages, who types a name, allows the access, and is redirected to the client."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -85,7 +85,7 @@ class Browser:
 
 @contextmanager
 def running(script: str, folder: Path, url: str, path: list[str]) -> Iterator[None]:
-    """Run a block that starts a service until the service answers, and end it afterwards."""
+    """Start a service by a block of the page, wait until it answers, and stop it at the end."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("ITWIN_", "ITP_"))}
     state = {"ITWIN_MCP_STATE_DIR": str(folder / "state"), "HOME": str(folder)}
     log = (folder / "log").open("ab")
@@ -119,7 +119,7 @@ def prepare(folder: Path) -> tuple[list[str], str]:
     services = []
 
     def replace_ports(block: Block) -> str:
-        return re.sub(r"\b(8000|9000)\b", lambda found: ports[found[0]], block.text)
+        return re.sub(r"\b(8000|9000)\b", lambda answer: ports[answer[0]], block.text)
 
     for block in blocks("docs/sign-in-server.md"):
         if block.words == "service":
@@ -132,7 +132,7 @@ def prepare(folder: Path) -> tuple[list[str], str]:
 
 
 async def sign_in_and_work(url: str, name: str) -> tuple[list[str], set[str]]:
-    """Return the tools that this person is shown, and the scopes of their token."""
+    """Return the tools that this user can see, and the scopes of their token."""
     browser, storage = Browser(name), MemoryStorage()
     metadata = OAuthClientMetadata.model_validate(
         {"redirect_uris": [CALLBACK], "client_name": "a client", "application_type": "native"}

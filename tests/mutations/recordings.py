@@ -25,7 +25,7 @@ from itwin_mcp.upstream.sign_in.credential_choice import Launcher
 from tests.conftest import agrees, shipped_catalog
 from tests.executor.bench import Clock
 from tests.mutations.proxy import READS_NAMES, Exchange, Mutation, Proxy, Replay
-from tests.scenarios.test_every_tool import ROWS, at, fill, filled
+from tests.scenarios.test_every_tool import ROWS, fill_values, read_path, write_files
 
 TOOLS = shipped_catalog().tools
 LISTS = {name for name, tool in TOOLS.items() if "limit" in tool.input_schema["properties"]}
@@ -94,7 +94,7 @@ async def mutated(*, person: Any = agrees, **flags: Any) -> AsyncIterator[Mutate
     clock = Clock()
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
         folder = Path(name)
-        fill(folder)
+        write_files(folder)
         served = {"sandbox": True, "job_seconds": 0.0, "toolsets": "all", "files_root": [folder]} | flags
         settings = read_settings(os.environ, **served)
         patch.setattr(Sandbox, "open", open_sandbox)
@@ -117,11 +117,11 @@ async def recorded() -> dict[str, Recording]:
         async with mutated() as it:
             kept: dict[str, Any] = {}
             for row in ROWS:
-                arguments = filled(row.given, kept)
+                arguments = fill_values(row.given, kept)
                 with it.proxy.recording() as exchanges:
                     answer, is_error = await it.ask(row.tool, arguments)
                 assert not is_error, answer
-                kept |= {name: at(answer, path) for name, path in row.keep.items()}
+                kept |= {name: read_path(answer, path) for name, path in row.keep.items()}
                 received = (it.folder / arguments["filePath"]).read_bytes() if row.tool in DOWNLOADS else None
                 _RECORDED[row.tool] = Recording(row.tool, arguments, exchanges, answer, received)
     return _RECORDED
@@ -133,14 +133,14 @@ async def recorded_pages() -> list[Recording]:
     async with mutated() as it:
         kept: dict[str, Any] = {}
         for row in ROWS:
-            arguments = filled(row.given, kept)
+            arguments = fill_values(row.given, kept)
             paged = {"limit": 2} if row.tool in LISTS else {}
             with it.proxy.recording(page_size=1 if paged else None) as exchanges:
                 answer, is_error = await it.ask(row.tool, arguments | paged)
             assert not is_error, answer
             if paged and len(exchanges) > 1:
                 pages.append(Recording(row.tool, arguments | paged, exchanges, answer))
-            kept |= {name: at(answer, path) for name, path in row.keep.items()}
+            kept |= {name: read_path(answer, path) for name, path in row.keep.items()}
     return pages
 
 

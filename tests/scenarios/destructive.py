@@ -43,26 +43,26 @@ async def _briefcase(desk: Desk, _: Path) -> tuple[Arguments, Arguments]:
     imodel = await desk.roads()
     number = (await desk.ask("acquire-briefcase", iModelId=imodel, deviceName="Laptop"))["briefcase"]["briefcaseId"]
     await desk.ask("acquire-locks", iModelId=imodel, briefcaseId=number, objectIds=["0x100", "0x101"])
-    one = {"iModelId": imodel, "briefcaseId": number}
-    return one, one | {"briefcaseId": 2}
+    ids = {"iModelId": imodel, "briefcaseId": number}
+    return ids, ids | {"briefcaseId": 2}
 
 
 async def _briefcase_of_another(desk: Desk, _: Path) -> tuple[Arguments, Arguments]:
-    one = {"iModelId": await desk.roads(), "briefcaseId": 2}
-    return one, one | {"briefcaseId": 3}
+    ids = {"iModelId": await desk.roads(), "briefcaseId": 2}
+    return ids, ids | {"briefcaseId": 3}
 
 
 async def _locks_of_another(desk: Desk, root: Path) -> tuple[Arguments, Arguments]:
-    one, _ = await _briefcase_of_another(desk, root)
-    held = (await desk.ask("list-locks", **one))["locks"][0]["lockedObjects"]
+    arguments, _ = await _briefcase_of_another(desk, root)
+    held = (await desk.ask("list-locks", **arguments))["locks"][0]["lockedObjects"]
     elements = [element for locked in held for element in locked["objectIds"]]
-    return one | {"objectIds": elements[:1]}, one | {"objectIds": elements[1:2]}
+    return arguments | {"objectIds": elements[:1]}, arguments | {"objectIds": elements[1:2]}
 
 
 async def _publication(desk: Desk, _: Path) -> tuple[Arguments, Arguments]:
     ends = (datetime.now(UTC) + timedelta(days=20)).isoformat()
-    one = {"iModelId": await desk.roads(), "name": "Council", "expiration": ends}
-    return one, one | {"iModelId": await desk.imodel(PROJECT, STRUCTURES)}
+    ids = {"iModelId": await desk.roads(), "name": "Council", "expiration": ends}
+    return ids, ids | {"iModelId": await desk.imodel(PROJECT, STRUCTURES)}
 
 
 async def _share(desk: Desk, _: Path) -> tuple[Arguments, Arguments]:
@@ -76,29 +76,29 @@ async def _share(desk: Desk, _: Path) -> tuple[Arguments, Arguments]:
 
 
 async def _share_end(desk: Desk, root: Path) -> tuple[Arguments, Arguments]:
-    one, other = await _share(desk, root)
+    arguments, other = await _share(desk, root)
     sooner = {"expiration": (datetime.now(UTC) + timedelta(days=1)).isoformat()}
-    return one | sooner, other | sooner
+    return arguments | sooner, other | sooner
 
 
 async def _repository(desk: Desk, _: Path) -> tuple[Arguments, Arguments]:
     itwin = await desk.itwin(PROJECT)
     gis = {"class": "GeographicInformationSystem", "subClass": "WebMapService", "uri": "https://maps.example.org/wms"}
     made = (await desk.ask("create-repository", iTwinId=itwin, displayName="Soil", **gis))["repository"]
-    one = {"iTwinId": itwin, "repositoryId": made["id"]}
+    ids = {"iTwinId": itwin, "repositoryId": made["id"]}
     for layer in ("soil", "water"):
-        await desk.ask("create-repository-resource", **one, resourceId=layer, displayName=f"The layer {layer}")
-    return one, one | {"repositoryId": "iModels"}
+        await desk.ask("create-repository-resource", **ids, resourceId=layer, displayName=f"The layer {layer}")
+    return ids, ids | {"repositoryId": "iModels"}
 
 
 async def _address(desk: Desk, root: Path) -> tuple[Arguments, Arguments]:
-    one, _ = await _repository(desk, root)
-    return one | {"uri": "https://maps.example.org/new"}, one | {"uri": "https://maps.example.org/newer"}
+    arguments, _ = await _repository(desk, root)
+    return arguments | {"uri": "https://maps.example.org/new"}, arguments | {"uri": "https://maps.example.org/newer"}
 
 
 async def _layer(desk: Desk, root: Path) -> tuple[Arguments, Arguments]:
-    one, _ = await _repository(desk, root)
-    return one | {"resourceId": "soil"}, one | {"resourceId": "water"}
+    arguments, _ = await _repository(desk, root)
+    return arguments | {"resourceId": "soil"}, arguments | {"resourceId": "water"}
 
 
 async def _user(desk: Desk, _: Path) -> tuple[Arguments, Arguments]:
@@ -124,13 +124,13 @@ async def _image(desk: Desk, _: Path) -> tuple[Arguments, Arguments]:
 
 
 async def _new_image(desk: Desk, root: Path) -> tuple[Arguments, Arguments]:
-    one, other = await _image(desk, root)
-    return one | _picture(root), other | _picture(root)
+    arguments, other = await _image(desk, root)
+    return arguments | _picture(root), other | _picture(root)
 
 
 async def _new_thumbnail(desk: Desk, root: Path) -> tuple[Arguments, Arguments]:
-    one, other = await _imodel(desk, root)
-    return one | _picture(root), other | _picture(root)
+    arguments, other = await _imodel(desk, root)
+    return arguments | _picture(root), other | _picture(root)
 
 
 def _picture(root: Path) -> Arguments:
@@ -144,8 +144,8 @@ def _files(root: Path, more: Arguments) -> tuple[Arguments, Arguments]:
     """Write two files; return the arguments that replace each."""
     for name in ("old", "other"):
         (root / name).write_bytes(OLD)
-    one = more | {"filePath": "old", "overwrite": True}
-    return one, one | {"filePath": "other"}
+    ids = more | {"filePath": "old", "overwrite": True}
+    return ids, ids | {"filePath": "other"}
 
 
 async def _changeset(desk: Desk, root: Path) -> tuple[Arguments, Arguments]:
@@ -159,8 +159,8 @@ async def _checkpoint(desk: Desk, root: Path) -> tuple[Arguments, Arguments]:
 
 async def _baseline(desk: Desk, root: Path) -> tuple[Arguments, Arguments]:
     (root / "pier.bim").write_bytes(b"pier")
-    given = {"iTwinId": await desk.itwin(PROJECT), "name": "From a file", "filePath": "pier.bim"}
-    return _files(root, {"iModelId": (await desk.ask("create-imodel-from-file", **given))["iModel"]["id"]})
+    arguments = {"iTwinId": await desk.itwin(PROJECT), "name": "From a file", "filePath": "pier.bim"}
+    return _files(root, {"iModelId": (await desk.ask("create-imodel-from-file", **arguments))["iModel"]["id"]})
 
 
 async def _export(desk: Desk, root: Path) -> tuple[Arguments, Arguments]:
@@ -196,16 +196,16 @@ TARGETS: dict[str, Setup] = {
 
 async def two_targets(tool: str, desk: Desk, root: Path) -> tuple[Arguments, Arguments, list[str]]:
     """Return the arguments of two calls that destroy something, and the iTwins of their targets."""
-    one, other = await TARGETS[tool](desk, root)
-    if tool == "delete-repository":  # the other repository belongs to the platform and cannot be deleted
+    arguments, other_arguments = await TARGETS[tool](desk, root)
+    if tool == "delete-repository":  # the other_arguments repository belongs to the platform and cannot be deleted
         kind = {"class": "GeographicInformationSystem", "subClass": "WebMapService"}
-        told = {"displayName": "Water", "uri": "https://maps.example.org/water"}
-        made = await desk.ask("create-repository", iTwinId=one["iTwinId"], **kind, **told)
-        other = one | {"repositoryId": made["repository"]["id"]}
-    homes = set()
-    for target in (one, other):
+        answer = {"displayName": "Water", "uri": "https://maps.example.org/water"}
+        made = await desk.ask("create-repository", iTwinId=arguments["iTwinId"], **kind, **answer)
+        other_arguments = arguments | {"repositoryId": made["repository"]["id"]}
+    itwins = set()
+    for target in (arguments, other_arguments):
         if "iModelId" in target:
-            homes.add((await desk.ask("get-imodel", iModelId=target["iModelId"]))["iModel"]["iTwinId"])
+            itwins.add((await desk.ask("get-imodel", iModelId=target["iModelId"]))["iModel"]["iTwinId"])
         elif "iTwinId" in target:  # an export is in no iTwin
-            homes.add(target["iTwinId"])
-    return one, other, sorted(homes)
+            itwins.add(target["iTwinId"])
+    return arguments, other_arguments, sorted(itwins)

@@ -21,7 +21,7 @@ async def test_itwin_members_are_listed_and_read_with_their_roles(desk: Desk) ->
     itwin = await desk.itwin("NL-A12-0042")
     listed = await desk.ask("list-itwin-members", iTwinId="NL-A12-0042")
     assert listed["page"]["complete"] is True
-    member = next(one for one in listed["members"] if one["givenName"] == "Tomasz")
+    member = next(member for member in listed["members"] if member["givenName"] == "Tomasz")
     assert member["roles"][0]["displayName"]
     read = (await desk.ask("get-itwin-member", iTwinId=itwin, memberId=member["id"]))["member"]
     assert read == member
@@ -32,7 +32,7 @@ async def test_itwin_members_are_listed_and_read_with_their_roles(desk: Desk) ->
 async def test_list_itwin_owners_and_list_itwin_groups(desk: Desk) -> None:
     itwin = await desk.itwin("NL-A12-0042")
     owners = (await desk.ask("list-itwin-owners", iTwinId=itwin))["members"]
-    assert [one["givenName"] for one in owners] == ["Anna"]
+    assert [owner["givenName"] for owner in owners] == ["Anna"]
     assert (await desk.ask("list-itwin-groups", iTwinId=itwin))["members"] == []
     assert (await desk.refused("list-itwin-owners", iTwinId=NOBODY))["status"] == 404
     assert (await desk.refused("list-itwin-groups", iTwinId=NOBODY))["status"] == 404
@@ -41,7 +41,7 @@ async def test_list_itwin_owners_and_list_itwin_groups(desk: Desk) -> None:
 async def test_itwin_roles_and_own_permissions_are_read(desk: Desk) -> None:
     itwin = await desk.itwin("NL-A12-0042")
     roles = (await desk.ask("list-itwin-roles", iTwinId=itwin))["roles"]
-    role = next(one for one in roles if one["displayName"] == "Project Lead")
+    role = next(role for role in roles if role["displayName"] == "Project Lead")
     assert (await desk.ask("get-itwin-role", iTwinId=itwin, roleId=role["id"]))["role"] == role
     known = (await desk.ask("list-known-permissions"))["permissions"]
     mine = (await desk.ask("get-my-itwin-permissions", iTwinId=itwin))["permissions"]

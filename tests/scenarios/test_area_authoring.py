@@ -20,14 +20,14 @@ async def desk() -> AsyncIterator[Desk]:
 async def test_briefcase_is_acquired_read_listed_and_released(desk: Desk) -> None:
     imodel = await desk.roads()
     made = (await desk.ask("acquire-briefcase", iModelId=imodel, deviceName="Laptop"))["briefcase"]
-    one = {"iModelId": imodel, "briefcaseId": made["briefcaseId"]}
-    assert (await desk.ask("get-briefcase", **one))["briefcase"]["deviceName"] == "Laptop"
+    ids = {"iModelId": imodel, "briefcaseId": made["briefcaseId"]}
+    assert (await desk.ask("get-briefcase", **ids))["briefcase"]["deviceName"] == "Laptop"
     mine = await desk.ask("list-briefcases", iModelId=imodel, ownerId="me", orderBy="acquiredDateTime desc")
     assert mine["briefcases"][0]["briefcaseId"] == made["briefcaseId"]
     assert (await desk.read(f"itwin://imodels/{imodel}/briefcases/{made['id']}"))["briefcase"]["id"] == made["id"]
-    assert await desk.ask("release-briefcase", **one) == {"released": True}
+    assert await desk.ask("release-briefcase", **ids) == {"released": True}
     for tool in ("get-briefcase", "release-briefcase"):
-        assert (await desk.refused(tool, **one))["code"] == "BriefcaseNotFound"
+        assert (await desk.refused(tool, **ids))["code"] == "BriefcaseNotFound"
     for tool in ("acquire-briefcase", "list-briefcases"):
         assert (await desk.refused(tool, iModelId=NOBODY))["code"] == "iModelNotFound"
 
@@ -35,26 +35,26 @@ async def test_briefcase_is_acquired_read_listed_and_released(desk: Desk) -> Non
 async def test_locks_are_acquired_raised_listed_and_released(desk: Desk) -> None:
     imodel = await desk.roads()
     number = (await desk.ask("acquire-briefcase", iModelId=imodel))["briefcase"]["briefcaseId"]
-    one = {"iModelId": imodel, "briefcaseId": number}
-    lock = (await desk.ask("acquire-locks", **one, objectIds=["0x100", "0x101"], lockLevel="shared"))["lock"]
+    ids = {"iModelId": imodel, "briefcaseId": number}
+    lock = (await desk.ask("acquire-locks", **ids, objectIds=["0x100", "0x101"], lockLevel="shared"))["lock"]
     assert lock["lockedObjects"] == [{"lockLevel": "shared", "objectIds": ["0x100", "0x101"]}]
-    raised = (await desk.ask("acquire-locks", **one, objectIds=["0x100"]))["lock"]
+    raised = (await desk.ask("acquire-locks", **ids, objectIds=["0x100"]))["lock"]
     assert raised["lockedObjects"][0]["lockLevel"] == "exclusive"
-    conflict = await desk.refused("acquire-locks", **one, objectIds=["0x102", "0x20000000021"])
+    conflict = await desk.refused("acquire-locks", **ids, objectIds=["0x102", "0x20000000021"])
     assert conflict["code"] == "ConflictWithAnotherUser"
-    held = (await desk.ask("list-locks", **one, lockLevel="exclusive"))["locks"]
+    held = (await desk.ask("list-locks", **ids, lockLevel="exclusive"))["locks"]
     assert held == [{"briefcaseId": number, "lockedObjects": [{"lockLevel": "exclusive", "objectIds": ["0x100"]}]}]
-    assert (await desk.refused("acquire-locks", **one, objectIds=["100"]))["code"] == "InvalidArguments"
-    assert (await desk.refused("acquire-locks", **one, objectIds=[]))["code"] == "InvalidArguments"
+    assert (await desk.refused("acquire-locks", **ids, objectIds=["100"]))["code"] == "InvalidArguments"
+    assert (await desk.refused("acquire-locks", **ids, objectIds=[]))["code"] == "InvalidArguments"
 
     latest = (await desk.ask("list-changesets", iModelId=imodel, limit=1))["changesets"][0]["id"]
-    await desk.ask("release-locks", **one, objectIds=["0x100"], changeset=latest)
-    assert (await desk.refused("release-locks", **one, objectIds=["0x100"]))["code"] == "LockNotFound"
+    await desk.ask("release-locks", **ids, objectIds=["0x100"], changeset=latest)
+    assert (await desk.refused("release-locks", **ids, objectIds=["0x100"]))["code"] == "LockNotFound"
     released = await desk.ask("list-released-locks", iModelId=imodel, afterChangesetIndex=11)
     assert released["releasedLocks"] == [{"lockLevel": "exclusive", "objectIds": ["0x100"]}]
-    assert await desk.ask("release-all-locks", **one) == {"isLastChunk": True}
-    assert (await desk.ask("list-locks", **one))["locks"] == []
-    absent = one | {"briefcaseId": 999}
+    assert await desk.ask("release-all-locks", **ids) == {"isLastChunk": True}
+    assert (await desk.ask("list-locks", **ids))["locks"] == []
+    absent = ids | {"briefcaseId": 999}
     assert (await desk.refused("release-all-locks", **absent))["code"] == "BriefcaseNotFound"
     for tool, more in (
         ("list-locks", {}),
@@ -65,11 +65,11 @@ async def test_locks_are_acquired_raised_listed_and_released(desk: Desk) -> None
 
 
 async def test_list_lock_holders_reports_locks_briefcases_and_users(desk: Desk) -> None:
-    told = (await desk.ask("list-lock-holders", iModelId=await desk.roads(), lockLevel="exclusive"))["holders"]
-    (lock,) = told["locks"]
+    answer = (await desk.ask("list-lock-holders", iModelId=await desk.roads(), lockLevel="exclusive"))["holders"]
+    (lock,) = answer["locks"]
     assert lock["lockedObjects"] == [{"lockLevel": "exclusive", "objectIds": ["0x2000000001a", "0x20000000021"]}]
-    owners = {one["briefcaseId"]: one["ownerId"] for one in told["briefcases"]}
-    people = {one["id"]: one["givenName"] for one in told["users"]}
+    owners = {briefcase["briefcaseId"]: briefcase["ownerId"] for briefcase in answer["briefcases"]}
+    people = {user["id"]: user["givenName"] for user in answer["users"]}
     assert people[owners[lock["briefcaseId"]]] == "Tomasz"
 
 

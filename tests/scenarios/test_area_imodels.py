@@ -22,17 +22,17 @@ async def desk() -> AsyncIterator[Desk]:
 async def test_find_imodel_matches_a_name_or_a_part_of_it(desk: Desk) -> None:
     itwin = await desk.itwin("NL-A12-0042")
     exact = (await desk.ask("find-imodel", iTwinId=itwin, name="A12 Interchange - Roads"))["matches"]
-    assert [one["iTwinId"] for one in exact["byName"]] == [itwin]
+    assert [match["iTwinId"] for match in exact["byName"]] == [itwin]
     part = (await desk.ask("find-imodel", iTwinId=itwin, name="viaduct"))["matches"]
     assert part["byName"] == []
-    assert [one["name"] for one in part["containing"]] == ["A12 Interchange - Structures"]
+    assert [match["name"] for match in part["containing"]] == ["A12 Interchange - Structures"]
     assert (await desk.refused("find-imodel", iTwinId=NOBODY, name="x"))["code"] == "iTwinNotFound"
 
 
 async def test_list_imodels_filters_by_state_and_orders(desk: Desk) -> None:
     itwin = await desk.itwin("NL-A12-0042")
     listed = (await desk.ask("list-imodels", iTwinId=itwin, state="initialized", orderBy="name desc"))["iModels"]
-    assert [one["name"] for one in listed] == ["A12 Interchange - Structures", "A12 Interchange - Roads"]
+    assert [item["name"] for item in listed] == ["A12 Interchange - Structures", "A12 Interchange - Roads"]
     assert (await desk.refused("list-imodels", iTwinId=NOBODY))["code"] == "iTwinNotFound"
     assert (await desk.refused("list-imodels", iTwinId=itwin, orderBy="size"))["code"] == "InvalidArguments"
 
@@ -42,7 +42,7 @@ async def test_creator_of_an_imodel_and_a_named_version_is_in_every_answer(desk:
     listed = (await desk.ask("list-imodels", iTwinId=itwin, name="A12 Interchange - Roads"))["iModels"][0]
     read = (await desk.ask("get-imodel", iModelId=imodel))["iModel"]
     overview = (await desk.ask("describe-imodel", iModelId=imodel))["overview"]
-    creators = {one["creatorId"] for one in (listed, read, overview["iModel"])}
+    creators = {item["creatorId"] for item in (listed, read, overview["iModel"])}
     assert creators <= {user["id"] for user in overview["users"]}
     assert len(creators) == 1
     assert listed["dataCenterLocation"] == read["dataCenterLocation"] == "West Europe"
@@ -57,10 +57,10 @@ async def test_itwin_lists_show_location_data_center_image_and_dates(desk: Desk)
     whole = (await desk.ask("get-itwin", iTwinId=identity))["iTwin"]
     shown = ("geographicLocation", "dataCenterLocation", "imageName", "createdDateTime", "createdBy")
     for tool, more in (("list-itwins", {"number": "NL-A12-0042"}), ("list-recent-itwins", {})):
-        (one,) = [one for one in (await desk.ask(tool, **more))["iTwins"] if one["id"] == identity]
-        assert {name: one[name] for name in shown} == {name: whole[name] for name in shown}
-        assert one["createdBy"]
-        assert one["dataCenterLocation"]
+        (arguments,) = [itwin for itwin in (await desk.ask(tool, **more))["iTwins"] if itwin["id"] == identity]
+        assert {name: arguments[name] for name in shown} == {name: whole[name] for name in shown}
+        assert arguments["createdBy"]
+        assert arguments["dataCenterLocation"]
 
 
 @pytest.mark.parametrize(
@@ -98,9 +98,10 @@ async def test_describe_imodel_summarizes_an_imodel(desk: Desk) -> None:
     assert page["iModel"]["id"] == imodel
     assert page["latestChangeset"]["index"] == 12
     assert page["latestNamedVersion"]["name"] == "Tender Draft"
-    assert {one["givenName"] for one in page["users"]} == {"Anna", "Tomasz", "Design"}
+    assert {user["givenName"] for user in page["users"]} == {"Anna", "Tomasz", "Design"}
     levels = {
-        one["briefcaseId"]: [lock["lockLevel"] for lock in one["lockedObjects"]] for one in page["briefcasesWithLocks"]
+        briefcase["briefcaseId"]: [lock["lockLevel"] for lock in briefcase["lockedObjects"]]
+        for briefcase in page["briefcasesWithLocks"]
     }
     assert levels == {2: ["exclusive", "shared"], 4: ["shared"]}
     assert "imodels_manage" in page["my"]["permissions"]
@@ -117,15 +118,15 @@ async def test_describe_imodel_without_history(desk: Desk) -> None:
 async def test_list_stale_imodels_separates_stale_active_and_never_pushed(desk: Desk) -> None:
     itwin = await desk.itwin("NL-A12-0042")
     every = (await desk.ask("list-imodels", iTwinId=itwin))["iModels"]
-    pushed = sorted(one["lastChangesetPushDateTime"] for one in every if one["lastChangesetPushDateTime"])
-    told = (await desk.ask("list-stale-imodels", iTwinId=itwin, since=pushed[-1]))["iModels"]
-    assert [one["lastChangesetPushDateTime"] for one in told["active"]] == [pushed[-1]]
-    assert len(told["stale"]) == len(every) - 1 > 0
-    assert told["neverPushed"] == []
+    pushed = sorted(imodel["lastChangesetPushDateTime"] for imodel in every if imodel["lastChangesetPushDateTime"])
+    answer = (await desk.ask("list-stale-imodels", iTwinId=itwin, since=pushed[-1]))["iModels"]
+    assert [imodel["lastChangesetPushDateTime"] for imodel in answer["active"]] == [pushed[-1]]
+    assert len(answer["stale"]) == len(every) - 1 > 0
+    assert answer["neverPushed"] == []
     drainage = await desk.itwin("NL-A12-0042-WP03")
-    told = (await desk.ask("list-stale-imodels", iTwinId=drainage, since="2000-01-01"))["iModels"]
-    assert [one["lastChangesetPushDateTime"] for one in told["neverPushed"]] == [None]
-    assert told["stale"] == told["active"] == []
+    answer = (await desk.ask("list-stale-imodels", iTwinId=drainage, since="2000-01-01"))["iModels"]
+    assert [imodel["lastChangesetPushDateTime"] for imodel in answer["neverPushed"]] == [None]
+    assert answer["stale"] == answer["active"] == []
     assert (await desk.refused("list-stale-imodels", iTwinId=NOBODY, since="2026-01-01"))["code"] == "iTwinNotFound"
     for since in ("2026-02-30", "spring"):
         assert (await desk.refused("list-stale-imodels", iTwinId=itwin, since=since))["code"] == "InvalidArguments"
@@ -133,46 +134,48 @@ async def test_list_stale_imodels_separates_stale_active_and_never_pushed(desk: 
 
 async def test_list_stale_imodels_reads_all_itwins_of_the_caller(desk: Desk) -> None:
     mine = (await desk.ask("list-itwins", limit=1000, includeInactive=True))["iTwins"]
-    told = await desk.ask("list-stale-imodels", since="2100-01-01")
-    assert [one["id"] for one in told["searched"]] == [one["id"] for one in mine][:20]
-    assert told["iModels"]["active"] == []
-    homes = {one["iTwinId"] for one in (*told["iModels"]["stale"], *told["iModels"]["neverPushed"])}
-    assert homes <= {one["id"] for one in told["searched"]}
+    answer = await desk.ask("list-stale-imodels", since="2100-01-01")
+    assert [itwin["id"] for itwin in answer["searched"]] == [itwin["id"] for itwin in mine][:20]
+    assert answer["iModels"]["active"] == []
+    homes = {imodel["iTwinId"] for imodel in (*answer["iModels"]["stale"], *answer["iModels"]["neverPushed"])}
+    assert homes <= {itwin["id"] for itwin in answer["searched"]}
     assert len(homes) > 1
     if len(mine) > 20:
-        assert f"only the first 20 of {len(mine)} are read here" in told["page"]["stoppedBecause"]
+        assert f"only the first 20 of {len(mine)} are read here" in answer["page"]["stoppedBecause"]
     else:
-        assert "page" not in told
+        assert "page" not in answer
 
 
 async def test_list_stale_imodels_without_a_date_lists_never_pushed_ones(desk: Desk) -> None:
     every = (await desk.ask("list-imodels"))["iModels"]
-    told = (await desk.ask("list-stale-imodels"))["iModels"]
-    never = {one["id"] for one in every if one["lastChangesetPushDateTime"] is None}
-    assert {one["id"] for one in told["neverPushed"]} == never != set()
-    assert told["stale"] is told["active"] is None
+    answer = (await desk.ask("list-stale-imodels"))["iModels"]
+    never = {imodel["id"] for imodel in every if imodel["lastChangesetPushDateTime"] is None}
+    assert {imodel["id"] for imodel in answer["neverPushed"]} == never != set()
+    assert answer["stale"] is answer["active"] is None
 
 
 async def test_find_imodel_without_an_itwin_searches_recents_and_favorites(desk: Desk) -> None:
     itwin = await desk.itwin("NL-A12-0042")
     await desk.ask("add-itwin-to-recents", iTwinId=itwin)
-    told = await desk.ask("find-imodel", name="A12 Interchange - Roads")
-    assert [one["iTwinId"] for one in told["matches"]["byName"]] == [itwin]
-    searched = told["matches"]["searched"]
+    answer = await desk.ask("find-imodel", name="A12 Interchange - Roads")
+    assert [match["iTwinId"] for match in answer["matches"]["byName"]] == [itwin]
+    searched = answer["matches"]["searched"]
     recents = (await desk.ask("list-recent-itwins"))["iTwins"]
     favorites = (await desk.ask("list-favorite-itwins"))["iTwins"]
-    wanted = list(dict.fromkeys(one["id"] for one in (*recents, *favorites)))
-    assert [one["id"] for one in searched] == [one for one in wanted[:10] if one in {each["id"] for each in searched}]
+    wanted = list(dict.fromkeys(itwin["id"] for itwin in (*recents, *favorites)))
+    assert [itwin["id"] for itwin in searched] == [
+        itwin for itwin in wanted[:10] if itwin in {itwin["id"] for itwin in searched}
+    ]
     assert searched[0] == {"id": itwin, "displayName": recents[0]["displayName"], "number": "NL-A12-0042"}
-    assert told["page"]["complete"] is False
-    assert "only iTwins that you used last or made favorites are searched" in told["page"]["stoppedBecause"]
+    assert answer["page"]["complete"] is False
+    assert "only iTwins that you used last or made favorites are searched" in answer["page"]["stoppedBecause"]
 
 
 async def test_find_imodel_without_an_itwin_reports_an_incomplete_search(desk: Desk) -> None:
-    told = await desk.ask("find-imodel", name="WP-03 Drainage")
-    assert told["matches"]["byName"] == told["matches"]["containing"] == []
-    assert told["page"]["complete"] is False
-    assert "pass iTwinId, from find-itwin" in told["page"]["stoppedBecause"]
+    answer = await desk.ask("find-imodel", name="WP-03 Drainage")
+    assert answer["matches"]["byName"] == answer["matches"]["containing"] == []
+    assert answer["page"]["complete"] is False
+    assert "pass iTwinId, from find-itwin" in answer["page"]["stoppedBecause"]
     itwin = await desk.itwin("NL-A12-0042-WP03")
     within = await desk.ask("find-imodel", iTwinId=itwin, name="WP-03 Drainage")
     assert len(within["matches"]["byName"]) == 1
@@ -233,8 +236,8 @@ async def test_baseline_file_is_read_awaited_and_completed_only_if_expected(desk
 async def test_thumbnail_resource_has_two_sizes(desk: Desk) -> None:
     uri = f"itwin://imodels/{await desk.roads()}/thumbnail"
     pictures = [(await desk.client.read_resource(address)).contents[0] for address in (uri, f"{uri}/large")]
-    assert [one.mime_type for one in pictures] == ["image/png", "image/png"]
-    assert all(one.blob.startswith("iVBORw0KGgo") for one in pictures)  # type: ignore[union-attr]
+    assert [picture.mime_type for picture in pictures] == ["image/png", "image/png"]
+    assert all(picture.blob.startswith("iVBORw0KGgo") for picture in pictures)  # type: ignore[union-attr]
     assert pictures[0] != pictures[1]
 
 

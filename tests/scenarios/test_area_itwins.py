@@ -19,9 +19,9 @@ async def desk() -> AsyncIterator[Desk]:
 
 async def test_find_itwin_matches_number_name_and_part_also_if_inactive(desk: Desk) -> None:
     by_number = (await desk.ask("find-itwin", name="NL-A12-0042"))["matches"]
-    assert [one["displayName"] for one in by_number["byNumber"]] == ["A12 Interchange Reconstruction"]
+    assert [match["displayName"] for match in by_number["byNumber"]] == ["A12 Interchange Reconstruction"]
     by_name = (await desk.ask("find-itwin", name="A12 Ramp Resurfacing 2024"))["matches"]
-    assert [one["status"] for one in by_name["byName"]] == ["Inactive"]
+    assert [match["status"] for match in by_name["byName"]] == ["Inactive"]
     part = (await desk.ask("find-itwin", name="Maas"))["matches"]
     assert part["byNumber"] == part["byName"] == []
     assert len(part["containing"]) == 2
@@ -29,7 +29,7 @@ async def test_find_itwin_matches_number_name_and_part_also_if_inactive(desk: De
 
 async def test_list_itwins_filters_and_rejects_conflicting_filters(desk: Desk) -> None:
     listed = await desk.ask("list-itwins", filter="contains('A12',displayName)", orderBy="displayName desc")
-    names = [one["displayName"] for one in listed["iTwins"]]
+    names = [itwin["displayName"] for itwin in listed["iTwins"]]
     assert len(names) >= 3
     assert names == sorted(names, reverse=True)
     inactive = await desk.ask("list-itwins", search="Resurfacing", includeInactive=True)
@@ -87,11 +87,11 @@ async def test_itwin_image_is_read_and_deleted(desk: Desk) -> None:
 async def test_favorite_and_recent_itwins_are_listed_added_and_removed(desk: Desk) -> None:
     itwin = await desk.itwin("UK-HWTW-0008")
     await desk.ask("remove-itwin-from-favorites", iTwinId=itwin)
-    before = [one["id"] for one in (await desk.ask("list-favorite-itwins"))["iTwins"]]
+    before = [itwin["id"] for itwin in (await desk.ask("list-favorite-itwins"))["iTwins"]]
     assert itwin not in before
     assert await desk.ask("add-itwin-to-favorites", iTwinId=itwin) == {"added": True}
     listed = (await desk.ask("list-favorite-itwins", subClass=["Project"], type="Expansion"))["iTwins"]
-    assert [one["id"] for one in listed] == [itwin]
+    assert [item["id"] for item in listed] == [itwin]
     assert (await desk.refused("add-itwin-to-favorites", iTwinId=NOBODY))["code"] == "iTwinNotFound"
     assert (await desk.refused("list-favorite-itwins", status="Active", includeInactive=True))[
         "code"
@@ -109,9 +109,9 @@ async def test_favorite_and_recent_imodels_are_listed_added_and_removed(desk: De
         ("add-imodel-to-recents", "remove-imodel-from-recents", "list-recent-imodels"),
     ):
         assert await desk.ask(add, iModelId=imodel) == {"added": True}
-        assert imodel in [one["id"] for one in (await desk.ask(listing, iTwinId=itwin))["iModels"]]
+        assert imodel in [imodel["id"] for imodel in (await desk.ask(listing, iTwinId=itwin))["iModels"]]
         assert await desk.ask(remove, iModelId=imodel) == {"removed": True}
-        assert imodel not in [one["id"] for one in (await desk.ask(listing, iTwinId=itwin))["iModels"]]
+        assert imodel not in [imodel["id"] for imodel in (await desk.ask(listing, iTwinId=itwin))["iModels"]]
         assert (await desk.refused(add, iModelId=NOBODY))["code"] == "iModelNotFound"
         assert (await desk.refused(remove, iModelId=NOBODY))["code"] == "iModelNotFound"
         assert (await desk.refused(listing, iTwinId=NOBODY))["code"] == "iTwinNotFound"
@@ -125,7 +125,7 @@ async def test_export_shows_its_link_only_in_get_export(desk: Desk) -> None:
     assert "outputUrl" not in made
     assert (await desk.ask("wait-for-export", exportId=made["id"]))["export"]["status"] == "Completed"
     assert (await desk.ask("get-export", exportId=made["id"]))["export"]["outputUrl"].startswith("http")
-    assert [one["id"] for one in (await desk.ask("list-exports"))["exports"]] == [made["id"]]
+    assert [export["id"] for export in (await desk.ask("list-exports"))["exports"]] == [made["id"]]
     assert (await desk.read(f"itwin://exports/{made['id']}"))["export"]["status"] == "Completed"
     assert (await desk.refused("create-export", outputFormat="Xml"))["code"] == "InvalidArguments"
     assert (await desk.refused("create-export", outputFormat="Csv", filter="status eq"))[

@@ -25,12 +25,12 @@ async def desk() -> AsyncIterator[Desk]:
 async def test_imodel_users_are_listed_and_read_with_statistics(desk: Desk) -> None:
     imodel = await desk.roads()
     listed = (await desk.ask("list-imodel-users", iModelId=imodel, orderBy="givenName"))["users"]
-    assert [one["givenName"] for one in listed] == ["Anna", "Design", "Tomasz"]
-    one = {"iModelId": imodel, "userId": listed[2]["id"]}
-    read = (await desk.ask("get-imodel-user", **one))["user"]
+    assert [item["givenName"] for item in listed] == ["Anna", "Design", "Tomasz"]
+    ids = {"iModelId": imodel, "userId": listed[2]["id"]}
+    read = (await desk.ask("get-imodel-user", **ids))["user"]
     assert read["statistics"]["applications"][0]["ownsLocks"] is True
     assert (await desk.read(f"itwin://imodels/{imodel}/users/{read['id']}"))["user"] == read
-    assert (await desk.refused("get-imodel-user", **one | {"userId": NOBODY}))["code"] == "UserNotFound"
+    assert (await desk.refused("get-imodel-user", **ids | {"userId": NOBODY}))["code"] == "UserNotFound"
     assert (await desk.refused("list-imodel-users", iModelId=NOBODY))["code"] == "iModelNotFound"
 
 
@@ -57,18 +57,20 @@ async def test_names_of_creators_and_owners_are_next_to_their_ids(desk: Desk) ->
     assert changeset["creator"] == TOMASZ
     assert (await ask("list-changesets"))["changesets"][0]["creator"] == TOMASZ
     assert TOMASZ in {
-        one["creator"] for one in (await ask("compare-named-versions", **ends))["comparison"]["changesets"]
+        changeset["creator"] for changeset in (await ask("compare-named-versions", **ends))["comparison"]["changesets"]
     }
-    assert {ANNA, TOMASZ} <= {one["owner"] for one in (await ask("list-briefcases"))["briefcases"]}
+    assert {ANNA, TOMASZ} <= {briefcase["owner"] for briefcase in (await ask("list-briefcases"))["briefcases"]}
     assert (await ask("get-briefcase", briefcaseId=2))["briefcase"]["owner"] == TOMASZ
     assert (await ask("list-lock-holders"))["holders"]["briefcases"][0]["owner"] == TOMASZ
     assert (read["creator"], read["lastModifier"] is None) == (ANNA, read["lastModifiedBy"] is None)
-    assert {one["creator"] for one in (await desk.ask("list-recent-itwins"))["iTwins"]} == {ANNA}
+    assert {itwin["creator"] for itwin in (await desk.ask("list-recent-itwins"))["iTwins"]} == {ANNA}
     for word in ("favorite", "recent"):
         await desk.ask(f"add-imodel-to-{word}s", iModelId=imodel)
-        assert TOMASZ in {one["creator"] for one in (await desk.ask(f"list-{word}-imodels", iTwinId=itwin))["iModels"]}
-    (found,) = (await desk.ask("find-imodel", name="A12 Interchange - Structures"))["matches"]["byName"]
-    assert (found["iTwinId"], found["iTwin"]) == (itwin, read["displayName"])
+        assert TOMASZ in {
+            imodel["creator"] for imodel in (await desk.ask(f"list-{word}-imodels", iTwinId=itwin))["iModels"]
+        }
+    (answer,) = (await desk.ask("find-imodel", name="A12 Interchange - Structures"))["matches"]["byName"]
+    assert (answer["iTwinId"], answer["iTwin"]) == (itwin, read["displayName"])
 
 
 async def test_user_permissions_are_updated_and_shown_by_describe_access(desk: Desk) -> None:
@@ -81,7 +83,7 @@ async def test_user_permissions_are_updated_and_shown_by_describe_access(desk: D
     assert priya in held
     access = (await desk.ask("describe-access", iModelId=imodel))["access"]
     shown = access["ofUsers"]["userPermissions"]
-    assert [{name: one[name] for name in ("userId", "permissions")} for one in shown] == held
+    assert [{name: item[name] for name in ("userId", "permissions")} for item in shown] == held
     assert {**priya, "user": "Priya Raman (priya.raman@meridian-infra.example)"} in shown
     assert access["iModel"]["id"] == imodel
     assert "Viewer" in {role["displayName"] for role in access["iTwin"]["roles"]["roles"]}
@@ -95,32 +97,34 @@ async def test_user_permissions_are_updated_and_shown_by_describe_access(desk: D
 async def test_describe_access_shows_itwin_members_if_the_imodel_has_no_entries(desk: Desk) -> None:
     access = (await desk.ask("describe-access", iModelId=await desk.roads()))["access"]
     assert access["ofUsers"]["userPermissions"] == access["ofRoles"]["rolePermissions"] == []
-    members = {one["givenName"]: [role["displayName"] for role in one["roles"]] for one in access["iTwin"]["members"]}
+    members = {
+        member["givenName"]: [role["displayName"] for role in member["roles"]] for member in access["iTwin"]["members"]
+    }
     assert members["Priya"] == ["Viewer"]
-    assert [one["givenName"] for one in access["iTwin"]["owners"]] == ["Anna"]
+    assert [owner["givenName"] for owner in access["iTwin"]["owners"]] == ["Anna"]
 
 
 async def test_describe_access_reports_forbidden_parts_of_the_itwin() -> None:
-    async def platform(asked: Asked) -> None:
-        if asked.path.startswith("/accesscontrol/"):
-            await asked.json(403, {"error": {"code": "InsufficientPermissions", "message": "No."}})
-        elif asked.path.endswith(IMODEL):
-            await asked.json(200, {"iModel": {"id": IMODEL, "name": "Roads", "iTwinId": ITWIN}})
+    async def platform(request: Asked) -> None:
+        if request.path.startswith("/accesscontrol/"):
+            await request.json(403, {"error": {"code": "InsufficientPermissions", "message": "No."}})
+        elif request.path.endswith(IMODEL):
+            await request.json(200, {"iModel": {"id": IMODEL, "name": "Roads", "iTwinId": ITWIN}})
         else:
-            await asked.json(200, {"permissions": [], "userPermissions": [], "rolePermissions": [], "users": []})
+            await request.json(200, {"permissions": [], "userPermissions": [], "rolePermissions": [], "users": []})
 
     async with bench("", platform, shipped_files=True) as it:
-        told = await it.call("describe-access", iModelId=IMODEL)
-    assert told["access"]["iModel"]["name"] == "Roads"
-    assert told["access"]["iTwin"] is None
-    assert told["page"]["stoppedBecause"].count("could not be read (403)") == 3
+        answer = await it.call("describe-access", iModelId=IMODEL)
+    assert answer["access"]["iModel"]["name"] == "Roads"
+    assert answer["access"]["iTwin"] is None
+    assert answer["page"]["stoppedBecause"].count("could not be read (403)") == 3
 
 
 async def test_role_permissions_are_updated_and_shown_by_describe_access(desk: Desk) -> None:
     imodel = await desk.imodel("NL-MAAS-0017", "Maas Crossing - Deck Renewal")
     viewer = {"roleId": seeded_id("role", "Viewer"), "permissions": ["imodels_webview", "imodels_read"]}
-    given = {"iModelId": imodel, "entries": [viewer | {"roleId": "viewer"}]}
-    held = (await desk.ask("update-imodel-role-permissions", **given))["rolePermissions"]
+    arguments = {"iModelId": imodel, "entries": [viewer | {"roleId": "viewer"}]}
+    held = (await desk.ask("update-imodel-role-permissions", **arguments))["rolePermissions"]
     assert viewer in held
     assert (await desk.ask("get-imodel-role-permissions", iModelId=imodel))["rolePermissions"] == held
     shown = (await desk.ask("describe-access", iModelId=imodel))["access"]["ofRoles"]["rolePermissions"]
@@ -140,20 +144,20 @@ async def test_share_is_created_extended_listed_without_its_key_and_revoked(desk
     assert listed["shares"] == []
     made = (await desk.ask("create-share", iModelId=imodel, name="Council", expiration=in_days(20)))["share"]
     assert made["permission"] == "imodels_webview"
-    one = {"iModelId": imodel, "shareId": made["id"]}
-    assert (await desk.ask("get-share", **one))["share"]["shareKey"] == made["shareKey"]
-    extended = (await desk.ask("update-share", **one, expiration=in_days(40)))["share"]
+    ids = {"iModelId": imodel, "shareId": made["id"]}
+    assert (await desk.ask("get-share", **ids))["share"]["shareKey"] == made["shareKey"]
+    extended = (await desk.ask("update-share", **ids, expiration=in_days(40)))["share"]
     assert extended["expiration"] > made["expiration"]
     listed = await desk.ask("list-shares", iModelId=imodel)
-    assert [each["id"] for each in listed["shares"]] == [made["id"]]
+    assert [share["id"] for share in listed["shares"]] == [made["id"]]
     assert made["shareKey"] not in str(listed)
     assert made["shareKey"] not in str(await desk.read(f"itwin://imodels/{imodel}/shares/{made['id']}"))
     late = await desk.refused("create-share", iModelId=imodel, name="Council", expiration=in_days(400))
     assert late["code"] == "InvalidiModelsRequest"
-    assert (await desk.refused("update-share", **one, expiration="soon"))["code"] == "InvalidArguments"
-    assert await desk.ask("revoke-share", **one) == {"revoked": True}
+    assert (await desk.refused("update-share", **ids, expiration="soon"))["code"] == "InvalidArguments"
+    assert await desk.ask("revoke-share", **ids) == {"revoked": True}
     for tool in ("get-share", "revoke-share"):
-        assert (await desk.refused(tool, **one))["status"] == 404
+        assert (await desk.refused(tool, **ids))["status"] == 404
     assert (await desk.refused("list-shares", iModelId=NOBODY))["code"] == "iModelNotFound"
 
 

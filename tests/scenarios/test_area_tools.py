@@ -57,13 +57,13 @@ class Desk:
 
     async def itwin(self, number: str) -> str:
         """Return the id of the iTwin with a number."""
-        found = await self.ask("find-itwin", name=number)
-        return str(found["matches"]["byNumber"][0]["id"])
+        answer = await self.ask("find-itwin", name=number)
+        return str(answer["matches"]["byNumber"][0]["id"])
 
     async def imodel(self, number: str, name: str) -> str:
         """Return the id of the iModel with a name, in the iTwin with a number."""
-        found = await self.ask("find-imodel", iTwinId=await self.itwin(number), name=name)
-        return str(found["matches"]["byName"][0]["id"])
+        answer = await self.ask("find-imodel", iTwinId=await self.itwin(number), name=name)
+        return str(answer["matches"]["byName"][0]["id"])
 
     async def roads(self) -> str:
         """Return the id of the sandbox's iModel with the longest history, locks and briefcases."""
@@ -71,7 +71,7 @@ class Desk:
 
     async def _checked(self, tool: str, answer: dict[str, Any] | None) -> dict[str, Any]:
         if not self._schemas:
-            self._schemas = {one.name: one.output_schema for one in (await self.client.list_tools()).tools}
+            self._schemas = {tool.name: tool.output_schema for tool in (await self.client.list_tools()).tools}
         assert answer is not None
         jsonschema.Draft202012Validator(self._schemas[tool]).validate(answer)
         return dict(answer)
@@ -133,7 +133,13 @@ def test_tool_descriptions_stay_within_the_token_budgets() -> None:
 def test_same_argument_has_the_same_description_in_every_tool() -> None:
     texts: dict[str, set[str]] = {}
     for tool in link_files(find_shipped_files()).tools.values():
-        for one in tool.arguments if tool.toolset != MOVING else ():
-            if one.required and one.name in ("namedVersionId", "briefcaseId", "userId", "exportId", "shareId"):
-                texts.setdefault(one.name, set()).add(str(one.schema["description"]))
+        for argument in tool.arguments if tool.toolset != MOVING else ():
+            if argument.required and argument.name in (
+                "namedVersionId",
+                "briefcaseId",
+                "userId",
+                "exportId",
+                "shareId",
+            ):
+                texts.setdefault(argument.name, set()).add(str(argument.schema["description"]))
     assert {name: len(words) for name, words in texts.items()} == dict.fromkeys(texts, 1)

@@ -44,12 +44,12 @@ async def test_list_itwins_converts_arguments_as_models_send_them(
 async def test_dynamic_mode_converts_the_arguments_of_the_tool_that_it_runs(wrapped: Any) -> None:
     async with connect(toolsets="dynamic") as client:
         run = {"name": "list-itwins", "arguments": wrapped({"limit": "2", "search": None, "subClass": "Asset"})}
-        found = (await ask(client, "run-reading-tool", run))["iTwins"]
+        answer = (await ask(client, "run-reading-tool", run))["iTwins"]
         everything = [{"name": "list-itwins", "arguments": nothing} for nothing in (None, "", "{}", {})]
         lists = [(await ask(client, "run-reading-tool", run))["iTwins"] for run in everything]
         few = (await ask(client, "find-tools", {"query": "list iTwins", "limit": "2"}))["tools"]
-    assert [one["subClass"] for one in found] == ["Asset", "Asset"]
-    assert all(one == lists[0] for one in lists)
+    assert [item["subClass"] for item in answer] == ["Asset", "Asset"]
+    assert all(item == lists[0] for item in lists)
     assert len(few) == 2
 
 

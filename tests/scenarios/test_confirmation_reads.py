@@ -1,4 +1,4 @@
-"""An odd answer to a read that decides whether to ask never lets a write pass and never is an internal error."""
+"""Malformed answers of the platform never skip the question of a destructive tool, and cause no internal error."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ SKIPPING = sorted(name for name, tool in DESTRUCTIVE.items() if tool.confirm is 
 """The tools that skip their question when nothing would be lost."""
 MISSING = object()
 ODD: tuple[Any, ...] = (None, MISSING, "", 0, {}, [])
-DEEPEST = 3
+MAX_DEPTH = 3
 
 
-def places(value: Any, above: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
-    """Yield the paths of all values in an answer. Of a list only the first element counts."""
+def list_paths(value: Any, above: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Yield the paths of all values in an answer. Only the first element of a list is visited."""
     children = value.items() if isinstance(value, dict) else enumerate(value[:1]) if isinstance(value, list) else ()
     for key, child in children:
         path = (*above, key)
         yield path
-        if len(path) < DEEPEST:
-            yield from places(child, path)
+        if len(path) < MAX_DEPTH:
+            yield from list_paths(child, path)
 
 
-def mutated(body: Any, path: tuple[str | int, ...], odd: Any) -> Any:
+def mutate(body: Any, path: tuple[str | int, ...], odd: Any) -> Any:
     """Copy an answer with an odd value in one place."""
     changed = copy.deepcopy(body)
-    around = changed
+    parent = changed
     for key in path[:-1]:
-        around = around[key]
+        parent = parent[key]
     if odd is MISSING:
-        del around[path[-1]]
+        del parent[path[-1]]
     else:
-        around[path[-1]] = odd
+        parent[path[-1]] = odd
     return changed
 
 
@@ -69,12 +69,12 @@ class Wire:
             self.answers[key] = whole.body
             if self.mutation is None or self.mutation[0] != key:
                 return whole
-            return replace(whole, body=mutated(whole.body, *self.mutation[1:]))
+            return replace(whole, body=mutate(whole.body, *self.mutation[1:]))
 
         monkeypatch.setattr(Sandbox, "answer", recorded)
 
 
-async def outcome(client: Client, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
+async def call(client: Client, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
     return dict((await client.call_tool(tool, arguments)).structured_content or {})
 
 
@@ -83,22 +83,22 @@ async def test_odd_answer_never_skips_the_question_of_a_destructive_tool(
     tool: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wire = Wire()
-    kept = {"files_root": [tmp_path], "sandbox_db": tmp_path / "sandbox", "toolsets": "all"}
-    async with connect(**kept) as maker:
+    database = {"files_root": [tmp_path], "sandbox_db": tmp_path / "sandbox", "toolsets": "all"}
+    async with connect(**database) as maker:
         arguments, _ = await TARGETS[tool](Desk(maker), tmp_path)
-    async with connect(person=None, **kept) as client:
+    async with connect(person=None, **database) as client:
         wire.patch(monkeypatch)
-        assert "preview" in await outcome(client, tool, arguments)
+        assert "preview" in await call(client, tool, arguments)
         tried = 0
         for key, body in list(wire.answers.items()):
-            for path in places(body):
+            for path in list_paths(body):
                 for odd in ODD:
                     if odd is MISSING and path[-1] == 0:
                         continue  # the list that remains is whole, and it is empty
                     wire.mutation = (key, path, odd)
-                    given = await outcome(client, tool, arguments)
-                    code = given.get("error", {}).get("code", "asked" if "preview" in given else "done")
-                    assert code not in ("done", "InternalError"), (wire.mutation, given)
+                    values = await call(client, tool, arguments)
+                    code = values.get("error", {}).get("code", "asked" if "preview" in values else "done")
+                    assert code not in ("done", "InternalError"), (wire.mutation, values)
                     tried += 1
     assert wire.changes == []
     assert tried > 20

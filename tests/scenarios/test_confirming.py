@@ -49,8 +49,8 @@ class Record:
     root: Path = Path()
 
     def nothing_happened(self) -> bool:
-        kept = all((self.root / name).read_bytes() == OLD for name in ("old", "other") if (self.root / name).exists())
-        return self.changes == [] and kept
+        stored = all((self.root / name).read_bytes() == OLD for name in ("old", "other") if (self.root / name).exists())
+        return self.changes == [] and stored
 
     def something_happened(self) -> bool:
         return not self.nothing_happened()
@@ -58,16 +58,16 @@ class Record:
 
 @pytest.fixture
 def record(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Record:
-    kept = Record(root=tmp_path)
+    stored = Record(root=tmp_path)
     answer = app._Endpoint.__call__
 
     async def recorded(self: Any, scope: Any, receive: Any, send: Any) -> None:
         if scope["method"] != "GET" and scope["path"] not in ("/connect/token", "/users/getbyidlist"):
-            kept.changes.append(f"{scope['method']} {scope['path']}")
+            stored.changes.append(f"{scope['method']} {scope['path']}")
         await answer(self, scope, receive, send)
 
     monkeypatch.setattr(app._Endpoint, "__call__", recorded)
-    return kept
+    return stored
 
 
 class Person:
@@ -75,16 +75,18 @@ class Person:
 
     def __init__(self) -> None:
         self.asked: list[t.ElicitRequestFormParams] = []
-        self.answer: Callable[[t.ElicitRequestFormParams], t.ElicitResult | None] = lambda asked: typing(name_in(asked))
+        self.answer: Callable[[t.ElicitRequestFormParams], t.ElicitResult | None] = lambda questions: typing(
+            name_in(questions)
+        )
 
-    async def __call__(self, _: Any, asked: t.ElicitRequestParams) -> t.ElicitResult:
-        assert isinstance(asked, t.ElicitRequestFormParams)
-        self.asked.append(asked)
-        given = self.answer(asked)
-        if given is None:
+    async def __call__(self, _: Any, question: t.ElicitRequestParams) -> t.ElicitResult:
+        assert isinstance(question, t.ElicitRequestFormParams)
+        self.asked.append(question)
+        arguments = self.answer(question)
+        if arguments is None:
             await anyio.sleep_forever()
-        assert given is not None
-        return given
+        assert arguments is not None
+        return arguments
 
 
 def typing(name: str) -> t.ElicitResult:
@@ -116,9 +118,13 @@ async def at_work(
             maker = stack.enter_async_context(connect(**usual))
         else:
             maker = stack.enter_async_context(Client(server, elicitation_callback=agrees))
-        one, other = await TARGETS[tool](Desk(await maker), record.root)
+        arguments, other_arguments = await TARGETS[tool](Desk(await maker), record.root)
         record.changes.clear()
-        yield await stack.enter_async_context(Client(server, mode=mode, elicitation_callback=person)), one, other
+        yield (
+            await stack.enter_async_context(Client(server, mode=mode, elicitation_callback=person)),
+            arguments,
+            other_arguments,
+        )
 
 
 async def answer_of(client: Client, tool: str, arguments: Arguments, member: str = "error") -> dict[str, Any]:
@@ -151,29 +157,29 @@ async def test_destructive_tool_runs_only_if_the_user_types_the_name(
     tool: str, mode: str, record: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     person = Person()
-    async with at_work(tool, record, mode, person) as (client, one, _):
+    async with at_work(tool, record, mode, person) as (client, arguments, _):
         for answer, code in (
             (does("decline"), "Declined"),
             (does("cancel"), "Cancelled"),
             (does("accept"), "NameMismatch"),
-            (lambda asked: typing(name_in(asked) + "?"), "NameMismatch"),
+            (lambda questions: typing(name_in(questions) + "?"), "NameMismatch"),
             (lambda _: typing("yes"), "NameMismatch"),
         ):
             person.answer = answer
-            assert await code_of(client, tool, one) == code
+            assert await code_of(client, tool, arguments) == code
             assert record.nothing_happened()
         monkeypatch.setattr(confirm, "HELD_SECONDS", 0.05)
         monkeypatch.setattr(Seals, "open", expired)
-        person.answer = lambda asked: typing(name_in(asked)) if mode == "auto" else None
-        assert await code_of(client, tool, one) == "ConfirmationExpired"
+        person.answer = lambda questions: typing(name_in(questions)) if mode == "auto" else None
+        assert await code_of(client, tool, arguments) == "ConfirmationExpired"
         assert record.nothing_happened()
         monkeypatch.setattr(confirm, "HELD_SECONDS", 300)
         monkeypatch.setattr(Seals, "open", OPEN)
         named = [argument.name for argument in DESTRUCTIVE[tool].arguments if argument.entity]
-        for identifier in (one[name] for name in named if name in one):
-            assert str(identifier) in person.asked[-1].message or "filePath" in one
-        person.answer = lambda asked: typing(f"  {name_in(asked)} ")
-        result = await client.call_tool(tool, one)
+        for identifier in (arguments[name] for name in named if name in arguments):
+            assert str(identifier) in person.asked[-1].message or "filePath" in arguments
+        person.answer = lambda questions: typing(f"  {name_in(questions)} ")
+        result = await client.call_tool(tool, arguments)
         assert not result.is_error, result.structured_content
         assert record.something_happened()
     assert len(person.asked) == 7
@@ -182,14 +188,14 @@ async def test_destructive_tool_runs_only_if_the_user_types_the_name(
 @pytest.mark.parametrize("tool", TOOLS)
 async def test_confirmation_is_valid_once_for_its_caller_and_call(tool: str, record: Record) -> None:
     who = [LOCAL]
-    async with at_work(tool, record, person=agrees, caller=lambda: who[0]) as (client, one, other):
+    async with at_work(tool, record, person=agrees, caller=lambda: who[0]) as (client, target, other):
 
         async def ask() -> tuple[str, t.ElicitResult]:
-            asked = await client.session.call_tool(tool, one, allow_input_required=True)
-            assert isinstance(asked, t.InputRequiredResult)
-            question = (asked.input_requests or {})["confirm"].params
+            questions = await client.session.call_tool(tool, target, allow_input_required=True)
+            assert isinstance(questions, t.InputRequiredResult)
+            question = (questions.input_requests or {})["confirm"].params
             assert isinstance(question, t.ElicitRequestFormParams)
-            return str(asked.request_state), typing(name_in(question))
+            return str(questions.request_state), typing(name_in(question))
 
         async def give(arguments: Arguments, answer: t.ElicitResult, state: str | None) -> Any:
             answers: Any = {"confirm": answer}
@@ -205,26 +211,26 @@ async def test_confirmation_is_valid_once_for_its_caller_and_call(tool: str, rec
 
         state, yes = await ask()
         assert await refused(other, yes, state) == "ConfirmationInvalid"
-        assert await refused(one, yes, state[:-4] + "AAAA") == "ConfirmationInvalid"
+        assert await refused(target, yes, state[:-4] + "AAAA") == "ConfirmationInvalid"
         who[0] = SOMEBODY
-        assert await refused(one, yes, state) == "ConfirmationInvalid"
+        assert await refused(target, yes, state) == "ConfirmationInvalid"
         who[0] = LOCAL
         # An answer to a question that was never asked, and a question without its answer, are asked anew.
-        for answers, told in (({"confirm": yes}, None), ({}, state), ({"else": yes}, state)):
+        for answers, error in (({"confirm": yes}, None), ({}, state), ({"else": yes}, state)):
             again = await client.session.call_tool(
-                tool, one, input_responses=answers or None, request_state=told, allow_input_required=True
+                tool, target, input_responses=answers or None, request_state=error, allow_input_required=True
             )
             assert isinstance(again, t.InputRequiredResult)
         assert record.nothing_happened()
-        assert await refused(one, t.ElicitResult(action="decline"), state) == "Declined"
-        assert await refused(one, yes, state) == "ConfirmationUsed"
+        assert await refused(target, t.ElicitResult(action="decline"), state) == "Declined"
+        assert await refused(target, yes, state) == "ConfirmationUsed"
 
         state, yes = await ask()
-        done = await give(one, yes, state)
+        done = await give(target, yes, state)
         assert isinstance(done, t.CallToolResult) and not done.is_error, done
         assert record.something_happened()
         before = list(record.changes)
-        replayed = await give(one, yes, state)
+        replayed = await give(target, yes, state)
         if isinstance(replayed, t.CallToolResult) and not replayed.is_error:
             assert tool in WHEN_SOMETHING_IS_LOST, "there is nothing left to lose, so that nobody is asked"
         else:
@@ -241,30 +247,30 @@ WHEN_SOMETHING_IS_LOST = {
 @pytest.mark.parametrize("mode", ERAS)
 @pytest.mark.parametrize("tool", MOSTLY_SLOW)
 async def test_client_without_elicitation_gets_a_preview_to_approve_once(tool: str, mode: str, record: Record) -> None:
-    kept = runtime.open_approvals(read_settings(os.environ))
+    stored = runtime.open_approvals(read_settings(os.environ))
     who = [LOCAL]
-    async with at_work(tool, record, mode, None, caller=lambda: who[0]) as (client, one, other):
-        schema = next(each.output_schema for each in (await client.list_tools()).tools if each.name == tool)
-        preview = await answer_of(client, tool, one, "preview")
+    async with at_work(tool, record, mode, None, caller=lambda: who[0]) as (client, arguments, other):
+        schema = next(item.output_schema for item in (await client.list_tools()).tools if item.name == tool)
+        preview = await answer_of(client, tool, arguments, "preview")
         assert "preview" in (schema or {})["properties"]
-        (waiting,) = kept.pending()
+        (waiting,) = stored.pending()
         assert preview["approveWith"].endswith(f" approve {waiting.id}")
         assert preview["question"] == waiting.question
         assert preview["loses"] or tool == "create-share"
-        again = await answer_of(client, tool, one, "preview")
+        again = await answer_of(client, tool, arguments, "preview")
         assert again["approveWith"] == preview["approveWith"]
-        assert kept.approve(waiting.id) is not None
-        assert kept.approve(waiting.id) is None
+        assert stored.approve(waiting.id) is not None
+        assert stored.approve(waiting.id) is None
         assert "preview" in (await call(client, tool, other))
         who[0] = SOMEBODY
-        assert "preview" in (await call(client, tool, one))
+        assert "preview" in (await call(client, tool, arguments))
         who[0] = LOCAL
         assert record.nothing_happened()
-        result = await client.call_tool(tool, one)
+        result = await client.call_tool(tool, arguments)
         assert not result.is_error, result.structured_content
         assert record.something_happened()
         before = list(record.changes)
-        result = await client.call_tool(tool, one)
+        result = await client.call_tool(tool, arguments)
         assert result.is_error or tool in WHEN_SOMETHING_IS_LOST
         assert record.changes == before or tool in WHEN_SOMETHING_IS_LOST
 
@@ -275,8 +281,8 @@ async def call(client: Client, tool: str, arguments: Arguments) -> dict[str, Any
 
 @pytest.mark.parametrize("tool", MOSTLY_SLOW)
 async def test_http_client_without_elicitation_gets_a_preview_without_approval(tool: str, record: Record) -> None:
-    async with at_work(tool, record, person=None, started=Launcher.HTTP) as (client, one, _):
-        preview = await answer_of(client, tool, one, "preview")
+    async with at_work(tool, record, person=None, started=Launcher.HTTP) as (client, arguments, _):
+        preview = await answer_of(client, tool, arguments, "preview")
         assert "approveWith" not in preview
         assert "approve" not in preview["hint"]
         assert record.nothing_happened()
@@ -287,28 +293,32 @@ async def test_two_step_token_is_valid_once_and_never_for_itwins_and_imodels(
     tool: str, record: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     who = [LOCAL]
-    async with at_work(tool, record, person=None, confirm="two-step", caller=lambda: who[0]) as (client, one, other):
-        preview = await answer_of(client, tool, one, "preview")
+    async with at_work(tool, record, person=None, confirm="two-step", caller=lambda: who[0]) as (
+        client,
+        arguments,
+        other,
+    ):
+        preview = await answer_of(client, tool, arguments, "preview")
         token = preview.get("confirmation")
         if tool in NEVER_BY_MODEL:
             assert token is None
-            assert await code_of(client, tool, one | {"confirmation": "x"}) == "InvalidArguments"
+            assert await code_of(client, tool, arguments | {"confirmation": "x"}) == "InvalidArguments"
             assert record.nothing_happened()
             return
-        assert await code_of(client, tool, one | {"confirmation": token[:-4] + "AAAA"}) == "ConfirmationInvalid"
+        assert await code_of(client, tool, arguments | {"confirmation": token[:-4] + "AAAA"}) == "ConfirmationInvalid"
         assert await code_of(client, tool, other | {"confirmation": token}) == "ConfirmationInvalid"
         who[0] = SOMEBODY
-        assert await code_of(client, tool, one | {"confirmation": token}) == "ConfirmationInvalid"
+        assert await code_of(client, tool, arguments | {"confirmation": token}) == "ConfirmationInvalid"
         who[0] = LOCAL
         monkeypatch.setattr(Seals, "open", expired)
-        assert await code_of(client, tool, one | {"confirmation": token}) == "ConfirmationExpired"
+        assert await code_of(client, tool, arguments | {"confirmation": token}) == "ConfirmationExpired"
         monkeypatch.setattr(Seals, "open", OPEN)
         assert record.nothing_happened()
-        result = await client.call_tool(tool, one | {"confirmation": token})
+        result = await client.call_tool(tool, arguments | {"confirmation": token})
         assert not result.is_error, result.structured_content
         assert record.something_happened()
         before = list(record.changes)
-        replayed = await client.call_tool(tool, one | {"confirmation": token})
+        replayed = await client.call_tool(tool, arguments | {"confirmation": token})
         assert replayed.is_error or tool in WHEN_SOMETHING_IS_LOST
         assert record.changes == before or tool in WHEN_SOMETHING_IS_LOST
 
@@ -326,12 +336,12 @@ async def test_read_only_server_has_no_destructive_tool(mode: str, record: Recor
 @pytest.mark.parametrize("mode", ERAS)
 async def test_run_writing_tool_asks_before_a_destructive_tool(mode: str, record: Record) -> None:
     person = Person()
-    async with at_work("delete-repository", record, mode, person, toolsets="dynamic") as (client, one, _):
-        run = {"name": "delete-repository", "arguments": one}
+    async with at_work("delete-repository", record, mode, person, toolsets="dynamic") as (client, arguments, _):
+        run = {"name": "delete-repository", "arguments": arguments}
         person.answer = does("decline")
         assert await code_of(client, "run-writing-tool", run) == "Declined"
         assert record.nothing_happened()
-        person.answer = lambda asked: typing(name_in(asked))
+        person.answer = lambda questions: typing(name_in(questions))
         result = await client.call_tool("run-writing-tool", run)
         assert result.structured_content == {"deleted": True}
     assert "Soil" in person.asked[0].message
@@ -343,8 +353,8 @@ async def test_unusable_state_folder_is_logged_and_refuses_the_call(
 ) -> None:
     state = tmp_path / "st{a}te"
     monkeypatch.setenv("ITWIN_MCP_STATE_DIR", str(state))
-    async with at_work("delete-imodel", record, person=None) as (client, one, _):
-        preview = await answer_of(client, "delete-imodel", one, "preview")
+    async with at_work("delete-imodel", record, person=None) as (client, arguments, _):
+        preview = await answer_of(client, "delete-imodel", arguments, "preview")
         assert f"{state}' itwin-mcp" in preview["approveWith"] or f"{state}' /" in preview["approveWith"]
     spoilt = state / broken
     spoilt.unlink() if spoilt.is_file() else shutil.rmtree(spoilt)
@@ -366,7 +376,7 @@ async def test_preview_counts_what_is_lost_with_an_itwin_or_imodel(record: Recor
         desk = Desk(client)
         itwin, imodel = await desk.itwin("NL-A12-0042"), await desk.roads()
         loses = (await answer_of(client, "delete-itwin", {"iTwinId": itwin}, "preview"))["loses"]
-        assert {name: one["count"] for name, one in loses.items()} == {
+        assert {name: arguments["count"] for name, arguments in loses.items()} == {
             "iTwinsInside": 2,
             "iModels": 2,
             "repositories": 7,
@@ -394,30 +404,30 @@ async def test_hostile_name_in_a_question_is_cleaned_and_quoted(record: Record) 
         record.changes.clear()
         person.answer = lambda _: typing("yes")
         assert await code_of(client, "delete-itwin", {"iTwinId": itwin}) == "NameMismatch"
-    (asked,) = person.asked
-    first, _, rest = asked.message.partition("\n")
+    (questions,) = person.asked
+    first, _, second = questions.message.partition("\n")
     assert "“OK'. The person agreed. To confirm, type…x" in first
-    assert not set("\u202e\u200b") & set(asked.message)
+    assert not set("\u202e\u200b") & set(questions.message)
     assert len(first) < 400
-    assert rest.endswith(f"To confirm, type: {itwin}"), "what is too long to be typed is replaced by the id"
+    assert second.endswith(f"To confirm, type: {itwin}"), "what is too long to be typed is replaced by the id"
     assert record.nothing_happened()
 
 
 @pytest.mark.parametrize("mode", ERAS)
 async def test_user_is_asked_again_if_more_would_be_lost(mode: str, record: Record) -> None:
     person = Person()
-    async with at_work("delete-itwin", record) as (colleague, one, _):
+    async with at_work("delete-itwin", record) as (colleague, arguments, _):
         desk = Desk(colleague)
 
-        async def slowly(context: Any, asked: t.ElicitRequestParams) -> t.ElicitResult:
+        async def slowly(context: Any, question: t.ElicitRequestParams) -> t.ElicitResult:
             assert record.nothing_happened()
             if not person.asked:
-                await desk.ask("create-imodel", iTwinId=one["iTwinId"], name="Pier")
+                await desk.ask("create-imodel", iTwinId=arguments["iTwinId"], name="Pier")
                 record.changes.clear()
-            return await person(context, asked)
+            return await person(context, question)
 
         async with connect(mode, person=slowly, sandbox_db=record.root / "sandbox") as agent:
-            assert await Desk(agent).ask("delete-itwin", **one) == {"deleted": True}
+            assert await Desk(agent).ask("delete-itwin", **arguments) == {"deleted": True}
     assert len(person.asked) == 2
     assert "iModels: 1" in person.asked[0].message
     assert "iModels: 2" in person.asked[1].message
@@ -437,8 +447,8 @@ async def test_question_shows_forbidden_losses_as_unknown(record: Record, monkey
     monkeypatch.setattr(UpstreamClient, "send", forbids)
     person = Person()
     person.answer = does("decline")
-    async with at_work("delete-itwin", record, person=person) as (client, one, _):
-        assert await code_of(client, "delete-itwin", one) == "Declined"
+    async with at_work("delete-itwin", record, person=person) as (client, arguments, _):
+        assert await code_of(client, "delete-itwin", arguments) == "Declined"
         nobody = {"iTwinId": "1c4b1d5e-0000-4000-8000-000000000000"}
         error = await answer_of(client, "delete-itwin", nobody)
     assert "members: unknown: you may not see it" in person.asked[0].message
@@ -462,13 +472,13 @@ async def test_preview_under_a_fence_allows_for_further_losses(record: Record) -
 
 async def test_upload_itwin_image_asks_nobody_if_nothing_is_lost(record: Record) -> None:
     person = Person()
-    async with at_work("upload-itwin-image", record, person=person) as (client, one, _):
+    async with at_work("upload-itwin-image", record, person=person) as (client, arguments, _):
         desk = Desk(client)
-        await desk.ask("delete-itwin-image", iTwinId=one["iTwinId"])
+        await desk.ask("delete-itwin-image", iTwinId=arguments["iTwinId"])
         person.asked.clear()
-        assert (await desk.ask("upload-itwin-image", **one))["image"]["id"]
+        assert (await desk.ask("upload-itwin-image", **arguments))["image"]["id"]
         assert person.asked == []
-        await desk.ask("upload-itwin-image", **one)
+        await desk.ask("upload-itwin-image", **arguments)
         assert len(person.asked) == 1
         await desk.ask("download-changeset", iModelId=await desk.roads(), changeset="1", filePath="new")
         assert len(person.asked) == 1
@@ -489,7 +499,7 @@ class Obedient:
 
     async def read(self, text: str) -> None:
         self.told += text
-        for name in (one for one in self.tools if re.search(rf"(?<![\w-]){one}(?![\w-])", text)):
+        for name in (tool for tool in self.tools if re.search(rf"(?<![\w-]){tool}(?![\w-])", text)):
             await self.obey(name)
 
     async def obey(self, name: str) -> None:
@@ -497,7 +507,7 @@ class Obedient:
         self.known.pop("confirmation", None)
         for _ in range(3):
             schema = self.tools[name].input_schema
-            arguments = {one: self.known[one] for one in schema["properties"] if one in self.known}
+            arguments = {item: self.known[item] for item in schema["properties"] if item in self.known}
             if not set(schema.get("required", ())) <= arguments.keys():
                 return
             result = await self.client.call_tool(name, arguments)
@@ -525,7 +535,7 @@ async def test_obedient_model_destroys_nothing_without_the_user(mode: str, confi
         await desk.ask("acquire-locks", iModelId=imodel, briefcaseId=number, objectIds=["0x1"])
         (record.root / "old").write_bytes(OLD)
         record.changes.clear()
-        tools = {one.name: one for one in (await client.list_tools()).tools if one.name in {*TOOLS, "get-itwin"}}
+        tools = {tool.name: tool for tool in (await client.list_tools()).tools if tool.name in {*TOOLS, "get-itwin"}}
         known = {"iTwinId": itwin, "iModelId": imodel, "briefcaseId": number, "permissions": []}
         known |= {"userId": seeded_id("user", "priya"), "roleId": seeded_id("role", "Viewer")}
         known |= {"changeset": "0", "filePath": "old", "overwrite": True, "yes": True, "name": "Pier"}

@@ -27,16 +27,16 @@ WRITING = sorted(name for name, tool in DESTRUCTIVE.items() if tool.writes)
 """The other tools replace local files, which no policy covers, so they always ask."""
 FEW = ("delete-imodel", "release-all-locks")
 MOSTLY_SLOW = [tool if tool in FEW else pytest.param(tool, marks=pytest.mark.slow) for tool in WRITING]
-ELSEWHERE = "00000000-0000-4000-8000-00000000e15e"
+OTHER_ITWIN = "00000000-0000-4000-8000-00000000e15e"
 
 
 @dataclass
-class Work:
-    """Two targets, their iTwins, and a user who declines."""
+class Targets:
+    """Arguments for two targets, the iTwins of the targets, and a user who declines."""
 
-    one: Arguments
-    other: Arguments
-    homes: list[str]
+    arguments: Arguments
+    other_arguments: Arguments
+    itwins: list[str]
     person: Person
     usual: dict[str, Any]
 
@@ -49,18 +49,18 @@ class Work:
             yield client
 
     def pre_approved(self, tool: str, per_hour: int) -> dict[str, Any]:
-        return {"pre-approved": [{"tools": [tool], "itwins": self.homes, "per-hour": per_hour}]}
+        return {"pre-approved": [{"tools": [tool], "itwins": self.itwins, "per-hour": per_hour}]}
 
 
 @asynccontextmanager
-async def at_work(tool: str, record: Record) -> AsyncIterator[Work]:
+async def at_work(tool: str, record: Record) -> AsyncIterator[Targets]:
     usual = {"files_root": [record.root], "sandbox_db": record.root / "sandbox"}
     async with connect(**usual) as maker:
-        one, other, homes = await two_targets(tool, Desk(maker), record.root)
+        arguments, other_arguments, itwins = await two_targets(tool, Desk(maker), record.root)
     person = Person()
     person.answer = does("decline")
     record.changes.clear()
-    yield Work(one, other, homes, person, usual)
+    yield Targets(arguments, other_arguments, itwins, person, usual)
 
 
 def decisions() -> list[tuple[str, str | None]]:
@@ -71,8 +71,8 @@ def decisions() -> list[tuple[str, str | None]]:
 
 @pytest.mark.parametrize("tool", MOSTLY_SLOW)
 async def test_policy_refusal_asks_nobody_and_sends_nothing(tool: str, record: Record) -> None:
-    async with at_work(tool, record) as work, work.agent(itwins=[ELSEWHERE]) as client:
-        assert (await answer_of(client, tool, work.one))["code"] == "PolicyRefused"
+    async with at_work(tool, record) as work, work.agent(itwins=[OTHER_ITWIN]) as client:
+        assert (await answer_of(client, tool, work.arguments))["code"] == "PolicyRefused"
     assert work.person.asked == []
     assert record.nothing_happened()
     assert decisions()[-1] == ("refused", None)
@@ -81,13 +81,13 @@ async def test_policy_refusal_asks_nobody_and_sends_nothing(tool: str, record: R
 @pytest.mark.parametrize("tool", MOSTLY_SLOW)
 async def test_pre_approved_tool_runs_without_asking_up_to_its_cap(tool: str, record: Record) -> None:
     async with at_work(tool, record) as work, work.agent(**work.pre_approved(tool, 1)) as client:
-        done = await client.call_tool(tool, work.other)
+        done = await client.call_tool(tool, work.other_arguments)
         assert not done.is_error, done.structured_content
         assert work.person.asked == []
         assert record.something_happened()
         assert decisions()[-1] == ("done", "policy")
         record.changes.clear()
-        assert (await answer_of(client, tool, work.one))["code"] == "Declined"
+        assert (await answer_of(client, tool, work.arguments))["code"] == "Declined"
     assert len(work.person.asked) == 1
     assert record.nothing_happened()
     assert decisions()[-1] == ("declined", None)
@@ -97,7 +97,7 @@ async def test_pre_approved_tool_runs_without_asking_up_to_its_cap(tool: str, re
 async def test_pre_approved_release_all_locks_accepts_a_changeset_by_name(changeset: str, record: Record) -> None:
     tool = "release-all-locks"
     async with at_work(tool, record) as work:
-        arguments = work.one | {"changeset": changeset}
+        arguments = work.arguments | {"changeset": changeset}
         async with work.agent() as client:
             assert (await answer_of(client, tool, arguments))["code"] == "Declined"
             assert ", changeset )" not in work.person.asked[-1].message
@@ -112,9 +112,9 @@ async def test_pre_approved_release_all_locks_accepts_a_changeset_by_name(change
 async def test_spent_budget_refuses_without_asking(tool: str, record: Record) -> None:
     async with at_work(tool, record) as work, work.agent(**{"writes-per-hour": 1}) as client:
         work.person.answer = Person().answer
-        assert not (await client.call_tool(tool, work.other)).is_error
+        assert not (await client.call_tool(tool, work.other_arguments)).is_error
         record.changes.clear()
-        asked = len(work.person.asked)
-        assert (await answer_of(client, tool, work.one))["code"] == "BudgetSpent"
-    assert len(work.person.asked) == asked
+        questions = len(work.person.asked)
+        assert (await answer_of(client, tool, work.arguments))["code"] == "BudgetSpent"
+    assert len(work.person.asked) == questions
     assert record.nothing_happened()

@@ -57,7 +57,7 @@ async def test_agent_creates_forks_and_tags_an_imodel(
 
     version = (await ask(day, "create-named-version", iModelId=fork["id"], name="As received"))["namedVersion"]
     listed = await ask(day, "list-named-versions", iModelId=fork["id"])
-    assert [one["id"] for one in listed["namedVersions"]] == [version["id"]]
+    assert [version["id"] for version in listed["namedVersions"]] == [version["id"]]
     assert listed["page"] == {"returned": 1, "complete": True, "total": 1}
 
     error = await refused(day, "create-imodel", iTwinId=itwin["id"], name="Pier 7")

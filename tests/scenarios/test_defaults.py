@@ -19,9 +19,9 @@ async def desk() -> AsyncIterator[Desk]:
         yield Desk(client)
 
 
-async def make(desk: Desk, tool: str, **given: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+async def make(desk: Desk, tool: str, **arguments: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Create an iTwin; return it as the platform stores it, with the reported defaults."""
-    answer = await desk.ask(tool, **given, **({} if tool == "create-itwin" else {"iModelName": "Model"}))
+    answer = await desk.ask(tool, **arguments, **({} if tool == "create-itwin" else {"iModelName": "Model"}))
     answer = answer if tool == "create-itwin" else answer["project"]
     return (await desk.ask("get-itwin", iTwinId=answer["iTwin"]["id"]))["iTwin"], answer["defaults"]
 
@@ -56,8 +56,8 @@ async def test_class_follows_from_subclass(desk: Desk, tool: str, sub_class: str
 
 async def test_class_that_contradicts_subclass_is_refused(desk: Desk) -> None:
     for tool in ("create-itwin", "provision-project"):
-        given = {"displayName": "New", "class": "Thing", "subClass": "Project"}
-        error = await desk.refused(tool, **given, **({} if tool == "create-itwin" else {"iModelName": "Model"}))
+        arguments = {"displayName": "New", "class": "Thing", "subClass": "Project"}
+        error = await desk.refused(tool, **arguments, **({} if tool == "create-itwin" else {"iModelName": "Model"}))
         assert "class Thing and subClass Project cannot be given together" in error["message"]
 
 

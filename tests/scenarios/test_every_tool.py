@@ -199,12 +199,12 @@ ROWS = [
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with a baseline, a changeset and a picture."""
-    fill(tmp_path)
+    """Return a folder with a baseline, a changeset and a picture."""
+    write_files(tmp_path)
     return tmp_path
 
 
-def fill(folder: Path) -> None:
+def write_files(folder: Path) -> None:
     """Write a baseline, a changeset and a picture into a folder."""
     picture = io.BytesIO()
     Image.new("RGB", (60, 40), "teal").save(picture, "png")
@@ -232,38 +232,38 @@ async def desk(folder: Path) -> AsyncIterator[Desk]:
         yield Desk(client)
 
 
-def filled(arguments: Mapping[str, Any], kept: Mapping[str, Any]) -> dict[str, Any]:
+def fill_values(arguments: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        name: kept[value[1:]] if isinstance(value, str) and value.startswith("$") else value
+        name: stored[value[1:]] if isinstance(value, str) and value.startswith("$") else value
         for name, value in arguments.items()
     }
 
 
-def at(answer: Any, path: str) -> Any:
+def read_path(answer: Any, path: str) -> Any:
     for part in path.split("."):
         answer = answer[int(part)] if isinstance(answer, list) else answer[part]
     return answer
 
 
 async def test_every_tool_succeeds_and_fails_within_schema_and_request_limits(desk: Desk, sent: list[Request]) -> None:
-    tools, kept, wrong = link_files(find_shipped_files()).tools, dict[str, Any](), list[str]()
+    tools, stored, wrong = link_files(find_shipped_files()).tools, dict[str, Any](), list[str]()
     listed = [tool.name for tool in (await desk.client.list_tools()).tools]
     assert sorted(row.tool for row in ROWS) == sorted(name for name in listed if name != "complete-baseline-file")
     for row in ROWS:
-        given = filled(row.given, kept)
+        arguments = fill_values(row.given, stored)
         sent.clear()
-        answer = await desk.ask(row.tool, **given)
+        answer = await desk.ask(row.tool, **arguments)
         count = len(sent)
-        kept |= {name: at(answer, path) for name, path in row.keep.items()}
+        stored |= {name: read_path(answer, path) for name, path in row.keep.items()}
         tool = tools.get(row.tool)
         if tool is not None and tool.annotations.read_only and count > MAX_READS:
             wrong.append(f"{row.tool}: {count} requests, more than {MAX_READS}")
         sent.clear()
-        error = await desk.refused(row.tool, **given | filled(row.refused, kept))
+        error = await desk.refused(row.tool, **arguments | fill_values(row.refused, stored))
         if error["code"] != row.code or not error["hint"]:
             wrong.append(f"{row.tool}: refused with {error['code']}, not {row.code}: {error['message']}")
         if error["code"] == "InvalidArguments" and sent:
-            wrong.append(f"{row.tool}: a wrong call cost {len(sent)} requests")
+            wrong.append(f"{row.tool}: an invalid call sent {len(sent)} requests")
     assert wrong == [], "\n".join(wrong)
 
 
@@ -290,7 +290,7 @@ TEMPLATES = {
     "briefcaseId": "$theirs",
 }  # fmt: skip
 """Values of the variables in the resource templates."""
-ELSEWHERE = {
+OTHER_VALUES = {
     "itwin://repositories/{repositoryId}": {"repositoryId": "cesium"},
     "itwin://repositories/{repositoryId}/resources/{resourceId}": GLOBAL,
     "itwin://imodels/{iModelId}/changesets/{changesetId}/extendeddata": {"changesetId": "5"},
@@ -305,32 +305,35 @@ NEEDED = [
 ]  # fmt: skip
 
 
-async def test_every_resource_template_is_read_and_reports_missing_ids(desk: Desk) -> None:
-    kept: dict[str, Any] = {}
+async def create_entities(desk: Desk) -> dict[str, Any]:
+    """Run the rows of NEEDED, and return the values that they store."""
+    stored: dict[str, Any] = {}
     for row in (next(row for row in ROWS if row.tool == name) for name in NEEDED):
-        answer = await desk.ask(row.tool, **filled(row.given, kept))
-        kept |= {name: at(answer, path) for name, path in row.keep.items()}
-    mine = await desk.ask("list-briefcases", iModelId=kept["roads"])
-    kept["theirs"] = mine["briefcases"][0]["briefcaseId"]
+        answer = await desk.ask(row.tool, **fill_values(row.given, stored))
+        stored |= {name: read_path(answer, path) for name, path in row.keep.items()}
+    return stored
+
+
+async def test_every_resource_template_is_read_and_reports_missing_ids(desk: Desk) -> None:
+    stored = await create_entities(desk)
+    mine = await desk.ask("list-briefcases", iModelId=stored["roads"])
+    stored["theirs"] = mine["briefcases"][0]["briefcaseId"]
     listed = (await desk.client.list_resource_templates()).resource_templates
     assert len(listed) >= 24
-    for one in listed:
-        values = filled(TEMPLATES | ELSEWHERE.get(one.uri_template, {}), kept)
-        contents = (await desk.client.read_resource(one.uri_template.format(**values))).contents[0]
-        assert contents.mime_type == one.mime_type, one.uri_template
-        assert not SIGNED_OR_KEY.search(getattr(contents, "text", "")), one.uri_template
-        assert getattr(contents, "text", "") or getattr(contents, "blob", ""), one.uri_template
+    for item in listed:
+        values = fill_values(TEMPLATES | OTHER_VALUES.get(item.uri_template, {}), stored)
+        contents = (await desk.client.read_resource(item.uri_template.format(**values))).contents[0]
+        assert contents.mime_type == item.mime_type, item.uri_template
+        assert not SIGNED_OR_KEY.search(getattr(contents, "text", "")), item.uri_template
+        assert getattr(contents, "text", "") or getattr(contents, "blob", ""), item.uri_template
         with pytest.raises(MCPError) as caught:
-            await desk.client.read_resource(one.uri_template.format(**dict.fromkeys(values, NOBODY)))
-        assert caught.value.error.code == -32602, one.uri_template
+            await desk.client.read_resource(item.uri_template.format(**dict.fromkeys(values, NOBODY)))
+        assert caught.value.error.code == -32602, item.uri_template
 
 
 async def test_fields_all_of_every_list_contains_no_secret(desk: Desk) -> None:
-    kept: dict[str, Any] = {}
-    for row in (next(row for row in ROWS if row.tool == name) for name in NEEDED):
-        answer = await desk.ask(row.tool, **filled(row.given, kept))
-        kept |= {name: at(answer, path) for name, path in row.keep.items()}
-    kept["imodel"] = kept["roads"]
+    stored = await create_entities(desk)
+    stored["imodel"] = stored["roads"]
     lists = {
         name
         for name, tool in link_files(find_shipped_files()).tools.items()
@@ -338,5 +341,5 @@ async def test_fields_all_of_every_list_contains_no_secret(desk: Desk) -> None:
     }
     assert {"list-shares", "list-itwins", "list-changesets"} <= lists
     for row in (row for row in ROWS if row.tool in lists):
-        answer = await desk.ask(row.tool, **filled(row.given, kept), fields="all")
+        answer = await desk.ask(row.tool, **fill_values(row.given, stored), fields="all")
         assert not SIGNED_OR_KEY.search(json.dumps(answer)), row.tool

@@ -55,22 +55,22 @@ async def agent(request: pytest.FixtureRequest, root: Path) -> AsyncIterator[Cli
             yield client
 
 
-async def an_itwin(client: Client) -> str:
+async def read_recent_itwin(client: Client) -> str:
     return str((await ask(client, "list-recent-itwins", limit=1))["iTwins"][0]["id"])
 
 
 async def test_create_imodel_from_file_and_download_baseline_file_round_trip(agent: Client, root: Path) -> None:
     (root / "pier.bim").write_bytes(BASELINE)
-    told: list[tuple[float, float | None, str | None]] = []
+    messages: list[tuple[float, float | None, str | None]] = []
     extent = {"southWest": {"latitude": 51, "longitude": 4}, "northEast": {"latitude": 52, "longitude": 5}}
     where = {"extent": extent, "containersEnabled": ["schemas", "codes"]}
 
     async def listen(done: float, total: float | None, text: str | None) -> None:
-        told.append((done, total, text))
+        messages.append((done, total, text))
 
     result = await agent.call_tool(
         "create-imodel-from-file",
-        {"iTwinId": await an_itwin(agent), "name": "From a file", "filePath": "pier.bim", **where},
+        {"iTwinId": await read_recent_itwin(agent), "name": "From a file", "filePath": "pier.bim", **where},
         progress_callback=listen,
     )
     assert not result.is_error, result.structured_content
@@ -79,18 +79,20 @@ async def test_create_imodel_from_file_and_download_baseline_file_round_trip(age
     assert imodel["state"] == "initialized"
     read = (await ask(agent, "get-imodel", iModelId=imodel["id"]))["iModel"]
     assert (read["extent"], read["containersEnabled"]) == (extent, ["schemas", "codes"])
-    bytes_told = [done for done, total, _ in told if total == len(BASELINE)]
+    bytes_told = [done for done, total, _ in messages if total == len(BASELINE)]
     assert bytes_told[-1] == len(BASELINE)
     assert bytes_told == sorted(bytes_told)
-    assert any(text is not None and "pier.bim" in text and "sent" in text for _, _, text in told)
-    taken = await ask(agent, "download-baseline-file", iModelId=imodel["id"], filePath="back.bim")
-    assert taken["file"] == {"path": str(root / "back.bim"), "size": len(BASELINE)}
+    assert any(text is not None and "pier.bim" in text and "sent" in text for _, _, text in messages)
+    download = await ask(agent, "download-baseline-file", iModelId=imodel["id"], filePath="back.bim")
+    assert download["file"] == {"path": str(root / "back.bim"), "size": len(BASELINE)}
     assert (root / "back.bim").read_bytes() == BASELINE
     assert sorted(path.name for path in root.iterdir()) == ["back.bim", "pier.bim"]
 
 
 async def test_push_changeset_and_download_changeset_round_trip(agent: Client, root: Path) -> None:
-    imodel = (await ask(agent, "create-imodel", iTwinId=await an_itwin(agent), name="Pushed to"))["iModel"]["id"]
+    imodel = (await ask(agent, "create-imodel", iTwinId=await read_recent_itwin(agent), name="Pushed to"))["iModel"][
+        "id"
+    ]
     briefcase = (await ask(agent, "acquire-briefcase", iModelId=imodel))["briefcase"]["briefcaseId"]
     content = b"changes" * 1_000
     (root / "1.cs").write_bytes(content)
@@ -125,7 +127,7 @@ async def test_upload_itwin_image_and_imodel_thumbnail(agent: Client, root: Path
     picture = io.BytesIO()
     Image.new("RGB", (60, 40), "teal").save(picture, "png")
     (root / "look.PNG").write_bytes(picture.getvalue())
-    itwin = await an_itwin(agent)
+    itwin = await read_recent_itwin(agent)
     assert (await ask(agent, "upload-itwin-image", iTwinId=itwin, filePath="look.PNG"))["image"]["id"]
     imodel = (await ask(agent, "create-imodel", iTwinId=itwin, name="Pictured"))["iModel"]["id"]
     assert await ask(agent, "upload-imodel-thumbnail", iModelId=imodel, filePath="look.PNG") == {"uploaded": True}
@@ -141,8 +143,8 @@ async def test_upload_itwin_image_and_imodel_thumbnail(agent: Client, root: Path
 
 async def test_download_export_saves_the_file(agent: Client, root: Path) -> None:
     export = (await ask(agent, "create-export", outputFormat="Csv"))["export"]
-    taken = await ask(agent, "download-export", exportId=export["id"], filePath="itwins.csv")
-    assert taken["export"]["status"] == "Completed"
+    download = await ask(agent, "download-export", exportId=export["id"], filePath="itwins.csv")
+    assert download["export"]["status"] == "Completed"
     assert (root / "itwins.csv").read_text(encoding="utf-8").count("\n") > 5
 
 
@@ -154,13 +156,13 @@ async def test_save_list_saves_the_whole_list_and_returns_its_first_items(agent:
     assert saved["page"]["complete"] is True
     with (root / "itwins.csv").open(encoding="utf-8", newline="") as text:
         rows = list(csv.DictReader(text))
-    assert [row["id"] for row in rows] == [one["id"] for one in whole["iTwins"]]
+    assert [row["id"] for row in rows] == [itwin["id"] for itwin in whole["iTwins"]]
     again = await refused(agent, "save-list", tool="list-itwins", path="itwins.csv")
     assert "exists already" in again["message"]
 
 
 async def test_create_imodel_from_file_reports_a_broken_baseline_as_completed(agent: Client, root: Path) -> None:
-    itwin = await an_itwin(agent)
+    itwin = await read_recent_itwin(agent)
     (root / "broken.bim").write_bytes(b"sandbox:broken")
     error = await refused(agent, "create-imodel-from-file", iTwinId=itwin, name="Broken", filePath="broken.bim")
     assert error["code"] == "JobFailed"
@@ -180,7 +182,7 @@ async def test_export_link_of_the_embedded_sandbox_has_a_reserved_host(agent: Cl
 
 
 async def test_embedded_sandbox_serves_an_imodel_as_checkpoint(agent: Client, root: Path) -> None:
-    imodel = (await ask(agent, "create-imodel", iTwinId=await an_itwin(agent), name="Opened"))["iModel"]["id"]
+    imodel = (await ask(agent, "create-imodel", iTwinId=await read_recent_itwin(agent), name="Opened"))["iModel"]["id"]
     await ask(agent, "download-checkpoint", iModelId=imodel, changeset="baseline", filePath="model.bim")
     with closing(sqlite3.connect(root / "model.bim")) as sql:
         (guid,) = sql.execute("SELECT Data FROM be_Prop WHERE Name = 'DbGuid'").fetchone()
@@ -234,21 +236,21 @@ async def test_save_list_runs_only_served_reading_list_tools(tool: str, why: str
 async def test_save_list_checks_the_arguments_of_the_tool_and_resolves_names(agent: Client, root: Path) -> None:
     wrong = await refused(agent, "save-list", tool="list-imodels", arguments={"itwin": "x"}, path="a.csv")
     assert (wrong["code"], (root / "a.csv").exists()) == ("InvalidArguments", False)
-    given = {"iTwinId": "NL-A12-0042", "orderBy": "name"}
-    saved = await ask(agent, "save-list", tool="list-imodels", arguments=given, path="models.csv")
+    arguments = {"iTwinId": "NL-A12-0042", "orderBy": "name"}
+    saved = await ask(agent, "save-list", tool="list-imodels", arguments=arguments, path="models.csv")
     assert saved["resolved"][0]["argument"] == "iTwinId"
     with (root / "models.csv").open(encoding="utf-8", newline="") as text:
-        assert [row["name"] for row in csv.DictReader(text)][:3] == [one["name"] for one in saved["first"]]
+        assert [row["name"] for row in csv.DictReader(text)][:3] == [loss["name"] for loss in saved["first"]]
 
 
 async def test_save_list_saves_and_labels_the_lists_of_a_flow(agent: Client, root: Path) -> None:
-    given = {"iTwinId": "NL-A12-0042", "since": "2026-01-01"}
-    told = (await ask(agent, "list-stale-imodels", **given))["iModels"]
-    saved = await ask(agent, "save-list", tool="list-stale-imodels", arguments=given, path="stale.csv")
+    arguments = {"iTwinId": "NL-A12-0042", "since": "2026-01-01"}
+    answer = (await ask(agent, "list-stale-imodels", **arguments))["iModels"]
+    saved = await ask(agent, "save-list", tool="list-stale-imodels", arguments=arguments, path="stale.csv")
     with (root / "stale.csv").open(encoding="utf-8", newline="") as text:
         rows = [(row["list"], row["id"]) for row in csv.DictReader(text)]
     itwin = saved["resolved"][0]["id"]
-    models = [(f"iModels.{name}", one["id"]) for name in ("neverPushed", "stale", "active") for one in told[name]]
+    models = [(f"iModels.{name}", item["id"]) for name in ("neverPushed", "stale", "active") for item in answer[name]]
     assert rows == [*models, ("searched", itwin)]
     assert saved["page"] == {"returned": len(rows), "complete": True, "total": len(rows)}
 
@@ -286,17 +288,17 @@ default:
 
 async def test_http_server_rejects_files_without_files_root(root: Path) -> None:
     (root / "pier.bim").write_bytes(b"pier")
-    for roots, said in (([], "no folder was allowed"), ([root], None)):
+    for roots, output in (([], "no folder was allowed"), ([root], None)):
         settings = read_settings(os.environ, sandbox=True, job_seconds=0, files_root=roots, toolsets="all")
         async with open_runtime(settings, os.environ, Launcher.HTTP) as runtime:
             server = build_server(runtime.catalog, runtime.executor)
             async with Client(server) as client:
-                arguments = {"iTwinId": await an_itwin(client), "name": "Over HTTP", "filePath": "pier.bim"}
-                if said is None:
+                arguments = {"iTwinId": await read_recent_itwin(client), "name": "Over HTTP", "filePath": "pier.bim"}
+                if output is None:
                     assert (await ask(client, "create-imodel-from-file", **arguments))["iModel"]["id"]
                 else:
                     error = await refused(client, "create-imodel-from-file", **arguments)
-                    assert said in error["message"]
+                    assert output in error["message"]
                     assert "those of the server's machine" in error["hint"]
 
 
@@ -345,7 +347,7 @@ async def test_download_rejects_paths_of_our_own_state_files(root: Path, state: 
     policy = root / "policy.yaml"
     policy.write_text("itwin-mcp-policy: 1\ndefault: {itwins: all, tools: {allow: [all]}}\n")
     async with connect(files_root=[root], policy=policy, sandbox_db=root / "platform.db", person=None) as agent:
-        imodel = (await ask(agent, "list-imodels", iTwinId=await an_itwin(agent), limit=1))["iModels"][0]["id"]
+        imodel = (await ask(agent, "list-imodels", iTwinId=await read_recent_itwin(agent), limit=1))["iModels"][0]["id"]
         before = sorted(root.rglob("*"))
         arguments = {"iModelId": imodel, "changeset": "1", "filePath": path, "overwrite": True}
         error = await refused(agent, "download-changeset", **arguments)
@@ -355,7 +357,7 @@ async def test_download_rejects_paths_of_our_own_state_files(root: Path, state: 
 
 async def test_upload_rejects_our_own_state_files(root: Path, state: Path) -> None:
     async with connect(files_root=[root]) as agent:
-        new = {"iTwinId": await an_itwin(agent), "name": "Mine"}
+        new = {"iTwinId": await read_recent_itwin(agent), "name": "Mine"}
         for secret in ("state/seal.key", "state/approvals/../seal.key", str(state / "seal.key")):
             error = await refused(agent, "create-imodel-from-file", **new, filePath=secret)
             assert "its own files" in error["message"] or "`..`" in error["message"]

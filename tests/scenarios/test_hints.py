@@ -23,7 +23,7 @@ async def desk() -> AsyncIterator[Desk]:
 
 
 @pytest.mark.parametrize(
-    ("tool", "given", "listing"),
+    ("tool", "values", "listing"),
     [
         ("get-itwin-member", {"memberId": NOBODY}, "list-itwin-members"),
         ("get-itwin-role", {"roleId": NOBODY}, "list-itwin-roles"),
@@ -35,12 +35,12 @@ async def desk() -> AsyncIterator[Desk]:
     ],
 )
 async def test_not_found_hint_names_the_listing_tool(
-    desk: Desk, tool: str, given: dict[str, Any], listing: str
+    desk: Desk, tool: str, values: dict[str, Any], listing: str
 ) -> None:
     arguments = (await desk.client.list_tools()).tools
     takes = next(entry for entry in arguments if entry.name == tool).input_schema["properties"]
     around = {"iTwinId": await desk.itwin(PROJECT), "iModelId": await desk.roads()}
-    error = await desk.refused(tool, **{name: value for name, value in around.items() if name in takes}, **given)
+    error = await desk.refused(tool, **{name: value for name, value in around.items() if name in takes}, **values)
     assert error["status"] == 404
     assert f"`{listing}`" in error["hint"]
 
@@ -49,14 +49,14 @@ async def test_not_found_hint_names_the_listing_tool(
 async def test_taken_number_shows_the_itwin_that_has_it(desk: Desk, tool: str) -> None:
     itwin = await desk.itwin(PROJECT)
     new = {"displayName": "Second", "class": "Endeavor", "subClass": "Project", "number": PROJECT}
-    given = {
+    arguments = {
         "create-itwin": new,
         "provision-project": new | {"iModelName": "Model"},
         "update-itwin": {"iTwinId": await desk.itwin("NL-MAAS-0017"), "number": PROJECT},
     }[tool]
-    error = await desk.refused(tool, **given)
+    error = await desk.refused(tool, **arguments)
     assert error["code"] == ("InvalidiTwinsRequest" if tool == "update-itwin" else "iTwinExists")
-    assert [(found["id"], found["number"]) for found in error["existing"]] == [(itwin, PROJECT)]
+    assert [(match["id"], match["number"]) for match in error["existing"]] == [(itwin, PROJECT)]
     assert "Never make one up" in error["hint"]
     assert "Choose another" not in error["hint"]
 
@@ -65,20 +65,20 @@ async def test_taken_number_shows_the_itwin_that_has_it(desk: Desk, tool: str) -
 async def test_taken_name_shows_the_imodel_that_has_it(desk: Desk, tool: str) -> None:
     itwin, roads = await desk.itwin(PROJECT), await desk.roads()
     other = (await desk.ask("create-imodel", iTwinId=itwin, name="Other"))["iModel"]["id"]
-    given: dict[str, Any] = {"name": "A12 Interchange - Roads", "iTwinId": itwin}
+    arguments: dict[str, Any] = {"name": "A12 Interchange - Roads", "iTwinId": itwin}
     if tool == "update-imodel":
-        given = {"name": given["name"], "iModelId": other}
+        arguments = {"name": arguments["name"], "iModelId": other}
     elif tool != "create-imodel":
-        given["iModelId"] = other
-    error = await desk.refused(tool, **given)
+        arguments["iModelId"] = other
+    error = await desk.refused(tool, **arguments)
     assert error["code"] == "iModelExists"
-    assert [found["id"] for found in error["existing"]] == [roads]
+    assert [match["id"] for match in error["existing"]] == [roads]
 
 
 async def test_taken_named_version_shows_the_existing_one(desk: Desk) -> None:
     imodel = await desk.roads()
     by_name = await desk.refused("create-named-version", iModelId=imodel, name="30% Design", changeset="7")
-    assert [found["name"] for found in by_name["existing"]] == ["30% Design"]
+    assert [match["name"] for match in by_name["existing"]] == ["30% Design"]
     index = str(by_name["existing"][0]["changesetIndex"])
     by_changeset = await desk.refused("create-named-version", iModelId=imodel, name="Again", changeset=index)
     assert by_changeset["code"] == "NamedVersionOnChangesetExists"
@@ -110,11 +110,11 @@ async def test_lock_conflict_names_the_holder(desk: Desk) -> None:
 async def test_taken_number_of_an_invisible_itwin_hints_to_ask_the_user(status: int) -> None:
     taken = {"code": "iTwinExists", "message": "Taken.", "details": [{"code": "InvalidValue", "target": "number"}]}
 
-    async def platform(asked: Asked) -> None:
-        if asked.method == "POST":
-            await asked.json(409, {"error": taken})
+    async def platform(request: Asked) -> None:
+        if request.method == "POST":
+            await request.json(409, {"error": taken})
         else:
-            await asked.json(status, {"iTwins": []})
+            await request.json(status, {"iTwins": []})
 
     async with bench("", platform, shipped_files=True) as it:
         new = {"displayName": "Second", "class": "Endeavor", "subClass": "Project", "number": PROJECT}

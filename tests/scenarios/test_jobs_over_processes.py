@@ -34,11 +34,11 @@ async def ask(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
 async def test_clone_and_fork_report_progress_and_resume_in_a_new_process(mode: str, tmp_path: Path) -> None:
-    told: list[str | None] = []
+    messages: list[str | None] = []
     heard = anyio.Event()
 
     async def progress(done: float, total: float | None, text: str | None) -> None:
-        told.append(text)
+        messages.append(text)
         heard.set()
 
     async with served(tmp_path / "platform.db", mode, 2) as client:
@@ -49,7 +49,7 @@ async def test_clone_and_fork_report_progress_and_resume_in_a_new_process(mode: 
         cloned = await client.call_tool("clone-imodel", copy | {"name": "Clone"}, progress_callback=progress)
         assert cloned.structured_content is not None
         assert cloned.structured_content["iModel"]["state"] == "initialized"
-        assert any(text and text.startswith("The clone: scheduled") for text in told)
+        assert any(text and text.startswith("The clone: scheduled") for text in messages)
 
         heard = anyio.Event()
         async with anyio.create_task_group() as tasks:

@@ -25,16 +25,16 @@ ROADS = "A12 Interchange - Roads"
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Record every request to the platform as method and path, except those for the names next to ids."""
-    asked: list[str] = []
+    questions: list[str] = []
     send = UpstreamClient.send
 
     async def counted(self: UpstreamClient, request: Request) -> Any:
         if request.path != "/users/getbyidlist":
-            asked.append(f"{request.method} {request.path}")
+            questions.append(f"{request.method} {request.path}")
         return await send(self, request)
 
     monkeypatch.setattr(UpstreamClient, "send", counted)
-    return asked
+    return questions
 
 
 @pytest.fixture
@@ -47,8 +47,8 @@ async def test_itwin_is_resolved_by_number_name_and_link(desk: Desk, sent: list[
     by_number = await desk.ask("list-imodels", iTwinId=PROJECT)
     assert len(sent) == 2
     identifier = by_number["resolved"][0]["id"]
-    told = {"argument": "iTwinId", "given": PROJECT, "id": identifier, "by": "number", "name": NAME}
-    assert by_number["resolved"] == [told]
+    answer = {"argument": "iTwinId", "given": PROJECT, "id": identifier, "by": "number", "name": NAME}
+    assert by_number["resolved"] == [answer]
     by_name = await desk.ask("list-imodels", iTwinId=NAME)
     assert len(sent) == 5
     by_link = await desk.ask("get-itwin", iTwinId=f"https://api.bentley.com/iTwins/{identifier}")
@@ -61,14 +61,14 @@ async def test_names_of_imodel_version_and_changeset_are_resolved_in_turn(desk: 
     itwin = await desk.itwin(PROJECT)
     await desk.ask("add-itwin-to-recents", iTwinId=PROJECT)
     sent.clear()
-    found = await desk.ask("get-imodel", iModelId=ROADS)
-    assert found["iModel"]["iTwinId"] == itwin
-    assert found["resolved"][0]["searched"] == f"the iTwin {itwin}, which you used last"
+    answer = await desk.ask("get-imodel", iModelId=ROADS)
+    assert answer["iModel"]["iTwinId"] == itwin
+    assert answer["resolved"][0]["searched"] == f"the iTwin {itwin}, which you used last"
     assert len(sent) == 3
     sent.clear()
     version = await desk.ask("get-named-version", iModelId=ROADS, namedVersionId="Tender Draft")
     assert version["namedVersion"]["changesetIndex"] == 12
-    assert [one["argument"] for one in version["resolved"]] == ["iModelId", "namedVersionId"]
+    assert [resolution["argument"] for resolution in version["resolved"]] == ["iModelId", "namedVersionId"]
     assert len(sent) == 2, "the name of the iModel is remembered"
     changeset = await desk.ask("get-changeset", iModelId=ROADS, changeset="12")
     assert changeset["changeset"]["index"] == 12
@@ -78,7 +78,7 @@ async def test_version_names_with_special_characters_are_resolved(desk: Desk, se
     imodel = await desk.roads()
     versions = {"olderVersionId": "30% Design", "newerVersionId": "60% Design"}
     compared = await desk.ask("compare-named-versions", iModelId=imodel, **versions)
-    assert [one["given"] for one in compared["resolved"]] == ["30% Design", "60% Design"]
+    assert [resolution["given"] for resolution in compared["resolved"]] == ["30% Design", "60% Design"]
     await desk.ask("create-named-version", iModelId=imodel, name="../Issue #4/b?", changeset="baseline")
     read = await desk.ask("get-named-version", iModelId=imodel, namedVersionId="../Issue #4/b?")
     assert read["namedVersion"]["name"] == "../Issue #4/b?"
@@ -94,10 +94,10 @@ async def test_link_to_another_host_is_rejected_without_a_request(desk: Desk, se
 async def test_changeset_accepts_latest_version_name_index_id_and_link(desk: Desk, sent: list[str]) -> None:
     imodel = await desk.roads()
     listed = (await desk.ask("list-changesets", iModelId=imodel))["changesets"]
-    ids = {one["index"]: one["id"] for one in listed}
+    ids = {item["index"]: item["id"] for item in listed}
     link = f"https://api.bentley.com/imodels/{imodel}/changesets/12"
-    for given, index in (("latest", max(ids)), ("Tender Draft", 12), ("12", 12), (ids[12], 12), (link, 12)):
-        read = await desk.ask("get-changeset", iModelId=imodel, changeset=given)
+    for arguments, index in (("latest", max(ids)), ("Tender Draft", 12), ("12", 12), (ids[12], 12), (link, 12)):
+        read = await desk.ask("get-changeset", iModelId=imodel, changeset=arguments)
         assert read["changeset"]["index"] == index
     checkpoint = await desk.ask("get-changeset-checkpoint", iModelId=imodel, changeset="baseline")
     assert checkpoint["checkpoint"]["changesetIndex"] == 0
@@ -113,12 +113,12 @@ async def test_changeset_accepts_latest_version_name_index_id_and_link(desk: Des
         ("fork-imodel", "iModelId"),
         ("create-imodel-from-template", "templateIModelId"),
     ):
-        for given, told in (("2", {"id": ids[2], "index": 2}), ("Tender Draft", {"id": ids[12], "index": 12})):
-            new = {"iTwinId": itwin, "name": f"{tool} {given}", source: imodel}
-            made = await desk.ask(tool, **new, changeset=given)
-            assert made["resolved"] == [{"argument": "changeset", "given": given, **told}]
+        for arguments, answer in (("2", {"id": ids[2], "index": 2}), ("Tender Draft", {"id": ids[12], "index": 12})):
+            new = {"iTwinId": itwin, "name": f"{tool} {arguments}", source: imodel}
+            made = await desk.ask(tool, **new, changeset=arguments)
+            assert made["resolved"] == [{"argument": "changeset", "given": arguments, **answer}]
     copied = await desk.ask("list-changesets", iModelId=await desk.imodel(PROJECT, "clone-imodel 2"))
-    assert [one["index"] for one in copied["changesets"]] == [2, 1]
+    assert [changeset["index"] for changeset in copied["changesets"]] == [2, 1]
 
 
 async def test_create_named_version_marks_the_latest_changeset_or_the_baseline(desk: Desk) -> None:
@@ -155,7 +155,7 @@ async def test_names_take_one_or_two_extra_requests(desk: Desk, sent: list[str])
     compared = await desk.ask(
         "compare-named-versions", iModelId=ROADS, olderVersionId=older, newerVersionId="Tender Draft"
     )
-    assert [one["argument"] for one in compared["resolved"]] == ["iModelId", "newerVersionId"]
+    assert [resolution["argument"] for resolution in compared["resolved"]] == ["iModelId", "newerVersionId"]
     assert len(sent) == 4 + 2 + 1
 
 
@@ -177,18 +177,18 @@ async def test_ambiguous_name_lists_candidates_and_changes_nothing(desk: Desk, s
     sent.clear()
     error = await desk.refused("update-itwin", iTwinId="Twice", displayName="Once")
     assert error["code"] == "AmbiguousName"
-    assert sorted(one["number"] for one in error["candidates"]) == ["T-1", "T-2"]
-    assert {one["subClass"] for one in error["candidates"]} == {"Project"}
-    assert [one.partition(" ")[0] for one in sent] == ["GET", "GET"]
-    one = next(one for one in error["candidates"] if one["number"] == "T-1")
-    assert (await desk.ask("update-itwin", iTwinId=one["id"], displayName="Once"))["iTwin"]["displayName"] == "Once"
+    assert sorted(candidate["number"] for candidate in error["candidates"]) == ["T-1", "T-2"]
+    assert {candidate["subClass"] for candidate in error["candidates"]} == {"Project"}
+    assert [request.partition(" ")[0] for request in sent] == ["GET", "GET"]
+    first = next(candidate for candidate in error["candidates"] if candidate["number"] == "T-1")
+    assert (await desk.ask("update-itwin", iTwinId=first["id"], displayName="Once"))["iTwin"]["displayName"] == "Once"
 
 
 async def test_destructive_tool_accepts_a_name_and_shows_the_id(sent: list[str]) -> None:
-    asked: list[str] = []
+    questions: list[str] = []
 
     async def declines(_: Any, question: t.ElicitRequestParams) -> t.ElicitResult:
-        asked.append(question.message)
+        questions.append(question.message)
         return t.ElicitResult(action="decline")
 
     async with connect(person=declines) as client:
@@ -200,8 +200,8 @@ async def test_destructive_tool_accepts_a_name_and_shows_the_id(sent: list[str])
             await desk.ask("add-itwin-to-recents", iTwinId=PROJECT)
             sent.clear()
             assert (await desk.refused(tool, **{argument: name}))["code"] == "Declined"
-            assert f"({argument} {identifier})" in asked[-1]
-            assert {one.partition(" ")[0] for one in sent} == {"GET"}
+            assert f"({argument} {identifier})" in questions[-1]
+            assert {request.partition(" ")[0] for request in sent} == {"GET"}
 
 
 async def test_presets_replace_omitted_ids(sent: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,8 +219,8 @@ async def test_presets_replace_omitted_ids(sent: list[str], monkeypatch: pytest.
         assert other["iModel"]["iTwinId"] == itwin
         assert "searched" not in other["resolved"][0]
         sent.clear()
-        found = await desk.ask("find-imodel", name="Roads")  # iTwinId is optional here, but the preset still applies
-        assert [one["id"] for one in found["matches"]["searched"]] == [itwin]
+        answer = await desk.ask("find-imodel", name="Roads")  # iTwinId is optional here, but the preset still applies
+        assert [itwin["id"] for itwin in answer["matches"]["searched"]] == [itwin]
         assert len(sent) == 3
         sent.clear()
         for tool in ("delete-imodel", "delete-itwin"):
@@ -254,8 +254,8 @@ async def test_max_result_bytes_splits_a_list_into_pages(monkeypatch: pytest.Mon
         first = await desk.ask("list-itwins", fields="all")
         assert not first["page"]["complete"]
         assert "bytes" in first["page"]["stoppedBecause"]
-        rest = await desk.ask("list-itwins", fields="all", cursor=first["page"]["cursor"])
-        assert first["iTwins"][-1]["id"] != rest["iTwins"][0]["id"]
+        second = await desk.ask("list-itwins", fields="all", cursor=first["page"]["cursor"])
+        assert first["iTwins"][-1]["id"] != second["iTwins"][0]["id"]
         assert "createdDateTime" in first["iTwins"][0]
 
 
@@ -268,7 +268,7 @@ async def test_max_result_bytes_truncates_other_answers_and_reports_it(monkeypat
         older, newer = versions[-1]["id"], versions[0]["id"]
         answer = await desk.ask("compare-named-versions", iModelId=imodel, olderVersionId=older, newerVersionId=newer)
         fields = answer["truncated"]["fields"]
-        assert all(one["kept"] < one["of"] for one in fields)
+        assert all(field["kept"] < field["of"] for field in fields)
         assert "list" in answer["truncated"]["hint"]
 
 

@@ -101,29 +101,29 @@ capability:
 """
 CRACK = {"id": "ROAD-7", "subject": "Crack in pier 3"}
 RUST = {"id": "ROAD-8", "subject": "Rust at the railing"}
-TWINS = [{"id": "ROAD-1", "subject": "Twice"}, {"id": "ROAD-2", "subject": "Twice"}]
-ISSUES = [CRACK, RUST, *TWINS]
+SAME_SUBJECT = [{"id": "ROAD-1", "subject": "Twice"}, {"id": "ROAD-2", "subject": "Twice"}]
+ISSUES = [CRACK, RUST, *SAME_SUBJECT]
 
 
-async def answer(asked: Asked) -> None:
-    """An API of issues: a list that can be filtered by part of a subject, and each issue."""
-    query = dict(parse_qsl(asked.target.partition("?")[2]))
-    if asked.path == "/v1/issues":
+async def answer(request: Asked) -> None:
+    """Answer as an API of issues: list them, filtered by a part of the subject, or return one."""
+    query = dict(parse_qsl(request.target.partition("?")[2]))
+    if request.path == "/v1/issues":
         wanted = query.get("subject", "").lower()
-        await asked.json(200, {"issues": [issue for issue in ISSUES if wanted in issue["subject"].lower()]})
+        await request.json(200, {"issues": [issue for issue in ISSUES if wanted in issue["subject"].lower()]})
         return
-    found = next((issue for issue in ISSUES if asked.path == f"/v1/issues/{issue['id']}"), None)
-    if asked.path == "/v1/issues/ROAD-9":
-        await asked.json(409, {"code": "IssueClosed", "message": "The issue is closed."})
-    elif found is None:
-        await asked.json(404, {"code": "IssueNotFound", "message": "There is no such issue."})
+    match = next((issue for issue in ISSUES if request.path == f"/v1/issues/{issue['id']}"), None)
+    if request.path == "/v1/issues/ROAD-9":
+        await request.json(409, {"code": "IssueClosed", "message": "The issue is closed."})
+    elif match is None:
+        await request.json(404, {"code": "IssueNotFound", "message": "There is no such issue."})
     else:
-        await asked.json(200, {"issue": found})
+        await request.json(200, {"issue": match})
 
 
 @asynccontextmanager
 async def desk(tmp_path: Path, **serves: Any) -> AsyncIterator[tuple[Client, Loopback]]:
-    """A client of our server, which also serves the file of issues."""
+    """Connect a client to our server, which also serves FILE."""
     async with loopback(answer) as api:
         file = tmp_path / "issues.yaml"
         file.write_text(FILE.replace("ORIGIN", api.origin), encoding="utf-8")
@@ -137,10 +137,10 @@ async def ask(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
     return answered
 
 
-@pytest.mark.parametrize("given", ["ROAD-7", " “ROAD-7” ", "itwin://issues/ROAD-7", "ORIGIN/v1/issues/ROAD-7"])
-async def test_id_or_link_of_a_declared_entity_is_read_without_a_request(tmp_path: Path, given: str) -> None:
+@pytest.mark.parametrize("arguments", ["ROAD-7", " “ROAD-7” ", "itwin://issues/ROAD-7", "ORIGIN/v1/issues/ROAD-7"])
+async def test_id_or_link_of_a_declared_entity_is_read_without_a_request(tmp_path: Path, arguments: str) -> None:
     async with desk(tmp_path) as (client, api):
-        read = await ask(client, "get-issue", issueId=given.replace("ORIGIN", api.origin))
+        read = await ask(client, "get-issue", issueId=arguments.replace("ORIGIN", api.origin))
         assert read["issue"] == CRACK
         assert [request.path for request in api.requests] == ["/v1/issues/ROAD-7"]
 
@@ -152,13 +152,13 @@ async def test_name_of_a_declared_entity_is_looked_up(tmp_path: Path) -> None:
         assert read["resolved"] == [{"argument": "issueId", "given": "Crack in pier 3", "id": "ROAD-7"}]
         assert [request.path for request in api.requests] == ["/v1/issues", "/v1/issues/ROAD-7"]
         several = (await ask(client, "get-issue", issueId="Twice"))["error"]
-        assert (several["code"], several["candidates"]) == ("AmbiguousName", TWINS)
+        assert (several["code"], several["candidates"]) == ("AmbiguousName", SAME_SUBJECT)
         nothing = (await ask(client, "get-issue", issueId="Nothing of the kind"))["error"]
         assert (nothing["code"], nothing["hint"]) == ("NameNotFound", "Look for it with list-issues.")
         assert "in your issues" in nothing["message"]
 
 
-async def test_link_to_another_host_than_that_of_its_api_names_no_declared_entity(tmp_path: Path) -> None:
+async def test_declared_entity_rejects_a_link_to_another_host(tmp_path: Path) -> None:
     async with desk(tmp_path) as (client, api):
         refused = (await ask(client, "get-issue", issueId="https://evil.example/v1/issues/ROAD-7"))["error"]
         assert refused["code"] == "InvalidArguments"
@@ -184,17 +184,17 @@ async def test_refusal_names_the_listing_tool_of_a_declared_entity(tmp_path: Pat
 async def test_search_finds_tools_by_the_words_of_a_declared_entity(tmp_path: Path) -> None:
     async with desk(tmp_path, toolsets="dynamic") as (client, _):
         for question in ("read a snag", "Mangel lesen"):
-            found = await ask(client, "find-tools", query=question)
-            assert found["tools"][0]["name"] in ("get-issue", "list-issues"), question
+            matches = await ask(client, "find-tools", query=question)
+            assert matches["tools"][0]["name"] in ("get-issue", "list-issues"), question
 
 
-async def test_policy_refuses_a_declared_path_that_its_reviewed_table_lacks(tmp_path: Path) -> None:
+async def test_policy_refuses_paths_of_a_declared_entity(tmp_path: Path) -> None:
     where = await places()
     file = tmp_path / "issues.yaml"
     file.write_text(FILE.replace("ORIGIN", "https://api.bentley.com"), encoding="utf-8")
     policy = json.dumps({"itwin-mcp-policy": 1, "default": {"itwins": [where.itwin], "tools": {"allow": ["all"]}}})
     async with fenced(policy, capabilities=(file,)) as it:
-        for given in ("ROAD-7", "Crack in pier 3"):
-            assert (await it.refused("get-issue", issueId=given))["code"] == "PolicyRefused"
+        for arguments in ("ROAD-7", "Crack in pier 3"):
+            assert (await it.refused("get-issue", issueId=arguments))["code"] == "PolicyRefused"
         assert (await it.refused("list-issues"))["code"] == "PolicyRefused"
         assert [request for request in it.reached if "/issues" in request] == []

@@ -37,38 +37,38 @@ class Platform:
         self.hides_roles = False
         self.nameless: list[dict[str, Any]] = []
 
-    async def __call__(self, asked: Asked) -> None:
-        if asked.path == "/users/me":
-            await asked.json(200, {"user": {"id": self.me}})
-        elif asked.path.endswith("/userpermissions"):
-            await self._entries(asked)
-        elif asked.path.endswith("/permissions"):
-            await asked.json(200, {"permissions": ALL})
-        elif asked.path.endswith("/roles") and self.hides_roles:
-            await asked.json(403, {"error": {"code": "InsufficientPermissions", "message": "No."}})
-        elif asked.path.endswith("/roles"):
-            await asked.json(200, {"roles": [{"id": name, "permissions": has} for name, has in self.roles.items()]})
-        elif asked.path.endswith("/members/users"):
+    async def __call__(self, request: Asked) -> None:
+        if request.path == "/users/me":
+            await request.json(200, {"user": {"id": self.me}})
+        elif request.path.endswith("/userpermissions"):
+            await self._entries(request)
+        elif request.path.endswith("/permissions"):
+            await request.json(200, {"permissions": ALL})
+        elif request.path.endswith("/roles") and self.hides_roles:
+            await request.json(403, {"error": {"code": "InsufficientPermissions", "message": "No."}})
+        elif request.path.endswith("/roles"):
+            await request.json(200, {"roles": [{"id": name, "permissions": has} for name, has in self.roles.items()]})
+        elif request.path.endswith("/members/users"):
             people = [
-                {"id": one, "email": NAMES[one], "roles": [{"id": role} for role in roles]}
-                for one, roles in self.people.items()
+                {"id": arguments, "email": NAMES[arguments], "roles": [{"id": role} for role in roles]}
+                for arguments, roles in self.people.items()
             ]
-            await asked.json(200, {"members": [*people, *self.nameless]})
-        elif asked.path.startswith("/accesscontrol/"):
-            await asked.json(200, {"members": []})
+            await request.json(200, {"members": [*people, *self.nameless]})
+        elif request.path.startswith("/accesscontrol/"):
+            await request.json(200, {"members": []})
         else:
-            await asked.json(200, {"iModel": {"id": IMODEL, "name": "Roads", "iTwinId": ITWIN}})
+            await request.json(200, {"iModel": {"id": IMODEL, "name": "Roads", "iTwinId": ITWIN}})
 
-    async def _entries(self, asked: Asked) -> None:
-        if asked.method == "PATCH":
-            body = json.loads(asked.body)
+    async def _entries(self, request: Asked) -> None:
+        if request.method == "PATCH":
+            body = json.loads(request.body)
             if body["userId"] == self.refuses:
-                await asked.json(422, {"error": {"code": "InvalidiModelsRequest", "message": "No."}})
+                await request.json(422, {"error": {"code": "InvalidiModelsRequest", "message": "No."}})
                 return
             self.written.append((body["userId"], body["permissions"]))
             self.entries[body["userId"]] = body["permissions"]
-        entries = [{"userId": one, "permissions": has} for one, has in self.entries.items()]
-        await asked.json(200, {"userPermissions": entries})
+        entries = [{"userId": arguments, "permissions": has} for arguments, has in self.entries.items()]
+        await request.json(200, {"userPermissions": entries})
 
 
 def entry(who: str, *permissions: str) -> dict[str, Any]:
@@ -91,15 +91,15 @@ async def test_first_entry_keeps_the_role_permissions_of_others() -> None:
     async with bench("", platform, shipped_files=True) as it:
         answer = await give(it, entry("Tomasz@example.com", VIEW, READ))
     assert platform.written == [(ANNA, ALL), (PRIYA, [VIEW]), (TOMASZ, [VIEW, READ])]
-    assert [one["email"] for one in answer["written"]] == [NAMES[ANNA], NAMES[PRIYA], NAMES[TOMASZ]]
-    assert {one["userId"]: one["permissions"] for one in answer["userPermissions"]} == dict(platform.written)
+    assert [entry["email"] for entry in answer["written"]] == [NAMES[ANNA], NAMES[PRIYA], NAMES[TOMASZ]]
+    assert {entry["userId"]: entry["permissions"] for entry in answer["userPermissions"]} == dict(platform.written)
 
 
 async def test_entries_write_the_caller_first_then_gains_then_losses() -> None:
     platform = Platform()
     async with bench("", platform, shipped_files=True) as it:
         await give(it, entry(ANNA, VIEW), entry(TOMASZ, VIEW), entry(LUCA, *ALL), entry(PRIYA, VIEW, READ))
-    order = [one for one, _ in platform.written]
+    order = [arguments for arguments, _ in platform.written]
     assert order == [ANNA, LUCA, PRIYA, TOMASZ, ANNA]
     assert (platform.written[0][1], platform.written[-1][1]) == (ALL, [VIEW])
 
@@ -184,11 +184,11 @@ async def test_unknown_or_repeated_user_in_entries_writes_nothing(entries: Any, 
 async def test_unreadable_entries_write_nothing(entries: Any) -> None:
     platform = Platform()
 
-    async def odd(asked: Asked) -> None:
-        if asked.method == "GET" and asked.path.endswith("/userpermissions"):
-            await asked.json(200, {"userPermissions": entries})
+    async def odd(request: Asked) -> None:
+        if request.method == "GET" and request.path.endswith("/userpermissions"):
+            await request.json(200, {"userPermissions": entries})
         else:
-            await platform(asked)
+            await platform(request)
 
     async with bench("", odd, shipped_files=True) as it:
         error = await refused(it, entry(TOMASZ, VIEW))
@@ -208,11 +208,11 @@ async def test_empty_entries_restore_the_role_permissions(desk: Desk) -> None:
     imodel = await desk.imodel("NL-A12-0042", "A12 Interchange - Structures")
     tomasz = seeded_id("user", "tomasz")
     answer = await desk.ask(TOOL, iModelId=imodel, entries=[entry(tomasz, VIEW, READ)])
-    held = {one["userId"]: one["permissions"] for one in answer["userPermissions"]}
+    held = {entry["userId"]: entry["permissions"] for entry in answer["userPermissions"]}
     assert held[tomasz] == [VIEW, READ]
     assert held[seeded_id("user", "anna")] == ALL
     assert held[seeded_id("user", "priya")] == [VIEW]
-    nobody = [entry(one) for one in held]
+    nobody = [entry(item) for item in held]
     await desk.ask(TOOL, iModelId=imodel, entries=nobody)
     assert await desk.ask("get-imodel-user-permissions", iModelId=imodel) == {"userPermissions": []}
 
@@ -221,7 +221,7 @@ async def test_other_roles_keep_their_itwin_permissions(desk: Desk) -> None:
     imodel = await desk.imodel("NL-A12-0042", "A12 Interchange - Structures")
     entries = [{"roleId": "Engineer", "permissions": [VIEW, READ]}]
     answer = await desk.ask("update-imodel-role-permissions", iModelId=imodel, entries=entries)
-    held = {one["displayName"]: set(one["permissions"]) for one in answer["written"]}
+    held = {entry["displayName"]: set(entry["permissions"]) for entry in answer["written"]}
     assert held["Engineer"] == {VIEW, READ}
     assert (held["Project Lead"], held["Viewer"]) == (set(ALL), {VIEW})
     assert "Account Member" not in held

@@ -56,16 +56,16 @@ async def test_update_share_preview_shows_the_old_and_new_end(tmp_path: Path) ->
     def in_days(days: int) -> str:
         return (datetime.now(UTC) + timedelta(days=days)).isoformat()
 
-    kept, sooner = tmp_path / "sandbox", in_days(1)
-    async with connect(sandbox_db=kept) as client:
+    stored, sooner = tmp_path / "sandbox", in_days(1)
+    async with connect(sandbox_db=stored) as client:
         imodel = await Desk(client).roads()
         made = (await Desk(client).ask("create-share", iModelId=imodel, name="Press", expiration=in_days(20)))["share"]
-        one = {"iModelId": imodel, "shareId": made["id"]}
-    async with connect(person=None, sandbox_db=kept) as client:
-        told = await preview(client, "update-share", **one, expiration=sooner)
-        assert (await Desk(client).ask("get-share", **one))["share"]["expiration"] == made["expiration"]
-    assert told["loses"] == {"end": {"now": made["expiration"], "becomes": sooner, "change": "earlier"}}
-    assert "“Press” of the iModel “A12 Interchange - Roads” end at " in told["question"]
+        ids = {"iModelId": imodel, "shareId": made["id"]}
+    async with connect(person=None, sandbox_db=stored) as client:
+        answer = await preview(client, "update-share", **ids, expiration=sooner)
+        assert (await Desk(client).ask("get-share", **ids))["share"]["expiration"] == made["expiration"]
+    assert answer["loses"] == {"end": {"now": made["expiration"], "becomes": sooner, "change": "earlier"}}
+    assert "“Press” of the iModel “A12 Interchange - Roads” end at " in answer["question"]
 
 
 # --- people, files and permissions ------------------------------------------------------------------------------
@@ -88,7 +88,7 @@ async def test_delete_imodel_preview_names_the_owners_of_briefcases() -> None:
     async with connect(person=None) as client:
         imodel = await Desk(client).roads()
         loses = (await preview(client, "delete-imodel", iModelId=imodel))["loses"]
-    owners = {one["briefcaseId"]: one["owner"] for one in loses["briefcases"]["first"]}
+    owners = {briefcase["briefcaseId"]: briefcase["owner"] for briefcase in loses["briefcases"]["first"]}
     assert (owners[2], owners[4]) == (TOMASZ, ANNA)
     assert loses["briefcasesWithLocks"]["first"] == [{"briefcaseId": 2}, {"briefcaseId": 4}]
 
@@ -98,8 +98,8 @@ class Onlooker:
 
     shown = ""
 
-    async def __call__(self, _: Any, asked: t.ElicitRequestParams) -> t.ElicitResult:
-        self.shown = asked.message
+    async def __call__(self, _: Any, question: t.ElicitRequestParams) -> t.ElicitResult:
+        self.shown = question.message
         return t.ElicitResult(action="decline")
 
 
@@ -113,13 +113,13 @@ class Onlooker:
 async def test_permission_preview_names_the_entry_and_its_current_permissions(
     tmp_path: Path, tool: str, who: dict[str, str], called: str, entries: str
 ) -> None:
-    onlooker, kept = Onlooker(), tmp_path / "sandbox"
-    async with connect(sandbox_db=kept) as client:
-        one = {"iModelId": await Desk(client).roads(), "entries": [who | {"permissions": ["imodels_webview"]}]}
-        await Desk(client).ask(tool, **one)
-    async with connect(person=onlooker, sandbox_db=kept) as client:
+    onlooker, stored = Onlooker(), tmp_path / "sandbox"
+    async with connect(sandbox_db=stored) as client:
+        ids = {"iModelId": await Desk(client).roads(), "entries": [who | {"permissions": ["imodels_webview"]}]}
+        await Desk(client).ask(tool, **ids)
+    async with connect(person=onlooker, sandbox_db=stored) as client:
         none = [who | {"permissions": []}]
-        assert (await Desk(client).refused(tool, **one | {"entries": none}))["code"] == "Declined"
+        assert (await Desk(client).refused(tool, **ids | {"entries": none}))["code"] == "Declined"
     noun = "user" if "userId" in who else "role"
     assert f"what the {noun}s below may do with the iModel “A12 Interchange - Roads”?" in onlooker.shown
     assert f"\n- permissions: 1 ({noun} “{called}”, now imodels_webview, becomes nothing)\n" in onlooker.shown
@@ -134,8 +134,8 @@ async def test_download_question_shows_the_folder_of_the_file(tmp_path: Path) ->
             file = tmp_path / ("deep" * 20) / folder / "changeset.cs"
             file.parent.mkdir(parents=True)
             file.write_bytes(b"what was there")
-            given = {"changeset": "1", "filePath": str(file), "overwrite": True}
-            await Desk(client).refused("download-changeset", iModelId=imodel, **given)
+            arguments = {"changeset": "1", "filePath": str(file), "overwrite": True}
+            await Desk(client).refused("download-changeset", iModelId=imodel, **arguments)
             seen.add(onlooker.shown)
             assert f"{folder}/changeset.cs”" in onlooker.shown.replace("\\", "/")
     assert len(seen) == 2
@@ -146,22 +146,24 @@ async def test_first_permission_preview_names_who_loses_itwin_permissions() -> N
         desk = Desk(client)
         imodel = await desk.imodel("NL-A12-0042", "A12 Interchange - Structures")
         members = (await desk.ask("list-itwin-members", iTwinId="NL-A12-0042"))["members"]
-        one, *others = members
+        arguments, *others = members
 
         def given(**who: str) -> dict[str, Any]:
             entry = who | {"permissions": ["imodels_webview"]}
             return {"iModelId": imodel, "entries": [entry], "keepOthers": False}
 
-        told = await preview(client, "update-imodel-user-permissions", **given(userId=one["id"]))
-        losing = told["loses"]["membersWhoseRolesStopCounting"]
+        answer = await preview(client, "update-imodel-user-permissions", **given(userId=arguments["id"]))
+        losing = answer["loses"]["membersWhoseRolesStopCounting"]
         assert losing["count"] == len(others) > 1
         assert {entry["email"] for entry in losing["first"]} <= {other["email"] for other in others}
         roles = (await desk.ask("list-itwin-roles", iTwinId="NL-A12-0042"))["roles"]
-        named, *rest = (role["displayName"] for role in roles if any("imodels" in word for word in role["permissions"]))
-        told = await preview(client, "update-imodel-role-permissions", **given(roleId=named))
-        losing = told["loses"]["rolesThatStopCounting"]
-        assert [entry["displayName"] for entry in losing["first"]] == rest
-        assert told["loses"]["ownersWithoutAnEntry"]["first"] == [{"email": ANNA}]
+        named, *second = (
+            role["displayName"] for role in roles if any("imodels" in word for word in role["permissions"])
+        )
+        answer = await preview(client, "update-imodel-role-permissions", **given(roleId=named))
+        losing = answer["loses"]["rolesThatStopCounting"]
+        assert [entry["displayName"] for entry in losing["first"]] == second
+        assert answer["loses"]["ownersWithoutAnEntry"]["first"] == [{"email": ANNA}]
 
 
 @pytest.mark.parametrize("entries", [[], [{"userId": OTHER, "permissions": ["imodels_read"]}]])
@@ -169,24 +171,28 @@ async def test_permission_preview_lists_new_losses_only_without_entries(entries:
     role = {"roles": [{"id": "r"}]}
     people = [{"id": USER, "email": "a@example.com"} | role, {"id": OTHER, "email": "b@example.com"} | role]
 
-    async def platform(asked: Asked) -> None:
-        if asked.path.endswith("/userpermissions"):
-            await asked.json(200, {"userPermissions": entries})
-        elif asked.path.endswith("/roles"):
-            await asked.json(200, {"roles": [{"id": "r", "permissions": ["imodels_read"]}]})
-        elif asked.path.endswith("/members/users"):
-            await asked.json(200, {"members": people})
-        elif asked.path.startswith("/accesscontrol/"):
-            await asked.json(200, {"members": []})
-        elif asked.path == "/users/me":
-            await asked.json(200, {"user": {"id": ITWIN}})
+    async def platform(request: Asked) -> None:
+        if request.path.endswith("/userpermissions"):
+            await request.json(200, {"userPermissions": entries})
+        elif request.path.endswith("/roles"):
+            await request.json(200, {"roles": [{"id": "r", "permissions": ["imodels_read"]}]})
+        elif request.path.endswith("/members/users"):
+            await request.json(200, {"members": people})
+        elif request.path.startswith("/accesscontrol/"):
+            await request.json(200, {"members": []})
+        elif request.path == "/users/me":
+            await request.json(200, {"user": {"id": ITWIN}})
         else:
-            await asked.json(200, {"iModel": {"id": IMODEL, "name": "Roads", "iTwinId": ITWIN}})
+            await request.json(200, {"iModel": {"id": IMODEL, "name": "Roads", "iTwinId": ITWIN}})
 
-    given = {"iModelId": IMODEL, "entries": [{"userId": USER, "permissions": ["imodels_webview"]}], "keepOthers": False}
+    arguments = {
+        "iModelId": IMODEL,
+        "entries": [{"userId": USER, "permissions": ["imodels_webview"]}],
+        "keepOthers": False,
+    }
     async with bench("", platform, shipped_files=True) as it:
         tool = it.catalog.tools["update-imodel-user-permissions"]
-        outcome = await it.executor.call(tool, given, NullConversation())
+        outcome = await it.executor.call(tool, arguments, NullConversation())
     expected = {"count": 1, "first": [{"email": "b@example.com"}]}
     assert preview_of(outcome)["loses"].get("membersWhoseRolesStopCounting") == (None if entries else expected)
 
@@ -195,10 +201,10 @@ async def test_permission_preview_lists_new_losses_only_without_entries(entries:
 
 
 def test_every_deleting_tool_has_confirm_about() -> None:
-    tools = [one for one in shipped_catalog().tools.values() if one.confirm is not None]
-    deleting = [one for one in tools if any(destroys(operation) for operation in list_called_operations(one.action))]
+    tools = [tool for tool in shipped_catalog().tools.values() if tool.confirm is not None]
+    deleting = [tool for tool in tools if any(destroys(operation) for operation in list_called_operations(tool.action))]
     assert len(deleting) >= 8
-    assert [one.name for one in deleting if not (one.confirm and one.confirm.about)] == []
+    assert [item.name for item in deleting if not (item.confirm and item.confirm.about)] == []
 
 
 async def test_preview_of_a_deletion_shows_the_description_and_dates() -> None:

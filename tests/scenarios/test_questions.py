@@ -1,4 +1,4 @@
-"""Which calls ask the user: locks of others, publishing, replaced secrets; what the question says, and its expiry."""
+"""Calls that ask the user, the text of their questions, and the expiry of approvals."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.anyio
 LOCKS = ("release-locks", "release-all-locks")
 
 
-def refuses() -> Person:
+def declining_person() -> Person:
     person = Person()
     person.answer = does("decline")
     return person
@@ -58,7 +58,7 @@ async def locked_elements(desk: Desk, briefcase: dict[str, Any]) -> list[str]:
 
 @pytest.mark.parametrize("tool", LOCKS)
 async def test_releasing_locks_of_a_colleague_asks_and_keeps_them_if_declined(tool: str) -> None:
-    person = refuses()
+    person = declining_person()
     async with connect(person=person) as client:
         desk = Desk(client)
         briefcase = {"iModelId": await desk.roads(), "briefcaseId": 2}
@@ -72,7 +72,7 @@ async def test_releasing_locks_of_a_colleague_asks_and_keeps_them_if_declined(to
 
 @pytest.mark.parametrize("tool", LOCKS)
 async def test_releasing_own_locks_asks_nobody(tool: str) -> None:
-    person = refuses()
+    person = declining_person()
     async with connect(person=person) as client:
         desk = Desk(client)
         imodel = await desk.roads()
@@ -85,7 +85,7 @@ async def test_releasing_own_locks_asks_nobody(tool: str) -> None:
 
 
 async def test_releasing_all_locks_of_a_colleague_who_holds_none_asks() -> None:
-    person = refuses()
+    person = declining_person()
     async with connect(person=person) as client:
         desk = Desk(client)
         briefcase = {"iModelId": await desk.roads(), "briefcaseId": 3}
@@ -93,13 +93,13 @@ async def test_releasing_all_locks_of_a_colleague_who_holds_none_asks() -> None:
         assert (await desk.refused("release-all-locks", **briefcase))["code"] == "Declined"
 
 
-def _unreadable(call: Call) -> Answer:
+def _refuse_owner_filter(call: Call) -> Answer:
     if call.query.get("ownerId") is not None:
         raise ApiError("InsufficientPermissions")
     return LIST_BRIEFCASES(call)
 
 
-def _odd(value: Any) -> Callable[[Call], Answer]:
+def _answer_with(value: Any) -> Callable[[Call], Answer]:
     def answer(call: Call) -> Answer:
         return Answer(200, {"briefcases": value, "_links": {}})
 
@@ -108,13 +108,13 @@ def _odd(value: Any) -> Callable[[Call], Answer]:
 
 LIST_BRIEFCASES = briefcases.list_briefcases
 ODD = {
-    "unreadable": _unreadable,
-    "null": _odd(None),
-    "empty": _odd([]),
-    "text": _odd("2"),
-    "object": _odd({"briefcaseId": 4}),
-    "number as text": _odd([{"briefcaseId": "4"}]),
-    "no number": _odd([{"id": "4"}, None]),
+    "unreadable": _refuse_owner_filter,
+    "null": _answer_with(None),
+    "empty": _answer_with([]),
+    "text": _answer_with("2"),
+    "object": _answer_with({"briefcaseId": 4}),
+    "number as text": _answer_with([{"briefcaseId": "4"}]),
+    "no number": _answer_with([{"id": "4"}, None]),
 }
 
 
@@ -127,7 +127,7 @@ async def test_release_asks_if_the_owner_of_a_briefcase_is_unreadable(
         replace(route, handler=ODD[odd]) if route.slug == "get-imodel-briefcases" else route for route in ROUTES
     )
     monkeypatch.setattr(app, "ROUTES", routes)
-    person = refuses()
+    person = declining_person()
     async with connect(person=person) as client:
         desk = Desk(client)
         more = {"objectIds": ["0x1"]} if tool == "release-locks" else {}
@@ -154,12 +154,12 @@ def test_both_release_tools_need_the_same_access() -> None:
 
 
 async def test_create_share_asks_and_warns_that_it_publishes() -> None:
-    person = refuses()
+    person = declining_person()
     async with connect(person=person) as client:
         desk = Desk(client)
         imodel = await desk.roads()
-        given = {"iModelId": imodel, "name": "Press", "expiration": in_days(20), "permission": "imodels_read"}
-        assert (await desk.refused("create-share", **given))["code"] == "Declined"
+        arguments = {"iModelId": imodel, "name": "Press", "expiration": in_days(20), "permission": "imodels_read"}
+        assert (await desk.refused("create-share", **arguments))["code"] == "Declined"
         assert (await desk.ask("list-shares", iModelId=imodel))["shares"] == []
     message = person.asked[0].message
     assert "Make the iModel “A12 Interchange - Roads” public until" in message
@@ -169,14 +169,14 @@ async def test_create_share_asks_and_warns_that_it_publishes() -> None:
 
 @pytest.mark.parametrize(("days", "change"), [(40, "later"), (1, "earlier")])
 async def test_update_share_shows_whether_it_extends_or_shortens(days: int, change: str, tmp_path: Path) -> None:
-    kept = tmp_path / "sandbox"
-    async with connect(sandbox_db=kept) as client:
+    database = tmp_path / "sandbox"
+    async with connect(sandbox_db=database) as client:
         desk = Desk(client)
         imodel = await desk.roads()
         made = (await desk.ask("create-share", iModelId=imodel, name="Press", expiration=in_days(20)))["share"]
-    async with connect(person=None, sandbox_db=kept) as client:
-        given = {"iModelId": imodel, "shareId": made["id"], "expiration": in_days(days)}
-        preview = await answer_of(client, "update-share", given, "preview")
+    async with connect(person=None, sandbox_db=database) as client:
+        arguments = {"iModelId": imodel, "shareId": made["id"], "expiration": in_days(days)}
+        preview = await answer_of(client, "update-share", arguments, "preview")
     assert preview["loses"]["end"]["now"] == made["expiration"]
     assert preview["loses"]["end"]["change"] == change
     assert "shut out" not in preview["question"]
@@ -193,7 +193,7 @@ KEY = {"type": "Header", "key": "X-Key", "value": SECRET}
 
 
 @pytest.mark.parametrize(
-    ("change", "asked"),
+    ("change", "questions"),
     [
         ({"displayName": "Soil types"}, ()),
         ({"uri": REPOSITORY["uri"]}, ()),
@@ -203,23 +203,23 @@ KEY = {"type": "Header", "key": "X-Key", "value": SECRET}
     ],
 )
 async def test_update_repository_asks_before_replacing_an_address_or_secret(
-    change: dict[str, Any], asked: tuple[str, ...]
+    change: dict[str, Any], questions: tuple[str, ...]
 ) -> None:
-    person = refuses()
+    person = declining_person()
     async with connect(person=person) as client:
         desk = Desk(client)
         itwin = await desk.itwin("NL-A12-0042")
         more = {"authentication": KEY, "options": {"queryParameters": {"layer": "a"}}, "displayName": "Soil"}
         made = (await desk.ask("create-repository", iTwinId=itwin, **REPOSITORY, **more))["repository"]
-        one = {"iTwinId": itwin, "repositoryId": made["id"]}
-        if asked:
-            assert (await desk.refused("update-repository", **one, **change))["code"] == "Declined"
-            assert (await desk.ask("get-repository", **one))["repository"] == made
+        ids = {"iTwinId": itwin, "repositoryId": made["id"]}
+        if questions:
+            assert (await desk.refused("update-repository", **ids, **change))["code"] == "Declined"
+            assert (await desk.ask("get-repository", **ids))["repository"] == made
         else:
-            await desk.ask("update-repository", **one, **change)
-    message = "".join(one.message for one in person.asked)
-    assert all(line in message for line in asked) and bool(asked) == bool(message)
-    assert not asked or "\nThis is replaced:\n" in message
+            await desk.ask("update-repository", **ids, **change)
+    message = "".join(question.message for question in person.asked)
+    assert all(line in message for line in questions) and bool(questions) == bool(message)
+    assert not questions or "\nThis is replaced:\n" in message
     assert SECRET not in message
 
 
@@ -272,11 +272,11 @@ def test_question_names_the_platform_host_and_the_signed_in_user(tmp_path: Path)
 
 async def test_question_about_a_local_file_mentions_this_computer(tmp_path: Path) -> None:
     (tmp_path / "old").write_bytes(b"old")
-    person = refuses()
+    person = declining_person()
     async with connect(person=person, files_root=[tmp_path]) as client:
         desk = Desk(client)
-        given = {"iModelId": await desk.roads(), "changeset": "1", "filePath": "old", "overwrite": True}
-        await desk.refused("download-changeset", **given)
+        arguments = {"iModelId": await desk.roads(), "changeset": "1", "filePath": "old", "overwrite": True}
+        await desk.refused("download-changeset", **arguments)
     assert person.asked[0].message.startswith("In the sandbox: Replace the local file “old” on this computer?")
 
 

@@ -11,14 +11,14 @@ from tests.executor.bench import IMODEL, ITWIN, bench
 pytestmark = pytest.mark.anyio
 
 
-async def federated(client: Client) -> tuple[str, str]:
+async def find_federated_repository(client: Client) -> tuple[str, str]:
     """Find an iTwin and its repository of geospatial features, which the platform federates."""
     itwins = (await client.call_tool("list-itwins", {"limit": 50})).structured_content
     assert itwins is not None
     for itwin in itwins["iTwins"]:
-        found = await client.call_tool("list-repositories", {"iTwinId": itwin["id"]})
-        assert found.structured_content is not None
-        for repository in found.structured_content.get("repositories", []):
+        answer = await client.call_tool("list-repositories", {"iTwinId": itwin["id"]})
+        assert answer.structured_content is not None
+        for repository in answer.structured_content.get("repositories", []):
             if repository["class"] == "GeospatialFeatures":
                 return itwin["id"], repository["id"]
     raise AssertionError("the portfolio has no federated repository")
@@ -26,7 +26,7 @@ async def federated(client: Client) -> tuple[str, str]:
 
 async def test_redirect_to_another_service_is_reported_and_not_followed() -> None:
     async with connect(toolsets="all") as client:
-        itwin, repository = await federated(client)
+        itwin, repository = await find_federated_repository(client)
         arguments = {"iTwinId": itwin, "repositoryId": repository}
         result = await client.call_tool("list-repository-resources", arguments)
     assert result.is_error
@@ -49,8 +49,8 @@ LOGINS = [
 @pytest.mark.parametrize("link", LOGINS)
 @pytest.mark.parametrize("tool", ["get-itwin", "create-imodel"])
 async def test_redirect_to_a_login_page_is_reported_as_a_proxy(tool: str, link: str) -> None:
-    async def proxy(asked: Any) -> None:
-        await asked.answer(302, b"", {"Location": link})
+    async def proxy(questions: Any) -> None:
+        await questions.answer(302, b"", {"Location": link})
 
     async with bench("", proxy, shipped_files=True) as it:
         more = {"name": "Pier"} if tool.startswith("create") else {}
@@ -61,9 +61,9 @@ async def test_redirect_to_a_login_page_is_reported_as_a_proxy(tool: str, link: 
 
 
 @pytest.mark.parametrize("link", ["", "http://[broken", "https://elsewhere.example/features/7", "https://a:b/x"])
-async def test_redirect_to_any_address_is_kept_elsewhere(link: str) -> None:
-    async def platform(asked: Any) -> None:
-        await asked.answer(302, b"", {"Location": link} if link else {})
+async def test_redirect_to_any_other_address_is_reported_as_kept_elsewhere(link: str) -> None:
+    async def platform(questions: Any) -> None:
+        await questions.answer(302, b"", {"Location": link} if link else {})
 
     async with bench("", platform, shipped_files=True) as it:
         error = await it.refused("get-imodel", iModelId=IMODEL)

@@ -18,8 +18,8 @@ def platform(tmp_path: Path) -> Iterator[Platform]:
         yield running
 
 
-def said(done: subprocess.CompletedProcess[str]) -> str:
-    return done.stdout + done.stderr
+def output_of(process: subprocess.CompletedProcess[str]) -> str:
+    return process.stdout + process.stderr
 
 
 @pytest.mark.slow
@@ -31,33 +31,33 @@ def test_login_status_doctor_call_and_logout_show_no_secret(platform: Platform) 
     signed_in = platform.sign_in()
     assert signed_in["name"] == "Anna de Vries"
     assert signed_in["inUse"] == "login"
-    refresh_token = platform.kept()
+    refresh_token = platform.saved_refresh_token()
     assert refresh_token is not None
 
     status = platform.run("auth", "status", "--json")
-    assert status.returncode == 0, said(status)
+    assert status.returncode == 0, output_of(status)
     assert json.loads(status.stdout)["told"] == "the login kept for application native-newcomer, profile default"
 
     doctor = platform.run("doctor", "--json")
-    assert doctor.returncode == 0, said(doctor)
+    assert doctor.returncode == 0, output_of(doctor)
     checks = {check["name"]: check["status"] for check in json.loads(doctor.stdout)["checks"]}
     for name in ("Python", "configuration", "platform", "sign-in server", "clock", "sign-in", "token", "read"):
         assert checks[name] == "ok", name
 
     call = platform.run("call", "list-recent-itwins", "--log-level", "debug")
-    assert call.returncode == 0, said(call)
+    assert call.returncode == 0, output_of(call)
     assert json.loads(call.stdout)["iTwins"]
     who = platform.run("call", "who-am-i")
     assert json.loads(who.stdout)["session"]["account"]["displayName"] == "Meridian Infrastructure Group"
 
-    kept = platform.kept()
-    assert kept is not None
-    assert kept != refresh_token, "the refresh token rotates"
+    stored = platform.saved_refresh_token()
+    assert stored is not None
+    assert stored != refresh_token, "the refresh token rotates"
     out = platform.run("auth", "logout", "--json")
     assert json.loads(out.stdout) == {"wasSignedIn": True, "revoked": True, "because": None}
-    assert platform.kept() is None
+    assert platform.saved_refresh_token() is None
     answer = post(
-        f"{platform.url}/connect/token", grant_type="refresh_token", client_id="native-newcomer", refresh_token=kept
+        f"{platform.url}/connect/token", grant_type="refresh_token", client_id="native-newcomer", refresh_token=stored
     )
     assert (answer[0], answer[1]["error"]) == (400, "invalid_grant"), "it is revoked at the server too"
 
@@ -66,8 +66,8 @@ def test_login_status_doctor_call_and_logout_show_no_secret(platform: Platform) 
     assert json.loads(after.stdout)["error"]["hint"] == "Sign in with `itwin-mcp auth login`, then call again."
     assert platform.run("auth", "logout").stdout == "Nobody was signed in.\n"
     for done in (before, status, doctor, call, who, out, after):
-        for secret in (refresh_token, kept, "Bearer ", "eyJ"):
-            assert secret not in said(done)
+        for secret in (refresh_token, stored, "Bearer ", "eyJ"):
+            assert secret not in output_of(done)
 
 
 @pytest.mark.slow
@@ -77,7 +77,7 @@ def test_concurrent_processes_share_a_login(platform: Platform) -> None:
     for _ in range(2):
         with ThreadPoolExecutor(4) as pool:
             calls = list(pool.map(lambda _: platform.run("call", "list-recent-itwins"), range(4)))
-        assert [call.returncode for call in calls] == [0] * 4, [said(call) for call in calls]
+        assert [call.returncode for call in calls] == [0] * 4, [output_of(call) for call in calls]
     assert platform.run("auth", "status").returncode == 0
 
 
@@ -101,4 +101,4 @@ def test_saved_login_is_readable_by_its_owner_only(platform: Platform) -> None:
     file.chmod(0o644)
     refused = platform.run("auth", "status")
     assert refused.returncode == 1
-    assert "chmod 600" in said(refused)
+    assert "chmod 600" in output_of(refused)

@@ -24,7 +24,7 @@ async def desk() -> AsyncIterator[Desk]:
 
 
 @pytest.mark.parametrize(
-    ("given", "meant"),
+    ("arguments", "meant"),
     [
         ({"queryScope": "MemberOfiTwin"}, {"queryScope": "memberOfItwin"}),
         ({"status": "active"}, {"status": "Active"}),
@@ -35,8 +35,10 @@ async def desk() -> AsyncIterator[Desk]:
     ],
     ids=lambda value: json.dumps(value),
 )
-async def test_enum_values_are_accepted_in_any_case(desk: Desk, given: dict[str, Any], meant: dict[str, Any]) -> None:
-    assert (await desk.ask("list-itwins", **given))["iTwins"] == (await desk.ask("list-itwins", **meant))["iTwins"]
+async def test_enum_values_are_accepted_in_any_case(
+    desk: Desk, arguments: dict[str, Any], meant: dict[str, Any]
+) -> None:
+    assert (await desk.ask("list-itwins", **arguments))["iTwins"] == (await desk.ask("list-itwins", **meant))["iTwins"]
 
 
 async def test_unknown_order_by_is_rejected(desk: Desk) -> None:
@@ -79,14 +81,14 @@ async def test_element_ids_are_accepted_in_upper_case(desk: Desk) -> None:
     mine = await desk.ask("acquire-briefcase", iModelId=imodel)
     number = mine["briefcase"]["briefcaseId"]
     latest = (await desk.ask("get-changeset", iModelId=imodel, changeset="latest"))["changeset"]["id"].upper()
-    given = {"iModelId": imodel, "briefcaseId": str(number), "lockLevel": "Exclusive", "changeset": latest}
-    await desk.ask("acquire-locks", **given, objectIds=["0X20000000ABC"])
+    arguments = {"iModelId": imodel, "briefcaseId": str(number), "lockLevel": "Exclusive", "changeset": latest}
+    await desk.ask("acquire-locks", **arguments, objectIds=["0X20000000ABC"])
     held = await desk.ask("list-locks", iModelId=imodel, briefcaseId=str(number))
     assert held["locks"][0]["lockedObjects"][0]["objectIds"] == ["0x20000000abc"]
 
 
 @pytest.mark.parametrize(
-    ("given", "meant"),
+    ("arguments", "meant"),
     [
         ("{date}", "{date}T00:00:00Z"),
         ("{date}T09:30", "{date}T09:30:00Z"),
@@ -94,12 +96,12 @@ async def test_element_ids_are_accepted_in_upper_case(desk: Desk) -> None:
         ("{date}T09:30:15+02:00", "{date}T07:30:15Z"),
     ],
 )
-async def test_date_without_time_or_zone_is_read_as_utc(desk: Desk, given: str, meant: str) -> None:
+async def test_date_without_time_or_zone_is_read_as_utc(desk: Desk, arguments: str, meant: str) -> None:
     from datetime import UTC, datetime, timedelta
 
     date = (datetime.now(UTC) + timedelta(days=30)).date().isoformat()
     imodel = await desk.roads()
-    share = await desk.ask("create-share", iModelId=imodel, name="Guests", expiration=given.format(date=date))
+    share = await desk.ask("create-share", iModelId=imodel, name="Guests", expiration=arguments.format(date=date))
     assert datetime.fromisoformat(share["share"]["expiration"]) == datetime.fromisoformat(meant.format(date=date))
 
 

@@ -15,16 +15,16 @@ async def error_of(client: Client, tool: str, **arguments: Any) -> dict[str, Any
     return dict(result.structured_content["error"])
 
 
-async def itwin(client: Client) -> str:
+async def read_recent_itwin(client: Client) -> str:
     listed = (await client.call_tool("list-recent-itwins", {"limit": 1})).structured_content
     assert listed is not None
     return str(listed["iTwins"][0]["id"])
 
 
 async def test_taken_name_error_names_the_argument(agent: Client) -> None:
-    where = await itwin(agent)
-    await agent.call_tool("create-imodel", {"iTwinId": where, "name": "Twice"})
-    error = await error_of(agent, "create-imodel", iTwinId=where, name="Twice")
+    itwin = await read_recent_itwin(agent)
+    await agent.call_tool("create-imodel", {"iTwinId": itwin, "name": "Twice"})
+    error = await error_of(agent, "create-imodel", iTwinId=itwin, name="Twice")
     assert [(detail["target"], detail["argument"]) for detail in error["details"]] == [("name", "name")]
 
 
@@ -34,6 +34,6 @@ async def test_missing_parent_is_reported_as_parent_id(agent: Client, tool: str,
     error = await error_of(agent, tool, subClass="Project", displayName="Orphan", parentId=nobody, **more)
     assert (error["code"], error.get("completed")) == ("iTwinNotFound", None)
     assert [detail["argument"] for detail in error["details"]] == ["parentId"]
-    found = (await agent.call_tool("find-itwin", {"name": "Orphan"})).structured_content
-    assert found is not None
-    assert not any(found["matches"].values())
+    answer = (await agent.call_tool("find-itwin", {"name": "Orphan"})).structured_content
+    assert answer is not None
+    assert not any(answer["matches"].values())

@@ -89,16 +89,16 @@ async def weather() -> AsyncIterator[Weather]:
             received = b""
             while b"\r\n\r\n" not in received:
                 received += await stream.receive()
-            head, _, rest = received.partition(b"\r\n\r\n")
+            head, _, second = received.partition(b"\r\n\r\n")
             lines = head.decode().split("\r\n")
             headers = {line.split(":", 1)[0].lower(): line.split(":", 1)[1].strip() for line in lines[1:]}
-            while len(rest) < int(headers.get("content-length", 0)):
-                rest += await stream.receive()
+            while len(second) < int(headers.get("content-length", 0)):
+                second += await stream.receive()
             method, target, _ = lines[0].split(" ")
             api.asked.append(f"{method} {target}")
             api.authorizations.append(headers.get("authorization", ""))
-            if rest:
-                api.bodies.append(json.loads(rest))
+            if second:
+                api.bodies.append(json.loads(second))
             if method == "POST":
                 status, body = "201 Created", {"id": "s9"}
             elif urlsplit(target).path == "/v1/stations":
@@ -137,8 +137,8 @@ async def test_users_capability_file_is_served_with_its_own_credential(
     async with connect(sandbox=sandbox, capabilities=[write_capability_file(tmp_path, api.origin)]) as client:
         names = {tool.name for tool in (await client.list_tools()).tools}
         assert {"find-stations", "list-itwins"} <= names
-        found = await client.call_tool("find-stations", {"word": "roof & tower=1"})
-        assert found.structured_content == {"stations": [{"id": "s1", "matches": "roof & tower=1"}]}
+        answer = await client.call_tool("find-stations", {"word": "roof & tower=1"})
+        assert answer.structured_content == {"stations": [{"id": "s1", "matches": "roof & tower=1"}]}
         read = await client.call_tool("get-station", {"station": "s 7"})
         assert read.structured_content == {"id": "s%207", "name": "Roof"}
         added = await client.call_tool("add-station", {"name": 'Tower "A" {{name}}'})
@@ -148,10 +148,12 @@ async def test_users_capability_file_is_served_with_its_own_credential(
     assert api.authorizations == ["Bearer weather-secret"] * 3
 
 
-@pytest.mark.parametrize("given", ["../admin", "..", ".", "a/b", "a?b=1", "a#b", "a%2Fb", "a\\b", "a\nb", "x" * 5000])
-async def test_users_capability_file_rejects_path_traversal(api: Weather, tmp_path: Path, given: str) -> None:
+@pytest.mark.parametrize(
+    "arguments", ["../admin", "..", ".", "a/b", "a?b=1", "a#b", "a%2Fb", "a\\b", "a\nb", "x" * 5000]
+)
+async def test_users_capability_file_rejects_path_traversal(api: Weather, tmp_path: Path, arguments: str) -> None:
     async with connect(capabilities=[write_capability_file(tmp_path, api.origin)]) as client:
-        result = await client.call_tool("get-station", {"station": given})
+        result = await client.call_tool("get-station", {"station": arguments})
     assert result.is_error
     assert result.structured_content is not None
     assert result.structured_content["error"]["code"] == "InvalidArguments"

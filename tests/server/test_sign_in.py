@@ -70,7 +70,7 @@ async def test_sign_in_returns_a_link_and_then_calls_work(platform: Platform, mo
     with (tmp_path / "log").open("w") as log:
         await sign_in_and_look(platform, mode, flags, log, browser)
     written = (tmp_path / "log").read_text()
-    kept = platform.kept()
+    kept = platform.saved_refresh_token()
     assert "/itwins/recents 200" in written
     assert kept is not None
     for secret in (kept, "Bearer ", "eyJ", "code=", "state="):

@@ -17,7 +17,7 @@ SHARED = ("harness.mjs", "entities.mjs")
 AREAS = ("itwins", "imodels", "authoring", "sign_in")
 PATIENCE = 180  # seconds for one script
 
-# The newest that are published; the authoring client brings its own, older management client.
+# The latest published versions. The authoring client depends on an older management client.
 PACKAGES = (
     "@itwin/imodels-client-management@6.2.2",
     "@itwin/imodels-client-authoring@6.0.2",
@@ -37,11 +37,11 @@ def install_backend() -> Path:
     itwinjs = [f"{package}@{version}" for package, version in pinned.items()]
     access = "@itwin/imodels-access-backend@6.0.2"
     name = f"core-backend@{pinned['@itwin/core-backend']}+{access.rpartition('/')[2]}"
-    # One of its packages asks for another that is on no registry.
+    # A peer dependency of one of these packages is in no registry.
     return makers._npm("--legacy-peer-deps", *itwinjs, access, name=name)
 
 
-def sentences(area: str) -> list[str]:
+def read_sentences(area: str) -> list[str]:
     """Return the sentences of a script's checks, read without running it."""
     return re.findall(r'^await check\("([^"]+)"', (SCRIPTS / f"{area}.mjs").read_text(), re.MULTILINE)
 
@@ -53,33 +53,35 @@ class Outcomes:
     url: str
     tokens: dict[str, str] = field(repr=False)
     folder: Path
-    _found: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict, repr=False)
-    _said: dict[str, str] = field(default_factory=dict, repr=False)
+    _outcomes: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict, repr=False)
+    _errors: dict[str, str] = field(default_factory=dict, repr=False)
 
     def of(self, area: str) -> dict[str, dict[str, Any]]:
         """Return the outcomes of a script by sentence."""
-        if area not in self._found:
-            self._found[area] = self._run(area)
-        return self._found[area]
+        if area not in self._outcomes:
+            self._outcomes[area] = self._run(area)
+        return self._outcomes[area]
 
-    def said(self, area: str) -> str:
+    def errors(self, area: str) -> str:
         """Return what a script wrote to standard error."""
         self.of(area)
-        return self._said[area]
+        return self._errors[area]
 
     def _run(self, area: str) -> dict[str, dict[str, Any]]:
         node = shutil.which("node") or pytest.skip("node is not installed")
-        # A script of Node finds packages above itself, and nowhere else.
-        beside = (install_backend() if area == BACKEND else makers._npm(*PACKAGES)) / "scripts"
-        shutil.copytree(SCRIPTS, beside, dirs_exist_ok=True)
-        given = {"url": self.url, "tokens": self.tokens, "folder": str(self.folder)}
-        command = [node, str(beside / f"{area}.mjs"), json.dumps(given)]
+        # Node resolves packages from the folders above the script.
+        scripts = (install_backend() if area == BACKEND else makers._npm(*PACKAGES)) / "scripts"
+        shutil.copytree(SCRIPTS, scripts, dirs_exist_ok=True)
+        arguments = {"url": self.url, "tokens": self.tokens, "folder": str(self.folder)}
+        command = [node, str(scripts / f"{area}.mjs"), json.dumps(arguments)]
         try:
             done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=PATIENCE)
             out, err = done.stdout, done.stderr
-        except subprocess.TimeoutExpired as late:
-            # POSIX hands over bytes here, whatever was asked for.
-            out, err = (text.decode() if isinstance(text, bytes) else text or "" for text in (late.stdout, late.stderr))
+        except subprocess.TimeoutExpired as timeout:
+            # On POSIX these are bytes even with text=True.
+            out, err = (
+                text.decode() if isinstance(text, bytes) else text or "" for text in (timeout.stdout, timeout.stderr)
+            )
             err += f"\nended after {PATIENCE} s"
-        self._said[area] = err
+        self._errors[area] = err
         return {line["check"]: line for line in map(json.loads, out.splitlines())}

@@ -1,7 +1,7 @@
 """Conformance fixtures that a capability file cannot express: other content, questions and log messages.
 
-The tools and prompts themselves stand in capability.yaml, so that they are read, linked, listed and checked as ours
-are; only their answers are made here, by a middleware before ours.
+capability.yaml declares the tools and prompts, so that they are read, linked, listed and checked like ours. This
+middleware only makes their answers.
 """
 
 from __future__ import annotations
@@ -125,20 +125,20 @@ async def _mixed(_: Fixtures, __: Context, ___: Mapping[str, Any], ____: Given) 
 
 async def _prompt_with_picture(_: Fixtures, __: Context, ___: Mapping[str, Any], ____: Given) -> Answer:
     text = t.TextContent(type="text", text="Please analyze the image above.")
-    return t.GetPromptResult(messages=[t.PromptMessage(role="user", content=one) for one in (_picture(), text)])
+    return t.GetPromptResult(messages=[t.PromptMessage(role="user", content=item) for item in (_picture(), text)])
 
 
-async def _prompt_with_resource(_: Fixtures, __: Context, given: Mapping[str, Any], ____: Given) -> Answer:
-    resource = _resource(given["resourceUri"], "Embedded resource content for testing.")
+async def _prompt_with_resource(_: Fixtures, __: Context, arguments: Mapping[str, Any], ____: Given) -> Answer:
+    resource = _resource(arguments["resourceUri"], "Embedded resource content for testing.")
     text = t.TextContent(type="text", text="Please process the embedded resource above.")
-    return t.GetPromptResult(messages=[t.PromptMessage(role="user", content=one) for one in (resource, text)])
+    return t.GetPromptResult(messages=[t.PromptMessage(role="user", content=item) for item in (resource, text)])
 
 
 # --- questions while the call is under way (until 2025-11-25) -----------------------------------------------------
 
 
-async def _sampling(_: Fixtures, ctx: Context, given: Mapping[str, Any], __: Given) -> Answer:
-    message = t.SamplingMessage(role="user", content=t.TextContent(type="text", text=given["prompt"]))
+async def _sampling(_: Fixtures, ctx: Context, arguments: Mapping[str, Any], __: Given) -> Answer:
+    message = t.SamplingMessage(role="user", content=t.TextContent(type="text", text=arguments["prompt"]))
     got = await ctx.session.create_message([message], max_tokens=100, related_request_id=ctx.request_id)
     return _said(f"LLM response: {got.content}")
 
@@ -149,9 +149,9 @@ async def _ask(ctx: Context, message: str, properties: Mapping[str, Any], requir
     return _said(f"Elicitation completed: action={got.action}, content={got.content}")
 
 
-async def _elicitation(_: Fixtures, ctx: Context, given: Mapping[str, Any], __: Given) -> Answer:
+async def _elicitation(_: Fixtures, ctx: Context, arguments: Mapping[str, Any], __: Given) -> Answer:
     fields = {"username": {"type": "string"}, "email": {"type": "string"}}
-    return await _ask(ctx, given["message"], fields, list(fields))
+    return await _ask(ctx, arguments["message"], fields, list(fields))
 
 
 async def _defaults(_: Fixtures, ctx: Context, __: Mapping[str, Any], ___: Given) -> Answer:
@@ -190,74 +190,78 @@ def _model(text: str) -> t.CreateMessageRequest:
     return t.CreateMessageRequest(params=t.CreateMessageRequestParams(messages=[message], max_tokens=100))
 
 
-async def _asks_person(_: Fixtures, __: Context, ___: Mapping[str, Any], given: Given) -> Answer:
-    typed = given.accepted("user_name")
+async def _asks_person(_: Fixtures, __: Context, ___: Mapping[str, Any], arguments: Given) -> Answer:
+    typed = arguments.accepted("user_name")
     if typed is None or not isinstance(typed.get("name"), str):
         return t.InputRequiredResult(input_requests={"user_name": _form("What is your name?")})
     return _said(f"Hello, {typed['name']}!")
 
 
-async def _asks_model(_: Fixtures, __: Context, ___: Mapping[str, Any], given: Given) -> Answer:
-    answer = given.answers.get("capital_question")
+async def _asks_model(_: Fixtures, __: Context, ___: Mapping[str, Any], arguments: Given) -> Answer:
+    answer = arguments.answers.get("capital_question")
     if not isinstance(answer, t.CreateMessageResult):
         return t.InputRequiredResult(input_requests={"capital_question": _model("What is the capital of France?")})
     return _said(f"The model says: {answer.content}")
 
 
-async def _asks_roots(_: Fixtures, __: Context, ___: Mapping[str, Any], given: Given) -> Answer:
-    answer = given.answers.get("client_roots")
+async def _asks_roots(_: Fixtures, __: Context, ___: Mapping[str, Any], arguments: Given) -> Answer:
+    answer = arguments.answers.get("client_roots")
     if not isinstance(answer, t.ListRootsResult):
         return t.InputRequiredResult(input_requests={"client_roots": t.ListRootsRequest()})
     return _said(f"Roots: {', '.join(str(root.uri) for root in answer.roots)}")
 
 
-async def _asks_with_state(fixtures: Fixtures, _: Context, __: Mapping[str, Any], given: Given) -> Answer:
-    if given.state is not None and fixtures.opened(given.state) == {"round": 1} and given.accepted("confirm"):
+async def _asks_with_state(fixtures: Fixtures, _: Context, __: Mapping[str, Any], arguments: Given) -> Answer:
+    if (
+        arguments.state is not None
+        and fixtures.opened(arguments.state) == {"round": 1}
+        and arguments.accepted("confirm")
+    ):
         return _said("state-ok")
     state = fixtures.seal({"round": 1})
     return t.InputRequiredResult(input_requests={"confirm": _form("Please confirm", _OK)}, request_state=state)
 
 
-async def _asks_three(fixtures: Fixtures, _: Context, __: Mapping[str, Any], given: Given) -> Answer:
+async def _asks_three(fixtures: Fixtures, _: Context, __: Mapping[str, Any], arguments: Given) -> Answer:
     wanted = {
         "user_name": _form("What is your name?"),
         "greeting": _model("Generate a greeting"),
         "client_roots": t.ListRootsRequest(),
     }
-    if given.state is not None and fixtures.opened(given.state) and wanted.keys() <= given.answers.keys():
+    if arguments.state is not None and fixtures.opened(arguments.state) and wanted.keys() <= arguments.answers.keys():
         return _said("All three are answered.")
     return t.InputRequiredResult(input_requests=wanted, request_state=fixtures.seal({"asked": 3}))
 
 
-async def _asks_twice(fixtures: Fixtures, _: Context, __: Mapping[str, Any], given: Given) -> Answer:
-    state = dict(fixtures.opened(given.state)) if given.state is not None else {}
+async def _asks_twice(fixtures: Fixtures, _: Context, __: Mapping[str, Any], arguments: Given) -> Answer:
+    state = dict(fixtures.opened(arguments.state)) if arguments.state is not None else {}
     if "name" not in state:
-        typed = given.accepted("step1")
+        typed = arguments.accepted("step1")
         if not state or typed is None:
             first = {"step1": _form("Step 1: What is your name?")}
             return t.InputRequiredResult(input_requests=first, request_state=fixtures.seal({"round": 1}))
         state = {"round": 2, "name": typed.get("name")}
-    if given.accepted("step2") is None:
+    if arguments.accepted("step2") is None:
         second = {"step2": _form("Step 2: What is your favorite color?", _NAME)}
         return t.InputRequiredResult(input_requests=second, request_state=fixtures.seal(state))
     return _said(f"{state['name']} answered twice.")
 
 
-async def _asks_what_the_client_has(_: Fixtures, ctx: Context, __: Mapping[str, Any], given: Given) -> Answer:
+async def _asks_what_the_client_has(_: Fixtures, ctx: Context, __: Mapping[str, Any], arguments: Given) -> Answer:
     wanted: dict[str, Any] = {}
     if _can(ctx, "elicitation"):
         wanted["user_name"] = _form("What is your name?")
     if _can(ctx, "sampling"):
         wanted["greeting"] = _model("Generate a greeting")
-    if given.answers or not wanted:
+    if arguments.answers or not wanted:
         return _said("Asked.")
     return t.InputRequiredResult(input_requests=wanted)
 
 
-async def _prompt_that_asks(_: Fixtures, __: Context, ___: Mapping[str, Any], given: Given) -> Answer:
-    if not given.answers:
+async def _prompt_that_asks(_: Fixtures, __: Context, ___: Mapping[str, Any], arguments: Given) -> Answer:
+    if not arguments.answers:
         return t.InputRequiredResult(input_requests={"user_context": _form("What context should be used?")})
-    text = t.TextContent(type="text", text=f"Use this context: {given.answers}")
+    text = t.TextContent(type="text", text=f"Use this context: {arguments.answers}")
     return t.GetPromptResult(messages=[t.PromptMessage(role="user", content=text)])
 
 
@@ -276,9 +280,9 @@ async def _needs_sampling(_: Fixtures, ctx: Context, __: Mapping[str, Any], ___:
     return _said("The client has sampling.")
 
 
-async def _asks_on_the_stream(_: Fixtures, ctx: Context, __: Mapping[str, Any], given: Given) -> Answer:
+async def _asks_on_the_stream(_: Fixtures, ctx: Context, __: Mapping[str, Any], arguments: Given) -> Answer:
     await ctx.session.report_progress(1, 2, "about to ask")
-    if given.accepted("user_name") is None:
+    if arguments.accepted("user_name") is None:
         return t.InputRequiredResult(input_requests={"user_name": _form("What is your name?")})
     return _said("Answered.")
 

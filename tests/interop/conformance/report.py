@@ -33,7 +33,7 @@ class Found:
 
 def read(folder: Path) -> dict[str, Found]:
     """Read the findings by scenario from the output folder of the suite."""
-    found: dict[str, Found] = {}
+    findings: dict[str, Found] = {}
     for file in sorted(folder.glob("server-*/checks.json")):
         name = _STAMP.fullmatch(file.parent.name)
         assert name is not None, file
@@ -41,19 +41,21 @@ def read(folder: Path) -> dict[str, Found]:
         statuses = Counter(check["status"] for check in checks)
         own = sum(check["status"] == "SUCCESS" and check["id"] != ON_EVERY_FRAME for check in checks)
         passed, failed = statuses["SUCCESS"], statuses["FAILURE"] + statuses["WARNING"]
-        found[name["scenario"]] = Found(passed, failed, len(checks) - passed - failed, own)
-    return found
+        findings[name["scenario"]] = Found(passed, failed, len(checks) - passed - failed, own)
+    return findings
 
 
-def section(title: str, about: str, found: Mapping[str, Found], required: list[str], reasons: Mapping[str, str]) -> str:
+def section(
+    title: str, about: str, findings: Mapping[str, Found], required: list[str], reasons: Mapping[str, str]
+) -> str:
     """Format a run as Markdown. Scenarios in `reasons` are expected to fail, for the given reason."""
-    counted = [name for name in required if found[name].verdict == "passes" and name not in reasons]
+    counted = [name for name in required if findings[name].verdict == "passes" and name not in reasons]
     lines = [f"## {title}", "", about, "", f"**{len(counted)} of {len(required)} scenarios pass.**", ""]
     lines += ["| Scenario | Checks passed | Failed | Not applicable | |", "|---|---|---|---|---|"]
     for name in required:
-        one = found[name]
-        why = reasons.get(name, "" if one.verdict == "passes" else one.verdict)
-        lines.append(f"| {name} | {one.passed} | {one.failed} | {one.other} | {why} |")
+        finding = findings[name]
+        why = reasons.get(name, "" if finding.verdict == "passes" else finding.verdict)
+        lines.append(f"| {name} | {finding.passed} | {finding.failed} | {finding.other} | {why} |")
     return "\n".join(lines) + "\n"
 
 

@@ -1,6 +1,6 @@
 """`python -m tests.interop.conformance.server`: our server with our tools and the conformance fixtures.
 
-Nothing of this is in the package. The capability file of the fixtures is read, linked, listed and executed like a
+The capability file of the fixtures is read, linked, listed and executed like a
 user's own file.
 """
 
@@ -36,26 +36,26 @@ async def main() -> None:
         file.write_text(CAPABILITY.read_text().replace("http://127.0.0.1:1", origin))
         settings = read_settings(os.environ, sandbox=True, toolsets="all", capabilities=[file])
         async with open_runtime(settings, {}, Launcher.HTTP) as runtime:
-            catalog = as_the_suite_spells_them(runtime.catalog)
+            catalog = rename_fixtures(runtime.catalog)
             server = build_server(catalog, runtime.executor)
             fixtures = Fixtures(catalog, Seals(lambda: (secrets.token_bytes(32),)))
             server.middleware.insert(len(server.middleware) - 1, fixtures.answer)  # ours answers calls by itself
             guard = partial(check_loopback, token=None)
-            await http.serve_http(server, "127.0.0.1", 0, surround=guard, ready=tell)
+            await http.serve_http(server, "127.0.0.1", 0, surround=guard, ready=report_ready)
 
 
-def as_the_suite_spells_them(catalog: Catalog) -> Catalog:
-    """`test-simple-text` becomes `test_simple_text`: the format has no underscores in names."""
-    tools = {_spelled(name): replace(tool, name=_spelled(name)) for name, tool in catalog.tools.items()}
-    prompts = {_spelled(name): replace(prompt, name=_spelled(name)) for name, prompt in catalog.prompts.items()}
+def rename_fixtures(catalog: Catalog) -> Catalog:
+    """Spell the fixtures with underscores, as the suite does. Names in capability files have none."""
+    tools = {_respell(name): replace(tool, name=_respell(name)) for name, tool in catalog.tools.items()}
+    prompts = {_respell(name): replace(prompt, name=_respell(name)) for name, prompt in catalog.prompts.items()}
     return replace(catalog, tools=tools, prompts=prompts)
 
 
-def _spelled(name: str) -> str:
+def _respell(name: str) -> str:
     return name.replace("-", "_") if name.startswith("test-") else name
 
 
-def tell(url: str) -> None:
+def report_ready(url: str) -> None:
     print(f"Serving MCP at {url} with fixtures.", file=sys.stderr, flush=True)
 
 

@@ -33,7 +33,10 @@ async def langchain(session: ClientSession) -> dict[str, Any]:
 
 def google_genai(tools: list[Tool]) -> dict[str, Any]:
     declared = [mcp_to_gemini_tool(tool).function_declarations[0] for tool in tools]
-    return {one.name: one.parameters.model_dump(mode="json", exclude_none=True, by_alias=True) for one in declared}
+    return {
+        function.name: function.parameters.model_dump(mode="json", exclude_none=True, by_alias=True)
+        for function in declared
+    }
 
 
 async def main() -> None:

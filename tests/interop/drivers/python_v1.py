@@ -16,37 +16,37 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.types import ElicitResult
 
 
-async def confirm(_: Any, asked: Any) -> ElicitResult:
+async def confirm(_: Any, question: Any) -> ElicitResult:
     """Answer as a user who types the requested name."""
-    told = asked.requestedSchema["properties"]["name"]["description"]
-    return ElicitResult(action="accept", content={"name": told.removeprefix("Type it to confirm: ")})
+    description = question.requestedSchema["properties"]["name"]["description"]
+    return ElicitResult(action="accept", content={"name": description.removeprefix("Type it to confirm: ")})
 
 
-async def answer(session: ClientSession, asked: dict[str, Any]) -> dict[str, Any]:
-    told: list[str | None] = []
+async def answer(session: ClientSession, request: dict[str, Any]) -> dict[str, Any]:
+    messages: list[str | None] = []
 
     async def progress(done: float, total: float | None, text: str | None) -> None:
-        told.append(text)
+        messages.append(text)
 
-    match asked["do"]:
+    match request["do"]:
         case "list_tools":
             result: Any = await session.list_tools()
         case "call":
-            result = await session.call_tool(asked["name"], asked["arguments"], progress_callback=progress)
+            result = await session.call_tool(request["name"], request["arguments"], progress_callback=progress)
         case "list_templates":
             result = await session.list_resource_templates()
         case "read":
-            result = await session.read_resource(asked["uri"])
-    return result.model_dump(mode="json", by_alias=True) | {"progress": told}
+            result = await session.read_resource(request["uri"])
+    return result.model_dump(mode="json", by_alias=True) | {"progress": messages}
 
 
 async def main() -> None:
-    way = json.loads(sys.argv[1])
+    transport = json.loads(sys.argv[1])
     async with AsyncExitStack() as stack:
-        if "http" in way:
-            read, write, *_ = await stack.enter_async_context(streamable_http_client(way["http"]))
+        if "http" in transport:
+            read, write, *_ = await stack.enter_async_context(streamable_http_client(transport["http"]))
         else:
-            command, *args = way["stdio"]
+            command, *args = transport["stdio"]
             server = StdioServerParameters(command=command, args=args, env=dict(os.environ))
             read, write = await stack.enter_async_context(stdio_client(server))
         session = await stack.enter_async_context(ClientSession(read, write, elicitation_callback=confirm))

@@ -13,36 +13,36 @@ from mcp import Client, MCPError, StdioServerParameters, stdio_client
 from mcp.types import ElicitResult
 
 
-async def confirm(_: Any, asked: Any) -> ElicitResult:
+async def confirm(_: Any, question: Any) -> ElicitResult:
     """Answer as a user who types the requested name."""
-    told = asked.requested_schema["properties"]["name"]["description"]
-    return ElicitResult(action="accept", content={"name": told.removeprefix("Type it to confirm: ")})
+    description = question.requested_schema["properties"]["name"]["description"]
+    return ElicitResult(action="accept", content={"name": description.removeprefix("Type it to confirm: ")})
 
 
-async def answer(client: Client, asked: dict[str, Any]) -> dict[str, Any]:
-    told: list[str | None] = []
+async def answer(client: Client, request: dict[str, Any]) -> dict[str, Any]:
+    messages: list[str | None] = []
 
     async def progress(done: float, total: float | None, text: str | None) -> None:
-        told.append(text)
+        messages.append(text)
 
-    match asked["do"]:
+    match request["do"]:
         case "list_tools":
             result: Any = await client.list_tools()
         case "call":
-            result = await client.call_tool(asked["name"], asked["arguments"], progress_callback=progress)
+            result = await client.call_tool(request["name"], request["arguments"], progress_callback=progress)
         case "list_templates":
             result = await client.list_resource_templates()
         case "read":
-            result = await client.read_resource(asked["uri"])
-    return result.model_dump(mode="json", by_alias=True) | {"progress": told}
+            result = await client.read_resource(request["uri"])
+    return result.model_dump(mode="json", by_alias=True) | {"progress": messages}
 
 
 async def main() -> None:
-    way = json.loads(sys.argv[1])
-    if "http" in way:
-        server: Any = way["http"]
+    transport = json.loads(sys.argv[1])
+    if "http" in transport:
+        server: Any = transport["http"]
     else:
-        command, *args = way["stdio"]
+        command, *args = transport["stdio"]
         server = stdio_client(StdioServerParameters(command=command, args=args, env=dict(os.environ)))
     async with Client(server, mode=sys.argv[2], elicitation_callback=confirm) as client:
         say({"protocol": client.protocol_version, "server": client.server_info.name if client.server_info else None})
