@@ -1,9 +1,8 @@
-"""`python -m benchmarks.call_path`: which of our files one warm tool call runs through, and how often it changes file.
+"""Trace one warm tool call through our files: `python -m benchmarks.call_path`.
 
-A server over the embedded sandbox runs in this process, with a client of the official SDK. The first calls fill caches;
-one more is traced. Each function that starts counts once, in the order of starting; a coroutine that is resumed does
-not start again. Left out are the sandbox, which stands for the platform, and the modules in TYPES, which only hold
-errors and the values that stages pass on.
+A server over the embedded sandbox and a client of the official SDK run in this process. The first calls fill caches,
+and the next call is traced. A function counts when it starts, and not when a coroutine is resumed. The trace omits the
+sandbox, which stands for the platform, and the modules in TYPES, which only define errors and values.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ TYPES = frozenset({"errors.py", "executor/outcome.py", "executor/context.py"})
 
 
 class Trace:
-    """Records our functions in the order in which they start."""
+    """Records the functions of itwin-mcp in the order in which they start."""
 
     def __init__(self) -> None:
         self.started: list[tuple[str, str]] = []
@@ -41,7 +40,7 @@ class Trace:
         name = frame.f_code.co_filename
         if event != "call" or not name.startswith(f"{PACKAGE}{os.sep}") or frame in self._frames:
             return
-        # The frame is kept, so that no later one gets its place in memory and looks like it.
+        # Keep the frame alive. Otherwise a later frame could get the same place in memory and compare equal.
         self._frames.add(frame)
         file = Path(name).relative_to(PACKAGE).as_posix()
         if not file.startswith("sandbox/") and file not in TYPES:
@@ -49,7 +48,7 @@ class Trace:
 
     @property
     def path(self) -> list[str]:
-        """The files in the order of the call, each as often as the call changes to it."""
+        """Return the files in the order of the call. A file appears each time the call changes to it."""
         return [file for file, _ in groupby(self.started, key=lambda start: start[0])]
 
 

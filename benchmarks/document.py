@@ -1,4 +1,4 @@
-"""An OpenAPI document of every platform operation that the capability files consume, for the rival to be made from."""
+"""The OpenAPI document for FastMCP: every platform operation that the capability files consume."""
 
 from itwin_mcp.capability.documents import find_shipped_files
 from itwin_mcp.capability.linker import link_files
@@ -6,7 +6,7 @@ from itwin_mcp.capability.operations import Slot
 from itwin_mcp.settings import PLATFORM_ORIGIN
 
 
-def document(base_url: str) -> dict:
+def make_document(base_url: str) -> dict:
     paths: dict = {}
     for operation in link_files(find_shipped_files()).operations.values():
         if operation.origin != PLATFORM_ORIGIN:
@@ -20,19 +20,21 @@ def document(base_url: str) -> dict:
             "summary": operation.name.replace("-", " ").capitalize(),
             "parameters": [
                 {
-                    "name": one.wire,
-                    "in": one.place,
-                    "required": one.place == "path",
+                    "name": parameter.wire,
+                    "in": parameter.place,
+                    "required": parameter.place == "path",
                     "schema": {"type": "string"},
                 }
-                for one in operation.parameters
-                if one.place != "header"
+                for parameter in operation.parameters
+                if parameter.place != "header"
             ],
             "responses": {"200": {"description": "The answer."}},
         }
         if operation.body is not None and isinstance(operation.body.data, dict):
             schema = {"type": "object", "properties": {name: {} for name in operation.body.data}}
             entry["requestBody"] = {"content": {"application/json": {"schema": schema}}}
-        paths.setdefault(path, {}).setdefault(operation.method.lower(), entry)  # some consume one path twice
+        paths.setdefault(path, {}).setdefault(
+            operation.method.lower(), entry
+        )  # two operations may consume the same method and path
     info = {"title": "iTwin Platform", "version": "1"}
     return {"openapi": "3.1.0", "info": info, "servers": [{"url": base_url}], "paths": paths}

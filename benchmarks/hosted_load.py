@@ -1,9 +1,9 @@
-"""`python -m benchmarks.hosted_load`: what a hosted replica takes, for the sizing table of docs/hosting.md.
+"""Measure the load that a hosted replica handles: `python -m benchmarks.hosted_load`.
 
-The deployment is that of tests/hosting/replicas.py: real processes on loopback, callers with tokens, a policy, the
-sandbox as the platform, haproxy by the rules of deploy/compose.yaml. The clients are raw sockets that stay open, one
-caller each; they, the proxy and the sandbox share the machine with the replicas, so that CPU per call, which is the
-replicas' alone, says more than calls per second. It prints Markdown.
+It prints the sizing table of docs/hosting.md. The deployment is that of tests/hosting/replicas.py: processes on
+loopback, callers with tokens, a policy, the sandbox as the platform, and haproxy with the rules of deploy/compose.yaml.
+Each caller keeps one raw socket open. Clients, proxy and sandbox run on the same machine as the replicas, so the CPU
+per call, which counts only the replicas, says more than the calls per second.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ KINDS = {
     "tools/list": {},
     "list-itwins": {"name": "list-itwins", "arguments": {}},
 }
-"""One that is answered from memory, and one that asks the platform; of each caller for another number, because equal
-questions that are under way are asked once."""
+"""A request that is answered from memory, and one that is sent on to the platform. Each caller uses another `limit`,
+because equal concurrent requests are sent to the platform only once."""
 
 
 @dataclass(frozen=True)
-class Measured:
-    """One run."""
+class Measurement:
+    """The result of one run."""
 
     rate: float
     p50: float
@@ -47,22 +47,22 @@ class Measured:
     failed: int
 
 
-async def measure(whole: Deployment, at: Replica | None, kind: str, connections: int, seconds: float) -> Measured:
-    """Calls without a pause on so many connections, by way of the proxy or straight at one replica."""
+async def measure(whole: Deployment, at: Replica | None, kind: str, connections: int, seconds: float) -> Measurement:
+    """Call without pauses on the given number of connections, through the proxy or directly at one replica."""
     port = int((whole.url if at is None else at.url).rpartition(":")[2])
     times: list[float] = []
     failed = 0
 
-    async def connection(number: int, until: float) -> None:
+    async def call_repeatedly(number: int, until: float) -> None:
         nonlocal failed
-        request = _request(whole, kind, number)
+        request = _make_request(whole, kind, number)
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         while time.perf_counter() < until:
             began = time.perf_counter()
             writer.write(request)
             head = await reader.readuntil(b"\r\n\r\n")
             if b"transfer-encoding: chunked" in head.lower():
-                body = await _chunks(reader)
+                body = await _read_chunks(reader)
             else:
                 length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
                 body = await reader.readexactly(int(length.partition(b":")[2]))
@@ -72,21 +72,21 @@ async def measure(whole: Deployment, at: Replica | None, kind: str, connections:
 
     async def run(length: float) -> float:
         began = time.perf_counter()
-        await asyncio.gather(*(connection(number, began + length) for number in range(connections)))
+        await asyncio.gather(*(call_repeatedly(number, began + length) for number in range(connections)))
         return time.perf_counter() - began
 
     await run(1.0)
     times.clear()
-    replicas = [psutil.Process(one.process.pid) for one in whole.replicas if one.process is not None]
-    before = [sum(one.cpu_times()[:2]) for one in replicas]
-    took = await run(seconds)
-    used = sum(sum(one.cpu_times()[:2]) for one in replicas) - sum(before)
-    memory = max(one.memory_info().rss for one in replicas) / 2**20
+    processes = [psutil.Process(replica.process.pid) for replica in whole.replicas if replica.process is not None]
+    cpu_before = sum(sum(process.cpu_times()[:2]) for process in processes)
+    duration = await run(seconds)
+    cpu = sum(sum(process.cpu_times()[:2]) for process in processes) - cpu_before
+    memory = max(process.memory_info().rss for process in processes) / 2**20
     cuts = statistics.quantiles(times, n=20)
-    return Measured(len(times) / took, cuts[9] * 1e3, cuts[18] * 1e3, used / len(times) * 1e3, memory, failed)
+    return Measurement(len(times) / duration, cuts[9] * 1e3, cuts[18] * 1e3, cpu / len(times) * 1e3, memory, failed)
 
 
-def _request(whole: Deployment, kind: str, number: int) -> bytes:
+def _make_request(whole: Deployment, kind: str, number: int) -> bytes:
     params = KINDS[kind] | {"_meta": META}
     method = "tools/call" if "name" in params else kind
     if "arguments" in params:
@@ -106,7 +106,7 @@ def _request(whole: Deployment, kind: str, number: int) -> bytes:
     return f"POST /mcp HTTP/1.1\r\n{lines}\r\n".encode() + body
 
 
-async def _chunks(reader: asyncio.StreamReader) -> bytes:
+async def _read_chunks(reader: asyncio.StreamReader) -> bytes:
     body = b""
     while size := int(await reader.readline(), 16):
         body += (await reader.readexactly(size + 2))[:-2]
@@ -115,7 +115,7 @@ async def _chunks(reader: asyncio.StreamReader) -> bytes:
 
 
 async def main(connections: Sequence[int], seconds: float) -> None:
-    """Measure and print."""
+    """Measure each kind of request and print the Markdown table."""
     print(
         f"{os.cpu_count()} CPUs, {platform.system()} {platform.machine()}, Python {platform.python_version()}, ", end=""
     )
@@ -124,17 +124,17 @@ async def main(connections: Sequence[int], seconds: float) -> None:
     print("|---|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         async with deployment(Path(folder)) as whole:
-            for name, at in (("one replica, straight", whole.replicas[0]), ("two behind haproxy", None)):
+            for name, at in (("one replica, directly", whole.replicas[0]), ("two behind haproxy", None)):
                 for kind in KINDS:
                     for count in connections:
-                        one = await measure(whole, at, kind, count, seconds)
-                        figures = f"{one.rate:.0f} | {one.p50:.1f} | {one.p95:.1f} | {one.cpu:.2f} | {one.memory:.0f}"
-                        print(f"| {name} | {kind} | {count} | {figures} | {one.failed} |", flush=True)
+                        run = await measure(whole, at, kind, count, seconds)
+                        figures = f"{run.rate:.0f} | {run.p50:.1f} | {run.p95:.1f} | {run.cpu:.2f} | {run.memory:.0f}"
+                        print(f"| {name} | {kind} | {count} | {figures} | {run.failed} |", flush=True)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--seconds", type=float, default=8.0)
-    given = parser.parse_args()
-    anyio.run(main, given.connections, given.seconds)
+    options = parser.parse_args()
+    anyio.run(main, options.connections, options.seconds)

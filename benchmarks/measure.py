@@ -1,4 +1,4 @@
-"""Measures itwin-mcp beside its rivals, interleaved, and prints Markdown tables; see README.md."""
+"""Measure itwin-mcp and the servers to compare with, in interleaved rounds, and print Markdown tables (README.md)."""
 
 import argparse
 import asyncio
@@ -32,7 +32,7 @@ ITWIN = "dc914a84-e0c9-40e2-9d14-faf5ed84147f"
 
 @dataclass(frozen=True)
 class Target:
-    """A server to measure: how it is started, and what its two calls are called."""
+    """A server to measure: its commands, and the names of its two tools with their arguments."""
 
     name: str
     stdio: tuple[str, ...]
@@ -41,7 +41,7 @@ class Target:
     list: tuple[str, str]
 
     def call(self, kind: str) -> dict:
-        """One call; every one asks for another thing."""
+        """Return the parameters of a call. Each "get" call has another id, so that no answer can be reused."""
         tool, argument = self.get if kind == "get" else self.list
         return {"name": tool, "arguments": {argument: str(uuid.uuid4()) if kind == "get" else ITWIN}}
 
@@ -72,30 +72,30 @@ TARGETS = (
 )
 
 
-def message(number: int, method: str, params: dict) -> dict:
+def make_message(number: int, method: str, params: dict) -> dict:
     return {"jsonrpc": "2.0", "id": number, "method": method, "params": {**params, "_meta": META}}
 
 
-def encoded(value: dict | list) -> bytes:
+def encode(value: dict | list) -> bytes:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def result(answer: dict) -> dict:
-    """The result of a call, which must be a real one: a wrong answer is not worth measuring."""
-    found = answer["result"]
-    if found.get("isError") or ("content" in found and "Harbour bridge" not in found["content"][0]["text"]):
+def check_result(answer: dict) -> dict:
+    """Return the result of a call. A failed call ends the program, because its duration means nothing."""
+    result = answer["result"]
+    if result.get("isError") or ("content" in result and "Harbour bridge" not in result["content"][0]["text"]):
         raise SystemExit(f"A call failed: {json.dumps(answer)[:500]}")
-    return found
+    return result
 
 
-def cpu(process: psutil.Process) -> float:
-    """Milliseconds of CPU of a process and its children so far."""
-    times = [one.cpu_times() for one in (process, *process.children(recursive=True))]
-    return 1000 * sum(one.user + one.system for one in times)
+def read_cpu(process: psutil.Process) -> float:
+    """Return the CPU time of a process and its children so far, in milliseconds."""
+    times = [item.cpu_times() for item in (process, *process.children(recursive=True))]
+    return 1000 * sum(item.user + item.system for item in times)
 
 
-class Stdio:
-    """One server over pipes."""
+class StdioServer:
+    """A running server that is called over stdio."""
 
     def __init__(self, target: Target, *arguments: str) -> None:
         self._began = time.perf_counter()
@@ -106,7 +106,7 @@ class Stdio:
 
     def ask(self, method: str, params: dict) -> dict:
         self._number += 1
-        self._process.stdin.write(encoded(message(self._number, method, params)) + b"\n")
+        self._process.stdin.write(encode(make_message(self._number, method, params)) + b"\n")
         self._process.stdin.flush()
         while True:
             line = self._process.stdout.readline()
@@ -117,18 +117,18 @@ class Stdio:
                 return answer
 
     def first_list(self) -> tuple[float, float, dict]:
-        """Milliseconds and CPU from the start to the first tools/list, and that."""
+        """Return wall time and CPU milliseconds from the start to the first tools/list answer, and the answer."""
         self.ask("server/discover", {})
-        listed = result(self.ask("tools/list", {}))
-        return 1000 * (time.perf_counter() - self._began), cpu(psutil.Process(self._process.pid)), listed
+        listed = check_result(self.ask("tools/list", {}))
+        return 1000 * (time.perf_counter() - self._began), read_cpu(psutil.Process(self._process.pid)), listed
 
     def calls(self, target: Target, kind: str, count: int) -> float:
-        """CPU milliseconds a call, one after another."""
+        """Send calls one after another and return the CPU milliseconds for each call."""
         process = psutil.Process(self._process.pid)
-        before = cpu(process)
+        before = read_cpu(process)
         for _ in range(count):
-            result(self.ask("tools/call", target.call(kind)))
-        return (cpu(process) - before) / count
+            check_result(self.ask("tools/call", target.call(kind)))
+        return (read_cpu(process) - before) / count
 
     def close(self) -> None:
         self._process.stdin.close()
@@ -139,8 +139,8 @@ class Stdio:
             self._process.wait()
 
 
-class Http:
-    """One server over streamable HTTP."""
+class HttpServer:
+    """A running server that is called over streamable HTTP."""
 
     def __init__(self, target: Target) -> None:
         with socket.socket() as free:
@@ -157,27 +157,29 @@ class Http:
         raise SystemExit(f"{target.name} does not listen.")
 
     async def calls(self, target: Target, kind: str, count: int, at_once: int) -> float:
-        """CPU milliseconds a call, on as many kept connections as there are callers."""
+        """Send calls from `at_once` callers, each on its own connection; return the CPU milliseconds for each call."""
         process = psutil.Process(self._process.pid)
         connections = [await asyncio.open_connection("127.0.0.1", self._port) for _ in range(at_once)]
-        before = cpu(process)
-        await asyncio.gather(*(self._caller(target, kind, count // at_once, *one) for one in connections))
-        spent = (cpu(process) - before) / (count // at_once * at_once)
+        before = read_cpu(process)
+        await asyncio.gather(
+            *(self._send_calls(target, kind, count // at_once, reader, writer) for reader, writer in connections)
+        )
+        spent = (read_cpu(process) - before) / (count // at_once * at_once)
         for _, writer in connections:
             writer.close()
         return spent
 
-    async def _caller(self, target, kind, count, reader, writer) -> None:
+    async def _send_calls(self, target, kind, count, reader, writer) -> None:
         for number in range(count):
             params = target.call(kind)
-            body = encoded(message(number + 1, "tools/call", params))
+            body = encode(make_message(number + 1, "tools/call", params))
             head = (
                 f"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\nContent-Type: application/json\r\n"
                 f"Accept: application/json, text/event-stream\r\nMCP-Protocol-Version: {VERSION}\r\n"
                 f"Mcp-Method: tools/call\r\nMcp-Name: {params['name']}\r\nContent-Length: {len(body)}\r\n\r\n"
             )
             writer.write(head.encode() + body)
-            result(await _answer(reader))
+            check_result(await _read_answer(reader))
 
     def close(self) -> None:
         self._process.terminate()
@@ -188,8 +190,8 @@ class Http:
             self._process.wait()
 
 
-async def _answer(reader: asyncio.StreamReader) -> dict:
-    """The JSON of one response: whole or in chunks, plain or as an event."""
+async def _read_answer(reader: asyncio.StreamReader) -> dict:
+    """Return the JSON of a response, which may be chunked, and plain or an event."""
     head = (await reader.readuntil(b"\r\n\r\n")).lower()
     if b"transfer-encoding: chunked" in head:
         body = b""
@@ -206,7 +208,7 @@ async def _answer(reader: asyncio.StreamReader) -> dict:
 
 
 class Table:
-    """Figures by row and target, round by round; printed as medians with the ratio of each rival to us."""
+    """Measurements by row and target. It prints their medians, and the ratio of each server to itwin-mcp."""
 
     def __init__(self, title: str, unit: str) -> None:
         self._title, self._unit = title, unit
@@ -231,17 +233,17 @@ class Table:
 
 
 @contextmanager
-def surroundings() -> Iterator[None]:
-    """A stand-in for the platform, and folders of our own for what servers keep."""
+def start_platform() -> Iterator[None]:
+    """Run the stand-in for the platform, and set the environment variables of the servers."""
     upstream = subprocess.Popen([sys.executable, str(HERE / "upstream.py")], stdout=subprocess.PIPE, text=True)
-    with tempfile.TemporaryDirectory() as kept:
+    with tempfile.TemporaryDirectory() as folder:
         for name in [name for name in os.environ if name.startswith(("ITWIN_", "ITP_"))]:
             del os.environ[name]
         os.environ |= {
             "ITWIN_API_URL": upstream.stdout.readline().strip(),
             "ITWIN_ACCESS_TOKEN": "x",
-            "ITWIN_MCP_STATE_DIR": f"{kept}/state",
-            "ITWIN_MCP_CACHE_DIR": f"{kept}/cache",
+            "ITWIN_MCP_STATE_DIR": f"{folder}/state",
+            "ITWIN_MCP_CACHE_DIR": f"{folder}/cache",
         }
         try:
             yield
@@ -250,20 +252,20 @@ def surroundings() -> Iterator[None]:
             upstream.wait()
 
 
-def cold(rounds: int) -> None:
+def measure_cold_start(rounds: int) -> None:
     table = Table("Cold start: from the start of the process to the answer to tools/list", "ms")
     sizes: dict[str, list[dict]] = {}
     for number in range(rounds + 1):
         for target in TARGETS:
-            server = Stdio(target)
+            server = StdioServer(target)
             wall, used, listed = server.first_list()
             server.close()
             sizes[target.name] = listed["tools"]
-            if number:  # the first one fills caches
+            if number:  # the first round fills caches
                 table.add("wall time", target, wall)
                 table.add("CPU", target, used)
     for name in ("all", "dynamic"):
-        server = Stdio(TARGETS[0], "--toolsets", name)
+        server = StdioServer(TARGETS[0], "--toolsets", name)
         _, _, listed = server.first_list()
         server.close()
         sizes[f"itwin-mcp --toolsets {name}"] = listed["tools"]
@@ -272,12 +274,12 @@ def cold(rounds: int) -> None:
     print("| | tools | bytes | tokens that a model reads, about |\n|---|---|---|---|")
     for name, tools in sizes.items():
         read = [{key: tool.get(key) for key in ("name", "description", "inputSchema")} for tool in tools]
-        print(f"| {name} | {len(tools)} | {len(encoded(tools)):,} | {len(encoded(read)) // 4:,} |")
+        print(f"| {name} | {len(tools)} | {len(encode(tools)):,} | {len(encode(read)) // 4:,} |")
 
 
-def stdio(rounds: int, count: int) -> None:
+def measure_stdio(rounds: int, count: int) -> None:
     table = Table("Calls over stdio, one after another", "CPU ms a call")
-    servers = [(target, Stdio(target)) for target in TARGETS]
+    servers = [(target, StdioServer(target)) for target in TARGETS]
     for target, server in servers:
         server.first_list()
         server.calls(target, "get", 50)
@@ -290,9 +292,9 @@ def stdio(rounds: int, count: int) -> None:
     table.print()
 
 
-async def http(rounds: int, count: int) -> None:
+async def measure_http(rounds: int, count: int) -> None:
     table = Table("Calls over HTTP", "CPU ms a call")
-    servers = [(target, Http(target)) for target in TARGETS]
+    servers = [(target, HttpServer(target)) for target in TARGETS]
     for target, server in servers:
         await server.calls(target, "get", 50, 1)
     for _ in range(rounds):
@@ -306,24 +308,24 @@ async def http(rounds: int, count: int) -> None:
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--quick", action="store_true", help="fewer rounds and calls")
-    options.add_argument("--only", choices=["cold", "stdio", "http"], help="one part of it")
-    given = options.parse_args()
-    rounds, count = (3, 150) if given.quick else (7, 320)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer rounds and calls")
+    parser.add_argument("--only", choices=["cold", "stdio", "http"], help="measure only this part")
+    options = parser.parse_args()
+    rounds, count = (3, 150) if options.quick else (7, 320)
     packages = ("itwin-mcp", "mcp", "fastmcp", "httpx2", "pydantic", "uvicorn", "uvloop", "httptools")
-    versions = [f"{one} {importlib.metadata.version(one)}" for one in packages if _is_there(one)]
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in packages if _is_installed(name)]
     print(f"Python {platform.python_version()}, {platform.system()} {platform.machine()}: {', '.join(versions)}")
-    with surroundings():
-        if given.only in (None, "cold"):
-            cold(rounds)
-        if given.only in (None, "stdio"):
-            stdio(rounds, count)
-        if given.only in (None, "http"):
-            asyncio.run(http(rounds, count))
+    with start_platform():
+        if options.only in (None, "cold"):
+            measure_cold_start(rounds)
+        if options.only in (None, "stdio"):
+            measure_stdio(rounds, count)
+        if options.only in (None, "http"):
+            asyncio.run(measure_http(rounds, count))
 
 
-def _is_there(package: str) -> bool:
+def _is_installed(package: str) -> bool:
     try:
         importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -1,15 +1,15 @@
-"""What one would write instead: FastMCP over the platform's OpenAPI document, with its defaults."""
+"""A server to compare with: FastMCP over an OpenAPI document of the platform, with the defaults of FastMCP."""
 
 import os
 import sys
 
 import httpx2
-from document import document
+from document import make_document
 from fastmcp import FastMCP
 
 base_url = os.environ["ITWIN_API_URL"]
 client = httpx2.AsyncClient(base_url=base_url, headers={"Authorization": "Bearer x"}, timeout=30)
-server = FastMCP.from_openapi(document(base_url), client=client, name="itwin")
+server = FastMCP.from_openapi(make_document(base_url), client=client, name="itwin")
 if sys.argv[1] == "stdio":
     server.run(transport="stdio", show_banner=False)
 else:

@@ -1,4 +1,4 @@
-"""The official SDK's low-level server, by hand: two tools, no checks of arguments, answers or errors."""
+"""A server to compare with: two tools on the official SDK's low-level server, without checks or error handling."""
 
 import json
 import os

@@ -1,6 +1,6 @@
-"""Stands in for the platform: `GET /imodels/{id}` and `GET /imodels`, encoded once, on a bare asyncio protocol.
+"""A stand-in for the platform that answers `GET /imodels/{id}` and `GET /imodels` with prepared bytes.
 
-Its first line of output is its address.
+It prints its address as the first line of its output.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ import json
 ID = "00000000-0000-4000-8000-000000000000"
 
 
-def imodel(identity: str) -> dict:
+def make_imodel(identity: str) -> dict:
     user = "42101fe4-e4f2-4cc3-8f29-cb5c3a7d2e2f"
     here = f"https://api.bentley.com/imodels/{identity}"
     links = ("namedVersions", "changesets", "users", "permissions")
@@ -36,18 +36,20 @@ def imodel(identity: str) -> dict:
     }
 
 
-def encoded(body: dict) -> bytes:
+def encode_response(body: dict) -> bytes:
     data = json.dumps(body, separators=(",", ":")).encode()
     head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(data)}\r\n\r\n"
     return head.encode() + data
 
 
-ONE = encoded({"iModel": imodel(ID)})
-MANY = encoded({"iModels": [imodel(ID) for _ in range(50)], "_links": {"self": None, "prev": None, "next": None}})
+IMODEL = encode_response({"iModel": make_imodel(ID)})
+IMODELS = encode_response(
+    {"iModels": [make_imodel(ID) for _ in range(50)], "_links": {"self": None, "prev": None, "next": None}}
+)
 
 
-class Answer(asyncio.Protocol):
-    """Answers each request whose head is complete; only GETs come, which have no body."""
+class PlatformProtocol(asyncio.Protocol):
+    """Answers each complete request. It expects only GET requests, which have no body."""
 
     def __init__(self) -> None:
         self._read = b""
@@ -61,11 +63,11 @@ class Answer(asyncio.Protocol):
             path = head.split(b" ", 2)[1].split(b"?")[0].rstrip(b"/")
             kind, _, identity = path.removeprefix(b"/").partition(b"/")
             assert kind == b"imodels", path
-            self._transport.write(ONE.replace(ID.encode(), identity) if identity else MANY)
+            self._transport.write(IMODEL.replace(ID.encode(), identity) if identity else IMODELS)
 
 
 async def main() -> None:
-    server = await asyncio.get_running_loop().create_server(Answer, "127.0.0.1", 0)
+    server = await asyncio.get_running_loop().create_server(PlatformProtocol, "127.0.0.1", 0)
     print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
     await server.serve_forever()
 

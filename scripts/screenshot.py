@@ -1,7 +1,7 @@
 """Draw the terminal of `itwin-mcp demo` as an SVG: `python scripts/screenshot.py [FILE]`.
 
-The text is the demo's real output. Ids of iModels that the demo creates are random; they are replaced by fixed ones, so
-that two runs draw the same picture.
+The text is the demo's real output, except for the random ids of the iModels that the demo creates. They are replaced by
+fixed ids, so that each run draws the same picture.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from itwin_mcp.cli.demo import command as demo
 
 PICTURE = Path(__file__).parents[1] / "docs/images/demo.svg"
 STEPS = 3
-"""How many steps of the demo fit into a picture that is readable in the README."""
+"""The number of steps of the demo that the picture shows. More would not be readable in the README."""
 COLUMNS = 96
 CELL_WIDTH, LINE_HEIGHT, MARGIN, TITLE_BAR = 8.4, 20, 18, 36
 
@@ -32,7 +32,7 @@ _RANDOM_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}
 
 @dataclass(frozen=True)
 class Run:
-    """Characters next to each other that look alike."""
+    """Consecutive characters of one style."""
 
     text: str
     colour: str
@@ -40,7 +40,7 @@ class Run:
 
 
 def run_demo() -> str:
-    """Return what the demo prints on a terminal with colours: the prompt and the first steps."""
+    """Return the prompt and the demo's first steps, as printed on a terminal with colours."""
     printed = io.StringIO()
     with redirect_stdout(printed):
         demo.main([], standalone_mode=False, color=True)
@@ -80,7 +80,7 @@ def split_runs(line: str) -> Iterator[Run]:
 
 
 def wrap(line: list[Run]) -> Iterator[list[Run]]:
-    """Break a line at the terminal's width, between words; the rest is indented like an answer."""
+    """Break a line between words at the terminal's width. Continuation lines are indented."""
     row: list[Run] = []
     width = 0
     for run in line:
@@ -121,7 +121,7 @@ def draw(output: str) -> str:
                 weight = ' font-weight="bold"' if run.bold else ""
                 blanks = len(text) - len(text.lstrip())
                 x = MARGIN + (column + blanks) * CELL_WIDTH
-                # The length is given, so that columns hold with whatever monospaced font the reader has.
+                # Set the length, so that columns are aligned with any monospaced font.
                 length = len(text.strip()) * CELL_WIDTH
                 parts.append(
                     f'<text x="{x:g}" y="{y}" textLength="{length:g}" lengthAdjust="spacingAndGlyphs"'

@@ -1,4 +1,4 @@
-"""Coverage of the sandbox: it answers each operation as `sandbox coverage` says, and nothing else."""
+"""The sandbox emulates exactly the operations that `itwin-mcp sandbox coverage` lists."""
 
 import itertools
 import json
@@ -20,7 +20,7 @@ from itwin_mcp.sandbox.services import ROUTES
 pytestmark = pytest.mark.anyio
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
-# Details that the documentation leaves open: bodies, rights and quotas (section 11 of our notes on the platform).
+# The documentation of these operations lacks bodies, rights or quotas (section 11 of our notes on the platform).
 UNDOCUMENTED = (
     "get-imodel-user-permissions",
     "update-imodel-user-permissions",
@@ -36,8 +36,8 @@ UNDOCUMENTED = (
     "get-my-itwins",
     "create-repository",
 )
-# Ids for slots: things of the seeded portfolio.
-KNOWN = {
+# Values for the slots of paths. The last two ids do not exist, all others are seeded.
+SLOT_VALUES = {
     "iTwinId": seeded_id("itwin", "interchange"),
     "iModelId": seeded_id("imodel", "roads"),
     "namedVersionId": seeded_id("version", "roads/3"),
@@ -58,39 +58,42 @@ def sandbox() -> Iterator[Sandbox]:
         yield opened
 
 
-def filled(path: str) -> str:
-    return re.sub(r"{(\w+)}", lambda slot: KNOWN[slot[1]], path)
+def fill_slots(path: str) -> str:
+    return re.sub(r"{(\w+)}", lambda slot: SLOT_VALUES[slot[1]], path)
 
 
-async def ask(sandbox: Sandbox, method: str, path: str) -> httpx2.Response:
+async def send_request(sandbox: Sandbox, method: str, path: str) -> httpx2.Response:
     transport = httpx2.ASGITransport(sandbox.app)
     headers = {"Authorization": f"Bearer {sandbox.token()}"}
     async with httpx2.AsyncClient(transport=transport, base_url="https://api.bentley.com", headers=headers) as http:
         return await http.request(method, path, json={} if method in ("POST", "PUT", "PATCH") else None)
 
 
-def shape(path: str) -> tuple[str, ...]:
+def get_shape(path: str) -> tuple[str, ...]:
+    """Return the segments of a path without the names of its slots."""
     return tuple("{}" if part.startswith("{") else part.lower() for part in path.split("/")[1:])
 
 
-def fits(path: str, known: tuple[str, ...]) -> bool:
-    """Return whether a path with slots could stand for a known one, or the other way round."""
-    parts = shape(path)
-    return len(parts) == len(known) and all(a == b or b == "{}" for a, b in zip(parts, known, strict=True))
+def matches(path: str, route_shape: tuple[str, ...]) -> bool:
+    """Return whether a route serves a path. A slot of the route matches any segment."""
+    parts = get_shape(path)
+    return len(parts) == len(route_shape) and all(
+        served in (part, "{}") for part, served in zip(parts, route_shape, strict=True)
+    )
 
 
 def test_operations_table_has_33_itwins_and_57_imodels_operations() -> None:
     assert (len(ITWINS), len(IMODELS), len(OPERATIONS)) == (33, 57, 90)
     assert len({operation.slug for operation in OPERATIONS}) == 90
-    assert len({(operation.method, shape(operation.path)) for operation in OPERATIONS}) == 90
+    assert len({(operation.method, get_shape(operation.path)) for operation in OPERATIONS}) == 90
     for operation in OPERATIONS:
         assert operation.path.startswith("/itwins" if operation in ITWINS else "/imodels")
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.slug)
-async def test_operation_is_answered_as_list_coverage_says(sandbox: Sandbox, operation: Operation) -> None:
+async def test_sandbox_answers_operation_according_to_list_coverage(sandbox: Sandbox, operation: Operation) -> None:
     row = next(row for row in list_coverage() if row.operation == operation)
-    answer = await ask(sandbox, operation.method, filled(operation.path))
+    answer = await send_request(sandbox, operation.method, fill_slots(operation.path))
     assert (answer.status_code == 501) == (row.status == "not"), answer.text
     assert answer.status_code < 500 or row.status == "not"
     assert (row.status == "partly") == bool(row.missing)
@@ -103,15 +106,15 @@ def test_list_coverage_has_every_operation_emulated_or_partly() -> None:
 
 
 async def test_sandbox_answers_404_to_undocumented_methods(sandbox: Sandbox) -> None:
-    served = {(route.method, shape(route.path)) for route in ROUTES}
-    tried = 0
+    routes = {(route.method, get_shape(route.path)) for route in ROUTES}
+    count = 0
     for path, method in itertools.product(sorted({operation.path for operation in OPERATIONS}), METHODS):
-        if any(one == method and fits(path, known) for one, known in served):
+        if any(served_method == method and matches(path, shape) for served_method, shape in routes):
             continue
-        answer = await ask(sandbox, method, filled(path))
+        answer = await send_request(sandbox, method, fill_slots(path))
         assert (answer.status_code, answer.json()["error"]["code"]) == (404, "ResourceNotFound"), f"{method} {path}"
-        tried += 1
-    assert tried > 150
+        count += 1
+    assert count > 150
 
 
 @pytest.mark.parametrize(
@@ -134,7 +137,7 @@ async def test_sandbox_answers_404_to_undocumented_methods(sandbox: Sandbox) -> 
 async def test_sandbox_refuses_undocumented_paths(sandbox: Sandbox, path: str) -> None:
     emulated = path.startswith(("/itwins", "/imodels"))
     for method in METHODS:
-        answer = await ask(sandbox, method, filled(path))
+        answer = await send_request(sandbox, method, fill_slots(path))
         refusal = (404, "ResourceNotFound") if emulated else (501, "NotEmulated")
         assert (answer.status_code, answer.json()["error"]["code"]) == refusal, method
 
@@ -151,10 +154,11 @@ def test_find_readings_covers_undocumented_operations(slug: str) -> None:
 
 
 def test_sandbox_coverage_command_prints_table_and_readings() -> None:
-    shown = json.loads(CliRunner().invoke(command, ["coverage", "--json"]).stdout)
+    output = json.loads(CliRunner().invoke(command, ["coverage", "--json"]).stdout)
     rows = [(row.operation.slug, row.operation.method, row.operation.path, row.status) for row in list_coverage()]
-    assert [(one["slug"], one["method"], one["path"], one["status"]) for one in shown["operations"]] == rows
-    assert [one["reading"] for one in shown["readings"]] == [one.reading for one in READINGS]
+    names = ("slug", "method", "path", "status")
+    assert [tuple(operation[name] for name in names) for operation in output["operations"]] == rows
+    assert [reading["reading"] for reading in output["readings"]] == [reading.reading for reading in READINGS]
     text = CliRunner().invoke(command, ["coverage"]).stdout
     emulated = sum(row.status == "emulated" for row in list_coverage())
     assert f"90 documented: {emulated} emulated, {90 - emulated} partly, 0 not." in text

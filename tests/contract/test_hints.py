@@ -1,4 +1,4 @@
-"""Hints of errors."""
+"""Tools that the hints of errors mention."""
 
 import inspect
 import os

@@ -1,4 +1,4 @@
-"""Answers of the sandbox and requests of the capability files match the official definition of the iTwins API."""
+"""The sandbox's answers and the capability files' requests match the official definition of the iTwins API."""
 
 import io
 import json
@@ -27,7 +27,7 @@ from itwin_mcp.sandbox.seed import seeded_id
 from itwin_mcp.upstream.messages import FileUpload, JsonBody
 from tests.conftest import shipped_catalog
 from tests.contract import itwins_definition as definition
-from tests.contract.itwins_definition import Answered, Sent
+from tests.contract.itwins_definition import WireAnswer, WireRequest
 
 pytestmark = pytest.mark.anyio
 
@@ -55,7 +55,7 @@ ANSWER_DEVIATIONS = {
     ("GET /itwins/{iTwinId}/repositories/{repositoryId}/resources/{resourceId}", "302"): "the same",
     ("GET /itwins/{iTwinId}/repositories/{repositoryId}/resources/{resourceId}/graphics", "302"): "the same",
 }
-"""Answers of the sandbox that deviate from the definition, with the source that they follow."""
+"""Answers of the sandbox that deviate from the definition, with the reason."""
 MERGE = "the operation's own examples are a JSON object, not a JSON Patch; @itwin/itwins-client sends application/json"
 REQUEST_DEVIATIONS = {
     ("GET /itwins/{id}", "header Prefer"): f"{CLIENT}: more properties in representation result mode",
@@ -70,9 +70,9 @@ REQUEST_DEVIATIONS = {
     ),
     ("PUT /itwins/{iTwinId}/image", "content type image/jpeg"): "the operation's own description: png or jpeg",
 }
-"""Requests of the capability files that deviate from the definition, with the source that they follow."""
+"""Requests of the capability files that deviate from the definition, with the reason."""
 NEVER_ANSWERED = {("POST /itwins/favorites/{id}", 403), ("POST /itwins/recents/{id}", 403)}
-"""Defined statuses without a case in the description: every member is allowed, and anyone else gets 404."""
+"""Defined statuses that never occur: every member may use these operations, and all others get 404."""
 NOT_DEFINED = {
     "get-global-repositories",
     "get-global-repository",
@@ -90,19 +90,19 @@ def test_read_definition_fails_or_skips_if_the_file_is_missing(
     monkeypatch.setattr(definition, "SHARED", shared)
     monkeypatch.setattr(definition, "FILE", Path("/nowhere/itwins.json"))
     with pytest.raises(outcome, match=r"itwins\.json does not exist"):
-        definition.read.__wrapped__()
+        definition.read_definition.__wrapped__()
 
 
 def test_definition_has_28_operations() -> None:
-    assert len(definition.operations()) == 28
+    assert len(definition.list_operations()) == 28
 
 
 # --- answers ----------------------------------------------------------------------------------------------------
 
 
 @dataclass
-class Tour:
-    """Requests to one sandbox, each compared with the definition."""
+class CheckedClient:
+    """A client of one sandbox that compares each answer with the definition."""
 
     sandbox: Sandbox
     faults: list[tuple[str, str]] = field(default_factory=list)
@@ -111,42 +111,44 @@ class Tour:
     async def ask(
         self, status: int, method: str, path: str, *, user: str | None = "anna", body: Any = None, **headers: str
     ) -> Any:
-        """Send one request, note what its answer has that the definition does not, and return its JSON."""
-        given = {"Accept": ACCEPT} | {name.replace("_", "-"): value for name, value in headers.items()}
+        """Send one request, record the faults of its answer, and return its JSON."""
+        sent_headers = {"Accept": ACCEPT} | {name.replace("_", "-"): value for name, value in headers.items()}
         if user is not None:
-            given["Authorization"] = f"Bearer {self.sandbox.token(user)}"
+            sent_headers["Authorization"] = f"Bearer {self.sandbox.token(user)}"
         content = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
         transport = httpx2.ASGITransport(self.sandbox.app)
         async with httpx2.AsyncClient(transport=transport, base_url=definition.HOST) as http:
-            answer = await http.request(method, path, content=content, headers=given)
+            answer = await http.request(method, path, content=content, headers=sent_headers)
         assert answer.status_code == status, f"{method} {path}: {answer.status_code} {answer.text}"
         url = answer.request.url
         raw_path = url.raw_path.partition(b"?")[0].decode()
-        sent = Sent(method, raw_path, tuple(url.params.multi_items()), tuple(given.items()), content or b"")
-        name = name_of(sent)
+        query = tuple(url.params.multi_items())
+        request = WireRequest(method, raw_path, query, tuple(sent_headers.items()), content or b"")
+        name = name_operation(request)
         self.seen.add((name, status))
-        answered = Answered(status, answer.headers, answer.content)
-        self.faults += [(name, fault.partition(":")[0]) for fault in definition.faults_of_answer(sent, answered)]
+        faults = definition.find_answer_faults(request, WireAnswer(status, answer.headers, answer.content))
+        self.faults += [(name, fault.partition(":")[0]) for fault in faults]
         if status == 429:
             assert int(answer.headers["retry-after"]) > 0
         return answer.json() if answer.content else None
 
 
-def name_of(sent: Sent) -> str:
-    found = definition.find(sent.method, sent.path)
-    assert found is not None, sent
-    return " ".join(found[0])
+def name_operation(request: WireRequest) -> str:
+    """Return method and path of the operation in the definition that a request calls."""
+    match = definition.find_operation(request.method, request.path)
+    assert match is not None, request
+    return " ".join(match[0])
 
 
-def picture(width: int, height: int) -> bytes:
+def make_picture(width: int, height: int) -> bytes:
     content = io.BytesIO()
     Image.new("RGB", (width, height)).save(content, "png")
     return content.getvalue()
 
 
-async def visit(tour: Tour) -> None:
+async def call_every_operation(client: CheckedClient) -> None:
     """Send requests that cover every status and variant of every operation."""
-    ask = tour.ask
+    ask = client.ask
     # lists
     for path in ("/itwins", "/itwins/favorites", "/itwins/recents"):
         for headers in ({}, WHOLE):
@@ -156,28 +158,28 @@ async def visit(tour: Tour) -> None:
     await ask(200, "GET", "/itwins?$select=id,status&$filter=status eq 'Active'&$orderby=number desc")
     await ask(422, "GET", "/itwins?$search=a&number=b&$select=nope", X_Max_Return="0", X_iTwin_Query_Scope="x")
     # one iTwin
-    made = (await ask(201, "POST", "/itwins", body=QUAY | {"number": "Q-1", "parentId": ITWIN[8:]}))["iTwin"]
+    itwin = (await ask(201, "POST", "/itwins", body=QUAY | {"number": "Q-1", "parentId": ITWIN[8:]}))["iTwin"]
     await ask(422, "POST", "/itwins", body={"latitude": 91, "subClass": "x"})
     await ask(409, "POST", "/itwins", body=QUAY | {"number": "Q-1"})
     await ask(403, "POST", "/itwins", user="priya", body=QUAY)
-    one = f"/itwins/{made['id']}"
-    await ask(200, "GET", one)
+    new_itwin = f"/itwins/{itwin['id']}"
+    await ask(200, "GET", new_itwin)
     await ask(200, "GET", ITWIN, **WHOLE)
-    await ask(200, "PATCH", one, body={"type": "Wall", "latitude": None, "ianaTimeZone": "Europe/Amsterdam"})
-    await ask(422, "PATCH", one, body={"number": "NL-A12-0042", "id": "x", "status": "x"})
+    await ask(200, "PATCH", new_itwin, body={"type": "Wall", "latitude": None, "ianaTimeZone": "Europe/Amsterdam"})
+    await ask(422, "PATCH", new_itwin, body={"number": "NL-A12-0042", "id": "x", "status": "x"})
     await ask(403, "PATCH", ITWIN, user="priya", body={"type": "x"})
-    await ask(200, "GET", f"{one}/account")
-    await ask(200, "GET", f"{one}/account", **WHOLE)
+    await ask(200, "GET", f"{new_itwin}/account")
+    await ask(200, "GET", f"{new_itwin}/account", **WHOLE)
     await ask(200, "GET", "/itwins/myprimaryaccount")
     for path in ("favorites", "recents"):
-        await ask(204, "POST", f"/itwins/{path}/{made['id']}")
-    await ask(204, "DELETE", f"/itwins/favorites/{made['id']}")
+        await ask(204, "POST", f"/itwins/{path}/{itwin['id']}")
+    await ask(204, "DELETE", f"/itwins/favorites/{itwin['id']}")
     # images
     await ask(404, "GET", f"{PLAIN}/image")
-    await ask(201, "PUT", f"{PLAIN}/image", body=picture(400, 250), Content_Type="image/png")
-    await ask(422, "PUT", f"{PLAIN}/image", body=picture(501, 100), Content_Type="image/png")
+    await ask(201, "PUT", f"{PLAIN}/image", body=make_picture(400, 250), Content_Type="image/png")
+    await ask(422, "PUT", f"{PLAIN}/image", body=make_picture(501, 100), Content_Type="image/png")
     await ask(413, "PUT", f"{PLAIN}/image", body=b"x" * (5 << 20 | 1), Content_Type="image/png")
-    await ask(403, "PUT", f"{PLAIN}/image", user="priya", body=picture(9, 9), Content_Type="image/png")
+    await ask(403, "PUT", f"{PLAIN}/image", user="priya", body=make_picture(9, 9), Content_Type="image/png")
     await ask(200, "GET", f"{PLAIN}/image")
     await ask(403, "DELETE", f"{PLAIN}/image", user="priya")
     await ask(204, "DELETE", f"{PLAIN}/image")
@@ -195,15 +197,17 @@ async def visit(tour: Tour) -> None:
     await ask(200, "GET", f"{ITWIN}/repositories")
     await ask(422, "GET", f"{ITWIN}/repositories?class=x&subClass=y")
     body = GIS | {"displayName": "Tiles", "authentication": BASIC, "options": LEVELS}
-    tiles = (await ask(201, "POST", f"{one}/repositories", body=body))["repository"]
-    await ask(409, "POST", f"{one}/repositories", body=GIS)
-    await ask(422, "POST", f"{one}/repositories", body={"class": "x", "options": {}})
+    tiles = (await ask(201, "POST", f"{new_itwin}/repositories", body=body))["repository"]
+    await ask(409, "POST", f"{new_itwin}/repositories", body=GIS)
+    await ask(422, "POST", f"{new_itwin}/repositories", body={"class": "x", "options": {}})
     await ask(403, "POST", f"{ITWIN}/repositories", user="priya", body=GIS)
-    other = (await ask(201, "POST", f"{one}/repositories", body=GIS | {"uri": "https://b.example.org"}))["repository"]
-    repository = f"{one}/repositories/{tiles['id']}"
+    other = (await ask(201, "POST", f"{new_itwin}/repositories", body=GIS | {"uri": "https://b.example.org"}))[
+        "repository"
+    ]
+    repository = f"{new_itwin}/repositories/{tiles['id']}"
     await ask(200, "GET", repository)
     await ask(200, "PATCH", repository, body={"options": {"queryParameters": {"a": "b"}}, "displayName": "Tiles 2"})
-    await ask(409, "PATCH", f"{one}/repositories/{other['id']}", body={"uri": GIS["uri"]})
+    await ask(409, "PATCH", f"{new_itwin}/repositories/{other['id']}", body={"uri": GIS["uri"]})
     await ask(422, "PATCH", repository, body={"uri": None, "options": {"minimumLevel": 1}})
     await ask(403, "PATCH", MAPS, user="priya", body={})
     await ask(201, "POST", f"{repository}/resources", body={"id": "a/b", "type": "Layer", "displayName": "Soil"})
@@ -229,155 +233,157 @@ async def visit(tour: Tour) -> None:
     await ask(403, "DELETE", MAPS, user="priya")
     await ask(204, "DELETE", repository)
     await ask(403, "DELETE", ITWIN, user="tomasz")
-    await ask(204, "DELETE", one)
+    await ask(204, "DELETE", new_itwin)
 
 
-def missing(path: str) -> str:
-    """Return the path of something that does not exist."""
+def fill_with_unknown_ids(path: str) -> str:
+    """Return the path with ids that do not exist."""
     return "/".join(NOBODY if part.startswith("{") else part for part in path.split("/"))
 
 
 async def test_sandbox_answers_match_the_definition() -> None:
-    operations = definition.operations()
+    operations = definition.list_operations()
     with Sandbox.open(job_seconds=0) as sandbox:
-        tour = Tour(sandbox)
-        await visit(tour)
+        client = CheckedClient(sandbox)
+        await call_every_operation(client)
         for method, path in operations:
-            await tour.ask(401, method, missing(path), user=None)
+            await client.ask(401, method, fill_with_unknown_ids(path), user=None)
             if "{" not in path:
-                await tour.ask(404, method, path, Accept="application/vnd.bentley.itwin-platform.v9+json")
+                await client.ask(404, method, path, Accept="application/vnd.bentley.itwin-platform.v9+json")
             elif not path.endswith("/graphics"):
-                body = picture(9, 9) if path.endswith("/image") and method == "PUT" else None
-                await tour.ask(404, method, missing(path), body=body, Content_Type="image/png")
-        await tour.ask(404, "GET", f"/itwins/{NOBODY}/repositories/imodels/resources/x/graphics")
+                body = make_picture(9, 9) if path.endswith("/image") and method == "PUT" else None
+                await client.ask(404, method, fill_with_unknown_ids(path), body=body, Content_Type="image/png")
+        await client.ask(404, "GET", f"/itwins/{NOBODY}/repositories/imodels/resources/x/graphics")
     with Sandbox.open(rate_limit=1) as sandbox:
-        limited = Tour(sandbox)
+        limited = CheckedClient(sandbox)
         await limited.ask(200, "GET", "/itwins/myprimaryaccount")
         for method, path in operations:
-            await limited.ask(429, method, missing(path))
-    faults = Counter(tour.faults + limited.faults)
+            await limited.ask(429, method, fill_with_unknown_ids(path))
+    faults = Counter(client.faults + limited.faults)
     assert [fault for fault in faults if fault not in ANSWER_DEVIATIONS] == []
-    assert [known for known in ANSWER_DEVIATIONS if known not in faults] == [], "these deviate no longer"
+    assert [fault for fault in ANSWER_DEVIATIONS if fault not in faults] == [], "these no longer deviate"
     defined = {
         (" ".join(key), int(status)) for key, operation in operations.items() for status in operation["responses"]
     }
-    assert defined - tour.seen - limited.seen == NEVER_ANSWERED
+    assert defined - client.seen - limited.seen == NEVER_ANSWERED
 
 
 # --- requests ---------------------------------------------------------------------------------------------------
 
 
-def samples(schema: Mapping[str, Any]) -> list[Any]:
-    """Return values at the edges of what a schema of an argument accepts."""
+def make_samples(schema: Mapping[str, Any]) -> list[Any]:
+    """Return valid values of an argument's schema, including the limits that it sets."""
     kinds = schema.get("type", "string")
-    found: list[Any] = [*schema.get("enum", ()), *schema.get("examples", ())]
+    values: list[Any] = [*schema.get("enum", ()), *schema.get("examples", ())]
     for kind in [kinds] if isinstance(kinds, str) else kinds:
         if kind == "null":
-            found.append(None)
+            values.append(None)
         elif kind == "boolean":
-            found += [True, False]
+            values += [True, False]
         elif kind in ("number", "integer"):
-            found += [schema.get("minimum", 0), schema.get("maximum", 1)]
+            values += [schema.get("minimum", 0), schema.get("maximum", 1)]
         elif kind == "array":
-            found += [[value] for value in samples(schema["items"])]
+            values += [[value] for value in make_samples(schema["items"])]
         elif kind == "object":
             children = schema.get("properties", {})
-            values = {name: samples(child)[: None if "enum" in child else 1] for name, child in children.items()}
-            for names in chain.from_iterable(combinations(values, n) for n in range(len(values) + 1)):
-                found += [dict(zip(names, chosen, strict=True)) for chosen in product(*(values[n] for n in names))]
+            members = {name: make_samples(child)[: None if "enum" in child else 1] for name, child in children.items()}
+            for names in chain.from_iterable(combinations(members, count) for count in range(len(members) + 1)):
+                choices = product(*(members[name] for name in names))
+                values += [dict(zip(names, choice, strict=True)) for choice in choices]
         elif kind == "string":
-            found += ["x", "x" * schema.get("maxLength", 1), "https://example.org", NOBODY]
-    accepts = Draft202012Validator(schema).is_valid
-    return [value for value in found if accepts(value)]
+            values += ["x", "x" * schema.get("maxLength", 1), "https://example.org", NOBODY]
+    is_valid = Draft202012Validator(schema).is_valid
+    return [value for value in values if is_valid(value)]
 
 
-def calls_of(tool: Tool) -> Iterator[tuple[Operation, Mapping[str, Expression], set[str]]]:
+def list_calls(tool: Tool) -> Iterator[tuple[Operation, Mapping[str, Expression], set[str]]]:
     """Yield each operation of the iTwins API that a tool calls, its bindings, and the inputs that are always filled."""
     steps = (tool.action,) if isinstance(tool.action, Call) else tool.action.steps
     confirm = tool.confirm
     reads = () if confirm is None else (*confirm.reads, *((confirm.target,) if confirm.target else ()))
     for call in (*steps, *reads):
         if not isinstance(call, LookupStep) and call.operation.namespace == "itwins-api":
-            yield call.operation, call.bindings, always_filled(tool, call)
+            yield call.operation, call.bindings, list_filled_inputs(tool, call)
 
 
-def always_filled(tool: Tool, call: Call | CallStep | PreviewRead) -> set[str]:
+def list_filled_inputs(tool: Tool, call: Call | CallStep | PreviewRead) -> set[str]:
     """Return the inputs that always have a value, because `x-defaults` takes it from a required argument."""
     plan = call.defaults if isinstance(call, CallStep) else None
-    needed = {argument.name for argument in tool.arguments if argument.required or argument.default is not ABSENT}
+    required = {argument.name for argument in tool.arguments if argument.required or argument.default is not ABSENT}
     return {
         name
         for name, expression, _ in (plan.values if plan is not None else ())
-        if isinstance(expression, Argument) and expression.name in needed
+        if isinstance(expression, Argument) and expression.name in required
     }
 
 
-def inputs_of(tool: Tool, bindings: Mapping[str, Expression], filled: set[str]) -> Iterator[dict[str, Any]]:
-    """Yield the inputs of a call with few arguments, with all, and with each value of each argument."""
-    arguments = {argument.name: samples(argument.schema) for argument in tool.arguments}
+def make_inputs(tool: Tool, bindings: Mapping[str, Expression], filled: set[str]) -> Iterator[dict[str, Any]]:
+    """Yield inputs of a call: with all arguments, and with only the required ones and each value of each argument."""
+    arguments = {argument.name: make_samples(argument.schema) for argument in tool.arguments}
     fixed: dict[str, Any] = {}
-    given: dict[str, list[Any]] = {}
+    samples: dict[str, list[Any]] = {}
     for name, expression in bindings.items():
         if isinstance(expression, Argument):
             assert arguments[expression.name], f"{tool.name}: no sample of {expression.name}"
-            given[name] = arguments[expression.name]
+            samples[name] = arguments[expression.name]
         else:
-            # The value of an earlier step is an id.
+            # The other expressions are the ids that earlier steps return.
             fixed[name] = evaluate(expression, {}, {}) if isinstance(expression, Literal) else NOBODY
-    always = {one.name for one in tool.arguments if one.required or one.default is not ABSENT}
+    required = {argument.name for argument in tool.arguments if argument.required or argument.default is not ABSENT}
     base = fixed | {
         name: values[0]
-        for name, values in given.items()
-        if isinstance(expression := bindings[name], Argument) and (expression.name in always or name in filled)
+        for name, values in samples.items()
+        if isinstance(expression := bindings[name], Argument) and (expression.name in required or name in filled)
     }
-    yield base | {name: values[0] for name, values in given.items()}
-    for name, values in given.items():
+    yield base | {name: values[0] for name, values in samples.items()}
+    for name, values in samples.items():
         for value in values:
             yield base | {name: value}
 
 
-def sent_of(operation: Operation, values: Mapping[str, Any]) -> Sent:
-    """Return the request that the executor builds, as it is on the wire."""
+def make_wire_request(operation: Operation, values: Mapping[str, Any]) -> WireRequest:
+    """Return the request that the executor builds, as the server receives it."""
     request = build_request(operation, values)
     content, content_type = b"", ""
     if isinstance(request.body, JsonBody):
         content, content_type = json.dumps(request.body.value).encode(), "application/json"
     elif isinstance(request.body, FileUpload):
         content, content_type = b"x", request.body.media_type
-    return Sent(request.method, request.path, request.query, request.headers, content, content_type)
+    return WireRequest(request.method, request.path, request.query, request.headers, content, content_type)
 
 
-def faults_of_names(operation: Operation) -> Iterator[tuple[str, str]]:
-    """Yield what an operation can send that is not defined, even if no tool uses it."""
-    sent = sent_of(operation, dict.fromkeys(operation.inputs, NOBODY))
-    for fault in definition.faults_of_request(sent):
+def find_name_faults(operation: Operation) -> Iterator[tuple[str, str]]:
+    """Yield the undefined parameters and properties of an operation, even if no tool uses them."""
+    request = make_wire_request(operation, dict.fromkeys(operation.inputs, NOBODY))
+    for fault in definition.find_request_faults(request):
         if fault.startswith(("query", "header", "the operation")) or "additionalProperties" in fault:
-            yield name_of(sent), fault
+            yield name_operation(request), fault
 
 
-def every_request() -> Iterator[tuple[str, Sent]]:
+def make_every_request() -> Iterator[tuple[str, WireRequest]]:
     """Yield every request to the iTwins API that a tool can make, with the operation's name."""
     for tool in shipped_catalog().tools.values():
-        for operation, bindings, filled in calls_of(tool):
-            for values in inputs_of(tool, bindings, filled):
-                files = () if operation.file is None else operation.file.types
-                for ending in files or ("",):
-                    with suppress(InvalidArguments):  # a value that cannot stand in a path is never sent
-                        yield operation.name, sent_of(operation, values | {FILE_PATH: f"x{ending}"})
+        for operation, bindings, filled in list_calls(tool):
+            for values in make_inputs(tool, bindings, filled):
+                extensions = () if operation.file is None else operation.file.types
+                for extension in extensions or ("",):
+                    with suppress(InvalidArguments):  # a value that is not allowed in a path is never sent
+                        yield operation.name, make_wire_request(operation, values | {FILE_PATH: f"x{extension}"})
 
 
 def test_requests_of_capability_files_match_the_definition() -> None:
-    definition.read()
+    definition.read_definition()
     faults: Counter[tuple[str, str]] = Counter()
     seen: set[str] = set()
     for operation in shipped_catalog().operations.values():
         if operation.namespace == "itwins-api" and operation.name not in NOT_DEFINED and operation.file is None:
-            faults.update(faults_of_names(operation))
-    for name, sent in every_request():
+            faults.update(find_name_faults(operation))
+    for name, request in make_every_request():
         if name in NOT_DEFINED:
             continue
-        seen.add(name_of(sent))
-        faults.update((name_of(sent), fault) for fault in definition.faults_of_request(sent))
+        operation_name = name_operation(request)
+        seen.add(operation_name)
+        faults.update((operation_name, fault) for fault in definition.find_request_faults(request))
     assert [fault for fault in faults if fault not in REQUEST_DEVIATIONS] == []
-    assert [known for known in REQUEST_DEVIATIONS if known not in faults] == [], "these deviate no longer"
-    assert {" ".join(key) for key in definition.operations()} - seen == set()
+    assert [fault for fault in REQUEST_DEVIATIONS if fault not in faults] == [], "these no longer deviate"
+    assert {" ".join(key) for key in definition.list_operations()} - seen == set()

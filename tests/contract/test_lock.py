@@ -1,4 +1,4 @@
-"""The lock file: only public sources, and a small first download of the desktop extension on every system."""
+"""The lock file has only public sources, and few and small packages for the desktop extension on every system."""
 
 import re
 import tomllib
@@ -14,7 +14,7 @@ from packaging.tags import Tag, compatible_tags, cpython_tags, mac_platforms
 from packaging.utils import parse_wheel_filename
 
 ROOT = Path(__file__).parents[2]
-MOST_PACKAGES, MOST_BYTES = 40, 20_000_000
+MAX_PACKAGES, MAX_BYTES = 40, 20_000_000
 PUBLIC = {"pypi.org", "files.pythonhosted.org"}
 GLIBC = range(39, 16, -1)
 SYSTEMS = {
@@ -42,27 +42,26 @@ def test_lock_names_only_the_public_index() -> None:
 
 def test_lock_matches_the_declared_dependencies(lock: dict[str, Any]) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    made = root(lock)["metadata"]
-    assert made["requires-dev"].keys() == {"desktop"} == project["dependency-groups"].keys()
-    assert specifiers(made["requires-dev"]["desktop"]) == declared(project["dependency-groups"]["desktop"])
-    by_extra: dict[str, list[Any]] = {}
-    for one in made["requires-dist"]:
-        found = re.search(r"extra == '([\w-]+)'", one.get("marker", ""))
-        by_extra.setdefault(found[1] if found else "", []).append(one)
-    wanted = {"": project["project"]["dependencies"]} | project["project"]["optional-dependencies"]
-    hint = "run `uv lock`"
-    assert by_extra.keys() == wanted.keys(), hint
-    assert {extra: specifiers(ones) for extra, ones in by_extra.items()} == {
-        extra: declared(ones) for extra, ones in wanted.items()
-    }, hint
+    metadata = find_own_package(lock)["metadata"]
+    assert metadata["requires-dev"].keys() == {"desktop"} == project["dependency-groups"].keys()
+    desktop = project["dependency-groups"]["desktop"]
+    assert read_locked(metadata["requires-dev"]["desktop"]) == read_declared(desktop)
+    locked_by_extra: dict[str, list[Any]] = {}
+    for dependency in metadata["requires-dist"]:
+        extra = re.search(r"extra == '([\w-]+)'", dependency.get("marker", ""))
+        locked_by_extra.setdefault(extra[1] if extra else "", []).append(dependency)
+    declared_by_extra = {"": project["project"]["dependencies"]} | project["project"]["optional-dependencies"]
+    assert {extra: read_locked(dependencies) for extra, dependencies in locked_by_extra.items()} == {
+        extra: read_declared(requirements) for extra, requirements in declared_by_extra.items()
+    }, "run `uv lock`"
 
 
-def specifiers(locked: list[dict[str, str]]) -> dict[str, SpecifierSet]:
-    return {one["name"]: SpecifierSet(one.get("specifier", "")) for one in locked}
+def read_locked(dependencies: list[dict[str, str]]) -> dict[str, SpecifierSet]:
+    return {dependency["name"]: SpecifierSet(dependency.get("specifier", "")) for dependency in dependencies}
 
 
-def declared(requirements: list[str]) -> dict[str, SpecifierSet]:
-    return {one.name: one.specifier for one in map(Requirement, requirements)}
+def read_declared(requirements: list[str]) -> dict[str, SpecifierSet]:
+    return {requirement.name: requirement.specifier for requirement in map(Requirement, requirements)}
 
 
 @pytest.mark.parametrize("python", [(3, 11), (3, 12), (3, 13), (3, 14)])
@@ -70,19 +69,20 @@ def declared(requirements: list[str]) -> dict[str, SpecifierSet]:
 def test_desktop_dependencies_are_few_small_and_prebuilt(
     lock: dict[str, Any], system: str, python: tuple[int, int]
 ) -> None:
-    ranks = ranks_of(system, python)
-    wheels = {package["name"]: wheel(package, ranks) for package in installed(lock, system, python)}
-    assert [name for name, chosen in wheels.items() if chosen is None] == []
-    assert 20 < len(wheels) <= MOST_PACKAGES
-    assert sum(chosen["size"] for chosen in wheels.values() if chosen is not None) <= MOST_BYTES
+    ranks = rank_tags(system, python)
+    packages = list_desktop_packages(lock, system, python)
+    wheels = {package["name"]: choose_wheel(package, ranks) for package in packages}
+    assert [name for name, wheel in wheels.items() if wheel is None] == []
+    assert 20 < len(wheels) <= MAX_PACKAGES
+    assert sum(wheel["size"] for wheel in wheels.values() if wheel is not None) <= MAX_BYTES
 
 
-def root(lock: dict[str, Any]) -> dict[str, Any]:
-    return next(one for one in lock["package"] if one["name"] == "itwin-mcp")
+def find_own_package(lock: dict[str, Any]) -> dict[str, Any]:
+    return next(package for package in lock["package"] if package["name"] == "itwin-mcp")
 
 
-def installed(lock: dict[str, Any], system: str, python: tuple[int, int]) -> Iterator[dict[str, Any]]:
-    """Yield the packages of the group on one system and version of Python."""
+def list_desktop_packages(lock: dict[str, Any], system: str, python: tuple[int, int]) -> Iterator[dict[str, Any]]:
+    """Yield the packages that the desktop extension installs on a system with a version of Python."""
     platform, machine, _ = SYSTEMS[system]
     version = f"{python[0]}.{python[1]}"
     environment = {
@@ -95,40 +95,40 @@ def installed(lock: dict[str, Any], system: str, python: tuple[int, int]) -> Ite
         "platform_python_implementation": "CPython",
     }
     seen: set[tuple[str, str]] = set()
-    open_ends = list(root(lock)["dev-dependencies"]["desktop"])
-    while open_ends:
-        wanted = open_ends.pop()
-        if "marker" in wanted and not Marker(wanted["marker"]).evaluate(environment):
+    pending = list(find_own_package(lock)["dev-dependencies"]["desktop"])
+    while pending:
+        dependency = pending.pop()
+        if "marker" in dependency and not Marker(dependency["marker"]).evaluate(environment):
             continue
         package = next(
-            one
-            for one in lock["package"]
-            if one["name"] == wanted["name"] and wanted.get("version") in (None, one["version"])
+            package
+            for package in lock["package"]
+            if package["name"] == dependency["name"] and dependency.get("version") in (None, package["version"])
         )
-        for extra in ("", *wanted.get("extra", ())):
+        for extra in ("", *dependency.get("extra", ())):
             if (package["name"], extra) in seen:
                 continue
             seen.add((package["name"], extra))
             if extra:
-                open_ends += package["optional-dependencies"][extra]
+                pending += package["optional-dependencies"][extra]
             else:
-                open_ends += package.get("dependencies", ())
+                pending += package.get("dependencies", ())
                 yield package
 
 
-def ranks_of(system: str, python: tuple[int, int]) -> dict[Tag, int]:
-    """Return the tags of wheels that a system accepts, with the best at the lowest rank."""
+def rank_tags(system: str, python: tuple[int, int]) -> dict[Tag, int]:
+    """Return the wheel tags that a system accepts with their ranks. The best tag has the lowest rank."""
     platforms = SYSTEMS[system][2]
-    fitting = [*cpython_tags(python, platforms=platforms)]
-    fitting += compatible_tags(python, f"cp{python[0]}{python[1]}", platforms)
-    return {tag: rank for rank, tag in reversed(list(enumerate(fitting)))}
+    tags = [*cpython_tags(python, platforms=platforms)]
+    tags += compatible_tags(python, f"cp{python[0]}{python[1]}", platforms)
+    return {tag: rank for rank, tag in reversed(list(enumerate(tags)))}
 
 
-def wheel(package: dict[str, Any], ranks: dict[Tag, int]) -> dict[str, Any] | None:
-    """Return the wheel that an installer chooses; None if it would have to compile."""
-    fitting = [
-        (min(ranks[tag] for tag in found), number)
-        for number, one in enumerate(package.get("wheels", ()))
-        if (found := parse_wheel_filename(one["url"].rpartition("/")[2])[3] & ranks.keys())
-    ]
-    return dict(package["wheels"][min(fitting)[1]]) if fitting else None
+def choose_wheel(package: dict[str, Any], ranks: dict[Tag, int]) -> dict[str, Any] | None:
+    """Return the wheel that an installer chooses, or None if it would have to compile the package."""
+    candidates = []
+    for number, wheel in enumerate(package.get("wheels", ())):
+        tags = parse_wheel_filename(wheel["url"].rpartition("/")[2])[3] & ranks.keys()
+        if tags:
+            candidates.append((min(ranks[tag] for tag in tags), number))
+    return dict(package["wheels"][min(candidates)[1]]) if candidates else None

@@ -18,28 +18,28 @@ ROOT = Path(__file__).parents[2]
 MANIFEST, ICON = ROOT / "manifest.json", ROOT / "icon.png"
 
 
-def manifest() -> dict[str, Any]:
+def read_manifest() -> dict[str, Any]:
     return dict(json.loads(MANIFEST.read_text(encoding="utf-8")))
 
 
-def project() -> dict[str, Any]:
+def read_project() -> dict[str, Any]:
     return dict(tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8")))
 
 
 def test_manifest_matches_catalog_and_pyproject() -> None:
-    written, about = manifest(), project()["project"]
-    usual = read_catalog(read_settings({"ITWIN_CLIENT_ID": "native-x"}))
-    every = read_catalog(read_settings({"ITWIN_CLIENT_ID": "native-x"}, toolsets="all"))
-    optional = [name for name in every.toolsets if name not in DEFAULT_TOOLSETS]
+    manifest, project = read_manifest(), read_project()["project"]
+    default = read_catalog(read_settings({"ITWIN_CLIENT_ID": "native-x"}))
+    complete = read_catalog(read_settings({"ITWIN_CLIENT_ID": "native-x"}, toolsets="all"))
+    optional = [name for name in complete.toolsets if name not in DEFAULT_TOOLSETS]
     served = [name for name in DEFAULT_TOOLSETS if name != SESSION]
     derived = {
         "version": __version__,
-        "keywords": about["keywords"],
-        "license": about["license"],
-        "compatibility": written["compatibility"] | {"runtimes": {"python": about["requires-python"]}},
+        "keywords": project["keywords"],
+        "license": project["license"],
+        "compatibility": manifest["compatibility"] | {"runtimes": {"python": project["requires-python"]}},
         "tools": [
             {"name": tool.name, "description": tool.description.split(". ")[0].rstrip(".") + "."}
-            for tool in usual.tools.values()
+            for tool in default.tools.values()
         ],
         "prompts": [
             {
@@ -48,50 +48,49 @@ def test_manifest_matches_catalog_and_pyproject() -> None:
                 "arguments": [name for name, *_ in prompt.arguments],
                 "text": "\n\n".join(re.sub(r"{{ *(.+?) *}}", r"${arguments.\1}", text) for _, text in prompt.messages),
             }
-            for prompt in usual.prompts.values()
+            for prompt in default.prompts.values()
         ],
     }
-    whole = {key: derived.get(key, value) for key, value in written.items()}
-    whole["user_config"]["toolsets"]["description"] = (
+    expected = {key: derived.get(key, value) for key, value in manifest.items()}
+    expected["user_config"]["toolsets"]["description"] = (
         f"Names, separated by commas: {', '.join(served)} (these when empty), {', '.join(optional)}; "
         f"{ALL}; or {DYNAMIC}, few tools that run all."
     )
-    text = json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
+    text = json.dumps(expected, indent=2, ensure_ascii=False) + "\n"
     if UPDATING:
         MANIFEST.write_text(text, encoding="utf-8")
     assert MANIFEST.read_text(encoding="utf-8") == text, "run UPDATE_SNAPSHOTS=1 pytest tests/contract"
 
 
 def test_manifest_passes_every_setting_by_the_environment() -> None:
-    settings, server = manifest()["user_config"], manifest()["server"]["mcp_config"]
-    passed = {
-        found[1]: name for name, text in server["env"].items() if (found := re.search(r"user_config\.(\w+)", text))
-    }
-    assert set(passed) == set(settings)
+    settings, server = read_manifest()["user_config"], read_manifest()["server"]["mcp_config"]
+    passed_settings = re.findall(r"user_config\.(\w+)", " ".join(server["env"].values()))
+    assert set(passed_settings) == set(settings)
     assert {name for name in server["env"] if name != "PYTHONPATH"} <= set(ENVIRONMENT)
     assert "user_config" not in json.dumps(server["args"])
-    assert {name for name, one in settings.items() if one.get("sensitive")} == {"access_token", "client_secret"}
-    assert not any(one["required"] for one in settings.values())
+    sensitive = {name for name, setting in settings.items() if setting.get("sensitive")}
+    assert sensitive == {"access_token", "client_secret"}
+    assert not any(setting["required"] for setting in settings.values())
 
 
 def test_read_settings_ignores_unfilled_manifest_values() -> None:
-    environment = manifest()["server"]["mcp_config"]["env"]
-    untouched = read_settings(environment)
-    for emptied in ("", " ", "null", "undefined"):
-        filled = {name: re.sub(r"\$\{user_config\.\w+\}", emptied, text) for name, text in environment.items()}
-        assert read_settings(filled) == untouched
-    assert untouched.origins == {"bundle": "ITWIN_MCP_BUNDLE"}
-    assert read_settings({"ITWIN_PROFILE": "null"}).profile == "null", "elsewhere it is a word like any other"
+    environment = read_manifest()["server"]["mcp_config"]["env"]
+    defaults = read_settings(environment)
+    for unfilled in ("", " ", "null", "undefined"):
+        replaced = {name: re.sub(r"\$\{user_config\.\w+\}", unfilled, text) for name, text in environment.items()}
+        assert read_settings(replaced) == defaults
+    assert defaults.origins == {"bundle": "ITWIN_MCP_BUNDLE"}
+    assert read_settings({"ITWIN_PROFILE": "null"}).profile == "null", "outside of the extension, null is a name"
 
 
 def test_manifest_icon_is_a_png_of_512_by_512() -> None:
-    assert manifest()["icon"] == ICON.name
+    assert read_manifest()["icon"] == ICON.name
     with Image.open(ICON) as image:
         image.load()
         assert (image.format, image.size) == ("PNG", (512, 512))
 
 
 def test_desktop_group_is_the_dependencies_without_pillow() -> None:
-    read = project()
-    needed = [one for one in read["project"]["dependencies"] if not one.startswith("pillow")]
-    assert read["dependency-groups"]["desktop"] == needed
+    project = read_project()
+    expected = [item for item in project["project"]["dependencies"] if not item.startswith("pillow")]
+    assert project["dependency-groups"]["desktop"] == expected

@@ -1,4 +1,4 @@
-"""Published schemas use only the part of JSON Schema that every client accepts."""
+"""Published schemas use only the keywords of JSON Schema that every client accepts."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -21,8 +21,8 @@ TYPES = {"string", "number", "integer", "boolean", "array", "object"}
 OUTPUT_KEYWORDS = {"type", "description", "properties", "required", "items", "anyOf"}
 
 
-def faults(schema: Mapping[str, Any], where: str) -> Iterator[str]:
-    """Yield what some clients refuse in a subschema of an input schema."""
+def find_input_faults(schema: Mapping[str, Any], where: str) -> Iterator[str]:
+    """Yield the parts of a subschema of an input schema that some clients refuse."""
     yield from (f"{where}: {key}" for key in schema if key not in KEYWORDS)
     kind = schema.get("type")
     if not isinstance(kind, str) or kind not in TYPES:
@@ -32,29 +32,29 @@ def faults(schema: Mapping[str, Any], where: str) -> Iterator[str]:
     if kind == "array" and "items" not in schema:
         yield f"{where}: no items"
     if not set(schema.get("required", ())) <= set(schema.get("properties", ())):
-        yield f"{where}: requires what it does not describe"
+        yield f"{where}: requires an undeclared property"
     for name, child in schema.get("properties", {}).items():
         if len(name) > 60:
             yield f"{where}.{name}: its name is too long"
-        yield from faults(child, f"{where}.{name}")
+        yield from find_input_faults(child, f"{where}.{name}")
     if "items" in schema:
-        yield from faults(schema["items"], f"{where}[]")
+        yield from find_input_faults(schema["items"], f"{where}[]")
 
 
-def faults_of_tool(name: str, schema: Mapping[str, Any]) -> list[str]:
-    """Return what some clients refuse in a whole input schema, whose root has three keywords."""
-    found = [f"{name}: {key}" for key in schema if key not in ("type", "properties", "required")]
+def find_tool_faults(name: str, schema: Mapping[str, Any]) -> list[str]:
+    """Return the parts of an input schema that some clients refuse. Its root may only have three keywords."""
+    root_faults = [f"{name}: {key}" for key in schema if key not in ("type", "properties", "required")]
     if schema.get("type") != "object" or "properties" not in schema or len(name) > 60:
-        found.append(f"{name}: its root or its name")
-    return [*found, *faults(schema, name)]
+        root_faults.append(f"{name}: its root or its name")
+    return [*root_faults, *find_input_faults(schema, name)]
 
 
-def output_faults(schema: Mapping[str, Any], where: str) -> Iterator[str]:
+def find_output_faults(schema: Mapping[str, Any], where: str) -> Iterator[str]:
     yield from (f"{where}: {key}" for key in schema if key not in OUTPUT_KEYWORDS)
     for name, child in schema.get("properties", {}).items():
-        yield from output_faults(child, f"{where}.{name}")
+        yield from find_output_faults(child, f"{where}.{name}")
     if "items" in schema:
-        yield from output_faults(schema["items"], f"{where}[]")
+        yield from find_output_faults(schema["items"], f"{where}[]")
 
 
 @pytest.mark.parametrize(
@@ -77,20 +77,20 @@ async def test_listed_schemas_use_only_keywords_all_clients_accept(
         monkeypatch.setenv("ITWIN_ID", preset)
     async with connect(sandbox=False, **flags) as client:
         tools = (await client.list_tools()).tools
-    assert [fault for tool in tools for fault in faults_of_tool(tool.name, tool.input_schema)] == []
-    assert [fault for tool in tools for fault in output_faults(tool.output_schema or {}, tool.name)] == []
+    assert [fault for tool in tools for fault in find_tool_faults(tool.name, tool.input_schema)] == []
+    assert [fault for tool in tools for fault in find_output_faults(tool.output_schema or {}, tool.name)] == []
 
 
 async def test_describe_tool_schemas_use_only_keywords_all_clients_accept() -> None:
     async with connect(toolsets="dynamic") as client:
-        found: list[str] = []
+        schema_faults: list[str] = []
         for name in link_files(find_shipped_files()).tools:
             answer = (await client.call_tool("describe-tool", {"name": name})).structured_content
             assert answer is not None
-            found += faults_of_tool(name, answer["tool"]["inputSchema"])
-        listed = (await client.call_tool("find-tools", {"query": "iTwin", "limit": 20})).structured_content
-    assert found == []
-    assert "inputSchema" not in json.dumps(listed)
+            schema_faults += find_tool_faults(name, answer["tool"]["inputSchema"])
+        matches = (await client.call_tool("find-tools", {"query": "iTwin", "limit": 20})).structured_content
+    assert schema_faults == []
+    assert "inputSchema" not in json.dumps(matches)
 
 
 def test_shipped_descriptions_state_every_unpublished_rule() -> None:

@@ -1,11 +1,13 @@
-"""The public surface, one file per tool: what changes here changes what every agent reads."""
+"""The public surface, that is, the texts that agents read, equals its snapshots."""
 
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mcp import Client
+from pydantic import BaseModel
 
 from itwin_mcp.runtime import read_catalog
 from itwin_mcp.settings import read_settings, render_settings_tables
@@ -19,18 +21,22 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 async def agent(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Client]:
-    """A client of a server at which a person can sign in, so that every tool is listed."""
+    """Connect to a server with a client id and a files root, so that every tool is listed."""
     monkeypatch.setenv("ITWIN_CLIENT_ID", "native-x")
     async with connect(sandbox=False, files_root=[ROOT]) as client:
         yield client
 
 
+def dump(item: BaseModel) -> dict[str, Any]:
+    """Return an item of the protocol as JSON."""
+    return item.model_dump(by_alias=True, mode="json", exclude_none=True)
+
+
 async def test_tools_match_their_snapshots(agent: Client) -> None:
-    listed = await agent.list_tools()
-    for tool in listed.tools:
-        agree(f"tools/{tool.name}", tool.model_dump(by_alias=True, mode="json", exclude_none=True))
-    kept = {file.stem for file in (FOLDER / "tools").glob("*.json")}
-    assert kept == {tool.name for tool in listed.tools}
+    tools = (await agent.list_tools()).tools
+    for tool in tools:
+        agree(f"tools/{tool.name}", dump(tool))
+    assert {file.stem for file in (FOLDER / "tools").glob("*.json")} == {tool.name for tool in tools}
 
 
 async def test_resource_templates_and_instructions_match_their_snapshot(agent: Client) -> None:
@@ -40,7 +46,7 @@ async def test_resource_templates_and_instructions_match_their_snapshot(agent: C
         {
             "instructions": agent.instructions,
             "tools": [tool.name for tool in (await agent.list_tools()).tools],
-            "resourceTemplates": [one.model_dump(by_alias=True, mode="json", exclude_none=True) for one in templates],
+            "resourceTemplates": [dump(template) for template in templates],
         },
     )
 
@@ -51,8 +57,8 @@ async def test_prompts_and_guides_match_their_snapshot(agent: Client) -> None:
     agree(
         "teaching",
         {
-            "prompts": [one.model_dump(by_alias=True, mode="json", exclude_none=True) for one in prompts],
-            "resources": [one.model_dump(by_alias=True, mode="json", exclude_none=True) for one in guides],
+            "prompts": [dump(prompt) for prompt in prompts],
+            "resources": [dump(guide) for guide in guides],
         },
     )
 
@@ -64,9 +70,8 @@ async def test_default_and_dynamic_toolsets_match_their_snapshots(
     monkeypatch.setenv("ITWIN_CLIENT_ID", "native-x")
     async with connect(sandbox=False, toolsets=toolsets) as client:
         tools = (await client.list_tools()).tools
-        told = [tool.model_dump(by_alias=True, mode="json", exclude_none=True) for tool in tools]
-        names = [tool.name for tool in tools]
-        agree(toolsets or "default", {"instructions": client.instructions, "tools": told if toolsets else names})
+        listed = [dump(tool) if toolsets else tool.name for tool in tools]
+        agree(toolsets or "default", {"instructions": client.instructions, "tools": listed})
 
 
 async def test_tools_have_title_description_schemas_and_annotations(agent: Client) -> None:
@@ -77,8 +82,8 @@ async def test_tools_have_title_description_schemas_and_annotations(agent: Clien
         assert tool.output_schema["type"] == "object"
         hints = tool.annotations
         assert hints is not None
-        given = (hints.read_only_hint, hints.destructive_hint, hints.idempotent_hint, hints.open_world_hint)
-        assert None not in given, tool.name
+        values = (hints.read_only_hint, hints.destructive_hint, hints.idempotent_hint, hints.open_world_hint)
+        assert None not in values, tool.name
 
 
 def test_tools_page_lists_every_tool_by_toolset() -> None:

@@ -1,4 +1,4 @@
-"""Check that a command line in a document exists, with its options."""
+"""Check that the command lines in documents are valid commands of itwin-mcp."""
 
 import itertools
 import re
@@ -8,70 +8,70 @@ from collections.abc import Iterator
 import click
 
 from itwin_mcp.cli import group
-from tests.house.documents import Block, blocks, prose, shell_lines
+from tests.house.documents import Block, blocks, read_prose, shell_lines
 
 OURS = re.compile(r"(?:\S*[/\\])?itwin-mcp(?:\.exe)?")
 OPTION = re.compile(r"--[a-z][a-z-]*")
 
 
-def every_command() -> Iterator[tuple[str, click.Command]]:
-    """Yield all our commands, groups included, with their words."""
+def walk_commands() -> Iterator[tuple[str, click.Command]]:
+    """Yield every command and group of itwin-mcp with its name, such as `auth login`."""
     context = click.Context(group)
-    waiting: list[tuple[str, click.Command]] = [("", group)]
-    while waiting:
-        name, command = waiting.pop()
+    pending: list[tuple[str, click.Command]] = [("", group)]
+    while pending:
+        name, command = pending.pop()
         yield name.strip(), command
         if isinstance(command, click.Group):
-            for verb in command.list_commands(context):
-                found = command.get_command(context, verb)
-                assert found is not None
-                waiting.append((f"{name} {verb}", found))
+            for word in command.list_commands(context):
+                subcommand = command.get_command(context, word)
+                assert subcommand is not None
+                pending.append((f"{name} {word}", subcommand))
 
 
-def options_of(command: click.Command) -> dict[str, click.Parameter]:
-    return {
-        name: one for one in command.get_params(click.Context(command)) for name in [*one.opts, *one.secondary_opts]
-    }
+def get_options(command: click.Command) -> dict[str, click.Parameter]:
+    parameters = command.get_params(click.Context(command))
+    return {name: parameter for parameter in parameters for name in [*parameter.opts, *parameter.secondary_opts]}
 
 
-def complaint(line: str) -> str | None:
-    """Return what is wrong with a line that calls us. None if it is right, or if it does not call us."""
+def find_command_fault(line: str) -> str | None:
+    """Return the error in a shell line that calls itwin-mcp, or None if it is valid or calls another program."""
     words = shlex.split(line.replace("\\", "/"), comments=True)
     while words and re.match(r"[A-Z_]+=", words[0]):
         words.pop(0)
     if not words or not OURS.fullmatch(words[0]):
         return None
     command: click.Command = group
-    rest = itertools.takewhile(lambda word: word not in ("&", ">", "2>", "|"), words[1:])
-    for word in rest:
-        option, _, value = word.partition("=")
+    arguments = itertools.takewhile(lambda word: word not in ("&", ">", "2>", "|"), words[1:])
+    for word in arguments:
+        name, _, value = word.partition("=")
         if word.startswith("-"):
-            found = options_of(command).get(option)
-            if found is None:
-                return f"{command.name} has no option {option}"
-            given = "" if getattr(found, "is_flag", False) else value or next(rest, "")
-            if isinstance(found.type, click.Choice) and given not in found.type.choices:
-                return f"{option} cannot be {given}"
+            option = get_options(command).get(name)
+            if option is None:
+                return f"{command.name} has no option {name}"
+            if not getattr(option, "is_flag", False):
+                value = value or next(arguments, "")
+            if isinstance(option.type, click.Choice) and value not in option.type.choices:
+                return f"{name} cannot be {value}"
         elif isinstance(command, click.Group):
-            verb = command.get_command(click.Context(command), word)
-            if verb is None:
+            subcommand = command.get_command(click.Context(command), word)
+            if subcommand is None:
                 return f"{command.name} has no command {word}"
-            command = verb
+            command = subcommand
         else:
-            (choices,) = [one.type for one in command.params if isinstance(one, click.Argument)] or [None]
-            if choices is None:
-                return f"{command.name} takes no {word}"
-            if isinstance(choices, click.Choice) and word not in choices.choices:
-                return f"{command.name} knows no {word}"
+            types = [parameter.type for parameter in command.params if isinstance(parameter, click.Argument)]
+            if not types:
+                return f"{command.name} has no argument {word}"
+            if isinstance(types[0], click.Choice) and word not in types[0].choices:
+                return f"{command.name} does not accept {word}"
     return None
 
 
-def lines_in(document: str) -> Iterator[tuple[int, str]]:
-    """Yield every line of a document that could call us, in blocks and in running text, with its number."""
+def find_command_lines(document: str) -> Iterator[tuple[int, str]]:
+    """Yield the lines of shell blocks and the code spans of running text, with their line numbers."""
     for block in blocks(document):
         if block.language in ("sh", "powershell"):
             yield from _numbered(block)
-    for number, line in enumerate(prose(document).splitlines(), 1):
+    for number, line in enumerate(read_prose(document).splitlines(), 1):
         for span in re.findall(r"`([^`]+)`", line):
             yield number, span
 

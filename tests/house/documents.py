@@ -14,7 +14,7 @@ DOCUMENTS = ("README.md", "PRIVACY.md", "CONTRIBUTING.md", "benchmarks/README.md
 
 @dataclass(frozen=True)
 class Block:
-    """A block of code. `line` is its first line; `words` follow the language in the opening fence."""
+    """A fenced block of code. `line` is the number of its first line; `words` follow the language in the fence."""
 
     document: str
     line: int
@@ -33,27 +33,27 @@ def blocks(document: str) -> tuple[Block, ...]:
     """Return every fenced block of a document."""
     found = []
     fence: tuple[int, str, str] | None = None
-    held: list[str] = []
+    lines: list[str] = []
     for number, line in enumerate(text_of(document).splitlines(), 1):
         if fence is not None:
             if line == "```":
-                found.append(Block(document, *fence, "\n".join(held) + "\n"))
-                fence, held = None, []
+                found.append(Block(document, *fence, "\n".join(lines) + "\n"))
+                fence, lines = None, []
             else:
-                held.append(line)
+                lines.append(line)
         elif opened := re.fullmatch(r"```(\S*) ?(.*)", line):
             fence = (number + 1, opened[1], opened[2])
     assert fence is None, f"{document}: a block is not closed"
     return tuple(found)
 
 
-def prose(document: str) -> str:
-    """Return the document with its blocks emptied, so that line numbers stay."""
-    kept = text_of(document).splitlines()
+def read_prose(document: str) -> str:
+    """Return the running text of a document. Blocks become empty lines, so that line numbers stay the same."""
+    lines = text_of(document).splitlines()
     for block in blocks(document):
         for number in range(block.line - 2, block.line + block.text.count("\n")):
-            kept[number] = ""
-    return "\n".join(kept)
+            lines[number] = ""
+    return "\n".join(lines)
 
 
 def shell_lines(block: Block) -> list[str]:
@@ -62,18 +62,21 @@ def shell_lines(block: Block) -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
-def between(marker: str) -> str:
-    """Return what the one document that has this marker contains between its two ends."""
+def read_section(marker: str) -> str:
+    """Return the text between `<!-- marker: … -->` and `<!-- /marker -->`, in the only document that has the marker."""
     (text,) = [text for document in DOCUMENTS if f"<!-- {marker}:" in (text := text_of(document))]
     return text[text.index(f"<!-- {marker}:") : text.index(f"<!-- /{marker} -->")]
 
 
-def codes_in(text: str) -> set[str]:
-    """Return the codes in the first column of a table."""
+def find_codes(text: str) -> set[str]:
+    """Return the error codes in the first column of a Markdown table."""
     return set(re.findall(r"`([A-Za-z]+)`", re.sub(r"^(\|[^|]*\|).*$", r"\1", text, flags=re.MULTILINE)))
 
 
-def coming_codes() -> set[str]:
-    """Return every code that an `error` may have: ours, and the sandbox's except those that become one of ours."""
+def list_error_codes() -> set[str]:
+    """Return every code that an `error` of a tool may have.
+
+    These are our own codes and those of the platform. A 401 or 501 of the platform becomes one of our own codes.
+    """
     platforms = {code for code, (status, _) in ERRORS.items() if status not in (401, 501)}
-    return platforms | codes_in(between("codes"))
+    return platforms | find_codes(read_section("codes"))

@@ -1,4 +1,4 @@
-"""Documents are true: commands, options, settings, codes, links, and every block of code."""
+"""Check the commands, options, settings, codes, links and code blocks in the documents."""
 
 import ast
 import json
@@ -19,17 +19,17 @@ from itwin_mcp.runtime import read_catalog
 from itwin_mcp.sandbox.errors import ERRORS
 from itwin_mcp.settings import ENVIRONMENT, read_settings
 from tests.cli.test_commands import GOOD
-from tests.house.commands import OPTION, complaint, every_command, lines_in, options_of
+from tests.house.commands import OPTION, find_command_fault, find_command_lines, get_options, walk_commands
 from tests.house.documents import (
     DOCUMENTS,
     PAGES,
     ROOT,
     Block,
-    between,
     blocks,
-    codes_in,
-    coming_codes,
-    prose,
+    find_codes,
+    list_error_codes,
+    read_prose,
+    read_section,
     shell_lines,
     text_of,
 )
@@ -38,18 +38,18 @@ from tests.sandbox_process import free_port
 LINKED = [
     *DOCUMENTS,
     "CHANGELOG.md",
-    *sorted(f"capabilities/guides/{one.name}" for one in ROOT.glob("capabilities/guides/*.md")),
+    *sorted(f"capabilities/guides/{guide.name}" for guide in ROOT.glob("capabilities/guides/*.md")),
 ]
 HOSTS = {
     "astral.sh": "uv",
     "bentley.com": "the platform, its developer portal and its sign-in server",
-    "github.com": "oidc-provider, of the sign-in server to try",
+    "github.com": "oidc-provider, for the sign-in server of a guide",
     "ikanos.io": "the format of the capability files",
-    "keepachangelog.com": "the changelog's form",
+    "keepachangelog.com": "the format of the changelog",
     "modelcontextprotocol.io": "the protocol",
-    "semver.org": "the versions' form",
+    "semver.org": "the format of versions",
 }
-"""Hosts that a link may lead to, with what is there. Tests have no network, so each was checked by hand."""
+"""Hosts that links may lead to, with their content. Tests have no network, so each link was checked by hand."""
 SKILLS = [folder.name for folder in sorted(ROOT.glob("capabilities/skills/*")) if folder.is_dir()]
 FOREIGN_OPTIONS = {
     "--live-write": "pytest -m live; tests/conftest.py",
@@ -60,7 +60,7 @@ FOREIGN_OPTIONS = {
 CI = "`.ci/run` runs it"
 PERSON = "a person signs in; tests/cli/test_auth.py does it against the sandbox"
 SIGN_IN_SERVER = "tests/interop/test_sign_in_server.py follows the page"
-BENCHMARK = "it takes five minutes, and its numbers prove nothing on a busy machine"
+BENCHMARK = "it takes five minutes, and a busy machine makes its numbers useless"
 NOT_RUN = {
     "python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/itwin-mcp demo": CI,
     "python3 -m venv .venv && .venv/bin/pip install '.[test]' && .venv/bin/pytest": CI,
@@ -84,54 +84,59 @@ NOT_RUN = {
     "python3 -m venv .bench && .bench/bin/pip install '.[fast]' fastmcp psutil": BENCHMARK,
     ".bench/bin/python benchmarks/measure.py": BENCHMARK,
 }
-"""Lines of shell blocks that are not run here, each with the reason."""
-FOLLOWED = {"docs/tutorial.md": "tests/house/test_tutorial.py"}
-"""Pages whose blocks a test of their own runs, one after the other."""
+"""Lines of shell blocks that these tests do not run, with the reasons."""
+TESTED_ELSEWHERE = {"docs/tutorial.md": "tests/house/test_tutorial.py"}
+"""Pages whose blocks depend on each other and are run by another test."""
 SERVICES = {
     "itwin-mcp serve --http 127.0.0.1:8000 --http-token": "Serving MCP at",
     "itwin-mcp sandbox --port 8080": "The sandbox runs at",
 }
-"""Lines that run until they are ended, with what they print when they are ready."""
+"""Commands that run until they are terminated, with a part of the line that they print when they are ready."""
 
 
 def test_commands_in_documents_exist_with_their_options() -> None:
-    found = [(document, *place) for document in DOCUMENTS for place in lines_in(document) if "itwin-mcp" in place[1]]
-    assert len(found) > 40
-    wrong = [f"{document}:{number}: {line}: {why}" for document, number, line in found if (why := complaint(line))]
-    assert wrong == []
+    count, faults = 0, []
+    for document in DOCUMENTS:
+        for number, line in find_command_lines(document):
+            if "itwin-mcp" in line:
+                count += 1
+                if fault := find_command_fault(line):
+                    faults.append(f"{document}:{number}: {line}: {fault}")
+    assert faults == []
+    assert count > 40
 
 
-def test_examples_in_help_texts_exist() -> None:
-    wrong, seen = [], 0
-    for name, command in every_command():
+def test_examples_in_help_texts_are_valid_commands() -> None:
+    count, faults = 0, []
+    for name, command in walk_commands():
         for line in re.findall(r"^ +((?:[A-Z_]+=\S+ )*itwin-mcp .+?)(?:   .*)?$", command.help or "", re.MULTILINE):
-            seen += 1
-            if why := complaint(line):
-                wrong.append(f"{name}: {line}: {why}")
-    assert wrong == []
-    assert seen > 30
+            count += 1
+            if fault := find_command_fault(line):
+                faults.append(f"{name}: {line}: {fault}")
+    assert faults == []
+    assert count > 30
 
 
 @pytest.mark.parametrize(
-    ("line", "why"),
+    ("line", "fault"),
     [
         ("itwin-mcp fly", "itwin-mcp has no command fly"),
         ("itwin-mcp serve --fly", "serve has no option --fly"),
-        ("X=1 .venv/bin/itwin-mcp install emacs", "install knows no emacs"),
+        ("X=1 .venv/bin/itwin-mcp install emacs", "install does not accept emacs"),
         ("itwin-mcp serve --log-level loud", "--log-level cannot be loud"),
-        ("itwin-mcp demo now", "demo takes no now"),
+        ("itwin-mcp demo now", "demo has no argument now"),
         ("pip install --fly", None),
     ],
 )
-def test_complaint_reports_wrong_commands(line: str, why: str | None) -> None:
-    assert (complaint(line) or "").replace("group", "itwin-mcp") == (why or "")
+def test_find_command_fault_reports_invalid_commands(line: str, fault: str | None) -> None:
+    assert (find_command_fault(line) or "").replace("group", "itwin-mcp") == (fault or "")
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_options_in_running_text_exist(document: str) -> None:
-    known = {option for _, command in every_command() for option in options_of(command)} | FOREIGN_OPTIONS.keys()
-    named = [span.split()[0] for span in re.findall(r"`(--[^`]+)`", prose(document))]
-    assert [option for option in named if OPTION.fullmatch(option.partition("=")[0]) and option not in known] == []
+    existing = {option for _, command in walk_commands() for option in get_options(command)} | FOREIGN_OPTIONS.keys()
+    words = [span.split()[0] for span in re.findall(r"`(--[^`]+)`", read_prose(document))]
+    assert [word for word in words if OPTION.fullmatch(word.partition("=")[0]) and word not in existing] == []
 
 
 @pytest.mark.parametrize("document", LINKED)
@@ -140,8 +145,8 @@ def test_settings_in_documents_exist(document: str) -> None:
     assert named - set(ENVIRONMENT) == set()
 
 
-def servers_of(content: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the entries of a client's configuration, under the key that this client uses."""
+def list_servers(content: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the servers in a client's configuration. Each client has its own name for the list of servers."""
     members = [content[name] for name in ("mcpServers", "servers", "context_servers", "mcp_servers") if name in content]
     return [entry for member in members for entry in member.values()]
 
@@ -152,32 +157,31 @@ def test_client_configurations_parse_and_start_the_server() -> None:
         if block.language not in ("json", "toml"):
             continue
         content = json.loads(block.text) if block.language == "json" else tomllib.loads(block.text)
-        for entry in servers_of(content):
+        for entry in list_servers(content):
             checked += 1
             if address := entry.get("url") or entry.get("httpUrl"):
                 assert address == "https://mcp.example.com/mcp"
                 continue
-            assert complaint(shlex.join([entry["command"], *entry["args"]])) is None
+            assert find_command_fault(shlex.join([entry["command"], *entry["args"]])) is None
             assert entry["args"][0] == "serve"
             assert set(entry.get("env", {})) <= set(ENVIRONMENT)
     assert checked >= 9
 
 
-def test_error_on_the_answers_page_has_the_shape_of_an_error() -> None:
-    (shown,) = [block for block in blocks("docs/answers.md") if block.language == "json" and '"error"' in block.text]
-    error = json.loads(shown.text)["error"]
-    real = CallError("x", "x", hint="x", status=409, correlation_id="x").to_json("x")
-    assert list(error) == list(real)
+def test_error_on_answers_page_has_the_members_of_call_error() -> None:
+    (example,) = [block for block in blocks("docs/answers.md") if block.language == "json" and '"error"' in block.text]
+    error = CallError("x", "x", hint="x", status=409, correlation_id="x").to_json("x")
+    assert list(json.loads(example.text)["error"]) == list(error)
 
 
-def test_table_of_codes_lists_every_error_code_and_those_of_capability_files() -> None:
-    known = {str(code) for code in ErrorCode}
+def test_table_of_codes_lists_codes_of_enum_and_capability_files() -> None:
+    codes = {str(code) for code in ErrorCode}
     for file in (ROOT / "capabilities").glob("*.yaml"):
-        known.update(re.findall(r"x-require:[^}]*?\bcode: (\w+)", file.read_text(encoding="utf-8")))
-    assert codes_in(between("codes")) == known
+        codes.update(re.findall(r"x-require:[^}]*?\bcode: (\w+)", file.read_text(encoding="utf-8")))
+    assert find_codes(read_section("codes")) == codes
 
 
-def test_error_codes_are_literals_nowhere_but_in_their_enums() -> None:
+def test_source_refers_to_error_codes_only_through_their_enums() -> None:
     codes = {str(code) for code in (*ErrorCode, *DetailCode)}
     offenders = [
         f"{file.name}:{node.lineno}"
@@ -190,14 +194,14 @@ def test_error_codes_are_literals_nowhere_but_in_their_enums() -> None:
 
 
 def test_table_of_platform_codes_matches_the_sandbox() -> None:
-    rows = re.findall(r"^\| (`.+`) \| (\d+) \|", between("platform's codes"), re.MULTILINE)
+    rows = re.findall(r"^\| (`.+`) \| (\d+) \|", read_section("platform's codes"), re.MULTILINE)
     assert rows
     for codes, status in rows:
         for code in re.findall(r"`(\w+)`", codes):
             assert ERRORS[code][0] == int(status), code
 
 
-def test_guide_to_errors_names_our_codes_and_existing_platform_codes() -> None:
+def test_errors_guide_lists_our_codes_and_existing_platform_codes() -> None:
     tables = text_of("capabilities/guides/errors.md").split("## Codes of the platform")
     ours, platforms = (
         {
@@ -207,12 +211,12 @@ def test_guide_to_errors_names_our_codes_and_existing_platform_codes() -> None:
         }
         for table in tables
     )
-    assert ours == codes_in(between("codes"))
-    assert platforms - coming_codes() == set()
+    assert ours == find_codes(read_section("codes"))
+    assert platforms - list_error_codes() == set()
     assert len(platforms) > 10
 
 
-def test_guide_to_limits_names_no_consumed_api_as_missing() -> None:
+def test_limits_guide_does_not_list_consumed_apis_as_missing() -> None:
     limits = text_of("capabilities/guides/limits.md")
     missing = " ".join(re.findall(r"^\|[^|]*\|([^|]*)\|$", limits, re.MULTILINE))
     consumed = [
@@ -245,13 +249,13 @@ def test_tools_toolsets_and_prompts_in_documents_exist() -> None:
     dynamic = {tool["name"] for tool in snapshot["tools"]}
     verbs = {name.partition("-")[0] for name in catalog.tools}
     for document in DOCUMENTS:
-        named = set(re.findall(r"`([a-z]+(?:-[a-z]+)+)`", prose(document)))
+        named = set(re.findall(r"`([a-z]+(?:-[a-z]+)+)`", read_prose(document)))
         like_tools = {name for name in named if name.partition("-")[0] in verbs}
         assert like_tools - {*catalog.tools, *dynamic, *catalog.prompts, *toolsets, *SKILLS} == set(), document
 
 
 def test_skills_page_names_every_skill() -> None:
-    assert set(re.findall(r"`([a-z]+(?:-[a-z]+)+)`", prose("docs/skills.md"))) == set(SKILLS)
+    assert set(re.findall(r"`([a-z]+(?:-[a-z]+)+)`", read_prose("docs/skills.md"))) == set(SKILLS)
 
 
 def test_readme_lists_every_toolset_and_marks_those_served_by_default() -> None:
@@ -265,76 +269,76 @@ def test_readme_lists_every_toolset_and_marks_those_served_by_default() -> None:
 
 def test_command_line_page_lists_every_command() -> None:
     listed = re.findall(r"^\| `itwin-mcp ([a-z]+)` \|", text_of("docs/command-line.md"), re.MULTILINE)
-    assert set(listed) == {name for name, _ in every_command() if name and " " not in name}
+    assert set(listed) == {name for name, _ in walk_commands() if name and " " not in name}
     assert len(listed) == len(set(listed))
 
 
 def test_index_links_every_page() -> None:
-    linked = set(links_of("docs/index.md"))
+    linked = set(find_links("docs/index.md"))
     assert [page for page in PAGES if page != "docs/index.md" and page.removeprefix("docs/") not in linked] == []
 
 
 def test_resources_and_prompts_on_the_answers_page_are_served() -> None:
     catalog = read_catalog(read_settings(os.environ, toolsets="all"))
-    served = {one.uri for one in (*catalog.resources, *catalog.statics)}
-    named = set(re.findall(r"`(itwin://[^`]+)`", text_of("docs/answers.md")))
-    assert named - served == set()
-    assert {one.uri for one in catalog.statics} - named == set()
+    uris = set(re.findall(r"`(itwin://[^`]+)`", text_of("docs/answers.md")))
+    static_uris = {resource.uri for resource in catalog.statics}
+    assert uris <= {template.uri for template in catalog.resources} | static_uris
+    assert static_uris <= uris
     prompts = re.search(
         r"^- prompts for whole jobs: (.+?); (.+?)\.$", text_of("docs/answers.md"), re.MULTILINE | re.DOTALL
     )
     assert prompts is not None
-    usual, others = (set(re.findall(r"`([^`]+)`", part)) for part in prompts.groups())
-    assert usual == set(read_catalog(read_settings(os.environ)).prompts)
-    assert usual | others == set(catalog.prompts)
+    default_prompts, other_prompts = (set(re.findall(r"`([^`]+)`", part)) for part in prompts.groups())
+    assert default_prompts == set(read_catalog(read_settings(os.environ)).prompts)
+    assert default_prompts | other_prompts == set(catalog.prompts)
 
 
-def anchors_of(document: str) -> set[str]:
+def find_anchors(document: str) -> set[str]:
     """Return the anchors that GitHub gives to a document's headings."""
-    headings = re.findall(r"^#+ (.+)$", prose(document), re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", read_prose(document), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def links_of(document: str) -> list[str]:
-    text = prose(document)
+def find_links(document: str) -> list[str]:
+    text = read_prose(document)
     return re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r"<(https?://[^>\s]+)>", text)
 
 
-def broken(document: str, link: str) -> str | None:
-    """Return what is wrong with a link of a document, or None."""
+def find_link_fault(document: str, link: str) -> str | None:
+    """Return the error in a link of a document, or None if it is valid."""
     if re.match(r"[a-z]+:", link):
         address = re.fullmatch(r"https://([a-z0-9.-]+)(?:/[\w./#-]*)?", link)
         if address is None:
-            return "is no plain https address"
-        known = any(address[1] == host or address[1].endswith(f".{host}") for host in HOSTS)
-        return None if known else f"{address[1]} is not among HOSTS"
+            return "is not a plain https address"
+        is_known = any(address[1] == host or address[1].endswith(f".{host}") for host in HOSTS)
+        return None if is_known else f"{address[1]} is not in HOSTS"
     path, _, anchor = link.partition("#")
     target = (ROOT / document).parent / path if path else ROOT / document
     if not target.is_file():
-        return "leads to no file"
-    inside = target.resolve().relative_to(ROOT).as_posix()
-    return f"has no such heading in {inside}" if anchor and anchor not in anchors_of(inside) else None
+        return "leads to a missing file"
+    page = target.resolve().relative_to(ROOT).as_posix()
+    return f"leads to a missing heading of {page}" if anchor and anchor not in find_anchors(page) else None
 
 
 def test_links_in_documents_resolve() -> None:
-    found = [(document, link) for document in LINKED for link in links_of(document)]
-    assert len(found) > 20
-    assert [f"{document}: {link} {why}" for document, link in found if (why := broken(document, link))] == []
-    used = {host for host in HOSTS if any(f"{host}" in link for _, link in found)}
-    assert used == set(HOSTS)
+    links = [(document, link) for document in LINKED for link in find_links(document)]
+    assert len(links) > 20
+    faults = [(document, link, find_link_fault(document, link)) for document, link in links]
+    assert [fault for fault in faults if fault[2] is not None] == []
+    assert [host for host in HOSTS if not any(host in link for _, link in links)] == []
 
 
 @pytest.mark.parametrize(
     "link",
     ["http://ikanos.io", "https://example.com", "NOWHERE.md", "README.md#nowhere", "#nowhere", "https://ikanos.io/a b"],
 )
-def test_broken_reports_bad_links(link: str) -> None:
-    assert broken("README.md", link) is not None
+def test_find_link_fault_reports_invalid_links(link: str) -> None:
+    assert find_link_fault("README.md", link) is not None
 
 
 def test_blocks_have_a_checked_language() -> None:
-    seen = {block.language for document in DOCUMENTS for block in blocks(document)}
-    assert seen <= {"sh", "powershell", "json", "toml", "yaml", "python", "js", "text", "{toctree}"}
+    languages = {block.language for document in DOCUMENTS for block in blocks(document)}
+    assert languages <= {"sh", "powershell", "json", "toml", "yaml", "python", "js", "text", "{toctree}"}
 
 
 def test_contributing_is_one_page() -> None:
@@ -345,13 +349,13 @@ def shell_blocks() -> list[Block]:
     return [
         block
         for document in DOCUMENTS
-        if document not in FOLLOWED
+        if document not in TESTED_ELSEWHERE
         for block in blocks(document)
         if block.language == "sh" and block.words != "service" and "http.server" not in block.text
     ]
 
 
-def test_not_run_lists_only_lines_of_the_documents() -> None:
+def test_not_run_and_services_list_only_lines_of_documents() -> None:
     lines = {line for block in shell_blocks() for line in shell_lines(block)}
     assert (NOT_RUN.keys() | SERVICES.keys()) - lines == set()
     script = (ROOT / ".ci/run").read_text(encoding="utf-8")
@@ -362,7 +366,7 @@ def test_not_run_lists_only_lines_of_the_documents() -> None:
 
 @pytest.fixture
 def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """A reader's folder, without an account: our programs, the files that the pages name, every client started once."""
+    """Return the environment of a reader: an empty home folder with the files that the pages use, and no account."""
     (tmp_path / "my-api.yaml").write_text(GOOD, encoding="utf-8")
     (policy,) = [block.text for block in blocks("docs/confirmation.md") if "itwin-mcp-policy" in block.text]
     (tmp_path / "policy.yaml").write_text(policy, encoding="utf-8")
@@ -397,7 +401,7 @@ def test_shell_blocks_run(block: Block, surroundings: dict[str, str]) -> None:
             )
             try:
                 assert service.stdout is not None
-                assert any(SERVICES[line] in said for said in service.stdout), line
+                assert any(SERVICES[line] in output for output in service.stdout), line
             finally:
                 service.terminate()
                 service.communicate(timeout=20)

@@ -1,4 +1,4 @@
-"""Names that a newcomer can rely on: in the core layers, a module or a class has a name of its own."""
+"""Names of modules and public classes are unique in the core layers."""
 
 import ast
 from collections import defaultdict
@@ -13,7 +13,8 @@ def list_modules() -> list[Path]:
     return [file for file in files if file.stem != "__init__"]
 
 
-def find_shared(owners: dict[str, list[str]]) -> dict[str, list[str]]:
+def find_duplicates(owners: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Return the names that more than one file defines, with the files."""
     return {name: files for name, files in owners.items() if len(files) > 1}
 
 
@@ -21,7 +22,7 @@ def test_no_two_core_modules_share_a_base_name() -> None:
     owners: dict[str, list[str]] = defaultdict(list)
     for file in list_modules():
         owners[file.stem].append(str(file.relative_to(SOURCES)))
-    assert find_shared(owners) == {}
+    assert find_duplicates(owners) == {}
 
 
 def test_no_two_core_modules_share_a_public_class_name() -> None:
@@ -30,4 +31,4 @@ def test_no_two_core_modules_share_a_public_class_name() -> None:
         for node in ast.parse(file.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 owners[node.name].append(str(file.relative_to(SOURCES)))
-    assert find_shared(owners) == {}
+    assert find_duplicates(owners) == {}

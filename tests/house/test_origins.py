@@ -1,4 +1,4 @@
-"""There is no telemetry: every recorded connection of our processes leads where the settings say."""
+"""Our processes connect only to the platform and the sign-in server in the settings. There is no telemetry."""
 
 import json
 import os
@@ -17,13 +17,13 @@ import atexit, json, os, sys
 
 seen = set()
 
-def note(event, given):
-    if event == "socket.connect" and isinstance(given[1], tuple):
-        seen.add(f"{given[1][0]}:{given[1][1]}")
+def record(event, arguments):
+    if event == "socket.connect" and isinstance(arguments[1], tuple):
+        seen.add(f"{arguments[1][0]}:{arguments[1][1]}")
     elif event == "socket.getaddrinfo":
-        seen.add(f"{given[0]}:{given[1]}")
+        seen.add(f"{arguments[0]}:{arguments[1]}")
 
-sys.addaudithook(note)
+sys.addaudithook(record)
 atexit.register(lambda: open(os.environ["SEEN"], "w").write(json.dumps(sorted(seen))))
 from itwin_mcp.cli import main
 main()
@@ -36,8 +36,8 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
         yield running
 
 
-def connections(folder: Path, *arguments: str, **environment: str) -> set[str]:
-    """Run a command to its end; return the addresses that it connected to or looked up."""
+def record_connections(folder: Path, *arguments: str, **environment: str) -> set[str]:
+    """Run a command and return the addresses that it connected to or looked up."""
     seen = folder / "seen.json"
     done = subprocess.run(
         [sys.executable, "-c", RECORD, *arguments],
@@ -62,15 +62,15 @@ def connections(folder: Path, *arguments: str, **environment: str) -> set[str]:
     ],
     ids=" ".join,
 )
-def test_sandbox_contacts_nothing(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+def test_commands_with_the_sandbox_open_no_connection(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     home = {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path), "ITWIN_MCP_SANDBOX": "true"}
-    assert connections(tmp_path, *arguments, **home) == set()
+    assert record_connections(tmp_path, *arguments, **home) == set()
 
 
 @pytest.mark.parametrize("arguments", [("call", "list-itwins"), ("doctor",)], ids=" ".join)
-def test_only_the_platform_and_its_sign_in_server_are_contacted(
+def test_commands_connect_only_to_the_platform_and_its_sign_in_server(
     platform: Platform, tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:
     service = {"ITWIN_CLIENT_ID": "service-x", "ITWIN_CLIENT_SECRET": "canary"}
-    seen = connections(tmp_path, *arguments, **platform.environment | service)
-    assert seen == {urlsplit(platform.url).netloc}
+    addresses = record_connections(tmp_path, *arguments, **platform.environment | service)
+    assert addresses == {urlsplit(platform.url).netloc}

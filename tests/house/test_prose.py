@@ -1,4 +1,4 @@
-"""Prose linter: what people and models read keeps to the word list of docs/writing.md."""
+"""Prose linter: texts for people and models follow the word list of docs/writing.md."""
 
 import ast
 import io
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.house.documents import ROOT, prose, text_of
+from tests.house.documents import ROOT, read_prose, text_of
 
 ENFORCED = (
     "README.md",
@@ -47,18 +47,18 @@ EXCEPT = (
     "tests/house/test_prose.py",
     "tests/server/test_finding.py",
 )
-"""They quote what not to write, and what people write in questions."""
+"""Files that quote bad examples or the questions of users."""
 
 # A label of up to five words, such as "What was changed.", is left alone.
 RELATIVE_CLAUSE = re.compile(r"(?:^|[.!:] )(?P<found>(?:Who|What|Whoever|Whatever) [^.?!]*[.!](?= |$))")
 WORTH_READING = re.compile(r"\S+ \S+ \S+")
-"""At least three words: shorter texts are names and codes."""
+"""Matches texts of at least three words. Shorter texts are names and codes."""
 GENERATED = re.compile(r"<!-- (\S+): generated .*?<!-- /\1 -->", re.DOTALL)
 
 
 @cache
 def word_list() -> list[tuple[re.Pattern[str], str]]:
-    """Return each pattern of the table with what to write instead."""
+    """Return each pattern of the table with its replacement."""
     rows = re.findall(r"^\| (\w[^|]+) \| (`[^|]+`) \|$", text_of("docs/writing.md"), re.MULTILINE)
     return [
         (re.compile(rf"(?<![\w-])(?:{pattern})(?![\w-])", re.IGNORECASE), write)
@@ -75,11 +75,11 @@ def find_faults(text: str) -> list[str]:
     return faults + [f"“{clause[:60]}”: begin with a verb or a noun" for clause in clauses]
 
 
-def texts_of(file: Path) -> Iterator[tuple[int, str]]:
+def read_texts(file: Path) -> Iterator[tuple[int, str]]:
     """Yield each paragraph, description, docstring, comment and message with its line."""
     if file.suffix == ".md":
-        # Generated tables are read where their texts come from.
-        text = GENERATED.sub(lambda table: "\n" * table[0].count("\n"), prose(file.relative_to(ROOT).as_posix()))
+        # The texts of generated tables are checked in their sources.
+        text = GENERATED.sub(lambda table: "\n" * table[0].count("\n"), read_prose(file.relative_to(ROOT).as_posix()))
         line = 1
         for paragraph in re.split(r"(\n(?:\n|(?=[|#-]|\d+\. )))", text):
             yield line, re.sub(r"^(?:[#|*-]+|\d+\.) |(?<= )\|(?= |$)", "", paragraph.strip())
@@ -106,24 +106,24 @@ def _scalars(node: yaml.Node | None) -> Iterator[tuple[int, str]]:
                 yield from _scalars(child)
 
 
-def files_in(name: str) -> list[Path]:
+def list_files(name: str) -> list[Path]:
     path = ROOT / name
-    found = sorted(path.rglob("*")) if path.is_dir() else [path]
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
     return [
         file
-        for file in found
+        for file in files
         if file.suffix in (".md", ".yaml", ".py") and file.relative_to(ROOT).as_posix() not in EXCEPT
     ]
 
 
 @pytest.mark.parametrize("name", ENFORCED)
-def test_prose_keeps_to_the_word_list(name: str) -> None:
-    files = files_in(name)
+def test_find_faults_reports_nothing_in_enforced_files(name: str) -> None:
+    files = list_files(name)
     assert files
     faults = [
         f"{file.relative_to(ROOT)}:{line}: {fault}"
         for file in files
-        for line, text in texts_of(file)
+        for line, text in read_texts(file)
         if WORTH_READING.search(text)
         for fault in find_faults(text)
     ]
@@ -144,9 +144,9 @@ def test_prose_keeps_to_the_word_list(name: str) -> None:
         ("A wish is none, and is over.", 2),
     ],
 )
-def test_prose_linter_reports_the_list_and_is_quiet_on_good_text(text: str, faults: int) -> None:
+def test_find_faults_reports_listed_words_and_relative_clauses(text: str, faults: int) -> None:
     assert len(find_faults(text)) == faults
 
 
-def test_word_list_is_read_whole() -> None:
+def test_word_list_reads_every_row_of_the_table() -> None:
     assert len(word_list()) > 20

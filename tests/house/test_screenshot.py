@@ -1,4 +1,4 @@
-"""The picture in the README is the demo's real output."""
+"""The picture in the README shows the real output of the demo."""
 
 import re
 import subprocess
@@ -15,13 +15,13 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 @pytest.mark.slow
-def test_picture_shows_what_the_demo_prints(tmp_path: Path) -> None:
+def test_screenshot_script_draws_the_picture_in_the_readme(tmp_path: Path) -> None:
     drawn = tmp_path / "demo.svg"
     subprocess.run([sys.executable, ROOT / "scripts/screenshot.py", drawn], check=True, timeout=120)
     assert drawn.read_text(encoding="utf-8") == PICTURE.read_text(encoding="utf-8"), "run python scripts/screenshot.py"
 
 
-def test_picture_has_a_text_alternative_and_the_readme_too() -> None:
+def test_picture_and_readme_have_a_text_alternative() -> None:
     picture = ET.parse(PICTURE).getroot()
     shown = "".join(node.text or "" for node in picture.iter(f"{SVG}text"))
     described = picture.findtext(f"{SVG}desc") or ""

@@ -1,4 +1,4 @@
-"""The tutorial works: every block, in order, from an empty folder."""
+"""Run the blocks of the tutorial in order, beginning with an empty folder."""
 
 import json
 import os
@@ -19,19 +19,19 @@ TUTORIAL = "docs/tutorial.md"
 PORT = "8765"
 
 
-def agrees(shown: Any, real: Any) -> bool:
-    """Whether an answer is the one in the tutorial, in which … matches anything."""
-    if shown == "…":
+def matches(expected: Any, answer: Any) -> bool:
+    """Return whether an answer is the expected one. The text "…" in `expected` matches any value."""
+    if expected == "…":
         return True
-    if isinstance(shown, dict) and isinstance(real, dict):
-        return shown.keys() == real.keys() and all(agrees(shown[key], real[key]) for key in shown)
-    if isinstance(shown, list) and isinstance(real, list):
-        return len(shown) == len(real) and all(map(agrees, shown, real))
-    return bool(shown == real)
+    if isinstance(expected, dict) and isinstance(answer, dict):
+        return expected.keys() == answer.keys() and all(matches(expected[key], answer[key]) for key in expected)
+    if isinstance(expected, list) and isinstance(answer, list):
+        return len(expected) == len(answer) and all(map(matches, expected, answer))
+    return bool(expected == answer)
 
 
 class Reader:
-    """Follows the page in a folder of its own."""
+    """A reader of the tutorial, who writes its files and runs its commands in a folder."""
 
     def __init__(self, folder: Path, port: int) -> None:
         self.folder = folder
@@ -52,21 +52,23 @@ class Reader:
             for line in shell_lines(block):
                 self.run(line, int(value) if key == "exit" else 0)
         elif block.language == "json":
-            shown, real = json.loads(text), json.loads(self.printed)
-            if "headers" in shown:
-                real["headers"] = {}
-            assert agrees(shown, real), f"line {block.line}: {self.printed}"
+            expected, answer = json.loads(text), json.loads(self.printed)
+            if "headers" in expected:
+                answer["headers"] = {}
+            assert matches(expected, answer), f"line {block.line}: {self.printed}"
         else:
             assert block.language == "text"
             assert self.printed == text, f"line {block.line}"
 
     def insert(self, text: str, before: str) -> None:
+        """Insert text into the capability file, before the only line that begins with `before`."""
         file = self.folder / "stations.yaml"
         lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
         (place,) = [number for number, line in enumerate(lines) if line.strip().startswith(before)]
         file.write_text("".join([*lines[:place], text, *lines[place:]]), encoding="utf-8")
 
     def start(self, text: str) -> None:
+        """Start a service and wait until it accepts connections."""
         (line,) = text.splitlines()
         self.services.append(subprocess.Popen([sys.executable, *line.split()[1:]], cwd=self.folder, stderr=-3))
         deadline = time.monotonic() + 20

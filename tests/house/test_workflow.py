@@ -13,18 +13,18 @@ import yaml
 from tests.house.documents import ROOT, text_of
 
 
-def workflow() -> dict[str, Any]:
-    # BaseLoader: `on` is a word here, and versions are text.
+def read_workflow() -> dict[str, Any]:
+    # BaseLoader reads `on` and versions as text. The usual loader reads them as a boolean and as numbers.
     return dict(yaml.load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"), yaml.BaseLoader))
 
 
-def ci_steps() -> dict[str, list[str]]:
-    """Return title -> commands of `.ci/run`, without its output and its checks of the README."""
+def read_ci_steps() -> dict[str, list[str]]:
+    """Return the commands of `.ci/run` by the title of their step, without its checks of the README."""
     steps: dict[str, list[str]] = {}
     title = ""
     for line in (ROOT / ".ci/run").read_text(encoding="utf-8").split("say() {")[1].splitlines()[1:]:
-        if said := re.fullmatch(r'say "(.+)"', line):
-            title = said[1]
+        if heading := re.fullmatch(r'say "(.+)"', line):
+            title = heading[1]
             steps[title] = []
         elif title and line and not line.startswith(("grep", "rm ", "#")):
             steps[title].append(line)
@@ -32,20 +32,20 @@ def ci_steps() -> dict[str, list[str]]:
 
 
 def test_workflow_runs_the_commands_of_ci_run() -> None:
-    steps = workflow()["jobs"]["test"]["steps"]
-    theirs = {
+    steps = read_workflow()["jobs"]["test"]["steps"]
+    commands = {
         step["name"]: [
             line.replace("$BIN/", ".venv/bin/") for line in step["run"].splitlines() if not line.startswith("rm ")
         ]
         for step in steps
         if "run" in step
     }
-    assert theirs == ci_steps()
-    assert len(theirs) >= 4
+    assert commands == read_ci_steps()
+    assert len(commands) >= 4
 
 
 def test_workflow_runs_on_three_systems_with_every_python() -> None:
-    job = workflow()["jobs"]["test"]
+    job = read_workflow()["jobs"]["test"]
     assert job["strategy"]["matrix"]["os"] == ["ubuntu-latest", "macos-latest", "windows-latest"]
     oldest = re.search(r'requires-python = ">=([\d.]+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert oldest is not None
@@ -55,7 +55,7 @@ def test_workflow_runs_on_three_systems_with_every_python() -> None:
 
 
 def test_workflow_keeps_the_desktop_extension_as_an_artifact() -> None:
-    job = workflow()["jobs"]["extension"]
+    job = read_workflow()["jobs"]["extension"]
     (pack,) = [step["run"] for step in job["steps"] if "run" in step]
     assert pack.splitlines()[-1] == ".venv/bin/itwin-mcp bundle"
     (upload,) = [step["with"] for step in job["steps"] if "upload-artifact" in step.get("uses", "")]
@@ -63,8 +63,8 @@ def test_workflow_keeps_the_desktop_extension_as_an_artifact() -> None:
     assert f"`{upload['name']}`" in text_of("docs/clients.md")
 
 
-def test_workflow_only_reads_and_pins_actions_to_commits() -> None:
-    assert workflow()["permissions"] == {"contents": "read"}
+def test_workflow_has_read_permission_and_pins_actions_to_commits() -> None:
+    assert read_workflow()["permissions"] == {"contents": "read"}
     used = re.findall(r"uses: (\S+)(.*)", (ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
     assert len(used) >= 3
     for action, comment in used:
@@ -73,8 +73,7 @@ def test_workflow_only_reads_and_pins_actions_to_commits() -> None:
 
 
 @pytest.mark.slow
-def test_full_test_that_cannot_run_fails(tmp_path: Path) -> None:
-    """Without Node, which is looked for in PATH."""
+def test_full_marked_test_fails_without_node(tmp_path: Path) -> None:
     file = "tests/interop/bentley/test_core_backend.py"
     command = [sys.executable, "-m", "pytest", "-n", "0", "-m", "full", "-p", "no:cacheprovider", file, "-k", "script"]
     environment = os.environ | {"PATH": str(tmp_path)}

@@ -1,4 +1,4 @@
-"""A proxy in front of the sandbox that records answers, and replays them with one of them changed."""
+"""A proxy in front of the sandbox that records exchanges, and replays them with one answer changed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MISSING = object()
-"""Stands for a removed member."""
+"""Marks a member to remove."""
 
 ODD: dict[type, tuple[Any, ...]] = {
     str: (7, True, [], {"odd": 1}, None, MISSING, "", "\u202eodd\x00 eyJhbGciOi.J9.x"),
@@ -90,8 +90,8 @@ class Exchange:
 class Mutation:
     """A changed answer to one exchange.
 
-    `place` is the path of the changed value, if a single value was changed. `renamed` is a text that became another
-    scalar, because a platform that returns another id also answers requests with that id.
+    `exchange` is the index of the exchange. `place` is the path of the changed value, if a single value was changed.
+    `renamed` has the old and the new scalar: if it is an id, later requests contain the new id.
     """
 
     exchange: int
@@ -103,7 +103,7 @@ class Mutation:
 
 
 READS_NAMES = ("POST", "/users/getbyidlist")
-"""The only POST that changes nothing."""
+"""The POST that returns the names of users. It is the only POST that changes nothing."""
 
 
 @dataclass
@@ -117,14 +117,14 @@ class Replay:
 
     @property
     def writes(self) -> list[tuple[str, str]]:
-        return [one for one in self.sent if one[0] != "GET" and one != READS_NAMES]
+        return [request for request in self.sent if request[0] != "GET" and request != READS_NAMES]
 
 
 class Proxy:
     """An ASGI app that forwards requests to `app`, unless it replays."""
 
     def __init__(self, app: ASGIApp, storage_url: Callable[[], str]) -> None:
-        """Replay links into the storage of the recorded sandbox as links into `storage_url`."""
+        """Create a proxy. Replayed links to the storage of the recorded sandbox lead to `storage_url()`."""
         self._app = app
         self._storage_url = storage_url
         self._recorded: list[Exchange] | None = None
@@ -150,9 +150,9 @@ class Proxy:
         A read that was not recorded is forwarded; a write is answered with 404.
         """
         self._left = defaultdict(deque)
-        for index, one in enumerate(exchanges):
-            told = mutation.answer if mutation is not None and mutation.exchange == index else one
-            self._left[one.method, one.target].append(told)
+        for index, exchange in enumerate(exchanges):
+            answer = mutation.answer if mutation is not None and mutation.exchange == index else exchange
+            self._left[exchange.method, exchange.target].append(answer)
         self._renamed = mutation.renamed if mutation is not None else None
         self._replay = replay = Replay()
         try:
@@ -167,15 +167,15 @@ class Proxy:
         if self._replay is not None:
             await drain(receive)
             self._replay.sent.append((method, target))
-            known = self._find(method, target)
-            if known is not None:
-                content = known.content.replace(STORAGE_URL, self._storage_url().encode())
-                await give(replace(known, content=content), send)
+            answer = self._find(method, target)
+            if answer is not None:
+                content = answer.content.replace(STORAGE_URL, self._storage_url().encode())
+                await send_answer(replace(answer, content=content), send)
                 return
             self._replay.unknown.append((method, target))
             if method != "GET":
                 refusal = {"error": {"code": "NotRecorded", "message": "This request was not recorded."}}
-                await give(Exchange(method, target, 404, JSON, json.dumps(refusal).encode()), send)
+                await send_answer(Exchange(method, target, 404, JSON, json.dumps(refusal).encode()), send)
                 return
             receive = read_nothing
         if self._recorded is None:
@@ -185,41 +185,42 @@ class Proxy:
             smaller = re.sub(r"(top=|%24top=)[0-9]+", rf"\g<1>{self._page_size}", query)
             scope = {**scope, "query_string": smaller.encode("latin-1")}
         start: Message = {}
-        content = bytearray()
+        body = bytearray()
 
-        async def keep(message: Message) -> None:
+        async def record(message: Message) -> None:
             if message["type"] == "http.response.start":
                 start.update(message)
             else:
-                content.extend(message.get("body", b""))
+                body.extend(message.get("body", b""))
             await send(message)
 
-        await self._app(scope, receive, keep)
+        await self._app(scope, receive, record)
         headers = tuple((bytes(name), bytes(value)) for name, value in start["headers"])
-        recorded = bytes(content).replace(self._storage_url().encode(), STORAGE_URL)
-        self._recorded.append(Exchange(method, target, start["status"], headers, recorded))
+        content = bytes(body).replace(self._storage_url().encode(), STORAGE_URL)
+        self._recorded.append(Exchange(method, target, start["status"], headers, content))
 
     def _find(self, method: str, target: str) -> Exchange | None:
-        """Return the recorded answer, also for a request that contains a mutated id."""
+        """Return the recorded answer to a request. A mutated id in the request matches the original id."""
         answers = self._left.get((method, target)) or self._left.get((method, self._original(target)))
         if not answers:
             return None
         return answers.popleft() if len(answers) > 1 else answers[0]
 
     def _original(self, target: str) -> str:
+        """Return the target with the original id in place of the mutated one."""
         if self._renamed is None:
             return target
         old, new = self._renamed
         path, _, query = target.partition("?")
         segments = [quote(old, safe="") if unquote(segment) == new else segment for segment in path.split("/")]
         pairs = [pair.partition("=") for pair in query.split("&")]
-        named = [
+        parameters = [
             f"{name}={quote(old, safe='')}"
             if unquote(value) == new and name[:1] not in "$%"
             else f"{name}{equals}{value}"
             for name, equals, value in pairs
         ]
-        return "/".join(segments) + (f"?{'&'.join(named)}" if query else "")
+        return "/".join(segments) + (f"?{'&'.join(parameters)}" if query else "")
 
 
 STORAGE_URL = b"http://storage.example"
@@ -238,7 +239,7 @@ async def read_nothing() -> Message:
     return {"type": "http.request", "body": b"", "more_body": False}
 
 
-async def give(exchange: Exchange, send: Send) -> None:
+async def send_answer(exchange: Exchange, send: Send) -> None:
     """Send the answer of an exchange."""
     headers = [pair for pair in exchange.headers if pair[0].lower() not in (b"content-length", b"transfer-encoding")]
     if exchange.status not in (204, 304):
@@ -250,42 +251,46 @@ async def give(exchange: Exchange, send: Send) -> None:
 # --- mutations --------------------------------------------------------------------------------------------------
 
 
-def field_mutations(index: int, exchange: Exchange) -> Iterator[Mutation]:
-    """Replace every value of an answer by each odd value. Of a list only the first item is changed."""
+def name_request(exchange: Exchange) -> str:
+    """Return the method and path of an exchange."""
+    return f"{exchange.method} {exchange.target.partition('?')[0]}"
+
+
+def mutate_fields(index: int, exchange: Exchange) -> Iterator[Mutation]:
+    """Replace every value of an answer by each odd value. In a list, change only the first item."""
     body = exchange.body
     if body is MISSING:
         return
-    for place, value in places(body):
+    for place, value in list_values(body):
         items = ODD_ITEMS if place and isinstance(place[-1], int) else ()
-        for odd in {repr(one): one for one in (*ODD[type(value)], *items)}.values():
+        for odd in {repr(item): item for item in (*ODD[type(value)], *items)}.values():
             if odd is not MISSING and type(odd) is type(value) and odd == value:
                 continue
             renamed = None
             if isinstance(value, str | int) and isinstance(odd, str | int):
-                renamed = wire(value), wire(odd)
-            told = "missing" if odd is MISSING else json.dumps(odd)
-            name = f"{exchange.method} {exchange.target.partition('?')[0]} {format_place(place)} = {told}"
-            yield Mutation(index, name, exchange.with_body(put(body, place, odd)), place, odd, renamed)
+                renamed = format_scalar(value), format_scalar(odd)
+            shown = "missing" if odd is MISSING else json.dumps(odd)
+            name = f"{name_request(exchange)} {format_place(place)} = {shown}"
+            yield Mutation(index, name, exchange.with_body(replace_value(body, place, odd)), place, odd, renamed)
 
 
-def body_mutations(index: int, exchange: Exchange) -> Iterator[Mutation]:
+def mutate_body(index: int, exchange: Exchange) -> Iterator[Mutation]:
     """Replace the whole body."""
     if exchange.body is MISSING:
         return
     for name, content in ODD_BODIES.items():
-        told = f"{exchange.method} {exchange.target.partition('?')[0]} body: {name}"
-        yield Mutation(index, told, replace(exchange, content=content))
+        yield Mutation(index, f"{name_request(exchange)} body: {name}", replace(exchange, content=content))
 
 
-def header_mutations(index: int, exchange: Exchange) -> Iterator[Mutation]:
+def mutate_headers(index: int, exchange: Exchange) -> Iterator[Mutation]:
     """Replace `Location`, if present, and `Retry-After`; remove `Content-Type`."""
-    told = f"{exchange.method} {exchange.target.partition('?')[0]}"
+    name = name_request(exchange)
     if exchange.header("location") is not None:
         for odd in (None, *LOCATIONS):
-            yield Mutation(index, f"{told} Location: {odd}", exchange.with_header("location", odd))
+            yield Mutation(index, f"{name} Location: {odd}", exchange.with_header("location", odd))
     for odd in RETRY_AFTER:
-        yield Mutation(index, f"{told} Retry-After: {odd[:20]}", exchange.with_header("retry-after", odd))
-    yield Mutation(index, f"{told} without Content-Type", exchange.with_header("content-type", None))
+        yield Mutation(index, f"{name} Retry-After: {odd[:20]}", exchange.with_header("retry-after", odd))
+    yield Mutation(index, f"{name} without Content-Type", exchange.with_header("content-type", None))
 
 
 NEXT = ("_links", "next", "href")
@@ -305,21 +310,20 @@ NEXT_LINKS = (
 )
 
 
-def next_mutations(index: int, exchange: Exchange) -> Iterator[Mutation]:
+def mutate_next_link(index: int, exchange: Exchange) -> Iterator[Mutation]:
     """Replace the link to the next page by odd values at each level, by odd links, and by the link to the same page."""
     body = exchange.body
-    told = f"{exchange.method} {exchange.target.partition('?')[0]}"
-    for place, value in places(body):
+    for place, value in list_values(body):
         if place == NEXT[: len(place)]:
-            odd: list[Any] = [one for one in ODD[type(value)] if one != value]
+            replacements: list[Any] = [odd for odd in ODD[type(value)] if odd != value]
             if place == NEXT:
                 path, _, query = value.partition("?")
-                itself = f"{path}?{exchange.target.partition('?')[2]}"
-                odd += [*NEXT_LINKS, itself, f"{path}/x?{query}", f"{path}?", f"{path}?{query}&{query}"]
-            for one in odd:
-                shown = "missing" if one is MISSING else json.dumps(one)[:80]
-                name = f"{told} {format_place(place)} = {shown}"
-                yield Mutation(index, name, exchange.with_body(put(body, place, one)), place, one)
+                same_page = f"{path}?{exchange.target.partition('?')[2]}"
+                replacements += [*NEXT_LINKS, same_page, f"{path}/x?{query}", f"{path}?", f"{path}?{query}&{query}"]
+            for odd in replacements:
+                shown = "missing" if odd is MISSING else json.dumps(odd)[:80]
+                name = f"{name_request(exchange)} {format_place(place)} = {shown}"
+                yield Mutation(index, name, exchange.with_body(replace_value(body, place, odd)), place, odd)
 
 
 STORAGE: dict[str, tuple[int, bytes | None]] = {
@@ -336,21 +340,21 @@ STORAGE: dict[str, tuple[int, bytes | None]] = {
     "shorter": (200, b"x"),
     "longer": (200, b"x" * 200_000),
 }
-"""Odd answers of the storage: the status, and changed content or None."""
+"""Odd answers of the storage: their status, and their content or None for the recorded content."""
 
 
-def storage_mutations(index: int, exchange: Exchange) -> Iterator[Mutation]:
-    """Replace the answer of the storage."""
-    told = f"{exchange.method} storage"
+def mutate_storage(index: int, exchange: Exchange) -> Iterator[Mutation]:
+    """Replace the answer of the storage, or one of its headers."""
     for name, (status, content) in STORAGE.items():
         odd = replace(exchange, status=status, content=exchange.content if content is None else content)
-        yield Mutation(index, f"{told}: {name}", odd)
+        yield Mutation(index, f"{exchange.method} storage: {name}", odd)
     for name in ("content-md5", "content-type", "etag"):
         for value in (None, "", "7", "AAAAAAAAAAAAAAAAAAAAAA==", "\xe9" * 400):
-            yield Mutation(index, f"{told} {name}: {str(value)[:20]}", exchange.with_header(name, value))
+            title = f"{exchange.method} storage {name}: {str(value)[:20]}"
+            yield Mutation(index, title, exchange.with_header(name, value))
 
 
-def error_mutations(index: int, exchange: Exchange, status: int) -> Iterator[Mutation]:
+def mutate_to_error(index: int, exchange: Exchange, status: int) -> Iterator[Mutation]:
     """Replace the answer by an error, with each field of its envelope changed and with each odd body."""
     envelope = {
         "error": {
@@ -363,14 +367,14 @@ def error_mutations(index: int, exchange: Exchange, status: int) -> Iterator[Mut
     }
     refusal = replace(exchange, status=status, headers=JSON, content=json.dumps(envelope).encode())
     yield Mutation(index, f"{exchange.method} answered {status}", refusal)
-    for one in (*field_mutations(index, refusal), *body_mutations(index, refusal)):
-        yield replace(one, name=f"{status} {one.name}", renamed=None)
+    for mutation in (*mutate_fields(index, refusal), *mutate_body(index, refusal)):
+        yield replace(mutation, name=f"{status} {mutation.name}", renamed=None)
     for odd in RETRY_AFTER:
         yield Mutation(index, f"{status} Retry-After: {odd[:20]}", refusal.with_header("retry-after", odd))
 
 
-def places(value: Any, here: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Any]]:
-    """Yield every value in a body with its place. Of a list only the first item counts."""
+def list_values(value: Any, here: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    """Yield every value in a body with its place. Of a list, yield only the first item."""
     members: list[tuple[str | int, Any]] = []
     if isinstance(value, dict):
         members = list(value.items())
@@ -378,27 +382,25 @@ def places(value: Any, here: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple
         members = [(0, value[0])]
     for name, child in members:
         yield (*here, name), child
-        yield from places(child, (*here, name))
+        yield from list_values(child, (*here, name))
 
 
-def put(body: Any, place: tuple[str | int, ...], value: Any) -> Any:
+def replace_value(body: Any, place: tuple[str | int, ...], value: Any) -> Any:
     """Copy the body with another value at a place, or without the value."""
-    first, rest = place[0], place[1:]
+    key, inner_place = place[0], place[1:]
+    new_child = replace_value(body[key], inner_place, value) if inner_place else value
     if isinstance(body, list):
-        assert isinstance(first, int)
-        inside = [put(body[first], rest, value)] if rest else [] if value is MISSING else [value]
-        return [*body[:first], *inside, *body[first + 1 :]]
-    changed = {
-        name: (put(child, rest, value) if rest else value) if name == first else child for name, child in body.items()
-    }
+        assert isinstance(key, int)
+        return [*body[:key], *([] if new_child is MISSING else [new_child]), *body[key + 1 :]]
+    changed = body | {key: new_child}
     return {name: child for name, child in changed.items() if child is not MISSING}
 
 
 def format_place(place: tuple[str | int, ...]) -> str:
     """Format a place as a JSON path."""
-    return "$" + "".join(f"[{one}]" if isinstance(one, int) else f".{one}" for one in place)
+    return "$" + "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in place)
 
 
-def wire(value: Any) -> str:
+def format_scalar(value: Any) -> str:
     """Format a scalar as it is written in a URL."""
     return value if isinstance(value, str) else json.dumps(value)

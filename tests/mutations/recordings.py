@@ -1,4 +1,4 @@
-"""Record one call of every tool, and replay it on a server with one answer changed."""
+"""Record one call of every tool, and replay the calls with one answer of the platform changed."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class Recording:
 
 
 @dataclass(frozen=True)
-class Mutated:
-    """A client of a server whose platform is behind a proxy."""
+class MutatedServer:
+    """A server whose platform is behind a proxy, with a client of it."""
 
     client: Client
     proxy: Proxy
@@ -66,27 +66,29 @@ class Mutated:
     async def replay(
         self, recording: Recording, mutation: Mutation | None = None
     ) -> tuple[dict[str, Any], bool, Replay]:
-        """Repeat a recorded call with one changed answer; return the answer, whether it is an error, and the replay."""
+        """Repeat a recorded call with one changed answer.
+
+        Return the tool's answer, whether it is an error, and the requests that were sent.
+        """
         if recording.received is not None:
-            self.received(recording).unlink(missing_ok=True)
+            self.get_download_path(recording).unlink(missing_ok=True)
         with self.proxy.replaying(recording.exchanges, mutation) as replay:
             answer, is_error = await self.ask(recording.tool, recording.arguments)
         return answer, is_error, replay
 
-    def received(self, recording: Recording) -> Path:
+    def get_download_path(self, recording: Recording) -> Path:
         """Return the path of the file that a call downloads."""
         return self.folder / recording.arguments["filePath"]
 
 
 @asynccontextmanager
-async def mutated(*, person: Any = agrees, **flags: Any) -> AsyncIterator[Mutated]:
-    """Serve all tools over the sandbox behind a proxy, without waiting. `person` answers questions."""
+async def serve_mutated(*, person: Any = agrees, **flags: Any) -> AsyncIterator[MutatedServer]:
+    """Serve all tools with the sandbox behind a proxy. The clock skips waits, and `person` answers questions."""
     proxies: list[Proxy] = []
+    original_open = Sandbox.open
 
-    opens = Sandbox.open
-
-    def open_sandbox(*arguments: Any, **named: Any) -> Sandbox:
-        sandbox = opens(*arguments, **named)
+    def open_sandbox(*arguments: Any, **options: Any) -> Sandbox:
+        sandbox = original_open(*arguments, **options)
         proxies.append(Proxy(sandbox.app, lambda: sandbox.storage_url))
         sandbox.app = proxies[0]  # type: ignore[assignment]
         return sandbox
@@ -105,49 +107,49 @@ async def mutated(*, person: Any = agrees, **flags: Any) -> AsyncIterator[Mutate
         ):
             schemas = {tool.name: tool.output_schema for tool in (await client.list_tools()).tools}
             validators = {name: Draft202012Validator(schema) for name, schema in schemas.items() if schema is not None}
-            yield Mutated(client, proxies[0], runtime, validators, folder)
+            yield MutatedServer(client, proxies[0], runtime, validators, folder)
 
 
 _RECORDED: dict[str, Recording] = {}
 
 
-async def recorded() -> dict[str, Recording]:
+async def record_calls() -> dict[str, Recording]:
     """Call every tool once, in the order of `ROWS`, and return the recordings."""
     if not _RECORDED:
-        async with mutated() as it:
-            kept: dict[str, Any] = {}
+        async with serve_mutated() as server:
+            values: dict[str, Any] = {}
             for row in ROWS:
-                arguments = fill_values(row.given, kept)
-                with it.proxy.recording() as exchanges:
-                    answer, is_error = await it.ask(row.tool, arguments)
+                arguments = fill_values(row.given, values)
+                with server.proxy.recording() as exchanges:
+                    answer, is_error = await server.ask(row.tool, arguments)
                 assert not is_error, answer
-                kept |= {name: read_path(answer, path) for name, path in row.keep.items()}
-                received = (it.folder / arguments["filePath"]).read_bytes() if row.tool in DOWNLOADS else None
+                values |= {name: read_path(answer, path) for name, path in row.keep.items()}
+                received = (server.folder / arguments["filePath"]).read_bytes() if row.tool in DOWNLOADS else None
                 _RECORDED[row.tool] = Recording(row.tool, arguments, exchanges, answer, received)
     return _RECORDED
 
 
-async def recorded_pages() -> list[Recording]:
+async def record_pages() -> list[Recording]:
     """Record every list with at least two items in pages of one item."""
     pages = []
-    async with mutated() as it:
-        kept: dict[str, Any] = {}
+    async with serve_mutated() as server:
+        values: dict[str, Any] = {}
         for row in ROWS:
-            arguments = fill_values(row.given, kept)
+            arguments = fill_values(row.given, values)
             paged = {"limit": 2} if row.tool in LISTS else {}
-            with it.proxy.recording(page_size=1 if paged else None) as exchanges:
-                answer, is_error = await it.ask(row.tool, arguments | paged)
+            with server.proxy.recording(page_size=1 if paged else None) as exchanges:
+                answer, is_error = await server.ask(row.tool, arguments | paged)
             assert not is_error, answer
             if paged and len(exchanges) > 1:
                 pages.append(Recording(row.tool, arguments | paged, exchanges, answer))
-            kept |= {name: read_path(answer, path) for name, path in row.keep.items()}
+            values |= {name: read_path(answer, path) for name, path in row.keep.items()}
     return pages
 
 
-def distinct(exchanges: list[Exchange], *, writes: bool) -> Iterator[tuple[int, Exchange]]:
-    """Yield the reads among exchanges, or the writes: the first of each operation.
+def select_exchanges(exchanges: list[Exchange], *, writes: bool) -> Iterator[tuple[int, Exchange]]:
+    """Yield the first read of each operation, or the first write of each, with its index.
 
-    The read of names next to ids is left out, because its answer never makes a call fail.
+    Omit READS_NAMES, because a call never fails when the names of users are missing.
     """
     seen = set[tuple[str, str]]()
     for index, exchange in enumerate(exchanges):

@@ -1,4 +1,4 @@
-"""A sandbox with a clock that tests set, and HTTP clients for its users."""
+"""Fixtures: a sandbox with a clock that tests move, and HTTP clients for its users."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -12,7 +12,7 @@ ORIGIN = "https://api.bentley.com"
 
 
 class Clock:
-    """A clock that only `forward` moves."""
+    """A clock whose time changes only when a test calls `forward`."""
 
     def __init__(self) -> None:
         self.now = datetime(2026, 11, 20, 8, 0, tzinfo=UTC)
@@ -42,7 +42,7 @@ def sandbox(clock: Clock) -> Iterator[Sandbox]:
 
 @pytest.fixture
 async def http_as(sandbox: Sandbox) -> AsyncIterator[Callable[[str | None], httpx2.AsyncClient]]:
-    """Return a function that makes a client for a user by given name, or without a token."""
+    """Return a function that opens a client for the user with a given name, or for None a client without a token."""
     clients: list[httpx2.AsyncClient] = []
 
     def connect(user: str | None) -> httpx2.AsyncClient:
@@ -58,5 +58,5 @@ async def http_as(sandbox: Sandbox) -> AsyncIterator[Callable[[str | None], http
 
 @pytest.fixture
 def http(http_as: Callable[[str | None], httpx2.AsyncClient]) -> httpx2.AsyncClient:
-    """The client of the seeded owner."""
+    """Return the client of the seeded owner."""
     return http_as("anna")

@@ -17,9 +17,9 @@ def read_error(answer: httpx2.Response) -> tuple[int, str]:
 
 
 async def test_user_members_are_listed_with_roles_and_paged(http: httpx2.AsyncClient) -> None:
-    page = (await http.get(f"{URL}/members/users?$top=2")).json()
-    rest = (await http.get(page["_links"]["next"]["href"])).json()
-    members = page["members"] + rest["members"]
+    first_page = (await http.get(f"{URL}/members/users?$top=2")).json()
+    second_page = (await http.get(first_page["_links"]["next"]["href"])).json()
+    members = first_page["members"] + second_page["members"]
     assert [member["givenName"] for member in members] == ["Tomasz", "Priya", "Design"]
     assert set(members[0]) == {"id", "email", "givenName", "surname", "organization", "roles"}
     assert [role["displayName"] for role in members[0]["roles"]] == ["Project Lead"]
@@ -58,7 +58,7 @@ MARIT = "marit.jansen@meridian-infra.example"
 VIEWER = seeded_id("role", "Viewer")
 
 
-async def test_organization_has_two_administrators(http_as: Connect) -> None:
+async def test_second_administrator_has_full_control_of_an_itwin(http_as: Connect) -> None:
     marit = http_as("marit")
     assert (await marit.patch(f"/itwins/{seeded_id('itwin', 'interchange')}", json={"type": "x"})).status_code == 200
     assert "administration_manage_roles" in (await marit.get(f"{URL}/permissions")).json()["permissions"]
@@ -100,9 +100,9 @@ async def test_service_application_is_added_by_its_email_address(http_as: Connec
         {"members": [{"roleIds": [VIEWER]}]},
         {"members": [{"email": f"{number}@example.org", "roleIds": [VIEWER]} for number in range(51)]},
     ],
-    ids=["nothing", "none", "no object", "no role", "unknown role", "no address", "51 roles"],
+    ids=["no members", "empty list", "not an object", "no role", "unknown role", "no address", "51 roles"],
 )
-async def test_add_users_reports_all_invalid_members_at_once(http: httpx2.AsyncClient, body: object) -> None:
+async def test_add_users_rejects_invalid_members(http: httpx2.AsyncClient, body: object) -> None:
     assert read_error(await http.post(f"{URL}/members/users", json=body)) == (422, "InvalidiTwinsMemberRequest")
 
 

@@ -30,7 +30,7 @@ async def get_states(http: httpx2.AsyncClient, imodel_id: str) -> tuple[str, str
     return imodel["state"], operation["state"], baseline["state"]
 
 
-async def test_uploaded_baseline_goes_through_its_states(
+async def test_uploaded_baseline_is_scheduled_and_then_initialized(
     http: httpx2.AsyncClient, http_as: Connect, clock: Clock
 ) -> None:
     imodel = await create_from_baseline(http, 11)
@@ -50,7 +50,7 @@ async def test_uploaded_baseline_goes_through_its_states(
     assert await get_states(http, imodel["id"]) == ("initialized", "successful", "initialized")
 
 
-async def test_complete_upload_rejects_another_size_than_declared(http: httpx2.AsyncClient, http_as: Connect) -> None:
+async def test_complete_upload_rejects_a_file_of_the_wrong_size(http: httpx2.AsyncClient, http_as: Connect) -> None:
     links = (await create_from_baseline(http, 12))["_links"]
     await http_as(None).put(links["upload"]["href"], content=b"hello world", headers=BLOCK)
     answer = await http.post(links["complete"]["href"], json={})
@@ -125,9 +125,7 @@ async def test_create_imodel_rejects_invalid_baseline_file(
     assert (code, target) in [(detail["code"], detail["target"]) for detail in answer.json()["error"]["details"]]
 
 
-async def test_every_imodel_has_a_baseline_and_a_clone_copies_it(
-    http: httpx2.AsyncClient, http_as: Connect, clock: Clock
-) -> None:
+async def test_clone_copies_an_uploaded_baseline(http: httpx2.AsyncClient, http_as: Connect, clock: Clock) -> None:
     imodel = await create_from_baseline(http, 11)
     await http_as(None).put(imodel["_links"]["upload"]["href"], content=b"hello world", headers=BLOCK)
     await http.post(imodel["_links"]["complete"]["href"], json={})
@@ -138,5 +136,8 @@ async def test_every_imodel_has_a_baseline_and_a_clone_copies_it(
     baseline = (await http.get(f"{clone['location']}/baselinefile")).json()["baselineFile"]
     assert baseline["fileSize"] == 11
     assert (await http_as(None).get(baseline["_links"]["download"]["href"])).content == b"hello world"
+
+
+async def test_imodel_without_upload_has_an_initialized_baseline(http: httpx2.AsyncClient) -> None:
     empty = (await http.post("/imodels", json={"iTwinId": ITWIN, "name": "Empty"})).json()["iModel"]
     assert (await get_states(http, empty["id"]))[2] == "initialized"

@@ -77,7 +77,7 @@ async def test_briefcase_list_honours_prefer_and_order(http: httpx2.AsyncClient)
     assert (await http.get(f"{ROADS}/briefcases")).json()["briefcases"][0] == {"id": "2", "displayName": "2"}
     query = "$orderBy=acquiredDateTime desc"
     whole = (await http.get(f"{ROADS}/briefcases?{query}", headers=WHOLE)).json()["briefcases"]
-    moments = [item["acquiredDateTime"] for item in whole]
+    moments = [briefcase["acquiredDateTime"] for briefcase in whole]
     assert len(moments) == 3
     assert moments == sorted(moments, reverse=True)
     assert (await http.get(f"{ROADS}/briefcases?$orderBy=fileSize")).status_code == 422
@@ -91,18 +91,18 @@ async def test_briefcase_list_filters_by_owner_and_by_me(http_as: Connect) -> No
     assert (await http_as("priya").get(f"{path}?ownerId=me")).json()["briefcases"] == []
 
 
-async def test_acquire_briefcase_enforces_both_quotas(http: httpx2.AsyncClient, clock: Clock) -> None:
+async def test_acquire_briefcase_enforces_quotas_of_minute_and_user(http: httpx2.AsyncClient, clock: Clock) -> None:
     for _ in range(100):
         assert (await http.post(BRIEFCASES, json={})).status_code == 201
     clock.forward(20)
-    refused = await http.post(f"{ROADS}/briefcases", json={})
-    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "RateLimitExceeded")
-    assert refused.headers["retry-after"] == "40"
+    answer = await http.post(f"{ROADS}/briefcases", json={})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (429, "RateLimitExceeded")
+    assert answer.headers["retry-after"] == "40"
     clock.forward(40)
-    full = await http.post(BRIEFCASES, json={})
-    error = full.json()["error"]
-    refusal = (full.status_code, error["code"], error["message"])
-    assert refusal == (422, "InvalidiModelsRequest", "Cannot acquire Briefcase.")
+    answer = await http.post(BRIEFCASES, json={})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (422, "InvalidiModelsRequest")
+    assert error["message"] == "Cannot acquire Briefcase."
     assert error["details"][0]["code"] == "ResourceQuotaExceeded"
     assert error["details"][0]["innerError"] == {"code": "MaximumNumberOfBriefcasesPerUser"}
     await http.delete(f"{BRIEFCASES}/2")

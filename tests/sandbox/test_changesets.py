@@ -30,11 +30,11 @@ async def acquire_briefcase(http: httpx2.AsyncClient) -> int:
     return number
 
 
-async def start_push(http: httpx2.AsyncClient, briefcase_id: int, number: int, **more: object) -> httpx2.Response:
+async def start_push(http: httpx2.AsyncClient, briefcase_id: int, number: int, **properties: object) -> httpx2.Response:
     body = {"id": make_changeset_id(number), "briefcaseId": briefcase_id, "fileSize": len(FILE)}
     if number > 1:
         body["parentId"] = make_changeset_id(number - 1)
-    return await http.post(CHANGESETS, json=body | more)
+    return await http.post(CHANGESETS, json=body | properties)
 
 
 async def request_storage(http: httpx2.AsyncClient, href: str, content: bytes | None = None) -> httpx2.Response:
@@ -56,14 +56,14 @@ async def complete_push(http: httpx2.AsyncClient, changeset: dict[str, Any]) -> 
     return await http.patch(changeset["_links"]["complete"]["href"], json=body)
 
 
-async def push(http: httpx2.AsyncClient, briefcase_id: int, number: int, **more: object) -> dict[str, Any]:
-    changeset = (await start_push(http, briefcase_id, number, **more)).json()["changeset"]
+async def push(http: httpx2.AsyncClient, briefcase_id: int, number: int, **properties: object) -> dict[str, Any]:
+    changeset = (await start_push(http, briefcase_id, number, **properties)).json()["changeset"]
     await upload_file(http, changeset)
     pushed: dict[str, Any] = (await complete_push(http, changeset)).json()["changeset"]
     return pushed
 
 
-async def test_push_is_announced_uploaded_and_completed(http: httpx2.AsyncClient, clock: Clock) -> None:
+async def test_complete_push_adds_the_announced_changeset(http: httpx2.AsyncClient, clock: Clock) -> None:
     number = await acquire_briefcase(http)
     info = {"taskId": "11111111-1111-1111-1111-111111111111", "changedFiles": ["a.dgn"]}
     answer = await start_push(http, number, 1, description="First", containingChanges=5, synchronizationInfo=info)
@@ -88,8 +88,8 @@ async def test_push_is_announced_uploaded_and_completed(http: httpx2.AsyncClient
 
 async def test_changeset_file_is_downloaded_without_a_token(http: httpx2.AsyncClient) -> None:
     await push(http, await acquire_briefcase(http), 1)
-    listed = (await http.get(CHANGESETS, headers=WHOLE)).json()["changesets"][0]
-    link = listed["_links"]["download"]
+    changeset = (await http.get(CHANGESETS, headers=WHOLE)).json()["changesets"][0]
+    link = changeset["_links"]["download"]
     assert make_changeset_id(1) in link["href"]
     assert (await request_storage(http, link["href"])).content == FILE
 
@@ -149,19 +149,19 @@ async def test_push_requires_the_latest_changeset_as_parent(http: httpx2.AsyncCl
     await push(http, number, 1)
     await push(http, number, 2)
     for parent in ("", make_changeset_id(1)):
-        late = await start_push(http, number, 3, parentId=parent)
-        assert (late.status_code, late.json()["error"]["code"]) == (409, "NewerChangesExist")
-    unknown = await start_push(http, number, 3, parentId=make_changeset_id(9))
-    assert unknown.json()["error"]["code"] == "ChangesetNotFound"
-    again = await start_push(http, number, 2)
-    assert (again.status_code, again.json()["error"]["code"]) == (409, "ChangesetExists")
+        answer = await start_push(http, number, 3, parentId=parent)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (409, "NewerChangesExist")
+    answer = await start_push(http, number, 3, parentId=make_changeset_id(9))
+    assert answer.json()["error"]["code"] == "ChangesetNotFound"
+    answer = await start_push(http, number, 2)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "ChangesetExists")
     assert (await push(http, number, 3))["index"] == 3
 
 
 async def test_push_requires_the_callers_own_briefcase(http: httpx2.AsyncClient, http_as: Connect) -> None:
     assert (await start_push(http, 555, 1)).json()["error"]["code"] == "BriefcaseNotFound"
-    foreign = await start_push(http, await acquire_briefcase(http_as("tomasz")), 1)
-    assert (foreign.status_code, foreign.json()["error"]["code"]) == (403, "InsufficientPermissions")
+    answer = await start_push(http, await acquire_briefcase(http_as("tomasz")), 1)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "InsufficientPermissions")
 
 
 async def test_push_is_refused_to_viewers(http: httpx2.AsyncClient, http_as: Connect) -> None:
@@ -171,21 +171,21 @@ async def test_push_is_refused_to_viewers(http: httpx2.AsyncClient, http_as: Con
 
 async def test_complete_push_requires_a_file_of_the_declared_size(http: httpx2.AsyncClient) -> None:
     changeset = (await start_push(http, await acquire_briefcase(http), 1)).json()["changeset"]
-    missing = await complete_push(http, changeset)
-    assert (missing.status_code, missing.json()["error"]["code"]) == (404, "FileNotFound")
+    answer = await complete_push(http, changeset)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "FileNotFound")
     await upload_file(http, changeset, FILE + b"!")
-    other = await complete_push(http, changeset)
-    assert (other.status_code, other.json()["error"]["code"]) == (409, "DataConflict")
+    answer = await complete_push(http, changeset)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "DataConflict")
 
 
-async def test_complete_push_works_once_and_for_its_own_briefcase(http: httpx2.AsyncClient) -> None:
+async def test_complete_push_succeeds_once_and_only_for_its_briefcase(http: httpx2.AsyncClient) -> None:
     changeset = (await start_push(http, await acquire_briefcase(http), 1)).json()["changeset"]
     await upload_file(http, changeset)
-    other = await complete_push(http, changeset | {"briefcaseId": await acquire_briefcase(http)})
-    assert [detail["target"] for detail in other.json()["error"]["details"]] == ["briefcaseId"]
+    answer = await complete_push(http, changeset | {"briefcaseId": await acquire_briefcase(http)})
+    assert [detail["target"] for detail in answer.json()["error"]["details"]] == ["briefcaseId"]
     assert (await complete_push(http, changeset)).status_code == 200
-    again = await complete_push(http, changeset)
-    assert [detail["code"] for detail in again.json()["error"]["details"]] == ["InvalidChange"]
+    answer = await complete_push(http, changeset)
+    assert [detail["code"] for detail in answer.json()["error"]["details"]] == ["InvalidChange"]
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,9 @@ def encode(value: object) -> str:
     return base64.b64encode(json.dumps(value).encode()).decode()
 
 
-async def test_extended_data_is_attached_once_and_by_the_creator(http: httpx2.AsyncClient, http_as: Connect) -> None:
+async def test_create_extended_data_succeeds_once_and_for_the_creator(
+    http: httpx2.AsyncClient, http_as: Connect
+) -> None:
     await push(http, await acquire_briefcase(http), 1)
     path, body = f"{CHANGESETS}/1/extendeddata", {"data": encode({"some key": "some value"})}
     missing = await http.get(path)
@@ -252,11 +254,11 @@ async def test_extended_data_must_be_a_json_object_in_base64(http: httpx2.AsyncC
 
 
 async def test_extended_data_is_listed_by_changeset(http: httpx2.AsyncClient) -> None:
-    page = (await http.get(f"/imodels/{ROADS}/changesets/extendeddata?$top=1")).json()
-    assert [entry["changesetIndex"] for entry in page["extendedData"]] == [5]
-    rest = (await http.get(page["_links"]["next"]["href"])).json()
-    assert [entry["changesetIndex"] for entry in rest["extendedData"]] == [11]
-    assert json.loads(base64.b64decode(rest["extendedData"][0]["data"]))["run"] == 131
+    first_page = (await http.get(f"/imodels/{ROADS}/changesets/extendeddata?$top=1")).json()
+    assert [entry["changesetIndex"] for entry in first_page["extendedData"]] == [5]
+    second_page = (await http.get(first_page["_links"]["next"]["href"])).json()
+    assert [entry["changesetIndex"] for entry in second_page["extendedData"]] == [11]
+    assert json.loads(base64.b64decode(second_page["extendedData"][0]["data"]))["run"] == 131
 
 
 # Changeset groups
@@ -274,12 +276,12 @@ async def test_changesets_join_a_group_until_it_is_completed(http: httpx2.AsyncC
     assert (group["state"], group["creatorId"]) == ("inProgress", seeded_id("user", "anna"))
     assert group["_links"]["creator"]["href"].endswith(f"/users/{group['creatorId']}")
     assert (await push(http, number, 1, groupId=group["id"]))["groupId"] == group["id"]
-    closed = await http.patch(f"{GROUPS}/{group['id']}", json={"state": "completed"})
-    assert (closed.status_code, closed.json()["changesetGroup"]["state"]) == (200, "completed")
-    late = await start_push(http, number, 2, groupId=group["id"])
-    assert [detail["target"] for detail in late.json()["error"]["details"]] == ["groupId"]
-    unknown = await start_push(http, number, 2, groupId="no")
-    assert unknown.json()["error"]["code"] == "ChangesetGroupNotFound"
+    answer = await http.patch(f"{GROUPS}/{group['id']}", json={"state": "completed"})
+    assert (answer.status_code, answer.json()["changesetGroup"]["state"]) == (200, "completed")
+    answer = await start_push(http, number, 2, groupId=group["id"])
+    assert [detail["target"] for detail in answer.json()["error"]["details"]] == ["groupId"]
+    answer = await start_push(http, number, 2, groupId="no")
+    assert answer.json()["error"]["code"] == "ChangesetGroupNotFound"
 
 
 @pytest.mark.parametrize("state", ["timedOut", "forciblyClosed", "inProgress", None])
@@ -295,15 +297,15 @@ async def test_group_times_out_a_day_after_its_last_changeset(
     path = f"{GROUPS}/{(await create_group(http))['id']}"
     clock.forward(3000)
     await push(http, await acquire_briefcase(http), 1, groupId=path.rsplit("/", 1)[1])
-    seen = []
+    states = []
     for seconds in (23.5 * 3600, 3600):
         clock.forward(seconds)
-        seen.append((await http_as("anna").get(path)).json()["changesetGroup"]["state"])
-    assert seen == ["inProgress", "timedOut"]
+        states.append((await http_as("anna").get(path)).json()["changesetGroup"]["state"])
+    assert states == ["inProgress", "timedOut"]
     assert (await http_as("anna").patch(path, json={"state": "completed"})).status_code == 422
 
 
-async def test_groups_are_listed_and_unknown_group_is_not_found(http: httpx2.AsyncClient) -> None:
+async def test_list_groups_returns_groups_and_unknown_id_is_404(http: httpx2.AsyncClient) -> None:
     path = f"/imodels/{ROADS}/changesetgroups"
     assert [group["description"] for group in (await http.get(path)).json()["changesetGroups"]] == [
         "Design Sync, run 118",

@@ -110,8 +110,8 @@ async def test_failed_or_missing_checkpoint_is_restarted(
     http: httpx2.AsyncClient, clock: Clock, imodel: str, version: str, state: str
 ) -> None:
     path = await find_checkpoint_path(http, imodel, version)
-    before = (await http.get(path)).json()["checkpoint"]
-    assert (before["state"], before["size"], before["_links"]["download"]) == (state, 0, None)
+    checkpoint = (await http.get(path)).json()["checkpoint"]
+    assert (checkpoint["state"], checkpoint["size"], checkpoint["_links"]["download"]) == (state, 0, None)
     answer = await http.put(path)
     assert (answer.status_code, answer.json()["checkpoint"]["state"]) == (200, "scheduled")
     assert (await http.put(path)).json()["checkpoint"]["state"] == "scheduled"
@@ -140,13 +140,13 @@ async def test_changeset_links_to_current_or_preceding_checkpoint(http: httpx2.A
     for index in (1, 2, 3):
         await push(http, number, index)
     await create_version(http, 2)
-    seen = []
+    checkpoints = []
     for _ in range(2):
         changesets = (await http.get(CHANGESETS, headers={"Prefer": "return=representation"})).json()["changesets"]
         hrefs = [changeset["_links"]["currentOrPrecedingCheckpoint"]["href"] for changeset in changesets]
-        seen.append([href.split("/")[-2] for href in hrefs])
+        checkpoints.append([href.split("/")[-2] for href in hrefs])
         clock.forward(10)
-    assert seen == [["0", "0", "0"], ["0", "2", "2"]]
+    assert checkpoints == [["0", "0", "0"], ["0", "2", "2"]]
 
 
 async def test_checkpoints_require_imodels_read(http_as: Connect) -> None:

@@ -1,4 +1,4 @@
-"""Exports: the request, the states over time, and the content of the file."""
+"""Exports: the request, its states, and the content of the file."""
 
 import csv
 import gzip
@@ -55,11 +55,11 @@ async def test_export_is_queued_then_in_progress_then_completed(http: httpx2.Asy
     }
     url = f"/itwins/exports/{export['id']}"
     clock.forward(5)
-    begun = (await http.get(url)).json()["export"]
-    assert (begun["status"], begun["outputUrl"]) == ("InProgress", None)
+    export = (await http.get(url)).json()["export"]
+    assert (export["status"], export["outputUrl"]) == ("InProgress", None)
     clock.forward(5)
-    done = (await http.get(url)).json()["export"]
-    assert (done["status"], done["startedDateTime"], done["completedDateTime"]) == (
+    export = (await http.get(url)).json()["export"]
+    assert (export["status"], export["startedDateTime"], export["completedDateTime"]) == (
         "Completed",
         "2026-11-20T08:00:05.0000000Z",
         "2026-11-20T08:00:10.0000000Z",
@@ -79,7 +79,7 @@ async def test_export_applies_filter_and_select(http_as: Connect, clock: Clock) 
     assert rows == [["number", "status"], ["NL-A12-0029", "Inactive"]]
 
 
-async def test_export_archive_has_the_same_json(http_as: Connect, clock: Clock) -> None:
+async def test_json_zip_archive_export_contains_json(http_as: Connect, clock: Clock) -> None:
     content = await export_file(http_as, clock, outputFormat="JsonZipArchive", subClass="Program")
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         (name,) = archive.namelist()
@@ -146,7 +146,7 @@ async def test_create_export_reports_the_syntax_error_of_a_filter(
     assert (answer.status_code, answer.json()["error"]["message"]) == (422, message)
 
 
-async def test_create_export_enforces_both_quotas(http_as: Connect, clock: Clock) -> None:
+async def test_create_export_enforces_quotas_of_running_and_hourly_exports(http_as: Connect, clock: Clock) -> None:
     http = http_as("anna")
     quotas: list[list[tuple[str, str]]] = []
     for _ in range(3):

@@ -55,7 +55,7 @@ async def upload_baseline(http: httpx2.AsyncClient, clock: Clock, content: bytes
 
 
 def read_ids(content: bytes) -> tuple[str, str, dict[str, Any]]:
-    """Return the ids of the iModel and its iTwin, and the changeset, from where iTwin.js reads them."""
+    """Return the ids of the iModel and its iTwin, and the changeset, from the tables that iTwin.js reads."""
     with closing(sqlite3.connect(":memory:")) as sql:
         sql.deserialize(content)
         assert sql.execute("PRAGMA integrity_check").fetchone() == ("ok",)
@@ -75,12 +75,12 @@ async def test_seeded_baseline_file_contains_ids_of_its_imodel_and_itwin(http: h
     assert read_ids(content) == (imodel["id"], imodel["iTwinId"], {"id": "", "index": 0})
 
 
-async def test_seeded_checkpoint_is_as_of_its_changeset(http: httpx2.AsyncClient) -> None:
+async def test_seeded_checkpoint_file_names_its_changeset(http: httpx2.AsyncClient) -> None:
     checkpoint = await get_checkpoint(http, ROADS, 8)
     assert read_ids(await download(http, checkpoint))[2] == {"id": checkpoint["changesetId"], "index": 8}
 
 
-@pytest.mark.parametrize("mode", [{}, {"creationMode": "empty"}], ids=["at once", "in its own time"])
+@pytest.mark.parametrize("mode", [{}, {"creationMode": "empty"}], ids=["without mode", "empty"])
 async def test_new_imodel_has_readable_baseline_and_checkpoint_files(
     http: httpx2.AsyncClient, clock: Clock, mode: dict[str, str]
 ) -> None:
@@ -127,7 +127,7 @@ async def test_checkpoint_includes_the_seeded_changesets(http: httpx2.AsyncClien
     assert read_ids(await download(http, checkpoint))[2] == {"id": last["id"], "index": last["index"]}
 
 
-async def test_checkpoint_of_an_uploaded_baseline_has_its_bytes(http: httpx2.AsyncClient, clock: Clock) -> None:
+async def test_checkpoint_of_an_uploaded_baseline_is_the_uploaded_file(http: httpx2.AsyncClient, clock: Clock) -> None:
     content = imodel_file.build_imodel_file(str(uuid.uuid4()), INTERCHANGE)
     path = await upload_baseline(http, clock, content)
     number = (await http.post(f"{path}/briefcases", json={})).json()["briefcase"]["briefcaseId"]
@@ -173,7 +173,7 @@ def make_imodel(spoil: str | None) -> bytes:
     return content[:18] + b"\2\2" + content[20:]
 
 
-async def test_imodel_file_is_the_same_in_parts_and_in_another_sandbox(
+async def test_imodel_file_is_the_same_in_ranges_and_in_another_sandbox(
     http: httpx2.AsyncClient, http_as: Callable[[str | None], httpx2.AsyncClient], clock: Clock
 ) -> None:
     baseline = await get_baseline(http, ROADS)

@@ -29,7 +29,7 @@ async def test_favorite_imodels_are_added_and_removed_per_user(http: httpx2.Asyn
     assert await list_ids(http_as("tomasz"), "favorites") == [STRUCTURES, ROADS]
 
 
-async def test_favorites_need_put_and_recents_need_post(http: httpx2.AsyncClient) -> None:
+async def test_favorites_accept_only_put_and_recents_only_post(http: httpx2.AsyncClient) -> None:
     assert (await http.post(f"/imodels/favorites/{ROADS}")).status_code == 404
     assert (await http.put(f"/imodels/recents/{ROADS}")).status_code == 404
 
@@ -43,7 +43,7 @@ async def test_recent_imodels_are_listed_latest_first(http: httpx2.AsyncClient) 
     assert await list_ids(http, "recents") == [STRUCTURES]
 
 
-async def test_recent_imodels_keep_25(http: httpx2.AsyncClient) -> None:
+async def test_recent_imodels_are_limited_to_25(http: httpx2.AsyncClient) -> None:
     deck = seeded_id("itwin", "deck")
     assert await list_ids(http, "recents", deck)
     for number in range(25):

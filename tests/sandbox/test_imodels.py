@@ -63,7 +63,7 @@ async def test_imodel_name_is_unique_in_its_itwin(http: httpx2.AsyncClient) -> N
     assert (await create_imodel(http, iTwinId=seeded_id("itwin", "deck"))).status_code == 201
 
 
-async def test_create_imodel_reports_errors_in_the_platforms_words(http: httpx2.AsyncClient) -> None:
+async def test_create_imodel_reports_errors_with_the_platforms_messages(http: httpx2.AsyncClient) -> None:
     corner = {"latitude": 91, "longitude": 0}
     extent = {"southWest": corner, "northEast": corner}
     answer = await http.post("/imodels", json={"iTwinId": ITWIN, "description": "x" * 256, "extent": extent})
@@ -88,11 +88,11 @@ async def test_clone_is_initialized_before_its_operation_succeeds(http: httpx2.A
     location = answer.headers["location"]
     assert answer.headers["create-imodel-operation"] == f"{location}/operations/create"
     imodel_id = location.rsplit("/", 1)[1]
-    seen = []
+    states = []
     for _ in range(3):
-        seen.append(await get_states(http, imodel_id))
+        states.append(await get_states(http, imodel_id))
         clock.forward(5)
-    assert seen == [("notInitialized", "scheduled"), ("initialized", "scheduled"), ("initialized", "successful")]
+    assert states == [("notInitialized", "scheduled"), ("initialized", "scheduled"), ("initialized", "successful")]
     changesets = (await http.get(f"/imodels/{imodel_id}/changesets")).json()["changesets"]
     source = (await http.get(f"/imodels/{ROADS}/changesets?$top=4")).json()["changesets"]
     assert [changeset["id"] for changeset in changesets] == [changeset["id"] for changeset in source]
@@ -168,14 +168,14 @@ async def test_changesets_are_read_by_index_or_id_and_form_a_chain(http: httpx2.
 
 
 async def test_empty_continuation_token_starts_paging_by_token(http: httpx2.AsyncClient) -> None:
-    seen: list[int] = []
+    indexes: list[int] = []
     url: str | None = f"/imodels/{ROADS}/changesets?$top=5&$continuationToken="
     while url:
         page = (await http.get(url)).json()
-        seen += [changeset["index"] for changeset in page["changesets"]]
+        indexes += [changeset["index"] for changeset in page["changesets"]]
         url = page["_links"]["next"] and page["_links"]["next"]["href"]
         assert url is None or ("$continuationToken=" in url and "$skip" not in url)
-    assert seen == list(range(1, 13))
+    assert indexes == list(range(1, 13))
     assert (await http.get(f"/imodels/{ROADS}/changesets?$continuationToken=zzz")).status_code == 422
 
 
@@ -211,8 +211,8 @@ async def test_update_named_version_renames_and_hides(http: httpx2.AsyncClient) 
         "DO"
     ]
     assert (await http.patch(f"{path}/{version['id']}", json={"name": "30% Design"})).status_code == 409
-    shown = await http.patch(f"{path}/{version['id']}", json={"name": "IFC"})
-    assert shown.json()["namedVersion"]["state"] == "visible", "an update without a state makes it visible again"
+    answer = await http.patch(f"{path}/{version['id']}", json={"name": "IFC"})
+    assert answer.json()["namedVersion"]["state"] == "visible", "an update without a state makes it visible again"
     assert (await http.patch(f"{path}/{version['id']}", json={})).status_code == 422
 
 

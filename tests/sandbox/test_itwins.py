@@ -103,7 +103,7 @@ async def test_delete_itwin_deletes_imodels_and_moves_children_up(http: httpx2.A
     assert child["parentId"] == seeded_id("itwin", "a12")
 
 
-async def test_itwin_is_404_for_strangers_and_403_for_members_without_permission(http_as: Connect) -> None:
+async def test_itwin_is_404_for_strangers_and_403_for_unauthorized_members(http_as: Connect) -> None:
     stranger = await http_as("luca").get(f"/itwins/{ITWIN}")
     assert (stranger.status_code, stranger.json()["error"]["code"]) == (404, "iTwinNotFound")
     viewer = await http_as("priya").patch(f"/itwins/{ITWIN}", json={"type": "x"})
@@ -112,7 +112,7 @@ async def test_itwin_is_404_for_strangers_and_403_for_members_without_permission
     assert (await http_as("priya").post("/itwins", json=PROJECT)).status_code == 403
 
 
-async def test_accounts_are_shown_in_short_form(http: httpx2.AsyncClient) -> None:
+async def test_account_has_minimal_properties_without_prefer(http: httpx2.AsyncClient) -> None:
     account = (await http.get("/itwins/myprimaryaccount")).json()["iTwin"]
     assert account == (await http.get(f"/itwins/{ITWIN}/account")).json()["iTwin"]
     assert (account["id"], account["class"], account["subClass"], len(account)) == (ACCOUNT, "Account", "Account", 6)
@@ -212,17 +212,17 @@ async def test_itwin_list_names_an_unknown_selected_property(http: httpx2.AsyncC
             "target": "$select",
         }
     ]
-    chosen = (await http.get("/itwins?$select=id,displayName")).json()["iTwins"]
-    assert all(set(itwin) == {"id", "displayName"} for itwin in chosen)
+    itwins = (await http.get("/itwins?$select=id,displayName")).json()["iTwins"]
+    assert all(set(itwin) == {"id", "displayName"} for itwin in itwins)
 
 
-async def test_itwin_list_next_links_lead_to_the_end(http: httpx2.AsyncClient) -> None:
-    seen, url = [], "/itwins?$top=5"
+async def test_next_links_of_itwin_list_lead_through_all_pages(http: httpx2.AsyncClient) -> None:
+    numbers, url = [], "/itwins?$top=5"
     while url:
         page = (await http.get(url)).json()
-        seen += [itwin["number"] for itwin in page["iTwins"]]
+        numbers += [itwin["number"] for itwin in page["iTwins"]]
         url = page["_links"].get("next", {}).get("href")
-    assert seen == await list_numbers(http, "")
+    assert numbers == await list_numbers(http, "")
     assert set(page["_links"]) == {"self", "prev"}
     assert set((await http.get("/itwins")).json()["_links"]) == {"self"}
 
@@ -243,7 +243,7 @@ async def test_query_scope_lists_the_organization_for_administrators(http_as: Co
     assert "T-1" not in await list_numbers(http_as("priya"), "", **{"X-iTwin-Query-Scope": "all"})
 
 
-async def test_recent_itwins_keep_25_latest_first(http: httpx2.AsyncClient) -> None:
+async def test_recent_itwins_are_the_latest_25_in_reverse_order(http: httpx2.AsyncClient) -> None:
     created: list[dict[str, Any]] = []
     for number in range(26):
         itwin = (await http.post("/itwins", json=PROJECT | {"number": f"R-{number}"})).json()["iTwin"]

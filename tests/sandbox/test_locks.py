@@ -29,9 +29,9 @@ async def get_changeset(http: httpx2.AsyncClient, index: int) -> str:
     return changeset_id
 
 
-async def set_lock(http: httpx2.AsyncClient, number: int, level: str, *ids: str, **more: object) -> httpx2.Response:
+async def set_lock(http: httpx2.AsyncClient, number: int, level: str, *ids: str, **fields: object) -> httpx2.Response:
     body = {"briefcaseId": number, "lockedObjects": [{"lockLevel": level, "objectIds": ids}]}
-    return await http.patch(LOCKS, json=body | more)
+    return await http.patch(LOCKS, json=body | fields)
 
 
 async def list_held(http: httpx2.AsyncClient, number: int) -> list[dict[str, Any]]:
@@ -75,8 +75,8 @@ async def test_exclusive_lock_conflicts_and_shared_locks_do_not(http: httpx2.Asy
     assert await list_held(http, first) == [{"lockLevel": "shared", "objectIds": ["0x5"]}]  # nothing has changed
     await set_lock(http, second, "none", "0x5")
     assert (await set_lock(http, first, "exclusive", "0x5")).status_code == 200
-    refused = (await set_lock(http, second, "shared", "0x5")).json()["error"]["conflictingLocks"]
-    assert refused == [{"objectId": "0x5", "lockLevel": "exclusive", "briefcaseIds": [first]}]
+    conflicts = (await set_lock(http, second, "shared", "0x5")).json()["error"]["conflictingLocks"]
+    assert conflicts == [{"objectId": "0x5", "lockLevel": "exclusive", "briefcaseIds": [first]}]
 
 
 async def test_shared_lock_from_an_older_changeset_is_granted(http: httpx2.AsyncClient) -> None:

@@ -1,4 +1,4 @@
-"""Permissions configured on one iModel, and that they are enforced."""
+"""Permissions on one iModel: configuration and enforcement."""
 
 from collections.abc import Callable
 
@@ -23,15 +23,15 @@ async def test_imodel_permissions_are_empty_at_first(http: httpx2.AsyncClient) -
 
 
 async def test_user_permissions_replace_those_of_the_itwins_roles(http: httpx2.AsyncClient, http_as: Connect) -> None:
-    granted = ["imodels_webview", "imodels_read", "imodels_manage"]
-    answer = await http.patch(USERS, json={"userId": PRIYA, "permissions": granted})
+    permissions = ["imodels_webview", "imodels_read", "imodels_manage"]
+    answer = await http.patch(USERS, json={"userId": PRIYA, "permissions": permissions})
     assert answer.status_code == 200
-    assert answer.json() == {"userPermissions": [{"userId": PRIYA, "permissions": granted}]}
-    assert (await http_as("priya").get(f"/imodels/{ROADS}/permissions")).json() == {"permissions": granted}
+    assert answer.json() == {"userPermissions": [{"userId": PRIYA, "permissions": permissions}]}
+    assert (await http_as("priya").get(f"/imodels/{ROADS}/permissions")).json() == {"permissions": permissions}
     assert (await http_as("priya").patch(f"/imodels/{ROADS}", json={"description": "mine"})).status_code == 200
     assert (await http_as("tomasz").get(f"/imodels/{ROADS}")).status_code == 403
-    shown = (await http_as("priya").get(f"/imodels?iTwinId={ITWIN}")).json()["iModels"]
-    assert ROADS in [imodel["id"] for imodel in shown]
+    imodels = (await http_as("priya").get(f"/imodels?iTwinId={ITWIN}")).json()["iModels"]
+    assert ROADS in [imodel["id"] for imodel in imodels]
 
 
 async def test_role_permissions_need_webview_on_the_itwin(http: httpx2.AsyncClient, http_as: Connect) -> None:

@@ -19,9 +19,9 @@ PNG = {"Content-Type": "image/png"}
 
 
 def make_picture(width: int, height: int, kind: str = "png") -> bytes:
-    into = io.BytesIO()
-    Image.new("RGB", (width, height), "#3366aa").save(into, kind)
-    return into.getvalue()
+    content = io.BytesIO()
+    Image.new("RGB", (width, height), "#3366aa").save(content, kind)
+    return content.getvalue()
 
 
 def open_picture(answer: httpx2.Response) -> Image.Image:
@@ -47,7 +47,7 @@ async def test_missing_itwin_image_is_image_not_found(http: httpx2.AsyncClient) 
         assert (answer.status_code, answer.json()["error"]["code"]) == (404, "ImageNotFound")
 
 
-async def test_placeholders_work_without_pillow_and_uploads_ask_for_it(
+async def test_uploads_without_pillow_fail_and_placeholders_still_work(
     http: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = make_picture(400, 250)
@@ -94,7 +94,7 @@ async def test_delete_image_deletes_its_files(http: httpx2.AsyncClient, http_as:
         (make_picture(10, 10), {}, 422, "MissingRequiredHeader"),
         (b"\x89PNG" * (5 << 18) + b"x", PNG, 413, None),
     ],
-    ids=["too wide", "no picture", "cut off", "nothing", "a gif", "without a type", "too large"],
+    ids=["too wide", "not a picture", "truncated", "empty", "gif", "no content type", "too large"],
 )
 async def test_upload_image_rejects_invalid_images(
     http: httpx2.AsyncClient, content: bytes, headers: dict[str, str], status: int, detail: str | None
@@ -113,7 +113,7 @@ async def test_upload_image_accepts_a_ratio_of_five_to_one(http: httpx2.AsyncCli
     assert answer.status_code == 201
 
 
-async def test_image_is_read_by_members_and_changed_with_itwins_modify(http_as: Connect) -> None:
+async def test_image_is_readable_for_members_and_writable_with_itwins_modify(http_as: Connect) -> None:
     assert (await http_as("priya").get(f"/itwins/{ITWIN}/image")).status_code == 200
     assert (await http_as("priya").delete(f"/itwins/{ITWIN}/image")).status_code == 403
     assert (await http_as("luca").get(f"/itwins/{ITWIN}/image")).json()["error"]["code"] == "iTwinNotFound"
@@ -141,8 +141,8 @@ async def test_new_imodel_has_a_placeholder_thumbnail(http: httpx2.AsyncClient, 
 
 async def test_placeholder_thumbnails_differ_between_imodels(http: httpx2.AsyncClient) -> None:
     keys = ("roads", "structures", "bridge", "plant")
-    seen = {(await http.get(f"/imodels/{seeded_id('imodel', key)}/thumbnail")).content for key in keys}
-    assert len(seen) == len(keys)
+    thumbnails = {(await http.get(f"/imodels/{seeded_id('imodel', key)}/thumbnail")).content for key in keys}
+    assert len(thumbnails) == len(keys)
 
 
 async def test_upload_thumbnail_stores_png_in_both_sizes(http: httpx2.AsyncClient) -> None:

@@ -1,17 +1,17 @@
-"""The table of readings."""
+"""The table of readings, our assumptions about undocumented behaviour."""
 
 from itwin_mcp.sandbox.operations import OPERATIONS
 from itwin_mcp.sandbox.readings import READINGS, find_readings
 
 
 def test_readings_name_existing_operations_and_have_texts() -> None:
-    known = {operation.slug for operation in OPERATIONS}
+    slugs = {operation.slug for operation in OPERATIONS}
     for reading in READINGS:
-        assert set(reading.slugs) <= known
+        assert set(reading.slugs) <= slugs
         assert reading.unknown.endswith(".")
         assert reading.reading.strip()
 
 
-def test_find_readings_returns_the_readings_of_a_slug() -> None:
+def test_find_readings_returns_readings_of_one_operation() -> None:
     assert any("quota" in reading.unknown for reading in find_readings("acquire-imodel-briefcase"))
     assert find_readings("no-such-operation") == ()

@@ -163,7 +163,7 @@ async def test_create_repository_accepts_pkce_authentication(http: httpx2.AsyncC
     assert (await create_repository(http, GIS | {"authentication": authentication}))["authentication"] == authentication
 
 
-async def test_update_repository_replaces_or_removes_options_and_authentication(http: httpx2.AsyncClient) -> None:
+async def test_update_repository_replaces_or_removes_options_as_a_whole(http: httpx2.AsyncClient) -> None:
     url = f"{URL}/{(await create_repository(http, TILES))['id']}"
     changed = (await http.patch(url, json={"options": LEVELS, "displayName": "New"})).json()["repository"]
     assert (changed["options"], changed["displayName"]) == (LEVELS, "New")
@@ -173,7 +173,7 @@ async def test_update_repository_replaces_or_removes_options_and_authentication(
     assert (await http.get(url)).json()["repository"] == removed
 
 
-async def test_update_repository_keeps_uri_name_and_class(http: httpx2.AsyncClient) -> None:
+async def test_update_repository_rejects_null_uri_or_name_and_new_subclass(http: httpx2.AsyncClient) -> None:
     url = f"{URL}/{(await create_repository(http, TILES))['id']}"
     assert read_details(await http.patch(url, json={"uri": None})) == [("MissingRequiredProperty", "uri")]
     assert read_details(await http.patch(url, json={"displayName": None})) == [
@@ -214,15 +214,17 @@ async def test_missing_itwin_is_reported_before_missing_repository(http: httpx2.
     assert read_error(await http.delete(f"{URL}/{NOBODYS}/resources/x")) == (404, "iTwinRepositoryResourceNotFound")
 
 
-@pytest.mark.parametrize("rest", [f"{NOBODYS}/resources/x", "imodels/resources/x", "cesiumcuratedcontent/resources/0"])
-async def test_graphics_of_missing_resources_are_an_empty_list(http: httpx2.AsyncClient, rest: str) -> None:
-    answer = await http.get(f"{URL}/{rest}/graphics")
+@pytest.mark.parametrize(
+    "subpath", [f"{NOBODYS}/resources/x", "imodels/resources/x", "cesiumcuratedcontent/resources/0"]
+)
+async def test_graphics_of_missing_resources_are_an_empty_list(http: httpx2.AsyncClient, subpath: str) -> None:
+    answer = await http.get(f"{URL}/{subpath}/graphics")
     assert (answer.status_code, answer.json()) == (200, {"graphics": []})
 
 
-@pytest.mark.parametrize("rest", ["", "/imodels/resources", "/imodels/resources/x/graphics"])
-async def test_malformed_itwin_id_is_422_in_repository_lists(http: httpx2.AsyncClient, rest: str) -> None:
-    answer = await http.get(f"/itwins/nope/repositories{rest}")
+@pytest.mark.parametrize("subpath", ["", "/imodels/resources", "/imodels/resources/x/graphics"])
+async def test_malformed_itwin_id_is_422_in_repository_lists(http: httpx2.AsyncClient, subpath: str) -> None:
+    answer = await http.get(f"/itwins/nope/repositories{subpath}")
     assert (answer.status_code, read_details(answer)) == (422, [("InvalidValue", "iTwinId")])
 
 
@@ -238,7 +240,7 @@ async def test_repository_changes_require_itwins_modify(http_as: Connect) -> Non
     assert read_error(await http_as("luca").get(URL)) == (404, "iTwinNotFound")
 
 
-async def test_resource_is_added_read_and_removed(http: httpx2.AsyncClient) -> None:
+async def test_create_and_delete_resource_with_a_slash_in_its_id(http: httpx2.AsyncClient) -> None:
     url = f"{URL}/{(await create_repository(http, GIS))['id']}/resources"
     body = {"id": "flood/zones", "type": "Layer", "displayName": "Flood Zones"}
     created = await http.post(url, json=body)
@@ -344,7 +346,7 @@ async def test_repository_class_without_resources_is_422(http: httpx2.AsyncClien
     assert read_details(await http.post(f"{URL}/imodels/resources", json={})) == [("InvalidChange", "repositoryId")]
 
 
-async def test_global_repositories_are_cesiums_only(http: httpx2.AsyncClient) -> None:
+async def test_only_global_repository_is_cesium(http: httpx2.AsyncClient) -> None:
     cesium = {
         "id": "cesium",
         "class": "Cesium",
@@ -358,7 +360,7 @@ async def test_global_repositories_are_cesiums_only(http: httpx2.AsyncClient) ->
     assert read_details(await http.get("/itwins/repositories?class=Nope")) == [("InvalidValue", "class")]
 
 
-async def test_cesium_assets_are_paged_searched_and_have_graphics(http: httpx2.AsyncClient) -> None:
+async def test_cesium_assets_have_pages_search_details_and_graphics(http: httpx2.AsyncClient) -> None:
     url = "/itwins/repositories/cesium/resources"
     page = (await http.get(f"{url}?$top=2")).json()
     assert (len(page["resources"]), "next" in page["_links"]) == (2, True)
@@ -393,7 +395,7 @@ _NAMES = st.sampled_from([*TILES, "id", "outputFormat", "queryScope", "select", 
     repository=st.sampled_from(
         ["", "/imodels", "/forms", "/geospatialfeatures", f"/{seeded_id('repository', 'cadastre')}"]
     ),
-    rest=st.sampled_from(["", "/resources", "/resources/parcels", "/resources/parcels/graphics"]),
+    subpath=st.sampled_from(["", "/resources", "/resources/parcels", "/resources/parcels/graphics"]),
     query=st.dictionaries(st.sampled_from(["class", "subClass", "$top", "$skip", "$search"]), st.text(max_size=9)),
     body=st.dictionaries(_NAMES, _JSON, max_size=6),
     export=st.booleans(),
@@ -402,11 +404,11 @@ async def test_repositories_and_exports_never_answer_500(
     http: httpx2.AsyncClient,
     method: str,
     repository: str,
-    rest: str,
+    subpath: str,
     query: dict[str, str],
     body: dict[str, object],
     export: bool,
 ) -> None:
-    url = "/itwins/exports" if export else f"{URL}{repository}{rest}"
+    url = "/itwins/exports" if export else f"{URL}{repository}{subpath}"
     answer = await http.request(method, url, params=query, json=body)
     assert answer.status_code != 500

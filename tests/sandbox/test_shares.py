@@ -23,8 +23,8 @@ async def create_share(http: httpx2.AsyncClient, **changes: str) -> dict[str, An
     return answer.json()["share"]
 
 
-def make_headers(created: dict[str, Any]) -> dict[str, str]:
-    return {"Authorization": f"Basic {created['shareKey']}"}
+def make_headers(share: dict[str, Any]) -> dict[str, str]:
+    return {"Authorization": f"Basic {share['shareKey']}"}
 
 
 async def test_share_key_reads_only_its_imodel(http: httpx2.AsyncClient, http_as: Connect) -> None:

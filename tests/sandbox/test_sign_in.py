@@ -1,4 +1,4 @@
-"""The sign-in server: discovery, the consent page, tokens and what they allow."""
+"""The sign-in server: discovery, the consent page, tokens and their scopes."""
 
 import base64
 import hashlib
@@ -37,7 +37,7 @@ SERVICE = {"grant_type": "client_credentials", "scope": "itwin-platform"}
 
 @pytest.fixture
 def web(http_as: Connect) -> httpx2.AsyncClient:
-    """A client without a token."""
+    """Return a client without a token."""
     return http_as(None)
 
 
@@ -91,7 +91,7 @@ def make_basic(client_id: str, secret: str) -> dict[str, str]:
     return {"Authorization": f"Basic {base64.b64encode(text.encode()).decode()}"}
 
 
-async def test_discovery_has_what_bentleys_clients_need(web: httpx2.AsyncClient) -> None:
+async def test_discovery_document_has_the_members_that_clients_read(web: httpx2.AsyncClient) -> None:
     document = (await web.get("/.well-known/openid-configuration")).json()
     assert document["issuer"] == ORIGIN
     for name in ("authorization_endpoint", "token_endpoint", "revocation_endpoint", "jwks_uri"):
@@ -228,7 +228,7 @@ async def test_oauth_parameter_given_twice_is_refused(web: httpx2.AsyncClient) -
     )
 
 
-async def test_two_users_sign_in_at_once_and_see_their_own_itwins(web: httpx2.AsyncClient) -> None:
+async def test_access_token_gives_access_to_the_itwins_of_its_user(web: httpx2.AsyncClient) -> None:
     for user, count in (("tomasz", 7), ("priya", 3)):
         token = (await sign_in(web, user))["access_token"]
         assert len((await web.get("/itwins", headers=make_bearer(token))).json()["iTwins"]) == count
@@ -299,7 +299,7 @@ async def test_refresh_token_requires_offline_access(web: httpx2.AsyncClient) ->
     assert "refresh_token" not in await sign_in(web, scope="itwin-platform")
 
 
-async def test_openid_scope_gives_an_id_token(web: httpx2.AsyncClient) -> None:
+async def test_openid_scope_returns_an_id_token_that_is_not_an_access_token(web: httpx2.AsyncClient) -> None:
     tokens = await sign_in(web, scope="openid email itwin-platform", nonce="n-1")
     keys = KeySet.import_key_set((await web.get("/.well-known/openid-configuration/jwks")).json())
     claims = jwt.decode(tokens["id_token"], keys, algorithms=["RS256"]).claims
@@ -371,7 +371,7 @@ async def test_service_application_gets_only_the_platform_scope(web: httpx2.Asyn
         ({"grant_type": "authorization_code"}, make_basic("service-new", "s"), (400, "unauthorized_client")),
     ],
 )
-async def test_client_authenticates_in_exactly_one_way(
+async def test_token_endpoint_rejects_invalid_client_authentication(
     web: httpx2.AsyncClient, form: dict[str, str], headers: dict[str, str], expected: tuple[int, str]
 ) -> None:
     assert read_error(await web.post("/connect/token", data=SERVICE | form, headers=headers)) == expected

@@ -23,7 +23,7 @@ BLOCK = {"x-ms-blob-type": "BlockBlob"}
 
 @pytest.fixture
 def anonymous(http_as: Connect) -> httpx2.AsyncClient:
-    """A client without a token."""
+    """Return a client without a token."""
     return http_as(None)
 
 

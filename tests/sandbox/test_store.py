@@ -1,4 +1,4 @@
-"""The store: shared files, killed processes, foreign databases."""
+"""The store: shared database files, killed processes, unknown databases."""
 
 import os
 import signal

@@ -81,7 +81,7 @@ async def test_trace_method_is_405(http: httpx2.AsyncClient) -> None:
     assert (answer.status_code, answer.headers["allow"]) == (405, "GET, POST, PUT, PATCH, DELETE")
 
 
-async def test_router_accepts_only_routes_as_documented() -> None:
+async def test_router_accepts_all_documented_routes() -> None:
     assert (len(ITWINS), len(IMODELS)) == (33, 57)
     assert len({row.operation.slug for row in list_coverage()}) == 90
     Router(ROUTES)  # raises ValueError for a route that differs from its documentation
@@ -117,7 +117,7 @@ async def test_authenticate_reports_why_a_header_is_refused(
 async def test_expired_and_foreign_tokens_are_refused(
     sandbox: Sandbox, http_as: Callable[[str | None], httpx2.AsyncClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.undo()  # the other sandbox makes a key of its own
+    monkeypatch.undo()  # so that the other sandbox creates its own key
     with Sandbox.open() as other:
         foreign = other.token()
     for token in (sandbox.token(seconds=0), foreign):

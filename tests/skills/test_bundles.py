@@ -14,7 +14,7 @@ from itwin_mcp.cli import call, group
 from itwin_mcp.server.tools import describe
 from itwin_mcp.skills.exporter import export_skills
 from tests.conftest import connect
-from tests.house.documents import coming_codes
+from tests.house.documents import list_error_codes
 from tests.skills.bundles import Bundle, bundles, catalog
 
 SOURCE = Path(__file__).parents[2] / "src" / "itwin_mcp"
@@ -88,7 +88,7 @@ def test_guides_quote_only_fields_values_and_codes(bundle: Bundle) -> None:
 @each
 def test_guides_name_existing_error_codes(bundle: Bundle) -> None:
     assert len(bundle.codes) >= 5
-    assert bundle.codes - coming_codes() == set()
+    assert bundle.codes - list_error_codes() == set()
 
 
 @each

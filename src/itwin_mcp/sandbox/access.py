@@ -24,7 +24,7 @@ ITWINS_MODIFY: Final = "itwins_modify"
 # The built-in role of an iTwin's creator. It implies every permission (access-control: iTwin owners).
 OWNER_ROLE: Final = "00000000-0000-4000-8000-000000000001"
 ALL_PERMISSIONS: Final = frozenset({*IMODEL_PERMISSIONS, DELETE, ITWINS_CREATE, ITWINS_MODIFY})
-# A condition for lists: whether the caller may see iModel `m`. Both of its parameters are the caller's id.
+# SQL condition: the caller may see iModel `m`. Both parameters are the caller's id.
 VISIBLE_IMODEL: Final = """(
   (NOT EXISTS (SELECT 1 FROM imodel_user_permissions p WHERE p.imodel_id = m.id)
    AND NOT EXISTS (SELECT 1 FROM imodel_role_permissions p WHERE p.imodel_id = m.id))
@@ -88,7 +88,7 @@ def is_owner(call: Call, itwin_id: str) -> bool:
 
 
 def require_imodel(call: Call, permission: str, slot: str = "iModelId") -> sqlite3.Row:
-    """Return the iModel in the path if the caller has the permission; raises as `require_imodel_by_id` does."""
+    """Return the iModel in the path. `require_imodel_by_id` describes the errors."""
     return require_imodel_by_id(call, call.slots[slot], permission)
 
 
@@ -99,13 +99,11 @@ def require_imodel_by_id(call: Call, imodel_id: str, permission: str) -> sqlite3
         ApiError: `iModelNotFound`, if the id is unknown or malformed or the caller is not a member of the iTwin;
             `InsufficientPermissions` otherwise, and for every write with a share key.
     """
-    row = call.fetch_one("SELECT * FROM imodels WHERE id = ?", imodel_id.lower())
-    if row is None:
+    row = call.require_one("iModelNotFound", "SELECT * FROM imodels WHERE id = ?", imodel_id.lower())
+    permissions = get_imodel_permissions(call, row)
+    if permissions is None:
         raise ApiError("iModelNotFound")
-    granted = get_imodel_permissions(call, row)
-    if granted is None:
-        raise ApiError("iModelNotFound")
-    if permission not in granted or (call.caller.share and call.method != "GET"):  # a share key only reads
+    if permission not in permissions or (call.caller.share and call.method != "GET"):  # a share key only reads
         raise ApiError("InsufficientPermissions")
     return row
 
@@ -120,9 +118,9 @@ def get_imodel_permissions(call: Call, imodel: sqlite3.Row) -> frozenset[str] | 
     itwin = call.fetch_one("SELECT * FROM itwins WHERE id = ?", imodel["itwin_id"])
     if itwin is None or not (is_administrator(call, itwin) or _is_member(call, itwin["id"])):
         return None
-    on_itwin = get_itwin_permissions(call, itwin)
+    itwin_permissions = get_itwin_permissions(call, itwin)
     if has_full_control(call, itwin):
-        return on_itwin
+        return itwin_permissions
     by_user = call.sql.execute(
         "SELECT user_id, permission FROM imodel_user_permissions WHERE imodel_id = ?", (imodel["id"],)
     ).fetchall()
@@ -132,8 +130,8 @@ def get_imodel_permissions(call: Call, imodel: sqlite3.Row) -> frozenset[str] | 
         "SELECT role_id, permission FROM imodel_role_permissions WHERE imodel_id = ?", (imodel["id"],)
     ).fetchall()
     if not by_role:
-        return on_itwin
-    if WEBVIEW not in on_itwin:  # roles on an iModel need webview on the iTwin too
+        return itwin_permissions
+    if WEBVIEW not in itwin_permissions:  # roles on an iModel need webview on the iTwin too
         return frozenset()
     roles = call.sql.execute(
         "SELECT role_id FROM itwin_members WHERE itwin_id = ? AND user_id = ?", (itwin["id"], call.caller.id)

@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
@@ -31,8 +32,8 @@ from itwin_mcp.sandbox.wire import Answer, Call, Query, Stream
 
 ALLOWED_METHODS: Final = "GET, POST, PUT, PATCH, DELETE"
 STORAGE_ORIGIN: Final = "https://storage.sandbox.invalid"
-"""Where storage links lead while the sandbox listens on no port. Nobody can own the name (RFC 2606)."""
-MAX_BODY_BYTES: Final = 16 << 20  # of a body that is read into memory
+"""The origin of storage links while the sandbox listens on no port. Nobody can own this name (RFC 2606)."""
+MAX_BODY_BYTES: Final = 16 << 20  # larger bodies are only accepted by routes that stream
 STREAM_PIECE_BYTES: Final = 1 << 20
 
 
@@ -76,7 +77,7 @@ class Sandbox:
         may send per minute; None means no limit. The database is opened here because in-process transports run no ASGI
         lifespan.
         """
-        now = clock or _read_clock
+        now = clock or partial(datetime.now, UTC)
         store = Store.open(database, lambda sql: _fill_store(sql, now(), portfolio=seed))
         try:
             return cls(store, now, job_seconds, storage_url, RateLimit(rate_limit) if rate_limit else None)
@@ -109,14 +110,14 @@ class Sandbox:
         self.close()
 
     def is_streamed(self, request: Request) -> bool:
-        """Return whether the body of a request may be too large for memory."""
+        """Return whether the body of a request is passed to its handler as a file, because it may be very large."""
         try:
             return self._router.match(request.method, _get_raw_path(request))[0].streams
         except ApiError:
             return False
 
     def read_piece(self, stream: Stream, offset: int) -> bytes:
-        """Return the next piece of an answer that is too large for memory."""
+        """Return at most 1 MiB of a streamed answer, from `offset` on."""
         with self._store.transaction(write=False) as sql:
             return stream.read(sql, offset, min(STREAM_PIECE_BYTES, stream.length - offset))
 
@@ -162,7 +163,7 @@ class Sandbox:
 
 
 class _Endpoint:
-    """The ASGI endpoint of all paths: it reads the body and writes the answer."""
+    """The ASGI endpoint of all paths. It reads the request's body and sends the answer."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
@@ -189,11 +190,15 @@ class _Endpoint:
         await self._make_response(answer, headers)(scope, receive, send)
 
     def _make_response(self, answer: Answer, headers: Mapping[str, str]) -> Response:
-        if isinstance(answer.body, Stream):
-            pieces = self._read_pieces(answer.body)
-            sized = {**headers, "Content-Length": str(answer.body.length)}
-            return StreamingResponse(pieces, status_code=answer.status, headers=sized, media_type=answer.media_type)
-        return _make_response(answer, headers)
+        body = answer.body
+        if isinstance(body, Stream):
+            pieces, sized_headers = self._read_pieces(body), {**headers, "Content-Length": str(body.length)}
+            return StreamingResponse(pieces, answer.status, sized_headers, answer.media_type)
+        if body is None:
+            return Response(status_code=answer.status, headers=headers)
+        if not isinstance(body, bytes):
+            body = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+        return Response(body, answer.status, headers, answer.media_type)
 
     async def _read_pieces(self, stream: Stream) -> AsyncIterator[bytes]:
         for offset in range(0, stream.length, STREAM_PIECE_BYTES):
@@ -217,20 +222,7 @@ def _get_raw_path(request: Request) -> str:
     return raw.split(b"?")[0].decode("latin-1") if raw else request.url.path
 
 
-def _make_response(answer: Answer, headers: Mapping[str, str]) -> Response:
-    if answer.body is None or isinstance(answer.body, Stream):
-        return Response(status_code=answer.status, headers=headers)
-    content = answer.body
-    if not isinstance(content, bytes):
-        content = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
-    return Response(content, status_code=answer.status, headers=headers, media_type=answer.media_type)
-
-
 def _fill_store(sql: sqlite3.Connection, now: datetime, *, portfolio: bool) -> None:
     fill.fill_foundation(sql, now)
     if portfolio:
         fill.fill_portfolio(sql, now)
-
-
-def _read_clock() -> datetime:
-    return datetime.now(UTC)

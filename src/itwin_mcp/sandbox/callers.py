@@ -8,7 +8,7 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class ShareGrant:
-    """What a share key allows: one permission on one iModel."""
+    """The permission on one iModel that a share key gives to its holder."""
 
     imodel_id: str
     permission: str

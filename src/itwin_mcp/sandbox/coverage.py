@@ -10,7 +10,10 @@ from itwin_mcp.sandbox.services import ROUTES
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """How far one documented operation is emulated: `emulated`, `partly` or `not`. `missing` says what it lacks."""
+    """The emulation of one documented operation.
+
+    `status` is `emulated`, `partly` or `not`. `missing` describes what a partly emulated operation lacks.
+    """
 
     operation: Operation
     status: str

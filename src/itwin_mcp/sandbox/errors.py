@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 # Code -> (HTTP status, default message). Statuses marked I are inferred, see reference section 11, item 1.
 ERRORS: Final[Mapping[str, tuple[int, str]]] = {
@@ -79,7 +79,7 @@ class Detail:
     inner_code: str | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Return the entry as JSON. Like the platform, leave out an absent `target`."""
+        """Return the entry as JSON. Like the platform's, it has no null members."""
         body: dict[str, Any] = {"code": self.code, "message": self.message}
         if self.target is not None:
             body["target"] = self.target
@@ -134,7 +134,7 @@ def make_resource_not_found() -> ApiError:
 
 
 class Problems:
-    """Findings about one request, collected and then raised together as one 422."""
+    """The problems of one request, collected and then raised together as one 422."""
 
     def __init__(self, code: str, message: str) -> None:
         self.code = code
@@ -148,12 +148,17 @@ class Problems:
             self._details.append(detail)
 
     def add_invalid(self, name: str, why: str) -> None:
-        """Report an invalid value, in the words of the iModels API (reference section 3)."""
+        """Add an invalid value, with the message of the iModels API (reference section 3)."""
         self.add("InvalidValue", f"Provided '{name}' value is not valid. {why}", name)
 
     def add_missing(self, name: str) -> None:
-        """Report a required property that the body lacks."""
+        """Add a required property that the body lacks."""
         self.add("MissingRequiredProperty", "Required property is missing.", name)
+
+    def fail(self, code: str, message: str, target: str | None = None, inner_code: str | None = None) -> NoReturn:
+        """Add a finding and raise an `ApiError` with all findings."""
+        self.add(code, message, target, inner_code)
+        raise ApiError(self.code, self.message, details=tuple(self._details))
 
     def raise_if_any(self) -> None:
         """Raise an `ApiError` with all findings. Do nothing if there are none."""
@@ -162,10 +167,10 @@ class Problems:
 
 
 def make_itwins_problems(message: str) -> Problems:
-    """Return empty findings for the iTwins API. `message` is the error's message, such as "Cannot create iTwin."."""
+    """Return an empty collection for the iTwins API. `message` is the error's, such as "Cannot create iTwin."."""
     return Problems("InvalidiTwinsRequest", message)
 
 
 def make_imodels_problems(message: str) -> Problems:
-    """Return empty findings for the iModels API. `message` is the error's message, such as "Cannot create iModel."."""
+    """Return an empty collection for the iModels API. `message` is the error's, such as "Cannot create iModel."."""
     return Problems("InvalidiModelsRequest", message)

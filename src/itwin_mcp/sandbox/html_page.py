@@ -39,7 +39,7 @@ th, td { padding: .2rem .9rem .2rem 0; text-align: left; }
 main:has(pre) { width: min(46rem, 100% - 2rem); }
 """
 _STYLE_HASH: Final = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode("ascii")
-# No form-action: browsers would apply it to the redirect after the form too, which leads to the application.
+# Without form-action: browsers would also apply it to the redirect after the form, which leads to the application.
 _HEADERS: Final[Mapping[str, str]] = {
     "Content-Security-Policy": (
         f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; frame-ancestors 'none'; base-uri 'none'"

@@ -5,14 +5,10 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import anyio
 
 from itwin_mcp.sandbox.app import Sandbox
-
-if TYPE_CHECKING:
-    import uvicorn
 
 GRACE_SECONDS = 2  # for requests in progress at shutdown
 
@@ -20,8 +16,8 @@ GRACE_SECONDS = 2  # for requests in progress at shutdown
 async def serve(sandbox: Sandbox, host: str, port: int, *, started: Callable[[int], object]) -> None:
     """Serve until cancelled or stopped by a signal.
 
-    `started` is called with the port; port 0 lets the system choose one. Meanwhile storage links lead to this address.
-    Nothing is written to standard output.
+    Call `started` with the port; port 0 lets the system choose one. While serving, storage links have this address.
+    Write nothing to standard output.
 
     Raises:
         OSError: If the port cannot be listened on.
@@ -30,28 +26,18 @@ async def serve(sandbox: Sandbox, host: str, port: int, *, started: Callable[[in
     # Bind here: uvicorn would exit the whole process if the port is taken.
     with socket.create_server((host, port), family=family) as listener:
         listener.setblocking(False)
-        # Connections inherit it. Without it an answer may wait 40 ms for the acknowledgement of the previous one.
+        # Connections inherit TCP_NODELAY. Without it an answer may wait 40 ms for the acknowledgement of the last one.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         bound_port: int = listener.getsockname()[1]
         previous_url, sandbox.storage_url = sandbox.storage_url, f"http://{_make_reachable_host(host)}:{bound_port}"
         try:
             started(bound_port)
-            await _run_server(_make_server(sandbox), listener)
+            await _run_server(sandbox, listener)
         finally:
             sandbox.storage_url = previous_url
 
 
-async def _run_server(server: uvicorn.Server, listener: socket.socket) -> None:
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
-    try:
-        await asyncio.shield(serving)
-    finally:
-        server.should_exit = True
-        with anyio.CancelScope(shield=True):
-            await asyncio.wait({serving})
-
-
-def _make_server(sandbox: Sandbox) -> uvicorn.Server:
+async def _run_server(sandbox: Sandbox, listener: socket.socket) -> None:
     import uvicorn
 
     config = uvicorn.Config(
@@ -62,7 +48,14 @@ def _make_server(sandbox: Sandbox) -> uvicorn.Server:
         server_header=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
-    return uvicorn.Server(config)
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        await asyncio.shield(serving)
+    finally:
+        server.should_exit = True
+        with anyio.CancelScope(shield=True):
+            await asyncio.wait({serving})
 
 
 def _make_reachable_host(host: str) -> str:

@@ -15,6 +15,7 @@ from typing import Final
 
 from itwin_mcp.sandbox.store import format_timestamp
 
+# A word that continues with a hyphen is the beginning of a UUID, which is a value.
 _TOKEN: Final = re.compile(
     r"\s*(?:(?P<string>'(?:[^']|'')*'|\"[^\"]*\")"
     r"|(?P<word>[A-Za-z_][A-Za-z0-9_]*(?![A-Za-z0-9_-]*-[A-Za-z0-9]))"
@@ -59,24 +60,21 @@ def parse_filter(text: str, columns: Mapping[str, str]) -> Condition:
     return _Parser(text, columns).parse()
 
 
-def parse_order(text: str, columns: Mapping[str, str], *, only: frozenset[str] | None = None) -> str:
+def parse_order(text: str, columns: Mapping[str, str]) -> str:
     """Return the ORDER BY list of an expression such as `name desc,createdDateTime`.
 
-    Only the properties in `only` are accepted, if it is given. Text is ordered without regard to case, because
-    Bentley's integration tests compare neighbours with `localeCompare`.
+    The order ignores case, because Bentley's integration tests compare neighbours with `localeCompare`.
 
     Raises:
-        ODataError: If the expression is malformed or names another property.
+        ODataError: If the expression is malformed or names an unknown property.
     """
     by_name = _index_by_name(columns)
     order: list[str] = []
     for part in text.split(","):
         words = part.split()
         name = by_name.get(words[0].lower()) if words else None
-        if name is None or len(words) > 2 or (only is not None and name not in only):
-            raise ODataError(f"Cannot order by '{part.strip()}'.")
-        direction = words[1].lower() if len(words) == 2 else "asc"
-        if direction not in ("asc", "desc"):
+        direction = words[1].lower() if len(words) > 1 else "asc"
+        if name is None or len(words) > 2 or direction not in ("asc", "desc"):
             raise ODataError(f"Cannot order by '{part.strip()}'.")
         order.append(f"{columns[name]} COLLATE NOCASE {direction}")
     return ", ".join(order)

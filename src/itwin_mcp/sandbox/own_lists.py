@@ -16,10 +16,6 @@ def add_favorite(call: Call, kind: Kind, entity_id: str) -> None:
     call.sql.execute(statement, (call.caller.id, entity_id))
 
 
-def remove_favorite(call: Call, kind: Kind, entity_id: str) -> None:
-    call.sql.execute(f"DELETE FROM {kind}_favorites WHERE user_id = ? AND {kind}_id = ?", (call.caller.id, entity_id))
-
-
 def add_recent(call: Call, kind: Kind, entity_id: str) -> None:
     """Move an entity to the front of the recents, and drop the oldest one above the maximum."""
     user_id = call.caller.id
@@ -35,5 +31,6 @@ def add_recent(call: Call, kind: Kind, entity_id: str) -> None:
     )
 
 
-def remove_recent(call: Call, kind: Kind, entity_id: str) -> None:
-    call.sql.execute(f"DELETE FROM {kind}_recents WHERE user_id = ? AND {kind}_id = ?", (call.caller.id, entity_id))
+def remove_entry(call: Call, kind: Kind, name: Literal["favorites", "recents"], entity_id: str) -> None:
+    """Remove an entity from the favorites or the recents."""
+    call.sql.execute(f"DELETE FROM {kind}_{name} WHERE user_id = ? AND {kind}_id = ?", (call.caller.id, entity_id))

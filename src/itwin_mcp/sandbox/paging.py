@@ -27,13 +27,17 @@ MAX_RETURN_LIMIT: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """The part of a list that is requested. `cap` limits the whole list (header X-Max-Return)."""
+    """The requested part of a list.
+
+    `cap` limits the whole list (header X-Max-Return). With `by_token`, the links have `$continuationToken` instead of
+    `$skip`.
+    """
 
     top: int
     skip: int
     by_token: bool = False
     cap: int | None = None
-    null_links: bool = True  # whether absent pages have a null link, as in the iModels API
+    null_links: bool = True  # absent pages have a null link, as in the iModels API
 
     @property
     def window(self) -> tuple[int, int]:
@@ -67,7 +71,8 @@ class Page:
 def read_imodels_page(call: Call, problems: Problems, *, skippable: bool = True) -> Page:
     """Read the page parameters of the iModels API.
 
-    An empty `$continuationToken` starts paging by token. Without one, pages are counted by `$skip`.
+    An empty `$continuationToken` starts paging by token. Without one, pages are counted by `$skip`. `skippable=False`
+    ignores `$skip`.
     """
     top = _parse_whole_number(call.query.get("$top"), DEFAULT_TOP)
     if top is None or not 1 <= top <= MAX_TOP:
@@ -128,7 +133,7 @@ def read_max_return(call: Call, problems: Problems) -> int:
 
 
 def _parse_whole_number(text: str | None, default: int) -> int | None:
-    """Return the number in the text, `default` without a text, or None if it is not a number."""
+    """Return the number in the text, `default` if the text is None, or None if the text is not a number."""
     if text is None:
         return default
     return parse_digits(text.strip())

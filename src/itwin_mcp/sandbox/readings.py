@@ -1,7 +1,7 @@
-"""Our readings: what the sandbox does where the documentation is silent or ambiguous.
+"""Readings: our assumptions about the platform where its documentation is silent or ambiguous.
 
-List only what a user could find to be different on the real platform. `itwin-mcp sandbox coverage` prints this table,
-and the live contract tests check these points first.
+List only assumptions that users would notice if the real platform behaves differently. `itwin-mcp sandbox coverage`
+prints this table, and the live contract tests check these points first.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """An undocumented point and our assumption about it. `slugs` is empty if it concerns no single operation."""
+    """One assumption: the undocumented point `unknown`, and how we read it.
+
+    `slugs` names the operations that it concerns; it is empty if it concerns the whole platform or another API.
+    """
 
     slugs: tuple[str, ...]
     unknown: str

@@ -29,19 +29,19 @@ class _Node:
         """Return the node of a path and the values of its slots. A literal segment takes precedence over a slot."""
         if not segments:
             return (self, ()) if self.is_path else None
-        head, rest = segments[0], segments[1:]
-        child = self.words.get(head.lower())
-        if child is not None and (match := child.find(rest)) is not None:
+        first, others = segments[0], segments[1:]
+        child = self.words.get(first.lower())
+        if child is not None and (match := child.find(others)) is not None:
             return match
-        if self.slot is not None and head and (match := self.slot.find(rest)) is not None:
-            return match[0], (head, *match[1])
+        if self.slot is not None and first and (match := self.slot.find(others)) is not None:
+            return match[0], (first, *match[1])
         return None
 
 
 class Router:
     """The tree of all routes.
 
-    It also knows documented paths that have no handler, so that `exports` in such a path is never taken for an id.
+    It includes documented paths without a handler. Otherwise `exports` in such a path would match a slot for an id.
     """
 
     def __init__(self, routes: Iterable[Route]) -> None:
@@ -50,7 +50,7 @@ class Router:
         for operation in OPERATIONS:
             self._add_path(operation.path)
         for route in routes:
-            if route.slug and _get_shape(route.method, route.path) != _get_operation_shape(documented[route.slug]):
+            if route.slug and _get_shape(route) != _get_shape(documented[route.slug]):
                 raise ValueError(f"{route.slug} is documented as {documented[route.slug]}, not as {route.path}")
             node, names = self._add_path(route.path)
             if route.method in node.routes:
@@ -88,8 +88,8 @@ class Router:
 def _make_unknown_operation_error(method: str, segments: tuple[str, ...], path: str) -> ApiError:
     """Return the error for a request that no operation serves.
 
-    The APIs that are emulated completely answer like the platform's gateway. For any other path we cannot know what the
-    platform has there.
+    In the completely emulated APIs it is the gateway's 404. Elsewhere the platform may have an operation that we do not
+    emulate, so the error is `NotEmulated`.
     """
     if segments and segments[0].lower() in COMPLETE_APIS:
         return make_resource_not_found()
@@ -111,9 +111,6 @@ def check_accept(accept: str, path: str) -> None:
         raise make_resource_not_found()
 
 
-def _get_shape(method: str, path: str) -> tuple[str, tuple[str, ...]]:
-    return method, tuple("{}" if part.startswith("{") else part for part in path.split("/"))
-
-
-def _get_operation_shape(operation: Operation) -> tuple[str, tuple[str, ...]]:
-    return _get_shape(operation.method, operation.path)
+def _get_shape(operation: Route | Operation) -> tuple[str, tuple[str, ...]]:
+    """Return the method and the path without the names of its slots."""
+    return operation.method, tuple("{}" if part.startswith("{") else part for part in operation.path.split("/"))

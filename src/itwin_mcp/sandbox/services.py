@@ -16,7 +16,7 @@ from itwin_mcp.sandbox.users import routes as users
 from itwin_mcp.sandbox.wire import Route
 
 SERVICES: Final[tuple[ModuleType, ...]] = (itwins, imodels, access_control, users, identity, storage, start_page)
-"""Each has `ROUTES`, and `JOBS` if it does work later."""
+"""Each module has `ROUTES`, and `JOBS` if it schedules jobs."""
 
 ROUTES: Final[tuple[Route, ...]] = tuple(route for service in SERVICES for route in service.ROUTES)
 

@@ -12,7 +12,7 @@ from itwin_mcp.sandbox.wire import Answer, Call, Route
 
 
 def show_start_page(call: Call) -> Answer:
-    """Return the start page to a browser. Other clients get the error of a path that is not emulated."""
+    """Return the start page to a browser, and to other clients the error for a path that is not emulated."""
     if "text/html" not in call.headers.get("accept", ""):
         raise ApiError("NotEmulated", "GET / is not emulated by this sandbox.")
     url = escape(call.base_url)

@@ -27,15 +27,20 @@ class UnknownDatabase(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job that is due. `due` may be long before the request that runs it."""
+    """A job that is due. The request that runs it may come long after `due`."""
 
     sql: sqlite3.Connection
     subject: str
     due: datetime
     job_seconds: float
 
+    @property
+    def timestamp(self) -> str:
+        """Return the due time as it is stored and printed."""
+        return format_timestamp(self.due)
+
     def schedule_next(self, kind: str, jobs: float) -> None:
-        """Schedule a follow-up job on the same subject, the given number of job lengths after this one."""
+        """Schedule another job on the same subject, `jobs` times `job_seconds` after this one."""
         schedule_job(self.sql, kind, self.subject, self.due + timedelta(seconds=self.job_seconds * jobs))
 
 
@@ -95,7 +100,10 @@ class Store:
 
     @contextmanager
     def transaction(self, *, write: bool) -> Iterator[sqlite3.Connection]:
-        """Run a block in a transaction. A write transaction takes its lock at the start, so it cannot fail halfway."""
+        """Run a block in a transaction.
+
+        A write transaction takes SQLite's lock at the start, so that no other process can block it halfway.
+        """
         with self._lock:
             self._sql.execute("BEGIN IMMEDIATE" if write else "BEGIN")
             try:
@@ -125,7 +133,7 @@ class Store:
 
 
 def insert_row(sql: sqlite3.Connection, table: str, row: Mapping[str, object]) -> None:
-    """Insert a row, given as column -> value. Table and columns must be our own words, never a caller's."""
+    """Insert a row, given as column -> value. The table and columns must never come from a request."""
     columns, slots = ", ".join(row), ", ".join("?" * len(row))
     sql.execute(f"INSERT INTO {table} ({columns}) VALUES ({slots})", tuple(row.values()))
 
@@ -136,7 +144,9 @@ def set_database_aside(database: Path) -> Path | None:
         return None
     names = (database.with_name(f"{database.name}.set-aside-{number}") for number in itertools.count(1))
     aside = next(name for name in names if not name.exists())
-    _move(database, aside)
+    for file, moved in zip(_list_files(database), _list_files(aside), strict=True):
+        with suppress(FileNotFoundError):
+            file.rename(moved)
     return aside
 
 
@@ -163,7 +173,9 @@ def _is_current(database: Path) -> bool:
             tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
     except sqlite3.DatabaseError:
         return False
-    return {"itwins", "signing_keys"} <= tables if version == SCHEMA_VERSION else version == 0 and not tables
+    if version == SCHEMA_VERSION:
+        return {"itwins", "signing_keys"} <= tables
+    return version == 0 and not tables
 
 
 def _list_files(database: Path) -> tuple[Path, ...]:
@@ -171,14 +183,8 @@ def _list_files(database: Path) -> tuple[Path, ...]:
     return (database, *(database.with_name(database.name + suffix) for suffix in ("-wal", "-shm")))
 
 
-def _move(database: Path, target: Path) -> None:
-    for file, moved in zip(_list_files(database), _list_files(target), strict=True):
-        with suppress(FileNotFoundError):
-            file.rename(moved)
-
-
 def schedule_job(sql: sqlite3.Connection, kind: str, subject: str, due: datetime) -> None:
-    """Have `JOBS[kind]` of a service run on `subject` with the first request at or after `due`."""
+    """Schedule a job. The first request at or after `due` runs the service's handler `JOBS[kind]` on `subject`."""
     sql.execute("INSERT INTO jobs (kind, subject, due_at) VALUES (?, ?, ?)", (kind, subject, format_timestamp(due)))
 
 

@@ -18,7 +18,7 @@ from urllib.parse import quote, unquote_plus
 
 from itwin_mcp.sandbox import store
 from itwin_mcp.sandbox.callers import Caller
-from itwin_mcp.sandbox.errors import Problems
+from itwin_mcp.sandbox.errors import ApiError, Problems
 
 Json = dict[str, Any]
 
@@ -43,7 +43,7 @@ class Query:
         return next((value for key, value in self.pairs if key.lower() == lower_name), None)
 
     def encode_with(self, changes: Mapping[str, str | None]) -> str:
-        """Return the query string with some values replaced, or removed if the new value is None."""
+        """Return the query string with changed values. A value of None removes the parameter."""
         changed_names = {name.lower() for name in changes}
         pairs = [(name, value) for name, value in self.pairs if name.lower() not in changed_names]
         pairs += [(name, value) for name, value in changes.items() if value is not None]
@@ -84,7 +84,7 @@ class Call:
         return {"href": f"{self.base_url}{path}"}
 
     def schedule(self, kind: str, subject: str, *, jobs: float = 1.0) -> None:
-        """Schedule a job, the given number of job lengths from now."""
+        """Schedule a job for `jobs` times `job_seconds` from now."""
         store.schedule_job(self.sql, kind, subject, self.now + timedelta(seconds=self.job_seconds * jobs))
 
     def fetch_one(self, statement: str, *parameters: object) -> sqlite3.Row | None:
@@ -92,24 +92,36 @@ class Call:
         row: sqlite3.Row | None = self.sql.execute(statement, parameters).fetchone()
         return row
 
+    def require_one(self, error_code: str, statement: str, *parameters: object) -> sqlite3.Row:
+        """Return the first row of a query.
+
+        Raises:
+            ApiError: With this code, if the query has no rows.
+        """
+        row = self.fetch_one(statement, *parameters)
+        if row is None:
+            raise ApiError(error_code)
+        return row
+
     def read_fields(self, problems: Problems) -> Fields:
         """Return the JSON object in the body.
 
         Raises:
-            ApiError: If the body is not a JSON object, with all findings so far.
+            ApiError: If the body is not a JSON object. The error also has the earlier problems.
         """
         if not self.body.strip():
-            problems.add("MissingRequestBody", "Request body was not provided.")
-            problems.raise_if_any()
-        values = _parse_object(self.body)
-        if values is None:
-            problems.add("InvalidRequestBody", "Failed to parse request body. Make sure it is a valid JSON.")
-            problems.raise_if_any()
-        return Fields(values or {}, problems)
+            problems.fail("MissingRequestBody", "Request body was not provided.")
+        values = parse_json(self.body)
+        if not isinstance(values, dict):
+            problems.fail("InvalidRequestBody", "Failed to parse request body. Make sure it is a valid JSON.")
+        return Fields(values, problems)
 
 
 class Fields:
-    """The properties of a JSON object. Invalid values are added to `problems` and read as None."""
+    """The properties of a JSON object. A getter adds an invalid value to `problems` and returns None.
+
+    `within` is the name of the outermost property that contains the object, or None for the body itself.
+    """
 
     def __init__(self, values: Mapping[str, Any], problems: Problems, within: str | None = None) -> None:
         self.values = values
@@ -124,18 +136,19 @@ class Fields:
         return any(name in self.values for name in names)
 
     def get_text(self, name: str, *, required: bool = False, limit: int = 255, blank: bool = True) -> str | None:
-        """Return a string, or None if it is null or absent. A required one may be neither, nor blank."""
-        value = self.values.get(name)
+        """Return a string of at most `limit` characters, or None if it is null or absent.
+
+        A required string must be present and not blank. `blank=False` rejects a blank string that is not required.
+        """
+        value = self._get(name, required)
         if value is None:
-            if required:
-                self.problems.add_missing(self._target(name))
             return None
         if not isinstance(value, str):
-            self._invalid(name, "The value must be a string.")
+            self._add_invalid(name, "The value must be a string.")
         elif len(value) > limit:
-            self._invalid(name, f"The value exceeds allowed {limit} characters.")
+            self._add_invalid(name, f"The value exceeds allowed {limit} characters.")
         elif (required or not blank) and not value.strip():
-            self._invalid(name, "The value must not be empty.")
+            self._add_invalid(name, "The value must not be empty.")
         else:
             return value
         return None
@@ -148,7 +161,7 @@ class Fields:
         for word in allowed:
             if word.lower() == value.lower():
                 return word
-        self._invalid(name, f"Valid values are {', '.join(allowed)}.")
+        self._add_invalid(name, f"Valid values are {', '.join(allowed)}.")
         return None
 
     def get_number(self, name: str, low: float, high: float) -> float | None:
@@ -157,24 +170,22 @@ class Fields:
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, int | float):
-            self._invalid(name, "The value must be a number.")
+            self._add_invalid(name, "The value must be a number.")
         elif not low <= value <= high:
-            self._invalid(name, f"Valid '{name}' value range is {low:g} to {high:g}.")
+            self._add_invalid(name, f"Valid '{name}' value range is {low:g} to {high:g}.")
         else:
             return float(value)
         return None
 
     def get_integer(self, name: str, low: int, high: int, *, required: bool = False) -> int | None:
         """Return a whole number within bounds, or None if it is null or absent."""
-        value = self.values.get(name)
+        value = self._get(name, required)
         if value is None:
-            if required:
-                self.problems.add_missing(self._target(name))
             return None
         if isinstance(value, bool) or not isinstance(value, int):
-            self._invalid(name, "The value must be an integer.")
+            self._add_invalid(name, "The value must be an integer.")
         elif not low <= value <= high:
-            self._invalid(name, f"Valid '{name}' value range is {low} to {high}.")
+            self._add_invalid(name, f"Valid '{name}' value range is {low} to {high}.")
         else:
             return value
         return None
@@ -184,37 +195,37 @@ class Fields:
         if value is None:
             return default
         if not isinstance(value, bool):
-            self._invalid(name, "The value must be a boolean.")
+            self._add_invalid(name, "The value must be a boolean.")
             return default
         return value
 
     def get_object(self, name: str, *, required: bool = False) -> Fields | None:
         """Return a nested object. Findings about its properties name this property as their target."""
-        value = self.values.get(name)
+        value = self._get(name, required)
         if value is None:
-            if required:
-                self.problems.add_missing(self._target(name))
             return None
         if not isinstance(value, dict):
-            self._invalid(name, "The value must be an object.")
+            self._add_invalid(name, "The value must be an object.")
             return None
         return Fields(value, self.problems, within=self._within or name)
 
     def get_objects(self, name: str) -> list[Fields]:
         """Return the objects in a required list that must not be empty. Findings name this property as their target."""
-        values = self.values.get(name)
-        if values is None:
-            self.problems.add_missing(self._target(name))
-        elif not isinstance(values, list) or not values or not all(isinstance(value, dict) for value in values):
-            self._invalid(name, "The value must be a non-empty array of objects.")
-        else:
+        values = self._get(name, required=True)
+        if isinstance(values, list) and values and all(isinstance(value, dict) for value in values):
             return [Fields(value, self.problems, within=self._within or name) for value in values]
+        if values is not None:
+            self._add_invalid(name, "The value must be a non-empty array of objects.")
         return []
 
-    def _target(self, name: str) -> str:
-        return f"{self._within}.{name}" if self._within else name
+    def _get(self, name: str, required: bool) -> Any:
+        """Return a value. A required one that is null or absent is added to the problems."""
+        value = self.values.get(name)
+        if value is None and required:
+            self.problems.add_missing(f"{self._within}.{name}" if self._within else name)
+        return value
 
-    def _invalid(self, name: str, why: str) -> None:
+    def _add_invalid(self, name: str, why: str) -> None:
         # The platform names the outermost property: "Provided 'extent' value is not valid. Valid 'latitude' …".
         self.problems.add_invalid(self._within or name, why)
 
@@ -244,10 +255,10 @@ Handler = Callable[[Call], Answer]
 class Route:
     """An operation and its handler.
 
-    `slug` is the name of its documentation page, empty for operations that are not in `operations.py`. `missing` says
-    what a partly emulated operation lacks. `signed_in=False` serves callers without a token. `writes` overrides the
-    default that every method but GET writes. With `streams` the body is not read into memory but passed as a file,
-    `call.upload`.
+    `slug` is the name of the documentation page. It is empty for operations that are not in `operations.py`. `missing`
+    describes what a partly emulated operation lacks. `signed_in=False` serves callers without a token. `writes` says
+    whether the transaction may write; by default, every method except GET may. With `streams`, the handler gets the
+    body as a file, `call.upload`.
     """
 
     method: str
@@ -261,22 +272,22 @@ class Route:
 
 
 def ok(body: Json, headers: Mapping[str, str] | None = None) -> Answer:
-    """Return 200 with a JSON body."""
+    """Return an answer with status 200 and a JSON body."""
     return Answer(200, body, headers or {})
 
 
 def created(body: Json) -> Answer:
-    """Return 201 with a JSON body."""
+    """Return an answer with status 201 and a JSON body."""
     return Answer(201, body)
 
 
 def accepted(headers: Mapping[str, str]) -> Answer:
-    """Return 202 without a body. The headers say where to look for the result."""
+    """Return an answer with status 202 and no body. Its headers have the addresses of the result."""
     return Answer(202, None, headers)
 
 
 def no_content() -> Answer:
-    """Return 204. Bentley's clients require an empty body without a content type."""
+    """Return an answer with status 204. Bentley's clients require that it has no body and no content type."""
     return Answer(204)
 
 
@@ -285,21 +296,10 @@ def parse_digits(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 10 else None
 
 
-def parse_array(body: bytes) -> list[Any] | None:
-    """Return the JSON array in the bytes, or None for anything else."""
-    value = _parse_json(body)
-    return value if isinstance(value, list) else None
+def parse_json(body: bytes) -> Any:
+    """Return the JSON value in the bytes, or None if they are not JSON.
 
-
-def _parse_object(body: bytes) -> Json | None:
-    value = _parse_json(body)
-    return value if isinstance(value, dict) else None
-
-
-def _parse_json(body: bytes) -> Any:
-    """Return the JSON value in the bytes, or None.
-
-    Stricter than `json`: values that JSON does not allow or SQLite cannot store are rejected.
+    Unlike `json`, reject numbers that JSON does not allow and text that SQLite cannot store.
     """
     try:
         text = body.decode("utf-8-sig")

@@ -44,14 +44,13 @@ def list_group_members(call: Call) -> Answer:
 
 def get_user_member(call: Call) -> Answer:
     itwin = roles.find_itwin(call)
-    row = call.fetch_one(
+    row = call.require_one(
+        "TeamMemberNotFound",
         f"SELECT {_MEMBER_COLUMNS} {_FROM_MEMBERS.format('<>')} AND u.id = ?",
         itwin["id"],
         access.OWNER_ROLE,
         call.slots["memberId"].lower(),
     )
-    if row is None:
-        raise ApiError("TeamMemberNotFound")
     return ok({"member": _render_member(row) | {"roles": _list_roles(call, itwin["id"], row["id"])}})
 
 

@@ -14,10 +14,11 @@ REMOVE_USER: Final = "administration_remove_user"
 MANAGE_ROLES: Final = "administration_manage_roles"
 ADMINISTRATION_PERMISSIONS: Final = frozenset({INVITE_MEMBER, REMOVE_USER, MANAGE_ROLES})
 ROLE_TYPE: Final = "Custom"
+IS_ROLE_OF_ITWIN: Final = "r.itwin_id IN (?, ?)"  # an iTwin has its own roles and those of its account
 
 
 def list_all_permissions(call: Call) -> Answer:
-    """Return every permission that exists, in any iTwin."""
+    """List the permissions that exist on the platform, whether the caller has them or not."""
     del call
     return ok({"permissions": sorted(access.ALL_PERMISSIONS | ADMINISTRATION_PERMISSIONS)})
 
@@ -34,15 +35,17 @@ def list_roles(call: Call) -> Answer:
 
 def get_role(call: Call) -> Answer:
     scope = _require_role_scope(call)
-    row = call.fetch_one(
-        f"SELECT * FROM roles r WHERE {IS_ROLE_OF_ITWIN} AND id = ?", *scope, call.slots["roleId"].lower()
-    )
-    if row is None:
-        raise ApiError("RoleNotFound")
+    statement = f"SELECT * FROM roles r WHERE {IS_ROLE_OF_ITWIN} AND id = ?"
+    row = call.require_one("RoleNotFound", statement, *scope, call.slots["roleId"].lower())
     return ok({"role": _render_role(call, row)})
 
 
 def find_itwin(call: Call) -> sqlite3.Row:
+    """Return the iTwin in the path.
+
+    Raises:
+        ApiError: `ItwinNotFound`, as this API spells it.
+    """
     try:
         return access.find_itwin(call, call.slots["iTwinId"])
     except ApiError as error:
@@ -50,13 +53,11 @@ def find_itwin(call: Call) -> sqlite3.Row:
 
 
 def get_permissions(call: Call, itwin: sqlite3.Row) -> frozenset[str]:
+    """Return the caller's permissions on an iTwin, including those to administer its members and roles."""
     permissions = access.get_itwin_permissions(call, itwin)
     if access.has_full_control(call, itwin):
         permissions |= ADMINISTRATION_PERMISSIONS
     return permissions
-
-
-IS_ROLE_OF_ITWIN: Final = "r.itwin_id IN (?, ?)"
 
 
 def _require_role_scope(call: Call) -> tuple[str, str]:

@@ -1,6 +1,6 @@
 """Issue and verify access tokens.
 
-The issuer of a token is not checked: one sandbox is reached by several addresses.
+The issuer of a token is not checked, because one sandbox may have several addresses.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from itwin_mcp.sandbox.errors import ApiError
 from itwin_mcp.sandbox.identity import clients, jwt, users
 
 SCOPE: Final = "itwin-platform"
-# The issuer of tokens that `Sandbox.token` makes: the real platform's, which the sandbox stands in for.
+# The issuer of the tokens of `Sandbox.token` is that of the real platform.
 DEFAULT_ISSUER: Final = "https://ims.bentley.com"
 
 
@@ -32,7 +32,7 @@ def issue_access_token(
     issuer: str = DEFAULT_ISSUER,
     scopes: tuple[str, ...] = (SCOPE,),
 ) -> str:
-    """Return an access token with the claims of Bentley's own, where `scope` is an array."""
+    """Return an access token with the same claims as Bentley's tokens. Its `scope` is an array."""
     issued = int(now.timestamp())
     claims: dict[str, Any] = {
         "iss": issuer,

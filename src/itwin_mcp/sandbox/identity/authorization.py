@@ -23,7 +23,7 @@ _CHALLENGE: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 _ADDRESS: Final = re.compile(r"[a-z][a-z0-9+.-]*:[\x21-\x7e]+", re.IGNORECASE)
 _LOOPBACK_HOSTS: Final = ("localhost", "127.0.0.1", "::1")
 _UNSAFE_SCHEMES: Final = ("javascript", "data", "vbscript", "file", "blob", "about")
-_FORM_FIELDS: Final = ("user", "decision")  # what the form of the consent page adds
+_FORM_FIELDS: Final = ("user", "decision")  # added by the form of the consent page
 
 
 def authorize(call: Call) -> Answer:
@@ -91,7 +91,7 @@ def _identify_application(call: Call, parameters: Mapping[str, str]) -> tuple[Cl
     """Return the application and its redirect URI.
 
     Raises:
-        OAuthError: If either is in doubt. The error must be shown here and not sent to the redirect URI.
+        OAuthError: If either is invalid. The error must be shown to the user and not sent to the redirect URI.
     """
     client = clients.find_client(call.sql, parameters.get("client_id", ""), "native")
     if client is None:
@@ -100,8 +100,8 @@ def _identify_application(call: Call, parameters: Mapping[str, str]) -> tuple[Cl
         raise OAuthError("unauthorized_client", "A service application cannot sign in users.")
     redirect_uri = parameters.get("redirect_uri", "")
     if client.redirect_uris and redirect_uri not in client.redirect_uris:
-        known = ", ".join(client.redirect_uris)
-        raise OAuthError("invalid_request", f"The redirect_uri is not the registered one. Registered: {known}")
+        registered = ", ".join(client.redirect_uris)
+        raise OAuthError("invalid_request", f"The redirect_uri is not the registered one. Registered: {registered}")
     if not _is_redirect_uri(redirect_uri):
         raise OAuthError(
             "invalid_request", "The redirect_uri must be an https or loopback address, or an app's own scheme."
@@ -110,6 +110,7 @@ def _identify_application(call: Call, parameters: Mapping[str, str]) -> tuple[Cl
 
 
 def _check_request(client: Client, parameters: Mapping[str, str]) -> tuple[str, ...]:
+    """Check the parameters of an authorization request and return the requested scopes."""
     if parameters.get("response_type") != "code":
         raise OAuthError("unsupported_response_type", "Only the response type 'code' is supported.")
     if parameters.get("response_mode", "query") != "query":

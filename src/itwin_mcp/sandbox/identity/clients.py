@@ -20,7 +20,7 @@ _CLIENT_ID: Final = re.compile(r"[\x21-\x7e]{1,200}")
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """One application. Before its first use, everything about it comes from its id."""
+    """One application. Before its first use, its kind and name are derived from its id."""
 
     id: str
     kind: str
@@ -28,7 +28,7 @@ class Client:
     secret_hash: str | None
     redirect_uris: tuple[str, ...]
     is_known: bool = True
-    """Whether it has been used before, or its id tells its type; of any other one nobody can have a secret."""
+    """False if the application was never used and its id names no kind. Such an application has no valid secret."""
 
     @property
     def is_public(self) -> bool:
@@ -36,7 +36,7 @@ class Client:
         return self.kind in ("native", "spa")
 
     def accepts_secret(self, secret: str) -> bool:
-        """Return whether the secret is the client's own. Before the first use, every secret is accepted."""
+        """Return whether the secret is that of the client's first use. Before the first use, any secret is accepted."""
         return self.secret_hash is None or hmac.compare_digest(self.secret_hash, _hash_secret(self.id, secret))
 
 

@@ -8,7 +8,7 @@ from itwin_mcp.sandbox.wire import Answer, Call, ok
 
 
 def get_discovery(call: Call) -> Answer:
-    """Return the discovery document (OpenID Connect Discovery 1.0), with what Bentley's clients and PKCE need."""
+    """Return the discovery document (OpenID Connect Discovery 1.0) with the members that Bentley's clients read."""
     issuer = call.base_url
     methods = ["client_secret_basic", "client_secret_post", "none"]
     return ok(

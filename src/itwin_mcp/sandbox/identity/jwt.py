@@ -31,9 +31,9 @@ def load_signing_key(sql: sqlite3.Connection, now: datetime) -> RSAKey:
     return key
 
 
-def sign_jwt(key: RSAKey, claims: dict[str, Any], kind: str) -> str:
-    """Return a signed JWT. `kind` becomes its `typ` header."""
-    return jwt.encode({"alg": "RS256", "kid": key.kid, "typ": kind}, claims, key, algorithms=_ALGORITHMS)
+def sign_jwt(key: RSAKey, claims: dict[str, Any], token_type: str) -> str:
+    """Return a signed JWT. `token_type` is its `typ` header."""
+    return jwt.encode({"alg": "RS256", "kid": key.kid, "typ": token_type}, claims, key, algorithms=_ALGORITHMS)
 
 
 def decode_jwt(key: RSAKey, token: str) -> dict[str, Any] | None:

@@ -67,5 +67,5 @@ def read_scopes(text: str | None, client: Client) -> tuple[str, ...]:
 
 
 def hash_token(text: str) -> str:
-    """Return the SHA-256 of a code or refresh token in PKCE's encoding. The store holds only hashes."""
+    """Return the SHA-256 of a code, token or verifier in the encoding of PKCE. The store contains only hashes."""
     return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii").rstrip("=")

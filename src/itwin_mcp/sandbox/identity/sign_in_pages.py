@@ -28,7 +28,10 @@ def render_consent_page(
     scopes: Iterable[str],
     hidden: Mapping[str, str],
 ) -> Answer:
-    """Return the page on which a user chooses who they are and consents. `selected` is the preselected user's id."""
+    """Return the page on which a user chooses an identity and consents.
+
+    `selected` is the id of the preselected user. `hidden` are the parameters of the request, sent again with the form.
+    """
     fields = "".join(
         f'<input type="hidden" name="{escape(name)}" value="{escape(value)}">' for name, value in hidden.items()
     )

@@ -1,6 +1,6 @@
 """The token endpoint: exchange codes, client credentials and refresh tokens for tokens, and revoke them.
 
-A client registers itself and its secret with its first use. Errors have OAuth's form (RFC 6749, section 5.2), not the
+The first use of a client registers it and its secret. Errors have OAuth's form (RFC 6749, section 5.2) and not the
 platform's.
 """
 
@@ -67,7 +67,7 @@ def _redeem_code(call: Call, parameters: Mapping[str, str]) -> Json:
     if row is None or row["expires_at"] <= call.timestamp:
         raise OAuthError("invalid_grant", "The code is unknown or has expired.")
     if row["used_at"] is not None:
-        _revoke_family(call, family)  # RFC 6749, 4.1.2: somebody else may have it too
+        _revoke_family(call, family)  # RFC 6749, 4.1.2: the code may have been stolen
         raise OAuthError("invalid_grant", "The code has been used before.")
     if parameters.get("redirect_uri") != row["redirect_uri"]:
         raise OAuthError("invalid_grant", "The redirect_uri is not that of the authorization request.")
@@ -127,6 +127,11 @@ def _issue_tokens(
     consented: str | None = None,
     nonce: str | None = None,
 ) -> Json:
+    """Return the token response.
+
+    `family` identifies the sign-in, so that all refresh tokens that descend from it can be revoked together.
+    `consented` is the scope of a new refresh token, if it differs from `scopes`.
+    """
     user = users.find_user(call.sql, user_id)
     key = jwt.load_signing_key(call.sql, call.now)
     client_claims = {"client_id": client.id, "issuer": call.base_url}
@@ -193,6 +198,11 @@ def _authenticate_client(call: Call, parameters: Mapping[str, str], default_kind
 
 
 def _revoke_if_owned(call: Call, client: Client, token: str) -> None:
+    """Revoke a refresh token with its family, or an access token.
+
+    Raises:
+        OAuthError: If the token was issued to another client.
+    """
     row = call.fetch_one("SELECT * FROM oauth_refresh_tokens WHERE token_hash = ?", oauth.hash_token(token))
     claims = None if row is not None else jwt.decode_jwt(jwt.load_signing_key(call.sql, call.now), token)
     owner = row["client_id"] if row is not None else (claims or {}).get("client_id", client.id)

@@ -44,21 +44,15 @@ def find_user(sql: sqlite3.Connection, user: str | None) -> sqlite3.Row:
     Raises:
         UnknownUser: If no user matches.
     """
-    if user is None:
-        row = sql.execute("SELECT * FROM users ORDER BY seq LIMIT 1").fetchone()
-    else:
-        row = sql.execute(
-            "SELECT * FROM users WHERE ? IN (id, lower(email), lower(given_name), lower(client_id)) "
-            "ORDER BY seq LIMIT 1",
-            (user.lower(),),
-        ).fetchone()
+    row: sqlite3.Row | None = sql.execute(
+        "SELECT * FROM users WHERE ?1 IS NULL OR ?1 IN (id, lower(email), lower(given_name), lower(client_id)) "
+        "ORDER BY seq LIMIT 1",
+        (user and user.lower(),),
+    ).fetchone()
     if row is None:
-        emails = ", ".join(
-            user_row["email"] for user_row in sql.execute("SELECT email FROM users ORDER BY seq LIMIT 20")
-        )
+        emails = ", ".join(email for (email,) in sql.execute("SELECT email FROM users ORDER BY seq LIMIT 20"))
         raise UnknownUser(f"No user {user!r} in the sandbox. Known: {emails or 'nobody'}.")
-    match: sqlite3.Row = row
-    return match
+    return row
 
 
 def make_user_claims(sql: sqlite3.Connection, user: sqlite3.Row) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Baseline files: the iModel files that changesets build on.
 
-A baseline that the sandbox makes is an empty iModel (`storage/imodel_file.py`). An uploaded one is not inspected. To
-rehearse the documented failures, upload a file that begins with `sandbox:briefcase` (it ends as `fileIsBriefcase`) or
-with `sandbox:broken` (`initializationFailed`). Any other content ends as `initialized`.
+A baseline file that the sandbox creates is an empty iModel (`storage/imodel_file.py`). Uploaded content is not
+inspected, except for two markers that rehearse the documented failures: a file that begins with `sandbox:briefcase`
+ends as `fileIsBriefcase`, one that begins with `sandbox:broken` as `initializationFailed`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import partial
 from typing import Final
 
 from itwin_mcp.sandbox import access
-from itwin_mcp.sandbox.errors import ApiError, make_imodels_problems
+from itwin_mcp.sandbox.errors import make_imodels_problems
 from itwin_mcp.sandbox.storage import blobs, imodel_file
 from itwin_mcp.sandbox.store import Job
 from itwin_mcp.sandbox.wire import Answer, Call, Json, ok
@@ -23,26 +23,22 @@ DOWNLOAD_SECONDS: Final = 20 * 60  # as in the example of get-imodel-baseline-fi
 _FAILURE_MARKERS: Final = ((b"sandbox:briefcase", "fileIsBriefcase"), (b"sandbox:broken", "initializationFailed"))
 
 
-def await_upload(call: Call, imodel_id: str, size: int) -> Json:
-    """Reserve the baseline file of a new iModel, `size` bytes long, and return the link to upload it to."""
+def reserve_baseline(call: Call, imodel_id: str, size: int) -> Json:
+    """Reserve the baseline file of a new iModel, `size` bytes long, and return its upload link."""
     blob_id = blobs.reserve_blob(call)
     _insert(call.sql, imodel_id, size, "waitingForFile", call.caller.id, blob_id)
-    return make_upload_link(call, blob_id)
-
-
-def make_upload_link(call: Call, blob_id: str) -> Json:
     return dict(blobs.make_link(call, blob_id, write=True))
 
 
 def make_baseline(
     sql: sqlite3.Connection, imodel_id: str, creator_id: str, source_id: str | None, made_at: str
 ) -> None:
-    """Create the baseline of an iModel without an upload of its own.
+    """Create the baseline file of an iModel that needs no upload.
 
-    It is a copy of the file that was uploaded for its source, or else an empty iModel.
+    Copy the file that was uploaded for the source of a clone or fork. Without such a file, create an empty iModel.
     """
     source = sql.execute("SELECT * FROM baseline_files WHERE imodel_id = ?", (source_id,)).fetchone()
-    itwin_id = _find_itwin_id(sql, imodel_id)
+    (itwin_id,) = sql.execute("SELECT itwin_id FROM imodels WHERE id = ?", (imodel_id,)).fetchone()
     if source is not None and not blobs.is_generated(sql, source["blob_id"]):
         adapt = partial(imodel_file.replace_ids, imodel_id=imodel_id, itwin_id=itwin_id)
         blob_id, size = blobs.copy_blob(sql, source["blob_id"], made_at, adapt)
@@ -64,13 +60,8 @@ def complete_upload(call: Call) -> Answer:
     row = _find_baseline(call, imodel)
     if row["state"] != "waitingForFile":
         problems = make_imodels_problems("Cannot complete Baseline File upload.")
-        problems.add("InvalidChange", "Baseline File upload is not in progress.")
-        problems.raise_if_any()
-    size = blobs.get_uploaded_size(call, row["blob_id"])
-    if size is None:
-        raise ApiError("FileNotFound")
-    if size != row["file_size"]:
-        raise ApiError("DataConflict")
+        problems.fail("InvalidChange", "Baseline File upload is not in progress.")
+    blobs.check_uploaded(call, row["blob_id"], row["file_size"])
     _set_state(call.sql, imodel["id"], "initializationScheduled")
     call.sql.execute("UPDATE create_operations SET state = 'scheduled' WHERE imodel_id = ?", (imodel["id"],))
     call.schedule("baseline-initialized", imodel["id"], jobs=0.5)
@@ -99,16 +90,8 @@ def has_failed(job: Job) -> bool:
     return row is not None and row["state"] != "initialized"
 
 
-def _find_itwin_id(sql: sqlite3.Connection, imodel_id: str) -> str:
-    itwin_id: str = sql.execute("SELECT itwin_id FROM imodels WHERE id = ?", (imodel_id,)).fetchone()[0]
-    return itwin_id
-
-
 def _find_baseline(call: Call, imodel: sqlite3.Row) -> sqlite3.Row:
-    row = call.fetch_one("SELECT * FROM baseline_files WHERE imodel_id = ?", imodel["id"])
-    if row is None:
-        raise ApiError("BaselineFileNotFound")
-    return row
+    return call.require_one("BaselineFileNotFound", "SELECT * FROM baseline_files WHERE imodel_id = ?", imodel["id"])
 
 
 def _render(call: Call, imodel: sqlite3.Row) -> Json:

@@ -55,12 +55,8 @@ def find_briefcase(call: Call, imodel: sqlite3.Row, number: int) -> sqlite3.Row:
     Raises:
         ApiError: `BriefcaseNotFound`.
     """
-    row = call.fetch_one(
-        f"SELECT {SELECTED_COLUMNS} FROM {SOURCE} WHERE {IS_HELD} AND b.briefcase_id = ?", imodel["id"], number
-    )
-    if row is None:
-        raise ApiError("BriefcaseNotFound")
-    return row
+    statement = f"SELECT {SELECTED_COLUMNS} FROM {SOURCE} WHERE {IS_HELD} AND b.briefcase_id = ?"
+    return call.require_one("BriefcaseNotFound", statement, imodel["id"], number)
 
 
 def require_own_briefcase(call: Call, imodel: sqlite3.Row, number: int, *, or_with: str | None = None) -> sqlite3.Row:
@@ -70,8 +66,8 @@ def require_own_briefcase(call: Call, imodel: sqlite3.Row, number: int, *, or_wi
         ApiError: `BriefcaseNotFound` or `InsufficientPermissions`.
     """
     row = find_briefcase(call, imodel, number)
-    granted = access.get_imodel_permissions(call, imodel) or frozenset()
-    if row["owner_id"] != call.caller.id and or_with not in granted:
+    permissions = access.get_imodel_permissions(call, imodel) or frozenset()
+    if row["owner_id"] != call.caller.id and or_with not in permissions:
         raise ApiError("InsufficientPermissions")
     return row
 
@@ -106,8 +102,8 @@ def acquire_briefcase(call: Call) -> Answer:
     problems.raise_if_any()
     imodels.check_initialized(imodel)
     _check_quotas(call, imodel["id"])
-    last = call.fetch_one("SELECT MAX(briefcase_id) FROM briefcases WHERE imodel_id = ?", imodel["id"])
-    number = max(FIRST_NUMBER, 1 + (last[0] if last and last[0] is not None else 0))
+    statement = "SELECT COALESCE(MAX(briefcase_id) + 1, ?) FROM briefcases WHERE imodel_id = ?"
+    (number,) = call.sql.execute(statement, (FIRST_NUMBER, imodel["id"])).fetchone()
     baseline = call.fetch_one("SELECT file_size FROM baseline_files WHERE imodel_id = ?", imodel["id"])
     size = baseline["file_size"] if baseline else imodel_file.SIZE
     call.sql.execute(
@@ -133,20 +129,19 @@ def release_briefcase(call: Call) -> Answer:
 
 
 def _check_quotas(call: Call, imodel_id: str) -> None:
+    """Check the quotas of the caller, per minute in all iModels and in total in this one (acquire-imodel-briefcase)."""
     a_minute_ago = format_timestamp(call.now - timedelta(minutes=1))
     statement = "SELECT COUNT(*), MIN(acquired_at) FROM briefcases WHERE owner_id = ? AND acquired_at > ?"
-    recent = call.fetch_one(statement, call.caller.id, a_minute_ago)
-    if recent is not None and recent[0] >= MAX_PER_MINUTE:
-        elapsed = (call.now - parse_timestamp(recent[1])).total_seconds()
+    recent_count, oldest = call.sql.execute(statement, (call.caller.id, a_minute_ago)).fetchone()
+    if recent_count >= MAX_PER_MINUTE:
+        elapsed = (call.now - parse_timestamp(oldest)).total_seconds()
         raise ApiError("RateLimitExceeded", retry_after=max(1, math.ceil(60 - elapsed)))
-    held = call.fetch_one(
-        f"SELECT COUNT(*) FROM briefcases b WHERE {IS_HELD} AND b.owner_id = ?", imodel_id, call.caller.id
-    )
-    if held is not None and held[0] >= MAX_PER_USER:
+    statement = f"SELECT COUNT(*) FROM briefcases b WHERE {IS_HELD} AND b.owner_id = ?"
+    (held_count,) = call.sql.execute(statement, (imodel_id, call.caller.id)).fetchone()
+    if held_count >= MAX_PER_USER:
         message = f"Maximum number of {MAX_PER_USER} Briefcases per user has been reached."
         problems = make_imodels_problems("Cannot acquire Briefcase.")
-        problems.add("ResourceQuotaExceeded", message, inner_code="MaximumNumberOfBriefcasesPerUser")
-        problems.raise_if_any()
+        problems.fail("ResourceQuotaExceeded", message, inner_code="MaximumNumberOfBriefcasesPerUser")
 
 
 def _read_number(call: Call) -> int:

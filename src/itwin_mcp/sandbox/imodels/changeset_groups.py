@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Final
 
 from itwin_mcp.sandbox import access, paging, store
-from itwin_mcp.sandbox.errors import ApiError, Problems, make_imodels_problems
+from itwin_mcp.sandbox.errors import Problems, make_imodels_problems
 from itwin_mcp.sandbox.imodels import imodels, users
 from itwin_mcp.sandbox.store import Job
 from itwin_mcp.sandbox.wire import Answer, Call, Json, created, ok
@@ -40,16 +40,12 @@ def find_group(call: Call, imodel: sqlite3.Row, group_id: str) -> sqlite3.Row:
     Raises:
         ApiError: `ChangesetGroupNotFound`.
     """
-    row = call.fetch_one(
-        "SELECT * FROM changeset_groups WHERE id = ? AND imodel_id = ?", group_id.lower(), imodel["id"]
-    )
-    if row is None:
-        raise ApiError("ChangesetGroupNotFound")
-    return row
+    statement = "SELECT * FROM changeset_groups WHERE id = ? AND imodel_id = ?"
+    return call.require_one("ChangesetGroupNotFound", statement, group_id.lower(), imodel["id"])
 
 
 def require_open_group(call: Call, imodel: sqlite3.Row, group_id: str, problems: Problems) -> str:
-    """Return the id of a group that a changeset may join.
+    """Return the id of a group to which changesets can be added.
 
     Raises:
         ApiError: If there is no such group, or it is closed (update-imodel-changeset-group).
@@ -102,8 +98,7 @@ def complete_group(call: Call) -> Answer:
     call.read_fields(problems).get_choice("state", (COMPLETED,), required=True)
     problems.raise_if_any()
     if row["state"] != OPEN:
-        problems.add("InvalidChange", "Changeset Group is not in progress.")
-        problems.raise_if_any()
+        problems.fail("InvalidChange", "Changeset Group is not in progress.")
     call.sql.execute("UPDATE changeset_groups SET state = ? WHERE id = ?", (COMPLETED, row["id"]))
     users.record_access(call, imodel["id"])
     return ok({"changesetGroup": render_group(call, find_group(call, imodel, row["id"]))})

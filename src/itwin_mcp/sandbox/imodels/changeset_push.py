@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from itwin_mcp.sandbox import access
-from itwin_mcp.sandbox.errors import ApiError, Detail, Problems, make_imodels_problems
+from itwin_mcp.sandbox.errors import ApiError, Detail, make_imodels_problems
 from itwin_mcp.sandbox.imodels import briefcases, changeset_groups, changesets, imodels, users
 from itwin_mcp.sandbox.storage import blobs
 from itwin_mcp.sandbox.store import Job, insert_row, schedule_job
@@ -81,12 +81,8 @@ def complete_push(call: Call) -> Answer:
     elif row["state"] != changesets.WAITING:
         problems.add("InvalidChange", "Changeset file upload is not in progress.")
     problems.raise_if_any()
-    size = blobs.get_uploaded_size(call, row["blob_id"])
-    if size is None:
-        raise ApiError("FileNotFound")
-    if size != row["file_size"]:
-        message = "File size provided during Changeset creation does not match actual file size."
-        raise ApiError("DataConflict", message)
+    message = "File size provided during Changeset creation does not match actual file size."
+    blobs.check_uploaded(call, row["blob_id"], row["file_size"], message)
     call.sql.execute(
         "UPDATE changesets SET state = ?, pushed_at = ? WHERE imodel_id = ? AND idx = ?",
         (changesets.UPLOADED, call.timestamp, imodel["id"], row["idx"]),
@@ -112,6 +108,7 @@ def _claim_push(call: Call, imodel: sqlite3.Row, briefcase: sqlite3.Row) -> None
 
 
 def _check_parent(call: Call, imodel: sqlite3.Row, values: dict[str, Any], latest: sqlite3.Row | None) -> None:
+    """Check that the changeset is new and that its parent is the latest changeset."""
     if call.fetch_one("SELECT 1 FROM changesets WHERE imodel_id = ? AND id = ?", imodel["id"], values["id"]):
         detail = Detail("InvalidValue", f"Changeset with id '{values['id']}' already exists.", "id")
         raise ApiError("ChangesetExists", details=(detail,))
@@ -136,6 +133,7 @@ def _render_pushed(call: Call, imodel: sqlite3.Row, changeset_id: str, upload: J
 
 
 def _delete_pending(call_or_job: Call | Job, where: str, *parameters: object) -> None:
+    """Delete pushes in progress and their files."""
     condition = f"state = '{changesets.WAITING}' AND {where}"
     rows = call_or_job.sql.execute(f"SELECT blob_id FROM changesets WHERE {condition}", parameters).fetchall()
     call_or_job.sql.execute(f"DELETE FROM changesets WHERE {condition}", parameters)
@@ -156,11 +154,7 @@ def _read_synchronization(fields: Fields) -> str | None:
     info = fields.get_object("synchronizationInfo")
     if info is None:
         return None
-    changed_files = info.values.get("changedFiles")
-    _check_changed_files(info.problems, changed_files)
-    return json.dumps({"taskId": info.get_text("taskId", required=True), "changedFiles": changed_files})
-
-
-def _check_changed_files(problems: Problems, files: object) -> None:
+    files = info.values.get("changedFiles")
     if files is not None and not (isinstance(files, list) and all(isinstance(name, str) for name in files)):
-        problems.add_invalid("synchronizationInfo", "The value of 'changedFiles' must be an array of strings.")
+        info.problems.add_invalid("synchronizationInfo", "The value of 'changedFiles' must be an array of strings.")
+    return json.dumps({"taskId": info.get_text("taskId", required=True), "changedFiles": files})

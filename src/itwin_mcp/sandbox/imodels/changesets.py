@@ -16,7 +16,7 @@ from itwin_mcp.sandbox.wire import Answer, Call, Json, ok, parse_digits
 UPLOADED: Final = "fileUploaded"
 WAITING: Final = "waitingForFile"
 MAX_INDEX: Final = 2**31 - 1
-# Includes the changeset's named version and the nearest checkpoint at or before it. Index 0 is the baseline's.
+# Includes the changeset's named version and the nearest checkpoint at or before it. Checkpoint 0 is the baseline.
 SELECTED_COLUMNS: Final = """c.*, a.name AS application_name,
   (SELECT v.id FROM named_versions v WHERE v.imodel_id = c.imodel_id AND v.changeset_index = c.idx) AS named_version_id,
   (SELECT COALESCE(MAX(k.changeset_index), 0) FROM checkpoints k
@@ -77,25 +77,30 @@ def make_download_link(call: Call, row: sqlite3.Row) -> Json | None:
 def find_changeset(call: Call, imodel: sqlite3.Row, id_or_index: str, *, uploaded: bool = False) -> sqlite3.Row:
     """Return a changeset by id or index. Fewer than 40 digits are an index, as in the URLs of Bentley's clients.
 
-    With `uploaded`, changesets without their file are not found.
+    With `uploaded`, a changeset whose push is in progress counts as not found.
 
     Raises:
         ApiError: `ChangesetNotFound`.
     """
+    column, key = "c.id", id_or_index.lower()
     if id_or_index.isascii() and id_or_index.isdigit() and len(id_or_index) < 40:
-        key, value = "c.idx", min(int(id_or_index), MAX_INDEX)
-        row = call.fetch_one(
-            f"SELECT {SELECTED_COLUMNS} FROM {SOURCE} WHERE c.imodel_id = ? AND {key} = ?", imodel["id"], value
-        )
-    else:
-        row = call.fetch_one(
-            f"SELECT {SELECTED_COLUMNS} FROM {SOURCE} WHERE c.imodel_id = ? AND c.id = ?",
-            imodel["id"],
-            id_or_index.lower(),
-        )
-    if row is None or (uploaded and row["state"] != UPLOADED):
+        column, key = "c.idx", str(min(int(id_or_index), MAX_INDEX))
+    statement = f"SELECT {SELECTED_COLUMNS} FROM {SOURCE} WHERE c.imodel_id = ? AND {column} = ?"
+    row = call.require_one("ChangesetNotFound", statement, imodel["id"], key)
+    if uploaded and row["state"] != UPLOADED:
         raise ApiError("ChangesetNotFound")
     return row
+
+
+def find_uploaded_index(call: Call, imodel: sqlite3.Row, changeset_id: str) -> int:
+    """Return the index of a changeset whose push is complete, by its id.
+
+    Raises:
+        ApiError: `ChangesetNotFound`.
+    """
+    statement = "SELECT idx FROM changesets WHERE imodel_id = ? AND id = ? AND state = ?"
+    row = call.require_one("ChangesetNotFound", statement, imodel["id"], changeset_id.lower(), UPLOADED)
+    return int(row["idx"])
 
 
 def find_latest_changeset(call: Call, imodel: sqlite3.Row) -> sqlite3.Row | None:
@@ -119,10 +124,12 @@ def list_changesets(call: Call) -> Answer:
     conditions = "c.imodel_id = ? AND c.state = ? AND c.idx > ? AND c.idx <= ?"
     statement = f"SELECT {SELECTED_COLUMNS} FROM {SOURCE} WHERE {conditions} ORDER BY {order}"
     rows, links = page.fetch_rows(call, statement, (imodel["id"], UPLOADED, *bounds))
-    if not call.wants_representation:
-        return ok({"changesets": [render_changeset(call, row, whole=False) for row in rows], "_links": links})
-    readable = _can_download(call, imodel)
-    return ok({"changesets": [_render_whole(call, row, readable) for row in rows], "_links": links})
+    if call.wants_representation:
+        readable = _can_download(call, imodel)
+        items = [_render_whole(call, row, readable) for row in rows]
+    else:
+        items = [render_changeset(call, row, whole=False) for row in rows]
+    return ok({"changesets": items, "_links": links})
 
 
 def get_changeset(call: Call) -> Answer:

@@ -15,7 +15,7 @@ from itwin_mcp.sandbox import access
 from itwin_mcp.sandbox.errors import ApiError
 from itwin_mcp.sandbox.imodels import changesets
 from itwin_mcp.sandbox.storage import blobs, imodel_file
-from itwin_mcp.sandbox.store import Job, format_timestamp
+from itwin_mcp.sandbox.store import Job, insert_row
 from itwin_mcp.sandbox.wire import Answer, Call, Json, ok
 
 SUCCESSFUL: Final = "successful"
@@ -41,10 +41,7 @@ def schedule_checkpoint(call: Call, imodel_id: str, index: int, changeset_id: st
 
 
 def generate_checkpoint(job: Job) -> None:
-    """Finish a scheduled checkpoint.
-
-    Its file is that of the baseline, from which a client can apply the changesets.
-    """
+    """Finish a scheduled checkpoint. Its file is the baseline, to which clients apply the changesets themselves."""
     imodel_id, _, index = job.subject.rpartition("/")
     statement = "SELECT 1 FROM checkpoints WHERE imodel_id = ? AND changeset_index = ? AND state = ?"
     if job.sql.execute(statement, (imodel_id, index, SCHEDULED)).fetchone() is None:
@@ -97,9 +94,9 @@ def name_database(changeset_id: str | None) -> str:
 
 
 def _make_checkpoint_file(job: Job, imodel_id: str, index: str) -> str:
-    """Create an empty iModel as of the newest seeded changeset and return its blob id.
+    """Create an empty iModel that already includes all seeded changesets, and return its blob id.
 
-    The files of seeded changesets are filler, which no client can apply.
+    Clients cannot apply seeded changesets, because their files are filler.
     """
     seeded = job.sql.execute(
         "SELECT c.id, c.idx FROM changesets c JOIN blobs b ON b.id = c.blob_id "
@@ -108,9 +105,7 @@ def _make_checkpoint_file(job: Job, imodel_id: str, index: str) -> str:
     ).fetchone()
     itwin_id = job.sql.execute("SELECT itwin_id FROM imodels WHERE id = ?", (imodel_id,)).fetchone()[0]
     changeset = tuple(seeded) if seeded else ("", 0)
-    return blobs.create_imodel_file(
-        job.sql, str(uuid.uuid4()), imodel_id, itwin_id, format_timestamp(job.due), changeset=changeset
-    )
+    return blobs.create_imodel_file(job.sql, str(uuid.uuid4()), imodel_id, itwin_id, job.timestamp, changeset=changeset)
 
 
 def _is_broken(job: Job, imodel_id: str, index: str) -> bool:
@@ -128,11 +123,8 @@ def _store_result(job: Job, imodel_id: str, index: str, state: str, size: int, b
 
 
 def _find_version(call: Call, imodel: sqlite3.Row) -> sqlite3.Row:
-    version_id = call.slots["namedVersionId"].lower()
-    row = call.fetch_one("SELECT * FROM named_versions WHERE id = ? AND imodel_id = ?", version_id, imodel["id"])
-    if row is None:
-        raise ApiError("NamedVersionNotFound")
-    return row
+    statement = "SELECT * FROM named_versions WHERE id = ? AND imodel_id = ?"
+    return call.require_one("NamedVersionNotFound", statement, call.slots["namedVersionId"].lower(), imodel["id"])
 
 
 def _render_version_checkpoint(call: Call, imodel: sqlite3.Row, version: sqlite3.Row) -> Json:
@@ -155,11 +147,15 @@ def _find_checkpoint(call: Call, imodel: sqlite3.Row, index: int) -> dict[str, A
 
 
 def _make_baseline_checkpoint(call: Call, imodel: sqlite3.Row) -> dict[str, Any]:
-    """Store and return the checkpoint of the baseline, which every iModel has from the start."""
+    """Store and return the checkpoint of the baseline.
+
+    Raises:
+        ApiError: `CheckpointNotFound`, if the iModel is not initialized.
+    """
     if imodel["state"] != "initialized":
         raise ApiError("CheckpointNotFound")
-    baseline = call.fetch_one("SELECT file_size, blob_id FROM baseline_files WHERE imodel_id = ?", imodel["id"])
-    assert baseline is not None  # every initialized iModel has one
+    statement = "SELECT file_size, blob_id FROM baseline_files WHERE imodel_id = ?"
+    baseline = call.require_one("CheckpointNotFound", statement, imodel["id"])
     checkpoint = {
         "imodel_id": imodel["id"],
         "changeset_index": 0,
@@ -169,8 +165,7 @@ def _make_baseline_checkpoint(call: Call, imodel: sqlite3.Row) -> dict[str, Any]
         "db_name": name_database(None),
         "blob_id": baseline["blob_id"],
     }
-    names, slots = ", ".join(checkpoint), ", ".join("?" * len(checkpoint))
-    call.sql.execute(f"INSERT OR REPLACE INTO checkpoints ({names}) VALUES ({slots})", tuple(checkpoint.values()))
+    insert_row(call.sql, "checkpoints", checkpoint)
     return checkpoint
 
 

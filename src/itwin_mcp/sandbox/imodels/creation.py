@@ -1,8 +1,8 @@
 """Create iModels: empty, from a template, from a baseline file, as a clone or as a fork.
 
 After half a job length an iModel is `initialized`, after a whole one its create operation is `successful`. Bentley's
-clients expect a clone to be initialized before its operation succeeds (reference section 2). A rejected baseline file
-leaves the operation `failed`; `baseline_files.py` says how to rehearse that.
+clients expect a clone to be initialized before its operation succeeds (reference section 2). The operation fails if the
+uploaded baseline file is rejected; `baseline_files.py` describes how to rehearse that.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from itwin_mcp.sandbox import access
 from itwin_mcp.sandbox.errors import ApiError, make_imodels_problems
-from itwin_mcp.sandbox.imodels import baseline_files, imodels, users
-from itwin_mcp.sandbox.store import Job, format_timestamp, insert_row
+from itwin_mcp.sandbox.imodels import baseline_files, changesets, imodels, users
+from itwin_mcp.sandbox.store import Job, insert_row
 from itwin_mcp.sandbox.wire import Answer, Call, Fields, Json, accepted, created, ok
 
 MODES: Final = ("empty", "fromiModelVersion", "fromBaseline")
@@ -51,7 +51,7 @@ def create_imodel(call: Call) -> Answer:
     imodel_id = _insert_imodel(call, itwin, values, "initialized" if mode is None else "notInitialized")
     if file_size is not None:
         _insert_operation(call, imodel_id, "baseline", None, 0, state="waitingForFile")
-        upload = baseline_files.await_upload(call, imodel_id, file_size)
+        upload = baseline_files.reserve_baseline(call, imodel_id, file_size)
         return created({"iModel": imodels.load_imodel(call, imodel_id, upload)})
     kind = "template" if source is not None else "empty"
     _insert_operation(call, imodel_id, kind, source, index, state="successful" if mode is None else "scheduled")
@@ -75,9 +75,7 @@ def fork_imodel(call: Call) -> Answer:
 
 def get_create_operation(call: Call) -> Answer:
     imodel = access.require_imodel(call, access.WEBVIEW)
-    row = call.fetch_one("SELECT * FROM create_operations WHERE imodel_id = ?", imodel["id"])
-    if row is None:
-        raise ApiError("iModelNotFound")
+    row = call.require_one("iModelNotFound", "SELECT * FROM create_operations WHERE imodel_id = ?", imodel["id"])
     source: Json = {"iModelId": row["source_imodel_id"], "changesetId": row["source_changeset_id"]}
     return ok(
         {
@@ -110,9 +108,8 @@ def initialize_imodel(job: Job) -> None:
             "WHERE imodel_id = ? GROUP BY creator_id",
             (row["imodel_id"], row["imodel_id"]),
         )
-    creator = job.sql.execute("SELECT creator_id FROM imodels WHERE id = ?", (row["imodel_id"],)).fetchone()
-    source_id = row["source_imodel_id"]
-    baseline_files.make_baseline(job.sql, row["imodel_id"], creator["creator_id"], source_id, format_timestamp(job.due))
+    (creator_id,) = job.sql.execute("SELECT creator_id FROM imodels WHERE id = ?", (row["imodel_id"],)).fetchone()
+    baseline_files.make_baseline(job.sql, row["imodel_id"], creator_id, row["source_imodel_id"], job.timestamp)
     job.sql.execute("UPDATE imodels SET state = 'initialized' WHERE id = ?", (row["imodel_id"],))
 
 
@@ -166,9 +163,9 @@ def _copy_imodel(call: Call, kind: str, message: str) -> Answer:
 
 
 def _read_mode(fields: Fields) -> tuple[str | None, int | None]:
-    """Return the creation mode and the size of the baseline file, if there is one.
+    """Return the creation mode, and the size in bytes of the baseline file that will be uploaded, or None.
 
-    A template or a baseline file implies the mode when the body has none.
+    Without `creationMode`, a template or a baseline file implies the mode.
     """
     mode = fields.get_choice("creationMode", MODES)
     baseline = fields.get_object("baselineFile", required=mode == "fromBaseline")
@@ -179,13 +176,11 @@ def _read_mode(fields: Fields) -> tuple[str | None, int | None]:
             "Properties 'template' and 'baselineFile' must not be used at the same time.",
             "template",
         )
-    if mode is None and fields.values.get("template") is not None:
-        mode = "fromiModelVersion"
-    if mode is None and baseline is not None:
-        mode = "fromBaseline"
-    for name, required_mode in (("template", "fromiModelVersion"), ("baselineFile", "fromBaseline")):
-        if fields.values.get(name) is not None and mode != required_mode:
-            fields.problems.add_invalid(name, f"The property must not be provided when creation mode is '{mode}'.")
+    for name, implied_mode in (("template", "fromiModelVersion"), ("baselineFile", "fromBaseline")):
+        if fields.values.get(name) is not None:
+            mode = mode or implied_mode
+            if mode != implied_mode:
+                fields.problems.add_invalid(name, f"The property must not be provided when creation mode is '{mode}'.")
     return mode, size
 
 
@@ -199,17 +194,13 @@ def _find_changeset_index(call: Call, source: sqlite3.Row, changeset_id: str | N
     """
     if changeset_id == "" or index == 0:
         return 0
-    statement = "SELECT MAX(idx) FROM changesets WHERE imodel_id = ? AND state = 'fileUploaded'"
-    if changeset_id is None and index is None:
-        last = call.fetch_one(statement, source["id"])
-        return last[0] or 0 if last else 0
     if changeset_id is not None:
-        last = call.fetch_one(f"{statement} AND id = ?", source["id"], changeset_id.lower())
-    else:
-        last = call.fetch_one(f"{statement} AND idx = ?", source["id"], index)
-    if last is None or last[0] is None:
+        return changesets.find_uploaded_index(call, source, changeset_id)
+    statement = "SELECT MAX(idx) FROM changesets WHERE imodel_id = ? AND state = ? AND idx = COALESCE(?, idx)"
+    (newest,) = call.sql.execute(statement, (source["id"], changesets.UPLOADED, index)).fetchone()
+    if newest is None and index is not None:
         raise ApiError("ChangesetNotFound")
-    return int(last[0])
+    return int(newest or 0)
 
 
 def _insert_imodel(call: Call, itwin: sqlite3.Row, values: dict[str, Any], state: str) -> str:
@@ -263,13 +254,14 @@ def _find_source(job: Job, row: sqlite3.Row) -> sqlite3.Row | None:
 
 
 def _can_succeed(job: Job, row: sqlite3.Row) -> bool:
+    """Return whether a create operation has everything that it needs: a valid baseline file or a suitable source."""
     if row["kind"] == "baseline":
         return not baseline_files.has_failed(job)
     if row["source_imodel_id"] is None:
         return True
-    statement = "SELECT 1 FROM imodels WHERE id = ? AND state = 'initialized'"
-    initialized = job.sql.execute(statement, (row["imodel_id"],)).fetchone()
     source = _find_source(job, row)
     if source is None:
-        return initialized is not None  # the source was deleted; before or after it was copied?
+        # The source was deleted. The operation succeeds if the source had been copied before.
+        statement = "SELECT 1 FROM imodels WHERE id = ? AND state = 'initialized'"
+        return job.sql.execute(statement, (row["imodel_id"],)).fetchone() is not None
     return row["kind"] != "fork" or bool(source["has_federation_guids"])

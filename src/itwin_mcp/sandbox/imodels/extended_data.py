@@ -55,10 +55,8 @@ def create_extended_data(call: Call) -> Answer:
 
 
 def _find_extended_data(call: Call, changeset: sqlite3.Row) -> sqlite3.Row:
-    row = call.fetch_one(f"{_SELECT_DATA} AND x.changeset_index = ?", changeset["imodel_id"], changeset["idx"])
-    if row is None:
-        raise ApiError("ChangesetExtendedDataNotFound")
-    return row
+    statement = f"{_SELECT_DATA} AND x.changeset_index = ?"
+    return call.require_one("ChangesetExtendedDataNotFound", statement, changeset["imodel_id"], changeset["idx"])
 
 
 def _render(row: sqlite3.Row) -> Json:

@@ -43,9 +43,11 @@ def render_imodel(call: Call, row: sqlite3.Row, upload: Json | None = None) -> J
     }
 
 
-def render_minimal(row: sqlite3.Row) -> Json:
-    """Render the short form that lists show by default."""
-    return {"id": row["id"], "displayName": row["name"]}
+def render_list(call: Call, rows: list[sqlite3.Row]) -> list[Json]:
+    """Render rows of SELECTED_COLUMNS, in full if the caller wants representation and otherwise in short form."""
+    if call.wants_representation:
+        return [render_imodel(call, row) for row in rows]
+    return [{"id": row["id"], "displayName": row["name"]} for row in rows]
 
 
 def load_imodel(call: Call, imodel_id: str, upload: Json | None = None) -> Json:
@@ -54,10 +56,8 @@ def load_imodel(call: Call, imodel_id: str, upload: Json | None = None) -> Json:
     Raises:
         ApiError: `iModelNotFound`.
     """
-    row = call.fetch_one(f"SELECT {SELECTED_COLUMNS} FROM imodels m WHERE m.id = ?", imodel_id)
-    if row is None:
-        raise ApiError("iModelNotFound")
-    return render_imodel(call, row, upload)
+    statement = f"SELECT {SELECTED_COLUMNS} FROM imodels m WHERE m.id = ?"
+    return render_imodel(call, call.require_one("iModelNotFound", statement, imodel_id), upload)
 
 
 def list_imodels(call: Call) -> Answer:
@@ -71,11 +71,10 @@ def list_imodels(call: Call) -> Answer:
         problems.add("MissingRequiredParameter", "Required parameter is missing.", "iTwinId")
     state = call.query.get("state")
     if state is not None:
-        known_state = next((known for known in STATES if known.lower() == state.lower()), None)
-        if known_state is None:
+        if state.lower() not in [name.lower() for name in STATES]:
             problems.add_invalid("state", f"Valid values are {', '.join(STATES)}.")
-        conditions.append("m.state = ?")
-        parameters.append(known_state)
+        conditions.append("lower(m.state) = ?")
+        parameters.append(state.lower())
     problems.raise_if_any()
     itwin = access.require_itwin(call, itwin_id or "", access.WEBVIEW)
     if (name := call.query.get("name")) is not None:
@@ -89,8 +88,7 @@ def list_imodels(call: Call) -> Answer:
         parameters += [call.caller.id] * 2
     statement = f"SELECT {SELECTED_COLUMNS} FROM imodels m WHERE {' AND '.join(conditions)} ORDER BY {order}"
     rows, links = page.fetch_rows(call, statement, (itwin["id"], *parameters))
-    imodels = [render_imodel(call, row) if call.wants_representation else render_minimal(row) for row in rows]
-    return ok({"iModels": imodels, "_links": links})
+    return ok({"iModels": render_list(call, rows), "_links": links})
 
 
 def get_imodel(call: Call) -> Answer:
@@ -135,17 +133,13 @@ def delete_files(call: Call, imodel_id: str) -> None:
 
 
 def read_properties(fields: Fields, *, name_required: bool = False) -> dict[str, Any]:
-    """Return name, description and extent by column, as far as the body has them."""
-    values: dict[str, Any] = {}
-    name = fields.get_text("name", required=name_required or "name" in fields)
-    description = fields.get_text("description")
-    if "name" in fields:
-        values["name"] = name
-    if "description" in fields:
-        values["description"] = description
-    if "extent" in fields:
-        values["extent_json"] = _read_extent(fields)
-    return values
+    """Return those of name, description and extent that the body has, by column."""
+    values = {
+        "name": ("name", fields.get_text("name", required=name_required or "name" in fields)),
+        "description": ("description", fields.get_text("description")),
+        "extent": ("extent_json", _read_extent(fields)),
+    }
+    return {column: value for name, (column, value) in values.items() if name in fields}
 
 
 def check_initialized(imodel: sqlite3.Row) -> None:

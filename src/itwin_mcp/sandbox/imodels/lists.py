@@ -19,7 +19,7 @@ def add_favorite(call: Call) -> Answer:
 
 
 def remove_favorite(call: Call) -> Answer:
-    own_lists.remove_favorite(call, "imodel", access.require_imodel(call, access.WEBVIEW)["id"])
+    own_lists.remove_entry(call, "imodel", "favorites", access.require_imodel(call, access.WEBVIEW)["id"])
     return no_content()
 
 
@@ -34,7 +34,7 @@ def add_recent(call: Call) -> Answer:
 
 
 def remove_recent(call: Call) -> Answer:
-    own_lists.remove_recent(call, "imodel", access.require_imodel(call, access.WEBVIEW)["id"])
+    own_lists.remove_entry(call, "imodel", "recents", access.require_imodel(call, access.WEBVIEW)["id"])
     return no_content()
 
 
@@ -62,7 +62,4 @@ def _list_imodels(call: Call, table: str, order: str, message: str) -> Answer:
         f"WHERE {' AND '.join(conditions)} ORDER BY {order}"
     )
     rows, links = page.fetch_rows(call, statement, parameters)
-    shown = [
-        imodels.render_imodel(call, row) if call.wants_representation else imodels.render_minimal(row) for row in rows
-    ]
-    return ok({"iModels": shown, "_links": links})
+    return ok({"iModels": imodels.render_list(call, rows), "_links": links})

@@ -30,7 +30,7 @@ _BRIEFCASE_RANGE: Final = (-(2**53), 2**53)  # any number is valid; unknown ones
 
 
 def list_locks(call: Call) -> Answer:
-    """List locks. A page counts objects, so one briefcase's lock may continue on the next page."""
+    """List locks by briefcase. Pages count objects, so the locks of a briefcase may continue on the next page."""
     imodel = access.require_imodel(call, access.WEBVIEW)
     problems = make_imodels_problems("Cannot get Locks.")
     page = paging.read_imodels_page(call, problems)
@@ -75,7 +75,10 @@ def list_released_locks(call: Call) -> Answer:
 
 
 def update_locks(call: Call) -> Answer:
-    """Acquire, change and release locks, all or none. The answer lists the requested objects that are now held."""
+    """Acquire, change and release locks. One conflict rejects the whole request.
+
+    The answer lists the requested objects that the briefcase now holds.
+    """
     imodel = access.require_imodel(call, access.WRITE)
     problems = make_imodels_problems("Cannot update Locks.")
     fields = call.read_fields(problems)
@@ -147,18 +150,11 @@ def release_chunk(call: Call) -> Answer:
 
 def _read_wanted_levels(fields: Fields) -> dict[str, str]:
     """Return the requested lock level of each object id."""
-    groups = fields.values.get("lockedObjects")
-    if groups is None:
-        fields.problems.add_missing("lockedObjects")
-        return {}
-    if not isinstance(groups, list) or not groups or not all(isinstance(group, dict) for group in groups):
-        fields.problems.add_invalid("lockedObjects", "The value must be a non-empty array of objects.")
-        return {}
     levels: dict[str, str] = {}
-    for group in groups:
-        level = Fields(group, fields.problems, within="lockedObjects").get_choice("lockLevel", LEVELS, required=True)
-        for object_id in _read_object_ids(fields, group.get("objectIds")):
-            if levels.setdefault(object_id, level or NONE) != (level or NONE):
+    for group in fields.get_objects("lockedObjects"):
+        level = group.get_choice("lockLevel", LEVELS, required=True) or NONE
+        for object_id in _read_object_ids(fields, group.values.get("objectIds")):
+            if levels.setdefault(object_id, level) != level:
                 fields.problems.add_invalid("lockedObjects", f"Object '{object_id}' is given more than one lock level.")
     if len(levels) > MAX_OBJECTS:
         fields.problems.add_invalid("lockedObjects", f"The number of object ids exceeds allowed {MAX_OBJECTS}.")
@@ -195,7 +191,7 @@ def _check_conflicts(levels: Mapping[str, str], other_locks: Iterable[sqlite3.Ro
 def _check_newer_changes(call: Call, imodel: sqlite3.Row, object_ids: list[str], index: int) -> None:
     """Check that no object to be locked exclusively was changed after the briefcase's changeset.
 
-    Only exclusive locks matter: with a shared one, its holder could not have changed the object.
+    Released shared locks do not matter, because their holders could not change the object.
 
     Raises:
         ApiError: `NewerChangesExist`, with the object ids.
@@ -221,18 +217,10 @@ def _record_released(call: Call, imodel: sqlite3.Row, released: Mapping[str, str
 
 
 def _find_changeset_index(call: Call, imodel: sqlite3.Row, changeset_id: str | None) -> int | None:
-    """Return the index of the briefcase's changeset: 0 for "", the baseline, and None if there is no id."""
+    """Return the index of the briefcase's changeset: 0 for the baseline, whose id is "", or None without an id."""
     if not changeset_id:
         return None if changeset_id is None else 0
-    row = call.fetch_one(
-        "SELECT idx FROM changesets WHERE imodel_id = ? AND id = ? AND state = ?",
-        imodel["id"],
-        changeset_id.lower(),
-        changesets.UPLOADED,
-    )
-    if row is None:
-        raise ApiError("ChangesetNotFound")
-    return int(row["idx"])
+    return changesets.find_uploaded_index(call, imodel, changeset_id)
 
 
 def _render_lock(number: int, rows: Iterable[Mapping[str, Any] | sqlite3.Row]) -> Json:

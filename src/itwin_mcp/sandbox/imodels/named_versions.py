@@ -49,12 +49,8 @@ def find_version(call: Call, imodel: sqlite3.Row, version_id: str) -> sqlite3.Ro
     Raises:
         ApiError: `NamedVersionNotFound`.
     """
-    row = call.fetch_one(
-        f"SELECT {SELECTED_COLUMNS} FROM {SOURCE} WHERE v.id = ? AND v.imodel_id = ?", version_id.lower(), imodel["id"]
-    )
-    if row is None:
-        raise ApiError("NamedVersionNotFound")
-    return row
+    statement = f"SELECT {SELECTED_COLUMNS} FROM {SOURCE} WHERE v.id = ? AND v.imodel_id = ?"
+    return call.require_one("NamedVersionNotFound", statement, version_id.lower(), imodel["id"])
 
 
 def list_versions(call: Call) -> Answer:
@@ -99,16 +95,7 @@ def create_version(call: Call) -> Answer:
     changeset_id = fields.get_text("changesetId")
     problems.raise_if_any()
     imodels.check_initialized(imodel)
-    index = 0
-    if changeset_id:
-        changeset = call.fetch_one(
-            "SELECT * FROM changesets WHERE imodel_id = ? AND id = ? AND state = 'fileUploaded'",
-            imodel["id"],
-            changeset_id.lower(),
-        )
-        if changeset is None:
-            raise ApiError("ChangesetNotFound")
-        index = changeset["idx"]
+    index = changesets.find_uploaded_index(call, imodel, changeset_id) if changeset_id else 0
     _check_name_is_free(call, imodel["id"], str(name))
     if call.fetch_one("SELECT 1 FROM named_versions WHERE imodel_id = ? AND changeset_index = ?", imodel["id"], index):
         raise ApiError("NamedVersionOnChangesetExists")

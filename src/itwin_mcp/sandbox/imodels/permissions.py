@@ -17,7 +17,8 @@ from itwin_mcp.sandbox.wire import Answer, Call, Fields, ok
 class _GranteeKind:
     """A kind of grantee, users or roles, with its names in JSON and in the store.
 
-    `known` is a query for a grantee that may get permissions; its parameters are the grantee's id and the iModel's.
+    `known` is a query that finds a grantee who may get permissions. Its parameters are the ids of the grantee and the
+    iModel. Users and roles exclude each other: no permissions may be configured in `other_table`.
     """
 
     name: str

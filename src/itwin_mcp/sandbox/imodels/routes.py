@@ -218,4 +218,4 @@ JOBS: Final[Mapping[str, JobHandler]] = {
     "checkpoint-generated": checkpoints.generate_checkpoint,
     "baseline-initialized": baseline_files.initialize_baseline,
 }
-"""The kind of a due job -> what performs it."""
+"""Handlers of due jobs, by kind of job."""

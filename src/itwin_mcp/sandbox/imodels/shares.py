@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from itwin_mcp.sandbox import access, paging
-from itwin_mcp.sandbox.errors import ApiError, make_imodels_problems
+from itwin_mcp.sandbox.errors import make_imodels_problems
 from itwin_mcp.sandbox.store import format_timestamp
 from itwin_mcp.sandbox.wire import Answer, Call, Fields, Json, created, no_content, ok
 
@@ -78,16 +78,14 @@ def _find_share(call: Call, imodel: sqlite3.Row, id_or_key: str) -> sqlite3.Row:
     Raises:
         ApiError: `ShareNotFound`.
     """
-    row = call.fetch_one(
+    return call.require_one(
+        "ShareNotFound",
         "SELECT * FROM shares WHERE imodel_id = ? AND creator_id = ? AND (id = ? OR share_key = ?)",
         imodel["id"],
         call.caller.id,
         id_or_key.lower(),
         id_or_key,
     )
-    if row is None:
-        raise ApiError("ShareNotFound")
-    return row
 
 
 def _read_expiration(call: Call, fields: Fields) -> str | None:

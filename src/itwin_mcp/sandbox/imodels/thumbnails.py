@@ -38,20 +38,18 @@ def upload_thumbnail(call: Call) -> Answer:
         raise ApiError("RequestTooLarge")
     problems = make_imodels_problems("Cannot upload Thumbnail.")
     media_type = call.headers.get("content-type", "").partition(";")[0].strip().lower()
-    known = "'image/jpeg', 'image/png'"
+    supported = "'image/jpeg', 'image/png'"
     if not media_type:
         problems.add("MissingRequiredHeader", "Required header is missing.", "content-type")
     elif media_type not in uploads.MEDIA_TYPES:
-        message = f"'{media_type}' is not supported 'content-type'. Supported media types are {known}."
+        message = f"'{media_type}' is not supported 'content-type'. Supported media types are {supported}."
         problems.add("InvalidHeaderValue", message, "content-type")
     problems.raise_if_any()
     try:
         image, _ = uploads.read_picture(call.body)
     except uploads.PictureError:
-        message = f"Invalid Thumbnail format. Please use one of the supported media formats: {known}."
-        problems.add("InvalidRequestBody", message, inner_code="InvalidThumbnailFormat")
-        problems.raise_if_any()
-        raise
+        message = f"Invalid Thumbnail format. Please use one of the supported media formats: {supported}."
+        problems.fail("InvalidRequestBody", message, inner_code="InvalidThumbnailFormat")
     call.sql.execute(
         "INSERT OR REPLACE INTO thumbnails (imodel_id, small, large) VALUES (?, ?, ?)",
         (imodel["id"], uploads.fit_to_png(image, placeholders.SMALL), uploads.fit_to_png(image, placeholders.LARGE)),

@@ -6,7 +6,7 @@ import sqlite3
 from typing import Final
 
 from itwin_mcp.sandbox import access, paging
-from itwin_mcp.sandbox.errors import ApiError, make_imodels_problems
+from itwin_mcp.sandbox.errors import make_imodels_problems
 from itwin_mcp.sandbox.wire import Answer, Call, Json, ok
 
 _ORDER_COLUMNS: Final = {"givenName": "u.given_name", "surname": "u.surname"}
@@ -65,21 +65,16 @@ def list_users(call: Call) -> Answer:
 
 def get_user(call: Call) -> Answer:
     imodel = access.require_imodel(call, access.WEBVIEW)
-    row = call.fetch_one(
-        f"SELECT {SELECTED_COLUMNS} FROM {SOURCE} WHERE i.imodel_id = ? AND i.user_id = ?",
-        imodel["id"],
-        call.slots["userId"].lower(),
-    )
-    if row is None:
-        raise ApiError("UserNotFound")
+    statement = f"SELECT {SELECTED_COLUMNS} FROM {SOURCE} WHERE i.imodel_id = ? AND i.user_id = ?"
+    row = call.require_one("UserNotFound", statement, imodel["id"], call.slots["userId"].lower())
     return ok({"user": render_user(call, row, whole=True)})
 
 
 def get_my_permissions(call: Call) -> Answer:
-    """Return the caller's permissions, without `imodels_delete`, which exists only on the iTwin."""
+    """Return the caller's permissions on the iModel. `imodels_delete` is not one: it exists only on the iTwin."""
     imodel = access.require_imodel(call, access.WEBVIEW)
-    granted = access.get_imodel_permissions(call, imodel) or frozenset()
-    return ok({"permissions": [name for name in access.IMODEL_PERMISSIONS if name in granted]})
+    permissions = access.get_imodel_permissions(call, imodel) or frozenset()
+    return ok({"permissions": [name for name in access.IMODEL_PERMISSIONS if name in permissions]})
 
 
 def _list_applications(call: Call, row: sqlite3.Row) -> list[Json]:

@@ -38,7 +38,7 @@ _MEDIA_TYPES: Final[Mapping[str, str]] = {
 
 
 def create_export(call: Call) -> Answer:
-    """Queue an export. Every error in its query is reported now, not when the file is generated."""
+    """Queue an export. Errors in its query are reported at once and not when the file is generated."""
     problems = make_itwins_problems("Cannot query iTwins.")
     fields = call.read_fields(problems)
     request: Json = {
@@ -86,11 +86,10 @@ def start_export(job: Job) -> None:
     """Start a queued export, or leave it queued while two others are running."""
     running = job.sql.execute("SELECT COUNT(*) FROM exports WHERE status = 'InProgress'").fetchone()[0]
     if running >= MAX_RUNNING:
-        # `complete_export` starts the next one in the queue.
-        return
+        return  # when a running export ends, `complete_export` starts the next one in the queue
     job.sql.execute(
         "UPDATE exports SET status = 'InProgress', started_at = ? WHERE id = ? AND status = 'Queued'",
-        (format_timestamp(job.due), job.subject),
+        (job.timestamp, job.subject),
     )
     job.schedule_next("export-completed", 0.5)
 
@@ -104,7 +103,7 @@ def complete_export(job: Job) -> None:
         blob_id = blobs.store_blob(job, content, _MEDIA_TYPES[request["outputFormat"]])
         job.sql.execute(
             "UPDATE exports SET status = 'Completed', completed_at = ?, blob_id = ? WHERE id = ?",
-            (format_timestamp(job.due), blob_id, row["id"]),
+            (job.timestamp, blob_id, row["id"]),
         )
     queued = job.sql.execute(
         "SELECT id FROM exports e WHERE status = 'Queued' AND NOT EXISTS "
@@ -130,18 +129,17 @@ def _check_quotas(call: Call) -> None:
         message = "The user has exceeded the maximum number of simultaneous export jobs allowed."
         problems.add("ResourceQuotaExceeded", message, "SimultaneousJobsQuota")
     statement = "SELECT COUNT(*) FROM exports WHERE user_id = ? AND created_at > ?"
-    recent_count = call.fetch_one(statement, call.caller.id, format_timestamp(call.now - timedelta(hours=1)))
-    if recent_count is not None and recent_count[0] >= MAX_PER_HOUR:
+    an_hour_ago = format_timestamp(call.now - timedelta(hours=1))
+    (recent_count,) = call.sql.execute(statement, (call.caller.id, an_hour_ago)).fetchone()
+    if recent_count >= MAX_PER_HOUR:
         message = "The user has exceeded the maximum number of export jobs allowed per hour."
         problems.add("ResourceQuotaExceeded", message, "MaxJobsPerHourQuota")
     problems.raise_if_any()
 
 
 def _load_export(call: Call, export_id: str) -> Json:
-    row = call.fetch_one("SELECT * FROM exports WHERE id = ? AND user_id = ?", export_id, call.caller.id)
-    if row is None:
-        raise ApiError("iTwinExportNotFound")
-    return _render_export(call, row)
+    statement = "SELECT * FROM exports WHERE id = ? AND user_id = ?"
+    return _render_export(call, call.require_one("iTwinExportNotFound", statement, export_id, call.caller.id))
 
 
 def _render_export(call: Call, row: sqlite3.Row) -> Json:
@@ -163,6 +161,7 @@ def _render_export(call: Call, row: sqlite3.Row) -> Json:
 
 
 def _make_file(sql: sqlite3.Connection, user_id: str, request: Mapping[str, str]) -> bytes:
+    """Return the file of an export, with the iTwins as they are now."""
     user = sql.execute("SELECT * FROM users WHERE id = ?", (user_id,)).fetchone()
     selection = Selection()
     add_scope(selection, request["queryScope"], user_id, user["account_id"] if user["is_admin"] else None)

@@ -74,7 +74,7 @@ def get_global_graphics(call: Call) -> Answer:
 
 
 def list_assets(call: Call, name: str, path: str) -> Answer:
-    """Answer with a page of the assets, as resources of a repository of class `name` under `path`."""
+    """List a page of the assets as resources, with class `name` and addresses under `path`."""
     problems = make_itwins_problems("Cannot query iTwin Repository Resources.")
     page = paging.read_itwins_page(call, problems)
     problems.raise_if_any()
@@ -101,10 +101,10 @@ def find_asset(asset_id: str) -> Asset:
     Raises:
         ApiError: `iTwinRepositoryResourceNotFound`.
     """
-    for asset in ASSETS:
-        if asset.id == asset_id:
-            return asset
-    raise ApiError("iTwinRepositoryResourceNotFound")
+    asset = next((asset for asset in ASSETS if asset.id == asset_id), None)
+    if asset is None:
+        raise ApiError("iTwinRepositoryResourceNotFound")
+    return asset
 
 
 def render_asset(call: Call, asset: Asset, name: str, path: str) -> Json:
@@ -129,7 +129,7 @@ def render_asset(call: Call, asset: Asset, name: str, path: str) -> Json:
 
 
 def render_graphics(asset: Asset) -> Json:
-    """Render the address of an asset at Cesium with a token for it. The token is made up and opens nothing."""
+    """Render the address of an asset at Cesium, with a made-up token that Cesium does not accept."""
     token = f"Bearer sandbox-token-for-cesium-asset-{asset.id}"
     return {
         "type": asset.type,

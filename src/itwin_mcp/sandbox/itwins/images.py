@@ -37,13 +37,10 @@ def upload_image(call: Call) -> Answer:
     try:
         image, kind = uploads.read_picture(call.body)
     except uploads.PictureError:
-        problems.add("InvalidRequestBody", "The request body is not a valid png or jpeg image.")
-        problems.raise_if_any()
-        raise
+        problems.fail("InvalidRequestBody", "The request body is not a valid png or jpeg image.")
     if max(image.size) > MAX_ASPECT * min(image.size):
         message = "The width or height dimensions of the image cannot be greater than 5 times the size of each other."
-        problems.add("InvalidValue", message, "image")
-        problems.raise_if_any()
+        problems.fail("InvalidValue", message, "image")
     remove_image(call, itwin["id"])
     image_id = str(uuid.uuid4())
     small = blobs.store_blob(call, uploads.reduce_picture(image, kind, placeholders.SMALL), f"image/{kind}")
@@ -64,10 +61,7 @@ def delete_image(call: Call) -> Answer:
 
 
 def _find_image(call: Call, itwin_id: str) -> sqlite3.Row:
-    row = call.fetch_one("SELECT * FROM itwin_images WHERE itwin_id = ?", itwin_id)
-    if row is None:
-        raise ApiError("ImageNotFound")
-    return row
+    return call.require_one("ImageNotFound", "SELECT * FROM itwin_images WHERE itwin_id = ?", itwin_id)
 
 
 def remove_image(call: Call, itwin_id: str) -> None:

@@ -97,14 +97,12 @@ def load_itwin(call: Call, itwin_id: str) -> Json:
     Raises:
         ApiError: `iTwinNotFound`.
     """
-    row = call.fetch_one(f"SELECT {SELECTED_COLUMNS} FROM itwins t WHERE t.id = ?", itwin_id)
-    if row is None:
-        raise ApiError("iTwinNotFound")
-    return render_itwin(row, call=call)
+    statement = f"SELECT {SELECTED_COLUMNS} FROM itwins t WHERE t.id = ?"
+    return render_itwin(call.require_one("iTwinNotFound", statement, itwin_id), call=call)
 
 
 def get_itwin(call: Call) -> Answer:
-    """Return the iTwin in full, whatever `Prefer` says, like the example of the page (reference section 0)."""
+    """Return the iTwin in full even without `Prefer`, like the example of the page (reference section 0)."""
     return ok({"iTwin": load_itwin(call, access.find_itwin(call, call.slots["iTwinId"])["id"])})
 
 
@@ -126,10 +124,11 @@ def create_itwin(call: Call) -> Answer:
     problems = make_itwins_problems("Cannot create iTwin.")
     fields = call.read_fields(problems)
     values = _read_properties(fields, creating=True)
-    _check_class(fields, values)
+    sub_class, class_name = values.get("sub_class"), values.get("class")
+    if sub_class and class_name and SUB_CLASSES[sub_class] != class_name:
+        problems.add_invalid("subClass", f"A {sub_class} is of class {SUB_CLASSES[sub_class]}.")
     parent = _find_parent(call, fields)
     problems.raise_if_any()
-    parent = parent or _find_own_account(call)
     if access.ITWINS_CREATE not in access.get_itwin_permissions(call, parent):
         raise ApiError("InsufficientPermissions")
     itwin_id = str(uuid.uuid4())
@@ -177,7 +176,7 @@ def update_itwin(call: Call) -> Answer:
 
 
 def delete_itwin(call: Call) -> Answer:
-    """Delete an iTwin, which only owners and administrators may.
+    """Delete an iTwin. Only its owners and administrators may.
 
     Its children move to its parent and its iModels are deleted. Both are unproven (reference section 11, item 5).
     """
@@ -197,13 +196,15 @@ def _read_properties(fields: Fields, *, creating: bool) -> dict[str, Any]:
 
     Null clears a property that may be null, and is rejected for the others.
     """
-    read: dict[str, tuple[str, str | float | None]] = {}
+    properties: dict[str, tuple[str, str | float | None]] = {}
     if creating:
-        kinds = tuple(SUB_CLASSES)[1:]
-        read["class"] = ("class", fields.get_choice("class", ("Thing", "Endeavor"), required=True))
-        read["subClass"] = ("sub_class", fields.get_choice("subClass", kinds, required=True))
-        read["dataCenterLocation"] = ("data_center_location", fields.get_choice("dataCenterLocation", DATA_CENTERS))
-    read |= {
+        sub_classes = tuple(SUB_CLASSES)[1:]  # nobody can create an Account
+        properties = {
+            "class": ("class", fields.get_choice("class", ("Thing", "Endeavor"), required=True)),
+            "subClass": ("sub_class", fields.get_choice("subClass", sub_classes, required=True)),
+            "dataCenterLocation": ("data_center_location", fields.get_choice("dataCenterLocation", DATA_CENTERS)),
+        }
+    properties |= {
         "type": ("type", fields.get_text("type", limit=100)),
         "number": ("number", fields.get_text("number", blank=False)),
         "displayName": ("display_name", fields.get_text("displayName", required=creating, blank=False)),
@@ -213,20 +214,14 @@ def _read_properties(fields: Fields, *, creating: bool) -> dict[str, Any]:
         "ianaTimeZone": ("iana_time_zone", fields.get_text("ianaTimeZone")),
         "status": ("status", fields.get_choice("status", STATUSES)),
     }
-    zone = read["ianaTimeZone"][1]
+    zone = properties["ianaTimeZone"][1]
     if isinstance(zone, str) and not _is_time_zone(zone):
         fields.problems.add_invalid("ianaTimeZone", "The value must be an IANA time zone id.")
     if not creating:
         for name in ("type", "number", "displayName", "status"):
             if name in fields and fields.values[name] is None:
                 fields.problems.add_invalid(name, "The value must not be null.")
-    return {column: value for name, (column, value) in read.items() if name in fields}
-
-
-def _check_class(fields: Fields, row: Mapping[str, Any]) -> None:
-    sub_class, itwin_class = row.get("sub_class"), row.get("class")
-    if sub_class and itwin_class and SUB_CLASSES[sub_class] != itwin_class:
-        fields.problems.add_invalid("subClass", f"A {sub_class} is of class {SUB_CLASSES[sub_class]}.")
+    return {column: value for name, (column, value) in properties.items() if name in fields}
 
 
 def _is_number_taken(call: Call, row: Mapping[str, Any]) -> bool:
@@ -241,23 +236,15 @@ def _is_number_taken(call: Call, row: Mapping[str, Any]) -> bool:
     return other is not None
 
 
-def _find_parent(call: Call, fields: Fields) -> sqlite3.Row | None:
+def _find_parent(call: Call, fields: Fields) -> sqlite3.Row:
+    """Return the parent of a new iTwin. The default is the caller's account, even for callers who are not members."""
     parent_id = fields.get_text("parentId", blank=False)
-    if parent_id is None:
-        return None
-    try:
-        return access.find_itwin(call, parent_id)
-    except ApiError:
-        fields.problems.add_invalid("parentId", "The parent iTwin is not available.")
-        return None
-
-
-def _find_own_account(call: Call) -> sqlite3.Row:
-    """Return the caller's account, even if the caller is not a member of it."""
-    row = call.fetch_one("SELECT * FROM itwins WHERE id = ?", call.caller.account_id)
-    if row is None:
-        raise ApiError("iTwinNotFound")
-    return row
+    if parent_id is not None:
+        try:
+            return access.find_itwin(call, parent_id)
+        except ApiError:
+            fields.problems.add_invalid("parentId", "The parent iTwin is not available.")
+    return call.require_one("iTwinNotFound", "SELECT * FROM itwins WHERE id = ?", call.caller.account_id)
 
 
 def _capitalize(name: str) -> str:
@@ -265,9 +252,9 @@ def _capitalize(name: str) -> str:
 
 
 def _is_time_zone(name: str) -> bool:
-    known = _list_time_zones()
+    zones = _list_time_zones()
     # Without a time zone database (Windows without tzdata) only the form can be checked.
-    return name in known if known else bool(re.fullmatch(r"[A-Za-z_]+(/[A-Za-z0-9_+-]+){0,2}", name))
+    return name in zones if zones else bool(re.fullmatch(r"[A-Za-z_]+(/[A-Za-z0-9_+-]+){0,2}", name))
 
 
 @cache

@@ -40,7 +40,7 @@ class Selection:
 
 
 def add_scope(selection: Selection, scope: str, user_id: str, account_id: str | None) -> None:
-    """Select the iTwins that the user is a member of, administers, or both.
+    """Select the iTwins of a query scope: those that the user is a member of, those that the user administers, or all.
 
     `account_id` is the account that the user administers, or None.
     """
@@ -116,7 +116,7 @@ def add_favorite(call: Call) -> Answer:
 
 
 def remove_favorite(call: Call) -> Answer:
-    own_lists.remove_favorite(call, "itwin", access.find_itwin(call, call.slots["iTwinId"])["id"])
+    own_lists.remove_entry(call, "itwin", "favorites", access.find_itwin(call, call.slots["iTwinId"])["id"])
     return no_content()
 
 
@@ -130,12 +130,7 @@ def _list_own(call: Call, source: str, order: str) -> Answer:
     page = paging.read_itwins_page(call, problems)
     selection = Selection()
     selection.add("f.user_id = ?", call.caller.id)
-    caller = call.caller
-    selection.add(
-        "(EXISTS (SELECT 1 FROM itwin_members m WHERE m.itwin_id = t.id AND m.user_id = ?) OR t.account_id = ?)",
-        caller.id,
-        caller.account_id if caller.is_admin else None,
-    )
+    _add_caller_scope(call, selection, "all")
     _add_plain_parameters(call, selection, problems, frozenset({"subClass"}), names=("status", "type", "$search"))
     problems.raise_if_any()
     return _answer_page(call, page, source, selection, order, None)
@@ -152,16 +147,21 @@ def _answer_page(
     return ok({"iTwins": [render_itwin(row, names=names, call=call) for row in rows], "_links": links}, headers)
 
 
+def _add_caller_scope(call: Call, selection: Selection, scope: str) -> None:
+    add_scope(selection, scope, call.caller.id, call.caller.account_id if call.caller.is_admin else None)
+
+
 def _add_header_scope(call: Call, selection: Selection, problems: Problems) -> None:
-    """Select by the header X-iTwin-Query-Scope."""
+    """Select the scope in the header X-iTwin-Query-Scope. The default is the caller's memberships."""
     scope = call.headers.get("x-itwin-query-scope", _SCOPES[0]).strip().lower() or _SCOPES[0]
     if scope not in _SCOPES:
         message = "Valid values are MemberOfiTwin, OrganizationAdmin and All."
         problems.add("InvalidHeaderValue", message, "X-iTwin-Query-Scope")
-    add_scope(selection, scope, call.caller.id, call.caller.account_id if call.caller.is_admin else None)
+    _add_caller_scope(call, selection, scope)
 
 
 def _add_query_filter(call: Call, selection: Selection, problems: Problems) -> odata.Condition | None:
+    """Add `$filter` to the selection. Reject it together with a parameter that cannot be combined with it."""
     text = call.query.get("$filter")
     if text is None:
         return None
@@ -179,12 +179,16 @@ def _add_plain_parameters(
     used_properties: frozenset[str],
     names: tuple[str, ...] = _PLAIN_PARAMETERS,
 ) -> None:
-    """Add the plain query parameters. The messages are those of the get-my-recents page."""
+    """Add the query parameters in `names`, `subClass` and `includeInactive` to the selection.
+
+    The messages are those of the get-my-recents page. `used_properties` are the properties in `$filter`: a filter by
+    subclass or status replaces the default, which omits accounts and inactive iTwins.
+    """
     query = call.query
     if text := query.get("subClass"):
         add_sub_classes(selection, text, problems)
     elif "subClass" not in used_properties:
-        selection.add("t.sub_class <> 'Account'")  # Accounts are listed only when asked for (get-my-primary-account)
+        selection.add("t.sub_class <> 'Account'")  # only subClass=Account lists accounts
     status, inactive = query.get("status"), query.get("includeInactive")
     if status is not None:
         if status.capitalize() not in STATUSES:

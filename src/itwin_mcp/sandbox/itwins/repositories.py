@@ -86,12 +86,10 @@ def list_repositories(call: Call) -> Answer:
 def get_repository(call: Call) -> Answer:
     """Return a repository. A generated one exists only while the iTwin has data for it."""
     itwin_id = access.find_itwin(call, call.slots["iTwinId"])["id"]
-    name = GENERATED_IDS.get(call.slots["repositoryId"].lower())
-    if name is not None:
-        if not has_data(call, itwin_id, name):
-            raise ApiError("iTwinRepositoryNotFound")
+    _, name, row = find_repository(call, itwin_id)
+    if row is None:
         return ok({"repository": _render_generated(call, itwin_id, name)})
-    return ok({"repository": _render_registered(call, _find_registered(call, itwin_id))})
+    return ok({"repository": _render_registered(call, row)})
 
 
 def create_repository(call: Call) -> Answer:
@@ -104,9 +102,10 @@ def create_repository(call: Call) -> Answer:
     display_name = fields.get_text("displayName", blank=False, limit=_MAX_NAME)
     authentication, options = _read_authentication(fields), _read_options(fields)
     problems.raise_if_any()
+    repository_id = str(uuid.uuid4())
     row = {
         "itwin_id": itwin["id"],
-        "id": str(uuid.uuid4()),
+        "id": repository_id,
         "class": class_name,
         "sub_class": sub_class,
         "uri": uri,
@@ -117,7 +116,7 @@ def create_repository(call: Call) -> Answer:
     }
     _check_unique(call, row)
     insert_row(call.sql, "repositories", row)
-    return created({"repository": _render_registered(call, _find_by_id(call, itwin["id"], row["id"]))})
+    return created({"repository": _render_registered(call, _find_by_id(call, itwin["id"], repository_id))})
 
 
 def update_repository(call: Call) -> Answer:
@@ -157,7 +156,10 @@ def delete_repository(call: Call) -> Answer:
 
 
 def has_data(call: Call, itwin_id: str, name: str) -> bool:
-    """Return whether a generated repository exists. Cesium's exists in every iTwin (Bentley's integration test)."""
+    """Return whether the generated repository of class `name` exists.
+
+    Cesium's exists in every iTwin (Bentley's integration test), the others while the iTwin has data for them.
+    """
     if name == "CesiumCuratedContent":
         return True
     if name == "iModels":
@@ -167,7 +169,7 @@ def has_data(call: Call, itwin_id: str, name: str) -> bool:
 
 
 def find_repository(call: Call, itwin_id: str) -> tuple[str, str, sqlite3.Row | None]:
-    """Return id and class of the repository in the path, and its row if it was registered.
+    """Return the id and class of the repository in the path, and its row if it is a registered one.
 
     Raises:
         ApiError: `iTwinRepositoryNotFound`.
@@ -186,29 +188,25 @@ def read_itwin_id(call: Call) -> str:
     itwin_id = call.slots["iTwinId"]
     if not _ITWIN_ID.fullmatch(itwin_id):
         problems = make_itwins_problems("Cannot query iTwin Repositories.")
-        problems.add("InvalidValue", "iTwinId contains an invalid value.", "iTwinId")
-        problems.raise_if_any()
+        problems.fail("InvalidValue", "iTwinId contains an invalid value.", "iTwinId")
     return itwin_id
 
 
-def _find_registered(call: Call, itwin_id: str, problems: Problems | None = None) -> sqlite3.Row:
-    """Return the registered repository in the path.
+def _find_registered(call: Call, itwin_id: str, problems: Problems) -> sqlite3.Row:
+    """Return the registered repository in the path, in order to change it.
 
-    With `problems`, a generated repository is reported there as one that cannot be changed.
+    Raises:
+        ApiError: `iTwinRepositoryNotFound`, or the detail `InvalidChange` for a generated repository.
     """
-    repository_id = call.slots["repositoryId"].lower()
-    name = GENERATED_IDS.get(repository_id)
-    if name is not None and problems is not None and has_data(call, itwin_id, name):
-        problems.add("InvalidChange", "An automatically generated repository cannot be changed.", "repositoryId")
-        problems.raise_if_any()
-    return _find_by_id(call, itwin_id, repository_id)
-
-
-def _find_by_id(call: Call, itwin_id: str, repository_id: Any) -> sqlite3.Row:
-    row = call.fetch_one("SELECT * FROM repositories WHERE itwin_id = ? AND id = ?", itwin_id, repository_id)
+    _, _, row = find_repository(call, itwin_id)
     if row is None:
-        raise ApiError("iTwinRepositoryNotFound")
+        problems.fail("InvalidChange", "An automatically generated repository cannot be changed.", "repositoryId")
     return row
+
+
+def _find_by_id(call: Call, itwin_id: str, repository_id: str) -> sqlite3.Row:
+    statement = "SELECT * FROM repositories WHERE itwin_id = ? AND id = ?"
+    return call.require_one("iTwinRepositoryNotFound", statement, itwin_id, repository_id)
 
 
 def _read_class_filter(call: Call, problems: Problems) -> tuple[str | None, str | None]:
@@ -221,8 +219,8 @@ def _read_class_filter(call: Call, problems: Problems) -> tuple[str | None, str 
         return name, None
     if class_text is None:
         problems.add("MissingRequiredParameter", "The subClass parameter requires the class parameter.", "class")
-    sub_classes = {known.lower(): known for known in REGISTERED_CLASSES.get(name or "", ())}
-    sub_class = sub_classes.get(sub_text.lower())
+    sub_classes = REGISTERED_CLASSES.get(name or "", ())
+    sub_class = next((item for item in sub_classes if item.lower() == sub_text.lower()), None)
     if name is not None and sub_class is None:
         problems.add("InvalidValue", f"The subClass is not valid for a Repository of class {name}.", "subClass")
     return name, sub_class
@@ -270,7 +268,7 @@ def _read_options(fields: Fields) -> str | None:
 
 def _check_unique(call: Call, row: Mapping[str, Any]) -> None:
     """Check that no other repository has the same class, subclass and URI (assumed, reference section 11, item 8)."""
-    other = call.fetch_one(
+    duplicate = call.fetch_one(
         "SELECT 1 FROM repositories WHERE itwin_id = ? AND class = ? AND sub_class IS ? AND uri = ? AND id <> ?",
         row["itwin_id"],
         row["class"],
@@ -278,7 +276,7 @@ def _check_unique(call: Call, row: Mapping[str, Any]) -> None:
         row["uri"],
         row["id"],
     )
-    if other:
+    if duplicate:
         raise ApiError("iTwinRepositoryExists")
 
 
@@ -292,23 +290,24 @@ def _render_registered(call: Call, row: sqlite3.Row) -> Json:
         "uri": row["uri"],
         "authentication": json.loads(row["authentication_json"] or "null"),
         "options": json.loads(row["options_json"] or "null"),
-        "capabilities": _render_capabilities(call, row["itwin_id"], row["id"], row["class"]),
+        **_render_capabilities(call, row["itwin_id"], row["id"], row["class"]),
     }
     return {name: value for name, value in body.items() if value is not None}
 
 
 def _render_generated(call: Call, itwin_id: str, name: str) -> Json:
-    body: Json = {
+    return {
         "id": name.lower(),
         "class": name,
         "displayName": name,
         "uri": call.base_url + GENERATED_CLASSES[name].format(itwin_id),
-        "capabilities": _render_capabilities(call, itwin_id, name.lower(), name),
+        **_render_capabilities(call, itwin_id, name.lower(), name),
     }
-    return {name: value for name, value in body.items() if value is not None}
 
 
-def _render_capabilities(call: Call, itwin_id: str, repository_id: str, name: str) -> Json | None:
+def _render_capabilities(call: Call, itwin_id: str, repository_id: str, name: str) -> Json:
+    """Render the member `capabilities`, which only repositories with resources have."""
     if name not in CLASSES_WITH_RESOURCES:
-        return None
-    return {"resources": {"uri": f"{call.base_url}/itwins/{itwin_id}/repositories/{repository_id}/resources"}}
+        return {}
+    uri = f"{call.base_url}/itwins/{itwin_id}/repositories/{repository_id}/resources"
+    return {"capabilities": {"resources": {"uri": uri}}}

@@ -17,6 +17,7 @@ from itwin_mcp.sandbox.errors import ApiError, make_itwins_problems
 from itwin_mcp.sandbox.imodels import imodels
 from itwin_mcp.sandbox.itwins import global_repositories, repositories
 from itwin_mcp.sandbox.storage import blobs
+from itwin_mcp.sandbox.store import insert_row
 from itwin_mcp.sandbox.wire import Answer, Call, Fields, Json, created, no_content, ok
 
 FEDERATED_CLASS: Final = "GeospatialFeatures"
@@ -30,6 +31,7 @@ _GIS_GRAPHICS: Final = {
     "OgcApiFeatures": "OAPIF+GEOJSON",
 }
 _GIS: Final = "GeographicInformationSystem"
+_SELECT_RESOURCE: Final = "SELECT * FROM repository_resources WHERE itwin_id = ? AND repository_id = ? AND id = ?"
 
 
 def list_resources(call: Call) -> Answer:
@@ -78,37 +80,38 @@ def get_resource(call: Call) -> Answer:
         return ok({"resource": global_repositories.render_asset(call, asset, name, path)})
     if name == "iModels":
         return ok({"resource": _render_imodel(call, _require_imodel(call, itwin["id"]), path)})
-    return ok({"resource": _render_resource(call, _require_path_resource(call, itwin["id"], repository_id), path)})
+    row = _find_resource(call, itwin["id"], repository_id, call.slots["resourceId"])
+    return ok({"resource": _render_resource(call, row, path)})
 
 
 def create_resource(call: Call) -> Answer:
-    """Add a resource to a geographic information system. The other classes find their resources themselves."""
+    """Add a resource to a geographic information system. The resources of other classes are generated."""
     itwin_id, repository = _require_changeable(call)
     problems = make_itwins_problems("Cannot add iTwin Repository Resource.")
     fields = call.read_fields(problems)
-    values = (
-        _read_required(fields, "id"),
-        fields.get_text("type", limit=100, blank=False),
-        _read_required(fields, "displayName"),
-    )
+    resource_id = _read_required(fields, "id")
+    row = {
+        "itwin_id": itwin_id,
+        "repository_id": repository["id"],
+        "class": repository["class"],
+        "sub_class": repository["sub_class"],
+        "id": resource_id,
+        "type": fields.get_text("type", limit=100, blank=False),
+        "display_name": _read_required(fields, "displayName"),
+    }
     problems.raise_if_any()
-    if _find_resource(call, itwin_id, repository["id"], values[0]) is not None:
+    if call.fetch_one(_SELECT_RESOURCE, itwin_id, repository["id"], resource_id):
         raise ApiError("iTwinRepositoryResourceExists")
-    call.sql.execute(
-        "INSERT INTO repository_resources (itwin_id, repository_id, class, sub_class, id, type, display_name) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (itwin_id, repository["id"], repository["class"], repository["sub_class"], *values),
-    )
+    insert_row(call.sql, "repository_resources", row)
     path = f"/itwins/{itwin_id}/repositories/{repository['id']}/resources"
-    return created(
-        {"resource": _render_resource(call, _require_resource(call, itwin_id, repository["id"], values[0]), path)}
-    )
+    resource = _find_resource(call, itwin_id, repository["id"], resource_id)
+    return created({"resource": _render_resource(call, resource, path)})
 
 
 def delete_resource(call: Call) -> Answer:
     """Remove a resource. If the repository does not exist either, the error names the resource."""
     itwin_id, repository = _require_changeable(call, absent="iTwinRepositoryResourceNotFound")
-    row = _require_path_resource(call, itwin_id, repository["id"])
+    row = _find_resource(call, itwin_id, repository["id"], call.slots["resourceId"])
     call.sql.execute("DELETE FROM repository_resources WHERE seq = ?", (row["seq"],))
     return no_content()
 
@@ -129,19 +132,14 @@ def _answer_graphics(call: Call, itwin: sqlite3.Row) -> Answer:
     if _is_federated(call, name):
         return _redirect(call)
     if name == "CesiumCuratedContent":
-        return ok(
-            {
-                "graphics": [
-                    global_repositories.render_graphics(global_repositories.find_asset(call.slots["resourceId"]))
-                ]
-            }
-        )
+        asset = global_repositories.find_asset(call.slots["resourceId"])
+        return ok({"graphics": [global_repositories.render_graphics(asset)]})
     if name == "iModels":
         imodel = _require_imodel(call, itwin["id"])
         if imodel["state"] != "initialized":
             return ok({"graphics": []})  # tiles need an initialized iModel
         return ok({"graphics": [_render_tiles(call, imodel["id"], json.loads(imodel["extent_json"] or "null"))]})
-    row = _require_path_resource(call, itwin["id"], repository_id)
+    row = _find_resource(call, itwin["id"], repository_id, call.slots["resourceId"])
     if repository is not None:
         body: Json = {"type": _GIS_GRAPHICS.get(row["sub_class"], "IMAGERY"), "uri": repository["uri"]}
         if repository["authentication_json"] is not None:
@@ -154,7 +152,7 @@ def _answer_graphics(call: Call, itwin: sqlite3.Row) -> Answer:
 
 
 def _find_repository(call: Call, itwin: sqlite3.Row) -> tuple[str, str, sqlite3.Row | None]:
-    """Return the repository in the path.
+    """Return the id and class of the repository in the path, and its row if it is a registered one.
 
     Raises:
         ApiError: If it does not exist, or its class has no resources.
@@ -162,8 +160,7 @@ def _find_repository(call: Call, itwin: sqlite3.Row) -> tuple[str, str, sqlite3.
     repository = repositories.find_repository(call, itwin["id"])
     if repository[1] not in repositories.CLASSES_WITH_RESOURCES:
         problems = make_itwins_problems("Cannot query iTwin Repository Resources.")
-        problems.add("InvalidValue", f"A Repository of class {repository[1]} has no resources.", "repositoryId")
-        problems.raise_if_any()
+        problems.fail("InvalidValue", f"A Repository of class {repository[1]} has no resources.", "repositoryId")
     return repository
 
 
@@ -172,7 +169,7 @@ def _is_federated(call: Call, name: str) -> bool:
 
 
 def _redirect(call: Call) -> Answer:
-    # The path is as the client sent it. Quote what a header must not contain, such as a line break.
+    # The path is as the client sent it. Quote characters that a header must not contain, such as line breaks.
     path, query = quote(call.path, safe="/%:@!$&'()*+,;=~"), call.query.encode_with({})
     return Answer(302, None, {"Location": f"{call.base_url}{FEDERATION_PATH}{path}{'?' if query else ''}{query}"})
 
@@ -189,9 +186,7 @@ def _require_changeable(call: Call, *, absent: str = "iTwinRepositoryNotFound") 
         raise ApiError(absent) from error
     if row is None or name != _GIS:
         problems = make_itwins_problems("Cannot change iTwin Repository Resources.")
-        problems.add("InvalidChange", f"Resources of a Repository of class {name} cannot be changed.", "repositoryId")
-        problems.raise_if_any()
-    assert row is not None
+        problems.fail("InvalidChange", f"Resources of a Repository of class {name} cannot be changed.", "repositoryId")
     return itwin["id"], row
 
 
@@ -202,33 +197,22 @@ def _read_required(fields: Fields, name: str) -> str:
     return fields.get_text(name, required=True, limit=200) or ""
 
 
-def _find_resource(call: Call, itwin_id: str, repository_id: str, resource_id: str) -> sqlite3.Row | None:
-    statement = "SELECT * FROM repository_resources WHERE itwin_id = ? AND repository_id = ? AND id = ?"
-    return call.fetch_one(statement, itwin_id, repository_id, resource_id)
-
-
-def _require_path_resource(call: Call, itwin_id: str, repository_id: str) -> sqlite3.Row:
-    return _require_resource(call, itwin_id, repository_id, call.slots["resourceId"])
-
-
-def _require_resource(call: Call, itwin_id: str, repository_id: str, resource_id: str) -> sqlite3.Row:
-    row = _find_resource(call, itwin_id, repository_id, resource_id)
-    if row is None:
-        raise ApiError("iTwinRepositoryResourceNotFound")
-    return row
+def _find_resource(call: Call, itwin_id: str, repository_id: str, resource_id: str) -> sqlite3.Row:
+    return call.require_one("iTwinRepositoryResourceNotFound", _SELECT_RESOURCE, itwin_id, repository_id, resource_id)
 
 
 def _require_imodel(call: Call, itwin_id: str) -> sqlite3.Row:
-    """Return the iModel in the path. An iModel that the caller may not see does not exist as a resource."""
+    """Return the iModel in the path.
+
+    Raises:
+        ApiError: `iTwinRepositoryResourceNotFound`, also for an iModel that the caller may not see.
+    """
     try:
         imodel_id = access.require_imodel_by_id(call, call.slots["resourceId"], access.WEBVIEW)["id"]
     except ApiError as error:
         raise ApiError("iTwinRepositoryResourceNotFound") from error
     statement = f"SELECT {imodels.SELECTED_COLUMNS} FROM imodels m WHERE m.id = ? AND m.itwin_id = ?"
-    row = call.fetch_one(statement, imodel_id, itwin_id)
-    if row is None:
-        raise ApiError("iTwinRepositoryResourceNotFound")
-    return row
+    return call.require_one("iTwinRepositoryResourceNotFound", statement, imodel_id, itwin_id)
 
 
 def _render_imodel(call: Call, row: sqlite3.Row, path: str) -> Json:
@@ -271,8 +255,9 @@ def _render_tiles(call: Call, subject: str, extent: Json | None) -> Json:
 
 
 def _make_tileset(extent: Json | None) -> Json:
-    whole = {"southWest": {"latitude": -90, "longitude": -180}, "northEast": {"latitude": 90, "longitude": 180}}
-    south_west, north_east = (extent or whole)["southWest"], (extent or whole)["northEast"]
+    """Return a 3D Tiles tileset without content. Without an extent, its region is the whole world."""
+    world = {"southWest": {"latitude": -90, "longitude": -180}, "northEast": {"latitude": 90, "longitude": 180}}
+    south_west, north_east = (extent or world)["southWest"], (extent or world)["northEast"]
     degrees = (south_west["longitude"], south_west["latitude"], north_east["longitude"], north_east["latitude"])
     region = [*(math.radians(value) for value in degrees), 0.0, 100.0]
     root = {"boundingVolume": {"region": region}, "geometricError": 0, "refine": "ADD"}

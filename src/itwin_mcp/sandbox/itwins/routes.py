@@ -130,4 +130,4 @@ JOBS: Final[Mapping[str, JobHandler]] = {
     "export-completed": exports.complete_export,
     "export-expired": exports.expire_export,
 }
-"""The kind of a due job -> what performs it."""
+"""Handlers of due jobs, by kind of job."""

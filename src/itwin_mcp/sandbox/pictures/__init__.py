@@ -1,1 +1,1 @@
-"""Placeholder pictures, and uploaded ones."""
+"""Placeholder pictures and uploaded pictures."""

@@ -1,6 +1,6 @@
 """Placeholder pictures for entities without an uploaded one: PNG files next to this module, by motif and variant.
 
-The store keeps which placeholder an entity has as a recipe, `picture:{motif}:{number}:{width}x{height}`.
+The store identifies a placeholder by a recipe, `picture:{motif}:{number}:{width}x{height}`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ _MOTIFS: Final = (
 
 
 def choose_placeholder(key: str, words: str, size: tuple[int, int]) -> str:
-    """Return the recipe of an entity's placeholder. Its key selects the variant, its name and description the motif."""
+    """Return the recipe of an entity's placeholder.
+
+    The motif depends on `words`, the entity's name and description. The variant depends on `key`, its id.
+    """
     motif = next((name for name, pattern in _MOTIFS if re.search(pattern, words.lower())), "towers")
     number = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big")
     return f"picture:{motif}:{number}:{size[0]}x{size[1]}"

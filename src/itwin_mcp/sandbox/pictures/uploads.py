@@ -1,6 +1,6 @@
 """Read and resize the pictures that users upload.
 
-Pillow is imported with the first upload: most sandboxes need none, and the desktop extension does not install it.
+Pillow is imported with the first upload, because the desktop extension does not install it.
 """
 
 from __future__ import annotations
@@ -61,19 +61,17 @@ def fit_to_png(image: Image, size: tuple[int, int]) -> bytes:
     """Return the picture as a PNG of exactly that size. A picture of another shape is cropped."""
     from PIL import Image, ImageOps
 
-    return _encode_png(ImageOps.fit(image.convert("RGBA"), size, Image.Resampling.LANCZOS))
+    return _encode(ImageOps.fit(image.convert("RGBA"), size, Image.Resampling.LANCZOS), "png")
 
 
 def reduce_picture(image: Image, kind: str, within: tuple[int, int]) -> bytes:
     """Return the picture in its own format and shape, reduced to fit into `within`."""
     small = image.convert("RGB" if kind == "jpeg" else "RGBA")
     small.thumbnail(within)
-    into = io.BytesIO()
-    small.save(into, kind)
-    return into.getvalue()
+    return _encode(small, kind)
 
 
-def _encode_png(image: Image) -> bytes:
-    into = io.BytesIO()
-    image.save(into, "png", optimize=True)
-    return into.getvalue()
+def _encode(image: Image, kind: str) -> bytes:
+    content = io.BytesIO()
+    image.save(content, kind, optimize=True)
+    return content.getvalue()

@@ -26,7 +26,7 @@ NEWEST_DATE: Final = datetime(2026, 11, 2, 9, 30, 12, 417_035, tzinfo=UTC)
 
 
 def fill_foundation(sql: sqlite3.Connection, now: datetime) -> None:
-    """Insert what an empty sandbox has too: roles, applications, one account and its owner."""
+    """Insert the data that every sandbox has: roles, applications, one account and its owner."""
     insert_row(sql, "roles", {"id": access.OWNER_ROLE, "itwin_id": None, "display_name": "iTwin Owner"})
     for client_id, kind, name in portfolio.APPLICATIONS:
         insert_row(
@@ -34,14 +34,10 @@ def fill_foundation(sql: sqlite3.Connection, now: datetime) -> None:
         )
     _insert_account(sql, portfolio.ACCOUNTS[0], _get_newest_date(now))
     for name, permissions in portfolio.ROLES.items():
-        role = {
-            "id": seeded_id("role", name),
-            "itwin_id": seeded_id("itwin", "meridian"),
-            "display_name": name,
-        }
-        insert_row(sql, "roles", role)
+        role_id = seeded_id("role", name)
+        insert_row(sql, "roles", {"id": role_id, "itwin_id": seeded_id("itwin", "meridian"), "display_name": name})
         for permission in permissions:
-            insert_row(sql, "role_permissions", {"role_id": role["id"], "permission": permission})
+            insert_row(sql, "role_permissions", {"role_id": role_id, "permission": permission})
     _insert_user(sql, portfolio.USERS[0])
 
 

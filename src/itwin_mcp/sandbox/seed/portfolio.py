@@ -9,7 +9,7 @@ from typing import Any, Final
 from itwin_mcp.sandbox import access
 from itwin_mcp.sandbox.identity import clients
 
-# role -> its permissions; the account defines them, all of its iTwins use them
+# Role -> permissions. The account defines the roles for all of its iTwins.
 ROLES: Final[Mapping[str, tuple[str, ...]]] = {
     "Account Member": (),
     "Project Lead": (*access.IMODEL_PERMISSIONS, access.DELETE, access.ITWINS_MODIFY, access.ITWINS_CREATE),
@@ -17,7 +17,7 @@ ROLES: Final[Mapping[str, tuple[str, ...]]] = {
     "Viewer": (access.WEBVIEW,),
     "Integration": access.IMODEL_PERMISSIONS,
 }
-# key, given name, surname, e-mail, account, administers it, client id
+# key, given name, surname, e-mail, account, is an administrator, client id
 USERS: Final = (
     ("anna", "Anna", "de Vries", "anna.devries@meridian-infra.example", "meridian", True, None),
     ("tomasz", "Tomasz", "Nowak", "tomasz.nowak@meridian-infra.example", "meridian", False, None),
@@ -78,7 +78,7 @@ ITWINS: Final = (
     ("tunnel", "nordhaven", "Project", "Tunnel", "NO-FJT-0003", "Fjord Tunnel Rehabilitation",
      "Bergen, Norway", 60.3913, 5.3221, "Europe/Oslo", _NORTH, "Active", 350),
 )  # fmt: skip
-# iTwin -> user -> role; an owner has every permission
+# iTwin -> user -> role. An owner has all permissions.
 OWNER: Final = "owner"
 MEMBERS: Final[Mapping[str, Mapping[str, str]]] = {
     "corridor": {"anna": OWNER, "tomasz": "Viewer"},
@@ -115,7 +115,7 @@ class Model:
     extent: tuple[float, float, float, float] | None
     pushes: tuple[tuple[str, str | None], ...]
     versions: Mapping[int, tuple[str, str | None]]
-    legacy: bool = False  # made before elements had federation GUIDs: it cannot be forked
+    legacy: bool = False  # its elements have no federation GUIDs, so it cannot be forked
 
 
 MODELS: Final = (
@@ -169,17 +169,17 @@ MODELS: Final = (
         (("luca", "Lining segments"), ("luca", "Ventilation")), {2: ("Issue A", None)},
     ),
 )  # fmt: skip
-# iModel -> changeset index -> state, where a checkpoint is not `successful`; None: never generated
+# iModel -> changeset index -> state of the checkpoint, if it is not `successful`. None means never generated.
 CHECKPOINTS: Final[Mapping[str, Mapping[int, str | None]]] = {"survey": {3: "failed"}, "bridge": {3: None}}
-# iModel -> changeset groups with the indexes of their changesets, all of one run of a synchronization
+# iModel -> changeset groups: creator, description, indexes of the changesets
 GROUPS: Final[Mapping[str, tuple[tuple[str, str, tuple[int, ...]], ...]]] = {
     "roads": (("sync", "Design Sync, run 118", (5, 7)), ("sync", "Design Sync, run 131", (11,))),
 }
-# iModel -> changeset index -> what the application attached to it
+# iModel -> changeset index -> extended data
 EXTENDED_DATA: Final[Mapping[str, Mapping[int, object]]] = {
     "roads": {5: {"run": 118, "warnings": 2}, 11: {"run": 131, "warnings": 0}},
 }
-# iModel -> user -> level -> objects that are being worked on
+# iModel -> user -> level -> ids of the locked objects
 LOCKS: Final[Mapping[str, Mapping[str, Mapping[str, tuple[str, ...]]]]] = {
     "roads": {
         "tomasz": {"exclusive": ("0x2000000001a", "0x20000000021"), "shared": ("0x1", "0x10")},
@@ -196,7 +196,7 @@ REPOSITORIES: Final = (
      {"type": "Header", "key": "X-Api-Key", "value": "sandbox-only"},
      {"queryParameters": {"apiVersion": "1.5.1"}, "minimumLevel": 6, "maximumLevel": 19}),
 )  # fmt: skip
-# iTwin, key of its repository or the class of a generated one, id, class, subClass, type, name, properties
+# iTwin, key of a registered repository or class of a generated one, id, class, subClass, type, name, properties
 RESOURCES: Final[tuple[tuple[Any, ...], ...]] = (
     ("interchange", "cadastre", "parcels", "GeographicInformationSystem", "WebMapService", None, "Parcels", {}),
     ("interchange", "cadastre", "easements", "GeographicInformationSystem", "WebMapService", None, "Easements", {}),

@@ -1,1 +1,1 @@
-"""The storage service that upload and download links lead to, and the files in it."""
+"""The storage service: files, and the signed links to upload and download them."""

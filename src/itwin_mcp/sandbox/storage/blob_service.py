@@ -2,8 +2,8 @@
 
 It serves Put Blob, Put Block, Put Block List, Get Blob and Get Blob Properties, which is what the Azure SDK in
 Bentley's @itwin/object-storage-azure needs (learn.microsoft.com/rest/api/storageservices). A blob has at most 2 GiB. A
-block list may only name blocks staged since the last commit. There are no metadata, tags or leases. All other requests
-wait while a body is being stored.
+block list may only name blocks staged since the last commit. Metadata, tags and leases are not supported. Other
+requests wait while a body is being stored.
 """
 
 from __future__ import annotations
@@ -71,9 +71,9 @@ class StorageError(Exception):
 
 
 def _with_service_headers(handler: Callable[[Call], Answer]) -> Callable[[Call], Answer]:
-    """Add the service's headers to a handler's answer, and turn a StorageError into one.
+    """Add the service's headers to a handler's answer, and turn a StorageError into an answer.
 
-    A handler may write only after its checks: the transaction is committed even if it raises.
+    The transaction is committed even after a StorageError, so a handler must make all of its checks before it writes.
     """
 
     @wraps(handler)
@@ -163,17 +163,14 @@ def put_blob(call: Call) -> Answer:
 
 def _put_block(call: Call, blob_id: str) -> Answer:
     block_id = call.query.get("blockid") or ""
-    try:
-        is_valid = 0 < len(base64.b64decode(block_id, validate=True)) <= 64
-    except (binascii.Error, ValueError):
-        is_valid = False
-    if not is_valid:
+    if not 0 < len(_decode_base64(block_id)) <= 64:
         raise StorageError("InvalidBlockId")
     content_id, size, md5 = _store_body(call)
     previous = call.fetch_one(
         "SELECT content_id FROM blob_blocks WHERE blob_id = ? AND block_id = ?", blob_id, block_id
     )
-    blobs.delete_contents(call.sql, [previous["content_id"]] if previous else [])
+    if previous is not None:
+        blobs.delete_content(call.sql, previous["content_id"])
     call.sql.execute(
         "INSERT OR REPLACE INTO blob_blocks (blob_id, block_id, content_id, size) VALUES (?, ?, ?, ?)",
         (blob_id, block_id, content_id, size),
@@ -238,7 +235,7 @@ def _store_body(call: Call) -> tuple[str, int, bytes]:
         call.sql, iter(lambda: upload.read(blobs.CHUNK_BYTES) if upload else b"", b"")
     )
     if size > MAX_BLOB_BYTES or expected_md5 not in (None, md5):
-        blobs.delete_contents(call.sql, [content_id])
+        blobs.delete_content(call.sql, content_id)
         raise StorageError("Md5Mismatch") if size <= MAX_BLOB_BYTES else _make_too_large_error()
     return content_id, size, md5
 
@@ -248,14 +245,11 @@ def _make_too_large_error() -> StorageError:
 
 
 def _check_conditions(call: Call, blob_id: str) -> None:
+    """Check the headers If-None-Match and If-Match of an upload."""
     content = blobs.find_content(call.sql, blob_id)
-    if content is None:
-        if "if-match" in call.headers:
-            raise StorageError("ConditionNotMet")
-        return
-    if call.headers.get("if-none-match") == "*":
+    if content is not None and call.headers.get("if-none-match") == "*":
         raise StorageError("BlobAlreadyExists")
-    if "if-match" in call.headers and not _matches_etag(call, "if-match", content):
+    if "if-match" in call.headers and (content is None or not _matches_etag(call, "if-match", content)):
         raise StorageError("ConditionNotMet")
 
 
@@ -283,19 +277,24 @@ def _read_md5_header(call: Call, name: str) -> bytes | None:
     text = call.headers.get(name)
     if text is None:
         return None
-    try:
-        digest = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        digest = b""
+    digest = _decode_base64(text)
     if len(digest) != 16:
         raise StorageError("InvalidHeaderValue", HeaderName=name, HeaderValue=text)
     return digest
 
 
-def _read_range(call: Call) -> tuple[int, int] | None:
-    """Return first byte and length of the requested range, or None.
+def _decode_base64(text: str) -> bytes:
+    """Return the decoded bytes, or none if the text is malformed."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return b""
 
-    Like Azure, accept `bytes=a-` and `bytes=a-b` and ignore everything else.
+
+def _read_range(call: Call) -> tuple[int, int] | None:
+    """Return the first byte and the length of the requested range, or None.
+
+    Like Azure, accept `bytes=a-` and `bytes=a-b` and ignore other forms.
     """
     text = call.headers.get("x-ms-range") or call.headers.get("range") or ""
     match = re.fullmatch(r"bytes=([0-9]{1,15})-([0-9]{1,15})?", text.strip())

@@ -14,19 +14,20 @@ import sqlite3
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, timedelta
 from typing import Final
 from urllib.parse import quote
 
+from itwin_mcp.sandbox.errors import ApiError
 from itwin_mcp.sandbox.pictures import placeholders
 from itwin_mcp.sandbox.storage import imodel_file
-from itwin_mcp.sandbox.store import Job, format_timestamp
+from itwin_mcp.sandbox.store import Job
 from itwin_mcp.sandbox.wire import Call
 
 CONTAINER: Final = "files"
 CHUNK_BYTES: Final = 1 << 20
 MAX_ADAPTED_BYTES: Final = 64 << 20
-"""Larger contents are copied unchanged: adapting takes them into memory."""
+"""Larger contents are copied unchanged, because `adapt` needs the whole content in memory."""
 READ_PERMISSION: Final = "r"
 WRITE_PERMISSION: Final = "cw"  # create and write, in the letters of Azure's service SAS
 SERVICE_VERSION: Final = "2024-11-04"  # of the emulated storage service
@@ -55,12 +56,12 @@ def create_signing_key(sql: sqlite3.Connection) -> None:
 
 
 def reserve_blob(call: Call | Job, media_type: str = "application/octet-stream") -> str:
-    """Create an empty blob, to be filled through a link for writing, and return its id.
+    """Create a blob without content and return its id. A link for writing uploads its content.
 
-    Like Azure, the storage service accepts any size. Compare `get_uploaded_size` after the upload.
+    Like Azure, the storage service accepts any size. Call `check_uploaded` after the upload.
     """
     blob_id = str(uuid.uuid4())
-    _insert_blob(call.sql, blob_id, media_type, _get_timestamp(call))
+    _insert_blob(call.sql, blob_id, media_type, call.timestamp)
     return blob_id
 
 
@@ -68,12 +69,15 @@ def store_blob(call: Call | Job, content: bytes, media_type: str = "application/
     """Create a blob with this content and return its id."""
     blob_id = reserve_blob(call, media_type)
     content_id, size, md5 = write_content(call.sql, _split_chunks(content))
-    replace_content(call.sql, blob_id, content_id, size, md5, None, _get_timestamp(call))
+    replace_content(call.sql, blob_id, content_id, size, md5, None, call.timestamp)
     return blob_id
 
 
 def create_filler(sql: sqlite3.Connection, blob_id: str, size: int, made_at: str) -> str:
-    """Create a blob of the given size and return its id. It takes no space; seeded changesets have such files."""
+    """Create a blob of the given size and return its id. The content is repeated text that takes no space.
+
+    The files of seeded changesets are such blobs.
+    """
     return _insert_generated(sql, blob_id, f"text:{size}", "application/octet-stream", made_at)
 
 
@@ -102,16 +106,17 @@ def create_picture(sql: sqlite3.Connection, blob_id: str, recipe: str, made_at: 
 def copy_blob(
     sql: sqlite3.Connection, source_id: str, made_at: str, adapt: Callable[[bytes], bytes]
 ) -> tuple[str, int]:
-    """Copy an uploaded blob and return the new id and size. Content of up to 64 MiB passes through `adapt`."""
+    """Copy an uploaded blob and return the id and size of the copy. `adapt` changes content of up to 64 MiB."""
     row = sql.execute("SELECT * FROM blobs WHERE id = ?", (source_id,)).fetchone()
     blob_id = str(uuid.uuid4())
     _insert_blob(sql, blob_id, row["content_type"], made_at)
     if row["size"] > MAX_ADAPTED_BYTES:
         content_id, size = join_contents(sql, [(row["content_id"], row["size"])])
-        replace_content(sql, blob_id, content_id, size, row["md5"], None, made_at)
-        return blob_id, size
-    chunks = sql.execute("SELECT content FROM blob_chunks WHERE content_id = ? ORDER BY start", (row["content_id"],))
-    content_id, size, md5 = write_content(sql, _split_chunks(adapt(b"".join(chunk for (chunk,) in chunks))))
+        md5 = row["md5"]
+    else:
+        statement = "SELECT content FROM blob_chunks WHERE content_id = ? ORDER BY start"
+        content = b"".join(chunk for (chunk,) in sql.execute(statement, (row["content_id"],)))
+        content_id, size, md5 = write_content(sql, _split_chunks(adapt(content)))
     replace_content(sql, blob_id, content_id, size, md5, None, made_at)
     return blob_id, size
 
@@ -121,10 +126,17 @@ def is_generated(sql: sqlite3.Connection, blob_id: str) -> bool:
     return sql.execute("SELECT 1 FROM blobs WHERE id = ? AND recipe IS NOT NULL", (blob_id,)).fetchone() is not None
 
 
-def get_uploaded_size(call: Call | Job, blob_id: str) -> int | None:
-    """Return the size of the content in bytes, or None before the upload."""
+def check_uploaded(call: Call, blob_id: str, size: int, message: str | None = None) -> None:
+    """Check that content of `size` bytes has been uploaded.
+
+    Raises:
+        ApiError: `FileNotFound` before the upload; `DataConflict` with the message, if the size is another.
+    """
     content = find_content(call.sql, blob_id)
-    return None if content is None else content.size
+    if content is None:
+        raise ApiError("FileNotFound")
+    if content.size != size:
+        raise ApiError("DataConflict", message)
 
 
 def make_link(call: Call, blob_id: str, *, write: bool = False, seconds: int = 3600) -> dict[str, str]:
@@ -144,7 +156,7 @@ def make_link(call: Call, blob_id: str, *, write: bool = False, seconds: int = 3
 
 def delete_blob(call: Call | Job, blob_id: str) -> None:
     """Delete a blob with its content and staged blocks."""
-    replace_content(call.sql, blob_id, None, None, None, None, _get_timestamp(call))
+    replace_content(call.sql, blob_id, None, None, None, None, call.timestamp)
     call.sql.execute("DELETE FROM blobs WHERE id = ?", (blob_id,))
 
 
@@ -162,9 +174,8 @@ def find_content(sql: sqlite3.Connection, blob_id: str) -> BlobContent | None:
         return None
     size, md5 = row["size"], row["md5"]
     if row["recipe"] is not None:
-        kind, _, rest = row["recipe"].partition(":")
-        if kind == "text":
-            size = int(rest)
+        if row["recipe"].startswith("text:"):
+            size = int(row["recipe"].removeprefix("text:"))
         else:
             content = _build_content(row["recipe"])
             size, md5 = len(content), hashlib.md5(content, usedforsecurity=False).digest()
@@ -172,12 +183,12 @@ def find_content(sql: sqlite3.Connection, blob_id: str) -> BlobContent | None:
 
 
 def blob_exists(sql: sqlite3.Connection, blob_id: str) -> bool:
-    """Return whether there is such a blob, with or without content."""
+    """Return whether the blob exists, with or without content."""
     return sql.execute("SELECT 1 FROM blobs WHERE id = ?", (blob_id,)).fetchone() is not None
 
 
 def read_content(sql: sqlite3.Connection, content: BlobContent, offset: int, size: int) -> bytes:
-    """Return part of a content. It is shorter than requested if the content has been replaced meanwhile."""
+    """Return `size` bytes of a content from `offset` on, or fewer if the content has been replaced meanwhile."""
     row = sql.execute(
         "SELECT id, recipe FROM blobs WHERE content_id = ? AND recipe IS NOT NULL", (content.id,)
     ).fetchone()
@@ -228,7 +239,11 @@ def replace_content(
     moment: str,
 ) -> None:
     """Replace the content of a blob, and delete the previous content and the staged blocks."""
-    delete_contents(sql, _list_contents(sql, blob_id))
+    sql.execute(
+        "DELETE FROM blob_chunks WHERE content_id IN (SELECT content_id FROM blobs WHERE id = ? "
+        "UNION SELECT content_id FROM blob_blocks WHERE blob_id = ?)",
+        (blob_id, blob_id),
+    )
     sql.execute("DELETE FROM blob_blocks WHERE blob_id = ?", (blob_id,))
     sql.execute(
         "UPDATE blobs SET content_id = ?, size = ?, md5 = ?, content_type = COALESCE(?, content_type), "
@@ -237,18 +252,9 @@ def replace_content(
     )
 
 
-def delete_contents(sql: sqlite3.Connection, content_ids: Iterable[str]) -> None:
-    """Delete contents that no blob uses any more."""
-    sql.executemany("DELETE FROM blob_chunks WHERE content_id = ?", [(content_id,) for content_id in content_ids])
-
-
-def _list_contents(sql: sqlite3.Connection, blob_id: str) -> Iterator[str]:
-    statement = (
-        "SELECT content_id FROM blobs WHERE id = ? AND content_id IS NOT NULL "
-        "UNION SELECT content_id FROM blob_blocks WHERE blob_id = ?"
-    )
-    for (content_id,) in sql.execute(statement, (blob_id, blob_id)).fetchall():
-        yield content_id
+def delete_content(sql: sqlite3.Connection, content_id: str) -> None:
+    """Delete a content that no blob uses any more."""
+    sql.execute("DELETE FROM blob_chunks WHERE content_id = ?", (content_id,))
 
 
 def _split_chunks(content: bytes) -> Iterator[bytes]:
@@ -267,7 +273,7 @@ def _insert_generated(sql: sqlite3.Connection, blob_id: str, recipe: str, media_
 
 
 def _build_content(recipe: str) -> bytes:
-    """Return the whole content of a recipe. It is small and always the same."""
+    """Return the content of a recipe for an iModel or a picture. The same recipe gives the same content."""
     kind, *values = recipe.split(":")
     if kind == "imodel":
         imodel_id, itwin_id, changeset_id, index = values
@@ -279,8 +285,3 @@ def _read_filler(blob_id: str, offset: int, size: int) -> bytes:
     line = f"itwin-mcp sandbox: this file stands in for {blob_id}\n".encode()
     first = offset % len(line)
     return (line * ((first + size) // len(line) + 1))[first : first + size]
-
-
-def _get_timestamp(call: Call | Job) -> str:
-    moment: datetime = call.due if isinstance(call, Job) else call.now
-    return format_timestamp(moment)

@@ -1,4 +1,4 @@
-"""The iModel file of a baseline or checkpoint: an empty iModel with the right ids.
+"""The file of a baseline or checkpoint: an empty iModel with the ids of its iModel and iTwin.
 
 `scripts/imodel-file` creates `empty_imodel.bim.xz` with iTwin.js. iTwin.js checks the ids of the iModel and its iTwin
 in the file, and reads there which changeset it includes. All of these are rows in the SQLite file, so each copy is
@@ -17,14 +17,15 @@ from importlib.resources import files
 from typing import Final
 
 SIZE: Final = 1_409_024
-"""Bytes of every file: the rows that are patched fit into pages that exist."""
+"""The size in bytes of every file. Patching does not change it, because the new values fit into the existing pages."""
 _PROPERTY: Final = (
     "INSERT OR REPLACE INTO be_Prop (Namespace, Name, Id, SubId, TxnMode, Data) VALUES ('be_Db', ?, 0, 0, 0, ?)"
 )
 _LOCAL: Final = "INSERT OR REPLACE INTO be_Local (Name, Val) VALUES (?, ?)"
 _SQLITE_HEADER: Final = b"SQLite format 3\0"
 _MAX_STEPS: Final = 1_000_000
-"""Of SQLite's virtual machine: the patch takes some hundred, triggers in an uploaded file could take forever."""
+"""Limit for SQLite's virtual machine. Patching takes a few hundred steps, but an uploaded file may have triggers that
+never end."""
 
 
 @lru_cache(maxsize=4)

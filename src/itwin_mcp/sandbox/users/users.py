@@ -11,7 +11,7 @@ import sqlite3
 from typing import Final
 
 from itwin_mcp.sandbox.errors import ApiError, Problems
-from itwin_mcp.sandbox.wire import Answer, Call, Json, ok, parse_array
+from itwin_mcp.sandbox.wire import Answer, Call, Json, ok, parse_json
 
 MAX_IDS: Final = 1000
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
@@ -23,9 +23,7 @@ _USER_COLUMNS: Final = (
 
 
 def get_my_profile(call: Call) -> Answer:
-    row = call.fetch_one(f"SELECT {_USER_COLUMNS} FROM users u WHERE u.id = ?", call.caller.id)
-    if row is None:
-        raise ApiError("Unauthorized")
+    row = call.require_one("Unauthorized", f"SELECT {_USER_COLUMNS} FROM users u WHERE u.id = ?", call.caller.id)
     profile = {
         "displayName": row["email"],
         "alternateEmail": None,
@@ -39,14 +37,13 @@ def get_my_profile(call: Call) -> Answer:
 
 
 def list_users_by_id(call: Call) -> Answer:
-    """List the users with the ids in the body, without unknown ones and those of other organizations."""
-    ids = parse_array(call.body)
-    if ids is None or not all(isinstance(user_id, str) and _UUID.fullmatch(user_id) for user_id in ids):
+    """List the users with the ids in the body. Unknown ids and users of other organizations are omitted."""
+    ids = parse_json(call.body)
+    if not isinstance(ids, list) or not all(isinstance(user_id, str) and _UUID.fullmatch(user_id) for user_id in ids):
         raise ApiError("InvalidUsersRequest", "Invalid request body.")
     if len(ids) > MAX_IDS:
         problems = Problems("InvalidUsersRequest", "Cannot query users.")
-        problems.add("InvalidValue", f"The request body cannot contain more than {MAX_IDS} user Ids.", "request")
-        problems.raise_if_any()
+        problems.fail("InvalidValue", f"The request body cannot contain more than {MAX_IDS} user Ids.", "request")
     rows = call.sql.execute(
         f"SELECT {_USER_COLUMNS} FROM users u "
         "WHERE u.account_id = ? AND u.id IN (SELECT lower(value) FROM json_each(?)) ORDER BY u.seq",
