@@ -1,14 +1,14 @@
-"""The stage `convert and validate`: converts arguments as models send them, and refuses those that do not fit."""
+"""The stage `convert and validate`: converts arguments to their declared types, and rejects invalid ones."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from itertools import count, islice
+from itertools import chain, count, islice
 from typing import Any
 
 from itwin_mcp.capability.catalog import Tool
@@ -21,11 +21,11 @@ from itwin_mcp.executor.files import LocalFiles
 from itwin_mcp.text import find_similar, make_printable
 
 MAX_VALUES = 10_000
-"""Values in the arguments of one call, counting each member and element. No tool needs nearly as many."""
+"""Maximum number of values in the arguments of one call, counting each member and element."""
 
 _NUMBER = re.compile(r"(-?(?:0|[1-9][0-9]*))(\.[0-9]+)?([eE][+-]?[0-9]+)?")
-_MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d)(:\d\d(?:\.\d+)?)?)?", re.ASCII)
-"""A date, or a date and time without a zone."""
+_ZONELESS = re.compile(r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d)(:\d\d(?:\.\d+)?)?)?", re.ASCII)
+"""A date, or a date and time without a time zone."""
 _NATIVE: Mapping[Kind, type | tuple[type, ...]] = {
     "string": str,
     "boolean": bool,
@@ -37,78 +37,83 @@ _NATIVE: Mapping[Kind, type | tuple[type, ...]] = {
 MAX_DEPTH = 64
 MAX_DETAILS = 20
 _MAX_PROBLEMS = 200
-"""After so many problems the check stops."""
-_SHOWN = 60
+"""The check stops after this many problems."""
 MAX_EXAMPLE = 200
 _DATE_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII | re.IGNORECASE)
-"""RFC 3339, which JSON Schema's `date-time` means: a moment, with its zone."""
+"""A date and time with a zone, as RFC 3339 and so JSON Schema's `date-time` define it."""
+
+_ESCAPE_CLASS_OR_END = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]?|\$", re.DOTALL)
+"""The tokens of a pattern that may have a `$`: an escaped character, a character class, or the end of the text."""
 
 Check = Callable[[Mapping[str, Any]], dict[str, Any]]
-"""Takes converted arguments; returns them with defaults, and null for what `clear` removes. Raises InvalidArguments."""
+"""Takes converted arguments; returns them with defaults, and with null for each that `clear` names.
+
+Raises InvalidArguments.
+"""
 
 
 class ArgumentCheck:
-    """Stage: converts the arguments of one tool to the types that it declares, and checks them; nothing is sent."""
+    """Stage: converts the arguments of one tool to their declared types, and checks them."""
 
     def __init__(self, tool: Tool, files: LocalFiles) -> None:
         self._tool = tool
         self._conversion = Conversion(tool)
         self._check: Check | None = None
         self._files = files
-        # `save-list` reads its own path, once it knows in which format it writes.
+        # `save-list` resolves its own path, after it has chosen the file extension.
         self._has_files = any(argument.local is not None for argument in tool.arguments) and not tool.is_built_in
 
     async def __call__(self, context: CallContext) -> CallContext:
         """Return the context with checked arguments. Raises InvalidArguments."""
-        given = self._conversion.convert(context.given)
-        if context.save is not None and "cursor" in given:
+        converted = self._conversion.convert(context.given)
+        if context.save is not None and "cursor" in converted:
             raise InvalidArguments("save-list saves the whole list, without cursor.", hint="Leave cursor out.")
-        return replace(context, given=given, arguments=self.check(given))
+        return replace(context, given=converted, arguments=self.check(converted))
 
-    def check(self, given: Mapping[str, Any]) -> dict[str, Any]:
+    def check(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Return converted arguments with defaults, and local paths resolved. Raises InvalidArguments."""
         if self._check is None:
             self._check = compile_check(self._tool)
-        checked = self._check(given)
+        checked = self._check(arguments)
         return self._files.read(self._tool, checked) if self._has_files else checked
 
 
 def compile_check(tool: Tool) -> Check:
-    """Compile the check of a tool's arguments. Schemas are never fetched from anywhere."""
-    # Imported for the first call, not at start-up: it costs a tenth of a second.
+    """Compile the check of a tool's arguments. References in schemas are not fetched."""
+    # jsonschema takes a tenth of a second to import, so it is imported for the first call and not at start-up.
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import ValidationError
     from jsonschema.validators import extend
     from referencing import Registry
 
-    def check_pattern(validator: Any, pattern: str, given: Any, _: Any) -> Iterator[ValidationError]:
-        if validator.is_type(given, "string") and not re.search(translate_pattern(pattern), given):
-            yield ValidationError(f"{given!r} does not match {pattern!r}")
+    def check_pattern(validator: Any, pattern: str, value: Any, _: Any) -> Iterator[ValidationError]:
+        if validator.is_type(value, "string") and not re.search(translate_pattern(pattern), value):
+            yield ValidationError(f"{value!r} does not match {pattern!r}")
 
-    def check_format(validator: Any, form: str, given: Any, _: Any) -> Iterator[ValidationError]:
-        if form == "date-time" and validator.is_type(given, "string") and not _is_moment(given):
-            yield ValidationError(f"{given!r} is no {form}")
+    def check_format(validator: Any, form: str, value: Any, _: Any) -> Iterator[ValidationError]:
+        if form == "date-time" and validator.is_type(value, "string") and not _is_date_time(value):
+            yield ValidationError(f"{value!r} is not a {form}")
 
-    def check_unique(validator: Any, unique: bool, given: Any, _: Any) -> Iterator[ValidationError]:
-        # Each compared with a set of texts: jsonschema compares every pair of them.
-        is_list = unique and validator.is_type(given, "array")
-        if is_list and len({json.dumps(one, sort_keys=True) for one in given}) < len(given):
+    def check_unique(validator: Any, unique: bool, value: Any, _: Any) -> Iterator[ValidationError]:
+        # jsonschema would compare every pair of elements, which is too slow for long lists.
+        is_list = unique and validator.is_type(value, "array")
+        if is_list and len({json.dumps(element, sort_keys=True) for element in value}) < len(value):
             yield ValidationError("an element is repeated")
 
     own = {"pattern": check_pattern, "format": check_format, "uniqueItems": check_unique}
     checker = extend(Draft202012Validator, own)  # type: ignore[no-untyped-call]
     removable = list_removable_arguments(tool.arguments)
-    clears = [one for one in tool.arguments if removable and one.name == CLEAR]
-    fields = [one for one in tool.arguments if one not in clears]
+    clears = [argument for argument in tool.arguments if removable and argument.name == CLEAR]
+    fields = [argument for argument in tool.arguments if argument not in clears]
     validator = checker(build_enforced_schema(fields, tool.rule), registry=Registry())
-    # Apart from the fields, so that a rule that counts them does not count it.
+    # `clear` is checked apart from the fields, so that a rule about the number of fields does not count it.
     clear_validator = checker(build_enforced_schema(clears, {}), registry=Registry())
-    defaults = {one.name: one.default for one in tool.arguments if one.default is not ABSENT}
-    presets = [one.name for one in tool.arguments if one.preset is not None and one.yields]
-    several = [one.name for one in tool.arguments if one.entity is not None and not one.is_one]
-    known = ", ".join(one.name for one in tool.arguments) or "no arguments"
+    defaults = {argument.name: argument.default for argument in tool.arguments if argument.default is not ABSENT}
+    presets = [argument.name for argument in tool.arguments if argument.preset is not None and argument.yields]
+    entity_lists = [argument.name for argument in tool.arguments if argument.entity is not None and not argument.is_one]
+    names = ", ".join(argument.name for argument in tool.arguments) or "no arguments"
 
-    def errors_of(arguments: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    def find_problems(arguments: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         cleared, values = _split(arguments, removable)
         for name in cleared:
             if name in values:
@@ -116,31 +121,30 @@ def compile_check(tool: Tool) -> Check:
         errors = [validator.iter_errors({**values, **dict.fromkeys(cleared)})]
         if clears and CLEAR in arguments:
             errors.append(clear_validator.iter_errors({CLEAR: arguments[CLEAR]}))
-        # jsonschema reports each missing argument on its own, with the same list of all that are required.
-        yield from (detail for several in errors for error in several for detail in _describe_error(error))
+        yield from (detail for error in chain.from_iterable(errors) for detail in _describe_error(error))
 
     def check(arguments: Mapping[str, Any]) -> dict[str, Any]:
-        problems = _take_first(_find_unusable_values(arguments, count())) or _take_first(errors_of(arguments))
+        problems = _take_first(_find_unusable_values(arguments, count())) or _take_first(find_problems(arguments))
         if problems:
-            named = "; ".join(problem["message"] for problem in problems[:5])
+            messages = "; ".join(problem["message"] for problem in problems[:5])
             others = "many" if len(problems) == _MAX_PROBLEMS else len(problems) - 5
             more = f"; and {others} more" if len(problems) > 5 else ""
             raise InvalidArguments(
-                f"{tool.name} was not called: {named}{more}.",
-                hint=f"Correct the arguments named in details and call again. {tool.name} takes: {known}.",
+                f"{tool.name} was not called: {messages}{more}.",
+                hint=f"Correct the arguments named in details and call again. {tool.name} takes: {names}.",
                 details=problems[:MAX_DETAILS],
             )
         cleared, _ = _split(arguments, removable)
-        # Who names several iTwins or iModels does not mean the one that a setting presets.
-        left_out = presets if any(name in arguments for name in several) else ()
-        usual = {name: value for name, value in defaults.items() if name not in left_out}
-        return {**usual, **arguments, **dict.fromkeys(cleared)}
+        # A call that lists several iTwins or iModels does not mean the one in the settings.
+        unused = presets if any(name in arguments for name in entity_lists) else ()
+        used_defaults = {name: value for name, value in defaults.items() if name not in unused}
+        return {**used_defaults, **arguments, **dict.fromkeys(cleared)}
 
     return check
 
 
 def _split(arguments: Mapping[str, Any], removable: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
-    """Return the arguments whose values are removed, and the values of the others."""
+    """Return the names of the arguments that `clear` removes, and the other arguments."""
     if not removable:
         return [], dict(arguments)
     cleared = arguments.get(CLEAR, [])
@@ -149,11 +153,14 @@ def _split(arguments: Mapping[str, Any], removable: Sequence[str]) -> tuple[list
 
 
 def _take_first(problems: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the first problems, each once."""
+    """Return the first `_MAX_PROBLEMS` problems without duplicates.
+
+    jsonschema reports all required arguments again for each missing one.
+    """
     return list({tuple(problem.values()): problem for problem in islice(problems, _MAX_PROBLEMS)}.values())
 
 
-def _is_moment(text: str) -> bool:
+def _is_date_time(text: str) -> bool:
     try:
         return _DATE_TIME.fullmatch(text) is not None and datetime.fromisoformat(text.upper()) is not None
     except ValueError:
@@ -161,7 +168,10 @@ def _is_moment(text: str) -> bool:
 
 
 def _find_unusable_values(value: Any, seen: Iterator[int], where: str = "", depth: int = 0) -> Iterator[dict[str, Any]]:
-    """Yield a problem for values that JSON cannot hold or that are too many or too deep; `seen` counts them."""
+    """Yield a problem for a number that JSON cannot represent, for too many values, and for too deep nesting.
+
+    `seen` counts the values.
+    """
     if next(seen) >= MAX_VALUES:
         yield _build_detail(
             DetailCode.INVALID_ARGUMENT,
@@ -175,108 +185,118 @@ def _find_unusable_values(value: Any, seen: Iterator[int], where: str = "", dept
     elif isinstance(value, float) and not math.isfinite(value):
         yield _build_detail(DetailCode.INVALID_ARGUMENT, where, f"{where} must be a number, not {value}")
     elif isinstance(value, dict | list):
-        # Not one by one where there are too many: the first says so.
-        few = islice(value.items() if isinstance(value, dict) else enumerate(value), MAX_VALUES)
-        for key, child in few:
+        # The first value beyond the maximum reports the problem; the others would only repeat it.
+        children = islice(value.items() if isinstance(value, dict) else enumerate(value), MAX_VALUES)
+        for key, child in children:
             name = str(key)
             if len(name) > 60 or not name.isprintable():
                 name = make_printable(name)
             yield from _find_unusable_values(child, seen, f"{where}.{name}" if where else name, depth + 1)
 
 
-def _describe_error(error: Any) -> Iterator[dict[str, Any]]:
-    """Yield a detail for each argument, in words that name it; values are shortened."""
+def _describe_error(error: Any) -> Iterable[dict[str, Any]]:
+    """Return a detail for each argument that a validation error of jsonschema is about.
+
+    Details of many arguments are generated one by one, because the caller stops at `_MAX_PROBLEMS`.
+    """
     where = ".".join(str(part) for part in error.absolute_path)
     prefix = f"{where}." if where else ""
-    rule, given, allowed = error.validator, error.instance, error.validator_value
+    rule, value, allowed = error.validator, error.instance, error.validator_value
+    declared = error.schema.get("properties", {})
     if rule == "required":
-        for name in allowed:
-            if name not in given:
-                schema = error.schema.get("properties", {}).get(name, {})
-                shown = "" if get_type(schema) == "string" and "examples" not in schema else _give_example(schema)
-                yield _build_detail(DetailCode.MISSING_ARGUMENT, prefix + name, f"{prefix}{name} is missing{shown}")
-        return
+        missing = [name for name in allowed if name not in value]
+        return (_describe_missing(prefix + name, declared.get(name, {})) for name in missing)
     if rule == "additionalProperties":
-        known = error.schema.get("properties", {})
-        for name in sorted(set(given) - set(known)):
-            shown = make_printable(name)
-            close = find_similar(name, [other for other in known if other not in given]) or find_similar(name, known)
-            meant = f" (did you mean {prefix}{close[0]}?)" if close else ""
-            yield _build_detail(
-                DetailCode.UNKNOWN_ARGUMENT, prefix + shown, f"{prefix}{shown} is not an argument{meant}"
-            )
-        return
-    together = list(_find_exclusive(allowed, given, error.schema)) if rule == "not" and not where else []
-    if together:
-        for names, text in together:
-            yield _build_detail(DetailCode.MUTUALLY_EXCLUSIVE, names, f"{text} cannot be given together")
-        return
+        return (_describe_unknown(prefix, name, declared, value) for name in sorted(set(value) - set(declared)))
     if rule == "dependentRequired":
-        for name, others in allowed.items():
-            for other in others if name in given else ():
-                if other not in given:
-                    yield _build_detail(
-                        DetailCode.MISSING_ARGUMENT,
-                        prefix + other,
-                        f"{prefix}{name} goes with {other}, which is missing",
-                    )
-        return
-    if rule == "minProperties" and not where:
-        yield _build_detail(DetailCode.MISSING_ARGUMENT, "", "nothing to change was given")
-        return
-    if rule in ("anyOf", "oneOf") and not where:
+        pairs = [(name, other) for name, others in allowed.items() if name in value for other in others]
+        return [
+            _build_detail(
+                DetailCode.MISSING_ARGUMENT, prefix + other, f"{prefix}{name} goes with {other}, which is missing"
+            )
+            for name, other in pairs
+            if other not in value
+        ]
+    exclusive = list(_find_exclusive(allowed, value, error.schema)) if rule == "not" and not where else []
+    if exclusive:
+        return [
+            _build_detail(DetailCode.MUTUALLY_EXCLUSIVE, names, f"{text} cannot be given together")
+            for names, text in exclusive
+        ]
+    if not where and rule == "minProperties":
+        return [_build_detail(DetailCode.MISSING_ARGUMENT, "", "nothing to change was given")]
+    if not where and rule in ("anyOf", "oneOf"):
         choices = [" and ".join(choice.get("required", ())) for choice in allowed]
-        few = "exactly one" if rule == "oneOf" else "at least one"
-        yield _build_detail(
-            DetailCode.MISSING_ARGUMENT, "", f"{few} of these must be given: {', '.join(filter(None, choices))}"
-        )
-        return
-    name = where or "the arguments"
-    text = {
-        "type": lambda: f"{name} must be {_name_types(allowed, error.schema)}, not {_name_type(given)}",
-        "enum": lambda: f"{name} must be one of {', '.join(map(_value, allowed))}",
-        "const": lambda: f"{name} must be {_value(allowed)}",
-        "pattern": lambda: f"{name} {_describe_pattern(allowed)}",
-        "format": lambda: f"{name} must be a date and time with its zone, such as 2027-01-31T12:00:00Z",
-        "minLength": lambda: f"{name} must have at least {_format_count(allowed, 'character')}",
-        "maxLength": lambda: f"{name} must have at most {_format_count(allowed, 'character')}, it has {len(given)}",
-        "minimum": lambda: f"{name} must be at least {allowed}",
-        "maximum": lambda: f"{name} must be at most {allowed}",
-        "minItems": lambda: f"{name} must have at least {_format_count(allowed, 'element')}",
-        "maxItems": lambda: f"{name} must have at most {_format_count(allowed, 'element')}, it has {len(given)}",
-        "uniqueItems": lambda: f"{name} must not repeat an element",
-    }.get(rule, lambda: f"{name} does not fit the rule {rule} of its schema")()
-    shown = "" if rule in ("enum", "const", "format") else _give_example(error.schema)
-    yield _build_detail(DetailCode.INVALID_ARGUMENT, where, f"{text}{shown}")
+        number = "exactly one" if rule == "oneOf" else "at least one"
+        text = f"{number} of these must be given: {', '.join(filter(None, choices))}"
+        return [_build_detail(DetailCode.MISSING_ARGUMENT, "", text)]
+    example = "" if rule in ("enum", "const", "format") else _give_example(error.schema)
+    text = f"{where or 'the arguments'} {_describe_violation(rule, value, allowed, error.schema)}{example}"
+    return [_build_detail(DetailCode.INVALID_ARGUMENT, where, text)]
+
+
+def _describe_missing(name: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+    # An example of a free text would be an invented one.
+    example = "" if get_type(schema) == "string" and "examples" not in schema else _give_example(schema)
+    return _build_detail(DetailCode.MISSING_ARGUMENT, name, f"{name} is missing{example}")
+
+
+def _describe_unknown(
+    prefix: str, name: str, declared: Mapping[str, Any], arguments: Mapping[str, Any]
+) -> dict[str, Any]:
+    target = prefix + make_printable(name)
+    unused = [other for other in declared if other not in arguments]
+    similar = find_similar(name, unused) or find_similar(name, declared)
+    suggestion = f" (did you mean {prefix}{similar[0]}?)" if similar else ""
+    return _build_detail(DetailCode.UNKNOWN_ARGUMENT, target, f"{target} is not an argument{suggestion}")
+
+
+def _describe_violation(rule: str, value: Any, allowed: Any, schema: Mapping[str, Any]) -> str:
+    """Return the end of a sentence that begins with the argument's name."""
+    texts: dict[str, Callable[[], str]] = {
+        "type": lambda: f"must be {_name_types(allowed, schema)}, not {_name_type(value)}",
+        "enum": lambda: f"must be one of {', '.join(map(_format_value, allowed))}",
+        "const": lambda: f"must be {_format_value(allowed)}",
+        "pattern": lambda: "must not be blank" if allowed == r"\S" else f"does not have the form {allowed}",
+        "format": lambda: "must be a date and time with its zone, such as 2027-01-31T12:00:00Z",
+        "minLength": lambda: f"must have at least {_format_count(allowed, 'character')}",
+        "maxLength": lambda: f"must have at most {_format_count(allowed, 'character')}, it has {len(value)}",
+        "minimum": lambda: f"must be at least {allowed}",
+        "maximum": lambda: f"must be at most {allowed}",
+        "minItems": lambda: f"must have at least {_format_count(allowed, 'element')}",
+        "maxItems": lambda: f"must have at most {_format_count(allowed, 'element')}, it has {len(value)}",
+        "uniqueItems": lambda: "must not repeat an element",
+    }
+    return texts[rule]() if rule in texts else f"does not fit the rule {rule} of its schema"
 
 
 def _give_example(schema: Mapping[str, Any]) -> str:
-    """Return an example of a valid value for the end of a message; ids are never invented."""
+    """Return an example of a valid value for the end of a message, or an empty text; ids are never invented."""
     example = make_example(schema)
     text = json.dumps(example, ensure_ascii=False) if example is not ABSENT else ""
     return f" (for example {text})" if 0 < len(text) <= MAX_EXAMPLE else ""
 
 
-def _find_exclusive(rule: Any, given: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the arguments that exclude each other: their names, and the same with values if the rule is about those.
+def _find_exclusive(rule: Any, arguments: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the arguments that exclude each other: their names, and the names with the values that the rule is about.
 
-    A missing argument counts with its default.
+    Missing arguments count with their defaults.
     """
     declared = schema.get("properties", {}).items()
-    whole = {name: one["default"] for name, one in declared if "default" in one} | dict(given)
-    for one in rule.get("anyOf", [rule]):
-        values = one.get("properties", {})
-        names = list(dict.fromkeys((*values, *one.get("required", ()))))
-        if names and all(name in whole and _matches(values.get(name, {}), whole[name]) for name in names):
-            words = (f"{name} {_value(whole[name])}" if name in values else name for name in names)
-            parts = (
-                text if name in given else f"{text} (its default)" for name, text in zip(names, words, strict=True)
-            )
+    values = {name: property_["default"] for name, property_ in declared if "default" in property_} | dict(arguments)
+    for combination in rule.get("anyOf", [rule]):
+        conditions = combination.get("properties", {})
+        names = list(dict.fromkeys((*conditions, *combination.get("required", ()))))
+        if names and all(name in values and _matches(conditions.get(name, {}), values[name]) for name in names):
+            texts = [f"{name} {_format_value(values[name])}" if name in conditions else name for name in names]
+            parts = [
+                text if name in arguments else f"{text} (its default)" for name, text in zip(names, texts, strict=True)
+            ]
             yield " and ".join(names), " and ".join(parts)
 
 
 def _matches(part: Mapping[str, Any], value: Any) -> bool:
-    """Return whether a part of a rule is about this value."""
+    """Return whether a value fulfils one condition (`const`, `enum`, `not`) of a rule about several arguments."""
     if "not" in part:
         return not _matches(part["not"], value)
     return value in part.get("enum", [part["const"]] if "const" in part else [value])
@@ -286,16 +306,12 @@ def _build_detail(code: str, target: str, message: str) -> dict[str, Any]:
     return {"code": code, "target": target, "message": message}
 
 
-def _value(value: Any) -> str:
+def _format_value(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def _format_count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _describe_pattern(pattern: str) -> str:
-    return "must not be blank" if pattern == r"\S" else f"does not have the form {pattern}"
 
 
 def _name_types(allowed: str | list[str], schema: Mapping[str, Any]) -> str:
@@ -314,37 +330,32 @@ def _name_type(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """What a schema says of the form of a value, read once per tool."""
+    """The parts of a schema that conversion needs, read once per tool."""
 
     kinds: tuple[Kind, ...]
     is_map: bool
     items: _Form | None
     members: Mapping[str, _Form]
     others: _Form | None
-    """The form of members that are not named."""
+    """The form of members that `members` does not name."""
     choices: tuple[str, ...]
     pattern: re.Pattern[str] | None
-    is_moment: bool
-
-    @property
-    def is_free(self) -> bool:
-        """Whether the schema says nothing."""
-        return self == _FREE
+    is_date_time: bool
 
 
 _FREE = _Form((), False, None, {}, None, (), None, False)
 
 
-def _form_of(schema: Any) -> _Form:
+def _read_form(schema: Any) -> _Form:
     if not isinstance(schema, dict):
         return _FREE
     items, others, pattern = schema.get("items"), schema.get("additionalProperties"), schema.get("pattern")
     return _Form(
         list_types(schema),
         describe_pairs(schema) is not None,
-        _form_of(items) if isinstance(items, dict) else None,
-        {name: _form_of(child) for name, child in schema.get("properties", {}).items()},
-        _form_of(others) if isinstance(others, dict) else None,
+        _read_form(items) if isinstance(items, dict) else None,
+        {name: _read_form(child) for name, child in schema.get("properties", {}).items()},
+        _read_form(others) if isinstance(others, dict) else None,
         tuple(choice for choice in schema.get("enum", ()) if isinstance(choice, str)),
         re.compile(translate_pattern(pattern)) if isinstance(pattern, str) else None,
         schema.get("format") == "date-time",
@@ -352,24 +363,25 @@ def _form_of(schema: Any) -> _Form:
 
 
 class Conversion:
-    """Converts the arguments of one tool, as models send them, to the types that it declares. Nothing is refused here.
+    """Converts the arguments of one tool to their declared types. It rejects nothing.
 
-    Models send numbers, booleans, lists and objects as text, numbers where a text is meant, and null or an empty text
-    for what they leave out. What cannot be converted without loss stays as it is, for the check to refuse.
+    Models send numbers, booleans, lists and objects as text, numbers instead of text, and null or an empty text for
+    arguments that they leave out. A value that cannot be converted without loss stays unchanged, and the check
+    rejects it.
     """
 
     def __init__(self, tool: Tool) -> None:
-        self._forms = {argument.name: (_form_of(argument.schema), argument.required) for argument in tool.arguments}
+        self._forms = {argument.name: (_read_form(argument.schema), argument.required) for argument in tool.arguments}
         self._clears = bool(list_removable_arguments(tool.arguments))
 
-    def convert(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the arguments in the declared types, at every depth.
+    def convert(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments in their declared types, at every depth.
 
-        An argument that is null, also as JSON text (`"null"`), is left out, and so is an optional one that is an empty
-        text: neither was given. Unknown arguments stay, to be refused.
+        Leaves out arguments that are null, also as JSON text (`"null"`), and optional ones that are an empty text.
+        Unknown arguments stay, so that the check rejects them.
         """
         converted: dict[str, Any] = {}
-        for name, value in given.items():
+        for name, value in arguments.items():
             if name not in self._forms:
                 converted[name] = value
                 continue
@@ -381,23 +393,23 @@ class Conversion:
         return converted
 
 
-def convert_arguments(tool: Tool, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of one call, converted; see `Conversion`."""
-    return Conversion(tool).convert(given)
+def convert_arguments(tool: Tool, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of one call, converted by `Conversion`."""
+    return Conversion(tool).convert(arguments)
 
 
 def _convert(value: Any, form: _Form) -> Any:
     if isinstance(value, str) and form.kinds == ("array",):
         value = _split_choices(value, form.items or _FREE)
-    if not any(_is(value, kind) for kind in form.kinds):
-        candidates = (_FROM[kind](value) for kind in form.kinds)
+    if not any(_has_type(value, kind) for kind in form.kinds):
+        candidates = (_CONVERTERS[kind](value) for kind in form.kinds)
         value = next((candidate for candidate in candidates if candidate is not value), value)
     if isinstance(value, str) and form.is_map:
         value = _parse(value, list)
     if isinstance(value, str):
         value = _respell(value, form)
     if isinstance(value, list):
-        if len(value) > MAX_VALUES:  # refused as it is: not worth the look at each
+        if len(value) > MAX_VALUES:  # the check rejects it
             return value
         if form.is_map:
             value = _from_pairs(value)
@@ -406,7 +418,7 @@ def _convert(value: Any, form: _Form) -> Any:
     if isinstance(value, dict) and len(value) <= MAX_VALUES and (form.members or form.is_map):
         forms = {name: form.members.get(name, form.others or _FREE) for name in value}
         return {
-            name: child if forms[name].is_free else _convert(child, forms[name])
+            name: child if forms[name] == _FREE else _convert(child, forms[name])
             for name, child in value.items()
             if not _is_null(child, forms[name])
         }
@@ -414,24 +426,23 @@ def _convert(value: Any, form: _Form) -> Any:
 
 
 def _is_null(value: Any, form: _Form) -> bool:
-    """Return whether a value is null, or the JSON text of null where neither a text nor a list of texts is meant."""
+    """Return whether a value is null, or the text `null` where neither text nor a list is declared."""
     if isinstance(value, str) and value.strip() == "null":
         return not {"string", "array"}.intersection(form.kinds or ("string",))
     return value is None
 
 
 def _split_choices(text: str, items: _Form) -> Any:
-    """Return the list of choices that a text joins by commas; any other text stays, because it may have commas."""
+    """Split a text of choices joined by commas. Any other text is returned unchanged, because it may contain commas."""
     parts = [part.strip() for part in text.split(",")]
     folded = {choice.casefold() for choice in items.choices}
     return parts if len(parts) > 1 and {part.casefold() for part in parts} <= folded else text
 
 
 def _respell(text: str, form: _Form) -> str:
-    """Return a text in the spelling that its schema wants: the case of a choice or of an id, or a whole moment.
+    """Return a text in the spelling of its schema: the case of a choice or of an id, or a complete date and time.
 
-    A text that is not such a spelling stays as it is. Ascending order is what a choice such as `name` means, next to
-    `name desc`.
+    `name asc` becomes `name` if the choices are `name` and `name desc`. Any other text is returned unchanged.
     """
     if form.choices and text not in form.choices:
         folded = " ".join(text.split()).casefold()
@@ -441,37 +452,24 @@ def _respell(text: str, form: _Form) -> str:
     if form.pattern is not None and not form.pattern.search(text):
         lowered = text.lower()
         return lowered if form.pattern.search(lowered) else text
-    return _to_moment(text) if form.is_moment else text
+    return _complete_date_time(text) if form.is_date_time else text
 
 
-def _to_moment(text: str) -> str:
-    """Return a date as its beginning, and a moment without a zone as one in UTC."""
-    found = _MOMENT.fullmatch(text.strip())
-    if found is None:
+def _complete_date_time(text: str) -> str:
+    """Add midnight to a date, and UTC to a date and time without a zone."""
+    match = _ZONELESS.fullmatch(text.strip())
+    if match is None:
         return text
-    date, clock, seconds = found.groups()
+    date, clock, seconds = match.groups()
     return f"{date}T{clock or '00:00'}{seconds or ':00'}Z"
 
 
 def translate_pattern(pattern: str) -> str:
-    """Return a pattern of JSON Schema for Python, where `$` also matches before a final line feed."""
-    translated, in_class, escaped = [], False, False
-    for character in pattern:
-        if escaped:
-            escaped = False
-        elif character == "\\":
-            escaped = True
-        elif in_class:
-            in_class = character != "]"
-        elif character == "[":
-            in_class = True
-        elif character == "$":
-            character = r"\Z"
-        translated.append(character)
-    return "".join(translated)
+    """Return a pattern of JSON Schema for Python, where `$` would also match before a final line feed."""
+    return _ESCAPE_CLASS_OR_END.sub(lambda token: r"\Z" if token[0] == "$" else token[0], pattern)
 
 
-def _is(value: Any, kind: Kind) -> bool:
+def _has_type(value: Any, kind: Kind) -> bool:
     return isinstance(value, _NATIVE[kind]) and (kind == "boolean" or not isinstance(value, bool))
 
 
@@ -484,20 +482,20 @@ def _to_string(value: Any) -> Any:
 
 
 def _to_number(value: Any) -> Any:
-    found = _NUMBER.fullmatch(value.strip()) if isinstance(value, str) else None
-    if found is None:
+    match = _NUMBER.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
         return value
     try:
-        number = json.loads(found[0])
+        number = json.loads(match[0])
     except ValueError:  # more digits than Python reads
         return value
     return value if number in (math.inf, -math.inf) else number
 
 
 def _to_integer(value: Any) -> Any:
-    found = _NUMBER.fullmatch(value.strip()) if isinstance(value, str) else None
-    if found is not None and found[3] is None and not (found[2] or "").strip(".0"):
-        return _to_number(found[1])  # exactly, however many digits
+    match = _NUMBER.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is not None and match[3] is None and not (match[2] or "").strip(".0"):
+        return _to_number(match[1])  # not through a float, which would lose digits
     number = _to_number(value)
     return int(number) if isinstance(number, float) and number.is_integer() else value
 
@@ -507,27 +505,23 @@ def _to_boolean(value: Any) -> Any:
 
 
 def _to_array(value: Any) -> Any:
-    """Return the list that JSON text says; any other text or scalar becomes a list of one."""
+    """Parse a list from JSON text. Any other text or scalar becomes a list with one element."""
     parsed = _parse(value, list)
     return [parsed] if isinstance(parsed, str | bool | int | float) else parsed
 
 
-def _to_object(value: Any) -> Any:
-    return _parse(value, dict)
-
-
-_FROM: Mapping[Kind, Callable[[Any], Any]] = {
+_CONVERTERS: Mapping[Kind, Callable[[Any], Any]] = {
     "string": _to_string,
     "boolean": _to_boolean,
     "integer": _to_integer,
     "number": _to_number,
     "array": _to_array,
-    "object": _to_object,
+    "object": lambda value: _parse(value, dict),
 }
 
 
 def _parse(text: Any, kind: type) -> Any:
-    """Return the value of JSON text if it is of this kind, else the text."""
+    """Parse JSON text. Return the text unchanged if its value is not of this kind."""
     opening = "[" if kind is list else "{"
     if not isinstance(text, str) or not text.lstrip().startswith(opening):
         return text
@@ -543,13 +537,13 @@ def _refuse_constant(name: str) -> Any:
 
 
 def _from_pairs(pairs: list[Any]) -> Any:
-    """Return the map that a list of `{name, value}` means; the list itself if it is not one or repeats a name."""
-    found: dict[str, Any] = {}
+    """Convert a list of `{name, value}` to a map. Return any other list, or one that repeats a name, unchanged."""
+    values: dict[str, Any] = {}
     for pair in pairs:
         if not isinstance(pair, dict) or set(pair) != {"name", "value"}:
             return pairs
         name = _to_string(pair["name"])
-        if not isinstance(name, str) or name in found:
+        if not isinstance(name, str) or name in values:
             return pairs
-        found[name] = pair["value"]
-    return found
+        values[name] = pair["value"]
+    return values

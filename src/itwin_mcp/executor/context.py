@@ -1,4 +1,4 @@
-"""What a call knows of itself on its way through the stages: who calls, with which arguments, and who can be asked."""
+"""The state of one call between the stages: the caller, the arguments, and the user who can be asked."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls. Everything remembered between calls is kept by `key`, so that callers never meet.
+    """The user of a call. Caches are separated by `key`, so that callers never see data of others.
 
-    The rest is what a verified token says of them; the caller of a local server has none.
+    The other fields come from the verified token of a hosted server's caller.
     """
 
     key: str
@@ -32,27 +32,30 @@ class Caller:
 
 
 LOCAL = Caller("local")
-"""The one caller of a server that a person started for themselves."""
+"""The only caller of a local server."""
 
 # --- talking to the user ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Confirmation:
-    """Who confirmed a call; for a person also how."""
+    """Who confirmed a call, and for a person also how."""
 
     by: Literal["person", "two-step", "policy", "yes-flag"]
     how: Literal["multi-round", "elicitation", "terminal", "approval"] | None = None
 
     @property
     def word(self) -> str:
-        """The same in one word, for the audit log: `person:elicitation`, `policy`."""
+        """The confirmation in the form of the audit log: `person:elicitation`, `policy`."""
         return self.by if self.how is None else f"{self.by}:{self.how}"
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the user did with a question, and typed. `state` is the question's, if it was asked in an earlier call."""
+    """The user's reply to a question, and the text that they typed.
+
+    `state` is the state of the question if it was asked in an earlier call.
+    """
 
     action: Literal["accept", "decline", "cancel", "expire"]
     confirmation: Confirmation
@@ -62,44 +65,42 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class NoReply:
-    """There is no reply in this call: the question goes out with the outcome (`asked`), or nobody can be asked."""
+    """No reply within this call."""
 
     asked: bool = False
+    """Whether the question is part of the outcome; otherwise nobody can be asked."""
 
 
 class Conversation(Protocol):
-    """The user behind a call, or the program that asks them."""
+    """Asks the user of a call and reports progress to them."""
 
     async def ask(self, question: Question) -> Reply | NoReply:
-        """Ask before something is destroyed."""
+        """Ask the user to confirm a destructive call."""
 
     async def open_link(self, question: Question) -> str | NoReply:
         """Ask the user to open the question's `url`; return `accept`, `decline` or `cancel`."""
 
     def link_reply(self) -> str | None:
-        """Return what the user did with the link of an earlier call, if the client brought it back."""
+        """Return the user's reply to the link of an earlier call, if the client sent one."""
 
     async def progress(self, done: float, total: float | None, text: str) -> None:
-        """Report how far a long call has come; `text` is for people."""
+        """Report the progress of a long call; `text` is for people."""
 
 
 class NullConversation:
-    """Nobody reads progress, and nobody answers."""
+    """A conversation without a user: questions get no reply, and progress is dropped."""
 
     async def ask(self, question: Question) -> Reply | NoReply:
-        """Nobody can be asked."""
         return NoReply()
 
     async def open_link(self, question: Question) -> str | NoReply:
-        """Nobody can be asked."""
         return NoReply()
 
     def link_reply(self) -> str | None:
-        """There was no earlier call."""
         return None
 
     async def progress(self, done: float, total: float | None, text: str) -> None:
-        """Report nothing."""
+        """Drop the report."""
 
 
 # --- one call -----------------------------------------------------------------------------------------------------
@@ -107,7 +108,7 @@ class NullConversation:
 
 @dataclass(frozen=True, slots=True)
 class SaveTarget:
-    """The local file into which a call's list goes (`save-list`), and the gate that its writing passes."""
+    """The local file for `save-list`, and the gate that permits writing it."""
 
     path: Path
     gate: Gate
@@ -115,7 +116,7 @@ class SaveTarget:
 
 @dataclass(frozen=True, slots=True)
 class Redirect:
-    """Another tool to call in place of this one; with `save` its list goes into a local file."""
+    """Another tool to call in place of this one. With `save` its list is written to a local file."""
 
     tool: Tool
     arguments: Mapping[str, Any]
@@ -124,20 +125,20 @@ class Redirect:
 
 @dataclass(frozen=True, slots=True)
 class CallContext:
-    """One call between two stages; a stage returns the next one, and changes none.
+    """The state of a call between two stages. It is immutable: a stage returns a new one.
 
-    `given` holds the arguments as they were sent, then converted; `arguments` the checked ones with defaults, then with
-    ids in place of names. `run` sends the call's requests, under the permit that the call has so far.
+    `given` holds the arguments as they were sent, and later as they were converted. `arguments` holds the checked
+    arguments with defaults, and later with ids in place of names. `run` sends the requests of the call.
     """
 
     tool: Tool
     operation: str
-    """What errors call the call: the tool that the caller named, or the one that it runs."""
+    """The name of the call in errors: the tool that the caller named, or the one that it runs."""
     given: Mapping[str, Any]
     run: Run
     arguments: Mapping[str, Any] = field(default_factory=dict)
     resolved: Sequence[Mapping[str, Any]] = ()
-    """Which argument was taken for which id."""
+    """The answer's `resolved`: the arguments that were names, with the ids that were found."""
     permit: Permit = field(default_factory=Permit)
     confirmation: Confirmation | None = None
     save: SaveTarget | None = None
@@ -146,19 +147,17 @@ class CallContext:
 
     @property
     def caller(self) -> Caller:
-        """Who calls."""
         return self.run.caller
 
     @property
     def conversation(self) -> Conversation:
-        """The user behind the call."""
         return self.run.conversation
 
     @property
     def gate(self) -> Gate:
-        """What the call may do."""
+        """The policy for this call."""
         return self.run.gate
 
     def with_answer(self, answer: Mapping[str, Any], *blobs: Blob) -> CallContext:
-        """Return the context with what the tool answers."""
+        """Return the context with the tool's answer."""
         return replace(self, answer=answer, blobs=blobs)

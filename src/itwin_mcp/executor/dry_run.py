@@ -1,4 +1,4 @@
-"""The first request that a call would send, for `--dry-run` and `policy test`; nothing is sent."""
+"""Builds the first request of a call without sending it, for `--dry-run` and `policy test`."""
 
 from __future__ import annotations
 
@@ -12,42 +12,35 @@ from itwin_mcp.capability.transfers import FILE
 from itwin_mcp.errors import InvalidArguments
 from itwin_mcp.executor.files import describe_file
 from itwin_mcp.executor.flow_steps import MAX_ITEMS, bind_step, first_element, leaves_out
-from itwin_mcp.executor.paging import first_request
+from itwin_mcp.executor.paging import build_first_page_request
 from itwin_mcp.executor.requests import bind, build_request
 from itwin_mcp.upstream.messages import Request
 
 
-def first_request_of(tool: Tool, arguments: Mapping[str, Any]) -> Request:
-    """Return the first request that a call sends. Raises InvalidArguments if it sends none."""
+def build_first_request(tool: Tool, arguments: Mapping[str, Any]) -> Request:
+    """Build the first request that a call sends. Raises InvalidArguments if it sends none."""
     results = {FILE: describe_file(tool.transfer, arguments)} if tool.transfer else {}
-    first = _first_sent(tool, arguments, results)
-    if isinstance(first, CallStep):
-        values, _ = bind_step(first, arguments, {**results, "each": first_element(first, arguments, results)})
+    call = _find_first_call(tool, arguments, results)
+    if isinstance(call, CallStep):
+        values, _ = bind_step(call, arguments, {**results, "each": first_element(call, arguments, results)})
+        limit = call.most
     else:
-        values = bind(first.bindings, arguments, results) | _first_place(first, arguments)
-    if first.operation.page is not None:
-        most = first.most if isinstance(first, CallStep) else arguments.get("limit")
-        return first_request(first.operation, values, most or MAX_ITEMS)
-    return build_request(first.operation, values)
+        values = bind(call.bindings, arguments, results) | _bind_first_place(call, arguments)
+        limit = arguments.get("limit")
+    if call.operation.page is not None:
+        return build_first_page_request(call.operation, values, limit or MAX_ITEMS)
+    return build_request(call.operation, values)
 
 
-def _first_place(call: Call, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the input of a call that takes the id of a place, with the first one that the arguments name."""
-    given = [] if call.across is None else [evaluate(one, arguments, {}) for one in call.across.lists]
-    named = [one[0] if isinstance(one, list) else one for one in given if one is not ABSENT and one not in ([], None)]
-    return {call.across.fills: named[0]} if call.across is not None and named else {}
-
-
-def _first_sent(tool: Tool, arguments: Mapping[str, Any], results: Mapping[str, Any]) -> Call | CallStep:
-    """Return what sends a call's first request. Raises InvalidArguments where the arguments leave out every step."""
-    if isinstance(tool.action, Call) and tool.action.across is None:
-        return tool.action
-    call = tool.action if isinstance(tool.action, Call) else None
-    if call is not None and _first_place(call, arguments):
-        return call
-    steps = call.across.steps if call is not None and call.across is not None else tool.action
-    assert isinstance(steps, Steps)
-    for step in steps.steps:
+def _find_first_call(tool: Tool, arguments: Mapping[str, Any], results: Mapping[str, Any]) -> Call | CallStep:
+    """Return the call or step that sends the first request. Raises InvalidArguments if every step is skipped."""
+    action = tool.action
+    if isinstance(action, Call):
+        if action.across is None or _bind_first_place(action, arguments):
+            return action
+        action = action.across.steps
+    assert isinstance(action, Steps)
+    for step in action.steps:
         if not isinstance(step, CallStep) or leaves_out(step.condition, arguments, results):
             continue
         if step.each is None or first_element(step, arguments, results) is not None:
@@ -56,3 +49,16 @@ def _first_sent(tool: Tool, arguments: Mapping[str, Any], results: Mapping[str, 
         f"With these arguments {tool.name} sends nothing.",
         hint=f"Give more of them: `itwin-mcp tools describe {tool.name}` names all.",
     )
+
+
+def _bind_first_place(call: Call, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the input for the first iTwin or iModel that the arguments name; empty if they name none."""
+    if call.across is None:
+        return {}
+    values = [evaluate(expression, arguments, {}) for expression in call.across.lists]
+    ids = [
+        value[0] if isinstance(value, list) else value
+        for value in values
+        if value is not ABSENT and value not in ([], None)
+    ]
+    return {call.across.fills: ids[0]} if ids else {}

@@ -1,4 +1,4 @@
-"""`x-read`: members of an answer that come from one more GET each."""
+"""Implements `x-read`: members of an answer that are each read with one more GET."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ def find_due_reads(action: Call, arguments: Mapping[str, Any]) -> tuple[FurtherR
 
 
 def share_requests(run: Run, action: Call, reads: Sequence[FurtherRead], limit: int, pages: int) -> tuple[int, int]:
-    """Return how many items and pages of a list fit into the requests of a call that only reads, each at least 1.
+    """Return how many items and pages a list may have, so that the call stays within `MAX_READS`; each at least 1.
 
-    The pages of one list do not count, but for the one that may count what follows the items. Those of several lists
-    do: `pages` is bounded then, and they share the requests with the reads. If names are read, they keep one request.
+    Every item takes a request for each read. One request is reserved for the page that counts the remaining items, and
+    one for names if they are read. The pages of a single list do not count. If several lists are read, `pages` is
+    small, and their pages share the requests with the reads.
     """
     if not reads:
         return limit, pages
@@ -38,37 +39,28 @@ def share_requests(run: Run, action: Call, reads: Sequence[FurtherRead], limit: 
 
 
 async def add_further_reads(context: CallContext) -> CallContext:
-    """Stage after `run` of a tool whose answer has members that are read one by one."""
-    action = context.tool.action
+    """Stage after `run`: add the members of the answer that are read one by one."""
+    run, action = context.run, context.tool.action
     assert isinstance(action, Call)
     answer = dict(context.answer)
-    await read_further(context.run, find_due_reads(action, context.arguments), context.arguments, answer)
-    return replace(context, answer=answer)
-
-
-async def read_further(
-    run: Run, reads: Sequence[FurtherRead], arguments: Mapping[str, Any], answer: dict[str, Any]
-) -> None:
-    """Add to the objects of a shaped answer what the reads give.
-
-    A read that fails never fails the call, because the answer is worth having without it, and what was written stays
-    written. Its member is null, and `warnings` says why.
-    """
     limiter = anyio.CapacityLimiter(AT_ONCE)
 
     async def read_one(read: FurtherRead, item: dict[str, Any]) -> None:
         async with limiter:
             try:
-                response = await run.perform(read.operation, bind(read.bindings, arguments, {"each": item}))
+                values = bind(read.bindings, context.arguments, {"each": item})
+                response = await run.perform(read.operation, values)
             except CallError as error:
+                # The answer is useful without this member, and a change that was made must not look like a failure.
                 item[read.name] = None
                 run.warnings.add(f"{read.within.text}.{read.name}", read.output.kind, error.code)
             else:
                 item[read.name] = shape_part(read.output, response.body, response.headers, "$", run.warnings)
 
     async with anyio.create_task_group() as tasks:
-        for read in reads:
-            found = read.within.find(answer)
-            for item in found if read.within.many else (found,):
+        for read in find_due_reads(action, context.arguments):
+            value = read.within.find(answer)
+            for item in value if read.within.many else (value,):
                 if isinstance(item, dict):
                     tasks.start_soon(read_one, read, item)
+    return replace(context, answer=answer)

@@ -351,7 +351,7 @@ class _Tree:
         return node.value
 
 
-def say_unserved(error: CallError, elsewhere: Mapping[str, str]) -> CallError:
+def note_unserved_tools(error: CallError, elsewhere: Mapping[str, str]) -> CallError:
     """Return the error with a note on the tools in its hint that are not served here.
 
     `elsewhere` has the reasons.

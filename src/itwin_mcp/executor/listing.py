@@ -1,4 +1,4 @@
-"""The stage `run` of a tool that lists: which places it reads, and how much of them."""
+"""The stage `run` of a list tool: decides how many items, pages and bytes it reads, and of which places."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ from itwin_mcp.executor.further_reads import find_due_reads, share_requests
 from itwin_mcp.executor.limits import measure
 from itwin_mcp.executor.paging import Cursors, list_pages
 
-_FOR_NAMES = 6
-"""One part in so many of a list's bytes is for the names next to ids, which are read after the items."""
-_AROUND = 1_500
-"""Bytes of a list's answer besides its items: its cursor most of all. At most a third of a small limit."""
+_NAMES_SHARE = 6
+"""One in this many parts of a list's bytes is reserved for the names next to ids, which are read after the items."""
+_RESERVED = 1_500
+"""Bytes reserved for the rest of the answer, mainly the cursor; at most a third of the limit."""
 
 
 async def run_list(context: CallContext) -> CallContext:
-    """Read pages until the limit, the bytes, the end, or the budget. Raises CallError."""
+    """Read pages until `limit`, the size limit, the end of the list or the budget is reached. Raises CallError."""
     run, action, arguments = context.run, context.tool.action, context.arguments
     assert isinstance(action, Call)
-    # What the engine adds counts too, so that a list leaves room for it.
-    room = run.max_bytes - min(_AROUND, run.max_bytes // 3) - measure(list(context.resolved))
+    room = run.max_bytes - min(_RESERVED, run.max_bytes // 3) - measure(list(context.resolved))
     if action.output.asks_for_names:
-        room -= room // _FOR_NAMES
+        room -= room // _NAMES_SHARE
     places = await find_places(run, action, arguments)
     reads, limit = find_due_reads(action, arguments), arguments["limit"]
     most, pages = share_requests(run, action, reads, limit, pages_left(run, action, places))

@@ -1,4 +1,4 @@
-"""What a call ends in. `server/results.py` turns it into MCP, `cli/` into text."""
+"""The possible results of a call. `server/results.py` converts them to MCP, `cli/` to text."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class Blob:
 
     @property
     def is_picture(self) -> bool:
-        """Whether a client can show them as a picture."""
+        """Whether the bytes are a picture, which clients can show."""
         return self.media_type.startswith("image/")
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The tool's answer: `structuredContent`, the same as compact JSON, and bytes such as a picture's."""
+    """The tool's answer: an object, the same object as compact JSON, and bytes such as a picture."""
 
     answer: Mapping[str, Any]
     text: str = ""
@@ -46,15 +46,15 @@ class Preview:
     answer: Mapping[str, Any]
     text: str = ""
     waits: bool = False
-    """Whether the question waits for a reply outside of the call: on a terminal, or with the model."""
+    """Whether the question waits for a reply after the call: on a terminal, or through the model."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
     """Nothing was changed: the client shows the question, and calls again with the user's reply.
 
-    The user types `name`, or opens `url`. `state` is sealed; the client brings it back with the reply. The question is
-    good for `seconds` while a call is held open.
+    The user types `name`, or opens `url`. `state` is sealed; the client brings it back with the reply. While a
+    call is held open, the question expires after `seconds`.
     """
 
     message: str

@@ -131,8 +131,8 @@ class Budget:
     seconds: float
 
 
-def first_request(operation: Operation, values: Mapping[str, Any], limit: int) -> Request:
-    """Return the request of a list's first page, unsigned."""
+def build_first_page_request(operation: Operation, values: Mapping[str, Any], limit: int) -> Request:
+    """Build the request of a list's first page, without its credential."""
     assert operation.page is not None
     return _first(operation, operation.page, values, operation.page.size_for(limit))
 

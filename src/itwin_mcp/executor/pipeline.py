@@ -2,8 +2,8 @@
 
     admit -> convert and validate -> resolve names -> authorize -> confirm -> run -> shape -> limit
 
-`admit` comes first, so that a denied caller causes no request and learns no name. Every request still passes the gate
-where it is sent (`sending`), because the later ids of a flow come from answers.
+`admit` comes first, so that a denied caller causes no request and learns no name. The policy also judges every request
+where it is sent (`sending`), because a flow takes its later ids from answers.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from itwin_mcp.executor.arguments import ArgumentCheck, convert_arguments
 from itwin_mcp.executor.confirmation.confirm import Confirmer
 from itwin_mcp.executor.confirmation.seals import Seals
 from itwin_mcp.executor.context import LOCAL, CallContext, Caller, Conversation, NullConversation, Redirect, SaveTarget
-from itwin_mcp.executor.dry_run import first_request_of
+from itwin_mcp.executor.dry_run import build_first_request
 from itwin_mcp.executor.files import LocalFiles
 from itwin_mcp.executor.flow_steps import run_flow, run_steps
 from itwin_mcp.executor.further_reads import add_further_reads
-from itwin_mcp.executor.limits import limit, say_unserved
+from itwin_mcp.executor.limits import limit, note_unserved_tools
 from itwin_mcp.executor.listing import run_list
 from itwin_mcp.executor.names import Names, read_names
 from itwin_mcp.executor.outcome import Failure, Outcome, Result
@@ -53,7 +53,7 @@ logger = logging.getLogger(__name__)
 
 Stage: TypeAlias = Callable[[CallContext], Awaitable[CallContext | Redirect | Outcome]]
 BuiltInTool: TypeAlias = Callable[[CallContext], Awaitable[Outcome | Redirect]]
-"""Answers the checked arguments of a tool that no capability file declares, or names the tool to run instead."""
+"""Runs a tool that no capability file declares. Returns its outcome, or a redirect to another tool."""
 
 
 class Executor:
@@ -77,11 +77,13 @@ class Executor:
         now: Callable[[], float] = anyio.current_time,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`environment` holds the variables that capability files bind; `sleep`, `now` and `clock` are for tests.
+        """Create the executor. The arguments are the services that calls use, and limits.
 
-        Without `files` no local file is read or written; `storage` moves them. Without `names` nothing is looked up.
-        `confirming` asks the user. Without a `gatekeeper` there is no policy and no audit log. `built_in` answers the
-        tools that no file declares. `elsewhere` are the tools that exist and are not served, with the reasons.
+        `environment` holds the variables that capability files bind. Without `files` no local file is read or written;
+        `storage` transfers them. `names` looks up names, `confirming` asks the user. Without a `gatekeeper` there is no
+        policy and no audit log. `built_in` maps the tools that no capability file declares to their functions.
+        `elsewhere` maps the tools that exist but are not served to the reasons. Tests replace `sleep`, `now` and
+        `clock`.
         """
         self.gatekeeper = gatekeeper or Gatekeeper(upstream, {}, now=now)
         self._files = files or LocalFiles()
@@ -111,10 +113,10 @@ class Executor:
         conversation: Conversation | None = None,
         caller: Caller = LOCAL,
     ) -> Outcome:
-        """Call a tool. Whatever happens is an outcome; only cancellation passes through."""
-        return await self._settle(self._pass(tool, tool.name, arguments, conversation, caller), tool.name)
+        """Call a tool. Errors become outcomes; only cancellation is raised."""
+        return await self._settle(self._run_stages(tool, tool.name, arguments, conversation, caller), tool.name)
 
-    async def _pass(
+    async def _run_stages(
         self,
         tool: Tool,
         operation: str,
@@ -123,38 +125,45 @@ class Executor:
         caller: Caller,
         save: SaveTarget | None = None,
     ) -> Outcome:
-        """Pass a call through the stages of its tool. Raises whatever a stage raises."""
+        """Run the stages of a tool, or of the tool that a stage redirects to. Raises what a stage raises."""
         stages = self._stages.get(tool) or self._choose_stages(tool)
         run = self._begin(tool.name, conversation, caller)
         context = CallContext(tool, operation, arguments, run, save=save)
-        step: CallContext | Redirect | Outcome = context
         for stage in stages:
             step = await stage(context)
-            if not isinstance(step, CallContext):
-                break
-            context = step
-        if isinstance(step, Redirect):
-            name = operation if step.save is not None else step.tool.name
-            inner = self._pass(step.tool, name, step.arguments, conversation, caller, step.save)
-            return await self._settle(inner, name)
-        assert not isinstance(step, CallContext)  # the last stage ends the call
-        return limit(step, self._max_result_bytes, context)
+            if isinstance(step, CallContext):
+                context = step
+            elif isinstance(step, Redirect):
+                # Errors of a saved list name `save-list`; errors of a tool that was found by another name that tool.
+                name = operation if step.save is not None else step.tool.name
+                redirected = self._run_stages(step.tool, name, step.arguments, conversation, caller, step.save)
+                return await self._settle(redirected, name)
+            else:
+                return limit(step, self._max_result_bytes, context)
+        raise AssertionError("the last stage returns an outcome")
 
-    async def _settle(self, ending: Awaitable[Outcome], operation: str) -> Outcome:
-        """Return the outcome of a call, or the failure in which it ends.
+    async def _settle(self, call: Awaitable[Outcome], operation: str) -> Outcome:
+        """Await a call and turn an error into a `Failure`.
 
-        An error that is not ours is logged whole and reported by a reference alone.
+        An unexpected exception is logged with its traceback; the caller only gets a reference to the log entry.
         """
         try:
-            return await ending
+            return await call
         except CallError as error:
-            failed = say_unserved(error, self._elsewhere)
-        except Exception:  # noqa: BLE001 the one place where a call ends whatever happened
-            failed = _defect(operation)
+            failed = note_unserved_tools(error, self._elsewhere)
+        except Exception:  # a defect ends this call, but not the server
+            reference = uuid.uuid4().hex[:12]
+            logger.exception("%s failed with an unexpected error (reference %s)", operation, reference)
+            failed = CallError(
+                ErrorCode.INTERNAL_ERROR,
+                f"itwin-mcp has a defect: {operation} failed unexpectedly (reference {reference}).",
+                hint="Nothing more is known here. Report the reference to whoever runs this server; its log has the "
+                "details.",
+            )
         return limit(Failure({"error": failed.to_json(operation)}, failed), self._max_result_bytes)
 
     def _choose_stages(self, tool: Tool) -> tuple[Stage, ...]:
-        """Return the stages that a tool needs; which ones is known before its first call."""
+        """Choose the stages that a tool needs, and remember them for its next calls."""
         stages: list[Stage] = [admit, ArgumentCheck(tool, self._files)]
         if tool.is_built_in:
             stages.append(self._built_in[tool.name])
@@ -173,7 +182,10 @@ class Executor:
         return self._stages[tool]
 
     async def _run(self, context: CallContext) -> CallContext:
-        """Stage: do what the tool's action says, under the call's permit and confirmation. Raises CallError."""
+        """Stage: send the requests of the tool's action, with the permit and the confirmation of the call.
+
+        Raises CallError.
+        """
         tool, action = context.tool, context.tool.action
         if context.gate.rule is not None or context.confirmation is not None:
             context = replace(context, run=context.run.under(context.permit, context.confirmation))
@@ -198,7 +210,7 @@ class Executor:
         conversation: Conversation | None = None,
         caller: Caller = LOCAL,
     ) -> Outcome:
-        """Read a resource, without secrets: a JSON object, or bytes."""
+        """Read a resource: a JSON object without secrets, or bytes."""
         run = self._begin(resource.name, conversation, caller)
         return await self._settle(self._read(resource, variables, run), f"resources/read {resource.name}")
 
@@ -208,11 +220,11 @@ class Executor:
         run.gate.admit_resource(resource)
         action = resource.action
         if isinstance(action, Call):
-            # The linker lets no operation here that pages or waits: a resource is read at once.
-            sent = await run.perform(action.operation, bind(action.bindings, values, {}))
+            # The linker rejects resources whose operation pages or waits, so one request reads everything.
+            response = await run.perform(action.operation, bind(action.bindings, values, {}))
             if action.operation.binary:
-                return Result({}, blobs=(read_blob(sent),))
-            answer = shape_answer(run, action.operation, action.output, sent)
+                return Result({}, blobs=(read_blob(response),))
+            answer = shape_answer(run, action.operation, action.output, response)
         else:
             answer = await run_steps(run, action, values)
         answer = clean(remove_secrets(add_warnings(answer, run)))
@@ -220,33 +232,23 @@ class Executor:
         return limit(Result(answer), self._max_result_bytes)
 
     def first_request(self, tool: Tool, arguments: Mapping[str, Any]) -> Request:
-        """Return the first request that a call would send, without its credential; nothing is sent or looked up.
+        """Build the first request that a call would send, without its credential, and without sending anything.
 
-        Raises CallError.
+        Names are not looked up. Raises CallError.
         """
         checked = ArgumentCheck(tool, self._files).check(convert_arguments(tool, arguments))
-        return first_request_of(tool, self._names.known(tool, checked))
+        return build_first_request(tool, self._names.known(tool, checked))
 
     def shows(self, caller: Caller, tool: Tool) -> bool:
-        """Whether a caller may call a tool, and so is shown it."""
+        """Return whether a caller is shown a tool: only those that the policy lets them call."""
         return self.gatekeeper.shows(caller, tool)
 
     async def note_refused(self, code: str, tool: Tool, arguments: Mapping[str, Any], caller: Caller) -> None:
-        """Write into the audit log that a call was refused before it came here; without its line it still is."""
-        with suppress(AuditFailed):
+        """Record in the audit log a call that was refused before it reached the executor."""
+        with suppress(AuditFailed):  # the call is refused even if the log cannot be written
             gate = self.gatekeeper.gate(tool.name, caller)
             await gate.note("refused", tool, convert_arguments(tool, arguments), code=code)
 
     def _begin(self, name: str, conversation: Conversation | None, caller: Caller) -> Run:
         gate = self.gatekeeper.gate(name, caller)
         return self._new_run(name, conversation=conversation or NullConversation(), caller=caller, gate=gate)
-
-
-def _defect(operation: str) -> CallError:
-    reference = uuid.uuid4().hex[:12]
-    logger.exception("%s failed with an error that nothing expected (reference %s)", operation, reference)
-    return CallError(
-        ErrorCode.INTERNAL_ERROR,
-        f"itwin-mcp has a defect: {operation} failed unexpectedly (reference {reference}).",
-        hint="Nothing more is known here. Report the reference to whoever runs this server; its log has the details.",
-    )
