@@ -269,7 +269,7 @@ async def test_changeset_by_version_name_is_exact_and_cached_unlike_latest() -> 
         for given in ("tender", "'Tender'", "Tender ", "12th of May"):
             error = await it.refused("get-changeset", iModelId=IMODEL, changeset=given)
             assert error["code"] == "NameNotFound"
-            assert f"the kind named-version in the iModel {IMODEL}" in error["message"]
+            assert f"no named version in the iModel {IMODEL}" in error["message"]
             assert "list-named-versions" in error["hint"]
 
 

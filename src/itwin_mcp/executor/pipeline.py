@@ -34,7 +34,7 @@ from itwin_mcp.executor.flow_steps import run_flow, run_steps
 from itwin_mcp.executor.further_reads import add_further_reads
 from itwin_mcp.executor.limits import limit, note_unserved_tools
 from itwin_mcp.executor.listing import run_list
-from itwin_mcp.executor.names import Names, read_names
+from itwin_mcp.executor.names import Names, replace_links
 from itwin_mcp.executor.outcome import Failure, Outcome, Result
 from itwin_mcp.executor.policy.authorize import authorize
 from itwin_mcp.executor.policy.gatekeeper import Gatekeeper, admit
@@ -216,7 +216,7 @@ class Executor:
 
     async def _read(self, resource: Resource, variables: Mapping[str, str], run: Run) -> Outcome:
         declared = [ToolArgument(name, {}, True, resource.entities.get(name), ABSENT) for name in resource.variables]
-        values, _ = read_names(variables, declared)
+        values = replace_links(variables, declared)
         run.gate.admit_resource(resource)
         action = resource.action
         if isinstance(action, Call):
@@ -237,7 +237,7 @@ class Executor:
         Names are not looked up. Raises CallError.
         """
         checked = ArgumentCheck(tool, self._files).check(convert_arguments(tool, arguments))
-        return build_first_request(tool, self._names.known(tool, checked))
+        return build_first_request(tool, self._names.resolve_offline(tool, checked))
 
     def shows(self, caller: Caller, tool: Tool) -> bool:
         """Return whether a caller is shown a tool: only those that the policy lets them call."""
