@@ -233,7 +233,7 @@ def test_file_in_another_encoding_is_unchanged(home: Path) -> None:
 
 
 def test_file_that_another_program_changes_is_unchanged(home: Path) -> None:
-    file = ConfigFile.at(file_of("cursor"))
+    file = ConfigFile(file_of("cursor").resolve())
     file.path.write_text("{}")
     old = file.read()
     file.path.write_text('{"theme": "dark"}')
