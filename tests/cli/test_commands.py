@@ -299,9 +299,9 @@ def test_capability_check_lists_problems_with_line_and_rule(tmp_path: Path) -> N
         )
     )
     problems = run_json("capability", "check", str(file), "--json", code=2)["problems"]
-    found = {(problem["rule"], problem["line"]) for problem in problems}
+    rules = {(problem["rule"], problem["line"]) for problem in problems}
     lines = file.read_text().splitlines()
-    assert ("unique-tool", lines.index("      get-itwin:") + 1) in found
+    assert ("unique-tool", lines.index("      get-itwin:") + 1) in rules
     plain = run("capability", "check", str(file))
     assert plain.returncode == 2
     assert f"{file}:" in plain.stdout
