@@ -24,21 +24,21 @@ def test_write_file_sets_exactly_these_permissions(tmp_path: Path, mode: int) ->
     assert (tmp_path / "file").stat().st_mode & 0o777 == mode
 
 
-def test_write_file_that_fails_keeps_the_previous_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_write_file_keeps_the_previous_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "file"
     write_file(file, b"previous")
 
-    def full(_handle: int) -> None:
+    def fail_fsync(_handle: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(atomic_files.os, "fsync", full)
+    monkeypatch.setattr(atomic_files.os, "fsync", fail_fsync)
     with pytest.raises(OSError, match="No space"):
         write_file(file, b"new")
     assert file.read_bytes() == b"previous"
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_write_file_without_replace_lets_one_of_several_writers_win(tmp_path: Path) -> None:
+def test_write_file_without_replace_succeeds_for_one_writer(tmp_path: Path) -> None:
     file, refused = tmp_path / "key", []
 
     def create(content: bytes) -> None:
@@ -57,15 +57,15 @@ def test_write_file_without_replace_lets_one_of_several_writers_win(tmp_path: Pa
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_move_into_place_replaces_only_the_version_that_was_seen(tmp_path: Path) -> None:
+def test_move_into_place_replaces_only_the_expected_version(tmp_path: Path) -> None:
     target = tmp_path / "report.csv"
-    target.write_text("seen")
-    seen = FileStat.of(target)
+    target.write_text("previous")
+    expected = FileStat.of(target)
     target.write_text("changed since")
     with part_of(target) as part:
         part.write_text("new")
         with pytest.raises(FileExistsError):
-            move_into_place(part, target, seen)
+            move_into_place(part, target, expected)
         with pytest.raises(FileExistsError):
             move_into_place(part, target)
         assert target.read_text() == "changed since"

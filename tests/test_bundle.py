@@ -54,9 +54,9 @@ def test_bundle_contains_exactly_the_listed_files(bundle: Path) -> None:
     assert {name for name in names if "/" not in name} == {
         "LICENSE", "PRIVACY.md", "icon.png", "manifest.json", "pyproject.toml", "uv.lock",
     }  # fmt: skip
-    kinds = {(name.split("/")[0], Path(name).suffix) for name in names if "/" in name}
-    ours = {("src", ending) for ending in (".png", ".py", ".sql", ".toml", ".xz")}
-    assert kinds == {("capabilities", ".yaml"), ("capabilities", ".md")} | ours
+    folders_and_suffixes = {(name.split("/")[0], Path(name).suffix) for name in names if "/" in name}
+    source_suffixes = {("src", ending) for ending in (".png", ".py", ".sql", ".toml", ".xz")}
+    assert folders_and_suffixes == {("capabilities", ".yaml"), ("capabilities", ".md")} | source_suffixes
     assert bundle.stat().st_size < MAX_BYTES
     git = shutil.which("git")
     if git and (ROOT / ".git").exists():
@@ -65,46 +65,44 @@ def test_bundle_contains_exactly_the_listed_files(bundle: Path) -> None:
         assert set(listed) <= set(names)
 
 
-def test_pack_gives_the_same_bytes_for_any_clock_umask_and_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    expected = pack(copy_tree(tmp_path / "one"))
+def test_pack_is_reproducible_for_any_clock_umask_and_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = pack(copy_tree(tmp_path / "first"))
     umask = os.umask(0o077)
     try:
-        other = copy_tree(tmp_path / "a" / "deeper place")
-        for number, file in enumerate(sorted(other.rglob("*"), reverse=True)):
+        copied_tree = copy_tree(tmp_path / "a" / "deeper place")
+        for number, file in enumerate(sorted(copied_tree.rglob("*"), reverse=True)):
             if file.is_file():
                 file.chmod(0o600)
                 os.utime(file, (1_000_000_000 + number, 1_000_000_000 + number))
         for junk in ("__pycache__/x.pyc", ".DS_Store", "x.pyc"):
-            (other / "src/itwin_mcp" / junk).parent.mkdir(exist_ok=True)
-            (other / "src/itwin_mcp" / junk).write_text("junk")
+            (copied_tree / "src/itwin_mcp" / junk).parent.mkdir(exist_ok=True)
+            (copied_tree / "src/itwin_mcp" / junk).write_text("junk")
         for junk in ("notes.txt~", ".#itwins.yaml", "guides/errors.md.orig"):
-            (other / "capabilities" / junk).write_text("junk")
-        (other / "notes.txt").write_text("not packed")
-        monkeypatch.chdir(other)
-        again = pack(Path())
+            (copied_tree / "capabilities" / junk).write_text("junk")
+        (copied_tree / "notes.txt").write_text("not packed")
+        monkeypatch.chdir(copied_tree)
+        second = pack(Path())
     finally:
         os.umask(umask)
-    assert (again.sha256, again.content) == (expected.sha256, expected.content)
-    (other / "LICENSE").write_text("another")
-    assert pack(other).sha256 != expected.sha256
+    assert (second.sha256, second.content) == (first.sha256, first.content)
+    (copied_tree / "LICENSE").write_text("another")
+    assert pack(copied_tree).sha256 != first.sha256
 
 
 def test_bundle_command_writes_the_file_and_prints_its_sha256(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    packed = pack(ROOT)
+    bundle = pack(ROOT)
     plain = CliRunner().invoke(group, ["bundle", str(ROOT)])
     assert plain.exit_code == 0, plain.output
-    assert (tmp_path / f"itwin-mcp-{__version__}.mcpb").read_bytes() == packed.content
-    assert f"SHA-256 {packed.sha256}" in plain.output
-    answer = CliRunner().invoke(group, ["bundle", str(ROOT), "--output", "x.mcpb", "--json"])
-    assert json.loads(answer.output) == {
+    assert (tmp_path / f"itwin-mcp-{__version__}.mcpb").read_bytes() == bundle.content
+    assert f"SHA-256 {bundle.sha256}" in plain.output
+    result = CliRunner().invoke(group, ["bundle", str(ROOT), "--output", "x.mcpb", "--json"])
+    assert json.loads(result.output) == {
         "file": "x.mcpb",
         "version": __version__,
-        "files": list(packed.files),
-        "bytes": len(packed.content),
-        "sha256": packed.sha256,
+        "files": list(bundle.files),
+        "bytes": len(bundle.content),
+        "sha256": bundle.sha256,
     }
 
 
@@ -123,7 +121,7 @@ def test_pack_names_a_missing_file(tmp_path: Path) -> None:
         pack(tree)
 
 
-async def first_call(parameters: StdioServerParameters, tool: str) -> tuple[set[str], dict[str, Any]]:
+async def list_and_call(parameters: StdioServerParameters, tool: str) -> tuple[set[str], dict[str, Any]]:
     """Return the listed tools and the answer of one call, as a host sees them."""
     with anyio.fail_after(60):
         async with Client(stdio_client(parameters)) as client:
@@ -134,12 +132,12 @@ async def first_call(parameters: StdioServerParameters, tool: str) -> tuple[set[
 @pytest.mark.anyio
 async def test_unpacked_extension_serves_its_own_files_with_the_sandbox(extension: Extension) -> None:
     parameters = extension.parameters(interpreter=[sys.executable], sandbox=True)
-    where = subprocess.run(
+    paths = subprocess.run(
         [sys.executable, "-c", "import itwin_mcp.capability.catalog as c; print(*c.find_shipped_files())"],
         capture_output=True, text=True, timeout=60, env=parameters.env, check=True,
     ).stdout  # fmt: skip
-    assert where.startswith(str(extension.folder / "capabilities"))
-    listed, answer = await first_call(parameters, "list-recent-itwins")
+    assert paths.startswith(str(extension.folder / "capabilities"))
+    listed, answer = await list_and_call(parameters, "list-recent-itwins")
     assert listed == {tool["name"] for tool in extension.manifest["tools"]} - {"sign-in"}
     assert answer["iTwins"][0]["displayName"]
 
@@ -159,21 +157,21 @@ async def test_extension_writes_files_only_into_the_chosen_folder(extension: Ext
 
 
 @pytest.mark.anyio
-async def test_extension_with_only_a_client_id_signs_in_by_a_link(
+async def test_extension_with_a_client_id_signs_in_by_a_link(
     extension: Extension, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with running_platform(tmp_path) as platform:
         for name, value in platform.environment.items():
             monkeypatch.setenv(name, value)
         monkeypatch.delenv("ITWIN_CLIENT_ID")
-        untouched = extension.parameters(interpreter=[sys.executable])
-        listed, answer = await first_call(untouched, "list-recent-itwins")
+        unconfigured = extension.parameters(interpreter=[sys.executable])
+        listed, answer = await list_and_call(unconfigured, "list-recent-itwins")
         assert "sign-in" not in listed
         assert answer["error"]["code"] == "NotSignedIn"
         assert answer["error"]["hint"].startswith("Open the extension's settings")
-        filled = extension.parameters(interpreter=[sys.executable], client_id=platform.environment["ITWIN_CLIENT_ID"])
+        configured = extension.parameters(interpreter=[sys.executable], client_id=platform.environment["ITWIN_CLIENT_ID"])
         with anyio.fail_after(60):
-            async with Client(stdio_client(filled)) as client:
+            async with Client(stdio_client(configured)) as client:
                 listed = {tool.name for tool in (await client.list_tools()).tools}
                 assert listed == {tool["name"] for tool in extension.manifest["tools"]}
                 refused = (await client.call_tool("list-recent-itwins", {})).structured_content or {}

@@ -28,7 +28,7 @@ def test_read_settings_ignores_empty_values_and_placeholders() -> None:
 
 
 @pytest.mark.parametrize(
-    ("platform", "issuer"),
+    ("api_url", "issuer"),
     [
         ("", "https://ims.bentley.com"),
         ("https://api.bentley.com", "https://ims.bentley.com"),
@@ -39,14 +39,14 @@ def test_read_settings_ignores_empty_values_and_placeholders() -> None:
         ("https://mirror.example", "https://ims.bentley.com"),
     ],
 )
-def test_issuer_url_follows_api_url(platform: str, issuer: str) -> None:
-    assert read_settings({"ITWIN_API_URL": platform}).issuer_url == issuer
-    assert read_settings({"ITWIN_API_URL": platform, "ITWIN_ISSUER_URL": "https://x.example/"}).issuer_url == (
+def test_issuer_url_follows_api_url(api_url: str, issuer: str) -> None:
+    assert read_settings({"ITWIN_API_URL": api_url}).issuer_url == issuer
+    assert read_settings({"ITWIN_API_URL": api_url, "ITWIN_ISSUER_URL": "https://x.example/"}).issuer_url == (
         "https://x.example"
     )
 
 
-def test_read_settings_accepts_bentley_aliases_and_prefers_our_names() -> None:
+def test_read_settings_prefers_our_variables_to_bentleys() -> None:
     theirs = {
         "ITP_API_URL": "https://qa-api.bentley.com",
         "ITP_ISSUER_URL": "https://qa-ims.bentley.com/",
@@ -60,9 +60,9 @@ def test_read_settings_accepts_bentley_aliases_and_prefers_our_names() -> None:
     assert (settings.client_id, settings.itwin_id) == ("service-theirs", "an-itwin")
     assert settings.secrets == ("canary-theirs",)
     assert settings.origins["client_secret"] == "ITP_SERVICE_CLIENT_SECRET"
-    mixed = read_settings(theirs | {"ITWIN_API_URL": "https://api.bentley.com", "ITWIN_CLIENT_ID": "native-ours"})
-    assert (mixed.api_url, mixed.origins["api_url"]) == ("https://api.bentley.com", "ITWIN_API_URL")
-    assert (mixed.client_id, mixed.client_secret) == ("native-ours", None), "their secret belongs to their application"
+    combined = read_settings(theirs | {"ITWIN_API_URL": "https://api.bentley.com", "ITWIN_CLIENT_ID": "native-ours"})
+    assert (combined.api_url, combined.origins["api_url"]) == ("https://api.bentley.com", "ITWIN_API_URL")
+    assert (combined.client_id, combined.client_secret) == ("native-ours", None), "a secret belongs to its client id"
 
 
 def test_origins_name_the_flag_or_variable_of_each_value() -> None:
@@ -77,7 +77,7 @@ def test_origins_name_the_flag_or_variable_of_each_value() -> None:
     }
 
 
-def test_home_folder_is_expanded_in_every_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_settings_expands_tilde_in_every_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     (tmp_path / "secret").write_text("s" * 40)
@@ -141,7 +141,7 @@ def test_repr_of_settings_hides_secrets(tmp_path: Path) -> None:
         ({"ITWIN_MCP_DEADLINE_SECONDS": "fast"}, "seconds between 1 and 3600"),
     ],
 )
-def test_read_settings_names_an_invalid_value(environment: dict[str, str], words: str) -> None:
+def test_read_settings_reports_an_invalid_value(environment: dict[str, str], words: str) -> None:
     with pytest.raises(SettingsError) as refused:
         read_settings(environment)
     assert words in str(refused.value)
@@ -150,9 +150,9 @@ def test_read_settings_names_an_invalid_value(environment: dict[str, str], words
 
 def test_every_command_option_comes_from_the_settings_table() -> None:
     flags = {row.flag: row.describe(for_variable=False) for row in SETTINGS.values() if row.flag}
-    shown = {option.opts[0]: option.help for option in serve.params if isinstance(option, click.Option)}
+    helps = {option.opts[0]: option.help for option in serve.params if isinstance(option, click.Option)}
     assert len(flags) > 10
-    assert {flag: shown.get(flag) for flag in flags} == flags
+    assert {flag: helps.get(flag) for flag in flags} == flags
 
 
 def test_settings_table_has_every_variable_option_and_default() -> None:
@@ -182,7 +182,7 @@ def test_redirect_uri_has_a_documented_default() -> None:
 
 
 @pytest.mark.parametrize("text", ["0", "1999", "-1", "many", "1e5"])
-def test_max_result_bytes_below_the_minimum_is_rejected(text: str) -> None:
+def test_max_result_bytes_outside_its_bounds_is_rejected(text: str) -> None:
     assert read_settings({"ITWIN_MCP_MAX_RESULT_BYTES": "2000"}).max_result_bytes == 2_000
     assert read_settings({"ITWIN_MCP_MAX_RESULT_BYTES": "9"}, max_result_bytes=60_000).max_result_bytes == 60_000
     with pytest.raises(SettingsError, match="ITWIN_MCP_MAX_RESULT_BYTES is"):

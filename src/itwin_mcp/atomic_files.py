@@ -1,7 +1,7 @@
-"""Files that appear whole or not at all, and never replace a file that nobody agreed to lose.
+"""Writes files completely or not at all, and replaces only files that may be replaced.
 
-A reader, a second process and a crash see the previous file or the new one, never half of one. Each file is written
-under another name in the same folder first, because only a rename within one file system is atomic.
+Other processes see the previous file or the new one, also after a crash. Each file is first written under another name
+in the same folder, because only a rename within one file system is atomic.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | 
 
 @contextmanager
 def part_of(target: Path) -> Iterator[Path]:
-    """Give the name of an unfinished file next to `target`; what still has that name at the end is deleted."""
+    """Yield a temporary path next to `target`. A file that still has this path at the end is deleted."""
     part = target.with_name(f".{target.name}.{secrets.token_hex(6)}.part")
     try:
         yield part
@@ -29,11 +29,11 @@ def part_of(target: Path) -> Iterator[Path]:
 
 
 def write_file(path: Path, content: bytes, *, mode: int = 0o600, replace: bool = True) -> None:
-    """Write a file of ours, with exactly these permissions, in a folder that exists.
+    """Write a file with exactly these permissions, in an existing folder.
 
-    With `replace` off the file is only created: of several processes that do so at once, one succeeds.
+    Without `replace` the file is only created: if several processes do so at once, one succeeds.
 
-    Raises: OSError; FileExistsError if it may not replace the file that is there.
+    Raises: FileExistsError if the file exists and `replace` is False; OSError if it cannot be written.
     """
     with part_of(path) as part:
         with os.fdopen(os.open(part, _CREATE, mode), "wb") as file:
@@ -41,7 +41,7 @@ def write_file(path: Path, content: bytes, *, mode: int = 0o600, replace: bool =
                 part.chmod(mode)
             file.write(content)
             file.flush()
-            # Without it a power cut can leave the new name with the content missing.
+            # Otherwise a power cut after the rename can leave an empty file.
             os.fsync(file.fileno())
         if replace:
             part.replace(path)
@@ -51,7 +51,7 @@ def write_file(path: Path, content: bytes, *, mode: int = 0o600, replace: bool =
 
 @dataclass(frozen=True, slots=True)
 class FileStat:
-    """What identifies the version of a file: whether it is still the one that a person agreed to replace."""
+    """The version of a file: if it differs later, the file is not the one that the user agreed to replace."""
 
     size: int
     modified: int
@@ -60,26 +60,26 @@ class FileStat:
 
     @classmethod
     def of(cls, path: Path) -> FileStat | None:
-        """Return the facts of the file, or None if there is none."""
+        """Return the version of the file, or None if the file does not exist."""
         try:
-            found = path.stat()
+            stat = path.stat()
         except (FileNotFoundError, NotADirectoryError):
             return None
-        return cls(found.st_size, found.st_mtime_ns, found.st_ino)
+        return cls(stat.st_size, stat.st_mtime_ns, stat.st_ino)
 
 
 def move_into_place(part: Path, target: Path, replaces: FileStat | None = None) -> None:
-    """Rename a finished file to a name that a person chose.
+    """Rename a finished file to `target`, whose previous version, if any, must be `replaces`.
 
-    Raises: OSError; FileExistsError if another file is there than the one it `replaces`.
+    Raises: FileExistsError if `target` has another version; OSError if the file cannot be renamed.
     """
     if replaces is not None:
         if FileStat.of(target) != replaces:
             raise FileExistsError
         part.replace(target)
         return
-    # A rename would replace silently, and not every file system of a user has links. Creating the name exclusively
-    # fails if it is taken; the empty file is replaced at once.
+    # A rename would replace an existing file silently, and not every file system has links. Creating an empty file
+    # exclusively fails if the name is taken; the rename then replaces the empty file.
     target.open("x").close()
     try:
         part.replace(target)

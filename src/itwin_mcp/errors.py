@@ -8,15 +8,15 @@ ItwinMcpError
 │       └── PolicyError         the policy file
 └── CallError                   one call failed; it becomes the answer's `error`
     ├── InvalidArguments        the arguments do not fit; nothing was sent
-    ├── PolicyRefused           the policy does not allow it to this caller, or not now
+    ├── PolicyRefused           the policy does not allow the call, or not now
     ├── AuditFailed             the audit log cannot be written, so the write was not made
     ├── Declined                the user said no
     ├── StateUnusable           the state folder cannot be read or written
     ├── NotSignedIn             there is no credential, or the platform refuses it
     ├── PlatformError           the platform refused, in its own words
-    ├── Unreachable             no whole answer came: network, deadline, half a body
+    ├── Unreachable             no complete answer arrived: network, deadline, half a body
     ├── UnexpectedAnswer        the answer is not what the operation returns
-    ├── AnswerTooLarge          the answer exceeds the size limit, whatever is left out
+    ├── AnswerTooLarge          the answer exceeds the size limit, even shortened
     └── JobFailed               the platform's asynchronous job failed
 """
 
@@ -54,7 +54,7 @@ class Problem:
 
 
 class FileRefused(ConfigurationError):
-    """Files broke rules; `problems` has every one that was found."""
+    """Files broke rules. `problems` lists every broken rule, sorted by file and line."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems: tuple[Problem, ...] = tuple(sorted(problems))
@@ -70,20 +70,20 @@ class PolicyError(FileRefused):
 
 
 class ErrorCode(StrEnum):
-    """Our own codes of an error.
+    """Our own error codes.
 
-    The platform's codes are passed on as they are, and a capability file may add its own (`x-require`).
+    The platform's codes are passed on unchanged, and a capability file may add codes (`x-require`).
     """
 
     INVALID_ARGUMENTS = "InvalidArguments"
     AMBIGUOUS_NAME = "AmbiguousName"
     NAME_NOT_FOUND = "NameNotFound"
     KEPT_ELSEWHERE = "KeptElsewhere"
-    """The data is on a server that is not called."""
+    """The data is on a server that this server does not call."""
     NOT_SIGNED_IN = "NotSignedIn"
     SIGN_IN_UNREACHABLE = "SignInUnreachable"
     SIGN_IN_BUSY = "SignInBusy"
-    """Another process holds the saved login."""
+    """Another process has locked the saved login."""
     CONNECTION_FAILED = "ConnectionFailed"
     """Nothing was sent."""
     CONNECTION_LOST = "ConnectionLost"
@@ -95,7 +95,7 @@ class ErrorCode(StrEnum):
     ANSWER_TOO_LARGE = "AnswerTooLarge"
     JOB_FAILED = "JobFailed"
     RIGHTS_UNKNOWN = "RightsUnknown"
-    """What people may do cannot be read, so it cannot be kept."""
+    """The users' permissions cannot be read, so they cannot be preserved."""
     POLICY_REFUSED = "PolicyRefused"
     BUDGET_SPENT = "BudgetSpent"
     AUDIT_FAILED = "AuditFailed"
@@ -124,7 +124,7 @@ class DetailCode(StrEnum):
 class CallError(ItwinMcpError):
     """One call failed: what happened, and what the agent can do next.
 
-    An error is not changed after it was raised: whoever knows more raises an `amended` copy.
+    An error is not changed after it was raised: to add to it, raise an `amended` copy.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class CallError(ItwinMcpError):
         self.members = dict(members or {})
         """Further members of the platform's error object, such as `conflictingLocks`."""
         self.completed: tuple[Mapping[str, Any], ...] = ()
-        """What earlier steps of a flow wrote before this one failed: `{step, ids}`."""
+        """The writes of earlier steps of a flow, before this step failed: `{step, ids}`."""
 
     def amended(
         self,
@@ -169,10 +169,10 @@ class CallError(ItwinMcpError):
         completed: Sequence[Mapping[str, Any]] | None = None,
         correlation_id: str | None = None,
     ) -> Self:
-        """Return a copy that says more; this error stays as it is, because others may hold it too.
+        """Return a changed copy. This error is not changed, because several calls may share it.
 
-        `hint` replaces the hint, `before` and `after` are put around it; `members` are added, `details` and `completed`
-        replace the previous ones; `correlation_id` counts where there is none yet.
+        `hint` replaces the hint; `before` and `after` are put around it. `members` are added. `details` and `completed`
+        replace the previous values. `correlation_id` is used if the error has none.
         """
         copy = self.__class__.__new__(self.__class__)
         copy.args, copy.__traceback__ = self.args, self.__traceback__
@@ -208,16 +208,16 @@ class CallError(ItwinMcpError):
 
 
 class InvalidArguments(CallError):
-    """The published schema or an entity's pattern refuses the arguments; no request was sent."""
+    """The arguments do not match the published schema or an entity's pattern. No request was sent."""
 
     def __init__(self, message: str, *, hint: str, details: Sequence[Mapping[str, Any]] = ()) -> None:
         super().__init__(ErrorCode.INVALID_ARGUMENTS, message, hint=hint, details=details)
 
 
 class PolicyRefused(CallError):
-    """The policy does not allow it to this caller; the request was not sent.
+    """The policy does not allow this caller the request, which was not sent.
 
-    With `retry_after` an hourly budget is used up (code BudgetSpent). The call may be retried after so many seconds.
+    With `retry_after` an hourly budget is used up (code BudgetSpent). The call may be retried after that many seconds.
     """
 
     def __init__(self, message: str, *, hint: str, retry_after: float | None = None) -> None:
@@ -226,7 +226,7 @@ class PolicyRefused(CallError):
 
 
 class AuditFailed(CallError):
-    """The audit log cannot be written, and no write is sent without its line."""
+    """The audit log cannot be written, so the write was not sent."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -237,11 +237,11 @@ class AuditFailed(CallError):
 
 
 class Declined(CallError):
-    """The user answered, and the answer was not a yes: they declined, closed the question, or typed another name."""
+    """The user did not confirm: they declined, closed the question, or typed another name."""
 
 
 class StateUnusable(CallError):
-    """The state folder cannot be read or written, so no cursor can be sealed and no question saved."""
+    """The state folder cannot be read or written, so cursors cannot be sealed and questions cannot be saved."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -252,7 +252,7 @@ class StateUnusable(CallError):
 
 
 class NotSignedIn(CallError):
-    """No credential is configured, or the platform answered 401 to the one we have."""
+    """No credential is configured, or the platform answered 401 to the configured one."""
 
     def __init__(
         self,
@@ -273,7 +273,7 @@ class PlatformError(CallError):
 
 
 class Unreachable(CallError):
-    """No whole answer came. `outcome_unknown` says that a write may have been carried out all the same."""
+    """No complete answer arrived. With `outcome_unknown`, a write may have been carried out nevertheless."""
 
     def __init__(
         self,
@@ -297,7 +297,7 @@ class Unreachable(CallError):
 
 
 class UnexpectedAnswer(CallError):
-    """The answer is not what the operation returns: HTML, no JSON, a field of the wrong type."""
+    """The answer does not fit the operation: HTML, invalid JSON, or a field of the wrong type."""
 
     def __init__(
         self, message: str, *, hint: str, status: int | None = None, correlation_id: str | None = None
@@ -306,7 +306,7 @@ class UnexpectedAnswer(CallError):
 
 
 class JobFailed(CallError):
-    """The platform's asynchronous job ended in another state than success."""
+    """The platform's asynchronous job did not succeed."""
 
     def __init__(
         self,
@@ -320,9 +320,9 @@ class JobFailed(CallError):
 
 
 class AnswerTooLarge(CallError):
-    """The answer exceeds the size limit and nothing more can be left out of it.
+    """The answer exceeds the size limit, even after everything that can be left out is gone.
 
-    `wrote` says that the call changed something, so that the hint warns against repeating it.
+    With `wrote`, the call changed something, and the hint warns against repeating it.
     """
 
     def __init__(self, size: int, limit: int, *, wrote: bool = False) -> None:

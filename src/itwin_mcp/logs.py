@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line on standard error, quiet by default, and no secret in any of them."""
+"""Logs on standard error: one JSON object per line, without secrets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from itwin_mcp.upstream.redaction import hide_secrets
 
 
 class JsonLines(logging.Formatter):
-    """A record as one line of JSON; secrets, known ones and what looks like one, are taken out at the very end."""
+    """Formats a record as one line of JSON. Known secrets, and texts that look like secrets, are removed."""
 
     def __init__(self, secrets: Sequence[str]) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class JsonLines(logging.Formatter):
 
 
 def set_up_logs(level: str, secrets: Sequence[str] = ()) -> None:
-    """Send every log, and Python's warnings, to standard error; `secrets` are values that must never appear."""
+    """Write all logs and Python's warnings to standard error, without the values in `secrets`."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines(secrets))
     root = logging.getLogger()

@@ -1,4 +1,4 @@
-"""Parses the value of a setting: what it means, or an error that names the variable or option it came from."""
+"""Parsers of the settings' values. Their errors name the variable or option that has the value."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from itwin_mcp.errors import SettingsError
 
 Parser: TypeAlias = Callable[[str, str], Any]
-"""Called with the name of the variable or option and its text. Raises SettingsError."""
+"""A function that gets the name of the variable or option, and its text. Raises SettingsError."""
 Network: TypeAlias = IPv4Network | IPv6Network
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -44,7 +44,7 @@ def parse_names(_source: str, text: str) -> tuple[str, ...]:
 
 
 def choice_of(*words: str) -> Parser:
-    """Return a parser of one of these words, in any case."""
+    """Return a parser that accepts one of these words, in any case."""
 
     def parse(source: str, text: str) -> str:
         if text.lower() not in words:
@@ -55,7 +55,7 @@ def choice_of(*words: str) -> Parser:
 
 
 def whole_number(least: int, most: int) -> Parser:
-    """Return a parser of a whole number within these bounds."""
+    """Return a parser that accepts a whole number within these bounds."""
 
     def parse(source: str, text: str) -> int:
         if not re.fullmatch(r"[0-9]{1,9}", text) or not least <= int(text) <= most:
@@ -66,7 +66,7 @@ def whole_number(least: int, most: int) -> Parser:
 
 
 def seconds(least: int, most: int) -> Parser:
-    """Return a parser of seconds within these bounds."""
+    """Return a parser that accepts seconds within these bounds, with or without decimals."""
 
     def parse(source: str, text: str) -> float:
         if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]+)?", text) or not least <= float(text) <= most:
@@ -115,9 +115,9 @@ def read_secret_file(source: str, file: Path) -> str:
 
 
 def expand_home(path: str | Path) -> Path:
-    """Return the path with a leading `~` replaced by the user's home folder; only shells do that, and not everywhere.
+    """Return the path with a leading `~` replaced by the user's home folder, which not every shell does.
 
-    `~name` stays: it may be the name of a file, as editors give to copies.
+    `~name` is not changed, because it may be the name of a file: some editors name copies so.
     """
     path = Path(path)
     if path.parts[:1] != ("~",):
@@ -132,7 +132,7 @@ def expand_home(path: str | Path) -> Path:
 
 
 def parse_url(source: str, text: str) -> str:
-    """Return an https URL, or http on this machine, without a slash at its end."""
+    """Return an https URL, or an http URL on this machine, without a slash at its end."""
     parts = _split_url(source, text, "https://api.example.com")
     assert parts.hostname is not None
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
@@ -169,14 +169,15 @@ def parse_redirect(source: str, text: str) -> str:
 
 
 def parse_hosts(source: str, text: str) -> tuple[str, ...]:
-    for host in (hosts := parse_names(source, text)):
+    hosts = parse_names(source, text)
+    for host in hosts:
         if not re.fullmatch(_AUTHORITY, host):
             raise SettingsError(f"{source} names {host!r}: write a name, or name:port; no `*`.")
     return hosts
 
 
 def parse_web_origins(source: str, text: str) -> tuple[str, ...]:
-    """Return the origins of web pages; none for the word `none`."""
+    """Return the origins of web pages, or an empty tuple for the word `none`."""
     origins = parse_names(source, text)
     if origins == ("none",):
         return ()
@@ -212,7 +213,7 @@ def _split_url(source: str, text: str, example: str) -> SplitResult:
 
 
 def parse_scope(source: str, text: str) -> str:
-    """Return `read`, `write` or `delete`, which may be written with their prefix `itwin:`."""
+    """Return `read`, `write` or `delete`. The text may have the prefix `itwin:`."""
     return str(choice_of("read", "write", "delete")(source, text.removeprefix("itwin:")))
 
 

@@ -1,4 +1,4 @@
-"""Every setting, in one table: the dataclasses, the commands' options and the documentation derive from it."""
+"""Every setting, in one table from which the commands' options and the documentation are derived."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from itwin_mcp.setting_parsers import LOOPBACK, Network, Parser
 PLATFORM_ORIGIN = "https://api.bentley.com"
 SIGN_IN_SERVER = "https://ims.bentley.com"
 DEFAULT_REDIRECT_URI = "http://localhost:3301/signin-callback"
-"""What to register as the application's redirect URI; a fixed port, because the sign-in server compares it exactly."""
+"""The redirect URI to register for an application. The sign-in server compares it exactly, so its port is fixed."""
 DEFAULT_DEADLINE = 60.0
 DEFAULT_MAX_RESULT_BYTES = 50_000
 DEFAULT_CONFIRM_MINUTES = 30
@@ -29,23 +29,23 @@ DEFAULT_CONFIRM_MINUTES = 30
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A row of the table. The field that carries it has its name, its type and its default."""
+    """A row of the table. It is metadata of a dataclass field, which has the name, the type and the default."""
 
     help: str
-    """What it does, as one or more sentences without the default."""
+    """Sentences that describe the setting, without its default."""
     variable: str | None = None
     """The environment variable."""
     flag: str | None = None
-    """The option of commands, which wins over the variable."""
+    """The option of commands, which takes precedence over the variable."""
     aliases: tuple[str, ...] = ()
-    """Names of the variable in Bentley's own command line; ours wins."""
+    """Names of the variable in Bentley's own command line. `variable` takes precedence over them."""
     parse: Parser = parsers.parse_text
     choices: tuple[str, ...] = ()
     metavar: str | None = None
     default: str = ""
     """The default as documented."""
     is_list: bool = False
-    """Whether the option may be given several times; the variable holds several, with the system's path separator."""
+    """Whether the option may be repeated. The variable holds several values, separated like the system's paths."""
 
     @property
     def is_switch(self) -> bool:
@@ -91,7 +91,7 @@ def setting(help: str, variable: str | None = None, *, default: Any = None, show
 
 @dataclass(frozen=True, slots=True)
 class HostedSettings:
-    """The settings of a hosted server, which has callers of its own. Read if `ITWIN_MCP_AUTH_ISSUER` is set."""
+    """The settings of a hosted server, whose callers sign in to it. Read if `ITWIN_MCP_AUTH_ISSUER` is set."""
 
     issuer: str = setting(
         "The sign-in server of a hosted server's callers, exactly as its tokens name it.",
@@ -214,7 +214,7 @@ class HostedSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What this process was started with. A setting without a variable is an option only."""
+    """The settings of this process. A setting without a variable can only be set by its option."""
 
     access_token: SecretStr | None = setting(
         "An access token for the iTwin Platform, with or without `Bearer `.",
@@ -407,7 +407,7 @@ class Settings:
         default=False,
     )
     hosted: HostedSettings | None = None
-    """Set where callers sign in to this server."""
+    """Set if this is a hosted server."""
     log_level: str = setting(
         "How much is logged to standard error: `debug`, `info`, `warning` or `error`.",
         "ITWIN_MCP_LOG_LEVEL",
@@ -437,14 +437,14 @@ class Settings:
         default=False,
     )
     origins: Mapping[str, str] = field(default_factory=dict)
-    """Setting -> the variable or option that it was read from; a default is not in it."""
+    """The variable or option that each setting was read from, by field name. Settings with defaults are omitted."""
 
     @property
     def secrets(self) -> tuple[str, ...]:
         """Values that must never be logged."""
         sealing = self.hosted.state_secrets if self.hosted is not None else ()
-        held = (self.access_token, self.client_secret, self.http_token, *sealing)
-        values = [secret.get_secret_value() for secret in held if secret is not None]
+        secrets = (self.access_token, self.client_secret, self.http_token, *sealing)
+        values = [secret.get_secret_value() for secret in secrets if secret is not None]
         return tuple(re.sub(r"^bearer\s+", "", value, flags=re.IGNORECASE) for value in values)
 
     @property
@@ -454,27 +454,27 @@ class Settings:
 
     @property
     def own_files(self) -> tuple[Path, ...]:
-        """Our own files and folders, which no tool may read or write: logins, keys, approvals, rules, secrets."""
+        """Files and folders that no tool may read or write: they hold logins, keys, approvals, rules or secrets."""
         files = (self.access_token_file, self.client_secret_file, self.policy, self.audit_log, self.sandbox_db)
         return (self.state_dir, self.cache_dir, *self.capabilities, *(file for file in files if file is not None))
 
     @property
     def kept_sandbox(self) -> Path:
-        """The file with the sandbox's state between calls from the shell, unless they name another."""
+        """The default file for the sandbox's state between calls from the shell."""
         return self.state_dir / "sandbox.db"
 
     @property
     def environment(self) -> str:
-        """The platform as a word, or as its URL if it is not one of Bentley's."""
+        """The environment: `production`, `qa`, `dev`, `embedded sandbox`, or the URL of another platform."""
         if self.sandbox:
             return "embedded sandbox"
-        found = re.fullmatch(r"https://(?:(qa|dev)-)?api\.bentley\.com", self.api_url)
-        return (found[1] or "production") if found else self.api_url
+        bentley = re.fullmatch(r"https://(?:(qa|dev)-)?api\.bentley\.com", self.api_url)
+        return (bentley[1] or "production") if bentley else self.api_url
 
 
 def rows_of(table: type[Settings | HostedSettings]) -> Mapping[str, Setting]:
     """Return the rows of a dataclass by the names of its fields."""
-    return {each.name: each.metadata["row"] for each in fields(table) if "row" in each.metadata}
+    return {field.name: field.metadata["row"] for field in fields(table) if "row" in field.metadata}
 
 
 SETTINGS = rows_of(Settings)
@@ -517,9 +517,14 @@ def _render_table(rows: Iterable[Setting]) -> str:
 
 # --- reading ----------------------------------------------------------------------------------------------------
 
-# Desktop hosts pass the placeholder of an optional setting that nobody filled in, or an emptied one as a word.
+# For an optional setting without a value, desktop hosts pass the placeholder itself, or the word `null` or `undefined`.
 _UNFILLED = re.compile(r"\$\{user_config\.\w+\}")
 _EMPTIED = ("null", "undefined")
+
+
+def is_set(flag: Any) -> bool:
+    """Return whether an option was given: None, False and empty values are not."""
+    return flag is not None and flag is not False and flag not in ((), [], "")
 
 
 class _Reader:
@@ -537,11 +542,10 @@ class _Reader:
     def read(self, name: str, row: Setting, *variables: str) -> Any:
         """Return the parsed value of the option or of the first variable that is set; None if none is."""
         flag = self._flags.get(row.parameter) if row.flag else None
-        is_flag_set = flag is not None and flag is not False and flag not in ((), [], "")
         origin, text = self._find(variables or row.variables)
         if row.is_list:
-            return self._read_list(name, row, flag if is_flag_set else (), origin, text)
-        if is_flag_set:
+            return self._read_list(name, row, flag if is_set(flag) else (), origin, text)
+        if is_set(flag):
             assert row.flag is not None
             origin, text = row.flag, "true" if flag is True else str(flag)
         if not text:
@@ -550,7 +554,7 @@ class _Reader:
         return row.parse(origin, text)
 
     def _read_list(self, name: str, row: Setting, flags: Any, origin: str, text: str) -> tuple[Any, ...] | None:
-        """Return the values of the variable, and those of the options after them."""
+        """Return the values of the variable, followed by those of the options."""
         parts = [(origin, part) for part in text.split(os.pathsep) if part]
         parts += [(str(row.flag), str(part)) for part in flags]
         if not parts:
@@ -572,15 +576,15 @@ class _Reader:
 
 
 def read_settings(environment: Mapping[str, str], **flags: Any) -> Settings:
-    """Read the settings from the environment, where an option that is given wins.
+    """Read the settings from the environment and from options, which take precedence.
 
-    `flags` are options by their names in commands, such as `files_root`; None, False and empty ones are not given.
+    `flags` are options by their names in commands, such as `files_root`. None, False and empty values are ignored.
 
     Raises: SettingsError.
     """
     reader = _Reader(environment, flags)
-    secret = ("client_secret", "client_secret_file")
-    values = reader.read_all({name: row for name, row in SETTINGS.items() if name not in secret})
+    secrets = ("client_secret", "client_secret_file")
+    values = reader.read_all({name: row for name, row in SETTINGS.items() if name not in secrets})
     _read_application(reader, values)
     values.setdefault("issuer_url", issuer_of(values.get("api_url", PLATFORM_ORIGIN)))
     for name, kind in (("state_dir", "user_state_path"), ("cache_dir", "user_cache_path")):
@@ -591,7 +595,7 @@ def read_settings(environment: Mapping[str, str], **flags: Any) -> Settings:
 
 
 def _read_application(reader: _Reader, values: dict[str, Any]) -> None:
-    """Read the secret that belongs to the client id: an id and a secret of different names do not belong together."""
+    """Read the secret of the client id. An id from one of Bentley's variables takes only the secret from the other."""
     row = SETTINGS["client_secret"]
     origins = reader.origins
     if origins.get("client_id") in SETTINGS["client_id"].aliases:
@@ -613,7 +617,7 @@ def _read_application(reader: _Reader, values: dict[str, Any]) -> None:
 
 
 def _read_hosted(reader: _Reader) -> HostedSettings | None:
-    """Return the settings of a hosted server, or None for a server of one's own."""
+    """Return the settings of a hosted server, or None if this is not a hosted server."""
     rows = HOSTED_SETTINGS
     issuer, audience = (reader.read(name, rows[name]) for name in ("issuer", "audience"))
     if issuer is None:
@@ -634,7 +638,7 @@ def _read_hosted(reader: _Reader) -> HostedSettings | None:
 
 
 def issuer_of(api_url: str) -> str:
-    """Return the sign-in server of a platform: QA's also for development, a local platform's own."""
+    """Return the sign-in server of a platform. Development uses that of QA, and a local platform is its own."""
     parts = urlsplit(api_url)
     if parts.hostname in LOOPBACK:
         return api_url

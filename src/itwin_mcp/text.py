@@ -17,37 +17,39 @@ def shorten(text: str, limit: int = 80) -> str:
 
 
 def make_printable(text: str, limit: int = 60) -> str:
-    """Return the text of a caller for a message: short, on one line, with a visible sign for each invisible one."""
-    return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in shorten(text, limit))
+    """Return text from a caller for use in a message: shortened, with a replacement for each unprintable character."""
+    return "".join(
+        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in shorten(text, limit)
+    )
 
 
 # --- suggestions ------------------------------------------------------------------------------------------------
 
 _MAX_COMPARED = 80
-"""Characters of a name that are compared: names come from outside, and comparing is quadratic."""
+"""Characters of a name that are compared. Callers choose the name, and comparing takes quadratic time."""
 _MAX_LISTED = 8
 
 
 def find_similar(wanted: str, names: Iterable[str], limit: int = 1, *, likeness: float = 0.6) -> list[str]:
     """Return at most `limit` names that look like `wanted`, the closest first.
 
-    Case does not count, nor `_` against `-`. `likeness` from 0 to 1 says how alike they must be.
+    Ignores case and the difference between `_` and `-`. `likeness` is the minimum similarity, from 0 to 1.
     """
-    known = {_fold(name): name for name in sorted(names, reverse=True)}
-    close = difflib.get_close_matches(_fold(wanted[:_MAX_COMPARED]), known, n=limit, cutoff=likeness)
-    return [known[name] for name in close]
+    by_folded_name = {_fold(name): name for name in sorted(names, reverse=True)}
+    close = difflib.get_close_matches(_fold(wanted[:_MAX_COMPARED]), by_folded_name, n=limit, cutoff=likeness)
+    return [by_folded_name[name] for name in close]
 
 
 def suggest(names: Iterable[str], wanted: str = "") -> str:
-    """Return what to offer for a name that does not exist: the one probably meant, or the first few that exist."""
-    known = sorted(names)
-    close = find_similar(wanted, known)
+    """Return a hint for a name that does not exist: the most similar name, or the first few names."""
+    choices = sorted(names)
+    close = find_similar(wanted, choices)
     if close:
         return f"did you mean {close[0]!r}?"
-    if not known:
+    if not choices:
         return "there are none"
-    more = f" and {len(known) - _MAX_LISTED} more" if len(known) > _MAX_LISTED else ""
-    return f"there are: {', '.join(known[:_MAX_LISTED])}{more}"
+    more = f" and {len(choices) - _MAX_LISTED} more" if len(choices) > _MAX_LISTED else ""
+    return f"there are: {', '.join(choices[:_MAX_LISTED])}{more}"
 
 
 def _fold(name: str) -> str:
@@ -60,10 +62,10 @@ _HIDDEN = frozenset({"Cc", "Cf", "Co", "Cs", "Cn"})
 _JOINERS = "\u200c\u200d"
 _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0")
 """Letters and marks without a visible form."""
-_SEEN = frozenset("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd")
-"""Format characters that are drawn: the number signs of Arabic, Syriac and Kaithi."""
+_DRAWN = frozenset("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd")
+"""Format characters that are visible: the number signs of Arabic, Syriac and Kaithi."""
 _JOINING = re.compile("[\u0600-\u08ff\u0900-\u0dff\u0f00-\u109f\u1780-\u18af\ufb50-\ufdff\ufe70-\ufefc]")
-"""Scripts whose letters need joiners: Arabic and its kin, Indic, Tibetan, Burmese, Khmer, Mongolian."""
+"""Scripts whose letters need joiners: Arabic and related scripts, Indic, Tibetan, Burmese, Khmer, Mongolian."""
 _VIRAMA = 9
 _PICTURE = re.compile(
     "[\u00a9\u00ae\u203c\u2049\u2122\u2139\u2190-\u21ff\u2300-\u23ff\u24c2\u25a0-\u27bf\u2900-\u297f\u2b00-\u2bff"
@@ -80,9 +82,9 @@ _LINE_ENDS = re.compile("\r(?!\n)|[\u2028\u2029]")
 def clean(value: Any) -> Any:
     """Return a JSON value without invisible and direction-changing characters in its texts and member names.
 
-    Such characters can hide instructions from the person who reads along, or show them another text than the model
-    gets. Joiners stay where emoji or letters of joining scripts need them, and variation selectors after emoji.
-    Cleaning a clean value changes nothing.
+    Such characters can hide instructions from the user, or show the user another text than the model gets. Joiners are
+    preserved where emoji or letters of joining scripts need them, and variation selectors after emoji. Cleaning a clean
+    value changes nothing.
     """
     if isinstance(value, str):
         return clean_text(value)
@@ -102,20 +104,21 @@ def clean_text(text: str, limit: int | None = None) -> str:
 
 def _remove_invisible(text: str) -> str:
     text = _LINE_ENDS.sub("\n", text)
-    kept: list[str] = []
+    characters: list[str] = []
     for index, character in enumerate(text):
-        if " " <= character <= "~" or _stays(character, kept, text[index + 1 : index + 2]):
-            kept.append(character)
-    return "".join(kept)
+        # The left neighbor is that in the result, so that cleaning the result again changes nothing.
+        if " " <= character <= "~" or _is_needed(character, characters, text[index + 1 : index + 2]):
+            characters.append(character)
+    return "".join(characters)
 
 
-def _stays(character: str, kept: list[str], following: str) -> bool:
-    """Return whether a character is visible, or needed between the text kept so far and the next character."""
-    before = kept[-1] if kept else ""
+def _is_needed(character: str, preceding: list[str], following: str) -> bool:
+    """Return whether a character is visible, or needed between its neighbors."""
+    before = preceding[-1] if preceding else ""
     if character in "\n\r\t":
         return True
     if character in _JOINERS:
-        return _joins(character, before, following)
+        return _is_joiner_needed(character, before, following)
     if _SELECTORS.match(character):
         keycap = _KEYCAP.match(before) is not None and following == "\u20e3"
         return character in "\ufe0e\ufe0f" and (keycap or _PICTURE.match(before) is not None)
@@ -124,11 +127,11 @@ def _stays(character: str, kept: list[str], following: str) -> bool:
     if character in _BLANK:
         return False
     if unicodedata.category(character) in _HIDDEN:
-        return character in _SEEN or (_LATER.match(character) is not None and unicodedata.category(character) == "Cn")
+        return character in _DRAWN or (_LATER.match(character) is not None and unicodedata.category(character) == "Cn")
     return True
 
 
-def _joins(joiner: str, before: str, following: str) -> bool:
+def _is_joiner_needed(joiner: str, before: str, following: str) -> bool:
     if joiner == "\u200d" and (before == "\ufe0f" or _PICTURE.match(before)):
         return _PICTURE.match(following) is not None
     if not _JOINING.match(before) or unicodedata.category(before)[0] not in "LM":

@@ -27,13 +27,13 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, env=os.environ | environment)
 
 
-async def run_beside(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+async def run_in_thread(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return await anyio.to_thread.run_sync(lambda: run(*arguments, **environment))
 
 
-def test_login_without_application_prints_the_registration_values() -> None:
-    done = run("auth", "login", ITWIN_REDIRECT_URI="http://localhost:3399/back")
-    assert (done.returncode, done.stdout) == (2, "")
+def test_login_without_client_id_prints_the_registration_steps() -> None:
+    process = run("auth", "login", ITWIN_REDIRECT_URI="http://localhost:3399/back")
+    assert (process.returncode, process.stdout) == (2, "")
     for words in (
         "https://developer.bentley.com/my-apps",
         "Native",
@@ -41,7 +41,7 @@ def test_login_without_application_prints_the_registration_values() -> None:
         "itwin-platform offline_access",
         "ITWIN_CLIENT_ID",
     ):
-        assert words in done.stderr
+        assert words in process.stderr
 
 
 @pytest.mark.parametrize(
@@ -51,70 +51,70 @@ def test_login_without_application_prints_the_registration_values() -> None:
         ({"ITWIN_MCP_SANDBOX": "1"}, "The embedded sandbox needs no sign-in"),
     ],
 )
-def test_login_is_refused_for_the_sandbox_and_service_applications(environment: dict[str, str], words: str) -> None:
-    done = run("auth", "login", **environment)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert words in done.stderr
+def test_login_rejects_the_sandbox_and_service_applications(environment: dict[str, str], words: str) -> None:
+    process = run("auth", "login", **environment)
+    assert (process.returncode, process.stdout) == (2, "")
+    assert words in process.stderr
 
 
 NATIVE = {"ITWIN_CLIENT_ID": "native-x"}
 
 
 @pytest.mark.parametrize(("variable", "value", "words"), UNUSABLE[:3])
-def test_login_names_the_unusable_network_variable(variable: str, value: str, words: str, tmp_path: Path) -> None:
-    done = run("auth", "login", "--no-browser", **NATIVE, **{variable: unusable_value(value, tmp_path)})
-    assert (done.returncode, done.stdout) == (1, "")
-    assert f"{variable} " in done.stderr
-    assert words in done.stderr
-    assert "Traceback" not in done.stderr
-    assert "canary" not in done.stderr
+def test_login_reports_an_unusable_network_variable(variable: str, value: str, words: str, tmp_path: Path) -> None:
+    process = run("auth", "login", "--no-browser", **NATIVE, **{variable: unusable_value(value, tmp_path)})
+    assert (process.returncode, process.stdout) == (1, "")
+    assert f"{variable} " in process.stderr
+    assert words in process.stderr
+    assert "Traceback" not in process.stderr
+    assert "canary" not in process.stderr
 
 
 SERVICE = {"ITWIN_CLIENT_ID": "service-x", "ITWIN_CLIENT_SECRET": "canary-secret"}
-OVER = jwt(exp=1_000_000_000, scope=["itwin-platform"], canary="canary")
-GOOD = jwt(exp=4_000_000_000, scope="itwin-platform", email="x@y.example", canary="canary")
+EXPIRED = jwt(exp=1_000_000_000, scope=["itwin-platform"], canary="canary")
+VALID = jwt(exp=4_000_000_000, scope="itwin-platform", email="x@y.example", canary="canary")
 
 
 @pytest.mark.parametrize(
-    ("environment", "way", "ready"),
+    ("environment", "method", "ready"),
     [
         ({}, "none", False),
         (NATIVE, "login", False),
         (SERVICE, "service-application", True),
-        (SERVICE | {"ITWIN_ACCESS_TOKEN": GOOD}, "access-token", True),
-        (NATIVE | {"ITWIN_ACCESS_TOKEN": f"Bearer {GOOD}"}, "access-token", True),
-        ({"ITWIN_ACCESS_TOKEN": OVER}, "access-token", False),
+        (SERVICE | {"ITWIN_ACCESS_TOKEN": VALID}, "access-token", True),
+        (NATIVE | {"ITWIN_ACCESS_TOKEN": f"Bearer {VALID}"}, "access-token", True),
+        ({"ITWIN_ACCESS_TOKEN": EXPIRED}, "access-token", False),
         ({"ITWIN_ACCESS_TOKEN": "garbage-canary"}, "access-token", False),
-        ({"ITWIN_ACCESS_TOKEN": GOOD, "ITWIN_ACCESS_TOKEN_FILE": "/no/such"}, "access-token", True),
+        ({"ITWIN_ACCESS_TOKEN": VALID, "ITWIN_ACCESS_TOKEN_FILE": "/no/such"}, "access-token", True),
         (NATIVE | {"ITWIN_ACCESS_TOKEN_FILE": "/no/such/file"}, "access-token-file", False),
-        (NATIVE | {"ITWIN_ACCESS_TOKEN": GOOD, "ITWIN_MCP_SANDBOX": "1"}, "sandbox", True),
+        (NATIVE | {"ITWIN_ACCESS_TOKEN": VALID, "ITWIN_MCP_SANDBOX": "1"}, "sandbox", True),
     ],
 )
-def test_status_names_the_sign_in_in_use_but_not_its_value(environment: dict[str, str], way: str, ready: bool) -> None:
-    done = run("auth", "status", "--json", "--log-level", "debug", **environment)
-    state = json.loads(done.stdout)
-    assert (state["signedInWith"], state["ready"], done.returncode) == (way, ready, 0 if ready else 1)
+def test_auth_status_reports_the_method_without_secrets(environment: dict[str, str], method: str, ready: bool) -> None:
+    process = run("auth", "status", "--json", "--log-level", "debug", **environment)
+    state = json.loads(process.stdout)
+    assert (state["signedInWith"], state["ready"], process.returncode) == (method, ready, 0 if ready else 1)
     assert bool(state["hint"]) != ready
     plain = run("auth", "status", **environment)
     assert state["told"] in plain.stdout
-    for secret in ("canary", OVER, GOOD):
-        assert secret not in done.stdout + done.stderr + plain.stdout + plain.stderr
+    for secret in ("canary", EXPIRED, VALID):
+        assert secret not in process.stdout + process.stderr + plain.stdout + plain.stderr
 
 
-def test_status_names_the_user_and_reports_an_invalid_token() -> None:
-    named = run("auth", "status", ITWIN_ACCESS_TOKEN=GOOD)
+def test_auth_status_reports_the_user_and_an_invalid_token() -> None:
+    named = run("auth", "status", ITWIN_ACCESS_TOKEN=VALID)
     assert re.search(r"^User: +x@y\.example$", named.stdout, re.MULTILINE)
     assert "is invalid" in run("auth", "status", ITWIN_ACCESS_TOKEN="garbage").stdout
 
 
 @pytest.mark.parametrize("environment", [{}, NATIVE, SERVICE], ids=["nothing", "native", "service"])
-def test_logout_without_login_prints_one_line(environment: dict[str, str]) -> None:
-    done = run("auth", "logout", **environment)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "Nobody was signed in.\n", "")
+def test_logout_without_login_reports_nobody_signed_in(environment: dict[str, str]) -> None:
+    process = run("auth", "logout", **environment)
+    assert (process.returncode, process.stdout, process.stderr) == (0, "Nobody was signed in.\n", "")
 
 
 @pytest.mark.parametrize(
-    ("environment", "started", "has_tool", "words"),
+    ("environment", "launcher", "has_tool", "words"),
     [
         (NATIVE, Launcher.SHELL, False, "Sign in with `itwin-mcp auth login`, then call again."),
         (NATIVE | {"ITWIN_PROFILE": "qa"}, Launcher.SHELL, False, "`itwin-mcp auth login --profile qa`"),
@@ -124,7 +124,7 @@ def test_logout_without_login_prints_one_line(environment: dict[str, str]) -> No
         (NATIVE | {"ITWIN_MCP_BUNDLE": "true"}, Launcher.STDIO, True, "Call the tool `sign-in`"),
         ({"ITWIN_MCP_BUNDLE": "true"}, Launcher.STDIO, False, "Open the extension's settings (in Claude Desktop:"),
         ({"ITWIN_MCP_BUNDLE": "true"}, Launcher.STDIO, False, "turn on “Try it without an account” there"),
-        ({"ITWIN_MCP_BUNDLE": "true", "ITWIN_ACCESS_TOKEN": GOOD}, Launcher.STDIO, False, "the extension's settings"),
+        ({"ITWIN_MCP_BUNDLE": "true", "ITWIN_ACCESS_TOKEN": VALID}, Launcher.STDIO, False, "the extension's settings"),
         (SERVICE, Launcher.STDIO, False, "then restart the program that starts itwin-mcp"),
         (SERVICE, Launcher.HTTP, False, "then restart itwin-mcp."),
         ({}, Launcher.STDIO, False, "then restart the program that starts itwin-mcp, such as Claude Desktop"),
@@ -134,16 +134,16 @@ def test_logout_without_login_prints_one_line(environment: dict[str, str]) -> No
     ],
 )
 def test_sign_in_remedy_depends_on_the_launcher(
-    environment: dict[str, str], started: Launcher, has_tool: bool, words: str
+    environment: dict[str, str], launcher: Launcher, has_tool: bool, words: str
 ) -> None:
-    remedy = choose_sign_in(read_settings(environment), started, has_tool=has_tool).remedy
+    remedy = choose_sign_in(read_settings(environment), launcher, has_tool=has_tool).remedy
     assert words in remedy
     if "ITWIN_MCP_BUNDLE" in environment:
         assert "auth login" not in remedy, "there is no shell"
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[Identity]:
+async def sign_in_server() -> AsyncIterator[Identity]:
     """Run a sign-in server whose secrets all contain `canary`, and a platform that echoes its caller's token."""
     async with identity() as running:
         yield running
@@ -151,54 +151,54 @@ async def server() -> AsyncIterator[Identity]:
 
 @pytest.fixture
 async def echo() -> AsyncIterator[str]:
-    async def handle(asked: Asked) -> None:
-        message = f"You sent {asked.headers.get('authorization')}"
-        await asked.json(422, {"error": {"code": "InvalidiTwinsRequest", "message": message, "target": message}})
+    async def handle(request: Asked) -> None:
+        message = f"You sent {request.headers.get('authorization')}"
+        await request.json(422, {"error": {"code": "InvalidiTwinsRequest", "message": message, "target": message}})
 
     async with loopback(handle) as running:
         yield running.origin
 
 
 @pytest.mark.slow
-async def test_login_prints_no_secret_at_debug_level(server: Identity, echo: str) -> None:
+async def test_login_prints_no_secret_at_debug_level(sign_in_server: Identity, echo: str) -> None:
     environment = {
         "ITWIN_API_URL": echo,
-        "ITWIN_ISSUER_URL": server.issuer,
+        "ITWIN_ISSUER_URL": sign_in_server.issuer,
         "ITWIN_CLIENT_ID": "native-x",
         "ITWIN_REDIRECT_URI": f"http://localhost:{free_port()}/back",
     }
-    written = [await log_in(server, environment)]
+    outputs = [await log_in(sign_in_server, environment)]
     verbs = (("auth", "status"), ("call", "list-recent-itwins"), ("call", "who-am-i"), ("doctor",), ("auth", "logout"))
     for verb in verbs:
-        done = await run_beside(*verb, "--log-level", "debug", **environment)
-        written.append(done.stdout + done.stderr)
-    assert server.issued >= 4, "the platform was called with real tokens"
-    assert len(server.revoked) == 1
-    assert "You sent" in written[2], "the echo was printed"
-    assert [text for text in written if "canary" in text] == []
+        process = await run_in_thread(*verb, "--log-level", "debug", **environment)
+        outputs.append(process.stdout + process.stderr)
+    assert sign_in_server.issued >= 4, "the platform was called with real tokens"
+    assert len(sign_in_server.revoked) == 1
+    assert "You sent" in outputs[2], "the echo was printed"
+    assert [text for text in outputs if "canary" in text] == []
 
 
-async def log_in(server: Identity, environment: dict[str, str]) -> str:
+async def log_in(sign_in_server: Identity, environment: dict[str, str]) -> str:
     """Run `auth login` while the test plays the browser; return its output."""
     command = [sys.executable, "-m", "itwin_mcp", "auth", "login", "--no-browser", "--log-level", "debug"]
-    written = ""
+    output = ""
     with anyio.fail_after(30):
         async with await anyio.open_process(command, env=os.environ | environment) as process:
             assert process.stderr is not None
             assert process.stdout is not None
-            while not (found := re.search(r"http\S+/connect/authorize\S+\n", written)):
-                written += (await process.stderr.receive()).decode()
-            back = environment["ITWIN_REDIRECT_URI"] + server.authorize(found[0].strip())
-            await anyio.to_thread.run_sync(lambda: follow_back(back))
+            while not (link := re.search(r"http\S+/connect/authorize\S+\n", output)):
+                output += (await process.stderr.receive()).decode()
+            redirect = environment["ITWIN_REDIRECT_URI"] + sign_in_server.authorize(link[0].strip())
+            await anyio.to_thread.run_sync(lambda: open_redirect(redirect))
             async for part in process.stderr:
-                written += part.decode()
+                output += part.decode()
             async for part in process.stdout:
-                written += part.decode()
-            assert await process.wait() == 0, written
-    return written
+                output += part.decode()
+            assert await process.wait() == 0, output
+    return output
 
 
-def follow_back(url: str) -> None:
+def open_redirect(url: str) -> None:
     from urllib.request import ProxyHandler, build_opener
 
     with build_opener(ProxyHandler({})).open(url, timeout=20) as page:
@@ -206,27 +206,27 @@ def follow_back(url: str) -> None:
 
 
 @pytest.mark.slow
-async def test_service_application_prints_no_secret_at_debug_level(server: Identity, echo: str) -> None:
+async def test_service_application_prints_no_secret_at_debug_level(sign_in_server: Identity, echo: str) -> None:
     environment = {
         "ITWIN_API_URL": echo,
-        "ITWIN_ISSUER_URL": server.issuer,
+        "ITWIN_ISSUER_URL": sign_in_server.issuer,
         "ITWIN_CLIENT_ID": CLIENT_ID,
         "ITWIN_CLIENT_SECRET": CLIENT_SECRET,
     }
-    written = []
+    outputs = []
     for verb in (("auth", "status"), ("call", "list-recent-itwins"), ("doctor", "--json")):
-        done = await run_beside(*verb, "--log-level", "debug", **environment)
-        written.append(done.stdout + done.stderr)
-    wrong = await run_beside("call", "list-recent-itwins", **environment | {"ITWIN_CLIENT_SECRET": "canary-wrong"})
-    written.append(wrong.stdout + wrong.stderr)
+        process = await run_in_thread(*verb, "--log-level", "debug", **environment)
+        outputs.append(process.stdout + process.stderr)
+    wrong = await run_in_thread("call", "list-recent-itwins", **environment | {"ITWIN_CLIENT_SECRET": "canary-wrong"})
+    outputs.append(wrong.stdout + wrong.stderr)
     assert json.loads(wrong.stdout)["error"]["code"] == "NotSignedIn"
-    assert server.issued >= 2
-    assert [text for text in written if "canary" in text or CLIENT_SECRET in text] == []
+    assert sign_in_server.issued >= 2
+    assert [text for text in outputs if "canary" in text or CLIENT_SECRET in text] == []
 
 
-async def test_repr_hides_secrets(server: Identity) -> None:
+async def test_repr_of_sign_in_and_token_hides_secrets(sign_in_server: Identity) -> None:
     settings = read_settings(
-        {"ITWIN_ISSUER_URL": server.issuer, "ITWIN_CLIENT_ID": CLIENT_ID, "ITWIN_CLIENT_SECRET": CLIENT_SECRET}
+        {"ITWIN_ISSUER_URL": sign_in_server.issuer, "ITWIN_CLIENT_ID": CLIENT_ID, "ITWIN_CLIENT_SECRET": CLIENT_SECRET}
     )
     sign_in = choose_sign_in(settings, Launcher.SHELL)
     assert sign_in.tokens is not None
@@ -258,25 +258,25 @@ def test_open_browser_opens_only_the_sign_in_server(
     assert len(opened) == 2
 
 
-async def test_logout_without_server_deletes_the_login_and_says_so(server: Identity) -> None:
+async def test_logout_without_revocation_endpoint_deletes_the_login(sign_in_server: Identity) -> None:
     environment = {
-        "ITWIN_ISSUER_URL": server.issuer,
+        "ITWIN_ISSUER_URL": sign_in_server.issuer,
         "ITWIN_CLIENT_ID": "native-x",
         "ITWIN_REDIRECT_URI": f"http://localhost:{free_port()}/back",
     }
-    await log_in(server, environment)
-    server.discovery["revocation_endpoint"] = None
-    done = await run_beside("auth", "logout", **environment)
-    assert (done.returncode, done.stdout) == (1, "The login was deleted here.\n")
-    assert "did not revoke it" in done.stderr
-    again = await run_beside("auth", "status", **environment)
+    await log_in(sign_in_server, environment)
+    sign_in_server.discovery["revocation_endpoint"] = None
+    process = await run_in_thread("auth", "logout", **environment)
+    assert (process.returncode, process.stdout) == (1, "The login was deleted here.\n")
+    assert "did not revoke it" in process.stderr
+    again = await run_in_thread("auth", "status", **environment)
     assert again.returncode == 1
 
 
-def test_login_reports_an_unreachable_sign_in_server_with_a_hint() -> None:
+def test_login_reports_an_unreachable_sign_in_server() -> None:
     port = free_port()
-    done = run("auth", "login", "--json", "--no-browser", **NATIVE, ITWIN_ISSUER_URL=f"http://127.0.0.1:{port}")
-    assert done.returncode == 1
-    error = json.loads(done.stdout)["error"]
+    process = run("auth", "login", "--json", "--no-browser", **NATIVE, ITWIN_ISSUER_URL=f"http://127.0.0.1:{port}")
+    assert process.returncode == 1
+    error = json.loads(process.stdout)["error"]
     assert error["code"] == "SignInUnreachable"
     assert "ITWIN_ISSUER_URL" in error["hint"]

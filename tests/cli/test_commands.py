@@ -19,12 +19,12 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 
 def run_json(*arguments: str, code: int = 0, **environment: str) -> Any:
     """Run a command and return the JSON that it prints."""
-    done = run(*arguments, **environment)
-    assert done.returncode == code, done.stderr + done.stdout
-    return json.loads(done.stdout)
+    process = run(*arguments, **environment)
+    assert process.returncode == code, process.stderr + process.stdout
+    return json.loads(process.stdout)
 
 
-VERBS = [
+COMMANDS = [
     (),
     ("serve",),
     ("demo",),
@@ -53,25 +53,25 @@ VERBS = [
 ]
 
 
-@pytest.mark.parametrize("verb", VERBS, ids=" ".join)
-def test_every_command_has_help_with_examples(verb: tuple[str, ...]) -> None:
-    done = run(*verb, "--help")
-    assert done.returncode == 0, done.stderr
-    assert "Examples:" in done.stdout
-    assert done.stderr == ""
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_has_help_with_examples(command: tuple[str, ...]) -> None:
+    process = run(*command, "--help")
+    assert process.returncode == 0, process.stderr
+    assert "Examples:" in process.stdout
+    assert process.stderr == ""
 
 
-def test_help_names_every_command_and_the_exit_codes() -> None:
-    done = run("--help")
-    for verb in VERBS[1:]:
-        assert verb[0] in done.stdout
-    assert "Exit codes:" in done.stdout
+def test_help_lists_every_command_and_the_exit_codes() -> None:
+    process = run("--help")
+    for command in COMMANDS[1:]:
+        assert command[0] in process.stdout
+    assert "Exit codes:" in process.stdout
 
 
-def test_unknown_command_exits_with_two_and_a_suggestion() -> None:
-    done = run("fly")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "No such command 'fly'" in done.stderr
+def test_unknown_command_exits_with_two() -> None:
+    process = run("fly")
+    assert (process.returncode, process.stdout) == (2, "")
+    assert "No such command 'fly'" in process.stderr
 
 
 DATABASES = [
@@ -83,22 +83,20 @@ DATABASES = [
 
 
 @pytest.mark.parametrize(("name", "words"), DATABASES)
-@pytest.mark.parametrize("verb", ["sandbox token", "call list-itwins --sandbox"])
-def test_unusable_sandbox_database_is_reported_in_one_sentence(
-    verb: str, name: str, words: str, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("command", ["sandbox token", "call list-itwins --sandbox"])
+def test_sandbox_db_that_cannot_be_opened_is_reported(command: str, name: str, words: str, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "notes.txt").write_text("Not a database, and long enough to be read as one. " * 20)
     with closing(sqlite3.connect(tmp_path / "other.db")) as database, database:
         database.execute("CREATE TABLE other (id)")
-    done = run(*verb.split(), "--sandbox-db", str(tmp_path / name))
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"itwin-mcp: --sandbox-db {tmp_path / name} cannot be opened: ")
-    assert words in done.stderr
-    assert done.stderr.count("\n") == 1
+    process = run(*command.split(), "--sandbox-db", str(tmp_path / name))
+    assert (process.returncode, process.stdout) == (2, "")
+    assert process.stderr.startswith(f"itwin-mcp: --sandbox-db {tmp_path / name} cannot be opened: ")
+    assert words in process.stderr
+    assert process.stderr.count("\n") == 1
 
 
-def test_home_folder_is_expanded_in_options_and_arguments(tmp_path: Path) -> None:
+def test_tilde_is_expanded_in_path_options_and_arguments(tmp_path: Path) -> None:
     home = {"HOME": str(tmp_path), "USERPROFILE": str(tmp_path)}
     assert run("sandbox", "token", "--sandbox-db=~/state.db", **home).returncode == 0
     assert (tmp_path / "state.db").exists()
@@ -111,18 +109,18 @@ def test_home_folder_is_expanded_in_options_and_arguments(tmp_path: Path) -> Non
 
 
 def test_tools_json_reports_tokens_per_tool() -> None:
-    figures = run_json("tools", "--json")
-    names = [tool["name"] for tool in figures["tools"]]
+    report = run_json("tools", "--json")
+    names = [tool["name"] for tool in report["tools"]]
     assert "clone-imodel" in names
-    assert figures["total"]["tools"] == len(names)
-    assert figures["total"]["tokens"] == sum(tool["tokens"] for tool in figures["tools"])
+    assert report["total"]["tools"] == len(names)
+    assert report["total"]["tokens"] == sum(tool["tokens"] for tool in report["tools"])
 
 
 def test_tools_describe_shows_arguments_and_operations() -> None:
-    done = run("tools", "describe", "clone-imodel")
-    assert done.returncode == 0
-    assert "iModelId  string, required" in done.stdout
-    assert "sends POST https://api.bentley.com/imodels/{id}/clone" in done.stdout
+    process = run("tools", "describe", "clone-imodel")
+    assert process.returncode == 0
+    assert "iModelId  string, required" in process.stdout
+    assert "sends POST https://api.bentley.com/imodels/{id}/clone" in process.stdout
 
 
 def test_tools_describe_shows_choices_and_members_of_objects() -> None:
@@ -131,25 +129,25 @@ def test_tools_describe_shows_choices_and_members_of_objects() -> None:
     assert "one of: Account, Portfolio, Asset" in run("tools", "describe", "list-itwins").stdout
 
 
-def test_tools_list_accepts_options_before_and_after_it() -> None:
+def test_tools_list_accepts_options_before_and_after_list() -> None:
     listed = run("tools", "list", "--toolsets", "locks", "--read-only").stdout
     assert "list-locks" in listed
     assert "acquire-locks" not in listed
     assert run("tools", "--read-only", "list", "--toolsets", "locks").stdout == listed
 
 
-def test_tools_describe_shows_tools_of_a_users_capability_file(tmp_path: Path) -> None:
+def test_tools_describe_shows_a_tool_of_a_capability_file(tmp_path: Path) -> None:
     file = tmp_path / "weather.yaml"
-    file.write_text(GOOD)
+    file.write_text(WEATHER)
     assert "Read one weather station." in run("tools", "describe", "get-station", "--capabilities", str(file)).stdout
 
 
 def test_call_suggests_a_similar_argument() -> None:
-    done = run("call", "list-itwins", "--sandbox", "--arg", "serach=bridge")
-    error = json.loads(done.stdout)["error"]
-    assert (done.returncode, error["code"]) == (1, "InvalidArguments")
+    process = run("call", "list-itwins", "--sandbox", "--arg", "serach=bridge")
+    error = json.loads(process.stdout)["error"]
+    assert (process.returncode, error["code"]) == (1, "InvalidArguments")
     assert error["details"][0]["message"] == "serach is not an argument (did you mean search?)"
-    assert "`itwin-mcp tools describe list-itwins`" in done.stderr
+    assert "`itwin-mcp tools describe list-itwins`" in process.stderr
 
 
 def test_call_reads_arguments_from_a_file_and_standard_input(tmp_path: Path) -> None:
@@ -168,9 +166,9 @@ def test_call_reads_arguments_from_a_file_and_standard_input(tmp_path: Path) -> 
     assert json.loads(piped.stdout) == shown
 
 
-def test_call_converts_arguments_and_prints_the_answer() -> None:
+def test_call_converts_arguments_like_json() -> None:
     answer = run_json("call", "list-itwins", "--sandbox", "--arg", "subClass=Asset,Project", "--arg", "limit=2")
-    assert [one["subClass"] in ("Asset", "Project") for one in answer["iTwins"]] == [True, True]
+    assert [itwin["subClass"] in ("Asset", "Project") for itwin in answer["iTwins"]] == [True, True]
     same = run_json("call", "list-itwins", "--sandbox", "--json", '{"subClass": ["Asset", "Project"], "limit": 2}')
     assert same["iTwins"] == answer["iTwins"]
 
@@ -183,7 +181,7 @@ def test_failed_call_prints_the_error_and_exits_with_one() -> None:
     assert refused["error"]["code"] == "InvalidArguments", "an answer too, though nothing was sent"
 
 
-def test_dry_run_prints_the_request_without_credentials_and_sends_nothing() -> None:
+def test_dry_run_prints_the_request_without_credentials() -> None:
     # The address is one that would refuse a connection: nothing is sent.
     shown = run_json(
         "call",
@@ -222,13 +220,13 @@ def test_dry_run_prints_the_request_without_credentials_and_sends_nothing() -> N
         (("tools", "--toolsets", "imodel"), "did you mean 'imodels'?"),
     ],
 )
-def test_wrong_usage_exits_with_two_and_a_reason_on_stderr(arguments: tuple[str, ...], words: str) -> None:
-    done = run(*arguments)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert words in done.stderr
+def test_wrong_usage_exits_with_two_and_an_error_message(arguments: tuple[str, ...], words: str) -> None:
+    process = run(*arguments)
+    assert (process.returncode, process.stdout) == (2, "")
+    assert words in process.stderr
 
 
-GOOD = """
+WEATHER = """
 ikanos: "1.0.0-beta5"
 capability:
   consumes:
@@ -255,9 +253,9 @@ capability:
 """
 
 
-def test_capability_check_passes_a_valid_file_and_names_its_tools(tmp_path: Path) -> None:
+def test_capability_check_lists_the_tools_of_a_valid_file(tmp_path: Path) -> None:
     file = tmp_path / "weather.yaml"
-    file.write_text(GOOD)
+    file.write_text(WEATHER)
     assert run_json("capability", "check", str(file), "--json") == {
         "problems": [],
         "warnings": [],
@@ -279,16 +277,16 @@ def test_capability_check_warns_of_rules_missing_in_descriptions(tmp_path: Path)
         "inputParameters: {id: {in: path}, more: {in: query}, sort: {in: query}}",
     )
     used = ("with: {id: stations.id}", 'with: {id: "{{id}}", more: stations.more, sort: stations.sort}')
-    file.write_text(GOOD.replace(old, new.format(stated="", once="")).replace(*used).replace(*inputs))
+    file.write_text(WEATHER.replace(old, new.format(stated="", once="")).replace(*used).replace(*inputs))
     warnings = run_json("capability", "check", str(file), "--json")["warnings"]
     line = file.read_text().splitlines().index("      get-station:") + 1
-    assert [(one["rule"], one["line"]) for one in warnings] == [("unstated-rule", line)] * 2
+    assert [(warning["rule"], warning["line"]) for warning in warnings] == [("unstated-rule", line)] * 2
     assert "'not' of more and sort" in warnings[0]["message"]
     assert "'uniqueItems' of sort" in warnings[1]["message"]
     shown = run("capability", "check", str(file)).stdout.splitlines()
     assert (len(shown), shown[0].startswith("warning: "), shown[-1][:11]) == (3, True, "No problems")
     file.write_text(
-        GOOD.replace(old, new.format(stated=", not with sort", once=", each once")).replace(*used).replace(*inputs)
+        WEATHER.replace(old, new.format(stated=", not with sort", once=", each once")).replace(*used).replace(*inputs)
     )
     assert run_json("capability", "check", str(file), "--json")["warnings"] == []
 
@@ -296,14 +294,14 @@ def test_capability_check_warns_of_rules_missing_in_descriptions(tmp_path: Path)
 def test_capability_check_lists_problems_with_line_and_rule(tmp_path: Path) -> None:
     file = tmp_path / "weather.yaml"
     file.write_text(
-        GOOD.replace("get-station:\n        description", "get-itwin:\n        description").replace(
+        WEATHER.replace("get-station:\n        description", "get-itwin:\n        description").replace(
             "weather.get-station", "weather.get-stations"
         )
     )
     problems = run_json("capability", "check", str(file), "--json", code=2)["problems"]
-    found = {(problem["rule"], problem["line"]) for problem in problems}
+    rules = {(problem["rule"], problem["line"]) for problem in problems}
     lines = file.read_text().splitlines()
-    assert ("unique-tool", lines.index("      get-itwin:") + 1) in found
+    assert ("unique-tool", lines.index("      get-itwin:") + 1) in rules
     plain = run("capability", "check", str(file))
     assert plain.returncode == 2
     assert f"{file}:" in plain.stdout

@@ -38,16 +38,16 @@ def home(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setenv(name, str(tmp_path / ".config"))
     monkeypatch.delenv("CLAUDE_CONFIG_DIR", raising=False)
     for name in ("ITWIN_MCP_STATE_DIR", "ITWIN_MCP_CACHE_DIR"):
-        monkeypatch.delenv(name)  # they would go along
+        monkeypatch.delenv(name)  # install would copy them
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     monkeypatch.setenv("PATH", str(tmp_path / "programs"))
     for client in CLIENTS:
-        file_of(client.key).parent.mkdir(parents=True, exist_ok=True)
+        config_path_of(client.key).parent.mkdir(parents=True, exist_ok=True)
     return tmp_path
 
 
-def file_of(client: str) -> Path:
-    return find_config_path(next(one for one in CLIENTS if one.key == client), os.environ)
+def config_path_of(client: str) -> Path:
+    return find_config_path(next(candidate for candidate in CLIENTS if candidate.key == client), os.environ)
 
 
 def run(*arguments: str) -> Result:
@@ -85,7 +85,7 @@ ROUND_TRIPS = [
 
 @pytest.mark.parametrize(("client", "text"), ROUND_TRIPS)
 def test_uninstall_restores_the_file_byte_for_byte(home: Path, client: str, text: str) -> None:
-    file = file_of(client)
+    file = config_path_of(client)
     file.write_bytes(text.encode())
     before = parse(text)
     member = "servers" if client == "vscode" else "mcpServers"
@@ -110,7 +110,7 @@ def test_uninstall_restores_the_file_byte_for_byte(home: Path, client: str, text
 
 
 def test_uninstall_deletes_a_file_that_install_created(home: Path) -> None:
-    file = file_of("cursor")
+    file = config_path_of("cursor")
     run_json("cursor", "--sandbox")
     if os.name != "nt":
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
@@ -118,8 +118,8 @@ def test_uninstall_deletes_a_file_that_install_created(home: Path) -> None:
     assert not file.exists()
 
 
-def test_uninstall_keeps_changes_by_the_client(home: Path) -> None:
-    file = file_of("claude-desktop")
+def test_uninstall_preserves_changes_by_the_client(home: Path) -> None:
+    file = config_path_of("claude-desktop")
     file.write_text('{\n  "mcpServers": {\n    "a": {}\n  }\n}\n')
     run_json("claude-desktop", "--sandbox")
     content = json.loads(file.read_text())
@@ -134,56 +134,56 @@ FOREIGN = '{"mcpServers":{"itwin":{"command":"/opt/mine/run","env":{"KEY":"preci
 
 
 @pytest.mark.parametrize("arguments", [("--sandbox",), ("--uninstall",)])
-def test_install_refuses_to_replace_another_servers_entry(home: Path, arguments: tuple[str, ...]) -> None:
-    file = file_of("cursor")
+def test_install_rejects_an_entry_of_another_server(home: Path, arguments: tuple[str, ...]) -> None:
+    file = config_path_of("cursor")
     file.write_text(FOREIGN)
     with pytest.raises(SettingsError, match=r"'itwin' in .*mcp\.json starts another server.*--name"):
         run("cursor", *arguments)
-    assert [one.read_text() for one in file.parent.iterdir()] == [FOREIGN]
+    assert [path.read_text() for path in file.parent.iterdir()] == [FOREIGN]
 
 
-def test_backup_survives_repeated_install_and_uninstall(home: Path) -> None:
-    file = file_of("cursor")
-    by_hand = FOREIGN.replace("/opt/mine/run", "/opt/itwin-mcp")
-    file.write_text(by_hand)
+def test_backup_is_kept_after_repeated_install_and_uninstall(home: Path) -> None:
+    file = config_path_of("cursor")
+    written_by_user = FOREIGN.replace("/opt/mine/run", "/opt/itwin-mcp")
+    file.write_text(written_by_user)
     run_json("cursor", "--sandbox")
     run_json("cursor", "--sandbox", "--read-only")
-    told = run("cursor", "--uninstall").output
+    output = run("cursor", "--uninstall").output
     assert json.loads(file.read_text()) == {"mcpServers": {}}
     backup = file.with_name(file.name + BACKUP_SUFFIX)
-    assert backup.read_text() == by_hand
-    assert str(backup) in told
+    assert backup.read_text() == written_by_user
+    assert str(backup) in output
 
 
 def test_uninstall_restores_a_server_that_an_old_version_replaced(home: Path) -> None:
-    file = file_of("cursor")
+    file = config_path_of("cursor")
     run_json("cursor", "--sandbox")
     entry = json.loads(file.read_text())["mcpServers"]["itwin"]
-    kept = add_entry(FileContents(FOREIGN), ("mcpServers", "itwin"), entry)
-    assert kept.text is not None
-    file.write_text(kept.text)
+    contents = add_entry(FileContents(FOREIGN), ("mcpServers", "itwin"), entry)
+    assert contents.text is not None
+    file.write_text(contents.text)
     file.with_name(file.name + BACKUP_SUFFIX).write_text(FOREIGN)
     run_json("cursor", "--uninstall")
-    assert [one.read_text() for one in file.parent.iterdir()] == [FOREIGN]
+    assert [path.read_text() for path in file.parent.iterdir()] == [FOREIGN]
 
 
 def test_failed_write_leaves_no_backup(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file, replaced = file_of("cursor"), Path.replace
+    file, original_replace = config_path_of("cursor"), Path.replace
     file.write_text("{}")
 
     def refuse(part: Path, target: Path) -> Path:
         if Path(target) == file:
             raise PermissionError(1, "Operation not permitted")
-        return replaced(part, target)
+        return original_replace(part, target)
 
     monkeypatch.setattr(Path, "replace", refuse)
     with pytest.raises(SettingsError, match="cannot be written: Operation not permitted"):
         run("cursor", "--sandbox")
-    assert [one.read_text() for one in file.parent.iterdir()] == ["{}"]
+    assert [path.read_text() for path in file.parent.iterdir()] == ["{}"]
 
 
-def test_two_names_are_installed_and_uninstalled_independently(home: Path) -> None:
-    file = file_of("cursor")
+def test_install_and_uninstall_by_name_are_independent(home: Path) -> None:
+    file = config_path_of("cursor")
     file.write_text('{"mcpServers": {"a": {}}}')
     run_json("cursor", "--sandbox")
     run_json("cursor", "--sandbox", "--name", "itwin-qa", "--profile", "qa")
@@ -193,8 +193,8 @@ def test_two_names_are_installed_and_uninstalled_independently(home: Path) -> No
     assert file.read_text() == '{"mcpServers": {"a": {}}}'
 
 
-def test_print_shows_file_and_entry_and_changes_nothing(home: Path) -> None:
-    file = file_of("cursor")
+def test_print_shows_the_entry_and_changes_nothing(home: Path) -> None:
+    file = config_path_of("cursor")
     file.write_text('{"mcpServers": {"a": {"env": {"KEY": "another-servers-secret"}}}}')
     shown = run("cursor", "--sandbox", "--print").stdout
     assert str(file) in shown
@@ -217,62 +217,64 @@ BROKEN = {
 
 @pytest.mark.parametrize(("text", "words"), BROKEN.items())
 @pytest.mark.parametrize("arguments", [("--sandbox",), ("--uninstall",)])
-def test_broken_file_is_reported_and_unchanged(home: Path, text: str, words: str, arguments: tuple[str, ...]) -> None:
-    file = file_of("cursor")
+def test_install_reports_an_invalid_file_and_keeps_it(
+    home: Path, text: str, words: str, arguments: tuple[str, ...]
+) -> None:
+    file = config_path_of("cursor")
     file.write_text(text)
     with pytest.raises(SettingsError, match=f"{words}.*Nothing was changed") as refused:
         run("cursor", *arguments)
     assert str(file) in str(refused.value)
-    assert [one.read_text() for one in file.parent.iterdir()] == [text]
+    assert [path.read_text() for path in file.parent.iterdir()] == [text]
 
 
-def test_file_in_another_encoding_is_unchanged(home: Path) -> None:
-    file_of("cursor").write_bytes('{"a": "é"}'.encode("utf-16"))
+def test_install_rejects_a_file_in_another_encoding(home: Path) -> None:
+    config_path_of("cursor").write_bytes('{"a": "é"}'.encode("utf-16"))
     with pytest.raises(SettingsError, match="not text in UTF-8"):
         run("cursor", "--sandbox")
 
 
-def test_file_that_another_program_changes_is_unchanged(home: Path) -> None:
-    file = ConfigFile.at(file_of("cursor"))
+def test_config_file_write_rejects_a_file_changed_since_it_was_read(home: Path) -> None:
+    file = ConfigFile(config_path_of("cursor").resolve())
     file.path.write_text("{}")
     old = file.read()
     file.path.write_text('{"theme": "dark"}')
     with pytest.raises(SettingsError, match="Another program has just changed"):
         file.write(old, add_entry(old, ("mcpServers", "itwin"), {"command": "x"}))
-    assert [one.read_text() for one in file.path.parent.iterdir()] == ['{"theme": "dark"}']
+    assert [path.read_text() for path in file.path.parent.iterdir()] == ['{"theme": "dark"}']
 
 
-def test_symbolic_link_to_the_file_is_kept(home: Path) -> None:
-    file, true = file_of("cursor"), home / "dotfiles.json"
-    true.write_text("{}")
-    file.symlink_to(true)
+def test_install_preserves_a_symbolic_link_to_the_file(home: Path) -> None:
+    file, target = config_path_of("cursor"), home / "dotfiles.json"
+    target.write_text("{}")
+    file.symlink_to(target)
     run_json("cursor", "--sandbox")
     assert file.is_symlink()
-    assert "itwin" in true.read_text()
+    assert "itwin" in target.read_text()
 
 
-def test_install_refuses_a_client_that_is_not_installed(home: Path) -> None:
-    file_of("cursor").parent.rmdir()
+def test_install_rejects_a_client_that_is_not_installed(home: Path) -> None:
+    config_path_of("cursor").parent.rmdir()
     with pytest.raises(SettingsError, match="Cursor was not found"):
         run("cursor", "--sandbox")
-    assert not file_of("cursor").parent.exists()
+    assert not config_path_of("cursor").parent.exists()
 
 
 @pytest.mark.parametrize("client", INSTALLABLE)
 def test_print_works_for_a_client_that_is_not_installed(home: Path, client: str) -> None:
-    file = file_of(client)
+    file = config_path_of(client)
     if file.parent != home:
         file.parent.rmdir()
     assert '"serve",' in run(client, "--sandbox", "--print").stdout
     assert not file.exists()
 
 
-def test_install_removes_a_byte_order_mark_that_claude_desktop_cannot_read(home: Path) -> None:
-    file = file_of("claude-desktop")
+def test_install_removes_the_byte_order_mark_for_claude_desktop(home: Path) -> None:
+    file = config_path_of("claude-desktop")
     before = '\ufeff{\n  "mcpServers": {"a": {}}\n}\n'
     file.write_bytes(before.encode())
-    (found,) = known_clients.read_configs(os.environ)
-    assert "byte order mark: Claude Desktop cannot read it" in found.problem
+    (config,) = known_clients.read_configs(os.environ)
+    assert "byte order mark: Claude Desktop cannot read it" in config.problem
     assert any("would be removed" in note for note in run_json("claude-desktop", "--sandbox", "--print")["notes"])
     assert file.read_bytes() == before.encode()
 
@@ -289,8 +291,8 @@ def test_install_removes_a_byte_order_mark_that_claude_desktop_cannot_read(home:
     assert list(file.parent.glob(f"{file.name}*")) == [file]
 
 
-def test_install_removes_a_byte_order_mark_next_to_an_existing_entry(home: Path) -> None:
-    file = file_of("claude-desktop")
+def test_install_removes_the_byte_order_mark_with_an_existing_entry(home: Path) -> None:
+    file = config_path_of("claude-desktop")
     run_json("claude-desktop", "--sandbox")
     file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
     assert run_json("claude-desktop", "--sandbox")["changes"] is True
@@ -299,13 +301,13 @@ def test_install_removes_a_byte_order_mark_next_to_an_existing_entry(home: Path)
 
 @pytest.mark.parametrize("text", ['{\n  // mine\n  "mcpServers": {}\n}', '{\n  "mcpServers": {\n    "a": {},\n  }\n}'])
 def test_install_warns_of_json_that_claude_desktop_cannot_read(home: Path, text: str) -> None:
-    file = file_of("claude-desktop")
+    file = config_path_of("claude-desktop")
     file.write_text(text)
     notes = run_json("claude-desktop", "--sandbox")["notes"]
     assert any(f"Correct {file}: it has comments or trailing commas (line " in note for note in notes)
-    (found,) = known_clients.read_configs(os.environ)
-    assert "which Claude Desktop cannot read" in found.problem
-    file_of("cursor").write_text(text)
+    (config,) = known_clients.read_configs(os.environ)
+    assert "which Claude Desktop cannot read" in config.problem
+    config_path_of("cursor").write_text(text)
     assert not any("comments" in note for note in run_json("cursor", "--sandbox")["notes"])
 
 
@@ -327,7 +329,7 @@ def test_file_option_creates_the_folder(home: Path) -> None:
     file = home / "project/mcp.json"
     assert run_json("cursor", "--sandbox", "--file", str(file))["file"] == str(file)
     assert "itwin" in json.loads(file.read_text())["mcpServers"]
-    assert not file_of("cursor").exists()
+    assert not config_path_of("cursor").exists()
 
 
 def test_install_copies_options_and_settings_with_absolute_paths(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -355,26 +357,26 @@ def test_install_copies_options_and_settings_with_absolute_paths(home: Path, mon
     assert entry["type"] == "stdio"
 
 
-def test_install_keeps_the_audit_log_on_standard_error(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_install_copies_an_audit_log_on_standard_error_unchanged(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ITWIN_MCP_AUDIT_LOG", "-")
     assert run_json("cursor", "--sandbox")["entry"]["env"] == {"ITWIN_MCP_AUDIT_LOG": "-"}
 
 
-def test_install_never_copies_secrets_and_says_so(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_install_does_not_copy_secrets_and_prints_notes(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ITWIN_ACCESS_TOKEN", "canary-token")
     monkeypatch.setenv("ITWIN_CLIENT_ID", "service-x")
     monkeypatch.setenv("ITWIN_CLIENT_SECRET", "canary-secret")
     result = run("cursor")
-    told = run_json("cursor")
-    assert "canary" not in result.output + file_of("cursor").read_text() + json.dumps(told)
-    assert "env" not in told["entry"]
+    report = run_json("cursor")
+    assert "canary" not in result.output + config_path_of("cursor").read_text() + json.dumps(report)
+    assert "env" not in report["entry"]
     assert "ITWIN_ACCESS_TOKEN was not copied" in result.stderr
     assert "ITWIN_CLIENT_SECRET and its ITWIN_CLIENT_ID were not copied" in result.stderr
     assert "auth login" in result.stderr
-    assert "ITWIN_CLIENT_ID to your application" not in result.stderr, "it is set"
+    assert "ITWIN_CLIENT_ID to your application" not in result.stderr, "it is already set"
 
 
-def test_install_copies_a_client_id_with_the_file_of_its_secret(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_install_copies_a_client_id_only_with_its_secret_file(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     secret = home / "secret"
     secret.write_text("canary-secret")
     monkeypatch.setenv("ITWIN_CLIENT_ID", "service-x")
@@ -391,10 +393,10 @@ def test_install_copies_a_client_id_with_the_file_of_its_secret(home: Path, monk
 def test_install_notes_credentials_of_bentleys_command_line(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ITP_SERVICE_CLIENT_ID", "service-x")
     monkeypatch.setenv("ITP_SERVICE_CLIENT_SECRET", "canary-secret")
-    told = run_json("cursor")
-    assert "env" not in told["entry"]
-    assert any(note.startswith("ITP_SERVICE_CLIENT_ID and") for note in told["notes"])
-    assert not any("Nothing signs it in" in note for note in told["notes"])
+    report = run_json("cursor")
+    assert "env" not in report["entry"]
+    assert any(note.startswith("ITP_SERVICE_CLIENT_ID and") for note in report["notes"])
+    assert not any("Nothing signs it in" in note for note in report["notes"])
 
 
 def test_install_lists_bound_variables_without_copying_their_values(
@@ -403,28 +405,28 @@ def test_install_lists_bound_variables_without_copying_their_values(
     monkeypatch.setenv("PARTS_TOKEN", "canary")
     own = home / "parts.yaml"
     own.write_text(GOOD)
-    told = run_json("cursor", "--sandbox", "--capabilities", str(own))
-    assert "canary" not in file_of("cursor").read_text() + json.dumps(told)
-    assert any(note.startswith("PARTS_TOKEN (bound by your capability files)") for note in told["notes"])
+    report = run_json("cursor", "--sandbox", "--capabilities", str(own))
+    assert "canary" not in config_path_of("cursor").read_text() + json.dumps(report)
+    assert any(note.startswith("PARTS_TOKEN (bound by your capability files)") for note in report["notes"])
 
 
 @pytest.mark.parametrize(
-    ("client_id", "flags", "types"), [(None, ["--sandbox"], "doctor"), ("native-x", [], "auth login")]
+    ("client_id", "flags", "next_command"), [(None, ["--sandbox"], "doctor"), ("native-x", [], "auth login")]
 )
-def test_install_ends_with_the_next_command_and_a_question(
-    home: Path, monkeypatch: pytest.MonkeyPatch, client_id: str | None, flags: list[str], types: str
+def test_install_prints_the_next_command_and_a_question(
+    home: Path, monkeypatch: pytest.MonkeyPatch, client_id: str | None, flags: list[str], next_command: str
 ) -> None:
     if client_id is not None:
         monkeypatch.setenv("ITWIN_CLIENT_ID", client_id)
     for _ in ("installed", "was there already"):
-        *_, types_here, asks = run("cursor", *flags).stdout.splitlines()
-        assert types_here == f"Next, run:  itwin-mcp {types}"
-        assert asks.startswith("Then ask Cursor:  ") and asks.endswith("?")
+        *_, command_line, question = run("cursor", *flags).stdout.splitlines()
+        assert command_line == f"Next, run:  itwin-mcp {next_command}"
+        assert question.startswith("Then ask Cursor:  ") and question.endswith("?")
     assert "Next, run" not in run("cursor", *flags, "--print").output
     assert "Next, run" not in run("cursor", "--uninstall").output
 
 
-def test_install_without_sign_in_says_what_to_do(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_install_without_sign_in_prints_how_to_configure_one(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert any("No sign-in is configured yet" in note for note in run_json("cursor")["notes"])
     monkeypatch.setenv("ITWIN_CLIENT_ID", "native-x")
     assert not any("No sign-in is configured yet" in note for note in run_json("cursor")["notes"])
@@ -438,24 +440,24 @@ def test_install_without_sign_in_says_what_to_do(home: Path, monkeypatch: pytest
         (("--files-root", "/no/such"), "is not a folder"),
     ],
 )
-def test_install_refuses_settings_that_would_not_start(home: Path, arguments: tuple[str, ...], words: str) -> None:
+def test_install_rejects_invalid_settings(home: Path, arguments: tuple[str, ...], words: str) -> None:
     with pytest.raises(SettingsError, match=words):
         run("cursor", "--sandbox", *arguments)
-    assert not file_of("cursor").exists()
+    assert not config_path_of("cursor").exists()
 
 
 def test_installed_entry_starts_a_server(home: Path) -> None:
     run_json("cursor", "--sandbox")
-    entry = json.loads(file_of("cursor").read_text())["mcpServers"]["itwin"]
-    hello = {
+    entry = json.loads(config_path_of("cursor").read_text())["mcpServers"]["itwin"]
+    request = {
         "jsonrpc": "2.0",
         "id": 1,
         "method": "initialize",
         "params": {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}},
     }
-    line = [entry["command"], *entry["args"]]
-    served = subprocess.run(line, input=json.dumps(hello) + "\n", capture_output=True, text=True, timeout=60)
-    assert json.loads(served.stdout.splitlines()[0])["result"]["serverInfo"]["name"] == "itwin-mcp"
+    words = [entry["command"], *entry["args"]]
+    process = subprocess.run(words, input=json.dumps(request) + "\n", capture_output=True, text=True, timeout=60)
+    assert json.loads(process.stdout.splitlines()[0])["result"]["serverInfo"]["name"] == "itwin-mcp"
 
 
 RECORDER = """#!{python}
@@ -496,7 +498,7 @@ def test_install_uses_the_command_of_claude_code(home: Path, monkeypatch: pytest
     env = ["-e", "ITWIN_CLIENT_ID=native-x", "-e", f"IMODEL_ID={IMODEL}"]
     start = [find_start_command(os.environ).program, "serve", "--read-only"]
     assert read_calls(record) == [["mcp", "add", "itwin", "--scope", "user", *env, "--", *start]]
-    assert not file_of("claude-code").exists()
+    assert not config_path_of("claude-code").exists()
 
 
 @needs_scripts
@@ -508,7 +510,7 @@ def test_install_replaces_only_a_different_entry_of_claude_code(home: Path) -> N
         "args": ["serve", "--sandbox"],
         "env": {},
     }
-    file_of("claude-code").write_text(json.dumps({"mcpServers": {"itwin": entry}}))
+    config_path_of("claude-code").write_text(json.dumps({"mcpServers": {"itwin": entry}}))
     assert run_json("claude-code", "--sandbox")["changes"] is False
     run_json("claude-code", "--sandbox", "--read-only")
     run_json("claude-code", "--uninstall")
@@ -531,8 +533,8 @@ file.write_text(json.dumps(content))
 
 
 @needs_scripts
-def test_entry_of_claude_code_is_restored_if_its_replacement_fails(home: Path) -> None:
-    file = file_of("claude-code")
+def test_install_restores_the_entry_if_claude_code_fails_to_replace_it(home: Path) -> None:
+    file = config_path_of("claude-code")
     entry = {"command": "itwin-mcp", "args": ["serve"], "env": {"ITWIN_CLIENT_SECRET": "precious"}}
     file.write_text(json.dumps({"mcpServers": {"itwin": entry}, "theme": "dark"}))
     before = file.read_text()
@@ -547,7 +549,7 @@ def test_entry_of_claude_code_is_restored_if_its_replacement_fails(home: Path) -
 
 
 @needs_scripts
-def test_vs_code_is_installed_by_command_and_uninstalled_in_its_file(home: Path) -> None:
+def test_install_runs_the_command_of_vs_code_and_uninstall_edits_its_file(home: Path) -> None:
     record = put_program(home, "code")
     run_json("vscode", "--sandbox")
     (call,) = read_calls(record)
@@ -558,14 +560,16 @@ def test_vs_code_is_installed_by_command_and_uninstalled_in_its_file(home: Path)
         "command": find_start_command(os.environ).program,
         "args": ["serve", "--sandbox"],
     }
-    file_of("vscode").write_text('{\n\t"servers": {\n\t\t"itwin": {"command": "itwin-mcp"},\n\t\t"other": {}\n\t}\n}')
+    config_path_of("vscode").write_text(
+        '{\n\t"servers": {\n\t\t"itwin": {"command": "itwin-mcp"},\n\t\t"other": {}\n\t}\n}'
+    )
     run_json("vscode", "--uninstall")
-    assert json.loads(file_of("vscode").read_text()) == {"servers": {"other": {}}}
+    assert json.loads(config_path_of("vscode").read_text()) == {"servers": {"other": {}}}
     assert len(read_calls(record)) == 1
 
 
 @needs_scripts
-def test_failed_client_command_is_quoted_and_exits_with_one(home: Path) -> None:
+def test_install_reports_a_failed_client_command(home: Path) -> None:
     put_program(home, "code", code=3)
     result = run("vscode", "--sandbox")
     assert result.exit_code == 1
@@ -583,10 +587,10 @@ def test_failed_client_command_is_quoted_and_exits_with_one(home: Path) -> None:
     ],
 )
 def test_find_config_path_depends_on_the_system(system: str, environment: dict[str, str], expected: str) -> None:
-    client = next(one for one in known_clients.CLIENTS if one.key == "claude-desktop")
+    client = next(candidate for candidate in known_clients.CLIENTS if candidate.key == "claude-desktop")
     assert find_config_path(client, environment, system).as_posix() == expected
 
 
 def test_find_config_path_follows_claude_config_dir() -> None:
-    client = next(one for one in known_clients.CLIENTS if one.key == "claude-code")
+    client = next(candidate for candidate in known_clients.CLIENTS if candidate.key == "claude-code")
     assert find_config_path(client, {"HOME": "/home/a", "CLAUDE_CONFIG_DIR": "/c"}, "linux") == Path("/c/.claude.json")

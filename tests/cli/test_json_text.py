@@ -21,7 +21,7 @@ values = st.recursive(
 )
 newlines = st.sampled_from(["\n", "\r\n"])
 units = st.sampled_from(["  ", "    ", "\t"])
-others = st.dictionaries(st.text(min_size=1).filter(lambda name: name not in PATH), values, max_size=3)
+other_members = st.dictionaries(st.text(min_size=1).filter(lambda name: name not in PATH), values, max_size=3)
 
 
 @st.composite
@@ -38,12 +38,12 @@ def texts(draw: st.DrawFn, value: Any, newline: str) -> str:
     gap = blanks(newline)
     if isinstance(value, dict):
         items = [
-            f"{draw(gap)}{json.dumps(name)}{draw(gap)}:{draw(gap)}{draw(texts(one, newline))}{draw(gap)}"
-            for name, one in value.items()
+            f"{draw(gap)}{json.dumps(name)}{draw(gap)}:{draw(gap)}{draw(texts(item, newline))}{draw(gap)}"
+            for name, item in value.items()
         ]
         return "{" + ",".join(items) + ("," if items and draw(st.booleans()) else "") + draw(gap) + "}"
     if isinstance(value, list):
-        items = [f"{draw(gap)}{draw(texts(one, newline))}{draw(gap)}" for one in value]
+        items = [f"{draw(gap)}{draw(texts(item, newline))}{draw(gap)}" for item in value]
         return "[" + ",".join(items) + ("," if items and draw(st.booleans()) else "") + draw(gap) + "]"
     return json.dumps(value, ensure_ascii=draw(st.booleans()))
 
@@ -51,17 +51,17 @@ def texts(draw: st.DrawFn, value: Any, newline: str) -> str:
 @st.composite
 def documents(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
     newline = draw(newlines)
-    content = draw(others)
+    content = draw(other_members)
     if draw(st.booleans()):
-        content["mcpServers"] = draw(others)
+        content["mcpServers"] = draw(other_members)
     mark = draw(st.sampled_from(["", "\ufeff"]))
     return mark + draw(blanks(newline)) + draw(texts(content, newline)) + draw(blanks(newline)), content
 
 
-def loses_nothing(small: str, large: str) -> bool:
+def is_subsequence(small: str, large: str) -> bool:
     """Return whether `large` contains all characters of `small` in order."""
-    rest = iter(large)
-    return all(one in rest for one in small)
+    characters = iter(large)
+    return all(character in characters for character in small)
 
 
 @settings(max_examples=40)
@@ -69,10 +69,10 @@ def loses_nothing(small: str, large: str) -> bool:
 def test_set_member_changes_nothing_else(document: tuple[str, dict[str, Any]]) -> None:
     text, content = document
     assert parse(text) == content
-    after = set_member(text, PATH, ENTRY)
-    assert parse(after) == content | {"mcpServers": content.get("mcpServers", {}) | {"itwin": ENTRY}}
-    assert loses_nothing(text, after)
-    assert set_member(after, PATH, ENTRY) == after
+    edited = set_member(text, PATH, ENTRY)
+    assert parse(edited) == content | {"mcpServers": content.get("mcpServers", {}) | {"itwin": ENTRY}}
+    assert is_subsequence(text, edited)
+    assert set_member(edited, PATH, ENTRY) == edited
 
 
 @settings(max_examples=40)
@@ -87,14 +87,14 @@ def test_remove_member_undoes_set_member(document: tuple[str, dict[str, Any]]) -
 
 @settings(max_examples=40)
 @given(documents(), st.integers(0, 3))
-def test_remove_member_removes_its_comma_but_no_comment(document: tuple[str, dict[str, Any]], which: int) -> None:
+def test_remove_member_removes_its_comma_but_no_comment(document: tuple[str, dict[str, Any]], index: int) -> None:
     text, content = document
-    if which >= len(content):
+    if index >= len(content):
         return
-    name = list(content)[which]
+    name = list(content)[index]
     removed = remove_member(text, (name,))
     assert parse(removed) == {key: value for key, value in content.items() if key != name}
-    assert loses_nothing(removed, text)
+    assert is_subsequence(removed, text)
 
 
 FILE = """{
@@ -118,7 +118,7 @@ def test_set_member_follows_the_style_of_the_file() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "after"),
+    ("text", "edited"),
     [
         ("", '{\n  "a": {\n    "b": 1\n  }\n}\n'),
         ("// mine", '// mine\n{\n  "a": {\n    "b": 1\n  }\n}\n'),
@@ -128,8 +128,8 @@ def test_set_member_follows_the_style_of_the_file() -> None:
         ('{"a": {"b": 0 /* old */}}', '{"a": {"b": 1 /* old */}}'),
     ],
 )
-def test_set_member_in_small_texts(text: str, after: str) -> None:
-    assert set_member(text, ("a", "b"), 1) == after
+def test_set_member_adds_or_replaces_in_small_texts(text: str, edited: str) -> None:
+    assert set_member(text, ("a", "b"), 1) == edited
 
 
 @pytest.mark.parametrize(
@@ -152,12 +152,12 @@ def test_set_member_in_small_texts(text: str, after: str) -> None:
         ('{"mcpServers": {}, "mcpServers": {}}', "'mcpServers' appears twice"),
     ],
 )
-def test_invalid_json_is_refused_with_the_line(text: str, words: str) -> None:
+def test_invalid_json_is_rejected_with_its_line(text: str, words: str) -> None:
     with pytest.raises(NotJson) as refused:
         set_member(text, PATH, ENTRY)
     assert words in str(refused.value)
 
 
-def test_missing_member_is_none_and_removing_it_changes_nothing() -> None:
+def test_get_and_remove_a_missing_member() -> None:
     assert get_member(FILE, PATH) is None
     assert remove_member(FILE, PATH) == FILE

@@ -22,7 +22,7 @@ TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhbm5hIn0.c2lnbmF0dXJlLWNhbmFyeQ"
         "the known one: canary-known-secret!",
     ],
 )
-def test_log_lines_contain_no_secret(message: str) -> None:
+def test_json_lines_hide_secrets_in_messages(message: str) -> None:
     record = logging.LogRecord("x", logging.INFO, __file__, 1, "%s", (message,), None)
     line = JsonLines(["canary-known-secret!"]).format(record)
     assert "canary" not in line
@@ -30,7 +30,7 @@ def test_log_lines_contain_no_secret(message: str) -> None:
     assert json.loads(line)["level"] == "info"
 
 
-def test_logged_exceptions_contain_no_secret() -> None:
+def test_json_lines_hide_secrets_in_exceptions() -> None:
     try:
         raise ValueError(f"Bearer {TOKEN}")
     except ValueError as error:
@@ -44,13 +44,14 @@ def test_logged_exceptions_contain_no_secret() -> None:
 def restored_logging() -> object:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
+    logging.captureWarnings(False)  # an earlier test of this process may have left it on
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
     logging.captureWarnings(False)
 
 
-def test_warnings_are_logged_and_info_is_not(restored_logging: object, capsys: pytest.CaptureFixture[str]) -> None:
+def test_set_up_logs_logs_warnings_but_not_info(restored_logging: object, capsys: pytest.CaptureFixture[str]) -> None:
     set_up_logs("warning")
     logging.getLogger("a.library").info("chatter")
     with warnings.catch_warnings():

@@ -21,17 +21,17 @@ def run_process(*arguments: str, **environment: str) -> subprocess.CompletedProc
 
 def test_call_prints_utf8_into_a_pipe(tmp_path: Path) -> None:
     values = {"displayName": NAME, "class": "Endeavor", "subClass": "Project"}
-    done = run_process("call", "create-itwin", "--sandbox", "--json", json.dumps(values), HOME=str(tmp_path))
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.decode())["iTwin"]["displayName"] == NAME
+    process = run_process("call", "create-itwin", "--sandbox", "--json", json.dumps(values), HOME=str(tmp_path))
+    assert process.returncode == 0, process.stderr
+    assert json.loads(process.stdout.decode())["iTwin"]["displayName"] == NAME
 
 
 @pytest.mark.parametrize("command", ["doctor", pytest.param("demo", marks=pytest.mark.slow)])
 def test_command_prints_utf8_into_a_pipe(command: str, tmp_path: Path) -> None:
-    done = run_process(command, HOME=str(tmp_path), ITWIN_MCP_SANDBOX="1", ITWIN_MCP_TOOLSET="x")
-    assert done.returncode == 0, done.stderr
-    assert "→" in done.stdout.decode()
-    assert b"Traceback" not in done.stderr
+    process = run_process(command, HOME=str(tmp_path), ITWIN_MCP_SANDBOX="1", ITWIN_MCP_TOOLSET="x")
+    assert process.returncode == 0, process.stderr
+    assert "→" in process.stdout.decode()
+    assert b"Traceback" not in process.stderr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a POSIX pipe")
@@ -40,7 +40,7 @@ def test_command_exits_quietly_when_its_pipe_is_closed(command: str, tmp_path: P
     environment = os.environ | {"HOME": str(tmp_path), "ITWIN_MCP_SANDBOX": "1", "PYTHONUNBUFFERED": "1"}
     reading, writing = os.pipe()
     os.close(reading)
-    started = [sys.executable, "-m", "itwin_mcp", command]
+    words = [sys.executable, "-m", "itwin_mcp", command]
     with os.fdopen(writing, "wb") as pipe:
-        done = subprocess.run(started, stdout=pipe, stderr=subprocess.PIPE, timeout=60, env=environment)
-    assert done.stderr == b""
+        process = subprocess.run(words, stdout=pipe, stderr=subprocess.PIPE, timeout=60, env=environment)
+    assert process.stderr == b""

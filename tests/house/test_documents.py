@@ -18,7 +18,7 @@ from itwin_mcp.errors import CallError, DetailCode, ErrorCode
 from itwin_mcp.runtime import read_catalog
 from itwin_mcp.sandbox.errors import ERRORS
 from itwin_mcp.settings import ENVIRONMENT, read_settings
-from tests.cli.test_commands import GOOD
+from tests.cli.test_commands import WEATHER
 from tests.house.commands import OPTION, find_command_fault, find_command_lines, get_options, walk_commands
 from tests.house.documents import (
     DOCUMENTS,
@@ -367,7 +367,7 @@ def test_not_run_and_services_list_only_lines_of_documents() -> None:
 @pytest.fixture
 def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Return the environment of a reader: an empty home folder with the files that the pages use, and no account."""
-    (tmp_path / "my-api.yaml").write_text(GOOD, encoding="utf-8")
+    (tmp_path / "my-api.yaml").write_text(WEATHER, encoding="utf-8")
     (policy,) = [block.text for block in blocks("docs/confirmation.md") if "itwin-mcp-policy" in block.text]
     (tmp_path / "policy.yaml").write_text(policy, encoding="utf-8")
     for folder in (".venv", ".cursor", ".config/Claude", ".config/Code/User"):

@@ -18,7 +18,7 @@ from tests.house.documents import list_error_codes
 from tests.skills.bundles import Bundle, bundles, catalog
 
 SOURCE = Path(__file__).parents[2] / "src" / "itwin_mcp"
-PROMISED = {
+SKILL_NAMES = {
     "find-and-read-itwins",
     "create-and-populate-imodels",
     "clone-and-fork-imodels",
@@ -26,22 +26,22 @@ PROMISED = {
     "authoring-and-locks",
     "administer-itwins",
 }
-each = pytest.mark.parametrize("bundle", bundles(), ids=lambda bundle: bundle.skill.name)
+each_skill = pytest.mark.parametrize("bundle", bundles(), ids=lambda bundle: bundle.skill.name)
 
 
-def test_skills_are_complete() -> None:
-    assert {bundle.skill.name for bundle in bundles()} >= PROMISED
+def test_catalog_has_every_skill() -> None:
+    assert {bundle.skill.name for bundle in bundles()} >= SKILL_NAMES
 
 
-@each
+@each_skill
 def test_reference_validator_accepts_every_skill(bundle: Bundle, tmp_path: Path) -> None:
     export_skills([bundle.skill], tmp_path)
     assert skills_ref.validate(tmp_path / bundle.skill.name) == []
-    read = skills_ref.read_properties(tmp_path / bundle.skill.name)
-    assert (read.name, read.description) == (bundle.skill.name, bundle.skill.front["description"])
+    properties = skills_ref.read_properties(tmp_path / bundle.skill.name)
+    assert (properties.name, properties.description) == (bundle.skill.name, bundle.skill.front["description"])
 
 
-@each
+@each_skill
 def test_front_matter_says_when_to_use_the_skill(bundle: Bundle) -> None:
     front = bundle.skill.front
     assert front.keys() == {"name", "description", "license", "compatibility", "metadata"}
@@ -53,8 +53,8 @@ def test_front_matter_says_when_to_use_the_skill(bundle: Bundle) -> None:
     assert len(front["compatibility"]) <= 500
 
 
-@each
-def test_a_guide_is_short_plain_text(bundle: Bundle) -> None:
+@each_skill
+def test_guides_are_short_plain_text(bundle: Bundle) -> None:
     assert bundle.guide.count("\n") < 500
     assert len(bundle.guide) / 4 < 5000  # tokens that the format recommends at most
     for path, text in bundle.files.items():
@@ -62,7 +62,7 @@ def test_a_guide_is_short_plain_text(bundle: Bundle) -> None:
         assert text.endswith("\n"), path
 
 
-@each
+@each_skill
 def test_links_lead_to_existing_references(bundle: Bundle) -> None:
     assert bundle.links == bundle.files.keys() - {"SKILL.md"}
     for path, text in bundle.files.items():
@@ -71,13 +71,13 @@ def test_links_lead_to_existing_references(bundle: Bundle) -> None:
             assert re.findall(r"\]\((?!https://)[^)]*\)", text) == [], path
 
 
-@each
+@each_skill
 def test_guides_name_existing_tools(bundle: Bundle) -> None:
     known = catalog().tools.keys() | {other.skill.name for other in bundles()}
     assert {word for word in bundle.quoted if re.match(r"\w+-", word)} - known == set()
 
 
-@each
+@each_skill
 def test_guides_quote_only_fields_values_and_codes(bundle: Bundle) -> None:
     surface = json.dumps([describe(tool) for tool in catalog().tools.values()])
     source = "".join(file.read_text(encoding="utf-8") for file in SOURCE.rglob("*.py"))
@@ -85,18 +85,20 @@ def test_guides_quote_only_fields_values_and_codes(bundle: Bundle) -> None:
     assert {word for word in bundle.quoted if "-" not in word} - known == set()
 
 
-@each
+@each_skill
 def test_guides_name_existing_error_codes(bundle: Bundle) -> None:
     assert len(bundle.codes) >= 5
     assert bundle.codes - list_error_codes() == set()
 
 
-@each
+@each_skill
 def test_tables_match_the_catalog(bundle: Bundle) -> None:
-    named = {word for word in bundle.quoted if word in catalog().tools} | {command[0] for command in bundle.commands}
+    named_tools = {word for word in bundle.quoted if word in catalog().tools} | {
+        command[0] for command in bundle.commands
+    }
     reference = bundle.files["references/tools.md"]
-    assert set(re.findall(r"^## ([a-z-]+)$", reference, re.MULTILINE)) == named
-    for name in named:
+    assert set(re.findall(r"^## ([a-z-]+)$", reference, re.MULTILINE)) == named_tools
+    for name in named_tools:
         tool = catalog().tools[name]
         (row,) = re.findall(rf"^\| `{name}` \| .*$", bundle.guide, re.MULTILINE)
         assert ("**may remove or overwrite**" in row) == tool.annotations.destructive
@@ -108,7 +110,7 @@ def test_tables_match_the_catalog(bundle: Bundle) -> None:
         assert own | paged == {argument.name for argument in tool.arguments}
 
 
-@each
+@each_skill
 def test_guides_leave_confirmations_to_the_user(bundle: Bundle) -> None:
     flat = " ".join(bundle.guide.split())
     assert "`preview` instead of an answer means that nothing was done" in flat
@@ -140,11 +142,11 @@ class Variables:
                 self._known["BRIEFCASE_ID"] = str(briefcase["briefcaseId"])
             case {"iModels": [first, *_]}:
                 self._known["IMODEL_ID"] = first["id"]
-            case {"iModel": made} if command[0] in ("clone-imodel", "fork-imodel"):
-                self._known["COPY_ID"] = made["id"]
+            case {"iModel": copy} if command[0] in ("clone-imodel", "fork-imodel"):
+                self._known["COPY_ID"] = copy["id"]
 
 
-@each
+@each_skill
 @pytest.mark.anyio
 async def test_commands_of_guides_succeed_on_the_sandbox(bundle: Bundle, tmp_path: Path) -> None:
     variables = Variables()
@@ -158,7 +160,7 @@ async def test_commands_of_guides_succeed_on_the_sandbox(bundle: Bundle, tmp_pat
             variables.take(command, result.structured_content)
 
 
-@each
+@each_skill
 @pytest.mark.slow
 def test_commands_of_guides_succeed_in_a_shell(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

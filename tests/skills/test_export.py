@@ -14,28 +14,28 @@ from itwin_mcp.cli import group, main
 from tests.skills.bundles import bundles
 
 
-def skills(*arguments: str) -> Any:
+def run_skills(*arguments: str) -> Any:
     """Run a command and return the JSON that it prints."""
     done = CliRunner().invoke(group, ["skills", *arguments, "--json"], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return json.loads(done.stdout)
 
 
-def contents(folder: Path) -> dict[str, bytes]:
+def read_folder(folder: Path) -> dict[str, bytes]:
     return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
-def refused(*arguments: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
+def run_rejected(*arguments: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
     """Run a command that exits with code 2 and return its message."""
     monkeypatch.setattr(sys, "argv", ["itwin-mcp", "skills", *arguments])
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as stopped:
         main()
-    assert ended.value.code == 2
+    assert stopped.value.code == 2
     return capsys.readouterr().err
 
 
 def test_skills_list_shows_names_and_descriptions() -> None:
-    listed = {one["name"]: one for one in skills("list")["skills"]}
+    listed = {skill["name"]: skill for skill in run_skills("list")["skills"]}
     for bundle in bundles():
         assert listed[bundle.skill.name]["description"] == bundle.skill.front["description"]
         assert listed[bundle.skill.name]["files"][0] == f"skill://{bundle.skill.name}/SKILL.md"
@@ -44,13 +44,13 @@ def test_skills_list_shows_names_and_descriptions() -> None:
 
 
 def test_export_writes_the_served_files_and_is_idempotent(tmp_path: Path) -> None:
-    written = skills("export", str(tmp_path / "skills"))["files"]
-    first = contents(tmp_path / "skills")
+    written = run_skills("export", str(tmp_path / "skills"))["files"]
+    first = read_folder(tmp_path / "skills")
     assert {str(tmp_path / "skills" / name) for name in first} == set(written)
     served = {f"{bundle.skill.name}/{path}": text for bundle in bundles() for path, text in bundle.files.items()}
     assert first == {path: text.encode() for path, text in served.items()}
-    assert skills("export", str(tmp_path / "skills"))["files"] == written
-    assert contents(tmp_path / "skills") == first
+    assert run_skills("export", str(tmp_path / "skills"))["files"] == written
+    assert read_folder(tmp_path / "skills") == first
 
 
 def test_export_does_not_depend_on_settings(tmp_path: Path) -> None:
@@ -58,13 +58,13 @@ def test_export_does_not_depend_on_settings(tmp_path: Path) -> None:
     other = {"PYTHONHASHSEED": "7", "ITWIN_MCP_TOOLSETS": "users", "ITWIN_ID": "eba2c893-b536-5d8b-b103-56b7b184efcf"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=os.environ | other)
     assert done.returncode == 0, done.stderr
-    skills("export", str(tmp_path / "here"))
-    assert contents(tmp_path / "there") == contents(tmp_path / "here")
+    run_skills("export", str(tmp_path / "here"))
+    assert read_folder(tmp_path / "there") == read_folder(tmp_path / "here")
 
 
-def test_export_replaces_an_older_one_and_keeps_other_files(tmp_path: Path) -> None:
-    skills("export", str(tmp_path))
-    whole = contents(tmp_path)
+def test_export_updates_an_earlier_export_and_keeps_other_files(tmp_path: Path) -> None:
+    run_skills("export", str(tmp_path))
+    whole = read_folder(tmp_path)
     guide = tmp_path / "version-history" / "SKILL.md"
     older = guide.read_bytes().replace(b"# Version history", b"# An older text")
     guide.write_bytes(older + b"\nAnd [old](references/old.md).\n")
@@ -72,25 +72,25 @@ def test_export_replaces_an_older_one_and_keeps_other_files(tmp_path: Path) -> N
     (tmp_path / "version-history" / "references" / "notes.md").write_text("mine", encoding="utf-8")
     (tmp_path / "other-skill").mkdir()
     (tmp_path / "other-skill" / "SKILL.md").write_text("theirs", encoding="utf-8")
-    skills("export", str(tmp_path))
+    run_skills("export", str(tmp_path))
     extra = {"version-history/references/notes.md": b"mine", "other-skill/SKILL.md": b"theirs"}
-    assert contents(tmp_path) == whole | extra
+    assert read_folder(tmp_path) == whole | extra
 
 
-THEIRS = "---\nname: version-history\ndescription: Another project's.\nmetadata:\n  made-by: somebody\n---\n"
+FOREIGN = "---\nname: version-history\ndescription: Another project's.\nmetadata:\n  made-by: somebody\n---\n"
 
 
-@pytest.mark.parametrize("text", [THEIRS, "no front matter", "---\n{: \n---\n", None], ids=lambda text: str(text)[:9])
-def test_export_refuses_a_folder_of_other_origin(
+@pytest.mark.parametrize("text", [FOREIGN, "no front matter", "---\n{: \n---\n", None], ids=lambda text: str(text)[:9])
+def test_export_rejects_a_folder_that_no_export_made(
     text: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    theirs = tmp_path / "version-history" / ("notes.txt" if text is None else "SKILL.md")
-    theirs.parent.mkdir()
-    theirs.write_text(text or "mine", encoding="utf-8")
-    before = contents(tmp_path)
-    said = refused("export", str(tmp_path), capsys=capsys, monkeypatch=monkeypatch)
-    assert f"{theirs.parent}: not made by itwin-mcp, so nothing was written." in said
-    assert contents(tmp_path) == before
+    foreign_file = tmp_path / "version-history" / ("notes.txt" if text is None else "SKILL.md")
+    foreign_file.parent.mkdir()
+    foreign_file.write_text(text or "mine", encoding="utf-8")
+    before = read_folder(tmp_path)
+    message = run_rejected("export", str(tmp_path), capsys=capsys, monkeypatch=monkeypatch)
+    assert f"{foreign_file.parent}: not made by itwin-mcp, so nothing was written." in message
+    assert read_folder(tmp_path) == before
 
 
 def test_export_does_not_follow_links(
@@ -99,7 +99,9 @@ def test_export_does_not_follow_links(
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "skills").mkdir()
     (tmp_path / "skills" / "version-history").symlink_to(tmp_path / "elsewhere")
-    assert "nothing was written" in refused("export", str(tmp_path / "skills"), capsys=capsys, monkeypatch=monkeypatch)
+    assert "nothing was written" in run_rejected(
+        "export", str(tmp_path / "skills"), capsys=capsys, monkeypatch=monkeypatch
+    )
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
@@ -107,5 +109,5 @@ def test_export_reports_an_unwritable_folder(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
-    said = refused("export", str(tmp_path / "file" / "skills"), capsys=capsys, monkeypatch=monkeypatch)
-    assert "cannot be written" in said
+    message = run_rejected("export", str(tmp_path / "file" / "skills"), capsys=capsys, monkeypatch=monkeypatch)
+    assert "cannot be written" in message

@@ -7,8 +7,6 @@ import os
 import signal
 import sys
 from importlib import import_module
-from types import FrameType
-from typing import NoReturn
 
 import click
 
@@ -17,21 +15,21 @@ from itwin_mcp.errors import ConfigurationError, FileRefused
 from itwin_mcp.text import find_similar
 
 COMMANDS = {
-    "serve": ("serve", "Serve MCP clients."),
-    "demo": ("demo", "Watch an agent work in the embedded sandbox."),
-    "tools": ("tools", "List the tools, or show one with its arguments."),
-    "call": ("call", "Call one tool and print its answer."),
-    "approve": ("approve", "Approve a destructive call of an agent."),
-    "install": ("install", "Add this server to Claude, VS Code or Cursor, or remove it."),
-    "auth": ("auth", "Sign in, see who is signed in, sign out."),
-    "doctor": ("doctor", "Check everything between this computer and the platform."),
-    "sandbox": ("sandbox", "Run the emulated platform as a separate server."),
-    "skills": ("skills", "List the guides for agents, or write them as agent skills."),
-    "capability": ("capability", "Check capability files, or export ours."),
-    "policy": ("policy", "Check a policy file, or test what it allows."),
-    "bundle": ("bundle", "Pack the desktop extension, from a source tree."),
+    "serve": "Serve MCP clients.",
+    "demo": "Watch an agent work in the embedded sandbox.",
+    "tools": "List the tools, or show one with its arguments.",
+    "call": "Call one tool and print its answer.",
+    "approve": "Approve a destructive call of an agent.",
+    "install": "Add this server to Claude, VS Code or Cursor, or remove it.",
+    "auth": "Sign in, see who is signed in, sign out.",
+    "doctor": "Check everything between this computer and the platform.",
+    "sandbox": "Run the emulated platform as a separate server.",
+    "skills": "List the guides for agents, or write them as agent skills.",
+    "capability": "Check capability files, or export ours.",
+    "policy": "Check a policy file, or test what it allows.",
+    "bundle": "Pack the desktop extension, from a source tree.",
 }
-"""Module and help line of each command, so that `--help` imports none of them."""
+"""The help line of each command, so that `--help` imports no command. The module has the command's name."""
 
 
 class LazyGroup(click.Group):
@@ -43,7 +41,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"itwin_mcp.cli.{COMMANDS[cmd_name][0]}").command
+        command: click.Command = import_module(f"itwin_mcp.cli.{cmd_name}").command
         return command
 
     def resolve_command(
@@ -58,7 +56,7 @@ class LazyGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+            formatter.write_dl(list(COMMANDS.items()))
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -88,40 +86,27 @@ def main() -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # A shell without job control ignores SIGINT in background jobs. Our SIGTERM handler raises it, so restore it.
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, _interrupt)
+    # Handle SIGTERM like Ctrl-C: cancel what is in progress, note it in the audit log and clean up.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         group.main(prog_name="itwin-mcp")
-    except FileRefused as error:
-        for problem in error.problems:
-            click.echo(str(problem), err=True)
-        sys.exit(2)
     except ConfigurationError as error:
-        click.echo(f"itwin-mcp: {error}", err=True)
+        click.echo(str(error) if isinstance(error, FileRefused) else f"itwin-mcp: {error}", err=True)
         sys.exit(2)
-    except BaseExceptionGroup as group_of_errors:
-        others = group_of_errors.split(BrokenPipeError)[1]
-        if others is not None:
+    except BaseExceptionGroup as errors:
+        if errors.split(BrokenPipeError)[1] is not None:
             raise
-        _exit_quietly()
+        # The reader of our pipe closed it, as `| head` does. Python would report that the last flush failed.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
 
 
 def set_up_output() -> None:
     """Write UTF-8 to files and pipes, and replace characters that a console cannot show.
 
-    On Windows the default encoding of pipes lacks most characters, and printing an answer must not fail after a write
+    On Windows the default encoding of pipes lacks most characters. Printing an answer must not fail after a write has
     succeeded.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="replace")
-
-
-def _exit_quietly() -> NoReturn:
-    """Exit after the reader of a pipe closed it, as `| head` does. Python would report a failed flush."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(1)
-
-
-def _interrupt(_: int, __: FrameType | None) -> None:
-    """Handle SIGTERM like Ctrl-C: cancel what is in progress, note it in the audit log and clean up."""
-    signal.raise_signal(signal.SIGINT)

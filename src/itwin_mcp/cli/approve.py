@@ -1,16 +1,16 @@
-"""`itwin-mcp approve`: the user confirms a call of an agent whose client cannot ask them."""
+"""`itwin-mcp approve`: confirm a call of an agent whose client cannot ask the user."""
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from itwin_mcp.cli.options import account_options, make_settings
+from itwin_mcp.cli.output import json_option, print_json
 from itwin_mcp.errors import SettingsError, StateUnusable
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.command("approve")
 @click.argument("identifier", metavar="[ID]", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option("Print JSON.")
 @account_options
 def command(identifier: str | None, as_json: bool, **flags: Any) -> None:
     """Approve a call that destroys or publishes something. Without ID, list the pending calls.
@@ -48,28 +48,27 @@ def _approve(approvals: Approvals, identifier: str | None, as_json: bool) -> Non
     from itwin_mcp.executor.confirmation.typed_name import normalize_name
 
     if identifier is None:
-        _list(approvals.pending(), as_json)
+        _print_pending(approvals.pending(), as_json)
         return
     pending = approvals.find(identifier)
     if pending is None:
         _fail(f"No pending call has the id {identifier[:40]!r}. It was approved, has expired, or is wrong.", as_json)
-        return
     if not show_question(f"{pending.tool}\n\n{pending.message}"):
         raise SettingsError("There is no terminal to ask on. Only the user can approve, in their own terminal.")
     if normalize_name(read_answer()) != pending.name:
         _fail("The name does not match, so nothing was approved.", as_json)
-        return
     if approvals.approve(pending.id) is None:
         _fail("It has just expired or was approved elsewhere, so nothing was approved here.", as_json)
-        return
     if as_json:
-        click.echo(json.dumps({"approved": _to_json(pending)}, indent=2, ensure_ascii=False))
+        print_json({"approved": _to_json(pending)})
     else:
-        click.echo(f"Approved: {pending.tool}. The agent can repeat its call within {_count_left(pending)} seconds.")
+        click.echo(
+            f"Approved: {pending.tool}. The agent can repeat its call within {_count_seconds_left(pending)} seconds."
+        )
 
 
 def show_question(message: str) -> bool:
-    """Show a question and ask for the name; return False if there is no terminal."""
+    """Show a question and prompt for the name. Return False, and show nothing, if there is no terminal."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return False
     click.echo(f"{message}\nName: ", nl=False, err=True)
@@ -77,18 +76,19 @@ def show_question(message: str) -> bool:
 
 
 def read_answer() -> str:
-    """Return the line that the user types, or an empty text."""
+    """Return the line that the user types, without surrounding whitespace."""
     return sys.stdin.buffer.readline().decode(sys.stdin.encoding, "replace").strip()
 
 
-def _list(pending: Sequence[PendingApproval], as_json: bool) -> None:
+def _print_pending(approvals: Sequence[PendingApproval], as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps({"pending": [_to_json(approval) for approval in pending]}, indent=2, ensure_ascii=False))
-    elif not pending:
+        print_json({"pending": [_to_json(approval) for approval in approvals]})
+        return
+    if not approvals:
         click.echo("No call waits for approval.")
-    for approval in () if as_json else pending:
-        left = _count_left(approval)
-        click.echo(f"{approval.id}  {approval.tool}, {left} seconds left\n          {approval.question}")
+    for approval in approvals:
+        seconds = _count_seconds_left(approval)
+        click.echo(f"{approval.id}  {approval.tool}, {seconds} seconds left\n          {approval.question}")
 
 
 def _to_json(approval: PendingApproval) -> dict[str, Any]:
@@ -99,14 +99,17 @@ def _to_json(approval: PendingApproval) -> dict[str, Any]:
         "name": approval.name,
         "about": dict(approval.about),
         "loses": dict(approval.loses),
-        "secondsLeft": _count_left(approval),
+        "secondsLeft": _count_seconds_left(approval),
     }
 
 
-def _count_left(approval: PendingApproval) -> int:
+def _count_seconds_left(approval: PendingApproval) -> int:
     return max(0, round(approval.expires - time.time()))
 
 
-def _fail(reason: str, as_json: bool) -> None:
-    click.echo(json.dumps({"error": reason}, ensure_ascii=False) if as_json else reason, err=not as_json)
+def _fail(reason: str, as_json: bool) -> NoReturn:
+    if as_json:
+        print_json({"error": reason})
+    else:
+        click.echo(reason, err=True)
     sys.exit(1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -12,6 +11,7 @@ from urllib.parse import urlsplit
 import click
 
 from itwin_mcp.cli.options import account_options, make_settings
+from itwin_mcp.cli.output import json_option, print_json
 from itwin_mcp.errors import CallError, NotSignedIn, SettingsError
 from itwin_mcp.settings import Settings
 
@@ -31,14 +31,14 @@ def command() -> None:
     """
 
 
-_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+_json = json_option("Print the result as JSON.")
 
 
 @command.command("login")
 @account_options
 @click.option("--no-browser", is_flag=True, help="Only print the link; open it in a browser on this computer.")
 @_json
-def login(no_browser: bool, as_json: bool, **flags: Any) -> None:
+def log_in(no_browser: bool, as_json: bool, **flags: Any) -> None:
     """Sign in with the browser. The login is stored and renewed until `auth logout`.
 
     The link is printed on standard error. ITWIN_CLIENT_ID must be set to the id of a native application.
@@ -50,16 +50,16 @@ def login(no_browser: bool, as_json: bool, **flags: Any) -> None:
       itwin-mcp auth login --profile qa
     """
     settings = make_settings(**flags)
-    native = _open_application(settings)
-    done = _run(as_json, lambda: _login(settings, native, browser=not no_browser))
+    native = _get_native_login(settings)
+    login = _run(as_json, lambda: _login(settings, native, browser=not no_browser))
     if as_json:
-        _print(done)
+        print_json(login)
     else:
-        who = done["name"] or done["email"]
-        click.echo(f"Signed in{f' as {who}' if who else ''}; the login is stored in {done['keptIn']}.")
+        user = login["name"] or login["email"]
+        click.echo(f"Signed in{f' as {user}' if user else ''}; the login is stored in {login['keptIn']}.")
         click.echo("Sign out with `itwin-mcp auth logout`.")
-    if done["inUse"] != "login":
-        other = done["inUse"].replace("-", " ")
+    if login["inUse"] != "login":
+        other = login["inUse"].replace("-", " ")
         click.echo(f"This login will not be used, because the {other} is configured and takes precedence.", err=True)
 
 
@@ -80,19 +80,20 @@ def status(as_json: bool, **flags: Any) -> None:
     sign_in = choose_sign_in(settings, Launcher.SHELL)
     state = _run(as_json, lambda: _status(settings, sign_in))
     if as_json:
-        _print(state)
+        print_json(state)
     else:
-        click.echo(f"Sign-in:     {state['told']}")
-        if state["user"]:
-            click.echo(f"User:        {state['user']}")
-        click.echo(f"Environment: {state['environment']}" + (f" ({state['platform']})" if state["platform"] else ""))
-        if state["signInServer"]:
-            click.echo(f"Server:      {state['signInServer']}")
-        if state["keptIn"]:
-            click.echo(f"Stored in:   {state['keptIn']}")
-        if state["expiresAt"]:
-            click.echo(f"Expires:     {state['expiresAt']}")
-        click.echo("State:       " + ("ready" if state["ready"] else f"not signed in. {state['hint']}"))
+        rows = {
+            "Sign-in": state["told"],
+            "User": state["user"],
+            "Environment": state["environment"] + (f" ({state['platform']})" if state["platform"] else ""),
+            "Server": state["signInServer"],
+            "Stored in": state["keptIn"],
+            "Expires": state["expiresAt"],
+            "State": "ready" if state["ready"] else f"not signed in. {state['hint']}",
+        }
+        for label, value in rows.items():
+            if value:
+                click.echo(f"{label + ':':<12} {value}")
     sys.exit(0 if state["ready"] else 1)
 
 
@@ -111,25 +112,25 @@ def logout(as_json: bool, **flags: Any) -> None:
 
     settings = make_settings(**flags)
     native = build_native_login(settings, f"Sign in with `{format_login_command(settings)}`, then try again.")
-    if native is None:  # without a native application no login can exist
-        done: dict[str, Any] = {"wasSignedIn": False, "revoked": False, "because": None}
-    else:
-        done = _run(as_json, lambda: _logout(native))
+    # Without a native application no login can exist.
+    result: dict[str, Any] = {"wasSignedIn": False, "revoked": False, "because": None}
+    if native is not None:
+        result = _run(as_json, lambda: _logout(native))
     if as_json:
-        _print(done)
-    elif not done["wasSignedIn"]:
+        print_json(result)
+    elif not result["wasSignedIn"]:
         click.echo("Nobody was signed in.")
-    elif done["revoked"]:
+    elif result["revoked"]:
         click.echo("Signed out: the login was revoked at the sign-in server and deleted here.")
     else:
         click.echo("The login was deleted here.")
-    if done["wasSignedIn"] and not done["revoked"]:
-        click.echo(f"The sign-in server did not revoke it: {done['because']}", err=True)
+    if result["wasSignedIn"] and not result["revoked"]:
+        click.echo(f"The sign-in server did not revoke it: {result['because']}", err=True)
         sys.exit(1)
 
 
-def _open_application(settings: Settings) -> NativeLogin:
-    """Return the native application for signing in. Raises SettingsError, with all steps, if there is none."""
+def _get_native_login(settings: Settings) -> NativeLogin:
+    """Return the login of the native application. Raises SettingsError, with the steps to register one."""
     from itwin_mcp.upstream.sign_in.credential_choice import (
         build_native_login,
         explain_registration,
@@ -171,12 +172,15 @@ async def _login(settings: Settings, native: NativeLogin, *, browser: bool) -> d
 
 
 def _open_browser(url: str, issuer: str) -> bool:
-    """Open the user's browser, but only at the sign-in server: over https, or on this computer for a sandbox."""
+    """Open the user's browser at the sign-in server, over https or on this computer; return whether it opened.
+
+    Other links are refused, because a server chooses the link.
+    """
     import webbrowser
 
-    link, own = urlsplit(url), urlsplit(issuer)
+    link, server = urlsplit(url), urlsplit(issuer)
     is_local = link.scheme == "http" and link.hostname in ("localhost", "127.0.0.1", "::1")
-    if not (link.scheme == "https" or is_local) or link.hostname != own.hostname:
+    if not (link.scheme == "https" or is_local) or link.hostname != server.hostname:
         return False
     try:
         return webbrowser.open(url)
@@ -189,8 +193,7 @@ async def _status(settings: Settings, sign_in: SignIn) -> dict[str, Any]:
     from itwin_mcp.upstream.sign_in.identity import describe_sign_in, format_time, read_identity
     from itwin_mcp.upstream.sign_in.token import read_claims
 
-    expires_at, user, ready = None, None, sign_in.method is not AuthMethod.NONE
-    hint = "" if ready else sign_in.remedy
+    expires_at, user, hint = None, None, sign_in.remedy if sign_in.method is AuthMethod.NONE else ""
     if sign_in.method in (AuthMethod.ACCESS_TOKEN, AuthMethod.ACCESS_TOKEN_FILE):
         assert sign_in.tokens is not None
         try:
@@ -198,18 +201,18 @@ async def _status(settings: Settings, sign_in: SignIn) -> dict[str, Any]:
             expires_at, identity = token.expires_at, read_identity(token, sign_in.method)
             user = identity["name"] or identity["email"]
             if not read_claims(token.value):
-                ready, hint = False, f"The access token is invalid: it is not a JSON Web Token. {sign_in.remedy}"
+                hint = f"The access token is invalid: it is not a JSON Web Token. {sign_in.remedy}"
         except NotSignedIn as error:
-            ready, hint = False, f"{error.message} {error.hint}"
+            hint = f"{error.message} {error.hint}"
         if expires_at is not None and expires_at <= time.time():
-            ready, hint = False, f"The access token has expired. {sign_in.remedy}"
+            hint = f"The access token has expired. {sign_in.remedy}"
     elif sign_in.login is not None:
         if await sign_in.login.tokens.has_login():
             user = await sign_in.login.tokens.read_user()
         else:
-            ready, hint = False, sign_in.remedy
+            hint = sign_in.remedy
     return {
-        "ready": ready,
+        "ready": not hint,
         "told": sign_in.description,
         "user": user,
         **describe_sign_in(settings, sign_in),
@@ -225,12 +228,11 @@ async def _status(settings: Settings, sign_in: SignIn) -> dict[str, Any]:
 async def _logout(native: NativeLogin) -> dict[str, Any]:
     from itwin_mcp.errors import Unreachable
 
-    was_signed_in, revoked = True, False
-    because: str | None = "it has no endpoint for that."
+    was_signed_in, revoked, because = True, False, "it has no endpoint for that."
     try:
         was_signed_in = await native.tokens.has_login()
     except NotSignedIn as error:
-        because = error.message  # damaged or readable by others: still delete it
+        because = error.message  # the stored login is damaged or readable by others; delete it all the same
     try:
         revoked = await native.tokens.sign_out()
     except Unreachable as error:
@@ -243,20 +245,16 @@ async def _logout(native: NativeLogin) -> dict[str, Any]:
 
 
 def _run(as_json: bool, work: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
-    """Run `work` and return its result; print its error with what to do, and exit with 1."""
+    """Run `work` and return its result. If it fails, print the error with what to do, and exit with 1."""
     import anyio
 
     try:
         return anyio.run(work)
     except CallError as error:
         if as_json:
-            _print({"error": error.to_json("auth")})
+            print_json({"error": error.to_json("auth")})
         else:
             click.echo(f"{error.message}\n{error.hint}", err=True)
     except KeyboardInterrupt:
         click.echo("Cancelled; nobody signed in.", err=True)
     sys.exit(1)
-
-
-def _print(value: dict[str, Any]) -> None:
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))

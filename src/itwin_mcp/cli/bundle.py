@@ -13,11 +13,12 @@ from pathlib import Path
 import click
 
 from itwin_mcp.cli.options import LocalPath
+from itwin_mcp.cli.output import json_option, print_json
 from itwin_mcp.errors import SettingsError
 
 FILES = ("LICENSE", "PRIVACY.md", "icon.png", "manifest.json", "pyproject.toml", "uv.lock")
 FOLDERS = {"capabilities": (".md", ".yaml"), "src/itwin_mcp": (".png", ".py", ".sql", ".toml", ".xz")}
-"""The folders of an extension, with the suffixes of the files that it needs; `.mcpbignore` says it to `mcpb pack`."""
+"""The folders of an extension, with the suffixes of the files that it needs; `.mcpbignore` has the same for `mcpb`."""
 _FIXED_TIME = (1980, 1, 1, 0, 0, 0)
 """The earliest time that a zip archive can store."""
 
@@ -38,7 +39,7 @@ class Bundle:
 @click.command("bundle")
 @click.argument("tree", metavar="[FOLDER]", default=".", type=LocalPath())
 @click.option("--output", type=LocalPath(), metavar="FILE", help="File to write; default itwin-mcp-VERSION.mcpb.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+@json_option("Print the result as one JSON object.")
 def command(tree: Path, output: Path | None, as_json: bool) -> None:
     """Pack the sources in FOLDER (default: the current folder) as a desktop extension for Claude Desktop.
 
@@ -51,21 +52,21 @@ def command(tree: Path, output: Path | None, as_json: bool) -> None:
       itwin-mcp bundle ./itwin-mcp --output itwin.mcpb --json
     """
     bundle = pack(tree)
-    file = output or Path(f"itwin-mcp-{bundle.version}.mcpb")
+    target = output or Path(f"itwin-mcp-{bundle.version}.mcpb")
     try:
-        file.write_bytes(bundle.content)
+        target.write_bytes(bundle.content)
     except OSError as error:
-        raise SettingsError(f"--output {file} cannot be written: {error.strerror}.") from None
+        raise SettingsError(f"--output {target} cannot be written: {error.strerror}.") from None
     if as_json:
-        report = {"file": str(file), "version": bundle.version, "files": list(bundle.files)}
-        click.echo(json.dumps(report | {"bytes": len(bundle.content), "sha256": bundle.sha256}, indent=2))
+        report = {"file": str(target), "version": bundle.version, "files": list(bundle.files)}
+        print_json(report | {"bytes": len(bundle.content), "sha256": bundle.sha256})
         return
-    click.echo(f"{file}: {len(bundle.files)} files, {len(bundle.content):,} bytes")
+    click.echo(f"{target}: {len(bundle.files)} files, {len(bundle.content):,} bytes")
     click.echo(f"SHA-256 {bundle.sha256}")
 
 
 def pack(tree: Path) -> Bundle:
-    """Pack a source tree. Raises SettingsError if it is not the source tree of itwin-mcp, or incomplete."""
+    """Pack a source tree. Raises SettingsError if it is incomplete or not that of itwin-mcp."""
     version = _read_version(tree)
     names = tuple(sorted(_list_names(tree)))
     buffer = io.BytesIO()
@@ -93,10 +94,10 @@ def _list_names(tree: Path) -> Iterator[str]:
     yield from FILES
     for folder, suffixes in FOLDERS.items():
         for file in (tree / folder).rglob("*"):
-            inside = file.relative_to(tree)
-            is_hidden = any(part.startswith(".") for part in inside.parts)
+            name = file.relative_to(tree)
+            is_hidden = any(part.startswith(".") for part in name.parts)
             if file.is_file() and file.suffix in suffixes and not is_hidden:
-                yield inside.as_posix()
+                yield name.as_posix()
 
 
 def _read(file: Path) -> bytes:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import click
 
 from itwin_mcp.cli.approve import read_answer, show_question
 from itwin_mcp.cli.options import find_tool, make_settings, select_all_tools, settings_options
+from itwin_mcp.cli.output import print_json
 from itwin_mcp.errors import CallError, ErrorCode, SettingsError
 from itwin_mcp.executor.context import Confirmation, NoReply, NullConversation, Reply
 from itwin_mcp.executor.outcome import Failure, Preview, Question
@@ -52,8 +52,8 @@ def command(tool: str, pairs: Sequence[str], text: str | None, dry_run: bool, ye
     settings = select_all_tools(make_settings(**flags))
     if settings.sandbox and settings.sandbox_db is None and not dry_run:
         settings = _store_sandbox(settings)
-    answer, failed = anyio.run(_call, settings, tool, partial(read_arguments, pairs=pairs, text=text), dry_run, yes)
-    click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
+    answer, failed = anyio.run(_call, settings, tool, pairs, text, dry_run, yes)
+    print_json(answer)
     if failed and answer.get("error", {}).get("code") == ErrorCode.INVALID_ARGUMENTS:
         click.echo(f"`itwin-mcp tools describe {tool}` shows the arguments.", err=True)
     sys.exit(1 if failed else 0)
@@ -79,34 +79,34 @@ def _store_sandbox(settings: Settings) -> Settings:
 
 
 async def _call(
-    settings: Any, name: str, read: Callable[[Any], dict[str, Any]], dry_run: bool, yes: bool
+    settings: Settings, name: str, pairs: Sequence[str], text: str | None, dry_run: bool, yes: bool
 ) -> tuple[Mapping[str, Any], bool]:
-    """Return the answer of the call, or of `--dry-run` its first request; and whether it is an error or a preview."""
+    """Return the answer, or the first request of a dry run, and whether it is an error or a preview."""
     from itwin_mcp.runtime import open_runtime
 
     async with open_runtime(settings, os.environ) as runtime:
         tool = find_tool(runtime.catalog, name)
-        arguments = read(tool)
+        arguments = read_arguments(tool, pairs, text)
         if dry_run:
             if tool.is_built_in:
                 raise SettingsError(f"{name} is a built-in tool: there is no request to show.")
             try:
-                shown = _to_json(runtime.executor.first_request(tool, arguments))
-                return ({"environment": settings.environment} if settings.sandbox else {}) | shown, False
+                request = _to_json(runtime.executor.first_request(tool, arguments))
+                return ({"environment": settings.environment} if settings.sandbox else {}) | request, False
             except CallError as error:
                 return {"error": error.to_json(name)}, True
         terminal = _TerminalConversation(yes)
         outcome = await runtime.executor.call(tool, arguments, terminal)
         terminal.clear()
-        assert not isinstance(outcome, Question)  # the terminal asks at once
+        assert not isinstance(outcome, Question)  # the conversation has already asked it on the terminal
         return outcome.answer, isinstance(outcome, Failure | Preview)
 
 
 class _TerminalConversation(NullConversation):
-    """Asks on the terminal, and shows progress there as one line that is rewritten."""
+    """Asks on the terminal, and shows progress there in one line that is overwritten."""
 
     def __init__(self, yes: bool) -> None:
-        """`yes` confirms every question."""
+        """With `yes`, every question is confirmed without asking."""
         self._is_terminal = sys.stderr.isatty()
         self._yes = yes
 
@@ -128,19 +128,20 @@ class _TerminalConversation(NullConversation):
 
 
 async def _wait_for_answer() -> str:
-    """Return what the user types. Ctrl-C works, because nothing reads the terminal before a line is complete."""
+    """Return the line that the user types. Ctrl-C works, because nothing reads before a line is complete."""
     import anyio.to_thread
 
-    if sys.platform == "win32":  # its consoles cannot be waited for
+    if sys.platform == "win32":  # consoles of Windows cannot be waited for
         return await anyio.to_thread.run_sync(read_answer)
     await anyio.wait_readable(sys.stdin)
     return read_answer()
 
 
 def read_arguments(tool: Any, pairs: Sequence[str], text: str | None) -> dict[str, Any]:
-    """Return the arguments of a call. A list in `--arg` is separated by commas, or JSON.
+    """Return the arguments of a call from `--arg` pairs and the text of `--json`.
 
-    All other values stay text, which the call converts to the types that the tool declares.
+    The value of a list argument is JSON, or items separated by commas. Other values remain text: the call converts them
+    to the types that the tool declares.
     """
     from itwin_mcp.capability.json_schema import get_type
 
@@ -163,12 +164,12 @@ def read_arguments(tool: Any, pairs: Sequence[str], text: str | None) -> dict[st
 
 
 def _read_json(text: str) -> str:
-    """Return the JSON that `--json` gives: its own text, a file's, or standard input. Raises SettingsError."""
+    """Return the text of `--json` itself, of the file after `@`, or of standard input. Raises SettingsError."""
     if not text.startswith("@"):
         return sys.stdin.read() if text == "-" else text
     file = Path(text[1:]).expanduser()
     try:
-        return file.read_text(encoding="utf-8-sig")  # editors of Windows start a file with a byte order mark
+        return file.read_text(encoding="utf-8-sig")  # some editors of Windows write a byte order mark
     except OSError as error:
         raise SettingsError(f"--json {text}: {file} cannot be read: {error.strerror or error}.") from None
     except ValueError:
@@ -181,8 +182,7 @@ def _to_json(request: Any) -> dict[str, Any]:
     shown: dict[str, Any] = {"method": request.method, "url": request.origin + request.path}
     if request.query:
         shown["query"] = [{"name": name, "value": value} for name, value in request.query]
-    kept = [(name, value) for name, value in request.headers if name.lower() != "authorization"]
-    shown["headers"] = dict(kept)
+    shown["headers"] = {name: value for name, value in request.headers if name.lower() != "authorization"}
     if isinstance(request.body, JsonBody):
         shown["body"] = request.body.value
     elif request.body is not None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import click
 
 from itwin_mcp.cli.options import LocalPath
-from itwin_mcp.errors import CapabilityError, Problem
+from itwin_mcp.cli.output import json_option, print_files, print_json, print_problems
+from itwin_mcp.errors import CapabilityError
 
 
 @click.group("capability")
@@ -28,7 +27,7 @@ def command() -> None:
 
 @command.command("check")
 @click.argument("files", nargs=-1, required=True, type=LocalPath())
-@click.option("--json", "as_json", is_flag=True, help="Print the problems as JSON.")
+@json_option("Print the problems as JSON.")
 def check(files: tuple[Path, ...], as_json: bool) -> None:
     """List every problem in FILES that `serve --capabilities` would report. Exits with 2 if there is one.
 
@@ -52,7 +51,7 @@ def check(files: tuple[Path, ...], as_json: bool) -> None:
     tools = [tool.name for tool in catalog.tools.values() if Path(tool.file).resolve() in own]
     warnings = [warning for warning in catalog.warnings if Path(warning.file).resolve() in own]
     if as_json:
-        click.echo(json.dumps({"problems": [], "warnings": _to_rows(warnings), "tools": tools}, indent=2))
+        print_json({"problems": [], "warnings": [asdict(warning) for warning in warnings], "tools": tools})
         return
     for warning in warnings:
         click.echo(f"warning: {warning}")
@@ -74,7 +73,7 @@ def words() -> None:
 
 @command.command("export")
 @click.argument("folder", type=LocalPath(file_okay=False))
-@click.option("--json", "as_json", is_flag=True, help="Print the files as JSON.")
+@json_option("Print the files as JSON.")
 def export(folder: Path, as_json: bool) -> None:
     """Write our capability files into FOLDER without our `x-` words, as plain Naftiko for any engine.
 
@@ -83,28 +82,6 @@ def export(folder: Path, as_json: bool) -> None:
       itwin-mcp capability export ./plain
     """
     from itwin_mcp.capability.documents import find_shipped_files
-    from itwin_mcp.capability.export import export_files as write
+    from itwin_mcp.capability.export import export_files
 
-    written = write(find_shipped_files(), folder)
-    if as_json:
-        click.echo(json.dumps({"files": [str(file) for file in written]}, indent=2))
-    else:
-        for file in written:
-            click.echo(str(file))
-
-
-def print_problems(problems: Sequence[Problem], as_json: bool) -> None:
-    """Print problems in files: one per line, or all as JSON."""
-    if as_json:
-        click.echo(json.dumps({"problems": _to_rows(problems)}, indent=2, ensure_ascii=False))
-        return
-    for problem in problems:
-        click.echo(str(problem))
-    click.echo(f"{len(problems)} problem{'s' if len(problems) != 1 else ''}.", err=True)
-
-
-def _to_rows(problems: Sequence[Problem]) -> list[dict[str, Any]]:
-    return [
-        {"file": problem.file, "line": problem.line, "rule": problem.rule, "message": problem.message}
-        for problem in problems
-    ]
+    print_files(export_files(find_shipped_files(), folder), as_json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 import click
 
 from itwin_mcp.cli.install import QUESTION
+from itwin_mcp.cli.output import json_option
 
 JSON = dict[str, Any]
 
@@ -31,11 +33,11 @@ class Step:
     describe: Callable[[Any], list[str]]
     """Describes that member in a few lines."""
     result_name: str
-    """The name under which later steps find it."""
+    """The key of that member in the results that later steps get."""
 
 
 @click.command("demo")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per step instead of text.")
+@json_option("Print one JSON object per step instead of text.")
 def command(as_json: bool) -> None:
     """Watch an agent work: the official MCP client calls the embedded sandbox over stdio.
 
@@ -51,20 +53,18 @@ def command(as_json: bool) -> None:
 
     try:
         anyio.run(_run_steps, as_json)
-    except* (DemoFailed, MCPError) as failed:
-        click.echo(f"\nThe demo failed: {failed.exceptions[0]}", err=True)
+    except* (DemoFailed, MCPError) as errors:
+        click.echo(f"\nThe demo failed: {errors.exceptions[0]}", err=True)
         sys.exit(1)
 
 
 async def _run_steps(as_json: bool) -> None:
     from mcp import Client, StdioServerParameters, stdio_client
 
-    command = [sys.executable, "-m", "itwin_mcp", "serve", "--sandbox"]
     output = _JsonOutput() if as_json else _TextOutput()
-    server = StdioServerParameters(command=command[0], args=command[1:])
+    server = StdioServerParameters(command=sys.executable, args=["-m", "itwin_mcp", "serve", "--sandbox"])
     async with Client(stdio_client(server)) as client:
-        listed = await client.list_tools()
-        output.start(client.protocol_version, len(listed.tools))
+        output.start(client.protocol_version, len((await client.list_tools()).tools))
         results: dict[str, Any] = {}
         for number, step in enumerate(STEPS, 1):
             arguments = step.build_arguments(results)
@@ -93,7 +93,7 @@ class _TextOutput:
         click.echo()
         click.secho(f"{number}. {step.question}", bold=True)
         values = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
-        click.echo("   " + click.style("→ ", fg="cyan") + click.style(step.tool, fg="cyan") + f"({values})")
+        click.echo("   " + click.style(f"→ {step.tool}", fg="cyan") + f"({values})")
 
     async def show_progress(self, progress: float, total: float | None, message: str | None) -> None:
         if self._is_terminal and message:
@@ -124,7 +124,7 @@ class _JsonOutput:
         self._call = {"step": number, "asks": step.question, "tool": step.tool, "arguments": arguments}
 
     async def show_progress(self, progress: float, total: float | None, message: str | None) -> None:
-        """Programs get results only."""
+        """Show nothing, because programs read only results."""
 
     def show_answer(self, _: Step, answer: JSON) -> None:
         self._print({**self._call, "answer": answer})
@@ -133,8 +133,6 @@ class _JsonOutput:
         self._print({"ok": True})
 
     def _print(self, value: JSON) -> None:
-        import json
-
         click.echo(json.dumps(value, ensure_ascii=False))
 
 

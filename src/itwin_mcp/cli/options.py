@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 Command = Callable[..., Any]
 
-_HTTP_ONLY = ("stateless",)
-
 
 class LocalPath(click.Path):
     """A path in an option or argument; `~` means the home folder."""
@@ -33,7 +31,7 @@ class LocalPath(click.Path):
 
 
 def setting_option(name: str) -> Callable[[Command], Command]:
-    """Return the option for a row of the settings table."""
+    """Return the command-line option of a setting."""
     row = SETTINGS[name]
     assert row.flag is not None
     text = row.describe(for_variable=False)
@@ -54,8 +52,8 @@ def _combine_options(names: Iterable[str]) -> Callable[[Command], Command]:
     return add
 
 
-settings_options = _combine_options(name for name, row in SETTINGS.items() if row.flag and name not in _HTTP_ONLY)
-"""Adds the options for all settings, except those that only a server has."""
+settings_options = _combine_options(name for name, row in SETTINGS.items() if row.flag and name != "stateless")
+"""Adds the options for all settings, except `--stateless`, which only `serve` has."""
 account_options = _combine_options(("profile", "log_level"))
 """Adds the options of commands about signing in."""
 
@@ -85,5 +83,5 @@ def find_tool(catalog: Catalog, name: str) -> Tool:
 
 
 def select_all_tools(settings: Settings) -> Settings:
-    """Return settings with all tools if none were chosen, so that naming a tool does not require its toolset."""
+    """Return settings with all tools if none were chosen, so that a tool can be named without its toolset."""
     return settings if settings.toolsets or settings.tools else replace(settings, toolsets=("all",))

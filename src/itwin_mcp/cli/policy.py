@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -13,9 +12,11 @@ from typing import Any
 import click
 
 from itwin_mcp.cli.call import read_arguments
-from itwin_mcp.cli.capability import print_problems
 from itwin_mcp.cli.options import LocalPath, find_tool, make_settings, settings_options
+from itwin_mcp.cli.output import json_option, print_json, print_problems
 from itwin_mcp.errors import CallError, PolicyError, SettingsError
+from itwin_mcp.executor.context import LOCAL, Caller
+from itwin_mcp.settings import Settings
 
 
 @click.group("policy")
@@ -32,7 +33,7 @@ def command() -> None:
 @command.command("check")
 @click.argument("file", type=LocalPath())
 @settings_options
-@click.option("--json", "as_json", is_flag=True, help="Print the problems as JSON.")
+@json_option("Print the problems as JSON.")
 def check(file: Path, as_json: bool, **flags: Any) -> None:
     """List every problem in FILE that `serve --policy` would report. Exits with 2 if there is one.
 
@@ -41,21 +42,20 @@ def check(file: Path, as_json: bool, **flags: Any) -> None:
       itwin-mcp policy check policy.yaml
       itwin-mcp policy check policy.yaml --capabilities my-api.yaml --json
     """
-    from itwin_mcp.executor.context import LOCAL
     from itwin_mcp.executor.policy.file import read_policy
     from itwin_mcp.runtime import read_all
 
     settings = make_settings(**flags)
-    every = read_all(settings)
+    catalog = read_all(settings)
     try:
-        policy = read_policy(file, every, settings.hosted.issuer if settings.hosted else None)
+        policy = read_policy(file, catalog, settings.hosted.issuer if settings.hosted else None)
     except PolicyError as error:
         print_problems(error.problems, as_json)
         sys.exit(2)
-    local = len(policy.allowed_tools(LOCAL, every.tools.values())) if policy.default is not None else 0
+    local = len(policy.allowed_tools(LOCAL, catalog.tools.values())) if policy.default is not None else 0
     if as_json:
         figures = {"callers": len(policy.callers), "default": policy.default is not None, "localTools": local}
-        click.echo(json.dumps({"problems": [], **figures}, indent=2))
+        print_json({"problems": [], **figures})
         return
     others = (
         f"other callers, and the user of a local server, have {local} tools"
@@ -74,7 +74,7 @@ def check(file: Path, as_json: bool, **flags: Any) -> None:
 @click.option("--group", "groups", multiple=True, metavar="NAME", help="A group of the caller; repeat for more.")
 @click.option("--offline", is_flag=True, help="Send nothing; the verdict is unknown if a read would be needed.")
 @settings_options
-@click.option("--json", "as_json", is_flag=True, help="Print the verdict as JSON.")
+@json_option("Print the verdict as JSON.")
 def test(
     file: Path | None,
     name: str,
@@ -104,9 +104,10 @@ def test(
     settings = replace(settings, policy=file or settings.policy)
     if settings.policy is None:
         raise SettingsError("There is no policy: name a file, or set ITWIN_MCP_POLICY.")
-    verdict = anyio.run(_test, settings, name, pairs, (issuer, subject, tuple(groups)), offline)
+    caller = LOCAL if issuer is None else Caller("tested", issuer, subject, tuple(groups))
+    verdict = anyio.run(_test, settings, name, pairs, caller, offline)
     if as_json:
-        click.echo(json.dumps(verdict, indent=2, ensure_ascii=False))
+        print_json(verdict)
     else:
         rule = f" Decided by the entry {verdict['rule']}." if verdict["rule"] else ""
         waived = " It needs no confirmation." if verdict["waived"] else ""
@@ -114,17 +115,13 @@ def test(
     sys.exit(0 if verdict["verdict"] == "allowed" else 1)
 
 
-async def _test(
-    settings: Any, name: str, pairs: Sequence[str], who: tuple[str | None, str | None, tuple[str, ...]], offline: bool
-) -> dict[str, Any]:
+async def _test(settings: Settings, name: str, pairs: Sequence[str], caller: Caller, offline: bool) -> dict[str, Any]:
+    """Return the verdict of the policy on a call, as JSON."""
     from itwin_mcp.executor.arguments import convert_arguments
-    from itwin_mcp.executor.context import LOCAL, Caller
     from itwin_mcp.executor.policy.authorize import Offline, Verdict, explain_verdict
     from itwin_mcp.executor.policy.gatekeeper import Gatekeeper
     from itwin_mcp.runtime import open_runtime
 
-    issuer, subject, groups = who
-    caller = LOCAL if issuer is None else Caller("tested", issuer, subject, groups)
     async with open_runtime(replace(settings, toolsets=("all",), tools=(), read_only=False), os.environ) as runtime:
         keeper = runtime.gatekeeper
         tool = find_tool(replace(runtime.catalog, tools=keeper.tools), name)
@@ -136,6 +133,6 @@ async def _test(
             request = runtime.executor.first_request(tool, arguments)
         except CallError as error:
             return Verdict("unknown", f"{error.message} {error.hint}").to_json()
-        # Without an audit log, because a test is not a decision.
+        # This gatekeeper has no audit log, because a test is not a decision.
         tester = Gatekeeper(sender, keeper.tools, keeper.policy)
         return (await explain_verdict(tester, tool, arguments, request, caller)).to_json()

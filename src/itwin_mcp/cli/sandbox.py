@@ -6,11 +6,12 @@ import json
 import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from itwin_mcp.cli.options import LocalPath
+from itwin_mcp.cli.output import json_option, print_json
 from itwin_mcp.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -19,6 +20,18 @@ if TYPE_CHECKING:
 _DATABASE = click.option(
     "--sandbox-db", "database", type=LocalPath(), metavar="FILE", help="Store the state in this file."
 )
+_USAGE = """\
+To use it in this shell, with a token that is valid for 12 hours:
+
+  export ITWIN_API_URL={url} ITWIN_ISSUER_URL={url}
+  export ITWIN_ACCESS_TOKEN={token}
+
+Try it:
+
+  curl -H "Authorization: Bearer $ITWIN_ACCESS_TOKEN" $ITWIN_API_URL/itwins/recents
+  itwin-mcp call list-recent-itwins
+
+Ctrl-C stops it."""
 
 
 @click.group("sandbox", invoke_without_command=True)
@@ -33,7 +46,7 @@ _DATABASE = click.option(
     metavar="N",
     help="Requests per minute per application; default no limit (the platform allows 500 or 5000).",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the address and the token as one JSON object.")
+@json_option("Print the address and the token as one JSON object.")
 @click.pass_context
 def command(
     context: click.Context,
@@ -76,7 +89,7 @@ def command(
         with open_sandbox(database, job_seconds, rate_limit) as sandbox:
             anyio.run(run, sandbox)
     except KeyboardInterrupt:
-        # Ctrl-C is the usual way to stop it; everything acknowledged is stored.
+        # Ctrl-C is the usual way to stop it. Every write that was answered is stored.
         raise SystemExit(0) from None
     except OSError as error:
         raise SettingsError(f"Cannot listen on port {port}: {error.strerror or error}.") from None
@@ -87,13 +100,7 @@ def _print_address(url: str, token: str, as_json: bool) -> None:
         click.echo(json.dumps({"url": url, "token": token}))
         return
     click.secho(f"The sandbox runs at {url}", bold=True)
-    click.echo("To use it in this shell, with a token that is valid for 12 hours:\n")
-    click.echo(f"  export ITWIN_API_URL={url} ITWIN_ISSUER_URL={url}")
-    click.echo(f"  export ITWIN_ACCESS_TOKEN={token}\n")
-    click.echo("Try it:\n")
-    click.echo('  curl -H "Authorization: Bearer $ITWIN_ACCESS_TOKEN" $ITWIN_API_URL/itwins/recents')
-    click.echo("  itwin-mcp call list-recent-itwins\n")
-    click.echo("Ctrl-C stops it.")
+    click.echo(_USAGE.format(url=url, token=token))
 
 
 @command.command("token")
@@ -102,7 +109,7 @@ def _print_address(url: str, token: str, as_json: bool) -> None:
     "--seconds", type=click.IntRange(1), default=3600, metavar="N", help="Seconds until expiry; default 3600."
 )
 @_DATABASE
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+@json_option("Print a JSON object.")
 def token(user: str | None, seconds: int, database: Path | None, as_json: bool) -> None:
     """Print a token for a user of a sandbox whose state is stored in a file.
 
@@ -149,7 +156,7 @@ def reset(database: Path | None) -> None:
 
 
 @command.command("coverage")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, with our assumptions about undocumented behavior.")
+@json_option("Print JSON, with our assumptions about undocumented behavior.")
 def coverage(as_json: bool) -> None:
     """Print every documented operation of the platform and whether the sandbox emulates it.
 
@@ -163,23 +170,21 @@ def coverage(as_json: bool) -> None:
 
     rows = list_coverage()
     if as_json:
-        shown: dict[str, Any] = {
-            "operations": [
-                {
-                    "slug": row.operation.slug,
-                    "method": row.operation.method,
-                    "path": row.operation.path,
-                    "status": row.status,
-                    "missing": row.missing or None,
-                }
-                for row in rows
-            ],
-            "readings": [
-                {"operations": list(reading.slugs), "unknown": reading.unknown, "reading": reading.reading}
-                for reading in READINGS
-            ],
-        }
-        click.echo(json.dumps(shown, indent=2, ensure_ascii=False))
+        operations = [
+            {
+                "slug": row.operation.slug,
+                "method": row.operation.method,
+                "path": row.operation.path,
+                "status": row.status,
+                "missing": row.missing or None,
+            }
+            for row in rows
+        ]
+        readings = [
+            {"operations": list(reading.slugs), "unknown": reading.unknown, "reading": reading.reading}
+            for reading in READINGS
+        ]
+        print_json({"operations": operations, "readings": readings})
         return
     colors = {"emulated": "green", "partly": "yellow", "not": "red"}
     for row in rows:

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import click
+from pydantic import SecretStr
 
 from itwin_mcp.cli.options import make_settings, setting_option, settings_options
 from itwin_mcp.errors import SettingsError
@@ -54,12 +55,12 @@ def command(http: str | None, http_token: bool, **flags: Any) -> None:
         # Ctrl-C is the usual way to stop a server; nothing is lost.
         raise SystemExit(0) from None
     except OSError as error:
-        what = f"Cannot listen on {http}" if http is not None else "Cannot use standard input or output"
-        raise SettingsError(f"{what}: {error.strerror or error}.") from None
+        problem = f"Cannot listen on {http}" if http is not None else "Cannot use standard input or output"
+        raise SettingsError(f"{problem}: {error.strerror or error}.") from None
 
 
 def _serve(settings: Settings, address: tuple[str, int] | None, token: str | None) -> None:
-    # Importing creates many objects and no garbage: collecting meanwhile takes a fifth of the start.
+    # Importing creates many objects and no garbage. Collecting garbage meanwhile would take a fifth of the start time.
     gc.disable()
     import anyio
 
@@ -74,11 +75,11 @@ def _serve(settings: Settings, address: tuple[str, int] | None, token: str | Non
             if os.isatty(0):
                 click.echo(_WAITING.format(sandbox=" --sandbox" if settings.sandbox else ""), err=True)
 
-        # Called once everything is imported: Ctrl-C during an import can end Python by the signal itself.
+        # The message invites Ctrl-C, which during an import can end Python by the signal itself: show it afterwards.
         anyio.run(runtime.serve_stdio, settings, environment, explain_waiting)
     else:
-        faster = {"use_uvloop": find_spec("uvloop") is not None}  # with the extra `fast`
-        anyio.run(runtime.serve_http, settings, environment, *address, token, _print_url, backend_options=faster)
+        options = {"use_uvloop": find_spec("uvloop") is not None}  # installed by the extra `fast`
+        anyio.run(runtime.serve_http, settings, environment, *address, token, _print_url, backend_options=options)
 
 
 def _parse_address(text: str) -> tuple[str, int]:
@@ -90,12 +91,12 @@ def _parse_address(text: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def _choose_token(configured: Any) -> str:
-    """Return the token that clients must send; a new one is printed once, on standard error."""
+def _choose_token(configured: SecretStr | None) -> str:
+    """Return the configured token, or make a new one and print it once on standard error."""
     import secrets
 
     if configured is not None:
-        return str(configured.get_secret_value())
+        return configured.get_secret_value()
     token = secrets.token_urlsafe(32)
     click.echo(f"Clients must send: Authorization: Bearer {token}", err=True)
     return token

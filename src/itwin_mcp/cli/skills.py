@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from itwin_mcp.cli.options import LocalPath
+from itwin_mcp.cli.output import json_option, print_files, print_json
+
+if TYPE_CHECKING:
+    from itwin_mcp.capability.catalog import Skill
 
 
 @click.group("skills")
@@ -24,8 +28,8 @@ def command() -> None:
 
 
 @command.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print the skills as JSON.")
-def list_(as_json: bool) -> None:
+@json_option("Print the skills as JSON.")
+def list_skills(as_json: bool) -> None:
     """List the skills and what each is for.
 
     \b
@@ -43,7 +47,7 @@ def list_(as_json: bool) -> None:
             }
             for skill in skills
         ]
-        click.echo(json.dumps({"skills": rows}, indent=2, ensure_ascii=False))
+        print_json({"skills": rows})
         return
     for skill in skills:
         click.secho(skill.name, bold=True)
@@ -52,9 +56,9 @@ def list_(as_json: bool) -> None:
 
 @command.command("export")
 @click.argument("folder", type=LocalPath(file_okay=False))
-@click.option("--json", "as_json", is_flag=True, help="Print the files as JSON.")
+@json_option("Print the files as JSON.")
 def export(folder: Path, as_json: bool) -> None:
-    """Write each skill as a folder into FOLDER. Folders of an earlier export are replaced, others are not changed.
+    """Write each skill as a folder into FOLDER. Folders of an earlier export are replaced; others are not changed.
 
     \b
     Examples:
@@ -63,15 +67,10 @@ def export(folder: Path, as_json: bool) -> None:
     """
     from itwin_mcp.skills.exporter import export_skills
 
-    written = export_skills(_read_skills(), folder)
-    if as_json:
-        click.echo(json.dumps({"files": [str(file) for file in written]}, indent=2, ensure_ascii=False))
-    else:
-        for file in written:
-            click.echo(str(file))
+    print_files(export_skills(_read_skills(), folder), as_json)
 
 
-def _read_skills() -> Any:
+def _read_skills() -> Sequence[Skill]:
     from itwin_mcp.runtime import read_catalog
     from itwin_mcp.settings import read_settings
 

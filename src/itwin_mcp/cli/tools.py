@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from itwin_mcp.cli.options import find_tool, make_settings, select_all_tools, settings_options
+from itwin_mcp.cli.output import json_option, print_json
+from itwin_mcp.settings import is_set
 
-_list_json = click.option(
-    "--json", "as_json", is_flag=True, help="Print JSON, with the tokens that each tool costs a model."
-)
+if TYPE_CHECKING:
+    from itwin_mcp.capability.catalog import Catalog
+    from itwin_mcp.capability.operations import Operation
+
+_list_json = json_option("Print JSON, with the tokens that each tool costs a model.")
 
 
 @click.group("tools", invoke_without_command=True)
@@ -45,13 +49,13 @@ def list_tools(group_flags: Mapping[str, Any], /, **flags: Any) -> None:
       itwin-mcp tools list
       itwin-mcp tools list --read-only
     """
-    _list_tools(_merge(group_flags, flags))
+    _list_tools(_merge_flags(group_flags, flags))
 
 
 @command.command("describe")
 @click.argument("name")
 @settings_options
-@click.option("--json", "as_json", is_flag=True, help="Print the tool as MCP clients see it.")
+@json_option("Print the tool as MCP clients see it.")
 @click.pass_obj
 def describe(group_flags: Mapping[str, Any], /, name: str, **flags: Any) -> None:
     """Show one tool: what it does, its arguments, and the requests it sends.
@@ -63,13 +67,13 @@ def describe(group_flags: Mapping[str, Any], /, name: str, **flags: Any) -> None
     """
     from itwin_mcp.runtime import read_catalog
 
-    merged = _merge(group_flags, flags)
+    merged = _merge_flags(group_flags, flags)
     as_json = merged.pop("as_json")
     tool = find_tool(read_catalog(select_all_tools(make_settings(**merged))), name)
     if as_json:
         from itwin_mcp.server.tools import describe as describe_tool
 
-        click.echo(json.dumps(describe_tool(tool), indent=2, ensure_ascii=False))
+        print_json(describe_tool(tool))
         return
     click.secho(f"{tool.title}  ", bold=True, nl=False)
     click.echo(f"({tool.name}, toolset {tool.toolset})")
@@ -82,23 +86,23 @@ def describe(group_flags: Mapping[str, Any], /, name: str, **flags: Any) -> None
     click.echo()
     for operation in dict.fromkeys(tool.operations):
         click.echo(
-            f"  sends {operation.method} {_format_path(operation)}" + (f"  {operation.doc}" if operation.doc else "")
+            f"  sends {operation.method} {_format_url(operation)}" + (f"  {operation.doc}" if operation.doc else "")
         )
 
 
-def _merge(group_flags: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
+def _merge_flags(group_flags: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
     """Merge the options before a subcommand with those after it, which take precedence."""
-    given = {name: value for name, value in flags.items() if value is not None and value is not False and value != ()}
-    return {**group_flags, **given}
+    return {**group_flags, **{name: value for name, value in flags.items() if is_set(value)}}
 
 
-def _list_tools(flags: Mapping[str, Any]) -> None:
+def _list_tools(flags: dict[str, Any]) -> None:
     from itwin_mcp.runtime import read_catalog
 
-    settings = make_settings(**{name: value for name, value in flags.items() if name != "as_json"})
+    as_json = flags.pop("as_json")
+    settings = make_settings(**flags)
     catalog = read_catalog(settings)
-    if flags["as_json"]:
-        click.echo(json.dumps(_measure(catalog), indent=2, ensure_ascii=False))
+    if as_json:
+        print_json(_measure_tools(catalog))
         return
     for toolset in catalog.toolsets:
         click.secho(toolset, bold=True)
@@ -113,7 +117,7 @@ def _list_tools(flags: Mapping[str, Any]) -> None:
 
 
 def _describe_value(name: str, schema: Mapping[str, Any], *, required: bool, indent: str) -> Iterator[str]:
-    """Yield lines about an argument, or about a member of one: type, description, choices, and its own members."""
+    """Yield the type, description, choices and members of an argument or of one of its members."""
     need = "required" if required else f"default {_format(schema['default'])}" if "default" in schema else "optional"
     yield f"{indent}{click.style(name, fg='cyan')}  {_format_type(schema)}, {need}"
     if "description" in schema:
@@ -121,9 +125,9 @@ def _describe_value(name: str, schema: Mapping[str, Any], *, required: bool, ind
     inner = schema.get("items", schema)
     if "enum" in inner:
         yield f"{indent}    one of: {', '.join(_format(choice) for choice in inner['enum'])}"
-    for member, described in inner.get("properties", {}).items():
-        needed = member in inner.get("required", ())
-        yield from _describe_value(member, described, required=needed, indent=f"{indent}    ")
+    for member, member_schema in inner.get("properties", {}).items():
+        is_required = member in inner.get("required", ())
+        yield from _describe_value(member, member_schema, required=is_required, indent=f"{indent}    ")
 
 
 def _format_type(schema: Mapping[str, Any]) -> str:
@@ -135,34 +139,41 @@ def _format(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _format_path(operation: Any) -> str:
+def _format_url(operation: Operation) -> str:
     from itwin_mcp.capability.operations import Slot
 
-    segments = ["".join(f"{{{p.name}}}" if isinstance(p, Slot) else p for p in parts) for parts in operation.path]
+    segments = [
+        "".join(f"{{{part.name}}}" if isinstance(part, Slot) else part for part in segment)
+        for segment in operation.path
+    ]
     return f"{operation.origin}/{'/'.join(segments)}"
 
 
-def _measure(catalog: Any) -> dict[str, Any]:
-    """Return each tool with the size of what a model reads: name, title, description, input schema; 4 bytes a token."""
+def _measure_tools(catalog: Catalog) -> dict[str, Any]:
+    """Return the size of each tool in bytes, and an estimate of the tokens that it costs a model: 4 bytes a token.
+
+    A model reads the name, the title, the description and the input schema.
+    """
     from itwin_mcp.server.tools import describe as describe_tool
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for tool in catalog.tools.values():
-        listed = describe_tool(tool)
-        read = {key: listed[key] for key in ("name", "title", "description", "inputSchema")}
-        row = {
-            "name": tool.name,
-            "title": tool.title,
-            "toolset": tool.toolset,
-            "readOnly": tool.annotations.read_only,
-            "destructive": tool.annotations.destructive,
-            "tokens": round(len(_compact(read)) / 4),
-            "bytes": len(_compact(listed)),
-        }
-        rows.append(row)
+        description = describe_tool(tool)
+        for_model = {key: description[key] for key in ("name", "title", "description", "inputSchema")}
+        rows.append(
+            {
+                "name": tool.name,
+                "title": tool.title,
+                "toolset": tool.toolset,
+                "readOnly": tool.annotations.read_only,
+                "destructive": tool.annotations.destructive,
+                "tokens": round(_count_bytes(for_model) / 4),
+                "bytes": _count_bytes(description),
+            }
+        )
     total = {key: sum(row[key] for row in rows) for key in ("tokens", "bytes")}
     return {"tools": rows, "total": {"tools": len(rows), **total}}
 
 
-def _compact(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+def _count_bytes(value: Any) -> int:
+    return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())

@@ -1,4 +1,4 @@
-"""Writes skills as folders. A second export changes nothing, and folders of other origin are never touched."""
+"""Writes skills as folders. A second export changes nothing, and folders that no export made are never changed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def export_skills(skills: Sequence[Skill], folder: Path) -> tuple[Path, ...]:
 
 
 def _find_exported(folder: Path) -> set[Path]:
-    """Return the references that an earlier export wrote into a folder: those that its guide links to."""
+    """Return the references in a folder from an earlier export, which are the files that its guide links to."""
     guide = folder / MANIFEST
     return {folder / path for path in find_references(guide.read_text(encoding="utf-8"))} if guide.is_file() else set()
 

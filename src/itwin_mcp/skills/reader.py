@@ -38,8 +38,8 @@ def read_skills(capabilities: Path, tools: Mapping[str, Tool]) -> tuple[Skill, .
 
 def read_front_matter(text: str) -> dict[str, Any]:
     """Return the front matter of a SKILL.md, empty if it has none. Raises YamlRefused."""
-    found = _FRONT.match(text)
-    data = parse(found[1]) if found is not None else None
+    front = _FRONT.match(text)
+    data = parse(front[1]) if front is not None else None
     return data if isinstance(data, dict) else {}
 
 
@@ -50,7 +50,7 @@ def is_made_by_us(front: Mapping[str, Any]) -> bool:
 
 
 def find_references(text: str) -> set[str]:
-    """Return the files in its folder that a SKILL.md links to."""
+    """Return the paths of the references that a SKILL.md links to."""
     return {*_LINK.findall(text)}
 
 
@@ -84,11 +84,11 @@ def _fill_placeholder(placeholder: str, guide: Path, used: list[Tool]) -> str:
 
 
 def _add_mark(text: str) -> str:
-    """Add a mark to the front matter, by which a later export recognizes its own files."""
-    found = _FRONT.match(text)
-    if found is None:
+    """Add `made-by` to the front matter, so that a later export recognizes the folder."""
+    front = _FRONT.match(text)
+    if front is None:
         return text
-    end = found.end(1)
+    end = front.end(1)
     return f'{text[:end]}metadata:\n  made-by: "{MADE_BY} {__version__}"\n{text[end:]}'
 
 

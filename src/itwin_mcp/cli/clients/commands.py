@@ -21,7 +21,7 @@ class CommandFailed(ItwinMcpError):
 
 @dataclass(frozen=True, slots=True)
 class ClientCommand:
-    """A client's program; `remove` is None if it has no command for that."""
+    """A client's program, with the arguments that add and remove a server; `remove` is None if it cannot remove one."""
 
     program: str
     add: Callable[[str, Mapping[str, Any]], Words]
@@ -53,23 +53,24 @@ COMMANDS: Mapping[str, ClientCommand] = {
 def find_program(client: str, environment: Mapping[str, str]) -> str | None:
     """Return the path of the client's program, or None.
 
-    Batch files of Windows do not count: the shell that runs them would interpret quotes in our arguments.
+    Batch files of Windows are ignored, because the shell that runs them would interpret quotes in our arguments.
     """
-    command = COMMANDS.get(client)
-    found = shutil.which(command.program, path=environment.get("PATH")) if command is not None else None
-    return None if found is None or found.lower().endswith((".cmd", ".bat")) else found
+    if client not in COMMANDS:
+        return None
+    program = shutil.which(COMMANDS[client].program, path=environment.get("PATH"))
+    return None if program is None or program.lower().endswith((".cmd", ".bat")) else program
 
 
 def run_command(words: Sequence[str]) -> None:
     """Run a command and wait for it. Raises CommandFailed with its output."""
     try:
-        done = subprocess.run(  # noqa: S603 - a list of words, without a shell
+        process = subprocess.run(  # noqa: S603 - a list of words, without a shell
             words, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=TIMEOUT_SECONDS
         )
     except subprocess.TimeoutExpired:
         raise CommandFailed(f"{words[0]} did not end within {TIMEOUT_SECONDS:.0f} seconds.") from None
     except OSError as error:
         raise CommandFailed(f"{words[0]} cannot be run: {error.strerror or error}.") from None
-    if done.returncode:
-        output = (done.stderr.strip() or done.stdout.strip() or "it printed nothing")[-500:]
-        raise CommandFailed(f"{words[0]} exited with {done.returncode}: {output}")
+    if process.returncode:
+        output = (process.stderr.strip() or process.stdout.strip() or "it printed nothing")[-500:]
+        raise CommandFailed(f"{words[0]} exited with {process.returncode}: {output}")

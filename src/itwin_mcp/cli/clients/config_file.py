@@ -25,7 +25,7 @@ class FileContents:
 
 
 def add_entry(contents: FileContents, path: Sequence[str], entry: Mapping[str, Any]) -> FileContents:
-    """Add an entry; the backup becomes the file as it was before any entry of ours."""
+    """Add or replace an entry. The backup is the file from before our first entry, if that is still known."""
     if contents.text is not None and get_member(contents.text, path) == entry:
         return contents
     is_known, original = _find_original(contents, path)
@@ -34,9 +34,10 @@ def add_entry(contents: FileContents, path: Sequence[str], entry: Mapping[str, A
 
 
 def remove_entry(contents: FileContents, path: Sequence[str]) -> FileContents:
-    """Remove an entry. If nothing else changed since it was added, the result is exactly the file from before.
+    """Remove an entry. If nothing else changed since it was added, restore the file from before, byte for byte.
 
-    That file may have an entry of the same name. It remains, unless it starts this server too; the backup still has it.
+    That file may have an entry of the same name. If that entry starts this server too, it is removed as well, and the
+    backup is kept.
     """
     if contents.text is None or get_member(contents.text, path) is None:
         return contents
@@ -54,16 +55,16 @@ def remove_byte_order_mark(contents: FileContents) -> FileContents:
 
 
 def _find_original(contents: FileContents, path: Sequence[str]) -> tuple[bool, str | None]:
-    """Return whether the file before our entry is known, and its text.
+    """Return whether we know the file from before our entry, and its text, which is None if there was no file.
 
-    The backup is that file if adding our entry to it gives exactly today's file. Otherwise somebody edited the file
-    since, and only today's file without the entry is right.
+    The backup is that file if adding our entry to it gives exactly the current file. Otherwise somebody has edited the
+    file since, and restoring the backup would lose their edits.
     """
     entry = None if contents.text is None else get_member(contents.text, path)
     if entry is None:
         return False, None
-    with contextlib.suppress(NotJson):  # somebody replaced the backup by another file
-        # Without the byte order mark: `install` removes it where the client cannot read it.
+    with contextlib.suppress(NotJson):  # the backup is no longer JSON
+        # Compare without the byte order mark, because `install` removes it for clients that cannot read it.
         if _strip_mark(set_member(contents.backup or "", path, entry)) == _strip_mark(contents.text or ""):
             return True, contents.backup
     return False, None
@@ -71,14 +72,9 @@ def _find_original(contents: FileContents, path: Sequence[str]) -> tuple[bool, s
 
 @dataclass(frozen=True, slots=True)
 class ConfigFile:
-    """A file at its resolved path, so that a symbolic link to it remains one."""
+    """A configuration file at its resolved path, so that a symbolic link to it remains a link."""
 
     path: Path
-
-    @classmethod
-    def at(cls, path: Path) -> ConfigFile:
-        """Return the file that a path leads to."""
-        return cls(path.resolve())
 
     @property
     def backup(self) -> Path:
@@ -89,9 +85,9 @@ class ConfigFile:
         return FileContents(_read(self.path), _read(self.backup))
 
     def write(self, old: FileContents, new: FileContents) -> None:
-        """Write the backup and then the file, if both are still as they were read.
+        """Write the backup and then the file, if neither has changed since it was read.
 
-        Raises SettingsError; then file and backup are unchanged.
+        Raises SettingsError, which leaves the file and the backup unchanged.
         """
         if self.read() != old:
             raise SettingsError(f"Another program has just changed {self.path}. Nothing was changed: try again.")
@@ -127,7 +123,7 @@ def _read(path: Path) -> str | None:
 
 
 def _write_or_delete(path: Path, text: str | None, *, like: Path) -> None:
-    """Write the text, or delete the file if there is none."""
+    """Write the text, or delete the file if the text is None."""
     if text is None:
         path.unlink(missing_ok=True)
     else:
@@ -135,7 +131,7 @@ def _write_or_delete(path: Path, text: str | None, *, like: Path) -> None:
 
 
 def _write(path: Path, text: str, *, like: Path) -> None:
-    """Write the file with the permissions of the file `like`, or for its owner alone if that does not exist."""
+    """Write a file with the permissions of `like`, or readable only by its owner if `like` does not exist."""
     try:
         mode = like.stat().st_mode & 0o777
     except FileNotFoundError:

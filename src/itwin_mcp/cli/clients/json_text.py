@@ -1,6 +1,6 @@
 """Edits JSON text with comments and trailing commas: sets or removes one member, and changes no other byte.
 
-Clients' configuration files are written by people, so that reformatting one would lose their comments and layout.
+People write the configuration files of clients by hand. Reformatting a file would lose their comments and layout.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from itwin_mcp.errors import ItwinMcpError
 
 MAX_DEPTH = 100
 BYTE_ORDER_MARK = "\ufeff"
-"""Some editors of Windows start a file with it; edits keep it."""
+"""Some editors of Windows start a file with it. Edits preserve it."""
 _BLANK = re.compile(r"(?:[ \t\r\n]+|//[^\r\n]*|/\*.*?\*/)*+", re.DOTALL)
 _COMMENT = re.compile(r"//[^\r\n]*|/\*.*?\*/", re.DOTALL)
 _STRING = re.compile(r'"(?:[^"\\\x00-\x1f]|\\.)*"')
@@ -23,7 +23,7 @@ _SCALAR = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|true
 
 
 class NotJson(ItwinMcpError):
-    """Text that is not JSON, even with comments and trailing commas, or that has no place for a member."""
+    """The text is not JSON, even with comments and trailing commas, or a parent of the member is not an object."""
 
 
 @dataclass(slots=True)
@@ -35,60 +35,61 @@ class _Member:
 
 @dataclass(slots=True)
 class _Value:
-    """A value: its data, and where its text starts and ends."""
+    """A parsed value, with the positions where its text starts and ends."""
 
     data: Any
     start: int
     end: int = 0
     members: list[_Member] = field(default_factory=list)
     trailing: int | None = None
-    """Position of the comma after the last member of an object."""
+    """Position of the comma after the last member or item, if there is one."""
 
 
 def parse(text: str) -> Any:
-    """Return the value of a text; a text of only whitespace and comments is an empty object. Raises NotJson."""
+    """Return the value of a text. A text of only whitespace and comments is an empty object. Raises NotJson."""
     return _parse_text(text).data
 
 
 def get_member(text: str, path: Sequence[str]) -> Any:
     """Return the value of the member at `path`, or None if there is none. Raises NotJson."""
-    found, left = _follow(_parse_text(text), path)
-    return None if left else found.data
+    value, missing = _follow(_parse_text(text), path)
+    return None if missing else value.data
 
 
 def set_member(text: str, path: Sequence[str], value: Any) -> str:
-    """Return the text with the member at `path` replaced, or added last, creating its parents as needed."""
+    """Return the text with the member at `path` replaced, or added last with its missing parents. Raises NotJson."""
     root = _parse_text(text)
     if root.end == root.start:
         separator = "" if not text or text.endswith("\n") else "\n"
-        return text + separator + _format(_nest(path, value), "", "  ", _find_newline(text)) + _find_newline(text)
-    found, left = _follow(root, path)
+        return text + separator + _format(nest(path, value), "", "  ", _find_newline(text)) + _find_newline(text)
+    old, missing = _follow(root, path)
     style = (_find_unit(text, root), _find_newline(text))
-    if not left:
-        return text[: found.start] + _format(value, _find_indent(text, found.start), *style) + text[found.end :]
-    return _append(text, found, left[0], _nest(left[1:], value), *style)
+    if not missing:
+        return text[: old.start] + _format(value, _find_indent(text, old.start), *style) + text[old.end :]
+    return _append(text, old, missing[0], nest(missing[1:], value), *style)
 
 
 def remove_member(text: str, path: Sequence[str]) -> str:
     """Return the text without the member at `path` and its comma; unchanged if there is no such member."""
-    found, left = _follow(_parse_text(text), path[:-1])
-    member = None if left else _find(found, path[-1])
+    owner, missing = _follow(_parse_text(text), path[:-1])
+    member = None if missing else _find(owner, path[-1])
     if member is None:
         return text
-    place = found.members.index(member)
-    before = found.members[place - 1].value.end if place else found.start + 1
+    index = owner.members.index(member)
+    before = owner.members[index - 1].value.end if index else owner.start + 1
+    # The whitespace before the member is removed with it, but comments there remain.
     start = _skip_back_blank(text, before, member.start)
+    head, tail = text[:start], text[member.value.end :]
     comma = _find_comma(text, member.value.end)
-    if comma is None:
-        rest = text[member.value.end :]
-        needed = _find_comma(text, before) if place else None
-        head = text[:start] if needed is None else text[:needed] + text[needed + 1 : start]
-    else:
-        rest = text[member.value.end : comma] + text[comma + 1 :]
-        head = text[:start]
-    # A // comment before the member would swallow what follows, if the line break went with the member.
-    ends_open = _ends_in_line_comment(text[before:start]) and not re.match(r"[ \t]*\r?\n", rest)
-    return head + (text[start : member.start] if ends_open else "") + rest
+    previous_comma = _find_comma(text, before) if index else None
+    if comma is not None:
+        tail = text[member.value.end : comma] + text[comma + 1 :]
+    elif previous_comma is not None:
+        # The last member has no comma of its own, so the comma before it is removed.
+        head = text[:previous_comma] + text[previous_comma + 1 : start]
+    # A // comment before the member needs a line break after it; otherwise it would swallow the text that follows.
+    needs_line_break = _ends_in_line_comment(text[before:start]) and not re.match(r"[ \t]*\r?\n", tail)
+    return head + (text[start : member.start] if needs_line_break else "") + tail
 
 
 def _append(text: str, owner: _Value, name: str, value: Any, unit: str, newline: str) -> str:
@@ -98,53 +99,54 @@ def _append(text: str, owner: _Value, name: str, value: Any, unit: str, newline:
     at = _skip_back_blank(text, (owner.trailing or last.value.end - 1) + 1 if last else owner.start + 1, close)
     outer = _find_indent(text, owner.start)
     if last is None:
-        inner = outer + unit
-        tail = "" if "\n" in text[at:close] else newline + outer
-        lead = newline + inner
+        # The first member gets a line of its own, and the closing brace another one.
+        indent = outer + unit
+        lead, tail = newline + indent, "" if "\n" in text[at:close] else newline + outer
     elif "\n" in text[owner.start : close]:
-        inner = _find_indent(text, last.start)
-        lead, tail = newline + inner, ""
+        # An object over several lines gets another line, indented like its last member.
+        indent = _find_indent(text, last.start)
+        lead, tail = newline + indent, ""
     else:
-        inner, lead, tail = outer, " ", ""
-    shown = f"{lead}{json.dumps(name, ensure_ascii=False)}: {_format(value, inner, unit, newline)}"
-    if owner.trailing is not None:
-        shown += ","
-    new = text[:at] + shown + tail + text[at:]
-    if last is not None and owner.trailing is None:
-        new = new[: last.value.end] + "," + new[last.value.end :]
-    return new
+        # An object on one line remains on one line.
+        indent, lead, tail = outer, " ", ""
+    member = f"{lead}{json.dumps(name, ensure_ascii=False)}: {_format(value, indent, unit, newline)}"
+    if last is None:
+        return text[:at] + member + tail + text[at:]
+    if owner.trailing is None:
+        return text[: last.value.end] + "," + text[last.value.end : at] + member + tail + text[at:]
+    return text[:at] + member + "," + tail + text[at:]
 
 
 def _follow(root: _Value, path: Sequence[str]) -> tuple[_Value, Sequence[str]]:
-    """Follow a path as far as its members exist; return the value there and the rest of the path."""
-    here = root
+    """Follow a path as far as its members exist. Return the last value, and the part of the path that is missing."""
+    value = root
     for depth, name in enumerate(path):
-        if not isinstance(here.data, dict):
+        if not isinstance(value.data, dict):
             raise NotJson(f"{'.'.join(path[:depth]) or 'the file'} is not an object")
-        member = _find(here, name)
+        member = _find(value, name)
         if member is None:
-            return here, path[depth:]
-        here = member.value
-    return here, ()
+            return value, path[depth:]
+        value = member.value
+    return value, ()
 
 
 def _find(owner: _Value, name: str) -> _Member | None:
     if not isinstance(owner.data, dict):
         raise NotJson("the member for the servers is not an object")
-    found = [member for member in owner.members if member.name == name]
-    if len(found) > 1:
+    members = [member for member in owner.members if member.name == name]
+    if len(members) > 1:
         raise NotJson(f"{name!r} appears twice, so it is unclear which one counts")
-    return found[0] if found else None
+    return members[0] if members else None
 
 
 def _skip_back_blank(text: str, start: int, end: int) -> int:
-    """Return the position after the last comment or comma in a range; from there to its end is only whitespace."""
+    """Return the position where the whitespace at the end of a range starts."""
     return start + len(text[start:end].rstrip(" \t\r\n"))
 
 
-def _ends_in_line_comment(between: str) -> bool:
-    comments = list(_COMMENT.finditer(between))
-    return bool(comments) and comments[-1][0].startswith("//") and comments[-1].end() >= len(between)
+def _ends_in_line_comment(blank: str) -> bool:
+    comments = list(_COMMENT.finditer(blank))
+    return bool(comments) and comments[-1][0].startswith("//") and comments[-1].end() == len(blank)
 
 
 def _find_comma(text: str, end: int) -> int | None:
@@ -160,7 +162,7 @@ def _find_indent(text: str, at: int) -> str:
 
 
 def _find_unit(text: str, root: _Value) -> str:
-    """Return one step of indentation, as the first member has it."""
+    """Return one step of indentation: that of the first member, or two spaces."""
     if root.members and "\n" in text[root.start : root.members[0].start]:
         return _find_indent(text, root.members[0].start).removeprefix(_find_indent(text, root.start)) or "  "
     return "  "
@@ -170,7 +172,8 @@ def _find_newline(text: str) -> str:
     return "\r\n" if "\r\n" in text else "\n"
 
 
-def _nest(path: Sequence[str], value: Any) -> Any:
+def nest(path: Sequence[str], value: Any) -> Any:
+    """Return a value inside one object for each name of the path."""
     for name in reversed(path):
         value = {name: value}
     return value
@@ -202,63 +205,65 @@ def _parse_value(text: str, start: int, depth: int) -> _Value:
     if opening == '"':
         data, end = _parse_string(text, start)
         return _Value(data, start, end)
-    found = _SCALAR.match(text, start)
-    if found is None:
+    scalar = _SCALAR.match(text, start)
+    if scalar is None:
         raise _build_error(text, start, "a value is missing")
-    return _Value(json.loads(found[0]), start, found.end())
+    return _Value(json.loads(scalar[0]), start, scalar.end())
 
 
 def _parse_object(text: str, start: int, depth: int) -> _Value:
-    made = _Value({}, start)
+    result = _Value({}, start)
     at = _skip_blank(text, start + 1)
     while text[at : at + 1] != "}":
-        if made.members and made.trailing is None:
+        if result.members and result.trailing is None:
             raise _build_error(text, at, "',' or '}' is missing")
         name, end = _parse_string(text, at)
         colon = _skip_blank(text, end)
         if text[colon : colon + 1] != ":":
             raise _build_error(text, colon, "':' is missing")
         value = _parse_value(text, _skip_blank(text, colon + 1), depth + 1)
-        made.members.append(_Member(name, at, value))
-        made.data[name] = value.data
-        made.trailing = _find_comma(text, value.end)
-        at = _skip_blank(text, value.end if made.trailing is None else made.trailing + 1)
-    made.end = at + 1
-    return made
+        result.members.append(_Member(name, at, value))
+        result.data[name] = value.data
+        at = _skip_comma(text, result, value)
+    result.end = at + 1
+    return result
 
 
 def _parse_array(text: str, start: int, depth: int) -> _Value:
-    made = _Value([], start)
+    result = _Value([], start)
     at = _skip_blank(text, start + 1)
-    more = True
     while text[at : at + 1] != "]":
-        if not more:
+        if result.data and result.trailing is None:
             raise _build_error(text, at, "',' or ']' is missing")
         value = _parse_value(text, at, depth + 1)
-        made.data.append(value.data)
-        comma = _find_comma(text, value.end)
-        more = comma is not None
-        at = _skip_blank(text, value.end if comma is None else comma + 1)
-    made.end = at + 1
-    return made
+        result.data.append(value.data)
+        at = _skip_comma(text, result, value)
+    result.end = at + 1
+    return result
+
+
+def _skip_comma(text: str, owner: _Value, value: _Value) -> int:
+    """Note the position of the comma after a value in its owner, and return where the text continues."""
+    owner.trailing = _find_comma(text, value.end)
+    return _skip_blank(text, value.end if owner.trailing is None else owner.trailing + 1)
 
 
 def _parse_string(text: str, start: int) -> tuple[str, int]:
-    found = _STRING.match(text, start)
-    if found is None:
+    string = _STRING.match(text, start)
+    if string is None:
         raise _build_error(text, start, "a string in double quotes is missing")
     try:
-        return str(json.loads(found[0])), found.end()
+        return str(json.loads(string[0])), string.end()
     except ValueError:
         raise _build_error(text, start, "this string has an invalid escape") from None
 
 
 def _skip_blank(text: str, start: int) -> int:
     """Return the position after whitespace and comments."""
-    found = _BLANK.match(text, start)
-    assert found is not None
-    return found.end()
+    blank = _BLANK.match(text, start)
+    assert blank is not None
+    return blank.end()
 
 
-def _build_error(text: str, at: int, what: str) -> NotJson:
-    return NotJson(f"it is not JSON: {what}, in line {text.count(chr(10), 0, at) + 1}")
+def _build_error(text: str, at: int, problem: str) -> NotJson:
+    return NotJson(f"it is not JSON: {problem}, in line {text.count(chr(10), 0, at) + 1}")

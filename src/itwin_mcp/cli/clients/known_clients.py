@@ -1,4 +1,4 @@
-"""The MCP clients that we know: where each stores its servers on this computer, and which of those start us."""
+"""The MCP clients that we know, where each stores its servers, and which of these entries start itwin-mcp."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from itwin_mcp.cli.clients.json_text import BYTE_ORDER_MARK, NotJson, parse
 
 @dataclass(frozen=True, slots=True)
 class DesktopClient:
-    """One client. Source: each client's documentation of MCP."""
+    """An MCP client with a configuration file on this computer. Source: each client's documentation of MCP."""
 
     key: str
     title: str
     file: str
-    """`~` is the home folder, `@` the system's folder for application settings."""
+    """Its configuration file: `~` is the home folder, `@` the system's folder for application settings."""
     member: str = "mcpServers"
     """The member of the file that lists the servers."""
     typed: bool = False
     """Whether an entry needs `"type": "stdio"`."""
     folder_variable: str = ""
-    """The environment variable that names another folder for the file, if the client has one."""
+    """The environment variable that moves the file to another folder, if the client has one."""
     strict: bool = False
-    """Whether it reads plain JSON only: no byte order mark, no comments, no trailing commas."""
+    """Whether the client reads only plain JSON, without a byte order mark, comments and trailing commas."""
 
     def find_servers_path(self, file: Path) -> tuple[str, ...]:
         """Return the path of the member that lists the servers; in VS Code's settings.json it is nested."""
@@ -63,7 +63,7 @@ def find_config_path(client: DesktopClient, environment: Mapping[str, str], syst
 
 @dataclass(frozen=True, slots=True)
 class ClientConfig:
-    """An existing configuration file: its entries that start us, or why it cannot be read."""
+    """An existing configuration file: its entries that start itwin-mcp, or why it cannot be read."""
 
     client: DesktopClient
     file: Path
@@ -102,7 +102,7 @@ def _read_config(client: DesktopClient, file: Path) -> ClientConfig:
 
 
 def explain_unreadable(client: DesktopClient, text: str) -> str:
-    """Explain why the client cannot read a text that we can read; empty if it can."""
+    """Explain why a strict client cannot read a text that we can read. Return an empty text if it can."""
     if not client.strict or not text.strip():
         return ""
     if text.startswith(BYTE_ORDER_MARK):

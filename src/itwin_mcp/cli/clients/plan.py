@@ -27,7 +27,7 @@ class InstallFailed(ItwinMcpError):
 
 @dataclass(frozen=True, slots=True)
 class InstallPlan:
-    """The change for one client: of its file, or by commands that the client's own program runs."""
+    """The change for one client: a new version of its file, or commands of the client's own program."""
 
     client: DesktopClient
     file: ConfigFile
@@ -39,12 +39,11 @@ class InstallPlan:
 
     @property
     def changes(self) -> bool:
-        """Whether there is anything to do."""
         return bool(self.commands) or self.new != self.old
 
     @property
     def backup(self) -> Path | None:
-        """The backup that the change leaves, or None."""
+        """The path of the backup after the change, or None if there is none."""
         return self.file.backup if self.new.backup is not None and self.new != self.old else None
 
 
@@ -55,9 +54,9 @@ def make_plan(
 
     A plan that is only printed does not need the client on this computer.
     """
-    config = ConfigFile.at(file or find_config_path(client, os.environ))
+    config = ConfigFile((file or find_config_path(client, os.environ)).resolve())
     old, path = config.read(), (*client.find_servers_path(config.path), name)
-    existing = None if old.text is None else get_member(old.text, path)
+    existing = get_member(old.text or "", path)
     if existing is not None and not starts_us(existing):
         raise SettingsError(
             f"{name!r} in {config.path} starts another server, so nothing was changed. "
@@ -69,6 +68,7 @@ def make_plan(
     program = find_program(client.key, os.environ) if file is None else None
     commands = _list_commands(client.key, program, name, entry, existing) if program is not None else None
     if commands is not None:
+        # The client's program makes no backup of an entry that it replaces.
         replaces = bool(commands) and entry is not None and existing is not None
         return InstallPlan(client, config, path, old, replace(old, backup=old.text) if replaces else old, commands)
     if new != old and file is None and not only_print and not config.path.parent.is_dir():
@@ -95,13 +95,13 @@ def carry_out(plan: InstallPlan, name: str) -> None:
 
 
 def list_warnings(plan: InstallPlan, *, only_print: bool) -> list[str]:
-    """Return what the user should know about the file beyond the entry."""
+    """Return warnings about the file: a byte order mark that is removed, and text that the client cannot read."""
     had_mark = (plan.old.text or "").startswith(BYTE_ORDER_MARK)
     warnings = []
     if had_mark and plan.new != plan.old and not (plan.new.text or "").startswith(BYTE_ORDER_MARK):
-        would = "would be" if only_print else "was"
+        verb = "would be" if only_print else "was"
         warnings.append(
-            f"The byte order mark at the start of {plan.file.path} {would} removed: {plan.client.title} cannot read it."
+            f"The byte order mark at the start of {plan.file.path} {verb} removed: {plan.client.title} cannot read it."
         )
     problem = explain_unreadable(plan.client, plan.new.text or "")
     if problem:
@@ -120,13 +120,13 @@ def _list_commands(
         return ((program, *own.remove(name)),) if existing is not None else ()
     if _is_same(existing, entry):
         return ()
-    # The commands refuse to replace an entry, so that the old one is removed first.
-    first = ((program, *own.remove(name)),) if existing is not None and own.remove is not None else ()
-    return (*first, (program, *own.add(name, entry)))
+    # The client's command refuses to replace an entry, so the old entry is removed first.
+    removal = ((program, *own.remove(name)),) if existing is not None and own.remove is not None else ()
+    return (*removal, (program, *own.add(name, entry)))
 
 
 def _is_same(existing: Any, entry: Mapping[str, Any]) -> bool:
-    """Return whether two entries start the same: clients write empty members that we omit."""
+    """Return whether two entries start the same command. Clients write empty members that we omit."""
     return isinstance(existing, dict) and all(
         (existing.get(key) or None) == (entry.get(key) or None) for key in ("command", "args", "env")
     )
@@ -134,9 +134,9 @@ def _is_same(existing: Any, entry: Mapping[str, Any]) -> bool:
 
 def _restore_entry(plan: InstallPlan) -> bool:
     """Restore an entry that the client's program removed before it failed; return whether that was needed."""
-    removed = None if plan.old.text is None else get_member(plan.old.text, plan.path)
-    now = plan.file.read()
-    if removed is None or get_member(now.text or "", plan.path) is not None:
+    entry = get_member(plan.old.text or "", plan.path)
+    current = plan.file.read()
+    if entry is None or get_member(current.text or "", plan.path) is not None:
         return False
-    plan.file.write(now, replace(now, text=set_member(now.text or "", plan.path, removed)))
+    plan.file.write(current, replace(current, text=set_member(current.text or "", plan.path, entry)))
     return True

@@ -1,4 +1,4 @@
-"""The command that starts this installation again, for each way in which it may have been installed."""
+"""The command that starts this installation again, depending on how it was installed."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def choose_command(
 ) -> StartCommand:
     """Return the command for the Python environment at `prefix`.
 
-    `source` is what was installed, or None if nothing was. An environment that uvx or pipx created for one run may be
-    deleted at any time, so that its command creates it again.
+    `source` is what pip or uv would install again, or None if the package runs from its sources. An environment that
+    uvx or pipx created for one run may be deleted at any time, so the command creates it again.
     """
     script = scripts / (f"{NAME}.exe" if os.name == "nt" else NAME)
     if source is None:

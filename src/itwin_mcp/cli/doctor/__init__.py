@@ -1,8 +1,7 @@
-"""`itwin-mcp doctor`: checks everything between this computer and the platform, and says how to fix what fails."""
+"""`itwin-mcp doctor`: check everything between this computer and the platform, and say how to fix what fails."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -23,6 +22,7 @@ from itwin_mcp.cli.doctor.installation import (
     report_configuration,
 )
 from itwin_mcp.cli.options import account_options, make_settings
+from itwin_mcp.cli.output import json_option, print_json
 from itwin_mcp.errors import SettingsError
 from itwin_mcp.settings import Settings
 
@@ -31,7 +31,7 @@ _COLORS = {OK: "green", FAILED: "red", NOTED: "yellow", SKIPPED: "bright_black"}
 
 @click.command("doctor")
 @account_options
-@click.option("--json", "as_json", is_flag=True, help="Print JSON without secrets, to send to support.")
+@json_option("Print JSON without secrets, to send to support.")
 def command(as_json: bool, **flags: Any) -> None:
     """Check everything between this computer and the platform, and say how to fix what fails.
 
@@ -45,12 +45,11 @@ def command(as_json: bool, **flags: Any) -> None:
     """
     import anyio
 
-    failed = anyio.run(_show, flags, as_json)
-    sys.exit(1 if failed else 0)
+    sys.exit(1 if anyio.run(_run_and_print, flags, as_json) else 0)
 
 
-async def _show(flags: Mapping[str, Any], as_json: bool) -> bool:
-    """Run the checks and print each as soon as it is known; return whether one failed."""
+async def _run_and_print(flags: Mapping[str, Any], as_json: bool) -> bool:
+    """Run the checks, print each result at once, and return whether a check failed."""
     checks = []
     async for check in _run_checks(flags):
         checks.append(check)
@@ -60,8 +59,7 @@ async def _show(flags: Mapping[str, Any], as_json: bool) -> bool:
                 click.echo(f"        → {check.fix}")
     failed = [check.name for check in checks if check.status == FAILED]
     if as_json:
-        report = {"ok": not failed, "version": __version__, "checks": [asdict(check) for check in checks]}
-        click.echo(json.dumps(report, indent=2, ensure_ascii=False))
+        print_json({"ok": not failed, "version": __version__, "checks": [asdict(check) for check in checks]})
     else:
         click.echo(f"\nFailed: {', '.join(failed)}." if failed else "\nNo check failed.")
     return bool(failed)

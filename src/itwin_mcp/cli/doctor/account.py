@@ -1,4 +1,4 @@
-"""Checks of the platform and the sign-in: reachable, clock in sync, signed in, and able to read."""
+"""Checks of the platform and the sign-in: the servers answer, the clock is right, and the user can read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from itwin_mcp.settings import Settings
 
 if TYPE_CHECKING:
     from itwin_mcp.runtime import Runtime
-    from itwin_mcp.upstream.plain_requests import ProbeResult
     from itwin_mcp.upstream.sign_in.token import Token
 
 MAX_SKEW = 60.0
@@ -26,36 +25,32 @@ async def check_network(settings: Settings) -> AsyncIterator[Check]:
     from itwin_mcp.upstream.plain_requests import probe
     from itwin_mcp.upstream.sign_in.credential_choice import USER_AGENT, build_sign_in_server
 
-    results: list[ProbeResult] = []
-    try:
-        results.append(await probe(f"{settings.api_url}/", user_agent=USER_AGENT))
-        yield Check("platform", OK, f"{settings.api_url} answers ({results[-1].milliseconds:.0f} ms)")
-    except CallError as error:
-        yield Check("platform", FAILED, error.message, _suggest_address(error, "ITWIN_API_URL"))
-    discovery = f"{settings.issuer_url}/.well-known/openid-configuration"
-    try:
-        results.append(await probe(discovery, user_agent=USER_AGENT))
-        await build_sign_in_server(settings, "").discover()
-        yield Check("sign-in server", OK, f"{settings.issuer_url} answers ({results[-1].milliseconds:.0f} ms)")
-    except CallError as error:
-        yield Check("sign-in server", FAILED, error.message, _suggest_address(error, "ITWIN_ISSUER_URL"))
-    skews = [result.clock for result in results if result.clock is not None]
+    skews: list[float] = []
+    for name, url, path, variable in (
+        ("platform", settings.api_url, "/", "ITWIN_API_URL"),
+        ("sign-in server", settings.issuer_url, "/.well-known/openid-configuration", "ITWIN_ISSUER_URL"),
+    ):
+        try:
+            result = await probe(f"{url}{path}", user_agent=USER_AGENT)
+            if result.clock is not None:
+                skews.append(result.clock)
+            if name == "sign-in server":
+                await build_sign_in_server(settings, "").discover()
+            yield Check(name, OK, f"{url} answers ({result.milliseconds:.0f} ms)")
+        except CallError as error:
+            yield Check(name, FAILED, error.message, f"{error.hint} Is {variable} right?")
     if not skews:
         yield Check("clock", SKIPPED, "no server reported the time")
     elif abs(skews[0]) > MAX_SKEW:
         direction = "behind" if skews[0] > 0 else "ahead"
-        said = f"this computer's clock is {abs(skews[0]):.0f} seconds {direction}"
-        yield Check("clock", FAILED, said, "Turn on automatic time: tokens are checked against the clock.")
+        finding = f"this computer's clock is {abs(skews[0]):.0f} seconds {direction}"
+        yield Check("clock", FAILED, finding, "Turn on automatic time: tokens are checked against the clock.")
     else:
         yield Check("clock", OK, f"within {max(1, abs(round(skews[0])))} s of the server's")
 
 
-def _suggest_address(error: CallError, variable: str) -> str:
-    return f"{error.hint} Is {variable} right?"
-
-
 async def check_account(settings: Settings) -> AsyncIterator[Check]:
-    """Check the sign-in, whose it is, and what it can read."""
+    """Check that the sign-in works, whose it is, and what it can read."""
     from itwin_mcp.runtime import open_runtime
 
     try:
@@ -98,20 +93,20 @@ def _check_token(settings: Settings, identity: Mapping[str, Any], token: Token, 
     from itwin_mcp.upstream.hints import read_environment
 
     scopes, expires = identity["scopes"], identity["expiresAt"]
-    whose = identity["name"] or identity["email"] or "(unnamed)"
-    said = f"{identity['kind'] or 'user or application'} {whose}, issued by {token.issuer or 'an unnamed server'}"
-    said += f", scopes {' '.join(scopes)}" if scopes else ""
-    said += f", until {expires}" if expires else ""
+    name = identity["name"] or identity["email"] or "(unnamed)"
+    finding = f"{identity['kind'] or 'user or application'} {name}, issued by {token.issuer or 'an unnamed server'}"
+    finding += f", scopes {' '.join(scopes)}" if scopes else ""
+    finding += f", until {expires}" if expires else ""
     if token.expires_at is not None and token.expires_at <= time.time():
-        return Check("token", FAILED, f"{said}: it has expired", remedy)
-    issued, used = read_environment(token.issuer or ""), read_environment(settings.api_url)
-    if issued and used and issued != used:
+        return Check("token", FAILED, f"{finding}: it has expired", remedy)
+    issued_for, platform = read_environment(token.issuer or ""), read_environment(settings.api_url)
+    if issued_for and platform and issued_for != platform:
         fix = f"Use a token of the environment of {settings.api_url}, or set ITWIN_API_URL to the token's own. {remedy}"
-        return Check("token", FAILED, f"{said}: that is another environment", fix)
+        return Check("token", FAILED, f"{finding}: that is another environment", fix)
     if scopes and "itwin-platform" not in scopes:
         fix = f"Give the application the scope `itwin-platform` in the developer portal. {remedy}"
-        return Check("token", FAILED, said, fix)
-    return Check("token", OK, said)
+        return Check("token", FAILED, finding, fix)
+    return Check("token", OK, finding)
 
 
 async def _check_membership(runtime: Runtime, member: str | None) -> Check:

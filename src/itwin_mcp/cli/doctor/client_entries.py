@@ -1,4 +1,4 @@
-"""Checks of MCP clients on this computer: each entry for this server is started once, as the client starts it."""
+"""Checks of MCP clients on this computer: start each entry for this server once, as the client does."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from itwin_mcp.cli.doctor.installation import find_misspelled
 from itwin_mcp.errors import ErrorCode
 
 START_SECONDS = 30.0
-"""How long a client's entry may take to start and answer."""
+"""Time limit for an entry to start and answer."""
 
 
 async def check_clients(environment: Mapping[str, str]) -> AsyncIterator[Check]:
-    """Check each configuration file of a client, and start each entry for this server in it."""
+    """Check the configuration file of each client, and start the entries for this server in it."""
     from itwin_mcp.cli.clients.known_clients import read_configs
 
     configs = read_configs(environment)
@@ -42,14 +42,14 @@ async def _start_entry(title: str, name: str, entry: Mapping[str, Any], file: Pa
 
     from itwin_mcp.server.built_in_tools import SIGN_IN, WHO_AM_I
 
-    where = f"{name} in {file}"
+    entry_name = f"{name} in {file}"
     variables = {str(key): str(value) for key, value in (entry.get("env") or {}).items()}
     words = [str(word) for word in (entry["command"], *entry.get("args", ()))]
     if any("${" in word for word in (*words, *variables.values())):
-        return Check(title, OK, f"{where}; not started here, because the client fills in some values")
+        return Check(title, OK, f"{entry_name}; not started here, because the client fills in some values")
     misspelled = find_misspelled(variables)
     if misspelled:
-        return Check(title, FAILED, f"{where}: {misspelled}", f"Correct the names in {file}.")
+        return Check(title, FAILED, f"{entry_name}: {misspelled}", f"Correct the names in {file}.")
     command, *args = map(os.path.expandvars, words)
     server = StdioServerParameters(command=command, args=args, env=variables)
     tools: list[str] | None = None
@@ -64,15 +64,15 @@ async def _start_entry(title: str, name: str, entry: Mapping[str, Any], file: Pa
         pass
     if tools is None:
         fix = f"Run this in a shell to see why: {shlex.join(words)}"
-        return Check(title, FAILED, f"{where} does not start", fix)
-    said = f"{where}: serves {len(tools)} tools"
+        return Check(title, FAILED, f"{entry_name} does not start", fix)
+    finding = f"{entry_name}: serves {len(tools)} tools"
     if "error" in answer:
         # If the tool `sign-in` is served, the entry is right and signing in is the user's next step.
         can_sign_in = answer["error"]["code"] == ErrorCode.NOT_SIGNED_IN and SIGN_IN in tools
         status = NOTED if can_sign_in else FAILED
-        return Check(title, status, f"{said}, but: {answer['error']['message']}", answer["error"]["hint"])
+        return Check(title, status, f"{finding}, but: {answer['error']['message']}", answer["error"]["hint"])
     session = answer.get("session") or {}
-    return Check(title, OK, said + (f" of {session['environment']}" if session.get("environment") else ""))
+    return Check(title, OK, finding + (f" of {session['environment']}" if session.get("environment") else ""))
 
 
 def _open_null_device() -> TextIO:

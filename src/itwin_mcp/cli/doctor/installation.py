@@ -1,4 +1,4 @@
-"""Checks of this computer: Python and packages, settings, proxies and certificates. They send nothing."""
+"""Checks of this computer that send nothing: Python and packages, settings, proxies and certificates."""
 
 from __future__ import annotations
 
@@ -16,36 +16,39 @@ from itwin_mcp.text import find_similar
 
 def check_python() -> Check:
     """Check that every dependency is installed, and report the versions."""
-    declared = [requirement for requirement in metadata.requires("itwin-mcp") or () if "extra ==" not in requirement]
-    names = [re.split(r"[ <>=!~;\[]", requirement)[0] for requirement in declared]
     versions, missing = [], []
-    for name in names:
+    for requirement in metadata.requires("itwin-mcp") or ():
+        if "extra ==" in requirement:
+            continue
+        name = re.split(r"[ <>=!~;\[]", requirement)[0]
         try:
             versions.append(f"{name} {metadata.version(name)}")
         except metadata.PackageNotFoundError:
             missing.append(name)
-    said = f"{platform.python_version()} on {platform.system()}, itwin-mcp {__version__}, {', '.join(versions)}"
+    finding = f"{platform.python_version()} on {platform.system()}, itwin-mcp {__version__}, {', '.join(versions)}"
     if missing:
         fix = "Reinstall itwin-mcp, into an environment of its own."
-        return Check("Python", FAILED, f"{said}; missing: {', '.join(missing)}", fix)
-    return Check("Python", OK, said)
+        return Check("Python", FAILED, f"{finding}; missing: {', '.join(missing)}", fix)
+    return Check("Python", OK, finding)
 
 
 def report_configuration(settings: Settings) -> Check:
     """Report the settings that differ from their defaults, and where each comes from."""
-    shown = []
+    descriptions = []
     for name, origin in sorted(settings.origins.items()):
         is_hosted = name in HOSTED_SETTINGS
         row = HOSTED_SETTINGS[name] if is_hosted else SETTINGS[name]
         value = getattr(settings.hosted if is_hosted else settings, name)
         text = "set" if row.is_secret else ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-        shown.append(f"{name.replace('_', ' ')} = {text} ({origin})")
-    shown.append(f"platform {settings.api_url}, sign-in server {settings.issuer_url}, state in {settings.state_dir}")
-    return Check("configuration", OK, "; ".join(shown))
+        descriptions.append(f"{name.replace('_', ' ')} = {text} ({origin})")
+    descriptions.append(
+        f"platform {settings.api_url}, sign-in server {settings.issuer_url}, state in {settings.state_dir}"
+    )
+    return Check("configuration", OK, "; ".join(descriptions))
 
 
 def find_misspelled(environment: Mapping[str, str]) -> str:
-    """Return a sentence about the variables that look like settings but are not; empty if there are none."""
+    """Report variables that look like settings but are not, with suggestions; return an empty text if none do."""
     sentences = []
     for name in sorted(environment.keys() - ENVIRONMENT.keys()):
         if name.startswith(("ITWIN", "IMODEL", "ITP_")):
