@@ -169,7 +169,9 @@ async def test_extension_with_a_client_id_signs_in_by_a_link(
         assert "sign-in" not in listed
         assert answer["error"]["code"] == "NotSignedIn"
         assert answer["error"]["hint"].startswith("Open the extension's settings")
-        configured = extension.parameters(interpreter=[sys.executable], client_id=platform.environment["ITWIN_CLIENT_ID"])
+        configured = extension.parameters(
+            interpreter=[sys.executable], client_id=platform.environment["ITWIN_CLIENT_ID"]
+        )
         with anyio.fail_after(60):
             async with Client(stdio_client(configured)) as client:
                 listed = {tool.name for tool in (await client.list_tools()).tools}

@@ -20,7 +20,7 @@ from itwin_mcp.executor.confirmation.seals import Seals
 from itwin_mcp.executor.pipeline import Executor
 from itwin_mcp.runtime import read_all, read_catalog
 from itwin_mcp.server.dynamic_tools import DynamicTools
-from itwin_mcp.server.tool_search import stem, words
+from itwin_mcp.server.tool_search import split_words, stem
 from itwin_mcp.settings import read_settings
 from itwin_mcp.upstream.client import UpstreamClient
 from tests.conftest import connect
@@ -116,8 +116,8 @@ async def test_question_for_our_tools_names_no_other_api(signed_out: Client) -> 
 
 
 def test_no_question_is_in_both_sets() -> None:
-    tuning = {tuple(words(row["question"])) for row in read_questions("tuning")}
-    untouched = {tuple(words(row["question"])) for row in read_questions("untouched")}
+    tuning = {tuple(split_words(row["question"])) for row in read_questions("tuning")}
+    untouched = {tuple(split_words(row["question"])) for row in read_questions("untouched")}
     assert tuning & untouched == set()
 
 
@@ -299,6 +299,8 @@ def test_vocabulary_names_existing_tools_and_words() -> None:
         f"{json.dumps(tool.output_schema)}"
         for tool in TOOLS.values()
     )
-    known = {stem(word) for text in texts for word in words(text)}
-    meanings = {stem(word) for meanings in vocabulary.meanings.values() for text in meanings for word in words(text)}
+    known = {stem(word) for text in texts for word in split_words(text)}
+    meanings = {
+        stem(word) for meanings in vocabulary.meanings.values() for text in meanings for word in split_words(text)
+    }
     assert meanings - known == set()

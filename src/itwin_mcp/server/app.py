@@ -29,8 +29,8 @@ logger = logging.getLogger(__name__)
 
 NAME = "itwin-mcp"
 TITLE = "iTwin Platform (unofficial)"
-_SENT_TOO_EARLY = "Invalid request parameters"
-"""The SDK's message for a request before `initialize`."""
+_UNEXPLAINED = "Invalid request parameters"
+"""The SDK's message for a request before `initialize`, among others."""
 
 
 def build_server(
@@ -40,31 +40,29 @@ def build_server(
 ) -> Server[Any]:
     """Return an MCP server for a catalog. It serves every protocol revision from 2024-11-05 to 2026-07-28.
 
-    `get_caller` returns the caller of the current request. Without it there is one caller, so that lists may be cached
-    by anyone.
+    `get_caller` returns the caller of the current request. Without it there is only one caller, so any cache between
+    client and server may store the lists.
     """
-    is_shared = get_caller is None
-    stamp = {"name": NAME, "version": __version__, "title": TITLE}
-    tools = Tools(catalog, executor, stamp, get_caller)
+    list_hint = CacheHint(ttl_ms=300_000, scope="public" if get_caller is None else "private")
     get_caller = get_caller or (lambda: LOCAL)
+    tools = Tools(catalog, executor, {"name": NAME, "version": __version__, "title": TITLE}, get_caller)
     resources = Resources(catalog, executor, get_caller)
     prompts = Prompts(catalog)
-    listed = CacheHint(ttl_ms=300_000, scope="public" if is_shared else "private")
     server: Server[Any] = Server(
         NAME,
         version=__version__,
         title=TITLE,
         instructions=build_instructions(catalog),
         cache_hints={
-            "server/discover": listed,
-            "tools/list": listed,
-            "resources/list": listed,
-            "resources/templates/list": listed,
-            "prompts/list": listed,
+            "server/discover": list_hint,
+            "tools/list": list_hint,
+            "resources/list": list_hint,
+            "resources/templates/list": list_hint,
+            "prompts/list": list_hint,
         },
         get_tool_input_schema=tools.find_input_schema,
         on_list_tools=tools.list,
-        on_call_tool=cast(Any, tools.call),  # its result is finished, see `finish_early`
+        on_call_tool=cast(Any, tools.call),  # returns JSON instead of the SDK's model, see `finish_early`
         on_list_resources=resources.list,
         on_list_resource_templates=resources.list_templates,
         on_read_resource=resources.read,
@@ -79,7 +77,7 @@ def build_server(
 
 
 async def _explain_errors(ctx: ServerRequestContext[Any], call_next: CallNext) -> HandlerResult:
-    """Name the parameter that is wrong, and hide exceptions that the SDK does not handle.
+    """Middleware: name the parameter that is wrong, and hide the text of unexpected exceptions.
 
     The SDK answers "Invalid request parameters" regardless of the cause. On older revisions it sends clients the text
     of an exception, which may contain anything.
@@ -89,7 +87,7 @@ async def _explain_errors(ctx: ServerRequestContext[Any], call_next: CallNext) -
     except ValidationError as error:
         raise MCPError(t.INVALID_PARAMS, _describe_invalid_parameter(error)) from None
     except MCPError as error:
-        if error.error.message == _SENT_TOO_EARLY and not is_initialized(ctx):
+        if error.error.message == _UNEXPLAINED and not is_initialized(ctx):
             raise MCPError(
                 t.INVALID_PARAMS, f"{ctx.method} was sent before initialize: send initialize first."
             ) from None
@@ -101,8 +99,8 @@ async def _explain_errors(ctx: ServerRequestContext[Any], call_next: CallNext) -
 
 
 def _describe_invalid_parameter(error: ValidationError) -> str:
-    """Describe the first invalid parameter, without its value, which may be anything."""
+    """Describe the first invalid parameter without its value, which may be a secret."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    where = ".".join(str(part) for part in first["loc"] if part != "params")
+    path = ".".join(str(part) for part in first["loc"] if part != "params")
     reason = first["msg"].replace("a valid dictionary", "an object")
-    return f"Invalid parameter {where or 'params'}: {reason[:200]}."
+    return f"Invalid parameter {path or 'params'}: {reason[:200]}."

@@ -24,7 +24,7 @@ READ_GUIDE = "read-guide"
 
 QUESTION = "Sign in to the iTwin Platform in your browser."
 WAIT_SECONDS = 40.0
-"""How long a call waits for a user who opened the link: less than the minute after which clients time out."""
+"""How long a call waits for a user who opened the link. Many clients time out after a minute."""
 
 
 def _nullable(kind: str, description: str) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def _build_tool(
     *,
     open_world: bool = True,
 ) -> Tool:
-    """Return a tool that changes nothing on the platform, so that a read-only server has it too."""
+    """Return a read-only tool whose answer has the member `subject` with these properties."""
     output = Output("object", properties=((subject, Output("object")),))
     schema = {"properties": {subject: {"type": "object", "properties": dict(properties)}}}
     return Tool(
@@ -109,7 +109,7 @@ TOOLS: tuple[Tool, ...] = (
 
 
 def build_guide_tools(guides: Sequence[StaticResource]) -> tuple[Tool, ...]:
-    """Return `read-guide`, for clients that do not pass resources to their model; nothing if there are no guides."""
+    """Return `read-guide`, for clients that do not pass resources to their model; `()` if there are no guides."""
     if not guides:
         return ()
     schema = {"type": "string", "enum": list(_name_guides(guides)), "description": "Name of the guide."}
@@ -127,11 +127,11 @@ def build_guide_tools(guides: Sequence[StaticResource]) -> tuple[Tool, ...]:
 
 
 def _name_guides(guides: Sequence[StaticResource]) -> dict[str, StaticResource]:
-    """Return the guides by name. A guide whose name is already taken is listed by its URI."""
-    named: dict[str, StaticResource] = {}
+    """Return the guides by name, or by URI if the name is already taken."""
+    guides_by_name: dict[str, StaticResource] = {}
     for guide in guides:
-        named[guide.name if guide.name not in named else guide.uri] = guide
-    return named
+        guides_by_name[guide.name if guide.name not in guides_by_name else guide.uri] = guide
+    return guides_by_name
 
 
 class PendingSignIn(Protocol):
@@ -143,7 +143,7 @@ class PendingSignIn(Protocol):
 
     @property
     def is_answered(self) -> bool:
-        """Whether the user has signed in or declined, also while the page that says so is still being sent."""
+        """Whether the user has signed in or declined. The browser may still be receiving the last page."""
 
     @property
     def seconds_left(self) -> float:
@@ -151,24 +151,24 @@ class PendingSignIn(Protocol):
 
 
 class LoginService(Protocol):
-    """Sign-in while the server runs."""
+    """Starts and tracks the sign-in of the user while the server runs."""
 
     @property
     def last(self) -> PendingSignIn | None:
-        """The attempt in progress, or one that has ended and was not reported yet."""
+        """The attempt in progress, or the last one if its result was not reported yet."""
 
     async def begin(self) -> PendingSignIn:
         """Return the attempt in progress, or start one. Raises CallError."""
 
     async def give_up(self) -> None:
-        """Cancel the attempt in progress, and forget the last one."""
+        """Cancel an attempt in progress, and forget the last one."""
 
     async def exists(self) -> bool:
         """Return whether a login is stored."""
 
 
 class SessionTools:
-    """The handlers of the tools about the session."""
+    """Handles calls of the tools about the session."""
 
     def __init__(
         self,
@@ -196,7 +196,7 @@ class SessionTools:
     async def _sign_in(self, context: CallContext) -> Outcome:
         """Start, continue or end a sign-in. The answer says what to do next."""
         login, conversation = self._login, context.conversation
-        assert login is not None  # the tool is served only where somebody can sign in
+        assert login is not None  # otherwise `sign-in` is not served
         action = conversation.link_reply()
         if action is not None and login.last is not None:
             return await _continue(login, login.last, action)
@@ -214,7 +214,7 @@ class SessionTools:
 
 
 async def _continue(login: LoginService, pending: PendingSignIn, action: str) -> Result:
-    """Continue after the user's reply. `accept` means that they opened the link, not that they have signed in."""
+    """Continue after the user's reply to the link. `accept` means that they opened it, not that they signed in."""
     if action == "decline":
         await login.give_up()
         return _build_answer("declined", None, "The user does not want to sign in. Ask them before you try again.")
@@ -232,10 +232,9 @@ async def _continue(login: LoginService, pending: PendingSignIn, action: str) ->
 async def _take_ended(login: LoginService) -> PendingSignIn | None:
     """Return the last attempt if it has ended, and forget it, so that it is reported once."""
     last = login.last
-    if last is not None and last.is_answered:
-        await last.done.wait()  # otherwise a new attempt takes its place, and nobody hears why it failed
-    if last is None or not last.done.is_set():
+    if last is None or not (last.is_answered or last.done.is_set()):
         return None
+    await last.done.wait()  # an answered attempt ends soon; a new one in its place would hide why it failed
     await login.give_up()
     return last
 
@@ -257,10 +256,7 @@ def _report_signed_in() -> Result:
 
 
 def _build_answer(state: str, pending: PendingSignIn | None, message: str) -> Result:
-    answer = {
-        "state": state,
-        "url": pending.url if pending is not None else None,
-        "secondsLeft": round(pending.seconds_left) if pending is not None else None,
-        "message": message,
-    }
-    return Result({"signIn": answer})
+    """Return the answer of `sign-in`, with the link of a sign-in that is pending."""
+    url = pending.url if pending is not None else None
+    seconds_left = round(pending.seconds_left) if pending is not None else None
+    return Result({"signIn": {"state": state, "url": url, "secondsLeft": seconds_left, "message": message}})

@@ -24,9 +24,9 @@ _ELICITATION = Confirmation("person", "elicitation")
 
 @dataclass(slots=True)
 class McpConversation:
-    """The conversation with the client of one request. Progress is sent on the request's stream if it was asked for.
+    """The conversation with the client during one request.
 
-    `replies` and `state` are what a 2026-07-28 client sends back after the question of an earlier call.
+    After the question of an earlier call, a 2026-07-28 client sends `replies` and the question's `state` back.
     """
 
     context: ServerRequestContext[Any]
@@ -81,15 +81,15 @@ class McpConversation:
         return reply.action
 
     def link_reply(self) -> str | None:
-        """Return what the user did with the link of an earlier call, if the client sent that back."""
+        """Return the user's action on the link of an earlier call (accept, decline or cancel), or None."""
         reply = self.replies.get(LINK)
         return reply.action if isinstance(reply, t.ElicitResult) else None
 
     async def progress(self, done: float, total: float | None, text: str) -> None:
-        """Send a progress notification. Its value always grows, as the protocol requires."""
+        """Send a progress notification if the client asked for them. The value always grows, as MCP requires."""
         done = max(done, self._last_progress + 0.001)
         self._last_progress = done
-        if total is not None and total < done:  # the next part of the call counts in other units
+        if total is not None and total < done:  # the next step of the call counts in other units
             total = None
         await self.context.session.report_progress(done, total, text)
 
@@ -98,7 +98,7 @@ class McpConversation:
         return self.context.protocol_version in MODERN_PROTOCOL_VERSIONS
 
     def _can_ask(self, mode: Literal["form", "url"]) -> bool:
-        """Return whether the client declared that it can ask so. Before 2025-11-25 a declaration always meant forms."""
+        """Return whether the client declared this mode of elicitation. Before 2025-11-25 the only mode was forms."""
         capabilities = self.context.session.client_capabilities
         elicitation = capabilities.elicitation if capabilities is not None else None
         if elicitation is None:

@@ -1,8 +1,9 @@
-"""`--toolsets dynamic`: four tools that find, describe and run the others, so that unused tools cost no context."""
+"""`--toolsets dynamic`: four tools that find, describe and run all others, which need not be listed then."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -37,14 +38,15 @@ def _build_tool(
     title: str,
     description: str,
     arguments: tuple[ToolArgument, ...],
-    answers: Mapping[str, Any],
+    members: Mapping[str, Any],
     annotations: Annotations,
     optional: Mapping[str, Any] | None = None,
     access: Access | None = None,
 ) -> Tool:
-    output: dict[str, Any] = {"type": "object", "properties": {**answers, **(optional or {}), **_ERROR}}
-    if answers:
-        output["anyOf"] = [{"required": [member]} for member in (*answers, "error")]
+    """Return a tool whose answer has these members or an error, and perhaps the optional members."""
+    output: dict[str, Any] = {"type": "object", "properties": {**members, **(optional or {}), **_ERROR}}
+    if members:
+        output["anyOf"] = [{"required": [member]} for member in (*members, "error")]
     return Tool(
         name=name,
         title=title,
@@ -146,13 +148,12 @@ TOOLS: tuple[Tool, ...] = (
 
 
 class DynamicTools:
-    """The handlers of the four tools, which run everything that a catalog can reach."""
+    """Handles calls of the four tools. They find and run every tool of a catalog that is reachable."""
 
     def __init__(self, catalog: Catalog, shows: Callable[[Caller, Tool], bool]) -> None:
-        """`shows` returns whether a caller may see a tool. Raises SettingsError if there is nothing to run."""
+        """`shows` returns whether a caller may see a tool. Raises SettingsError if no tool is reachable."""
         if not catalog.reachable:
             raise SettingsError("--toolsets dynamic has no tool to run. Exclude fewer tools.")
-        self._tools = catalog.reachable
         self._catalog = catalog
         self._shows = shows
         direct = {name: tool for name, tool in catalog.tools.items() if tool.toolset == SESSION}
@@ -171,7 +172,10 @@ class DynamicTools:
             answer["otherApis"] = [{"api": api.name, "does": api.does} for api in hits.other_apis]
         elif hits.weak or len(shown) < _MIN_HITS:
             visible = (tool for tool in self._findable.values() if self._shows(context.caller, tool))
-            answer["toolsets"] = _group_by_toolset(visible)
+            toolsets = defaultdict(list)
+            for tool in visible:
+                toolsets[tool.toolset].append(tool.name)
+            answer["toolsets"] = dict(toolsets)
         return Result(answer)
 
     async def _describe(self, context: CallContext) -> Result:
@@ -179,7 +183,7 @@ class DynamicTools:
         return Result({"tool": _describe(self._findable.get(name) or self._find_runnable(name, DESCRIBE))})
 
     async def _run(self, context: CallContext) -> Redirect:
-        """Redirect to the tool that a call names. Raises InvalidArguments if the other runner must be used."""
+        """Redirect to the tool that a call names. Raises InvalidArguments if only the other runner may run it."""
         runner, arguments = context.tool.name, context.arguments
         tool = self._find_runnable(arguments["name"], runner)
         right_runner = _choose_runner(tool)
@@ -191,22 +195,23 @@ class DynamicTools:
 
     @cached_property
     def _index(self) -> ToolIndex:
-        """The search index, built at the first search: reading the vocabulary takes longer than a search."""
+        """The search index. It is built at the first search, because that takes longer than a search."""
         from itwin_mcp.server.tool_search import ToolIndex
 
         return ToolIndex(self._findable.values(), self._catalog.vocabulary())
 
-    def _find_runnable(self, wanted: str, name: str) -> Tool:
-        tool = self._tools.get(wanted)
+    def _find_runnable(self, name: str, runner: str) -> Tool:
+        """Return a reachable tool by name. Raises InvalidArguments, with a hint what to call instead."""
+        tool = self._catalog.reachable.get(name)
         if tool is not None:
             return tool
-        if wanted in self._catalog.tools:
-            raise _build_error(f"{wanted} is not run by {name}", f"Call {wanted} directly.")
-        if wanted in self._catalog.elsewhere:
-            raise _build_error(f"{wanted} is not served here", self._catalog.suggest_tool(wanted))
-        close = find_similar(wanted, self._tools, 3)
-        meant = f"Did you mean {' or '.join(close)}? " if close else ""
-        raise _build_error(f"there is no tool of the name given to {name}", f"{meant}Look for it with {FIND}.")
+        if name in self._catalog.tools:
+            raise _build_error(f"{name} is not run by {runner}", f"Call {name} directly.")
+        if name in self._catalog.elsewhere:
+            raise _build_error(f"{name} is not served here", self._catalog.suggest_tool(name))
+        similar = find_similar(name, self._catalog.reachable, 3)
+        suggestion = f"Did you mean {' or '.join(similar)}? " if similar else ""
+        raise _build_error(f"there is no tool of the name given to {runner}", f"{suggestion}Look for it with {FIND}.")
 
 
 def _build_error(reason: str, hint: str) -> InvalidArguments:
@@ -215,27 +220,20 @@ def _build_error(reason: str, hint: str) -> InvalidArguments:
 
 
 def find_runner(catalog: Catalog, name: str) -> str | None:
-    """Return the name of the tool that runs the tool of this name, or None."""
+    """Return the name of the runner for the tool of this name; None if no runner runs it."""
     tool = catalog.reachable.get(name) if catalog.dynamic else None
     return _choose_runner(tool) if tool is not None else None
 
 
 def _choose_runner(tool: Tool) -> str:
-    """Return the name of the tool to call: a runner, or for tools about the session the tool itself."""
+    """Return the name to call for a tool: its runner, or its own name if it is about the session."""
     if tool.toolset == SESSION:
         return tool.name
     return RUN_READING if tool.annotations.read_only else RUN_WRITING
 
 
-def _group_by_toolset(tools: Iterable[Tool]) -> dict[str, list[str]]:
-    names: dict[str, list[str]] = {}
-    for tool in tools:
-        names.setdefault(tool.toolset, []).append(tool.name)
-    return names
-
-
 def _summarize(tool: Tool) -> dict[str, Any]:
-    """Return what is needed to choose a tool, and to run one with simple arguments."""
+    """Return a short form of a tool: enough to choose it, and to run it if its arguments are simple."""
     return {
         "name": tool.name,
         "description": tool.description,
@@ -246,24 +244,28 @@ def _summarize(tool: Tool) -> dict[str, Any]:
 
 def _format_argument(argument: ToolArgument) -> str:
     """Return an argument in one line: `status?: Active | Inactive | Trial`. The question mark means optional."""
-    schema = argument.schema
-    kind = schema.get("type", "object")
-    kinds = [kind] if isinstance(kind, str) else [name for name in kind if name != "null"]
-    said = " | ".join(str(choice) for choice in list_choices(schema) if choice is not None) or _format_type(
-        kinds, schema
-    )
-    if "array" in kinds and list_choices(schema):
-        said = f"list of {said}"
-    return f"{argument.name}{'' if argument.required else '?'}: {said}"
+    return f"{argument.name}{'' if argument.required else '?'}: {_format_values(argument.schema)}"
 
 
-def _format_type(kinds: Sequence[str], schema: Mapping[str, Any]) -> str:
-    if kinds == ["array"]:
-        of = schema.get("items", {}).get("type", "object")
-        return f"list of {of if isinstance(of, str) else of[0]}"
-    low, high = schema.get("minimum"), schema.get("maximum")
-    bounds = f" {'' if low is None else low}..{'' if high is None else high}" if (low, high) != (None, None) else ""
-    return (schema.get("format") or " | ".join(kinds)) + bounds
+def _format_values(schema: Mapping[str, Any]) -> str:
+    """Return the values that a schema allows: its choices, or its type with the bounds of a number."""
+    types = _list_types(schema)
+    choices = " | ".join(str(choice) for choice in list_choices(schema) if choice is not None)
+    if "array" in types and choices:
+        return f"list of {choices}"
+    if choices:
+        return choices
+    if types == ["array"]:
+        return f"list of {_list_types(schema.get('items', {}))[0]}"
+    bounds = ""
+    if "minimum" in schema or "maximum" in schema:
+        bounds = f" {schema.get('minimum', '')}..{schema.get('maximum', '')}"
+    return (schema.get("format") or " | ".join(types)) + bounds
+
+
+def _list_types(schema: Mapping[str, Any]) -> list[str]:
+    declared = schema.get("type", "object")
+    return [declared] if isinstance(declared, str) else [name for name in declared if name != "null"]
 
 
 def _describe(tool: Tool) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`prompts/list` and `prompts/get`: workflows of an engineer, completed with the user's arguments."""
+"""`prompts/list` and `prompts/get`: an engineer's workflows, filled in with the user's arguments."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from itwin_mcp.capability.catalog import Catalog, Prompt
 from itwin_mcp.text import clean_text
 
 MAX_CHARACTERS = 2048
-"""Characters of one argument."""
+"""The longest value of an argument."""
 
 _SLOT = re.compile(r"\{\{\s*([a-zA-Z0-9_*-]+)\s*\}\}")
 
@@ -45,7 +45,7 @@ class Prompts:
         )
 
     async def get(self, _: ServerRequestContext[Any], params: t.GetPromptRequestParams) -> t.GetPromptResult:
-        """Return a prompt, filled in. A missing or unknown argument, or an unknown prompt, is the error -32602."""
+        """Return a prompt, filled in. Invalid arguments and unknown prompts are the error -32602."""
         prompt = self._prompts.get(params.name)
         if prompt is None:
             raise MCPError(t.INVALID_PARAMS, f"Unknown prompt: {params.name[:128]}")
@@ -60,21 +60,24 @@ class Prompts:
 
 
 def fill(content: str, values: Mapping[str, str]) -> str:
-    """Replace each slot by its value, or by nothing; slots in a value are not replaced in turn."""
+    """Replace each slot `{{name}}` with its value, or with nothing. Slots inside a value are not replaced."""
     return _SLOT.sub(lambda slot: values.get(slot[1], ""), content)
 
 
 def _check_arguments(prompt: Prompt, arguments: Mapping[str, str]) -> dict[str, str]:
-    known = [name for name, _, _, _ in prompt.arguments]
+    """Return the cleaned values. Raises MCPError if one is missing, unknown or too long."""
+    names = [name for name, _, _, _ in prompt.arguments]
     # The user sees the prompt before sending it, so that nothing in it may be invisible.
     values = {name: clean_text(value) for name, value in arguments.items()}
     missing = [name for name, _, _, required in prompt.arguments if required and not values.get(name, "").strip()]
     if missing:
         raise MCPError(t.INVALID_PARAMS, f"{prompt.name} needs {', '.join(missing)}.", {"missing": missing})
-    unknown = sorted(set(values) - set(known))
+    unknown = sorted(name[:64] for name in values.keys() - set(names))
     if unknown:
-        named = ", ".join(name[:64] for name in unknown[:5])
-        raise MCPError(t.INVALID_PARAMS, f"{prompt.name} has no argument {named}. Its arguments: {', '.join(known)}.")
+        known = ", ".join(names)
+        raise MCPError(
+            t.INVALID_PARAMS, f"{prompt.name} has no argument {', '.join(unknown[:5])}. Its arguments: {known}."
+        )
     for name, value in values.items():
         if len(value) > MAX_CHARACTERS:
             raise MCPError(t.INVALID_PARAMS, f"{name} has more than {MAX_CHARACTERS} characters.")

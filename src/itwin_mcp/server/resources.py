@@ -18,8 +18,6 @@ from itwin_mcp.executor.outcome import Failure, Result
 from itwin_mcp.executor.pipeline import Executor
 from itwin_mcp.server.conversation import McpConversation
 
-_NOT_FOUND = frozenset({404})
-
 
 class Resources:
     """The resources and resource templates of one server."""
@@ -35,9 +33,9 @@ class Resources:
         ]
 
     async def list(self, _: ServerRequestContext[Any], __: t.PaginatedRequestParams | None) -> t.ListResourcesResult:
-        """Return the resources that are not templates. A skill is listed by its SKILL.md, which links to its files."""
+        """Return every resource with a fixed URI. Of a skill, only SKILL.md is listed: it links to the other files."""
         skills = [skill.files[0] for skill in self._skills()]
-        listed: list[Resource | StaticResource] = [*self._fixed, *self._statics.values(), *skills]
+        resources: list[Resource | StaticResource] = [*self._fixed, *self._statics.values(), *skills]
         return t.ListResourcesResult(
             resources=[
                 t.Resource(
@@ -47,7 +45,7 @@ class Resources:
                     description=resource.description,
                     mime_type=resource.mime_type,
                 )
-                for resource in listed
+                for resource in resources
             ]
         )
 
@@ -75,13 +73,13 @@ class Resources:
         uri = str(params.uri)
         static = self._find_static(uri)
         if static is not None:
-            guide = t.TextResourceContents(uri=uri, mime_type=static.mime_type, text=static.text)
-            return t.ReadResourceResult(contents=[guide], ttl_ms=300_000, cache_scope="public")
+            text = t.TextResourceContents(uri=uri, mime_type=static.mime_type, text=static.text)
+            return t.ReadResourceResult(contents=[text], ttl_ms=300_000, cache_scope="public")
         resource, variables = self._match(uri)
         outcome = await self._executor.read(resource, variables, McpConversation(context), self._get_caller())
         if isinstance(outcome, Failure):
             error = outcome.answer["error"]
-            is_absent = error.get("status") in _NOT_FOUND or error["code"] == ErrorCode.INVALID_ARGUMENTS
+            is_absent = error.get("status") == 404 or error["code"] == ErrorCode.INVALID_ARGUMENTS
             code = t.INVALID_PARAMS if is_absent else t.INTERNAL_ERROR
             raise MCPError(code, f"{error['message']} {error['hint']}", {"uri": uri, "error": error})
         assert isinstance(outcome, Result)

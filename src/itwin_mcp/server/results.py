@@ -10,29 +10,28 @@ import mcp.types as t
 from itwin_mcp.executor.outcome import Failure, Outcome, Preview, Question, Result
 
 CONFIRM = "confirm"
-"""The key of a form in a result that asks for input, and of its reply in the next call."""
+"""The key of a form in a result that asks for input, and of the reply in the next call."""
 LINK = "sign-in"
-"""The key of a link that the user opens, likewise."""
+"""The key of a link that the user opens, and of the reply."""
 NAME = "name"
 """The only field of the form."""
 
 
 def to_result(outcome: Outcome) -> dict[str, Any]:
-    """Return a CallToolResult as JSON: the answer as structured content, and the same as text.
+    """Return a CallToolResult as JSON: the answer as structured content and again as text, then pictures as images.
 
-    Pictures follow as images that the client can show. A question becomes a result that asks for input (2026-07-28):
-    the client asks the user, then calls again.
+    A question becomes a result that asks for input (2026-07-28): the client asks the user, then calls again.
     """
     if isinstance(outcome, Question):
-        return {
-            "resultType": "input_required",
-            "inputRequests": {
-                LINK if outcome.url is not None else CONFIRM: t.ElicitRequest(
-                    params=to_link(outcome) if outcome.url is not None else to_form(outcome)
-                ).model_dump(by_alias=True, mode="json", exclude_none=True)
-            },
-            **({"requestState": outcome.state} if outcome.state else {}),
-        }
+        key = CONFIRM if outcome.url is None else LINK
+        params = (
+            to_form(outcome)
+            if outcome.url is None
+            else t.ElicitRequestURLParams(message=outcome.message, url=outcome.url)
+        )
+        request = t.ElicitRequest(params=params).model_dump(by_alias=True, mode="json", exclude_none=True)
+        state = {"requestState": outcome.state} if outcome.state else {}
+        return {"resultType": "input_required", "inputRequests": {key: request}, **state}
     blobs = outcome.blobs if isinstance(outcome, Result) else ()
     pictures = [
         {"type": "image", "data": base64.b64encode(blob.content).decode(), "mimeType": blob.media_type}
@@ -51,8 +50,3 @@ def to_form(question: Question) -> t.ElicitRequestFormParams:
     field = {"type": "string", "title": "Name", "description": f"Type it to confirm: {question.name}"}
     schema = {"type": "object", "properties": {NAME: field}, "required": [NAME]}
     return t.ElicitRequestFormParams(message=question.message, requested_schema=schema)
-
-
-def to_link(question: Question) -> t.ElicitRequestURLParams:
-    """Return the request to open a link."""
-    return t.ElicitRequestURLParams(message=question.message, url=question.url or "")

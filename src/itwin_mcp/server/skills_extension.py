@@ -1,6 +1,6 @@
-"""`skills/list` and `skills/get`: the MCP extension by which hosts find agent skills among the resources.
+"""`skills/list` and `skills/get`: the MCP extension with which hosts find agent skills.
 
-Their files are read like any resource. Source: https://modelcontextprotocol.io/seps/2640-skills-extension
+The files of a skill are read like any resource. Source: https://modelcontextprotocol.io/seps/2640-skills-extension
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _CACHE = {"ttlMs": 300_000, "cacheScope": "public"}
 
 
 class SkillParams(t.RequestParams):
-    """The URI of a skill's SKILL.md."""
+    """Parameters of `skills/get`: the URI of a skill's SKILL.md."""
 
     uri: str
 
@@ -52,7 +52,7 @@ class SkillsExtension:
 
 
 def _describe(skill: Skill) -> dict[str, Any]:
-    """Return what a host shows for approval: the front matter, and every file with its digest and size."""
+    """Return the entry that a host shows for approval: the front matter, and each file's digest and size."""
     contents = [(file.uri, file.text.encode()) for file in skill.files]
     return {
         "uri": skill.files[0].uri,

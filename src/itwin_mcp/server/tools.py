@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from itwin_mcp.capability.catalog import Catalog, Tool
 from itwin_mcp.capability.tool_actions import Access
 from itwin_mcp.executor.arguments import convert_arguments
-from itwin_mcp.executor.context import LOCAL, Caller
+from itwin_mcp.executor.context import Caller
 from itwin_mcp.executor.pipeline import Executor
 from itwin_mcp.executor.policy.gatekeeper import find_meant
 from itwin_mcp.server.conversation import McpConversation
@@ -31,22 +31,23 @@ class Tools:
         self,
         catalog: Catalog,
         executor: Executor,
-        stamp: Mapping[str, Any],
-        get_caller: Callable[[], Caller] | None,
+        server_info: Mapping[str, Any],
+        get_caller: Callable[[], Caller],
     ) -> None:
-        """`get_caller` returns the caller of the current request; without it there is one caller."""
+        """`server_info` is stamped on results; `get_caller` returns the caller of the current request."""
         self._catalog = catalog
         self._executor = executor
-        self._get_caller = get_caller or (lambda: LOCAL)
-        self._stamp = {SERVER_INFO: dict(stamp)}
-        self._listed: dict[tuple[str, tuple[str, ...]], Mapping[str, Any]] = {}
+        self._get_caller = get_caller
+        self._meta = {SERVER_INFO: dict(server_info)}
+        self._lists: dict[tuple[str, tuple[str, ...]], Mapping[str, Any]] = {}
+        """The finished results of `tools/list`, by protocol revision and tool names."""
 
     async def list(self, _: ServerRequestContext[Any], params: t.PaginatedRequestParams | None) -> t.ListToolsResult:
         """Return every tool that the caller may call, on one page, in the order of the catalog."""
         if params is not None and params.cursor is not None:
             raise MCPError(t.INVALID_PARAMS, "There is only one page of tools: omit the cursor.")
-        listed = [self._catalog.tools[name] for name in self._list_names()]
-        return t.ListToolsResult(tools=[t.Tool.model_validate(describe(tool)) for tool in listed])
+        tools = [describe(self._catalog.tools[name]) for name in self._list_names()]
+        return t.ListToolsResult(tools=[t.Tool.model_validate(tool) for tool in tools])
 
     def _list_names(self) -> tuple[str, ...]:
         """Return the names of the tools that the caller may call."""
@@ -59,7 +60,7 @@ class Tools:
         return tool.input_schema if tool is not None else None
 
     async def call(self, context: ServerRequestContext[Any], params: t.CallToolRequestParams) -> dict[str, Any]:
-        """Call a tool. Every call comes here, through `finish_early`."""
+        """Call a tool and return the result as JSON. `finish_early` calls this directly."""
         tool = self._catalog.tools.get(params.name)
         if tool is None:
             raise MCPError(t.INVALID_PARAMS, self._explain_unknown(params.name))
@@ -77,23 +78,22 @@ class Tools:
         params = ctx.params or {}
         if ctx.method == "tools/list" and params.get("cursor") is None:
             key = (ctx.protocol_version, self._list_names())
-            remembered = self._listed.get(key)
-            if remembered is None:
-                listed = await call_next(ctx)
-                assert isinstance(listed, dict)
-                remembered = self._listed[key] = listed
-            return dict(remembered)
+            if key not in self._lists:
+                result = await call_next(ctx)
+                assert isinstance(result, dict)
+                self._lists[key] = result
+            return dict(self._lists[key])
         if ctx.method != "tools/call":
             return await call_next(ctx)
         try:
-            called = t.CallToolRequestParams.model_validate(params, by_name=False)
+            call = t.CallToolRequestParams.model_validate(params, by_name=False)
         except ValidationError:
             return await call_next(ctx)
-        result = await self.call(ctx, called)
+        answer = await self.call(ctx, call)
         if ctx.protocol_version in MODERN_PROTOCOL_VERSIONS:
-            result.setdefault("resultType", "complete")
-            result["_meta"] = self._stamp
-        return result
+            answer.setdefault("resultType", "complete")
+            answer["_meta"] = self._meta
+        return answer
 
     def _explain_unknown(self, name: str) -> str:
         """Explain that no tool of this name is served, and suggest one that the caller may see."""
@@ -121,12 +121,12 @@ def describe(tool: Tool) -> dict[str, Any]:
 
 
 def is_initialized(context: ServerRequestContext[Any]) -> bool:
-    """Return whether the client may call: 2026-07-28 has no handshake, and older revisions need one first."""
+    """Return whether the client may call. Revision 2026-07-28 has no handshake; older ones need it first."""
     return context.protocol_version in MODERN_PROTOCOL_VERSIONS or context.session.client_params is not None
 
 
 def find_access(catalog: Catalog, name: Any, arguments: Any) -> Access:
-    """Return the access that a call needs, before it reaches the executor; READ for a call that will fail anyway."""
+    """Return the access that a call needs, before it reaches the executor; READ for a tool that does not exist."""
     tool = catalog.tools.get(name) if isinstance(name, str) else None
     if tool is None:
         return Access.READ
@@ -136,13 +136,13 @@ def find_access(catalog: Catalog, name: Any, arguments: Any) -> Access:
 async def note_refused(
     catalog: Catalog, executor: Executor, code: str, caller: Caller, name: Any, arguments: Any
 ) -> None:
-    """Write into the audit log that a call was refused before it reached the executor."""
+    """Write to the audit log that a call was refused before it reached the executor."""
     tool = catalog.tools.get(name) if isinstance(name, str) else None
     if tool is not None:
         await executor.note_refused(code, *_resolve_runner(catalog, tool, arguments), caller)
 
 
 def _resolve_runner(catalog: Catalog, tool: Tool, arguments: Any) -> tuple[Tool, Mapping[str, Any]]:
-    """Return the tool that a call finally runs and its arguments; for a runner, those of the tool that it names."""
+    """Return the tool that a call runs, with its arguments: for a runner, the tool that the call names."""
     converted = convert_arguments(tool, arguments) if isinstance(arguments, Mapping) else {}
     return find_meant(tool, converted, catalog.reachable)

@@ -1,4 +1,4 @@
-"""Limits on connections: how many clients may hold, and how long the headers of a request may take to arrive.
+"""Limits on connections: how many may be open, and how long the headers of a request may take to arrive.
 
 uvicorn has no such limits. A client that opens connections and sends nothing would otherwise exhaust the process's
 file descriptors, and with them every other client's calls.
@@ -24,9 +24,9 @@ HEADER_SECONDS = 10.0
 """Time within which the headers of a request must arrive."""
 MAX_HEADER_BYTES = 64 * 1024
 MAX_UNREAD_BYTES = 8 * 1024 * 1024
-"""Bytes that may arrive between a response and the next request: the rest of a body that was refused unread."""
+"""Bytes that may arrive after a response before the next request: the unread remainder of a refused body."""
 RESERVED_DESCRIPTORS = 256
-"""File descriptors for everything but clients: the listener's queue, the platform, storage, local files."""
+"""File descriptors for everything except clients: the listener's queue, the platform, storage, local files."""
 LOG_SECONDS = 60.0
 """The least time between two log lines of the same kind."""
 
@@ -39,14 +39,14 @@ class ConnectionLimits:
     unfinished_per_address: int = 32
     """Connections of one address on which the headers of the first request have not arrived yet."""
     proxies: tuple[Network, ...] = ()
-    """Proxies carry many clients, so that their connections count only towards `total`."""
+    """Proxies whose connections count only towards `total`, because each carries many clients."""
 
 
 def limit_connections(limits: ConnectionLimits) -> type[asyncio.Protocol]:
     """Return an asyncio protocol for uvicorn that enforces `limits` and delegates to uvicorn's own protocol.
 
-    Without it uvicorn waits forever for headers, and accepts connections until the process has no descriptors left.
-    Then every further connection logs a traceback, and no call succeeds.
+    uvicorn itself waits forever for headers, and accepts connections until the process has no descriptors left. Then
+    every further connection logs a traceback, and no call succeeds.
     """
     from uvicorn.protocols.http import auto
 
@@ -62,7 +62,7 @@ def limit_connections(limits: ConnectionLimits) -> type[asyncio.Protocol]:
 
 
 class _OpenConnections:
-    """The open connections of one server, counted."""
+    """Counts the open connections of one server."""
 
     def __init__(self, limits: ConnectionLimits) -> None:
         self.limits = limits
@@ -74,7 +74,9 @@ class _OpenConnections:
         if self.total >= self.limits.total:
             logger.warning("Refused a connection: %d are open (ITWIN_MCP_MAX_CONNECTIONS).", self.total)
             return True
-        if self.unfinished[_group_address(address)] < self.limits.unfinished_per_address or self._is_proxy(address):
+        has_room = self.unfinished[_group_address(address)] < self.limits.unfinished_per_address
+        # A client that is already gone has no address.
+        if has_room or (address and _is_in(address, self.limits.proxies)):
             return False
         logger.warning(
             "Refused a connection from %s: %d others have not sent their headers (ITWIN_MCP_UNFINISHED_PER_ADDRESS; "
@@ -83,9 +85,6 @@ class _OpenConnections:
             self.limits.unfinished_per_address,
         )
         return True
-
-    def _is_proxy(self, address: str) -> bool:
-        return bool(self.limits.proxies) and _is_in(address, self.limits.proxies)
 
 
 class _LimitedConnection(asyncio.Protocol):
@@ -98,7 +97,7 @@ class _LimitedConnection(asyncio.Protocol):
     def __init__(self, open_connections: _OpenConnections, inner: asyncio.Protocol) -> None:
         self._open = open_connections
         self._inner = inner
-        self._address = ""
+        self._address = self._group = ""
         self._is_counted = self._is_unfinished = False
         self._timer: asyncio.TimerHandle | None = None
         self._bytes = 0
@@ -112,7 +111,8 @@ class _LimitedConnection(asyncio.Protocol):
             return
         self._is_counted = self._is_unfinished = True
         self._open.total += 1
-        self._open.unfinished[_group_address(self._address)] += 1
+        self._group = _group_address(self._address)
+        self._open.unfinished[self._group] += 1
         self._inner.connection_made(transport)
         self._expect_headers()
 
@@ -158,9 +158,9 @@ class _LimitedConnection(asyncio.Protocol):
             self._timer = None
         if self._is_unfinished:
             self._is_unfinished = False
-            self._open.unfinished[_group_address(self._address)] -= 1
-            if not self._open.unfinished[_group_address(self._address)]:
-                del self._open.unfinished[_group_address(self._address)]
+            self._open.unfinished[self._group] -= 1
+            if not self._open.unfinished[self._group]:
+                del self._open.unfinished[self._group]
 
     def _abort(self) -> None:
         logger.warning(
@@ -177,7 +177,10 @@ _UNAVAILABLE = (
 
 
 def _group_address(address: str) -> str:
-    """Return what is counted together: an IPv4 address, or the /64 of an IPv6 address, which one customer has."""
+    """Return the key under which connections are counted: an IPv4 address, or the /64 network of an IPv6 address.
+
+    Providers assign at least a /64 to each customer.
+    """
     if ":" not in address:
         return address
     parsed = IPv6Address(address.partition("%")[0])
@@ -191,7 +194,7 @@ def _is_in(address: str, networks: Collection[Network]) -> bool:
 
 
 class _OncePerMinute(logging.Filter):
-    """Pass one line of each kind a minute, with the number of those omitted: clients must not fill the disk."""
+    """Pass one line of each kind a minute, with the number of omitted lines, so that clients cannot fill the disk."""
 
     def __init__(self) -> None:
         super().__init__()

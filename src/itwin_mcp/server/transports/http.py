@@ -1,4 +1,4 @@
-"""The streamable HTTP transport: listening, serving by uvicorn, and a shutdown that drains."""
+"""The streamable HTTP transport: listens, serves with uvicorn, and lets requests finish before it shuts down."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PATH = "/mcp"
 DRAIN_SECONDS = 5.0
 """How long requests in progress may take to end after a signal."""
 BACKLOG = 128
-"""Connections that wait to be accepted. asyncio accepts as many at once, before any of them can be refused."""
+"""Connections that may wait to be accepted. asyncio accepts this many at once before any can be refused."""
 _LIMITS = ConnectionLimits()
 
 
@@ -43,8 +43,9 @@ async def serve_http(
     """Serve any number of clients over streamable HTTP until SIGTERM or Ctrl-C; then drain and close.
 
     Args:
-        surround: returns the app wrapped in all middleware that decides who may call, given the app and the port.
-        ready: receives the URL once connections are accepted. Port 0 takes a free port.
+        port: 0 takes a free port.
+        surround: given the app and the port, returns the app wrapped in the middleware that decides who may call.
+        ready: called with the URL once connections are accepted.
         stateless: keep no sessions, even for clients that speak an older protocol.
         ending: awaited on the first signal, before the listener closes.
         drain: seconds that requests in progress then have to end.
@@ -55,19 +56,19 @@ async def serve_http(
     listener = _listen(host, port)
     bound = listener.getsockname()[1]
     streams_end = anyio.Event()
-    app = _QuietlyCancelled(surround(build_http_app(server, streams_end, stateless=stateless), bound), streams_end)
+    app = _CancelledRequests(surround(build_http_app(server, streams_end, stateless=stateless), bound), streams_end)
     uvicorn_server = _build_uvicorn(app, drain, limits)
-    shown = f"[{host}]" if ":" in host else host
+    url_host = f"[{host}]" if ":" in host else host
     async with anyio.create_task_group() as tasks:
         if sys.platform != "win32":
             await tasks.start(_stop_on_signal, uvicorn_server, ending, streams_end)
-        ready(f"http://{shown}:{bound}{PATH}")
+        ready(f"http://{url_host}:{bound}{PATH}")
         await uvicorn_server.serve(sockets=[listener])
         tasks.cancel_scope.cancel()
 
 
 def build_http_app(server: Server[Any], streams_end: anyio.Event, *, stateless: bool = False) -> ASGIApp:
-    """Return the protocol as an ASGI app, without the middleware that decides who may call.
+    """Return an ASGI app that speaks MCP, without the middleware that decides who may call.
 
     Setting `streams_end` ends the streams that clients keep open.
     """
@@ -87,8 +88,8 @@ def build_http_app(server: Server[Any], streams_end: anyio.Event, *, stateless: 
 
 
 @dataclass(frozen=True, slots=True)
-class _QuietlyCancelled:
-    """ASGI middleware that ends a request without a traceback if it is cancelled by the shutdown."""
+class _CancelledRequests:
+    """ASGI middleware that ends a request without a traceback if the shutdown cancels it."""
 
     app: ASGIApp
     ending: anyio.Event
@@ -123,7 +124,7 @@ def _build_uvicorn(app: Any, drain: float, limits: ConnectionLimits) -> uvicorn.
     import uvicorn
 
     class QuietServer(uvicorn.Server):
-        """uvicorn without its signal handlers, which end the process before we have closed what we opened."""
+        """uvicorn without its signal handlers, which end the process before our resources are closed."""
 
         @contextlib.contextmanager
         def capture_signals(self) -> Iterator[None]:
@@ -156,25 +157,21 @@ async def _stop_on_signal(
     *,
     task_status: anyio.abc.TaskStatus[None],
 ) -> None:
-    """Drain on the first signal of SIGTERM or Ctrl-C, and stop at once on the second."""
-    is_draining = False
+    """Drain on the first SIGTERM or Ctrl-C, and stop at once on the second."""
+
+    async def end(before: Callable[[], Awaitable[None]] | None) -> None:
+        if before is not None:
+            await before()
+        streams_end.set()
+        server.should_exit = True
+
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         task_status.started()
         async with anyio.create_task_group() as tasks:
-
-            async def end() -> None:
-                if ending is not None:
-                    await ending()
-                streams_end.set()
-                server.should_exit = True
-
+            await anext(signals)
+            tasks.start_soon(end, ending)
             async for _ in signals:
-                if is_draining:
-                    streams_end.set()
-                    server.should_exit = True
-                    # Not `force_exit`: it skips the app's own shutdown, which then shows a traceback.
-                    for request in tuple(server.server_state.tasks):
-                        request.cancel()
-                else:
-                    is_draining = True
-                    tasks.start_soon(end)
+                await end(None)
+                # Not `force_exit`: it skips the app's own shutdown, which then shows a traceback.
+                for request in tuple(server.server_state.tasks):
+                    request.cancel()

@@ -1,4 +1,4 @@
-"""JSON-RPC messages: parsing one, explaining why one cannot be parsed, and running batches over HTTP."""
+"""JSON-RPC messages: parses them, explains why one cannot be parsed, and runs batches over HTTP."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 BATCH_REVISION = "2025-03-26"
 """The only revision of the protocol that has batches."""
 MAX_BATCH = 50
-"""Messages in one batch. Each counts as a request towards the limits of a hosted server."""
+"""The most messages in one batch. Each counts as a request towards the limits of a hosted server."""
 MAX_BODY = 4 * 1024 * 1024
-"""Bytes of a body that are parsed here; the SDK refuses a larger one with 413."""
+"""The largest body that is parsed here, in bytes; the SDK refuses a larger one with 413."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +41,11 @@ class Unreadable:
     id: int | str | None = None
     """The id of the request, if one can be read."""
     is_response: bool = False
-    """Whether it is an unreadable response. Those are never answered: two peers would exchange errors forever."""
+    """Whether it looks like a response. Responses are never answered: two peers would exchange errors forever."""
 
     @property
     def error(self) -> JSONRPCError:
-        """The answer to send."""
+        """The JSON-RPC error to send back."""
         return JSONRPCError(jsonrpc="2.0", id=self.id, error=ErrorData(code=self.code, message=self.reason))
 
 
@@ -64,8 +64,8 @@ NO_BATCH = Unreadable(
 def parse_message(content: bytes) -> JSONRPCMessage | Unreadable | Batch:
     """Parse one message or batch.
 
-    This is stricter than the SDK's parser, which takes a request whose id is null, true or 1.5 for a notification, so
-    that nobody answers it.
+    This is stricter than the SDK's parser. The SDK takes a request whose id is null, true or 1.5 for a notification
+    and does not answer it.
     """
     try:
         message = MESSAGES.validate_json(content, by_name=False)
@@ -98,9 +98,9 @@ def _parse_item(item: Any) -> JSONRPCMessage | Unreadable:
 
 
 def _diagnose(content: bytes, refused: ValidationError) -> Unreadable | Batch:
-    """Explain why text is not a message, or return the batch that it is.
+    """Explain why content is not a message, or return it as a batch.
 
-    Only text that the fast parser refused comes here, so that a slower second parse does no harm.
+    This parses again and slowly, but only content that the fast parser refused.
     """
     broken: str | None = None
     if content.startswith(codecs.BOM_UTF8):
@@ -120,17 +120,16 @@ def _diagnose(content: bytes, refused: ValidationError) -> Unreadable | Batch:
         return Unreadable(INVALID_REQUEST, "Invalid request: a number has too many digits.")
     if isinstance(frame, list) and broken is None:
         return _parse_batch(frame)
-    is_object = isinstance(frame, dict)
-    raw_id = frame.get("id") if is_object else None
-    request_id = raw_id if isinstance(raw_id, str) or type(raw_id) is int else None
-    if isinstance(request_id, str) and not _is_unicode(request_id):
+    members = frame if isinstance(frame, dict) else {}
+    request_id = members.get("id")
+    if not _is_id(request_id) or not _is_unicode(request_id):
         request_id = None
     if broken is not None:
         return Unreadable(PARSE_ERROR, f"Parse error: {broken}.", request_id)
-    reason = next(_find_problems(frame), None) if is_object else "a message must be an object"
-    if reason is None:
-        reason = str(refused.errors(include_url=False, include_input=False)[0]["msg"])
-    is_response = is_object and "method" not in frame and ("result" in frame or "error" in frame)
+    if not isinstance(frame, dict):
+        return Unreadable(INVALID_REQUEST, "Invalid request: a message must be an object.")
+    reason = next(_find_problems(frame), None) or refused.errors(include_url=False, include_input=False)[0]["msg"]
+    is_response = "method" not in frame and ("result" in frame or "error" in frame)
     return Unreadable(INVALID_REQUEST, f"Invalid request: {reason}.", request_id, is_response)
 
 
@@ -139,10 +138,10 @@ def _reject_constant(name: str) -> Any:
 
 
 def _find_problems(frame: dict[str, Any]) -> Iterator[str]:
-    """Yield what is wrong with the members of a message."""
+    """Yield a description of each invalid member of a message."""
     if frame.get("jsonrpc") != "2.0":
         yield 'jsonrpc must be "2.0"'
-    if "id" in frame and not (isinstance(frame["id"], str) or type(frame["id"]) is int):
+    if "id" in frame and not _is_id(frame["id"]):
         yield "id must be a string or an integer"
     if not frame.keys() & {"method", "result", "error"}:
         yield "method is missing"
@@ -153,6 +152,10 @@ def _find_problems(frame: dict[str, Any]) -> Iterator[str]:
             yield f"{name} must be an object"
     if not _is_unicode(frame):
         yield "a string contains half of a surrogate pair"
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, str) or type(value) is int  # not a bool, which is an int in Python
 
 
 def _is_unicode(value: Any) -> bool:
@@ -172,6 +175,8 @@ class MessageCheck:
     """Set during the shutdown; open streams then end."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        from starlette.responses import Response  # only here, because stdio needs no Starlette
+
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -185,10 +190,13 @@ class MessageCheck:
         elif scope["method"] == "POST":
             body, replay = await _read_body(receive)
             frame = parse_message(body) if body is not None else None
-            if isinstance(frame, Batch) and _find_revision(scope) not in (None, BATCH_REVISION):
+            # Clients before 2025-06-18 do not name their revision.
+            revision = next((value for name, value in scope["headers"] if name == b"mcp-protocol-version"), None)
+            if isinstance(frame, Batch) and revision not in (None, BATCH_REVISION.encode()):
                 frame = NO_BATCH
             if isinstance(frame, Unreadable):
-                await _refuse(frame, send)
+                response = Response(dump_message(frame.error), 400, media_type="application/json")
+                await response(scope, receive, send)
             elif isinstance(frame, Batch):
                 await _BatchRun(self.app, scope, receive, send).run(frame)
             else:
@@ -197,7 +205,7 @@ class MessageCheck:
             await self.app(scope, receive, send)
 
     async def _run_stream(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run a stream, and end it properly when the server ends, so that its client sees no broken connection."""
+        """Run a stream, and complete it when the server ends, so that its client sees no broken connection."""
         has_begun = has_ended = False
 
         async def receive_or_end() -> Message:
@@ -224,17 +232,11 @@ class MessageCheck:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def _find_revision(scope: Scope) -> str | None:
-    """Return the protocol revision that a request names; clients before 2025-06-18 name none."""
-    named = (value.decode("latin-1") for name, value in scope["headers"] if name == b"mcp-protocol-version")
-    return next(named, None)
-
-
 class _BatchRun:
     """Sends each message of a batch through the app, and combines the answers into one event stream.
 
-    The messages run one after the other, so that a batch uses no more at once than a single request. The events of
-    each answer are passed on as the SDK writes them, so that progress and questions to the user arrive in time.
+    The messages run one after the other, so a batch never uses more resources at once than a single request. Events
+    are passed on as the SDK writes them, so that progress and questions to the user arrive in time.
     """
 
     def __init__(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
@@ -247,9 +249,9 @@ class _BatchRun:
     async def run(self, batch: Batch) -> None:
         for message in batch.messages:
             if isinstance(message, Unreadable):
-                await self._send_event(_dump(message.error))
+                await self._send_event(dump_message(message.error))
                 continue
-            refusal = await self._run_message(_dump(message))
+            refusal = await self._run_message(dump_message(message))
             if refusal is not None and not self._has_begun:
                 for part in refusal:
                     await self._send(part)
@@ -265,22 +267,20 @@ class _BatchRun:
             await self._send({"type": "http.response.body", "body": b""})
 
     async def _run_message(self, body: bytes) -> list[Message] | None:
-        """Run one message; return the response if the app refuses it, instead of a stream or nothing."""
-        is_sent = False
-        plain: list[Message] = []
+        """Run one message and pass its event stream on. Return the response instead if the app refuses the message."""
+        bodies = iter((body,))
+        response: list[Message] = []
 
         async def receive() -> Message:
-            nonlocal is_sent
-            if not is_sent:
-                is_sent = True
-                return {"type": "http.request", "body": body, "more_body": False}
+            for content in bodies:
+                return {"type": "http.request", "body": content, "more_body": False}
             message = await self._receive()
             self._is_disconnected = self._is_disconnected or message["type"] == "http.disconnect"
             return message
 
         async def send(message: Message) -> None:
-            if plain or (message["type"] == "http.response.start" and not _is_stream(message)):
-                plain.append(message)
+            if response or (message["type"] == "http.response.start" and not _is_stream(message)):
+                response.append(message)
             elif message["type"] == "http.response.start":
                 await self._begin(message["headers"])
             elif message.get("body"):
@@ -289,7 +289,7 @@ class _BatchRun:
         headers = [pair for pair in self._scope["headers"] if pair[0] not in (b"content-length", b"transfer-encoding")]
         headers.append((b"content-length", str(len(body)).encode()))
         await self._app({**self._scope, "headers": headers}, receive, send)
-        return plain if plain and plain[0]["status"] >= 400 else None
+        return response if response and response[0]["status"] >= 400 else None
 
     async def _begin(self, headers: list[tuple[bytes, bytes]]) -> None:
         if not self._has_begun:
@@ -306,21 +306,15 @@ def _is_stream(start: Message) -> bool:
     return any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in start["headers"])
 
 
-def _dump(message: JSONRPCMessage) -> bytes:
+def dump_message(message: JSONRPCMessage) -> bytes:
+    """Return a message as JSON, on one line."""
     return message.model_dump_json(by_alias=True, exclude_unset=True).encode()
 
 
-async def _refuse(frame: Unreadable, send: Send) -> None:
-    content = _dump(frame.error)
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
-    await send({"type": "http.response.start", "status": 400, "headers": headers})
-    await send({"type": "http.response.body", "body": content})
-
-
 async def _read_body(receive: Receive) -> tuple[bytes | None, Receive]:
-    """Read the body of a request, and return it with a `receive` that starts again from the beginning.
+    """Return the body of a request, and a `receive` that yields the same messages again.
 
-    The body is None if the client disconnected or sent too much; the SDK then answers that.
+    The body is None if the client disconnected or sent too much. The SDK answers these requests.
     """
     messages: list[Message] = []
     size, has_more = 0, True
@@ -332,7 +326,6 @@ async def _read_body(receive: Receive) -> tuple[bytes | None, Receive]:
     replayed = iter(messages)
 
     async def replay() -> Message:
-        message = next(replayed, None)
-        return message if message is not None else await receive()
+        return next(replayed, None) or await receive()
 
     return (b"".join(message.get("body", b"") for message in messages) if is_whole else None), replay

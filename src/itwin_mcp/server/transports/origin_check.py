@@ -1,8 +1,8 @@
-"""Which HTTP requests are accepted: by their Host and Origin headers and, if one is required, a bearer token.
+"""Checks the Host and Origin headers of HTTP requests and, if one is required, a bearer token.
 
 A web page on any site can make a browser send requests to this machine. Without these checks such a page could act as
 the user, either directly (cross-site requests) or through a name of its own that resolves to 127.0.0.1 (DNS
-rebinding). Both headers are parsed and compared exactly, because a prefix of a name belongs to somebody else.
+rebinding). Both headers are parsed and compared exactly: `localhost.evil.example` is not `localhost`.
 Source: MCP specification 2026-07-28, basic/transports/streamable-http, Security.
 """
 
@@ -41,7 +41,7 @@ class OriginCheck:
         messages: tuple[str, str],
         settings: tuple[str, str] | None = None,
     ) -> None:
-        """`messages` are the responses to a wrong Host and a wrong Origin, `settings` what allows one of each."""
+        """`messages` are the responses to a wrong Host and a wrong Origin; `settings` name the allowed ones."""
         self._app = app
         self._is_our_host = is_our_host
         self._is_allowed_origin = is_allowed_origin
@@ -56,7 +56,7 @@ class OriginCheck:
 
     def _refuse(self, headers: list[tuple[bytes, bytes]]) -> PlainTextResponse | None:
         """Return the response that rejects the request, or None to accept it."""
-        # Two Host headers may be read differently by a proxy and by us, so that exactly one is accepted.
+        # A proxy may read the other one of two Host headers, so exactly one is accepted.
         hosts = [value for name, value in headers if name == b"host"]
         if len(hosts) != 1 or not self._is_our_host(hosts[0].decode("latin-1")):
             self._log_once("Host", hosts, 0)
@@ -74,7 +74,7 @@ class OriginCheck:
         return None
 
     def _log_once(self, header: str, values: list[bytes], index: int) -> None:
-        """Log the first rejection for each header only: anyone can send such requests as often as they like."""
+        """Log only the first rejection for each header, because anyone can send any number of such requests."""
         if header in self._logged:
             return
         self._logged.add(header)
@@ -84,7 +84,7 @@ class OriginCheck:
 
 
 def check_loopback(app: ASGIApp, port: int, token: str | None) -> OriginCheck:
-    """Return the check for a user's own server: this machine's names, and pages on this machine."""
+    """Return the check for a user's own server, which accepts only names of this machine and pages on it."""
 
     def is_our_host(host: str) -> bool:
         name = parse_host(host)
@@ -102,9 +102,9 @@ def check_loopback(app: ASGIApp, port: int, token: str | None) -> OriginCheck:
 
 
 def check_hosted(app: ASGIApp, hosts: Collection[str], origins: Collection[str]) -> OriginCheck:
-    """Return the check for a hosted server: only the configured names and origins.
+    """Return the check for a hosted server, which accepts only the configured hosts and origins.
 
-    A host without a port is taken with the default port, which clients omit.
+    A host may be configured and sent with or without the default port.
     """
     known_hosts = {_drop_default_port(parse_host(host)) for host in hosts} - {None}
     known_origins = {parse_origin(origin) for origin in origins} - {None}
@@ -122,26 +122,28 @@ def check_hosted(app: ASGIApp, hosts: Collection[str], origins: Collection[str])
 
 def parse_host(text: str) -> tuple[str, int | None] | None:
     """Return the name and port of a Host header, or None if it is not valid."""
-    try:
-        parts = urlsplit(f"//{text}")
-        port = parts.port
-    except ValueError:
-        return None
-    plain = parts.username is None and not parts.path and not parts.query and not parts.fragment
-    return (parts.hostname, port) if plain and parts.hostname and "," not in text else None
+    parsed = _split(f"//{text}")
+    return parsed[1:] if parsed is not None and "," not in text else None
 
 
 def parse_origin(text: str) -> tuple[str, str, int] | None:
     """Return the scheme, name and port of exactly `scheme://host[:port]`, or None for anything else."""
+    parsed = _split(text)
+    if parsed is None or parsed[0] not in _DEFAULT_PORTS:
+        return None
+    scheme, name, port = parsed
+    return scheme, name, port if port is not None else _DEFAULT_PORTS[scheme]
+
+
+def _split(url: str) -> tuple[str, str, int | None] | None:
+    """Return the scheme, name and port of a URL that has nothing else, or None."""
     try:
-        parts = urlsplit(text)
+        parts = urlsplit(url)
         port = parts.port
     except ValueError:
         return None
-    plain = parts.username is None and not parts.path and not parts.query and not parts.fragment
-    if parts.scheme not in _DEFAULT_PORTS or not parts.hostname or not plain:
-        return None
-    return parts.scheme, parts.hostname, port if port is not None else _DEFAULT_PORTS[parts.scheme]
+    has_more = parts.username is not None or parts.path or parts.query or parts.fragment
+    return (parts.scheme, parts.hostname, port) if parts.hostname and not has_more else None
 
 
 def _drop_default_port(host: tuple[str, int | None] | None) -> tuple[str, int | None] | None:

@@ -1,4 +1,4 @@
-"""The stdio transport: one JSON-RPC message per line. Signals end it at once, and unreadable lines are answered."""
+"""The stdio transport: one JSON-RPC message per line. Signals end it at once; unreadable lines get an error."""
 
 from __future__ import annotations
 
@@ -23,7 +23,14 @@ from mcp.server.lowlevel import Server
 from mcp.shared.message import SessionMessage
 from mcp.types import JSONRPCError, JSONRPCMessage, JSONRPCNotification, JSONRPCRequest, JSONRPCResponse
 
-from itwin_mcp.server.transports.json_rpc import BATCH_REVISION, NO_BATCH, Batch, Unreadable, parse_message
+from itwin_mcp.server.transports.json_rpc import (
+    BATCH_REVISION,
+    NO_BATCH,
+    Batch,
+    Unreadable,
+    dump_message,
+    parse_message,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -32,14 +39,14 @@ CHUNK_BYTES = 64 * 1024
 MAX_QUEUED = 16
 """Messages that wait on each side before the other side is no longer read."""
 END_SECONDS = 3.0
-"""How long a cancelled server waits for threads that cannot be interrupted, such as one that looks up a host name."""
+"""How long a cancelled server waits for threads that cannot be interrupted, such as a host name lookup."""
 
 
 async def serve_stdio(server: Server[Any]) -> None:
     """Serve one client over standard input and output until input ends or this is cancelled.
 
-    This replaces the SDK's transport for two reasons. The SDK reads in a thread that a cancellation waits for, so that
-    Ctrl-C does nothing until the client writes something. And it drops messages that it cannot read, so that a client
+    This replaces the SDK's transport for two reasons. The SDK reads in a thread that a cancellation waits for, so
+    Ctrl-C does nothing until the client writes something. The SDK also drops messages that it cannot read, so a client
     waits forever for an answer.
     """
     async with _open_streams() as (incoming, outgoing):
@@ -62,8 +69,8 @@ async def serve_stdio(server: Server[Any]) -> None:
 async def _open_streams() -> AsyncIterator[tuple[AsyncIterable[bytes], int]]:
     """Yield the lines of standard input and a descriptor of standard output.
 
-    Meanwhile descriptor 0 is the null device and descriptor 1 is standard error. A stray print or a program that we
-    start can then neither corrupt the messages nor consume one.
+    Meanwhile descriptor 0 is the null device and descriptor 1 is standard error. So neither a stray print nor a child
+    process can corrupt or consume a message.
     """
     incoming, outgoing = os.dup(0), os.dup(1)
     null = os.open(os.devnull, os.O_RDONLY)
@@ -73,14 +80,14 @@ async def _open_streams() -> AsyncIterator[tuple[AsyncIterable[bytes], int]]:
     if _is_pollable(incoming):
         yield _poll_lines(incoming), outgoing
         return
-    to_us, lines = anyio.create_memory_object_stream[bytes]()
+    sender, lines = anyio.create_memory_object_stream[bytes]()
     async with BlockingPortal() as portal:
-        # A daemon thread: while it waits for the client, it must not keep the process from ending.
-        threading.Thread(target=_read_lines, args=(incoming, portal, to_us), name="stdin", daemon=True).start()
+        # A daemon thread, so that the process can end while the thread waits for the client.
+        threading.Thread(target=_read_lines, args=(incoming, portal, sender), name="stdin", daemon=True).start()
         try:
             yield lines, outgoing
         finally:
-            to_us.close()
+            sender.close()
             lines.close()
 
 
@@ -108,19 +115,19 @@ async def _poll_lines(descriptor: int) -> AsyncGenerator[bytes]:
 
 
 def _read_lines(descriptor: int, portal: BlockingPortal, lines: MemoryObjectSendStream[bytes]) -> None:
-    """Pass on each line, and close the stream at the end of input.
+    """Send each line to the stream, and close the stream at the end of input.
 
-    This reads the descriptor and not `sys.stdin`: a thread that blocks in a Python file holds its lock, for which the
-    interpreter waits when it exits.
+    This reads the descriptor instead of `sys.stdin`. A thread that blocks in a Python file holds the file's lock, and
+    the interpreter waits for that lock when it exits.
     """
     pending = bytearray()
-    # During the shutdown nobody receives lines any more.
+    # During the shutdown nobody receives lines.
     with suppress(RuntimeError, anyio.BrokenResourceError, anyio.ClosedResourceError, CancelledError):
         while chunk := _read_chunk(descriptor):
             pending += chunk
             if b"\n" in chunk:
-                *whole, pending = pending.split(b"\n")
-                for line in whole:
+                *lines_read, pending = pending.split(b"\n")
+                for line in lines_read:
                     portal.call(lines.send, bytes(line))
         if pending:
             portal.call(lines.send, bytes(pending))
@@ -130,7 +137,7 @@ def _read_lines(descriptor: int, portal: BlockingPortal, lines: MemoryObjectSend
 def _read_chunk(descriptor: int) -> bytes:
     try:
         return os.read(descriptor, CHUNK_BYTES)
-    except OSError:  # the terminal was closed
+    except OSError:  # the terminal is closed
         return b""
 
 
@@ -141,7 +148,7 @@ async def _receive_messages(
     batches: _BatchAnswers,
 ) -> None:
     """Pass each message to the server, and answer each line that is not a message."""
-    warned = False
+    has_warned = False
     # A server that ends closes its streams first; lines that arrive after that are dropped.
     with suppress(anyio.BrokenResourceError):
         async with to_server, to_client:
@@ -152,8 +159,8 @@ async def _receive_messages(
                 if isinstance(frame, Batch):
                     frame = frame if batches.allowed else NO_BATCH
                 if isinstance(frame, Unreadable):
-                    if not warned:
-                        warned = True
+                    if not has_warned:
+                        has_warned = True
                         logger.warning(
                             "The client sent an unreadable message (%d). %s Later ones are not logged.",
                             frame.code,
@@ -174,9 +181,9 @@ async def _send_messages(
     messages: MemoryObjectReceiveStream[SessionMessage | bytes],
     descriptor: int,
     batches: _BatchAnswers,
-    ending: anyio.CancelScope,
+    server: anyio.CancelScope,
 ) -> None:
-    """Write each message as a line, and end the server when the client closed its side."""
+    """Write each message as a line. Cancel `server` if the client has closed its side."""
     write = _write_polled if _is_pollable(descriptor) else _write_in_thread
     async with messages:
         async for message in messages:
@@ -186,20 +193,20 @@ async def _send_messages(
             try:
                 await write(descriptor, line + b"\n")
             except OSError:
-                ending.cancel()
+                server.cancel()
                 return
 
 
 @dataclass(slots=True)
 class _OpenBatch:
-    """The answers to a batch so far."""
+    """A batch that is not answered completely: the ids of requests in progress, and the answers so far."""
 
     waiting: set[int | str]
     answers: list[bytes]
 
 
 class _BatchAnswers:
-    """Holds back the answers to a batch until they are complete and go out as one array (JSON-RPC 2.0, section 6)."""
+    """Collects the answers to each batch until all can be sent as one array (JSON-RPC 2.0, section 6)."""
 
     def __init__(self) -> None:
         self.allowed = False
@@ -207,11 +214,13 @@ class _BatchAnswers:
         self._open: list[_OpenBatch] = []
 
     def open(self, batch: Batch) -> list[JSONRPCMessage]:
-        """Begin to collect answers to a batch; return those of its messages that the server must see."""
+        """Begin to collect the answers to a batch. Return its readable messages, which the server answers."""
         unreadable = [frame for frame in batch.messages if isinstance(frame, Unreadable)]
         messages = [frame for frame in batch.messages if not isinstance(frame, Unreadable)]
         waiting = {message.id for message in messages if isinstance(message, JSONRPCRequest)}
-        self._open.append(_OpenBatch(waiting, [_dump(frame.error) for frame in unreadable if not frame.is_response]))
+        self._open.append(
+            _OpenBatch(waiting, [dump_message(frame.error) for frame in unreadable if not frame.is_response])
+        )
         return messages
 
     def note_cancelled(self, message: JSONRPCMessage) -> None:
@@ -221,16 +230,16 @@ class _BatchAnswers:
                 batch.waiting.discard((message.params or {}).get("requestId", ""))
 
     def take_complete(self) -> list[bytes]:
-        """Return the complete answers to batches, each as an array, and forget those batches."""
+        """Return the answers to complete batches, each as a JSON array, and forget these batches."""
         complete = [batch for batch in self._open if not batch.waiting]
         self._open = [batch for batch in self._open if batch.waiting]
-        return [_join(batch.answers) for batch in complete if batch.answers]
+        return [b"[%s]" % b",".join(batch.answers) for batch in complete if batch.answers]
 
     def dump(self, message: JSONRPCMessage) -> bytes | None:
-        """Return what to write: the message, the array that it completes, or None if it completes none yet."""
+        """Return the line to write: the message or, if it belongs to a batch, the array once that is complete."""
         if isinstance(message, JSONRPCResponse) and "protocolVersion" in message.result:
             self.allowed = message.result["protocolVersion"] == BATCH_REVISION
-        line = _dump(message)
+        line = dump_message(message)
         if isinstance(message, JSONRPCResponse | JSONRPCError):
             for batch in self._open:
                 if message.id in batch.waiting:
@@ -238,14 +247,6 @@ class _BatchAnswers:
                     batch.answers.append(line)
                     return next(iter(self.take_complete()), None)
         return line
-
-
-def _join(items: list[bytes]) -> bytes:
-    return b"[" + b",".join(items) + b"]"
-
-
-def _dump(message: JSONRPCMessage) -> bytes:
-    return message.model_dump_json(by_alias=True, exclude_unset=True).encode()
 
 
 async def _write_polled(descriptor: int, content: bytes) -> None:
