@@ -111,7 +111,7 @@ class UpstreamClient(AbstractAsyncContextManager["UpstreamClient"]):
         self._pools = Pools(self._platform, sandbox, connections=concurrency, user_agent=user_agent)
         self._deadline = deadline
         self._max_body = max_body
-        self._slots = anyio.CapacityLimiter(concurrency)
+        self._slots = anyio.Semaphore(concurrency, fast_acquire=True)
         self._pacer = pacer or Pacer(rate_per_minute)
         self._retries = retries or Retries()
         self._remedy = remedy
