@@ -262,6 +262,7 @@ async def serve_http(
     who sign in. Raises OSError if the port is taken.
     """
     from itwin_mcp.hosted_server import open_exposure
+    from itwin_mcp.server import tools
     from itwin_mcp.server.app import build_server
     from itwin_mcp.server.transports import http
     from itwin_mcp.server.transports.connection_limits import ConnectionLimits
@@ -272,7 +273,10 @@ async def serve_http(
             async with open_runtime(settings, environment, Launcher.HTTP) as runtime:
                 server = build_server(runtime.catalog, runtime.executor)
                 check = partial(check_loopback, token=token)
-                await http.serve_http(server, host, port, surround=check, ready=ready, stateless=settings.stateless)
+                is_quick = partial(tools.is_quick, runtime.catalog)
+                await http.serve_http(
+                    server, host, port, surround=check, ready=ready, stateless=settings.stateless, is_quick=is_quick
+                )
             return
         async with open_runtime(settings, environment, Launcher.HTTP, exposure.watch) as runtime:
             server = build_hosted_server(runtime, exposure)
@@ -285,6 +289,7 @@ async def serve_http(
                     surround=surround_hosted(runtime, exposure),
                     ready=ready,
                     stateless=settings.stateless,
+                    is_quick=partial(tools.is_quick, runtime.catalog),
                     ending=exposure.end,
                     drain=exposure.hosted.drain_seconds,
                     limits=ConnectionLimits(

@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ import anyio
 import httpx2
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
+from starlette.types import ASGIApp, Message
 
 from itwin_mcp import hosted_server
 from itwin_mcp.runtime import Runtime, build_hosted_server, open_runtime, surround_hosted
+from itwin_mcp.server.tools import is_quick as is_quick_call
 from itwin_mcp.server.transports.http import build_http_app
 from itwin_mcp.settings import read_settings
 from itwin_mcp.upstream.sign_in.credential_choice import Launcher
@@ -118,6 +121,22 @@ async def serve(
         assert parts is not None
         async with open_runtime(settings, {}, Launcher.HTTP, parts.watch) as runtime:
             server = build_hosted_server(runtime, parts)
-            around = surround_hosted(runtime, parts)(build_http_app(server, anyio.Event(), stateless=stateless), 8000)
-            async with server.session_manager.run():
-                yield Served(around, runtime, parts, documents)
+            is_quick = partial(is_quick_call, runtime.catalog)
+            app = build_http_app(server, anyio.Event(), stateless=stateless, is_quick=is_quick)
+            async with run_lifespan(app):
+                yield Served(surround_hosted(runtime, parts)(app, 8000), runtime, parts, documents)
+
+
+@asynccontextmanager
+async def run_lifespan(app: ASGIApp) -> AsyncIterator[None]:
+    """Start an ASGI app as a server would, and shut it down (ASGI specification, Lifespan Protocol)."""
+    to_app, received = anyio.create_memory_object_stream[Message](2)
+    sent, from_app = anyio.create_memory_object_stream[Message](2)
+    with to_app, received, sent, from_app:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(app, {"type": "lifespan"}, received.receive, sent.send)
+            for phase in ("startup", "shutdown"):
+                to_app.send_nowait({"type": f"lifespan.{phase}"})
+                assert (await from_app.receive())["type"] == f"lifespan.{phase}.complete"
+                if phase == "startup":
+                    yield
