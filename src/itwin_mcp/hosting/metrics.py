@@ -13,7 +13,7 @@ CALL_SECONDS_BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 6
 
 
 class Metrics(Meter):
-    """The counts of one server, in a registry of their own."""
+    """The metrics of one server, in a registry of its own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -55,7 +55,7 @@ class Metrics(Meter):
 
     @contextmanager
     def serve(self, host: str, port: int) -> Iterator[int]:
-        """Serve `/metrics` until the end of the block, and yield its port. Raises OSError if the port is taken."""
+        """Serve `/metrics` during the block, and yield the port. Raises OSError if the port is taken."""
         server, thread = start_http_server(port, host, self.registry)
         try:
             yield int(server.server_address[1])
