@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+from mcp.server.context import CallNext, HandlerResult, ServerMiddleware, ServerRequestContext
 from mcp.shared.exceptions import MCPError
 from opentelemetry import trace
 
@@ -81,7 +81,7 @@ def watch_requests(meter: Meter) -> Watch:
 
 def watch_calls(
     meter: Meter, tools: Collection[str], *, clock: Callable[[], float] = time.perf_counter
-) -> Callable[[ServerRequestContext[Any], CallNext], Awaitable[HandlerResult]]:
+) -> ServerMiddleware[Any]:
     """Return middleware for the SDK that counts tool calls. Tools that are not served are counted as `unknown`."""
 
     async def watch(ctx: ServerRequestContext[Any], call_next: CallNext) -> HandlerResult:
