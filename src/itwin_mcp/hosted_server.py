@@ -172,8 +172,7 @@ def _open_meter(hosted: HostedSettings, host: str, admission: Admission, stack: 
         raise SettingsError(
             "ITWIN_MCP_METRICS_PORT needs the extra `metrics`: pip install 'itwin-mcp[metrics]'."
         ) from None
-    metrics = Metrics()
-    metrics.observe_in_progress(lambda: admission.in_progress)
+    metrics = Metrics(lambda: admission.in_progress)
     try:
         stack.enter_context(metrics.serve(host, hosted.metrics_port))
     except OSError as error:

@@ -47,12 +47,12 @@ class CallerLimits:
     """Sessions of one caller. Only clients before 2026-07-28 open sessions."""
 
 
+@dataclass(slots=True)
 class _Queue:
     """The requests of one caller: those in progress, and those that wait for a slot."""
 
-    def __init__(self, slots: int) -> None:
-        self.slots = anyio.Semaphore(slots)
-        self.length = 0
+    slots: anyio.Semaphore
+    length: int = 0
 
 
 class Admission:
@@ -119,7 +119,7 @@ class Admission:
 
     @asynccontextmanager
     async def _hold_slot(self, queues: dict[str, _Queue], caller: str, slots: int, reason: str) -> AsyncIterator[None]:
-        queue = queues.setdefault(caller, _Queue(slots))
+        queue = queues.setdefault(caller, _Queue(anyio.Semaphore(slots)))
         if queue.length >= max(slots, self._limits.caller_at_once) + self._limits.caller_waiting:
             raise LimitExceeded(reason, 1)
         queue.length += 1

@@ -81,13 +81,11 @@ class ResourceRoutes:
         if scope["type"] != "http" or scope["path"] == self.path:
             await self.app(scope, receive, send)
             return
-        if scope["path"] in self._metadata_paths() and scope["method"] in ("GET", "HEAD"):
+        # Clients derive the path from the public address. A proxy may strip a prefix of it, so ours may differ.
+        public_path = urlsplit(self.resource.address).path.rstrip("/")
+        metadata_paths = (WELL_KNOWN, WELL_KNOWN + public_path, WELL_KNOWN + self.path)
+        if scope["path"] in metadata_paths and scope["method"] in ("GET", "HEAD"):
             response = JSONResponse(self.resource.metadata, headers={"cache-control": "public, max-age=3600"})
         else:
             response = build_refusal(404, "not_found", "Not found")
         await response(scope, receive, send)
-
-    def _metadata_paths(self) -> tuple[str, ...]:
-        """Return the paths that clients try. A proxy may strip a prefix, so the public path may differ from ours."""
-        public = urlsplit(self.resource.address).path.rstrip("/")
-        return WELL_KNOWN, WELL_KNOWN + public, WELL_KNOWN + self.path

@@ -24,8 +24,6 @@ RETRY_SECONDS = 5.0
 MAX_KEYS = 100
 MIN_RSA_BITS = 2048
 
-Fetch = Callable[[str], Awaitable[Any]]
-
 
 class Key(Protocol):
     """A public key of joserfc."""
@@ -43,7 +41,12 @@ class SigningKeys:
     """The keys of one issuer. `fetch` returns a JSON document or raises a CallError."""
 
     def __init__(
-        self, fetch: Fetch, issuer: str, jwks_url: str | None = None, *, clock: Callable[[], float] = time.monotonic
+        self,
+        fetch: Callable[[str], Awaitable[Any]],
+        issuer: str,
+        jwks_url: str | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Without `jwks_url` the issuer's discovery document names it."""
         self._fetch = fetch

@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -113,16 +113,14 @@ class TokenVerifier:
             host = urlsplit(str(claims.get("iss", ""))).hostname or ""
         except ValueError:  # not a URL, so not the platform
             return
-        if host.endswith(".bentley.com") and not self._is_for_us(claims):
+        audience = claims.get("aud")
+        audiences = audience if isinstance(audience, list) else [audience]
+        is_for_us = claims.get("iss") == self._issuer and self._audience in audiences
+        if host.endswith(".bentley.com") and not is_for_us:
             raise TokenRejected(
                 "platform-token",
                 "The token was issued for the iTwin Platform, not for this server: sign in to this server",
             )
-
-    def _is_for_us(self, claims: Mapping[str, Any]) -> bool:
-        audience = claims.get("aud")
-        audiences = audience if isinstance(audience, list) else [audience]
-        return claims.get("iss") == self._issuer and self._audience in audiences
 
     def _check_claims(self, claims: Mapping[str, Any]) -> None:
         from joserfc.errors import ExpiredTokenError, InvalidClaimError, JoseError, MissingClaimError
@@ -164,7 +162,7 @@ class TokenVerifier:
             issuer=self._issuer,
             subject=claims["sub"],
             groups=_read_groups(claims),
-            access=_find_access(scopes),
+            access=max((SCOPES.get(scope, Access.NONE) for scope in scopes), default=Access.NONE),
         )
         return VerifiedToken(caller, client, scopes, int(claims["exp"]) + LEEWAY)
 
@@ -182,27 +180,18 @@ def list_scopes(access: Access) -> list[str]:
     return [scope for scope, included in SCOPES.items() if included <= access]
 
 
-def _find_access(scopes: Iterable[str]) -> Access:
-    """Return the highest access that the scopes grant. Unknown scopes grant none."""
-    return max((SCOPES.get(scope, Access.NONE) for scope in scopes), default=Access.NONE)
-
-
 def _read_scopes(claims: Mapping[str, Any]) -> frozenset[str]:
     """Return the scopes in `scope` or `scp`, each a space-separated string or an array."""
-    scopes = _read_texts(claims, ("scope", "scp"))
-    for name in ("scope", "scp"):
-        if isinstance(claims.get(name), str):
-            scopes += claims[name].split()
-    return frozenset(scopes)
+    texts = [claims[name] for name in ("scope", "scp") if isinstance(claims.get(name), str)]
+    return frozenset((*_read_arrays(claims, "scope", "scp"), *" ".join(texts).split()))
 
 
 def _read_groups(claims: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the caller's groups in `groups` and `roles`, the claims that most sign-in servers use."""
-    groups = _read_texts(claims, ("groups", "roles"))
-    return tuple(dict.fromkeys(groups))[:MAX_GROUPS]
+    return tuple(dict.fromkeys(_read_arrays(claims, "groups", "roles")))[:MAX_GROUPS]
 
 
-def _read_texts(claims: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+def _read_arrays(claims: Mapping[str, Any], *names: str) -> list[str]:
     """Return the strings in the arrays of several claims."""
     arrays = [claims[name] for name in names if isinstance(claims.get(name), list)]
     return [text for array in arrays for text in array if isinstance(text, str)]
