@@ -82,12 +82,6 @@ def parse_message(content: bytes) -> JSONRPCMessage | Unreadable | Batch:
     return message
 
 
-def _parse_batch(items: list[Any]) -> Batch | Unreadable:
-    if not 0 < len(items) <= MAX_BATCH:
-        return Unreadable(INVALID_REQUEST, f"Invalid request: a batch has 1 to {MAX_BATCH} messages.")
-    return Batch(tuple(_parse_item(item) for item in items))
-
-
 def _parse_item(item: Any) -> JSONRPCMessage | Unreadable:
     frame = parse_message(json.dumps(item).encode()) if isinstance(item, dict) else None
     if frame is None or isinstance(frame, Batch):
@@ -119,7 +113,9 @@ def _diagnose(content: bytes, refused: ValidationError) -> Unreadable | Batch:
     except ValueError:
         return Unreadable(INVALID_REQUEST, "Invalid request: a number has too many digits.")
     if isinstance(frame, list) and broken is None:
-        return _parse_batch(frame)
+        if not 0 < len(frame) <= MAX_BATCH:
+            return Unreadable(INVALID_REQUEST, f"Invalid request: a batch has 1 to {MAX_BATCH} messages.")
+        return Batch(tuple(map(_parse_item, frame)))
     members = frame if isinstance(frame, dict) else {}
     request_id = members.get("id")
     if not _is_id(request_id) or not _is_unicode(request_id):
