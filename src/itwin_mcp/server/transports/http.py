@@ -6,7 +6,7 @@ import contextlib
 import math
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -147,13 +147,8 @@ def _build_uvicorn(app: Any, drain: float, limits: ConnectionLimits) -> uvicorn.
     class QuietServer(uvicorn.Server):
         """uvicorn without its signal handlers, which end the process before our resources are closed."""
 
-        @contextlib.contextmanager
-        def capture_signals(self) -> Iterator[None]:
-            if sys.platform == "win32":
-                with super().capture_signals():
-                    yield
-            else:
-                yield
+        def capture_signals(self) -> Any:
+            return super().capture_signals() if sys.platform == "win32" else contextlib.nullcontext()
 
     config = uvicorn.Config(
         app,
