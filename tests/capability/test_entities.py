@@ -61,7 +61,7 @@ def test_no_word_of_a_file_adds_to_what_the_policy_trusts(folder: Folder) -> Non
     ("change", "rule", "message"),
     [
         (('"P-[0-9]{1,6}"', '"P-[0-9"'), "x-entities", "is not a regular expression"),
-        (("    link: parts\n", "    in: machine\n"), "known-word", "there is no entity 'machine' before"),
+        (("    link: parts\n", "    in: machine\n"), "known-word", "there is no earlier entity 'machine'"),
         (("by: kind,", "within: kind,"), "x-entities", "`within` needs `in`"),
         (("call: parts-api.list-parts, items", "call: parts-api.list-part, items"), "unresolved-call", "did you mean"),
         (("call: parts-api.list-parts, items", "call: parts-api.create-part, items"), "x-entities", "is a POST"),
