@@ -12,7 +12,7 @@ from itwin_mcp.capability.lookup_compiler import compile_lookup
 from itwin_mcp.capability.operations import Operation, list_path_slots
 from itwin_mcp.capability.outputs import check_mappings, compile_flow_outputs, compile_mapped_output
 from itwin_mcp.capability.parameters import FILE_PATH
-from itwin_mcp.capability.references import EACH, Scope
+from itwin_mcp.capability.references import Scope
 from itwin_mcp.capability.schema_types import JsonSchema
 from itwin_mcp.capability.tool_actions import (
     AcrossPlan,
@@ -180,9 +180,7 @@ class ActionCompiler:
         here = place.at("x-read")
         operation = self._find_operation(read.call, here.at("call"))
         when = None if read.when is None else scope.compile_step_value(read.when, here.at("when"))
-        scope.steps.add(EACH)
-        bindings = self._compile_bindings(read.with_, operation, scope, here)
-        scope.steps.discard(EACH)
+        bindings = self._compile_bindings(read.with_, operation, scope.add_each(), here)
         if operation is None:
             return None
         if operation.method != "GET" or operation.binary or operation.wait is not None or operation.page is not None:
@@ -197,7 +195,7 @@ class ActionCompiler:
     # --- previews -----------------------------------------------------------------------------------------------
 
     def compile_preview_read(
-        self, name: str, read: flow_schema.PreviewReadSpec, scope: Scope, place: Place
+        self, name: str, read: flow_schema.CallSpec, scope: Scope, place: Place
     ) -> PreviewRead | None:
         """Compile one read of `x-confirm`."""
         operation = self._find_operation(read.call, place.at("call"))
@@ -321,10 +319,8 @@ class ActionCompiler:
             return compile_lookup(name, step, scope, place, require, condition)
         operation = self._find_operation(step.call, place.at("call"))
         each = self._compile_each(name, step.each, scope, place.at("x-each"))
-        if each is not None:
-            scope.steps.add(EACH)
-        bindings = self._compile_bindings(step.with_, operation, scope, place, guarded=when is not None)
-        scope.steps.discard(EACH)
+        inner_scope = scope if each is None else scope.add_each()
+        bindings = self._compile_bindings(step.with_, operation, inner_scope, place, guarded=when is not None)
         if each is not None and each.name is not None:
             scope.steps.add(each.name)
         repeat = None

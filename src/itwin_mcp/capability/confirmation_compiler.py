@@ -99,9 +99,8 @@ def _compile_loss(loss: flow_schema.LossSpec, scope: Scope, place: Place) -> Los
     if plain_loss is None:
         return None
     kept_values = loss.without.values if loss.without is not None else ()
-    while_empty = None
-    if loss.whileEmpty is not None:
-        while_empty = _compile_loss_path(loss.whileEmpty, scope, place.at("whileEmpty"))
+    empty = loss.whileEmpty
+    while_empty = None if empty is None else _compile_loss_path(empty, scope, place.at("whileEmpty"))
     return replace(
         plain_loss,
         match=loss.match,

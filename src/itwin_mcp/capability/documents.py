@@ -117,20 +117,20 @@ def read_cached_data(file: Path, cache: Path | None) -> Any:
     return data
 
 
-def read_text(file: Path) -> str:
-    """Return the text of a file of at most MAX_BYTES.
+def read_text(file: Path, max_bytes: int = MAX_BYTES) -> str:
+    """Return the text of a file of at most `max_bytes`.
 
     Raises:
         CapabilityError: The file cannot be read, is too large, or is not UTF-8.
     """
     try:
         with file.open("rb") as stream:
-            content = stream.read(MAX_BYTES + 1)
+            content = stream.read(max_bytes + 1)
     except (OSError, ValueError) as error:  # ValueError: a name with a null character
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise CapabilityError([Problem(str(file), 1, "readable", f"cannot be read: {why}")]) from None
-    if len(content) > MAX_BYTES:
-        message = f"is larger than {MAX_BYTES // 1024} KiB: split it"
+    if len(content) > max_bytes:
+        message = f"is larger than {max_bytes // 1024} KiB: split it"
         raise CapabilityError([Problem(str(file), 1, "bounded", message)])
     try:
         return content.decode("utf-8-sig")
@@ -158,13 +158,10 @@ def parse_text(file: Path, text: str) -> Any:
 
 
 def find_line(text: str, path: YamlPath) -> int:
-    """Return the line of a path. If the text lacks the path, return the line of its nearest parent."""
+    """Return the line of a path in strict YAML. If the text lacks the path, return the line of its nearest parent."""
     from itwin_mcp.capability import strict_yaml
 
-    try:
-        lines = strict_yaml.find_lines(text)
-    except strict_yaml.YamlRefused as error:
-        return error.line
+    lines = strict_yaml.find_lines(text)
     while path and path not in lines:
         path = path[:-1]
     return lines[path]

@@ -25,8 +25,7 @@ def compile_wait(operations: Mapping[str, Operation], name: str, wait: Waiting, 
         place.at("find").report("x-wait", message)
     handle = wait.handle
     if handle.input is not None:
-        here = place.at("handle", "input")
-        here.check_known(handle.input, started.inputs, "x-wait", "the operation has no input")
+        place.at("handle", "input").check_known(handle.input, started.inputs, "x-wait", "the operation has no input")
     kinds: dict[str, str] = {}
     for kind, states in (("pending", wait.pending), ("done", wait.done), ("failed", wait.failed)):
         for state in states:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -94,18 +95,18 @@ class _Linker:
                 place.report("capability", "has no `capability`: a file of one section can only be imported")
             return
         binds = self._read_binds(document, place)
-        operations = self._read_consumed(document, binds, place.at("capability", "consumes"))
+        operations = self._read_consumed(document, capability, binds, place.at("capability", "consumes"))
         consumed = [operation for imported in operations.values() for operation in (imported or {}).values()]
         self._link_entities(document, place, {operation.origin for operation in consumed})
         actions = ActionCompiler(operations)
         flows = self._read_flows(capability, place.at("capability", "aggregates"))
-        namespaces: set[str] = set()
+        namespaces = set(operations)
         for index, exposes in enumerate(capability.exposes):
             here = place.at("capability", "exposes", index)
             if isinstance(exposes, schema.Import):
                 here.report("import", "cannot be imported: write `exposes` in this file")
                 continue
-            if exposes.namespace in namespaces or exposes.namespace in operations:
+            if exposes.namespace in namespaces:
                 message = f"the namespace {exposes.namespace!r} is used twice in this file: rename one"
                 here.at("namespace").report("unique-namespace", message)
             namespaces.add(exposes.namespace)
@@ -151,16 +152,13 @@ class _Linker:
         # A path with a null character or a loop of links cannot be resolved. Reading it then reports the problem.
         with suppress(OSError, ValueError, RuntimeError):
             file = file.resolve()
-        if file in self._broken:
-            return None
-        if file not in self.documents:
+        if file not in self.documents and file not in self._broken:
             try:
                 self.documents[file] = load_document(file, cache=self._cache)
             except CapabilityError as error:
                 self._broken.add(file)
                 self._problems.extend(error.problems)
-                return None
-        return self.documents[file]
+        return self.documents.get(file)
 
     def _check_section(self, document: Document, place: Place) -> None:
         binds = self._read_binds(document, place) or None  # the importing file may bind the rest
@@ -173,12 +171,11 @@ class _Linker:
     # --- sections -----------------------------------------------------------------------------------------------
 
     def _read_consumed(
-        self, document: Document, binds: Mapping[str, str], place: Place
+        self, document: Document, capability: schema.Capability, binds: Mapping[str, str], place: Place
     ) -> dict[str, Mapping[str, Operation] | None]:
         """Return the operations that a file may call, by namespace; None for a namespace whose import failed."""
-        capability = document.model.capability
         by_namespace: dict[str, Mapping[str, Operation] | None] = {}
-        for index, consumes in enumerate(capability.consumes if capability is not None else ()):
+        for index, consumes in enumerate(capability.consumes):
             here = place.at(index)
             if isinstance(consumes, schema.Import):
                 namespace = consumes.as_ or consumes.import_
@@ -196,11 +193,7 @@ class _Linker:
     ) -> Mapping[str, Operation] | None:
         """Return the operations of an imported namespace. If the import fails, report it and return None."""
         path = document.file.parent / entry.from_
-        try:
-            exists = path.is_file()
-        except (OSError, ValueError):  # the name is too long, or has a null character
-            exists = False
-        if not exists:
+        if not os.path.isfile(path):  # noqa: PTH113  (Path.is_file() raises an error if the name is too long)
             message = f"there is no file {entry.from_!r}: the path must be relative to the importing file"
             place.at("from").report("import", message)
             return None

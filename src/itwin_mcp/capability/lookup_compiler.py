@@ -86,9 +86,12 @@ def _compile_changes(
         place.at("otherwise", index).check_known(name, scope.steps, "unresolved-step", "there is no earlier step")
     place.at("keep").check_known(changes.keep, scope.inputs, "unresolved-input", "there is no input")
     scope.used.add(changes.keep)
-    first = first_has = None
-    if changes.first is not None:
-        first = scope.compile_step_value(changes.first.keys, place.at("first"))
-        if changes.first.has is not None:
-            first_has = scope.compile_step_value(changes.first.has, place.at("first"))
-    return ChangesPlan(changes.field, tuple(changes.otherwise), tuple(changes.called), first, first_has, changes.keep)
+    keys, has = (None, None) if changes.first is None else (changes.first.keys, changes.first.has)
+    return ChangesPlan(
+        changes.field,
+        tuple(changes.otherwise),
+        tuple(changes.called),
+        None if keys is None else scope.compile_step_value(keys, place.at("first")),
+        None if has is None else scope.compile_step_value(has, place.at("first")),
+        changes.keep,
+    )

@@ -17,7 +17,7 @@ from itwin_mcp.capability.expressions import (
     Text,
     find_slots,
 )
-from itwin_mcp.capability.extensions import MemberCode, Refusal, Waiting
+from itwin_mcp.capability.extensions import MemberCode
 from itwin_mcp.capability.follow_ups import compile_refusal, compile_wait
 from itwin_mcp.capability.operations import (
     BodyTemplate,
@@ -65,8 +65,7 @@ class ApiCompiler:
     def compile_operations(self) -> dict[str, Operation]:
         """Return the operations by name, including those with problems."""
         compiled: dict[str, Operation] = {}
-        waits: list[tuple[str, Waiting, Place]] = []
-        refusals: list[tuple[str, Mapping[str, Refusal], Place]] = []
+        declared: list[tuple[str, ConsumedOperation, Place]] = []
         for resource_name, resource in self._consumes.resources.items():
             resource_place = self._place.at("resources", resource_name)
             template = self._compile_path(resource.path, resource_place.at("path"))
@@ -76,18 +75,19 @@ class ApiCompiler:
                     message = f"the operation {name!r} is defined twice in the namespace {self._consumes.namespace!r}"
                     place.report("unique-operation", f"{message}: rename one")
                 compiled[name] = self._compile_operation(name, operation, template, place)
-                if operation.wait is not None:
-                    waits.append((name, operation.wait, place.at("x-wait")))
-                if operation.refused:
-                    refusals.append((name, operation.refused, place.at("x-refused")))
+                declared.append((name, operation, place))
         plain = dict(compiled)  # plans refer to operations without plans, so an operation cannot refer to itself
-        for name, wait, place in waits:
-            plan = compile_wait(plain, name, wait, place)
-            if plan is not None:
-                compiled[name] = replace(compiled[name], wait=plan)
-        for name, refused, place in refusals:
-            plans = {code: compile_refusal(plain, name, refusal, place.at(code)) for code, refusal in refused.items()}
-            compiled[name] = replace(compiled[name], refusals=plans)
+        for name, operation, place in declared:
+            if operation.wait is not None:
+                wait = compile_wait(plain, name, operation.wait, place.at("x-wait"))
+                compiled[name] = replace(compiled[name], wait=wait)
+            if operation.refused:
+                here = place.at("x-refused")
+                refusals = {
+                    code: compile_refusal(plain, name, refusal, here.at(code))
+                    for code, refusal in operation.refused.items()
+                }
+                compiled[name] = replace(compiled[name], refusals=refusals)
         return compiled
 
     def _split_base(self, base_uri: str) -> tuple[str, str]:

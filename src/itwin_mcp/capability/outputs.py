@@ -23,7 +23,7 @@ from itwin_mcp.capability.flow_schema import (
 from itwin_mcp.capability.json_schema import check_fragment
 from itwin_mcp.capability.schema_types import JsonSchema
 from itwin_mcp.capability.tool_actions import CallStep, Condition, NameSource, Output, Step, StepMapping
-from itwin_mcp.text import shorten, suggest
+from itwin_mcp.text import shorten
 
 NameResolver = Callable[[NameOf, Place], NameSource | None]
 """Returns the source of a name. If there is none, it reports that and returns None."""
@@ -197,11 +197,9 @@ def _check_names(outputs: Mapping[str, Mapped] | Mapping[str, Orchestrated], pla
         take = output.take if isinstance(output, MappedScalar | OrchestratedScalar) else None
         if not isinstance(take, NameOf):
             continue
-        sibling = outputs.get(take.of)
-        if sibling is None or sibling.type != "string" or take.of == key:
-            texts = [name for name, other in outputs.items() if other.type == "string" and name != key]
-            message = f"there is no id {take.of!r} next to the output {key!r}: {suggest(texts, take.of)}"
-            place.at(key, "x-take", "of").report("x-take", message)
+        texts = [name for name, other in outputs.items() if other.type == "string" and name != key]
+        missing = f"next to the output {key!r} there is no id"
+        place.at(key, "x-take", "of").check_known(take.of, texts, "x-take", missing)
 
 
 def _is_read_later(parameter: Mapped) -> bool:

@@ -69,9 +69,8 @@ def compile_argument(name: str, parameter: ToolInput, entities: Entities, place:
     fragment = parameter.x_schema if sound and parameter.x_schema else {}
     for published_name in (name, *iterate_names(fragment)):
         if not _PUBLISHED_NAME.fullmatch(published_name):
-            shown = shorten(published_name)
-            message = f"some clients refuse the name {shown!r}: use at most 60 letters, digits, - and _"
-            place.report("name", message)
+            refused = f"some clients refuse the name {shorten(published_name)!r}"
+            place.report("name", f"{refused}: use at most 60 letters, digits, - and _")
     schema: dict[str, Any] = {"type": parameter.type}
     if several:
         schema |= {"minItems": 1, "maxItems": MAX_ENTITIES, "items": dict(ENTITY_SCHEMA)}

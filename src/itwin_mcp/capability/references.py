@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from itwin_mcp.capability.documents import Place
 from itwin_mcp.capability.expressions import (
@@ -39,6 +39,10 @@ class Scope:
     steps: set[str] = field(default_factory=set)
     used: set[str] = field(default_factory=set)
     """The inputs that something refers to. All others are reported as unused."""
+
+    def add_each(self) -> Scope:
+        """Return a scope in which texts may also refer to `each`."""
+        return replace(self, steps=self.steps | {EACH})
 
     def compile_value(self, value: str | float, place: Place) -> Expression | None:
         """Compile a value of `with`: `namespace.input`, a text with slots, or a constant."""
