@@ -93,7 +93,9 @@ def _compile_loss(loss: flow_schema.LossSpec, scope: Scope, place: Place) -> Los
     plain_loss = _compile_loss_path(loss.value, scope, place.at("value"))
     if (loss.match is None) != (loss.lookupValue is None):
         place.report("x-confirm", "`match` and `lookupValue` go together: a field of an element, and its value")
-    wanted = None if loss.lookupValue is None else scope.compile_step_value(loss.lookupValue, place.at("lookupValue"))
+    wanted_value = (
+        None if loss.lookupValue is None else scope.compile_step_value(loss.lookupValue, place.at("lookupValue"))
+    )
     if loss.replacedBy is not None:
         place.at("replacedBy").check_known(loss.replacedBy, scope.inputs, "unresolved-input", "there is no input")
     if plain_loss is None:
@@ -104,7 +106,7 @@ def _compile_loss(loss: flow_schema.LossSpec, scope: Scope, place: Place) -> Los
     return replace(
         plain_loss,
         match=loss.match,
-        wanted=wanted,
+        wanted=wanted_value,
         fields=tuple(loss.outputParameters),
         replaced_by=loss.replacedBy,
         kept_field=None if loss.without is None else loss.without.match,

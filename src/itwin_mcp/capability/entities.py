@@ -108,12 +108,12 @@ class Entity:
     """The keys of the operations that look up a name."""
 
     def __post_init__(self) -> None:
-        first, *others = self.noun.split() or [self.kind]
+        first, *further = self.noun.split() or [self.kind]
         parent = None if self.parent_is_assumed else self.parent
         reads = self.sequence
         members = () if reads is None else (reads.newest.call, reads.one.call, reads.marked.call)
         computed = {
-            "argument": f"{first}{''.join(word.capitalize() for word in others)}Id",
+            "argument": f"{first}{''.join(word.capitalize() for word in further)}Id",
             "ids_are_words": self.pattern is WORD,
             "around": () if parent is None else (parent, *parent.line),
             "calls": frozenset((*(search.call for search in self.searches), *members)),
@@ -132,38 +132,38 @@ Entities = Mapping[str, Entity]
 
 
 def link_entities(
-    declared: Mapping[str, EntityDeclaration], known: Entities, origins: Collection[str], place: Place
+    declared: Mapping[str, EntityDeclaration], earlier: Entities, origins: Collection[str], place: Place
 ) -> dict[str, Entity]:
     """Link the entities that one file declares. Problems are reported at their places.
 
-    `known` are the entities of earlier files. `origins` are the origins of the APIs that the file consumes.
+    `earlier` are the entities of earlier files. `origins` are the origins of the APIs that the file consumes.
     """
-    linked: dict[str, Entity] = {}
+    entities: dict[str, Entity] = {}
     for kind, declaration in declared.items():
         here = place.at(kind)
-        if kind in known:
+        if kind in earlier:
             here.report("unique-entity", f"the entity {kind!r} is declared already: choose another name")
             continue
-        linked[kind] = _link_entity(kind, declaration, {**known, **linked}, frozenset(origins), here)
-    return linked
+        entities[kind] = _link_entity(kind, declaration, {**earlier, **entities}, frozenset(origins), here)
+    return entities
 
 
 def _link_entity(
-    kind: str, declaration: EntityDeclaration, known: Entities, origins: frozenset[str], place: Place
+    kind: str, declaration: EntityDeclaration, earlier: Entities, origins: frozenset[str], place: Place
 ) -> Entity:
     noun = declaration.display or kind.replace("-", " ")
     link = declaration.link
     parent = Parent(kind=declaration.in_) if isinstance(declaration.in_, str) else declaration.in_
     parent_kind = parent.kind if parent is not None else None
     if parent_kind is not None:
-        place.at("in").check_known(parent_kind, known, "known-word", "there is no earlier entity")
+        place.at("in").check_known(parent_kind, earlier, "known-word", "there is no earlier entity")
     for index, search in enumerate(declaration.find):
         if search.within is not None and parent_kind is None:
             place.at("find", index, "within").report("x-entities", "`within` needs `in`: what the entity is in")
     sequence = declaration.sequence
     if sequence is not None:
         here = place.at("sequence", "marked", "kind")
-        here.check_known(sequence.marked.kind, known, "known-word", "there is no earlier entity")
+        here.check_known(sequence.marked.kind, earlier, "known-word", "there is no earlier entity")
     path = None if declaration.read is None else place.at("read", "parent").compile_path(declaration.read.parent)
     found_with = f"Look for it with {declaration.list_}." if declaration.list_ else ""
     return Entity(
@@ -175,7 +175,7 @@ def _link_entity(
         segment=(link.segment if isinstance(link, LinkForm) else link or "").lower() or None,
         portal=link.portal if isinstance(link, LinkForm) else None,
         origins=origins,
-        parent=known.get(parent_kind or ""),
+        parent=earlier.get(parent_kind or ""),
         parent_is_assumed=parent is not None and parent.assumed,
         read=(
             ParentPlan(declaration.read.call, declaration.read.input, path)
@@ -185,7 +185,7 @@ def _link_entity(
         recent=declaration.recent,
         searches=tuple(declaration.find),
         sequence=sequence,
-        marked_by=None if sequence is None else known.get(sequence.marked.kind),
+        marked_by=None if sequence is None else earlier.get(sequence.marked.kind),
         sources=tuple(declaration.complete),
         labels=tuple(declaration.labels),
         people=declaration.people,

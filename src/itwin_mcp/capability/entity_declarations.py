@@ -44,7 +44,7 @@ class Parent(_Part):
     assumed: bool = False
 
 
-class Listing(_Part):
+class ListingCall(_Part):
     """A call that lists things: `items` is the list in the answer, `with` has constant inputs."""
 
     call: CallName
@@ -52,7 +52,7 @@ class Listing(_Part):
     with_: dict[Extended, str | int | bool] = Field(default={}, alias="with")
 
 
-class ListSearch(Listing):
+class ListSearch(ListingCall):
     """`find`: a listing in which a name is looked up. An item matches if its member `match` equals the name.
 
     `by` is the input that takes the name; without it, the whole listing is read. `within` is the input that takes the
@@ -76,7 +76,7 @@ class ParentRead(_Part):
     parent: str
 
 
-class RecentRead(Listing):
+class RecentRead(ListingCall):
     """`recent`: a listing of the things that the caller used, the most recent first."""
 
 
@@ -111,7 +111,7 @@ class MarkedRead(MemberRead):
     kind: str
 
 
-class NewestRead(Listing):
+class NewestRead(ListingCall):
     """The listing of a sequence, newest first. `size` is the input for the page size, `below` for the highest index."""
 
     within: Extended

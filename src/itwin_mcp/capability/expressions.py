@@ -95,8 +95,8 @@ def compile_path(text: str) -> JsonPath:
     """
     if _PLAIN_PATH.fullmatch(text):
         parts: tuple[PathPart, ...] = tuple(
-            int(index) if index else Every.EVERY if every else name or quoted
-            for name, index, every, quoted in _PATH_PART.findall(text)
+            int(index) if index else Every.EVERY if star else name or quoted
+            for name, index, star, quoted in _PATH_PART.findall(text)
         )
         return JsonPath(text, parts)
     if not text.startswith("$"):

@@ -138,7 +138,7 @@ class Waiting(Node):
             called if a lost response leaves open whether the write was carried out.
         reason: The path of the reason of a failure.
         causes: The meaning of each failed state.
-        left: What to do with the thing that a failed job leaves.
+        left: Advice about the thing that a failed job leaves behind.
         check: The tool that polls the job in a later call.
         default: The default of the added argument `wait`, in seconds.
     """
@@ -264,7 +264,7 @@ class Transfer(Node):
         headers: Request headers that the storage requires of an upload.
         most: The maximum size of an upload in bytes.
         size: The path of the size of a download in bytes, in the answer of a step.
-        left: What a failed transfer leaves on the platform, and what to do next.
+        left: A sentence that says what a failed transfer leaves on the platform, and what to do next.
     """
 
     upload: str | None = None

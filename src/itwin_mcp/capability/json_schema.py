@@ -174,7 +174,7 @@ def _split_rule(rule: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         if keyword == "not":
             yield from ((keyword, part) for part in value.get("anyOf", [value]))
         elif keyword == "dependentRequired":
-            yield from ((keyword, {"required": [name, *others]}) for name, others in value.items())
+            yield from ((keyword, {"required": [name, *required]}) for name, required in value.items())
         elif keyword not in _SILENT:
             yield keyword, value
 
@@ -182,8 +182,8 @@ def _split_rule(rule: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 def _iterate_unpublished(schema: Mapping[str, Any], text: str) -> Iterator[tuple[str, Any, str]]:
     """Yield every keyword that is not published, with its value and the descriptions that apply to it."""
     text = f"{text} {_get_description(schema)}"
-    shown = _SILENT | (_PUBLISHED if get_type(schema) in ("string", None) else _PUBLISHED - {"enum", "const"})
-    yield from ((key, value, text) for key, value in schema.items() if key not in shown and value)
+    omitted = _SILENT | (_PUBLISHED if get_type(schema) in ("string", None) else _PUBLISHED - {"enum", "const"})
+    yield from ((key, value, text) for key, value in schema.items() if key not in omitted and value)
     for child in iterate_subschemas(schema):
         yield from _iterate_unpublished(child, text)
 

@@ -250,9 +250,9 @@ class _Linker:
             return
         self._with_entities.add(document.file)
         here = place.at("x-entities")
-        linked = link_entities(document.model.entities, self._entities, origins, here)
-        self._entities |= linked
-        for kind in linked:
+        entities = link_entities(document.model.entities, self._entities, origins, here)
+        self._entities |= entities
+        for kind in entities:
             self._declared.append(DeclaredEntity(document.model.entities[kind], here.at(kind)))
 
     def _read_flows(self, capability: schema.Capability, place: Place) -> dict[str, PlacedFlow]:

@@ -220,7 +220,7 @@ class ApiCompiler:
         """Compile the parameters, and return them with the names of the slots in their values."""
         compiled: list[WireParameter] = []
         names: set[str] = set()
-        taken: dict[tuple[str, str], str] = {}
+        sent_as: dict[tuple[str, str], str] = {}
         for key, parameter in parameters.items():
             if parameter.in_ == "path" and key not in in_path:
                 continue
@@ -236,7 +236,7 @@ class ApiCompiler:
             wire = parameter.wire or key
             self._check_wire_name(parameter, wire, here)
             place_on_wire = (parameter.in_, wire.lower() if parameter.in_ == "header" else wire)
-            other = taken.setdefault(place_on_wire, key)
+            other = sent_as.setdefault(place_on_wire, key)
             if other != key:
                 here.report("unique-wire", f"{other!r} is also sent as the {parameter.in_} {wire!r}: remove one")
             compiled.append(WireParameter(key, parameter.in_, wire, value))

@@ -114,7 +114,7 @@ class WaitPlan:
     causes: Mapping[str, str] = field(default_factory=dict)
     """The meaning of each failed state, which is case-folded."""
     left: str | None = None
-    """What to do with the thing that a failed job leaves."""
+    """Advice about the thing that a failed job leaves behind."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,7 +151,7 @@ def compile_mapped_output(
     mapping = parameter.mapping
     path = place.at("mapping").compile_path(mapping) if mapping is not None else None
     check_fragment(parameter.x_schema, place.at("x-schema"))
-    more = _pick_annotations(parameter.x_schema)
+    annotations = _pick_annotations(parameter.x_schema)
     if isinstance(parameter, MappedObject):
         _check_names(parameter.properties, place.at("properties"))
         parts = [
@@ -163,10 +163,10 @@ def compile_mapped_output(
             schema["properties"] = {key: child_schema for key, _, child_schema in parts}
         # A member with x-read is not in this answer: it is added when its own request has been answered.
         own = tuple((key, child) for key, child, _ in parts if not _is_read_later(parameter.properties[key]))
-        return Output("object", path, properties=own), schema | more
+        return Output("object", path, properties=own), schema | annotations
     if isinstance(parameter, MappedArray):
         items, items_schema = compile_mapped_output(parameter.items, place.at("items"), names)
-        return Output("array", path, items=items), {"type": ["array", "null"], "items": items_schema} | more
+        return Output("array", path, items=items), {"type": ["array", "null"], "items": items_schema} | annotations
     header = parameter.header
     output = Output(
         parameter.type,
@@ -175,7 +175,7 @@ def compile_mapped_output(
         header=header.name.lower() if header else None,
         last_segment="last-segment" in (take, header.take if header else None),
     )
-    return output, {"type": [parameter.type, "null"]} | more
+    return output, {"type": [parameter.type, "null"]} | annotations
 
 
 def _compile_name_output(
@@ -243,18 +243,18 @@ def compile_flow_outputs(
     for name, parameter in parameters.items():
         here = place.at(name)
         check_fragment(parameter.x_schema, here.at("x-schema"))
-        more = _pick_annotations(parameter.x_schema)
+        annotations = _pick_annotations(parameter.x_schema)
         path = JsonPath(f"$['{name}']", (name,))
         if isinstance(parameter, OrchestratedObject):
             child, schema = compile_flow_outputs(parameter.properties, here.at("properties"), names, root=False)
             parts.append((name, Output("object", path, properties=child.properties)))
-            schemas[name] = schema | more
+            schemas[name] = schema | annotations
         elif isinstance(parameter, OrchestratedArray):
             child, schema = compile_flow_outputs(parameter.items, here.at("items"), names, root=False)
             # The format can only describe elements with fields. Without fields, elements are passed on as they are.
             items = Output("object", None, properties=child.properties) if parameter.items else None
             parts.append((name, Output("array", path, items=items)))
-            schemas[name] = {"type": ["array", "null"]} | more
+            schemas[name] = {"type": ["array", "null"]} | annotations
             if items is not None:
                 schemas[name]["items"] = schema | {"type": "object"}
         elif isinstance(parameter.take, NameOf):
@@ -262,7 +262,7 @@ def compile_flow_outputs(
             parts.append((name, output))
         else:
             parts.append((name, Output(parameter.type, path, last_segment=parameter.take == "last-segment")))
-            schemas[name] = {"type": [parameter.type, "null"]} | more
+            schemas[name] = {"type": [parameter.type, "null"]} | annotations
     result: JsonSchema = {"type": "object" if root else ["object", "null"]}
     if schemas:
         result["properties"] = schemas

@@ -110,9 +110,9 @@ class Scope:
     def check_new_name(self, name: str, place: Place, step: str | None = None) -> None:
         """Report a new name that is already taken. For the name of a value of a step, `step` is that step."""
         if name in (EACH, step) or name in self.inputs or name in self.steps:
-            others = {EACH: "the element of x-each", FILE: "the file of x-transfer", step: "its own step"}
-            other = others.get(name, "an input" if name in self.inputs else "another step")
-            place.report("unique-name", f"the name {name!r} is already used for {other}: rename the step")
+            owners = {EACH: "the element of x-each", FILE: "the file of x-transfer", step: "its own step"}
+            owner = owners.get(name, "an input" if name in self.inputs else "another step")
+            place.report("unique-name", f"the name {name!r} is already used for {owner}: rename the step")
 
     def _compile_input(self, name: str, place: Place) -> Argument:
         if not is_name(name):

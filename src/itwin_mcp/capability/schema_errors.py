@@ -70,21 +70,21 @@ def explain_error(item: Any, path: Sequence[str | int]) -> tuple[str, str]:
 
 
 def _explain_unknown_key(key: str) -> tuple[str, str]:
-    shown = shorten(key)
+    short_key = shorten(key)
     if key in WORDS:
         return "known-key", f"{key!r} does not belong here, or is not served yet: it belongs to {WORDS[key]}"
     if key.startswith("x-"):
         # The prefix is left out of the comparison, because it makes all words similar.
         close = find_similar(key[2:], [word[2:] for word in WORDS])
-        meant = f"did you mean {'x-' + close[0]!r}?" if close else f"our words are {', '.join(WORDS)}"
-        return "known-key", f"{shown!r} is not one of our words: {meant}"
+        suggestion = f"did you mean {'x-' + close[0]!r}?" if close else f"our words are {', '.join(WORDS)}"
+        return "known-key", f"{short_key!r} is not one of our words: {suggestion}"
     if key in NOT_SERVED:
         return "not-served", f"{key!r} is a word of the format that this server does not serve here: leave it out"
     if key in _list_known_keys():
-        return "known-key", MISPLACED_KEY.format(shown)
+        return "known-key", MISPLACED_KEY.format(short_key)
     close = find_similar(key, _list_known_keys())
-    meant = f": did you mean {close[0]!r}?" if close else ": leave it out"
-    return "known-key", f"unknown key {shown!r}{meant}"
+    suggestion = f": did you mean {close[0]!r}?" if close else ": leave it out"
+    return "known-key", f"unknown key {short_key!r}{suggestion}"
 
 
 @lru_cache(maxsize=1)

@@ -85,9 +85,11 @@ class Selection:
         _check_names(self.exclude, tools, "tool")
 
 
-def _check_names(names: Iterable[str], known: Collection[str], noun: str) -> None:
+def _check_names(names: Iterable[str], candidates: Collection[str], noun: str) -> None:
     for name in names:
-        if name not in known:
-            close = find_similar(name, known)
-            instead = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(sorted(known)) or 'none'}."
+        if name not in candidates:
+            close = find_similar(name, candidates)
+            instead = (
+                f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(sorted(candidates)) or 'none'}."
+            )
             raise SettingsError(f"There is no {noun} {name!r}: {instead}")

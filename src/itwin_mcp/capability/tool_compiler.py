@@ -307,11 +307,12 @@ class ExposesCompiler:
         )
 
 
-def _claim_name(name: str, taken: dict[str, Place], place: Place, rule: str, noun: str) -> bool:
-    if name in taken:
-        place.report(rule, f"{noun} is already defined in {taken[name].document.file}: rename one of them")
+def _claim_name(name: str, places: dict[str, Place], place: Place, rule: str, noun: str) -> bool:
+    """Record a name. If it is already taken, report that and return False."""
+    if name in places:
+        place.report(rule, f"{noun} is already defined in {places[name].document.file}: rename one of them")
         return False
-    taken[name] = place
+    places[name] = place
     return True
 
 
