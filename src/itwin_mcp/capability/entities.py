@@ -1,4 +1,4 @@
-"""Entities (`x-entities`): what the engine needs to know about each kind of thing.
+"""Entities (`x-entities`): the facts about each kind of thing that the engine uses.
 
 A capability file declares the entities of its API: the form of their ids, the listings in which their names are looked
 up, the tool that lists them, and texts for hints and completions. `capabilities/platform/entities.yaml` declares those

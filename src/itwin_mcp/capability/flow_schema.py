@@ -299,7 +299,7 @@ class StepMappingSpec(Node):
 
 
 class Without(Node):
-    """Elements that are not lost: those whose field `match` is one of the values at these paths."""
+    """The elements that are not lost, because their field `match` has one of the values at these paths."""
 
     match: str
     values: Annotated[list[str], Field(min_length=1)]

@@ -139,7 +139,7 @@ def iterate_names(schema: Mapping[str, Any]) -> Iterator[str]:
 
 
 def iterate_subschemas(schema: Mapping[str, Any]) -> Iterator[JsonSchema]:
-    """Yield the schemas of members and elements, without those that are just true or false."""
+    """Yield the schemas of members and elements. Schemas that are just true or false are left out."""
     children = (*schema.get("properties", {}).values(), schema.get("items"))
     yield from (child for child in children if isinstance(child, dict))
 

@@ -72,7 +72,7 @@ class Credential:
 
 @dataclass(frozen=True, slots=True)
 class PagePlan:
-    """How an operation pages; see `extensions.Paging`."""
+    """The paging of an operation; see `extensions.Paging`."""
 
     style: Literal["link", "token", "skip"]
     items: JsonPath
@@ -92,7 +92,7 @@ class PagePlan:
 
 @dataclass(frozen=True, slots=True)
 class WaitPlan:
-    """How to await the job that an operation starts; see `extensions.Waiting`."""
+    """The plan to await the job that an operation starts; see `extensions.Waiting`."""
 
     handle_place: Literal["header", "body", "input"]
     handle_name: str
@@ -119,7 +119,7 @@ class WaitPlan:
 
 @dataclass(frozen=True, slots=True)
 class NamesPlan:
-    """How an operation returns the names of things; see `extensions.NameList`."""
+    """The plan to read the names of things with an operation; see `extensions.NameList`."""
 
     ids: str
     pattern: re.Pattern[str] | None

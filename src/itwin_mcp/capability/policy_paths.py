@@ -24,22 +24,22 @@ _SLOT = "{}"
 
 @dataclass(frozen=True, slots=True)
 class PathRow:
-    """One row of the table; see the file for the kinds and marks."""
+    """One row of the table. The comments in `policy-paths.toml` explain the kinds and marks."""
 
     kind: Kind
     methods: frozenset[str]
     segments: tuple[str, ...]
     mark: Mark = ""
 
-    def covers(self, segments: Sequence[str], *, filled: bool = True) -> bool:
-        """Return whether all paths of this form belong to the row; without `filled`, whether some path may.
+    def covers(self, segments: Sequence[str], *, possibly: bool = False) -> bool:
+        """Return whether every path of this form belongs to the row; with `possibly`, whether any can.
 
-        A form has `{}` in place of each slot. Filling the slot can turn it into any text.
+        In a form, `{}` stands for a slot, which a call can fill with any text.
         """
         if len(segments) != len(self.segments):
             return False
         return all(
-            own.startswith("{") or own == other.lower() or (not filled and _SLOT in other)
+            own.startswith("{") or own == other.lower() or (possibly and _SLOT in other)
             for own, other in zip(self.segments, segments, strict=True)
         )
 
@@ -61,7 +61,7 @@ class IdPattern:
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """How the policy finds the iTwin that contains a thing; see the comments in the file."""
+    """The request that finds the iTwin of a thing, for the policy; see the comments in `policy-paths.toml`."""
 
     called: str
     read: str
@@ -106,7 +106,7 @@ class PolicyPaths:
 
     def destroys_whole(self, segments: Sequence[str]) -> bool:
         """Return whether a DELETE of this form may remove an iTwin or an iModel."""
-        return any(row.mark == "whole" and row.covers(segments, filled=False) for row in self.rows)
+        return any(row.mark == "whole" and row.covers(segments, possibly=True) for row in self.rows)
 
     def destroys_nothing(self, segments: Sequence[str]) -> bool:
         """Return whether a DELETE of this form can only remove the caller's own mark, such as a favorite."""

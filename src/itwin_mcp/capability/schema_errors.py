@@ -1,4 +1,4 @@
-"""Messages for schema errors, for the author of a capability file: what is wrong, and what to do."""
+"""Messages that explain schema errors to the author of a capability file, with the rule that is broken."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class EachPlan:
-    """A step runs once for each element of `lists`.
+    """The plan to run a step once for each element of `lists`.
 
     Attributes:
         most: The maximum number of distinct elements; None for all, including duplicates.
@@ -193,7 +193,7 @@ class FieldPlan:
 
 @dataclass(frozen=True, slots=True)
 class ChangesPlan:
-    """How to change existing entries into the wanted ones; see `flow_schema.Changes`."""
+    """The plan to change existing entries into the wanted ones; see `flow_schema.Changes`."""
 
     field: str
     otherwise: tuple[str, ...]
@@ -342,7 +342,7 @@ class Loss:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ConfirmPlan:
-    """How the user confirms a call of a tool; see `flow_schema.Confirm`."""
+    """The plan to have the user confirm a call; see `flow_schema.Confirm`."""
 
     question: Expression
     name: Expression
