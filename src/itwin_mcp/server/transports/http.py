@@ -48,7 +48,7 @@ async def serve_http(
         surround: given the app and the port, returns the app wrapped in the middleware that decides who may call.
         ready: called with the URL once connections are accepted.
         stateless: keep no sessions, even for clients that speak an older protocol.
-        is_quick: tells by a tool's name whether its calls end within seconds.
+        is_quick: whether calls of the tool with this name end within seconds.
         ending: awaited on the first signal, before the listener closes.
         drain: seconds that requests in progress then have to end.
         limits: bounds on connections.
@@ -85,7 +85,7 @@ def build_http_app(
 
     Args:
         streams_end: setting it ends the streams that clients keep open.
-        is_quick: tells by a tool's name whether its calls end within seconds.
+        is_quick: whether calls of the tool with this name end within seconds.
     """
     from mcp.server.streamable_http_manager import StreamableHTTPASGIApp, StreamableHTTPSessionManager
     from mcp.server.transport_security import TransportSecuritySettings
