@@ -204,6 +204,17 @@ async def test_exceeded_rate_is_429_with_retry_after(monkeypatch: pytest.MonkeyP
             assert (await served.post(other, "tools/list")).status_code == 200
 
 
+async def test_replies_are_accepted_beyond_the_rate_until_they_are_a_flood(monkeypatch: pytest.MonkeyPatch) -> None:
+    reply = {"jsonrpc": "2.0", "id": 1, "result": {"action": "decline"}}
+    async with serve(monkeypatch, {"ITWIN_MCP_CALLER_RATE_PER_MINUTE": "30"}) as served, served.http(token()) as http:
+        headers = {"accept": "application/json, text/event-stream", "mcp-session-id": "unknown"}
+        hello = [(await http.post("/mcp", json=HELLO, headers=headers)).status_code for _ in range(6)]
+        assert hello[3:] == [429, 429, 429]
+        replies = [(await http.post("/mcp", json=reply, headers=headers)).status_code for _ in range(40)]
+        assert 429 not in replies[:25]
+        assert replies[-1] == 429
+
+
 async def test_hanging_calls_of_one_caller_do_not_block_others(monkeypatch: pytest.MonkeyPatch) -> None:
     async with serve(monkeypatch, {"ITWIN_MCP_CALLER_CONCURRENCY": "3", "ITWIN_MCP_TOTAL_CONCURRENCY": "8"}) as served:
         original_call, release = served.runtime.executor.call, anyio.Event()

@@ -35,6 +35,10 @@ MAX_BODY = 512 * 1024
 """Bytes of a request's body. The tool with the longest arguments takes 200 KiB of Base64; files are sent as paths."""
 MAX_BODY_VALUES = 12_000
 """JSON values in a body: as many as the arguments of a call may have, and some for the rest of the message."""
+MAX_REPLY = 64 * 1024
+"""Bytes of a client's reply to a question, such as the user's confirmation."""
+REPLY_GRACE_SECONDS = 60.0
+"""How far replies may exceed the rate of requests."""
 BODY_SECONDS = 20.0
 """Time within which a request's body must arrive."""
 WRITE_SECONDS = 30.0
@@ -137,7 +141,11 @@ class Authentication:
         which a client asks for more.
         """
         caller = verified.caller
-        self.admission.count_request(caller.key)
+        session = _find_header(scope["headers"], b"mcp-session-id")
+        size = _find_header(scope["headers"], b"content-length") or ""
+        may_be_reply = session is not None and size.isdecimal() and int(size[:9]) <= MAX_REPLY
+        if not may_be_reply:
+            self.admission.count_request(caller.key)
         if caller.access < Access.READ:
             raise _Refused(self.resource.build_insufficient_scope(Access.READ))
         inner_scope = {
@@ -147,7 +155,6 @@ class Authentication:
             "auth": AuthCredentials(sorted(verified.scopes)),
         }
         app = AuthContextMiddleware(self.app)
-        session = _find_header(scope["headers"], b"mcp-session-id")
         if scope["method"] == "GET":
             with self.admission.hold_stream(caller.key):
                 await _run_unless_slow(app, inner_scope, receive, send)
@@ -158,6 +165,10 @@ class Authentication:
             message = json.loads(body)
         except (ValueError, RecursionError):
             message = None  # the SDK refuses it
+        takes_slot = _is_answered(message)
+        if may_be_reply:
+            # Most clients do not repeat a refused reply, and the call that asked the user would wait for it.
+            self.admission.count_request(caller.key, grace=0.0 if takes_slot else REPLY_GRACE_SECONDS)
         for _ in message[1:] if isinstance(message, list) else ():
             self.admission.count_request(caller.key)  # each message of a batch counts as a request
         call = _find_call(message)
@@ -167,7 +178,6 @@ class Authentication:
             raise _Refused(self.resource.build_insufficient_scope(needed))
         if session is None and isinstance(message, dict) and message.get("method") == "initialize":
             self.sessions.check_room(caller.key)
-        takes_slot = _is_answered(message)
         del message, call  # they may be large, and the request may wait long for its slot
 
         async def send_and_note(message: Message) -> None:

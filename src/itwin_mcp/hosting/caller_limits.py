@@ -72,14 +72,17 @@ class Admission:
         self._streams = Counter[str]()
         self.in_progress = 0
 
-    def count_request(self, caller: str) -> None:
-        """Count one request against both rates. Raises LimitExceeded without counting it."""
+    def count_request(self, caller: str, *, grace: float = 0.0) -> None:
+        """Count one request against both rates. It may come `grace` seconds too early.
+
+        Raises LimitExceeded, and then counts nothing.
+        """
         for rate, key, reason in (
             (self._caller_rate, caller, "caller-rate"),
             (self._total_rate, "", "total-rate"),
         ):
             wait = rate.compute_wait(key)
-            if wait > 0:
+            if wait > grace:
                 raise LimitExceeded(reason, wait)
         self._caller_rate.take(caller)
         self._total_rate.take("")
