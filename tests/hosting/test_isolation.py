@@ -115,7 +115,8 @@ def test_get_caller_raises_outside_of_a_request() -> None:
         get_caller()
 
 
-@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3, 4))])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2, 3, 4])
 async def test_concurrent_callers_never_see_each_others_answers(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each call runs as the caller of its own token, and each cursor opens only for that caller."""
     chance = random.Random(seed)

@@ -71,6 +71,7 @@ def works(process: Served, source: str) -> Any:
     return listed.status_code
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_unfinished_headers_are_limited_per_address(protocol: str) -> None:
     with served(protocol) as process, ExitStack() as open_ones:
@@ -93,6 +94,7 @@ def test_unfinished_headers_are_limited_per_address(protocol: str) -> None:
     assert "Traceback" not in "".join(process.said)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_slow_headers_close_the_connection(protocol: str) -> None:
     with served(protocol, HEADER_SECONDS="1") as process:

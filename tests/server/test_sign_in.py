@@ -21,6 +21,7 @@ from tests.server.processes import serve_http
 pytestmark = pytest.mark.anyio
 
 ERAS = ["legacy", "2026-07-28"]
+ERAS_WITH_SLOW_LEGACY = [pytest.param("legacy", marks=pytest.mark.slow), "2026-07-28"]
 
 
 @pytest.fixture
@@ -119,7 +120,7 @@ async def test_sign_in_uses_url_elicitation_if_supported(platform: Platform, mod
     assert len(asked) == 1
 
 
-@pytest.mark.parametrize("mode", ERAS)
+@pytest.mark.parametrize("mode", ERAS_WITH_SLOW_LEGACY)
 async def test_declined_sign_in_can_be_started_again(platform: Platform, mode: str) -> None:
     answers = ["decline", "accept"]
     links: list[str] = []
@@ -138,7 +139,7 @@ async def test_declined_sign_in_can_be_started_again(platform: Platform, mode: s
     assert links[0] != links[1]
 
 
-@pytest.mark.parametrize("mode", ERAS)
+@pytest.mark.parametrize("mode", ERAS_WITH_SLOW_LEGACY)
 async def test_refused_consent_is_an_error(platform: Platform, mode: str) -> None:
     async def ask(_: Any, params: t.ElicitRequestParams) -> t.ElicitResult:
         assert isinstance(params, t.ElicitRequestURLParams)
