@@ -120,7 +120,7 @@ class Bench:
 
     @property
     def asked(self) -> list[str]:
-        return [f"{one.method} {one.target}" for one in self.server.requests]
+        return [f"{request.method} {request.target}" for request in self.server.requests]
 
 
 @asynccontextmanager

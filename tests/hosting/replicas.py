@@ -275,7 +275,7 @@ async def deployment(folder: Path) -> AsyncIterator[Deployment]:
             "ITWIN_MCP_TOTAL_RATE_PER_MINUTE": "1000000",
         }
         replicas = tuple(
-            Replica(one, ("--toolsets", "all"), dict(environment), folder / f"replica-{one}.log") for one in ports
+            Replica(port, ("--toolsets", "all"), dict(environment), folder / f"replica-{port}.log") for port in ports
         )
         first, second = replicas
         for replica in replicas:

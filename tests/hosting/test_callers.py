@@ -146,10 +146,10 @@ async def test_insufficient_scope_for_a_write_is_audited(
         async with served.http(token(scope="itwin:read")) as http:
             for name, arguments in calls:
                 assert (await served.call(http, name, **arguments)).status_code == 403
-        told = [(one["tool"], one["caller"]["subject"], one["targets"]) for one in audited()]
+        told = [(entry["tool"], entry["caller"]["subject"], entry["targets"]) for entry in audited()]
         target = {"type": "imodel", "id": imodel["iModelId"]}
         assert told == [("delete-imodel", "ada", targets) for targets in ([target], [target], [target], [])]
-        assert {(one["decision"], one["code"]) for one in audited()} == {("refused", "InsufficientScope")}
+        assert {(entry["decision"], entry["code"]) for entry in audited()} == {("refused", "InsufficientScope")}
         audit = served.runtime.gatekeeper.audit
         assert audit is not None
         audit._file = Path(os.environ["ITWIN_MCP_STATE_DIR"])
@@ -185,7 +185,7 @@ async def test_tools_are_listed_by_the_scopes_of_each_caller(mode: str, monkeypa
                     assert result.cache_scope == "private"
                 found = await client.call_tool("find-tools", {"query": "delete an imodel", "limit": 20})
                 assert found.structured_content is not None
-                offered = {one["name"] for one in found.structured_content["tools"]}
+                offered = {tool["name"] for tool in found.structured_content["tools"]}
                 assert ("delete-imodel" in offered) is (granted == "itwin:delete")
                 nothing = await client.call_tool("find-tools", {"query": "zzzz"})
                 assert nothing.structured_content is not None
@@ -206,7 +206,7 @@ async def test_legacy_session_uses_the_token_of_each_request(monkeypatch: pytest
     def said(answer: Any) -> dict[str, Any]:
         assert answer.status_code == 200, answer.text
         text = answer.text
-        line = next((one[6:] for one in text.splitlines() if one.startswith("data: {")), text)
+        line = next((line[6:] for line in text.splitlines() if line.startswith("data: {")), text)
         return dict(json.loads(line))
 
     async with serve(monkeypatch) as served:
@@ -264,7 +264,7 @@ async def test_check_hosted_accepts_configured_hosts_and_origins(
         await send({"type": "http.response.body", "body": b""})
 
     def words(name: str) -> list[str]:
-        return [one for one in environment.get(name, "").split(",") if one and one != "none"]
+        return [word for word in environment.get(name, "").split(",") if word and word != "none"]
 
     hosts, origins = words("ITWIN_MCP_ALLOWED_HOSTS"), words("ITWIN_MCP_ALLOWED_ORIGINS")
     import httpx2
@@ -365,7 +365,7 @@ async def test_policy_can_deny_built_in_tools(
                 assert list(refused) == ["error"], name
                 assert refused["error"]["code"] == "PolicyRefused"
                 assert name in refused["error"]["message"]
-        assert [(one["decision"], one["tool"]) for one in audited()] == [("refused", "create-itwin")]
+        assert [(entry["decision"], entry["tool"]) for entry in audited()] == [("refused", "create-itwin")]
 
 
 async def test_policy_for_another_issuer_is_refused_at_the_start(

@@ -45,7 +45,7 @@ def dockerfile() -> Iterator[tuple[str, str]]:
 
 
 def last(word: str) -> str:
-    return [rest for one, rest in dockerfile() if one == word][-1]
+    return [rest for instruction, rest in dockerfile() if instruction == word][-1]
 
 
 def compose() -> dict[str, Any]:
@@ -53,7 +53,7 @@ def compose() -> dict[str, Any]:
 
 
 def replicas() -> dict[str, Any]:
-    return {name: one for name, one in compose()["services"].items() if name != "proxy"}
+    return {name: service for name, service in compose()["services"].items() if name != "proxy"}
 
 
 def copied() -> list[str]:
@@ -105,11 +105,11 @@ def test_image_runs_without_root_and_has_certificates() -> None:
 
 @pytest.mark.anyio
 async def test_image_command_exists_and_its_probe_answers() -> None:
-    entry, given = yaml.safe_load(last("ENTRYPOINT")), yaml.safe_load(last("CMD"))
-    assert entry == ["itwin-mcp"] and given[0] == "serve"
-    known = {flag for parameter in serve.params for flag in parameter.opts}
-    assert {one for one in given if one.startswith("--")} <= known
-    address = given[given.index("--http") + 1]
+    program, arguments = yaml.safe_load(last("ENTRYPOINT")), yaml.safe_load(last("CMD"))
+    assert program == ["itwin-mcp"] and arguments[0] == "serve"
+    options = {flag for parameter in serve.params for flag in parameter.opts}
+    assert {word for word in arguments if word.startswith("--")} <= options
+    address = arguments[arguments.index("--http") + 1]
     host, _, port = address.rpartition(":")
     assert (host, last("EXPOSE")) == ("0.0.0.0", port)
     probe = re.search(r"http://127\.0\.0\.1:(\d+)(/\w+)", last("HEALTHCHECK"))
@@ -153,7 +153,9 @@ def test_build_stage_builds_a_server_from_the_lock_file(tmp_path: Path) -> None:
 def test_hosting_guide_names_every_hosted_setting_and_metric() -> None:
     guide = (ROOT / "docs/hosting.md").read_text()
     assert [row.variable for row in HOSTED_SETTINGS.values() if f"`{row.variable}`" not in guide] == []
-    counted = {f"{one.name}_total" if one.type == "counter" else one.name for one in Metrics().registry.collect()}
+    counted = {
+        f"{metric.name}_total" if metric.type == "counter" else metric.name for metric in Metrics().registry.collect()
+    }
     assert set(re.findall(r"`(itwin_mcp_\w+)`", guide)) == counted
 
 
@@ -171,7 +173,7 @@ def test_compose_replicas_are_equal_and_fully_configured(tmp_path: Path) -> None
     for name in [name for name in told if name.endswith("_SECRET_FILE")]:
         assert told[name].removeprefix("/run/secrets/") in first["secrets"]
         told[name] = str(secret)
-    assert told["ITWIN_MCP_POLICY"] in [one["target"] for one in first["configs"]]
+    assert told["ITWIN_MCP_POLICY"] in [config["target"] for config in first["configs"]]
     settings = read_settings({**told, "ITWIN_MCP_STATE_DIR": str(tmp_path), "ITWIN_MCP_CACHE_DIR": str(tmp_path)})
     check_exposure(settings, "0.0.0.0")
     assert settings.hosted is not None
@@ -196,12 +198,12 @@ def test_replicas_are_built_from_the_project_with_the_dockerfile() -> None:
 
 
 def test_compose_replica_has_least_privileges() -> None:
-    for one in replicas().values():
-        assert one["read_only"] is True
-        assert one["cap_drop"] == ["ALL"]
-        assert one["security_opt"] == ["no-new-privileges:true"]
-        assert "ports" not in one and "privileged" not in one, "only the proxy is reached from outside"
-        assert not any("SECRET" in name and not name.endswith("_FILE") for name in one["environment"])
+    for service in replicas().values():
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert "ports" not in service and "privileged" not in service, "only the proxy is reached from outside"
+        assert not any("SECRET" in name and not name.endswith("_FILE") for name in service["environment"])
 
 
 def test_proxy_names_the_replicas_and_keeps_sessions() -> None:
@@ -213,7 +215,7 @@ def test_proxy_names_the_replicas_and_keeps_sessions() -> None:
         re.findall(r"^\s*server \w+ (\S+)", proxy_rules(), re.MULTILINE)
     )
     assert seconds(rule(r"stick-table .* expire (\w+)")) > SESSION_IDLE_SECONDS
-    assert "*" not in str(proxy["ports"]) and all(str(one).startswith("127.0.0.1:") for one in proxy["ports"])
+    assert "*" not in str(proxy["ports"]) and all(str(port).startswith("127.0.0.1:") for port in proxy["ports"])
 
 
 def test_proxy_never_retries_writes() -> None:

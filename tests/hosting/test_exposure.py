@@ -103,6 +103,6 @@ def test_state_secrets_are_read_from_a_file_and_never_shown(tmp_path: Path) -> N
     file.write_text(f"{'canary-new-' * 4}\n\n{'canary-old-' * 4}\n")
     settings = read_settings(AUTH | {"ITWIN_MCP_STATE_SECRET_FILE": str(file)})
     assert settings.hosted is not None
-    assert [one.get_secret_value()[:10] for one in settings.hosted.state_secrets] == ["canary-new", "canary-old"]
+    assert [secret.get_secret_value()[:10] for secret in settings.hosted.state_secrets] == ["canary-new", "canary-old"]
     assert "canary" not in repr(settings)
     assert set(settings.secrets) == {"canary-new-" * 4, "canary-old-" * 4}

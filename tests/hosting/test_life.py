@@ -125,7 +125,7 @@ async def test_tokens_are_never_logged_or_passed_on() -> None:
         async with one.http(refused) as http:
             assert (await http.post("/mcp", json={})).status_code == 401
             assert (await http.post(f"/mcp?access_token={bearer}", json={})).status_code == 401
-        asked = json.dumps([[one.path, one.headers] for one in one.issuer.requests])
+        asked = json.dumps([[request.path, request.headers] for request in one.issuer.requests])
     said = "".join(one.served.said)
     for secret in (bearer, refused, bearer.split(".")[1], bearer.split(".")[2]):
         assert secret not in said

@@ -191,7 +191,7 @@ async def test_caller_key_depends_on_issuer_subject_and_application() -> None:
         "an application as others call it": token(client_id=None, azp="other-azp"),
         "no application": token(client_id=None),
     }
-    keys = {name: (await mine.verify(one)).caller.key for name, one in tokens.items()}
+    keys = {name: (await mine.verify(item)).caller.key for name, item in tokens.items()}
     assert len(set(keys.values())) == len(keys)
     assert (
         derive_caller_key("https://a", "b", "c")

@@ -46,7 +46,10 @@ async def test_callers_token_never_reaches_the_platform(
                     answer = await served.call(http, tool, **arguments)
                     assert answer.status_code == 200
                     said.append(answer.text)
-        sent = [(one.target, one.headers, one.body.decode()) for one in (*upstream.requests, *ims.server.requests)]
+        sent = [
+            (request.target, request.headers, request.body.decode())
+            for request in (*upstream.requests, *ims.server.requests)
+        ]
     assert any(headers.get("authorization") == "Bearer access-1-canary" for _, headers, _ in sent)
     for secret in (bearer, *bearer.split(".")[1:]):
         for place in (json.dumps(sent), json.dumps(said), caplog.text):

@@ -78,7 +78,7 @@ async def test_itwin_completions_are_recent_ones_then_search_hits(
     async with both(mode) as (client, recent):
         asked.clear()
         names = (await prompt(client, "review-project", "iTwinId", "")).values
-        assert names == [one["displayName"] for one in recent]
+        assert names == [itwin["displayName"] for itwin in recent]
         typed = recent[-1]["displayName"][2:7].upper()
         found = await prompt(client, "review-project", "iTwinId", typed)
         assert recent[-1]["displayName"] in found.values
@@ -98,7 +98,7 @@ async def test_itwin_completions_are_recent_ones_then_search_hits(
 async def test_template_completions_are_ids_found_by_prefix_or_name(mode: str) -> None:
     async with both(mode) as (client, recent):
         uri = "itwin://itwins/{iTwinId}"
-        assert (await template(client, uri, "iTwinId", "")).values == [one["id"] for one in recent]
+        assert (await template(client, uri, "iTwinId", "")).values == [itwin["id"] for itwin in recent]
         by_name = await template(client, uri, "iTwinId", recent[0]["displayName"])
         assert recent[0]["id"] in by_name.values
 
@@ -116,12 +116,12 @@ async def test_version_and_changeset_completions_belong_to_the_given_imodel(
         assert all(isinstance(value, str) for value in versions.values)
         listed = (await client.call_tool("list-imodels", {"iTwinId": recent[0]["id"]})).structured_content
         assert listed is not None
-        for one in listed["iModels"]:
-            history = (await client.call_tool("list-changesets", {"iModelId": one["id"]})).structured_content
+        for imodel in listed["iModels"]:
+            history = (await client.call_tool("list-changesets", {"iModelId": imodel["id"]})).structured_content
             assert history is not None
             ids = [changeset["id"] for changeset in history["changesets"]]
             uri = "itwin://imodels/{iModelId}/changesets/{changesetId}"
-            offered = await template(client, uri, "changesetId", "", iModelId=one["id"])
+            offered = await template(client, uri, "changesetId", "", iModelId=imodel["id"])
             assert offered.values == ids[:100]
         none = await template(client, VERSION, "namedVersionId", "")
         assert none.values == []
@@ -133,7 +133,7 @@ async def test_prefixed_argument_completes_like_the_argument(asked: list[tuple[s
     async with both("auto") as (client, recent):
         asked.clear()
         offered = await prompt(client, "prepare-handover", "toITwinId", "")
-        assert offered.values == [one["displayName"] for one in recent]
+        assert offered.values == [itwin["displayName"] for itwin in recent]
         await prompt(client, "prepare-handover", "iModelId", "", toITwinId=recent[1]["displayName"])
         assert asked[-1][1]["iTwinId"] == recent[0]["id"]  # the source is not looked for where the copy goes
 

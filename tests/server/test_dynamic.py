@@ -166,7 +166,7 @@ async def test_dynamic_costs_less_than_1500_tokens(few: Client) -> None:
         {"name": tool.name, "title": tool.title, "description": tool.description, "inputSchema": tool.input_schema}
         for tool in (await few.list_tools()).tools
     ]
-    size = sum(len(json.dumps(one, separators=(",", ":")).encode()) for one in read)
+    size = sum(len(json.dumps(tool, separators=(",", ":")).encode()) for tool in read)
     assert size / 4 < 1500
 
 

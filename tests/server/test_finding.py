@@ -137,8 +137,8 @@ async def test_reading_question_ranks_no_writing_tool_first(signed_out: Client, 
     wrong = []
     for name in WRITING:
         found = await find(signed_out, query.format(TOOLS[name].title.lower()))
-        wrong += [(name, one) for one in found[:1] if one in WRITING]
-        wrong += [(name, one) for one in found if one in DESTRUCTIVE]
+        wrong += [(name, hit) for hit in found[:1] if hit in WRITING]
+        wrong += [(name, hit) for hit in found if hit in DESTRUCTIVE]
     assert wrong == []
 
 
@@ -151,7 +151,7 @@ async def test_question_without_verb_finds_no_destructive_tool(signed_out: Clien
     wrong = []
     for name in sorted(DESTRUCTIVE):
         nouns = " ".join(name.split("-")[1:]).replace("share", "shares")  # `share` is a verb too
-        wrong += [(nouns, one) for one in await find(signed_out, nouns) if one in DESTRUCTIVE]
+        wrong += [(nouns, name) for name in await find(signed_out, nouns) if name in DESTRUCTIVE]
     assert wrong == []
 
 

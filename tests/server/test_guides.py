@@ -40,16 +40,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
 async def test_guides_are_listed_and_read_as_markdown(mode: str) -> None:
     async with connect(mode, toolsets="users") as client:
         resources = (await client.list_resources()).resources
-        listed = {one.name: one for one in resources if str(one.uri).startswith("itwin://guides/")}
+        listed = {resource.name: resource for resource in resources if str(resource.uri).startswith("itwin://guides/")}
         assert listed.keys() == GUIDES
-        for one in listed.values():
-            assert one.mime_type == "text/markdown"
-            assert one.title
-            assert one.description
-            (content,) = (await client.read_resource(str(one.uri))).contents
+        for guide in listed.values():
+            assert guide.mime_type == "text/markdown"
+            assert guide.title
+            assert guide.description
+            (content,) = (await client.read_resource(str(guide.uri))).contents
             assert isinstance(content, TextResourceContents)
             assert content.mime_type == "text/markdown"
-            assert content.text.startswith(f"# {one.title}\n\n{one.description}\n")
+            assert content.text.startswith(f"# {guide.title}\n\n{guide.description}\n")
         assert "WorkPackage" in (await _text(client, "itwin://guides/classes"))
         assert "Changed Elements" in (await _text(client, "itwin://guides/limits"))
         for uri in ("itwin://guides/", "itwin://guides/classes.md", "itwin://guides/../itwins"):

@@ -43,7 +43,9 @@ async def test_listed_skills_match_their_digests_and_front_matter(mode: str) -> 
     async with connect(mode, toolsets="users") as client:
         listed = await ask(client, "skills/list", PaginatedRequestParams())
         assert (listed["ttlMs"], listed["cacheScope"]) == (300_000, "public")
-        assert {one["uri"] for one in listed["skills"]} == {f"skill://{one.skill.name}/SKILL.md" for one in bundles()}
+        assert {skill["uri"] for skill in listed["skills"]} == {
+            f"skill://{bundle.skill.name}/SKILL.md" for bundle in bundles()
+        }
         for entry, bundle in zip(listed["skills"], bundles(), strict=True):
             assert entry["frontmatter"] == bundle.skill.front
             assert [file["uri"].rpartition(f"{bundle.skill.name}/")[2] for file in entry["resources"]] == [
@@ -60,9 +62,9 @@ async def test_listed_skills_match_their_digests_and_front_matter(mode: str) -> 
 @modes
 async def test_skill_is_listed_as_a_resource_by_its_guide(mode: str) -> None:
     async with connect(mode) as client:
-        listed = {str(one.uri): one for one in (await client.list_resources()).resources}
-        skills = {uri: one for uri, one in listed.items() if uri.startswith("skill://")}
-        assert skills.keys() == {f"skill://{one.skill.name}/SKILL.md" for one in bundles()}
+        listed = {str(resource.uri): resource for resource in (await client.list_resources()).resources}
+        skills = {uri: guide for uri, guide in listed.items() if uri.startswith("skill://")}
+        assert skills.keys() == {f"skill://{bundle.skill.name}/SKILL.md" for bundle in bundles()}
         for bundle in bundles():
             one = skills[f"skill://{bundle.skill.name}/SKILL.md"]
             assert (one.name, one.description) == (bundle.skill.name, bundle.skill.front["description"])
