@@ -143,8 +143,8 @@ def test_warnings_are_counted_by_path_up_to_twenty() -> None:
     output = out("object", properties=(("all", out("array", "$.all", items=out("object", properties=fields))),))
     warnings = Warnings()
     shape(output, {"all": [{f"f{n}": [] for n in range(30)}] * 3}, {}, warnings)
-    told = warnings.to_json()
-    assert [(warning["path"], warning["count"]) for warning in told] == [(f"$.all[*].f{n}", 3) for n in range(20)]
+    reported = warnings.to_json()
+    assert [(warning["path"], warning["count"]) for warning in reported] == [(f"$.all[*].f{n}", 3) for n in range(20)]
 
 
 def test_shape_keeps_the_positions_of_scalar_items() -> None:
@@ -284,13 +284,13 @@ def place(body: Any, where: tuple[Any, ...], value: Any) -> Any:
 def bodies(draw: st.DrawFn, output: Output) -> Any:
     """Generate bodies that mostly fit: each field is right, missing, null or sometimes anything."""
     body: Any = {}
-    for where, one in paths(output):
+    for where, member in paths(output):
         what = draw(st.sampled_from(["right"] * 6 + ["missing", "null", "any"]))
-        if where and what != "missing" and (one.kind not in ("object", "array") or what != "right"):
-            value = draw(RIGHT[one.kind]) if what == "right" else None if what == "null" else draw(ANY)
+        if where and what != "missing" and (member.kind not in ("object", "array") or what != "right"):
+            value = draw(RIGHT[member.kind]) if what == "right" else None if what == "null" else draw(ANY)
             body = place(body, where, value)
-        elif where and what == "right" and not one.properties and one.items is None:
-            body = place(body, where, draw(RIGHT[one.kind]))
+        elif where and what == "right" and not member.properties and member.items is None:
+            body = place(body, where, draw(RIGHT[member.kind]))
     return body
 
 

@@ -79,9 +79,9 @@ class Issuer:
 def sign_in_server() -> Iterator[Issuer]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            known = self.path == "/.well-known/openid-configuration"
-            said: dict[str, Any] = {"issuer": issuer.url, "jwks_uri": f"{issuer.url}/jwks"}
-            content = json.dumps(said if known else {"keys": public(*issuer.keys)}).encode()
+            is_discovery = self.path == "/.well-known/openid-configuration"
+            discovery: dict[str, Any] = {"issuer": issuer.url, "jwks_uri": f"{issuer.url}/jwks"}
+            content = json.dumps(discovery if is_discovery else {"keys": public(*issuer.keys)}).encode()
             self.send_response(200)
             self.send_header("content-type", "application/json")
             self.send_header("content-length", str(len(content)))
@@ -281,30 +281,33 @@ async def deployment(folder: Path) -> AsyncIterator[Deployment]:
         for replica in replicas:
             replica.start()
             stack.callback(_stop, replica)
-        counts = free_port()
-        stack.enter_context(running_proxy(program, folder, port, ports, counts))
-        whole = Deployment(
-            f"http://127.0.0.1:{port}", issuer, (first, second), f"http://127.0.0.1:{counts}", platform.pid
+        statistics_port = free_port()
+        stack.enter_context(running_proxy(program, folder, port, ports, statistics_port))
+        running = Deployment(
+            f"http://127.0.0.1:{port}", issuer, (first, second), f"http://127.0.0.1:{statistics_port}", platform.pid
         )
         for replica in replicas:
             await replica.ready()
-        await whole.served_by_both()
-        yield whole
+        await running.served_by_both()
+        yield running
 
 
 @contextmanager
 def running_proxy(program: str, folder: Path, port: int, ports: tuple[int, int], counts: int) -> Iterator[None]:
-    rules, more = folder / "haproxy.cfg", folder / "statistics.cfg"
+    rules, statistics = folder / "haproxy.cfg", folder / "statistics.cfg"
     rules.write_text(proxy_rules())
-    more.write_text(f"listen statistics\n  bind 127.0.0.1:{counts}\n  stats enable\n  stats uri /\n")
-    named = {
+    statistics.write_text(f"listen statistics\n  bind 127.0.0.1:{counts}\n  stats enable\n  stats uri /\n")
+    environment = {
         "MCP_BIND": f"127.0.0.1:{port}",
         "MCP_REPLICA_A": f"127.0.0.1:{ports[0]}",
         "MCP_REPLICA_B": f"127.0.0.1:{ports[1]}",
     }
     with (folder / "haproxy.log").open("w") as log:
         process = subprocess.Popen(
-            [program, "-db", "-f", str(rules), "-f", str(more)], stdout=log, stderr=log, env=os.environ | named
+            [program, "-db", "-f", str(rules), "-f", str(statistics)],
+            stdout=log,
+            stderr=log,
+            env=os.environ | environment,
         )
     try:
         yield

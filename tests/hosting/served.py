@@ -64,9 +64,9 @@ class Served:
     documents: Documents
 
     def http(self, bearer: str | None = None, **headers: str) -> httpx2.AsyncClient:
-        given = {"authorization": f"Bearer {bearer}"} if bearer else {}
+        authorization = {"authorization": f"Bearer {bearer}"} if bearer else {}
         return httpx2.AsyncClient(
-            transport=httpx2.ASGITransport(self.app), base_url=HERE, headers={**given, **headers}, timeout=30
+            transport=httpx2.ASGITransport(self.app), base_url=HERE, headers={**authorization, **headers}, timeout=30
         )
 
     @asynccontextmanager

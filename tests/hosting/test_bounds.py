@@ -26,13 +26,13 @@ class Post:
 
     def __init__(self, served: Served, bearer: str, *parts: bytes, **headers: str) -> None:
         self._app = served.app
-        given = {"host": "127.0.0.1:8000", "authorization": f"Bearer {bearer}", **ACCEPT, **headers}
+        all_headers = {"host": "127.0.0.1:8000", "authorization": f"Bearer {bearer}", **ACCEPT, **headers}
         self._scope = {
             "type": "http",
             "method": "POST",
             "path": "/mcp",
             "query_string": b"",
-            "headers": [(name.replace("_", "-").encode(), value.encode()) for name, value in given.items()],
+            "headers": [(name.replace("_", "-").encode(), value.encode()) for name, value in all_headers.items()],
         }
         self._parts = [*parts]
         self.goes_on = anyio.Event()
@@ -76,17 +76,17 @@ async def deleting(served: Served) -> AsyncIterator[tuple[httpx2.AsyncClient, Po
     """Yield an older client during the deletion of an iTwin: its session, the call, and the question it got."""
     bearer = token(scope="itwin:delete")
     async with served.client(bearer) as client:
-        made = await client.call_tool(
+        creation = await client.call_tool(
             "create-itwin", {"displayName": "Doomed", "class": "Endeavor", "subClass": "Project"}
         )
-        assert made.structured_content is not None
-        itwin = made.structured_content["iTwin"]["id"]
+        assert creation.structured_content is not None
+        itwin = creation.structured_content["iTwin"]["id"]
     async with served.http(bearer, **ACCEPT) as http:
         session = (await http.post("/mcp", json=ASKABLE)).headers["mcp-session-id"]
         http.headers["mcp-session-id"] = session
         await http.post("/mcp", json={"jsonrpc": "2.0", "method": "notifications/initialized"})
-        asked = {"name": "delete-itwin", "arguments": {"iTwinId": itwin}}
-        body = json.dumps({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": asked}).encode()
+        parameters = {"name": "delete-itwin", "arguments": {"iTwinId": itwin}}
+        body = json.dumps({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": parameters}).encode()
         call = Post(served, bearer, body, mcp_session_id=session)
         with anyio.fail_after(20):
             async with anyio.create_task_group() as tasks:
@@ -98,9 +98,9 @@ async def deleting(served: Served) -> AsyncIterator[tuple[httpx2.AsyncClient, Po
 
 async def test_elicitation_reply_takes_no_request_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     async with serve(monkeypatch, ONE_AT_ONCE) as served, deleting(served) as (http, call, question):
-        given = {"action": "accept", "content": {"name": "Doomed"}}
-        answered = await http.post("/mcp", json={"jsonrpc": "2.0", "id": question["id"], "result": given})
-        assert answered.status_code == 202
+        reply = {"action": "accept", "content": {"name": "Doomed"}}
+        response = await http.post("/mcp", json={"jsonrpc": "2.0", "id": question["id"], "result": reply})
+        assert response.status_code == 202
         result = await call.said()
         assert result["id"] == 7
         assert not result["result"].get("isError"), result
@@ -129,10 +129,13 @@ async def test_invented_sessions_do_not_count(
 async def test_concurrent_body_reads_are_limited_per_caller(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": META}}).encode()
+    body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": META}}).encode()
     async with serve(monkeypatch, {"ITWIN_MCP_CALLER_CONCURRENCY": "3"}) as served:
-        bearer, told = token(sub="flood"), {"mcp_protocol_version": "2026-07-28", "mcp_method": "tools/list"}
-        posts = [Post(served, bearer, asked[:9], asked[9:], **told) for _ in range(180)]
+        bearer, protocol_headers = (
+            token(sub="flood"),
+            {"mcp_protocol_version": "2026-07-28", "mcp_method": "tools/list"},
+        )
+        posts = [Post(served, bearer, body[:9], body[9:], **protocol_headers) for _ in range(180)]
         with anyio.fail_after(20):
             async with served.http(token(sub="other")) as other, anyio.create_task_group() as tasks:
                 for post in posts:
@@ -157,7 +160,7 @@ async def test_each_message_of_a_batch_counts_and_needs_its_scope(
         async with served.http(token(scope="itwin:read"), **ACCEPT) as http:
             http.headers["mcp-session-id"] = (await http.post("/mcp", json=HELLO)).headers["mcp-session-id"]
             await http.post("/mcp", json={"jsonrpc": "2.0", "method": "notifications/initialized"})
-            answered = await http.post("/mcp", json=[ping, call])
-            assert answered.status_code == 200
-            assert "InsufficientScope" in answered.text
+            response = await http.post("/mcp", json=[ping, call])
+            assert response.status_code == 200
+            assert "InsufficientScope" in response.text
             assert (await http.post("/mcp", json=[ping] * 20)).status_code == 429

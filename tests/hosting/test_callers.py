@@ -20,9 +20,9 @@ METADATA = "https://mcp.example/.well-known/oauth-protected-resource/mcp"
 
 def challenge(answer: Any) -> dict[str, str]:
     """Return the parameters of the only challenge."""
-    said = answer.headers["www-authenticate"]
-    assert said.startswith("Bearer ")
-    return dict(re.findall(r'(\w+)="([^"]*)"', said))
+    header = answer.headers["www-authenticate"]
+    assert header.startswith("Bearer ")
+    return dict(re.findall(r'(\w+)="([^"]*)"', header))
 
 
 async def test_request_without_token_is_challenged_without_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,13 +58,17 @@ async def test_bad_token_is_refused_for_every_method(monkeypatch: pytest.MonkeyP
     }
     async with serve(monkeypatch) as served:
         for method in ("POST", "GET", "DELETE"):
-            for given in bad.values():
-                async with served.http(given) as http:
+            for bearer in bad.values():
+                async with served.http(bearer) as http:
                     answer = await http.request(method, "/mcp", headers={"accept": "text/event-stream"})
-                told = challenge(answer)
-                assert (answer.status_code, told["error"], told["scope"]) == (401, "invalid_token", "itwin:read")
-                assert told["resource_metadata"] == METADATA
-                assert given not in answer.text
+                parameters = challenge(answer)
+                assert (answer.status_code, parameters["error"], parameters["scope"]) == (
+                    401,
+                    "invalid_token",
+                    "itwin:read",
+                )
+                assert parameters["resource_metadata"] == METADATA
+                assert bearer not in answer.text
             async with served.http(token(iss="https://ims.bentley.com", aud="itwin-platform")) as http:
                 answer = await http.request(method, "/mcp")
                 assert "issued for the iTwin Platform, not for this server" in challenge(answer)["error_description"]
@@ -106,11 +110,11 @@ async def test_insufficient_scope_names_all_scopes_and_runs_nothing(
 ) -> None:
     ran: list[str] = []
     async with serve(monkeypatch, toolsets="all,dynamic") as served:
-        whole = served.runtime.executor.call
+        call_tool = served.runtime.executor.call
 
-        async def call(tool: Any, *more: Any, **named: Any) -> Any:
+        async def call(tool: Any, *more: Any, **scope: Any) -> Any:
             ran.append(tool.name)
-            return await whole(tool, *more, **named)
+            return await call_tool(tool, *more, **scope)
 
         monkeypatch.setattr(served.runtime.executor, "call", call)
         for granted in (None, "openid", *ORDER):
@@ -122,12 +126,12 @@ async def test_insufficient_scope_names_all_scopes_and_runs_nothing(
                     if level >= ORDER.index(needed):
                         assert answer.status_code != 403, (granted, name)
                         continue
-                    told = challenge(answer)
-                    assert (answer.status_code, told["error"]) == (403, "insufficient_scope")
-                    named = needed if level >= 0 else "itwin:read"
+                    parameters = challenge(answer)
+                    assert (answer.status_code, parameters["error"]) == (403, "insufficient_scope")
+                    scope = needed if level >= 0 else "itwin:read"
                     if level >= 0 or needed == "itwin:read":
-                        assert told["scope"].split() == ORDER[: ORDER.index(named) + 1]
-                    assert told["resource_metadata"] == METADATA
+                        assert parameters["scope"].split() == ORDER[: ORDER.index(scope) + 1]
+                    assert parameters["resource_metadata"] == METADATA
                     assert ran == []
 
 
@@ -146,9 +150,9 @@ async def test_insufficient_scope_for_a_write_is_audited(
         async with served.http(token(scope="itwin:read")) as http:
             for name, arguments in calls:
                 assert (await served.call(http, name, **arguments)).status_code == 403
-        told = [(entry["tool"], entry["caller"]["subject"], entry["targets"]) for entry in audited()]
+        refusals = [(entry["tool"], entry["caller"]["subject"], entry["targets"]) for entry in audited()]
         target = {"type": "imodel", "id": imodel["iModelId"]}
-        assert told == [("delete-imodel", "ada", targets) for targets in ([target], [target], [target], [])]
+        assert refusals == [("delete-imodel", "ada", targets) for targets in ([target], [target], [target], [])]
         assert {(entry["decision"], entry["code"]) for entry in audited()} == {("refused", "InsufficientScope")}
         audit = served.runtime.gatekeeper.audit
         assert audit is not None
@@ -183,9 +187,9 @@ async def test_tools_are_listed_by_the_scopes_of_each_caller(mode: str, monkeypa
                 assert listed.setdefault(granted, names) == names
                 if mode == "auto":
                     assert result.cache_scope == "private"
-                found = await client.call_tool("find-tools", {"query": "delete an imodel", "limit": 20})
-                assert found.structured_content is not None
-                offered = {tool["name"] for tool in found.structured_content["tools"]}
+                search = await client.call_tool("find-tools", {"query": "delete an imodel", "limit": 20})
+                assert search.structured_content is not None
+                offered = {tool["name"] for tool in search.structured_content["tools"]}
                 assert ("delete-imodel" in offered) is (granted == "itwin:delete")
                 nothing = await client.call_tool("find-tools", {"query": "zzzz"})
                 assert nothing.structured_content is not None

@@ -63,15 +63,15 @@ def copied() -> list[str]:
 
 
 def seconds(text: str) -> float:
-    found = re.fullmatch(r"(\d+)(ms|s|m)", text)
-    assert found is not None, text
-    return int(found[1]) * SCALE[found[2]]
+    duration = re.fullmatch(r"(\d+)(ms|s|m)", text)
+    assert duration is not None, text
+    return int(duration[1]) * SCALE[duration[2]]
 
 
 def rule(pattern: str) -> str:
-    found = re.search(pattern, proxy_rules(), re.MULTILINE)
-    assert found is not None, pattern
-    return found[1]
+    match = re.search(pattern, proxy_rules(), re.MULTILINE)
+    assert match is not None, pattern
+    return match[1]
 
 
 # --- the image --------------------------------------------------------------------------------------------------
@@ -99,8 +99,8 @@ def test_image_runs_without_root_and_has_certificates() -> None:
     assert "--locked" in build and "--no-dev" in build
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert set(re.findall(r"--extra (\S+)", build)) <= set(extras)
-    named = re.findall(r"(ITWIN_MCP_\w+)=", last("ENV"))
-    assert named and set(named) <= set(ENVIRONMENT)
+    variables = re.findall(r"(ITWIN_MCP_\w+)=", last("ENV"))
+    assert variables and set(variables) <= set(ENVIRONMENT)
 
 
 @pytest.mark.anyio
@@ -153,10 +153,10 @@ def test_build_stage_builds_a_server_from_the_lock_file(tmp_path: Path) -> None:
 def test_hosting_guide_names_every_hosted_setting_and_metric() -> None:
     guide = (ROOT / "docs/hosting.md").read_text()
     assert [row.variable for row in HOSTED_SETTINGS.values() if f"`{row.variable}`" not in guide] == []
-    counted = {
+    metrics = {
         f"{metric.name}_total" if metric.type == "counter" else metric.name for metric in Metrics().registry.collect()
     }
-    assert set(re.findall(r"`(itwin_mcp_\w+)`", guide)) == counted
+    assert set(re.findall(r"`(itwin_mcp_\w+)`", guide)) == metrics
 
 
 # --- two replicas behind a proxy --------------------------------------------------------------------------------
@@ -165,16 +165,20 @@ def test_hosting_guide_names_every_hosted_setting_and_metric() -> None:
 def test_compose_replicas_are_equal_and_fully_configured(tmp_path: Path) -> None:
     first, *others = replicas().values()
     assert others == [first]
-    told = {name: re.sub(r"\$\{(\w+):[?-](\w*).*\}", _given, value) for name, value in first["environment"].items()}
-    assert set(told) <= set(ENVIRONMENT)
-    assert told["ITWIN_MCP_REPLICAS"] == str(len(replicas()))
+    environment = {
+        name: re.sub(r"\$\{(\w+):[?-](\w*).*\}", _given, value) for name, value in first["environment"].items()
+    }
+    assert set(environment) <= set(ENVIRONMENT)
+    assert environment["ITWIN_MCP_REPLICAS"] == str(len(replicas()))
     secret = tmp_path / "secret"
     secret.write_text("a secret that is longer than 32 bytes")
-    for name in [name for name in told if name.endswith("_SECRET_FILE")]:
-        assert told[name].removeprefix("/run/secrets/") in first["secrets"]
-        told[name] = str(secret)
-    assert told["ITWIN_MCP_POLICY"] in [config["target"] for config in first["configs"]]
-    settings = read_settings({**told, "ITWIN_MCP_STATE_DIR": str(tmp_path), "ITWIN_MCP_CACHE_DIR": str(tmp_path)})
+    for name in [name for name in environment if name.endswith("_SECRET_FILE")]:
+        assert environment[name].removeprefix("/run/secrets/") in first["secrets"]
+        environment[name] = str(secret)
+    assert environment["ITWIN_MCP_POLICY"] in [config["target"] for config in first["configs"]]
+    settings = read_settings(
+        {**environment, "ITWIN_MCP_STATE_DIR": str(tmp_path), "ITWIN_MCP_CACHE_DIR": str(tmp_path)}
+    )
     check_exposure(settings, "0.0.0.0")
     assert settings.hosted is not None
     ending = settings.hosted.notice_seconds + settings.hosted.drain_seconds

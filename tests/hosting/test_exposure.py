@@ -28,12 +28,12 @@ def refused(environment: dict[str, str], host: str, **flags: Any) -> str:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::", "mcp.example"])
 def test_check_exposure_lists_what_is_missing_beyond_loopback(host: str) -> None:
-    told = refused({}, host, sandbox=True)
+    message = refused({}, host, sandbox=True)
     for name in ("AUTH_ISSUER", "AUTH_AUDIENCE", "ALLOWED_HOSTS", "ALLOWED_ORIGINS", "POLICY", "STATE_SECRET"):
-        assert f"ITWIN_MCP_{name}" in told
+        assert f"ITWIN_MCP_{name}" in message
     for name, value in WHOLE.items():
-        told = refused(AUTH | APPLICATION | {other: text for other, text in WHOLE.items() if other != name}, host)
-        assert name in told and "s" * 32 not in told, value
+        message = refused(AUTH | APPLICATION | {other: text for other, text in WHOLE.items() if other != name}, host)
+        assert name in message and "s" * 32 not in message, value
     assert find_missing(read_settings(AUTH | WHOLE).hosted, Path("policy.yaml")) == []
     assert "(ITWIN_MCP_POLICY)" in find_missing(read_settings(AUTH | WHOLE).hosted, None)[0]
 
@@ -44,19 +44,19 @@ def test_check_exposure_on_loopback() -> None:
         check_exposure(read_settings(AUTH | APPLICATION), host)
         check_exposure(read_settings(AUTH, sandbox=True), host)
         for own in ({}, {"ITWIN_ACCESS_TOKEN": "token-canary"}, {"ITWIN_CLIENT_ID": "native"}):
-            told = refused(AUTH | own, host)
-            assert "acts as a service application" in told and "canary" not in told
+            message = refused(AUTH | own, host)
+            assert "acts as a service application" in message and "canary" not in message
 
 
 def test_check_exposure_refuses_shared_files_and_tokens(tmp_path: Path) -> None:
-    told = refused(AUTH | APPLICATION | {"ITWIN_MCP_FILES_ROOT": str(tmp_path)}, "127.0.0.1")
-    assert "each other's files" in told
+    message = refused(AUTH | APPLICATION | {"ITWIN_MCP_FILES_ROOT": str(tmp_path)}, "127.0.0.1")
+    assert "each other's files" in message
     assert "ITWIN_MCP_HTTP_TOKEN" in refused(AUTH | APPLICATION | {"ITWIN_MCP_HTTP_TOKEN": "canary-of-mine"}, "::1")
 
 
 def test_check_replicas_needs_a_secret_and_no_two_step() -> None:
-    told = refused(AUTH | APPLICATION | {"ITWIN_MCP_REPLICAS": "2"}, "127.0.0.1")
-    assert "ITWIN_MCP_STATE_SECRET" in told
+    message = refused(AUTH | APPLICATION | {"ITWIN_MCP_REPLICAS": "2"}, "127.0.0.1")
+    assert "ITWIN_MCP_STATE_SECRET" in message
     hosted = read_settings(AUTH | WHOLE | {"ITWIN_MCP_REPLICAS": "2"}).hosted
     assert hosted is not None
     check_replicas(hosted, two_step=False)

@@ -61,7 +61,7 @@ def test_origin_check_logs_each_refusal_once_with_its_setting() -> None:
             assert httpx2.get(served.url, headers=wrong, trust_env=False).status_code == 421
             page = {"origin": f"https://evil{number}.example"}
             assert httpx2.get(served.url, headers=page, trust_env=False).status_code == 403
-    said = [line for line in "".join(served.said).splitlines() if "Refused the" in line]
-    assert len(said) == 2
-    assert "'evil0.example'" in said[0] and "ITWIN_MCP_ALLOWED_HOSTS" in said[0]
-    assert "'https://evil0.example'" in said[1] and "ITWIN_MCP_ALLOWED_ORIGINS" in said[1]
+    refusals = [line for line in "".join(served.said).splitlines() if "Refused the" in line]
+    assert len(refusals) == 2
+    assert "'evil0.example'" in refusals[0] and "ITWIN_MCP_ALLOWED_HOSTS" in refusals[0]
+    assert "'https://evil0.example'" in refusals[1] and "ITWIN_MCP_ALLOWED_ORIGINS" in refusals[1]

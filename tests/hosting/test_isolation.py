@@ -47,12 +47,12 @@ async def test_cursor_is_valid_only_for_its_caller(monkeypatch: pytest.MonkeyPat
 async def test_names_and_completions_are_cached_per_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     async with serve(monkeypatch) as served:
         sent: list[str] = []
-        whole = served.runtime.upstream.send
+        send_request = served.runtime.upstream.send
 
         async def send(request: Any) -> Any:
             if request.path != "/users/getbyidlist":  # names of people: tests/executor/test_thing_names.py
                 sent.append(request.path)
-            return await whole(request)
+            return await send_request(request)
 
         monkeypatch.setattr(served.runtime.upstream, "send", send)
         async with served.client() as mine:
@@ -60,14 +60,16 @@ async def test_names_and_completions_are_cached_per_caller(monkeypatch: pytest.M
 
             async def lookups(client: Client) -> int:
                 sent.clear()
-                found = await ask(client, "list-imodels", iTwinId=itwin["displayName"], limit=1)
-                assert found["resolved"][0]["id"] == itwin["id"]
+                listed = await ask(client, "list-imodels", iTwinId=itwin["displayName"], limit=1)
+                assert listed["resolved"][0]["id"] == itwin["id"]
                 return len(sent)
 
             async def completions(client: Client) -> int:
                 sent.clear()
-                given = await client.complete(PromptReference(name="review-project"), {"name": "iTwinId", "value": ""})
-                assert given.completion.values
+                completion = await client.complete(
+                    PromptReference(name="review-project"), {"name": "iTwinId", "value": ""}
+                )
+                assert completion.completion.values
                 return len(sent)
 
             for count in (lookups, completions):
@@ -128,14 +130,14 @@ async def test_concurrent_callers_never_see_each_others_answers(seed: int, monke
     tried = {"own": 0, "foreign": 0}
 
     async with serve(monkeypatch, {"ITWIN_MCP_TOTAL_CONCURRENCY": "32"}) as served:
-        whole = served.runtime.executor.call
+        call_tool = served.runtime.executor.call
 
         async def call(tool: Any, arguments: Any, conversation: Any, caller: Caller, *more: Any) -> Any:
             await anyio.lowlevel.checkpoint()
             if get_caller() is not caller or caller.subject != arguments.get("search", caller.subject):
                 crossings.append((caller, arguments))
             running.add((caller.subject, caller.key))
-            return await whole(tool, arguments, conversation, caller, *more)
+            return await call_tool(tool, arguments, conversation, caller, *more)
 
         running: set[tuple[str | None, str]] = set()
         monkeypatch.setattr(served.runtime.executor, "call", call)
@@ -147,9 +149,9 @@ async def test_concurrent_callers_never_see_each_others_answers(seed: int, monke
                     await one(served, http, me)
 
         async def one(served: Served, http: Any, me: tuple[str, str]) -> None:
-            known = [(owner, cursor) for owner, given in cursors.items() for cursor in given]
-            if known and chance.random() < 0.6:
-                owner, cursor = chance.choice(known)
+            owned_cursors = [(owner, cursor) for owner, issued in cursors.items() for cursor in issued]
+            if owned_cursors and chance.random() < 0.6:
+                owner, cursor = chance.choice(owned_cursors)
                 if chance.random() < 0.3 and cursors[me]:
                     owner, cursor = me, chance.choice(cursors[me])
                 answer = await served.call(http, "list-itwins", limit=1, cursor=cursor)

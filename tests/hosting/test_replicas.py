@@ -60,9 +60,9 @@ async def a_briefcase(whole: Deployment) -> dict[str, Any]:
     itwin = (await ask(whole, None, "list-itwins", limit=1))["iTwins"][0]["id"]
     imodel = (await ask(whole, None, "list-imodels", iTwinId=itwin, limit=1))["iModels"][0]["id"]
     acquired = await ask(whole, None, "acquire-briefcase", iModelId=imodel, deviceName="Agent")
-    one = {"iModelId": imodel, "briefcaseId": acquired["briefcase"]["briefcaseId"]}
-    await ask(whole, None, "acquire-locks", **one, objectIds=["0x100"])
-    return one
+    briefcase = {"iModelId": imodel, "briefcaseId": acquired["briefcase"]["briefcaseId"]}
+    await ask(whole, None, "acquire-locks", **briefcase, objectIds=["0x100"])
+    return briefcase
 
 
 async def gone(whole: Deployment, briefcase: dict[str, Any]) -> bool:
@@ -75,10 +75,10 @@ def name_in(message: str) -> str:
     return message.rpartition("To confirm, type: ")[2]
 
 
-async def agrees(_: Any, asked: t.ElicitRequestParams) -> t.ElicitResult:
+async def agrees(_: Any, question: t.ElicitRequestParams) -> t.ElicitResult:
     """Answer as a user who types the requested name."""
-    assert isinstance(asked, t.ElicitRequestFormParams)
-    return t.ElicitResult(action="accept", content={"name": name_in(asked.message)})
+    assert isinstance(question, t.ElicitRequestFormParams)
+    return t.ElicitResult(action="accept", content={"name": name_in(question.message)})
 
 
 @pytest.mark.parametrize("other", [1, 0])
@@ -94,17 +94,17 @@ async def test_confirmation_is_accepted_by_another_replica(whole: Deployment, ot
     arguments = await a_briefcase(whole)
     can = {"elicitation": {"form": {}}}
     async with whole.http(whole.replicas[1 - other]) as http:
-        asked = read_result(await call(http, "release-briefcase", arguments, capabilities=can))
-    assert asked["resultType"] == "input_required"
-    typed = {"name": name_in(asked["inputRequests"]["confirm"]["params"]["message"])}
+        question = read_result(await call(http, "release-briefcase", arguments, capabilities=can))
+    assert question["resultType"] == "input_required"
+    typed = {"name": name_in(question["inputRequests"]["confirm"]["params"]["message"])}
     answers = {"confirm": {"action": "accept", "content": typed}}
-    given = {"capabilities": can, "inputResponses": answers, "requestState": asked["requestState"]}
+    confirmation = {"capabilities": can, "inputResponses": answers, "requestState": question["requestState"]}
     async with whole.http(whole.replicas[other], sub="eve") as http:
-        refused = read_result(await call(http, "release-briefcase", arguments, **given))
+        refused = read_result(await call(http, "release-briefcase", arguments, **confirmation))
     assert refused["structuredContent"]["error"]["code"] == "ConfirmationInvalid", "it is another's"
     assert not await gone(whole, arguments)
     async with whole.http(whole.replicas[other]) as http:
-        done = read_result(await call(http, "release-briefcase", arguments, **given))
+        done = read_result(await call(http, "release-briefcase", arguments, **confirmation))
     assert not done["isError"], done
     assert await gone(whole, arguments)
 
@@ -128,14 +128,14 @@ async def test_callers_are_isolated_across_replicas(whole: Deployment) -> None:
     async def live(me: tuple[str, str]) -> None:
         async with whole.http(sub=me[0], client_id=me[1], scope="itwin:read") as http:
             for _ in range(8):
-                known = [(owner, cursor) for owner, given in cursors.items() for cursor in given]
+                owned_cursors = [(owner, cursor) for owner, issued in cursors.items() for cursor in issued]
                 if cursors[me] and chance.random() < 0.3:
-                    known = [(me, cursor) for cursor in cursors[me]]
-                if not known or chance.random() < 0.3:
+                    owned_cursors = [(me, cursor) for cursor in cursors[me]]
+                if not owned_cursors or chance.random() < 0.3:
                     answer = read_result(await call(http, "list-itwins", {"limit": 1}))
                     cursors[me].append(answer["structuredContent"]["page"]["cursor"])
                     continue
-                owner, cursor = chance.choice(known)
+                owner, cursor = chance.choice(owned_cursors)
                 answer = read_result(await call(http, "list-itwins", {"limit": 1, "cursor": cursor}))
                 tried["own" if owner == me else "foreign"] += 1
                 if ("error" in answer["structuredContent"]) is (owner == me):

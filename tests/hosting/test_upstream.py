@@ -35,7 +35,7 @@ async def test_callers_token_never_reaches_the_platform(
             "ITWIN_CLIENT_ID": CLIENT_ID,
             "ITWIN_CLIENT_SECRET": CLIENT_SECRET,
         }
-        said: list[Any] = []
+        texts: list[Any] = []
         async with serve(monkeypatch, environment, sandbox=False) as served:
             async with served.http(bearer, cookie=f"session={bearer}", **{"x-canary": bearer}) as http:
                 for tool, arguments in (
@@ -45,13 +45,13 @@ async def test_callers_token_never_reaches_the_platform(
                 ):
                     answer = await served.call(http, tool, **arguments)
                     assert answer.status_code == 200
-                    said.append(answer.text)
-        sent = [
+                    texts.append(answer.text)
+        requests = [
             (request.target, request.headers, request.body.decode())
             for request in (*upstream.requests, *ims.server.requests)
         ]
-    assert any(headers.get("authorization") == "Bearer access-1-canary" for _, headers, _ in sent)
+    assert any(headers.get("authorization") == "Bearer access-1-canary" for _, headers, _ in requests)
     for secret in (bearer, *bearer.split(".")[1:]):
-        for place in (json.dumps(sent), json.dumps(said), caplog.text):
+        for place in (json.dumps(requests), json.dumps(texts), caplog.text):
             assert secret not in place
-    assert CLIENT_SECRET not in json.dumps(said) + caplog.text
+    assert CLIENT_SECRET not in json.dumps(texts) + caplog.text

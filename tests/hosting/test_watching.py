@@ -94,21 +94,21 @@ async def test_call_is_traced_to_the_platform_without_secrets(
                 monkeypatch.setattr("itwin_mcp.server.resources.Resources._match", broken)
                 answer = await served.post(http, "resources/read", uri="itwin://itwins/canary-resource")
                 assert answer.json()["error"]["code"] == -32603
-        found = exporter.get_finished_spans()
-    called = next(span for span in found if span.name == "tools/call list-itwins")
-    sent = next(span for span in found if span.name == "upstream GET")
+        finished = exporter.get_finished_spans()
+    called = next(span for span in finished if span.name == "tools/call list-itwins")
+    request_span = next(span for span in finished if span.name == "upstream GET")
     assert called.parent is not None
     assert format(called.context.trace_id, "032x") == PARENT.split("-")[1]
     assert format(called.parent.span_id, "016x") == PARENT.split("-")[2]
-    assert sent.parent is not None and sent.parent.span_id == called.context.span_id
-    assert dict(sent.attributes or {}).keys() == {
+    assert request_span.parent is not None and request_span.parent.span_id == called.context.span_id
+    assert dict(request_span.attributes or {}).keys() == {
         "http.request.method",
         "itwin.correlation_id",
         "http.response.status_code",
     }
-    assert (called.attributes or {})["itwin.correlation_id"] == (sent.attributes or {})["itwin.correlation_id"]
-    assert {span.name for span in found} >= {"tools/call unknown", "resources/read"}
-    for span in found:
+    assert (called.attributes or {})["itwin.correlation_id"] == (request_span.attributes or {})["itwin.correlation_id"]
+    assert {span.name for span in finished} >= {"tools/call unknown", "resources/read"}
+    for span in finished:
         assert bearer not in span.to_json()
         assert "canary" not in span.to_json().replace("Unknown tool: canary-tool", ""), span.to_json()
 

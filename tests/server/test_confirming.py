@@ -60,8 +60,8 @@ def changes(log: Path) -> list[str]:
 
 
 async def roads(client: Client) -> dict[str, Any]:
-    found = (await client.call_tool("find-imodel", {"name": ROADS})).structured_content or {}
-    return {"iModelId": found["matches"]["byName"][0]["id"]}
+    search = (await client.call_tool("find-imodel", {"name": ROADS})).structured_content or {}
+    return {"iModelId": search["matches"]["byName"][0]["id"]}
 
 
 @pytest.mark.parametrize("mode", ERAS)

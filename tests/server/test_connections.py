@@ -33,9 +33,9 @@ def served(protocol: str, **environment: str) -> Iterator[Served]:
 
 @contextmanager
 def hosted(protocol: str, **environment: str) -> Iterator[Served]:
-    told = {"ITWIN_MCP_AUTH_ISSUER": "http://127.0.0.1:1", "ITWIN_MCP_AUTH_AUDIENCE": AUDIENCE}
-    told |= {"ITWIN_MCP_NOTICE_SECONDS": "0"}
-    with served(protocol, **told, **environment) as process:
+    settings = {"ITWIN_MCP_AUTH_ISSUER": "http://127.0.0.1:1", "ITWIN_MCP_AUTH_AUDIENCE": AUDIENCE}
+    settings |= {"ITWIN_MCP_NOTICE_SECONDS": "0"}
+    with served(protocol, **settings, **environment) as process:
         yield process
 
 
@@ -74,13 +74,13 @@ def works(process: Served, source: str) -> Any:
 @pytest.mark.slow
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_unfinished_headers_are_limited_per_address(protocol: str) -> None:
-    with served(protocol) as process, ExitStack() as open_ones:
-        keeps = open_ones.enter_context(connect(process, "127.0.0.9", WHOLE))
-        assert answer(keeps).startswith(b"HTTP/1.1 4")
-        flood = [open_ones.enter_context(connect(process, "127.0.0.9", UNFINISHED)) for _ in range(1100)]
+    with served(protocol) as process, ExitStack() as stack:
+        established = stack.enter_context(connect(process, "127.0.0.9", WHOLE))
+        assert answer(established).startswith(b"HTTP/1.1 4")
+        flood = [stack.enter_context(connect(process, "127.0.0.9", UNFINISHED)) for _ in range(1100)]
         assert works(process, "127.0.0.1") == 200
-        keeps.sendall(WHOLE)
-        assert answer(keeps).startswith(b"HTTP/1.1 4"), "an established connection remains usable"
+        established.sendall(WHOLE)
+        assert answer(established).startswith(b"HTTP/1.1 4"), "an established connection remains usable"
         for refused in flood[32:]:
             assert answer(refused)[:12] in (b"HTTP/1.1 503", b"")
         flood[0].sendall(b"1\r\n\r\n")
@@ -117,18 +117,18 @@ def test_header_bytes_are_limited(protocol: str) -> None:
 
 def test_connections_are_limited_in_total_and_proxies_only_so() -> None:
     settings = {"ITWIN_MCP_MAX_CONNECTIONS": "40", "ITWIN_MCP_UNFINISHED_PER_ADDRESS": "2"}
-    with hosted("h11", ITWIN_MCP_PROXIES="127.0.0.8/32", **settings) as process, ExitStack() as open_ones:
-        proxied = [open_ones.enter_context(connect(process, "127.0.0.8", UNFINISHED)) for _ in range(36)]
-        others = [open_ones.enter_context(connect(process, "127.0.0.9", UNFINISHED)) for _ in range(3)]
+    with hosted("h11", ITWIN_MCP_PROXIES="127.0.0.8/32", **settings) as process, ExitStack() as stack:
+        proxied = [stack.enter_context(connect(process, "127.0.0.8", UNFINISHED)) for _ in range(36)]
+        others = [stack.enter_context(connect(process, "127.0.0.9", UNFINISHED)) for _ in range(3)]
         assert answer(others[2])[:12] in (b"HTTP/1.1 503", b""), "the third of an address that is no proxy"
-        more = [open_ones.enter_context(connect(process, "127.0.0.6", UNFINISHED)) for _ in range(2)]
-        beyond = open_ones.enter_context(connect(process, "127.0.0.7", WHOLE))
+        more = [stack.enter_context(connect(process, "127.0.0.6", UNFINISHED)) for _ in range(2)]
+        beyond = stack.enter_context(connect(process, "127.0.0.7", WHOLE))
         assert answer(beyond)[:12] in (b"HTTP/1.1 503", b""), "the 41st in all"
         for accepted in (proxied[35], others[1], more[1]):
             accepted.sendall(b"1\r\n\r\n")
             assert answer(accepted).startswith(b"HTTP/1.1 4")
-    said = "".join(process.said)
-    assert "ITWIN_MCP_MAX_CONNECTIONS" in said and "ITWIN_MCP_UNFINISHED_PER_ADDRESS" in said
+    log = "".join(process.said)
+    assert "ITWIN_MCP_MAX_CONNECTIONS" in log and "ITWIN_MCP_UNFINISHED_PER_ADDRESS" in log
 
 
 def test_invalid_http_requests_log_one_line() -> None:

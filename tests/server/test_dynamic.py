@@ -45,13 +45,13 @@ async def test_dynamic_lists_its_four_tools_and_the_session_tools(mode: str) -> 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
 async def test_dynamic_finds_describes_and_runs_a_tool(mode: str) -> None:
     async with connect(mode, toolsets="dynamic") as client:
-        found = (await client.call_tool("find-tools", {"query": "projects I used recently"})).structured_content
-        assert found is not None
-        best = found["tools"][0]
+        search = (await client.call_tool("find-tools", {"query": "projects I used recently"})).structured_content
+        assert search is not None
+        best = search["tools"][0]
         assert (best["name"], best["runWith"]) == ("list-recent-itwins", "run-reading-tool")
-        told = (await client.call_tool("describe-tool", {"name": best["name"]})).structured_content
-        assert told is not None
-        assert "limit" in told["tool"]["inputSchema"]["properties"]
+        description = (await client.call_tool("describe-tool", {"name": best["name"]})).structured_content
+        assert description is not None
+        assert "limit" in description["tool"]["inputSchema"]["properties"]
         arguments = {"name": best["name"], "arguments": {"limit": 2}}
         answer = await client.call_tool("run-reading-tool", arguments)
     async with connect(mode) as client:
@@ -66,18 +66,18 @@ async def error(client: Client, name: str, arguments: dict[str, Any]) -> dict[st
     result = await client.call_tool(name, arguments)
     assert result.is_error
     assert result.structured_content is not None
-    said: dict[str, Any] = result.structured_content["error"]
-    return said
+    refusal: dict[str, Any] = result.structured_content["error"]
+    return refusal
 
 
 async def test_runners_refuse_tools_of_the_other_kind(few: Client) -> None:
-    said = await error(few, "run-reading-tool", {"name": "delete-imodel", "arguments": {"iModelId": "x"}})
-    assert said["code"] == "InvalidArguments"
-    assert "run-writing-tool" in said["hint"]
-    said = await error(few, "run-writing-tool", {"name": "list-itwins"})
-    assert "run-reading-tool" in said["hint"]
-    made = {"displayName": "Quay 7", "class": "Endeavor", "subClass": "Project"}
-    result = await few.call_tool("run-writing-tool", {"name": "create-itwin", "arguments": made})
+    refusal = await error(few, "run-reading-tool", {"name": "delete-imodel", "arguments": {"iModelId": "x"}})
+    assert refusal["code"] == "InvalidArguments"
+    assert "run-writing-tool" in refusal["hint"]
+    refusal = await error(few, "run-writing-tool", {"name": "list-itwins"})
+    assert "run-reading-tool" in refusal["hint"]
+    arguments = {"displayName": "Quay 7", "class": "Endeavor", "subClass": "Project"}
+    result = await few.call_tool("run-writing-tool", {"name": "create-itwin", "arguments": arguments})
     assert result.structured_content is not None
     assert result.structured_content["iTwin"]["displayName"] == "Quay 7"
 
@@ -90,28 +90,28 @@ async def test_run_reading_tool_accepts_null_arguments(few: Client, arguments: s
 
 
 async def test_runner_returns_the_errors_of_the_tool(few: Client) -> None:
-    said = await error(few, "run-reading-tool", {"name": "get-itwin", "arguments": {}})
-    assert (said["code"], said["operation"]) == ("InvalidArguments", "get-itwin")
-    assert said["details"][0]["target"] == "iTwinId"
-    said = await error(few, "run-reading-tool", {"name": "get-itwins", "arguments": {}})
-    assert "get-itwin" in said["hint"]
-    said = await error(few, "run-reading-tool", {"arguments": {}})
-    assert said["code"] == "InvalidArguments"
-    said = await error(few, "run-reading-tool", {"name": "run-reading-tool"})
-    assert "directly" in said["hint"]
-    said = await error(few, "run-reading-tool", {"name": "who-am-i"})
-    assert "directly" in said["hint"]
+    refusal = await error(few, "run-reading-tool", {"name": "get-itwin", "arguments": {}})
+    assert (refusal["code"], refusal["operation"]) == ("InvalidArguments", "get-itwin")
+    assert refusal["details"][0]["target"] == "iTwinId"
+    refusal = await error(few, "run-reading-tool", {"name": "get-itwins", "arguments": {}})
+    assert "get-itwin" in refusal["hint"]
+    refusal = await error(few, "run-reading-tool", {"arguments": {}})
+    assert refusal["code"] == "InvalidArguments"
+    refusal = await error(few, "run-reading-tool", {"name": "run-reading-tool"})
+    assert "directly" in refusal["hint"]
+    refusal = await error(few, "run-reading-tool", {"name": "who-am-i"})
+    assert "directly" in refusal["hint"]
 
 
 async def test_excluded_and_read_only_tools_are_neither_found_nor_run() -> None:
     async with connect(toolsets="dynamic", read_only=True, exclude_tools="find-itwin") as client:
         names = [tool.name for tool in (await client.list_tools()).tools]
         assert "run-writing-tool" not in names
-        found = await client.call_tool("find-tools", {"query": "find or delete an iTwin", "limit": 20})
-        assert found.structured_content is not None
-        assert not {"delete-itwin", "find-itwin"} & {tool["name"] for tool in found.structured_content["tools"]}
-        said = await error(client, "run-reading-tool", {"name": "delete-itwin", "arguments": {}})
-        assert "It is not served here: it changes data, and --read-only leaves it out." in said["hint"]
+        search = await client.call_tool("find-tools", {"query": "find or delete an iTwin", "limit": 20})
+        assert search.structured_content is not None
+        assert not {"delete-itwin", "find-itwin"} & {tool["name"] for tool in search.structured_content["tools"]}
+        refusal = await error(client, "run-reading-tool", {"name": "delete-itwin", "arguments": {}})
+        assert "It is not served here: it changes data, and --read-only leaves it out." in refusal["hint"]
 
 
 @pytest.mark.parametrize(
@@ -162,11 +162,11 @@ async def test_dynamic_tools_are_listed_only_with_dynamic() -> None:
 
 
 async def test_dynamic_costs_less_than_1500_tokens(few: Client) -> None:
-    read = [
+    definitions = [
         {"name": tool.name, "title": tool.title, "description": tool.description, "inputSchema": tool.input_schema}
         for tool in (await few.list_tools()).tools
     ]
-    size = sum(len(json.dumps(tool, separators=(",", ":")).encode()) for tool in read)
+    size = sum(len(json.dumps(tool, separators=(",", ":")).encode()) for tool in definitions)
     assert size / 4 < 1500
 
 

@@ -39,24 +39,24 @@ def request(method: str, **params: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
 async def test_http_lists_calls_and_reads_in_both_eras(mode: str) -> None:
-    told: list[str | None] = []
+    messages: list[str | None] = []
 
     async def progress(done: float, total: float | None, text: str | None) -> None:
-        told.append(text)
+        messages.append(text)
 
     with serve_http("--sandbox", "--job-seconds", "0.2") as served:
         async with Client(served.url, mode=mode) as client:
             itwins = (await client.call_tool("list-recent-itwins", {"limit": 1})).structured_content
             assert itwins is not None
             itwin = itwins["iTwins"][0]["id"]
-            made = await client.call_tool(
+            creation = await client.call_tool(
                 "create-imodel", {"iTwinId": itwin, "name": "Over HTTP"}, progress_callback=progress
             )
-            assert made.structured_content is not None
-            assert made.structured_content["iModel"]["state"] == "initialized"
+            assert creation.structured_content is not None
+            assert creation.structured_content["iModel"]["state"] == "initialized"
             read = await client.read_resource(f"itwin://itwins/{itwin}")
             assert itwin in read.contents[0].text  # type: ignore[union-attr]
-    assert any(text and "The new iModel: scheduled" in text for text in told)
+    assert any(text and "The new iModel: scheduled" in text for text in messages)
 
 
 @pytest.mark.parametrize(

@@ -35,8 +35,8 @@ async def test_prompts_are_listed_with_titles_and_arguments(mode: str) -> None:
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
 async def test_prompt_arguments_are_inserted_once_and_not_expanded(mode: str) -> None:
     async with connect(mode) as client:
-        given = {"iTwinId": "{{since}} & `rm`\u202e", "since": "{{iTwinId}}\x07"}
-        got = await client.get_prompt("review-project", given)
+        values = {"iTwinId": "{{since}} & `rm`\u202e", "since": "{{iTwinId}}\x07"}
+        got = await client.get_prompt("review-project", values)
         assert got.description
         (message,) = got.messages
         assert message.role == "user"

@@ -66,17 +66,17 @@ async def browse(link: str, **how: str) -> int:
 
 @pytest.mark.parametrize("mode", ERAS)
 async def test_sign_in_returns_a_link_and_then_calls_work(platform: Platform, mode: str, tmp_path: Path) -> None:
-    opened = tmp_path / "a browser was opened"
-    flags, browser = ("--log-level", "debug"), f"touch '{opened}' #%s"
+    browser_marker = tmp_path / "a browser was opened"
+    flags, browser = ("--log-level", "debug"), f"touch '{browser_marker}' #%s"
     with (tmp_path / "log").open("w") as log:
         await sign_in_and_look(platform, mode, flags, log, browser)
-    written = (tmp_path / "log").read_text()
-    kept = platform.saved_refresh_token()
-    assert "/itwins/recents 200" in written
-    assert kept is not None
-    for secret in (kept, "Bearer ", "eyJ", "code=", "state="):
-        assert secret not in written
-    assert not opened.exists(), "the server never opens a browser"
+    logged = (tmp_path / "log").read_text()
+    refresh_token = platform.saved_refresh_token()
+    assert "/itwins/recents 200" in logged
+    assert refresh_token is not None
+    for secret in (refresh_token, "Bearer ", "eyJ", "code=", "state="):
+        assert secret not in logged
+    assert not browser_marker.exists(), "the server never opens a browser"
 
 
 async def sign_in_and_look(platform: Platform, mode: str, flags: tuple[str, ...], log: Any, browser: str) -> None:
@@ -106,10 +106,10 @@ async def sign_in_and_look(platform: Platform, mode: str, flags: tuple[str, ...]
 
 @pytest.mark.parametrize("mode", ERAS)
 async def test_sign_in_uses_url_elicitation_if_supported(platform: Platform, mode: str) -> None:
-    asked: list[t.ElicitRequestParams] = []
+    questions: list[t.ElicitRequestParams] = []
 
     async def ask(_: Any, params: t.ElicitRequestParams) -> t.ElicitResult:
-        asked.append(params)
+        questions.append(params)
         assert isinstance(params, t.ElicitRequestURLParams)
         assert await browse(params.url) == 200
         return t.ElicitResult(action="accept")
@@ -117,7 +117,7 @@ async def test_sign_in_uses_url_elicitation_if_supported(platform: Platform, mod
     async with client_of(platform, mode, ask=ask) as client:
         assert (await answer_of(client, "sign-in"))["signIn"]["state"] == "signed-in"
         assert (await answer_of(client, "list-recent-itwins"))["iTwins"]
-    assert len(asked) == 1
+    assert len(questions) == 1
 
 
 @pytest.mark.parametrize("mode", ERAS_WITH_SLOW_LEGACY)
@@ -133,8 +133,8 @@ async def test_declined_sign_in_can_be_started_again(platform: Platform, mode: s
         return t.ElicitResult(action=answers.pop(0))
 
     async with client_of(platform, mode, ask=ask) as client:
-        said = (await answer_of(client, "sign-in"))["signIn"]
-        assert (said["state"], said["url"]) == ("declined", None)
+        declined = (await answer_of(client, "sign-in"))["signIn"]
+        assert (declined["state"], declined["url"]) == ("declined", None)
         assert (await answer_of(client, "sign-in"))["signIn"]["state"] == "signed-in"
     assert links[0] != links[1]
 

@@ -66,9 +66,9 @@ async def test_skill_is_listed_as_a_resource_by_its_guide(mode: str) -> None:
         skills = {uri: guide for uri, guide in listed.items() if uri.startswith("skill://")}
         assert skills.keys() == {f"skill://{bundle.skill.name}/SKILL.md" for bundle in bundles()}
         for bundle in bundles():
-            one = skills[f"skill://{bundle.skill.name}/SKILL.md"]
-            assert (one.name, one.description) == (bundle.skill.name, bundle.skill.front["description"])
-            assert one.mime_type == "text/markdown"
+            skill = skills[f"skill://{bundle.skill.name}/SKILL.md"]
+            assert (skill.name, skill.description) == (bundle.skill.name, bundle.skill.front["description"])
+            assert skill.mime_type == "text/markdown"
 
 
 @modes

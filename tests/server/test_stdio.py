@@ -277,8 +277,8 @@ async def test_sigterm_during_a_download_leaves_no_partial_file(tmp_path: Path) 
             download["params"]["_meta"] = {"progressToken": 5}
             send_line(process, download)
             with anyio.fail_after(PATIENCE):
-                told = await anyio.to_thread.run_sync(read_line, process)
-            assert "received" in told["params"]["message"]
+                message = await anyio.to_thread.run_sync(read_line, process)
+            assert "received" in message["params"]["message"]
             assert [path.suffix async for path in anyio.Path(tmp_path).iterdir()] == [".part"]
             process.send_signal(signal.SIGTERM)
             assert await anyio.to_thread.run_sync(process.wait, ENDING) == 0
