@@ -64,7 +64,7 @@ def public(*keys: Any) -> list[dict[str, Any]]:
 
 @dataclass
 class Documents:
-    """Replaces the fetching of documents: returns what the test sets, and counts."""
+    """Replaces the fetching of documents: returns the content that the test sets, and counts the requests."""
 
     keys: list[Any] = field(default_factory=lambda: public(rsa("one")))
     asked: list[str] = field(default_factory=list)

@@ -201,9 +201,9 @@ class Deployment:
         ]
 
     async def kill_first(self, load: Load) -> None:
-        """Kill the first replica while calls are certainly in progress on it, and none of them is half answered.
+        """Kill the first replica while it has calls in progress that it has not begun to answer.
 
-        The platform is stopped meanwhile, so that its requests wait in the replicas.
+        The platform is stopped during this, so that every request waits in a replica.
         """
         os.kill(self.platform, signal.SIGSTOP)
         try:

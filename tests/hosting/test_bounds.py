@@ -73,7 +73,7 @@ class Post:
 
 @asynccontextmanager
 async def deleting(served: Served) -> AsyncIterator[tuple[httpx2.AsyncClient, Post, dict[str, Any]]]:
-    """Yield an older client during the deletion of an iTwin: its session, the call, and the question it got."""
+    """Start to delete an iTwin as an older client. Yield its HTTP client, the call, and the question to the user."""
     bearer = token(scope="itwin:delete")
     async with served.client(bearer) as client:
         creation = await client.call_tool(

@@ -35,7 +35,7 @@ ADDRESSES = {
 }
 
 
-def dockerfile() -> Iterator[tuple[str, str]]:
+def read_dockerfile() -> Iterator[tuple[str, str]]:
     """Return each instruction, with continued lines joined."""
     text = re.sub(r"^\s*#.*\n", "", (ROOT / "deploy/Dockerfile").read_text(), flags=re.MULTILINE)
     for line in re.sub(r"\\\n", " ", text).splitlines():
@@ -44,31 +44,31 @@ def dockerfile() -> Iterator[tuple[str, str]]:
             yield word, rest.strip()
 
 
-def last(word: str) -> str:
-    return [rest for instruction, rest in dockerfile() if instruction == word][-1]
+def read_last(word: str) -> str:
+    return [rest for instruction, rest in read_dockerfile() if instruction == word][-1]
 
 
-def compose() -> dict[str, Any]:
+def read_compose() -> dict[str, Any]:
     return dict(yaml.safe_load((ROOT / "deploy/compose.yaml").read_text()))
 
 
-def replicas() -> dict[str, Any]:
-    return {name: service for name, service in compose()["services"].items() if name != "proxy"}
+def read_replicas() -> dict[str, Any]:
+    return {name: service for name, service in read_compose()["services"].items() if name != "proxy"}
 
 
-def copied() -> list[str]:
+def list_copied_files() -> list[str]:
     """Return the project's files that are copied into the image."""
-    lines = [shlex.split(rest) for word, rest in dockerfile() if word == "COPY" and "--from=" not in rest]
+    lines = [shlex.split(rest) for word, rest in read_dockerfile() if word == "COPY" and "--from=" not in rest]
     return [source for line in lines for source in line[:-1]]
 
 
-def seconds(text: str) -> float:
+def parse_seconds(text: str) -> float:
     duration = re.fullmatch(r"(\d+)(ms|s|m)", text)
     assert duration is not None, text
     return int(duration[1]) * SCALE[duration[2]]
 
 
-def rule(pattern: str) -> str:
+def find_rule(pattern: str) -> str:
     match = re.search(pattern, proxy_rules(), re.MULTILINE)
     assert match is not None, pattern
     return match[1]
@@ -80,41 +80,44 @@ def rule(pattern: str) -> str:
 def test_image_copies_only_existing_files() -> None:
     ignored = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
     assert ignored[0] == "*", "everything is left out but what is named"
-    assert sorted(line[1:] for line in ignored if line.startswith("!")) == sorted(copied())
-    for source in copied():
+    assert sorted(line[1:] for line in ignored if line.startswith("!")) == sorted(list_copied_files())
+    for source in list_copied_files():
         assert (ROOT / source).exists(), source
         assert not any(fnmatch(source, line) for line in ignored[1:] if not line.startswith("!"))
-    assert "ADD" not in [word for word, _ in dockerfile()]
+    assert "ADD" not in [word for word, _ in read_dockerfile()]
 
 
 def test_image_runs_without_root_and_has_certificates() -> None:
-    stages = "\n".join(f"{word} {rest}" for word, rest in dockerfile()).split("FROM ")
+    stages = "\n".join(f"{word} {rest}" for word, rest in read_dockerfile()).split("FROM ")
     final = stages[-1]
     assert re.search(r"^USER [1-9]\d+:[1-9]\d+$", final, re.MULTILINE)
     assert final.index("USER ") < final.index("ENTRYPOINT ")
     assert "ca-certificates" in final.partition("USER ")[0]
     for base in stages[1:]:
         assert re.match(r"python:3\.\d+-slim-\w+( AS build)?\n", base), "a version of Python and of Debian"
-    build = next(rest for word, rest in dockerfile() if word == "RUN" and "uv sync" in rest)
+    build = next(rest for word, rest in read_dockerfile() if word == "RUN" and "uv sync" in rest)
     assert "--locked" in build and "--no-dev" in build
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert set(re.findall(r"--extra (\S+)", build)) <= set(extras)
-    variables = re.findall(r"(ITWIN_MCP_\w+)=", last("ENV"))
+    variables = re.findall(r"(ITWIN_MCP_\w+)=", read_last("ENV"))
     assert variables and set(variables) <= set(ENVIRONMENT)
 
 
 @pytest.mark.anyio
 async def test_image_command_exists_and_its_probe_answers() -> None:
-    program, arguments = yaml.safe_load(last("ENTRYPOINT")), yaml.safe_load(last("CMD"))
+    program, arguments = (
+        yaml.safe_load(read_last("ENTRYPOINT")),
+        yaml.safe_load(read_last("CMD")),
+    )
     assert program == ["itwin-mcp"] and arguments[0] == "serve"
     options = {flag for parameter in serve.params for flag in parameter.opts}
     assert {word for word in arguments if word.startswith("--")} <= options
     address = arguments[arguments.index("--http") + 1]
     host, _, port = address.rpartition(":")
-    assert (host, last("EXPOSE")) == ("0.0.0.0", port)
-    probe = re.search(r"http://127\.0\.0\.1:(\d+)(/\w+)", last("HEALTHCHECK"))
+    assert (host, read_last("EXPOSE")) == ("0.0.0.0", port)
+    probe = re.search(r"http://127\.0\.0\.1:(\d+)(/\w+)", read_last("HEALTHCHECK"))
     assert probe is not None and probe[1] == port
-    assert {probe[2], rule(r"http-check send meth GET uri (\S+)")} == {"/readyz"}
+    assert {probe[2], find_rule(r"http-check send meth GET uri (\S+)")} == {"/readyz"}
     answered: list[Any] = []
 
     async def nobody(*_: Any) -> None:
@@ -130,16 +133,16 @@ async def test_image_command_exists_and_its_probe_answers() -> None:
 @pytest.mark.slow
 def test_build_stage_builds_a_server_from_the_lock_file(tmp_path: Path) -> None:
     uv = shutil.which("uv") or pytest.skip("uv is not installed")
-    for source in copied():
+    for source in list_copied_files():
         copy = shutil.copytree if (ROOT / source).is_dir() else shutil.copy
         copy(ROOT / source, tmp_path / source)
-    build = next(rest for word, rest in dockerfile() if word == "RUN" and "uv sync" in rest)
+    build = next(rest for word, rest in read_dockerfile() if word == "RUN" and "uv sync" in rest)
     assert shlex.split(build)[0] == "uv"
     environment = os.environ | {"UV_PROJECT_ENVIRONMENT": str(tmp_path / "made"), "UV_PYTHON_DOWNLOADS": "never"}
     command = [uv, *shlex.split(build)[1:]]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    for source in copied():
+    for source in list_copied_files():
         path = tmp_path / source
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     program = str(tmp_path / "made" / "bin" / "itwin-mcp")
@@ -163,13 +166,13 @@ def test_hosting_guide_names_every_hosted_setting_and_metric() -> None:
 
 
 def test_compose_replicas_are_equal_and_fully_configured(tmp_path: Path) -> None:
-    first, *others = replicas().values()
+    first, *others = read_replicas().values()
     assert others == [first]
     environment = {
         name: re.sub(r"\$\{(\w+):[?-](\w*).*\}", _given, value) for name, value in first["environment"].items()
     }
     assert set(environment) <= set(ENVIRONMENT)
-    assert environment["ITWIN_MCP_REPLICAS"] == str(len(replicas()))
+    assert environment["ITWIN_MCP_REPLICAS"] == str(len(read_replicas()))
     secret = tmp_path / "secret"
     secret.write_text("a secret that is longer than 32 bytes")
     for name in [name for name in environment if name.endswith("_SECRET_FILE")]:
@@ -182,12 +185,14 @@ def test_compose_replicas_are_equal_and_fully_configured(tmp_path: Path) -> None
     check_exposure(settings, "0.0.0.0")
     assert settings.hosted is not None
     ending = settings.hosted.notice_seconds + settings.hosted.drain_seconds
-    assert seconds(first["stop_grace_period"]) > ending
-    assert seconds(rule(r"timeout server (\w+)")) > settings.deadline
-    noticed = seconds(rule(r"check inter (\w+)")) + seconds(rule(r"fastinter (\w+)")) * int(rule(r"fall (\d+)"))
+    assert parse_seconds(first["stop_grace_period"]) > ending
+    assert parse_seconds(find_rule(r"timeout server (\w+)")) > settings.deadline
+    noticed = parse_seconds(find_rule(r"check inter (\w+)")) + parse_seconds(find_rule(r"fastinter (\w+)")) * int(
+        find_rule(r"fall (\d+)")
+    )
     assert noticed < settings.hosted.notice_seconds, "the proxy has seen it before the replica closes"
     assert settings.hosted.proxies, "the proxy is not bounded as one client"
-    assert int(rule(r"rise 1 maxconn (\d+)")) < settings.hosted.max_connections
+    assert int(find_rule(r"rise 1 maxconn (\d+)")) < settings.hosted.max_connections
 
 
 def _given(found: re.Match[str]) -> str:
@@ -195,14 +200,14 @@ def _given(found: re.Match[str]) -> str:
 
 
 def test_replicas_are_built_from_the_project_with_the_dockerfile() -> None:
-    for replica in replicas().values():
+    for replica in read_replicas().values():
         context = (ROOT / "deploy" / replica["build"]["context"]).resolve()
         assert context == ROOT.resolve()
         assert (context / replica["build"]["dockerfile"]).samefile(ROOT / "deploy/Dockerfile")
 
 
 def test_compose_replica_has_least_privileges() -> None:
-    for service in replicas().values():
+    for service in read_replicas().values():
         assert service["read_only"] is True
         assert service["cap_drop"] == ["ALL"]
         assert service["security_opt"] == ["no-new-privileges:true"]
@@ -211,19 +216,19 @@ def test_compose_replica_has_least_privileges() -> None:
 
 
 def test_proxy_names_the_replicas_and_keeps_sessions() -> None:
-    proxy = compose()["services"]["proxy"]
-    port = yaml.safe_load(last("CMD"))[-1].rpartition(":")[2]
+    proxy = read_compose()["services"]["proxy"]
+    port = yaml.safe_load(read_last("CMD"))[-1].rpartition(":")[2]
     servers = {name: value for name, value in proxy["environment"].items() if name.startswith("MCP_REPLICA_")}
-    assert sorted(servers.values()) == sorted(f"{name}:{port}" for name in replicas())
+    assert sorted(servers.values()) == sorted(f"{name}:{port}" for name in read_replicas())
     assert {f'"${{{name}}}"' for name in servers} == set(
         re.findall(r"^\s*server \w+ (\S+)", proxy_rules(), re.MULTILINE)
     )
-    assert seconds(rule(r"stick-table .* expire (\w+)")) > SESSION_IDLE_SECONDS
+    assert parse_seconds(find_rule(r"stick-table .* expire (\w+)")) > SESSION_IDLE_SECONDS
     assert "*" not in str(proxy["ports"]) and all(str(port).startswith("127.0.0.1:") for port in proxy["ports"])
 
 
 def test_proxy_never_retries_writes() -> None:
-    again = tuple(rule(r"acl reading_tool req\.hdr\(mcp-name\) -m beg (.+)$").split())
+    again = tuple(find_rule(r"acl reading_tool req\.hdr\(mcp-name\) -m beg (.+)$").split())
     tools = {
         **link_files(find_shipped_files()).tools,
         **{tool.name: tool for tool in (*built_in_tools.TOOLS, *dynamic_tools.TOOLS)},
@@ -250,5 +255,5 @@ def test_haproxy_accepts_the_configuration(tmp_path: Path) -> None:
 
 
 def test_compose_services_limit_memory_and_processes() -> None:
-    for name, service in compose()["services"].items():
+    for name, service in read_compose()["services"].items():
         assert {"mem_limit", "memswap_limit", "pids_limit"} <= service.keys(), name

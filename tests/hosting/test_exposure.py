@@ -1,4 +1,4 @@
-"""Requirements before a server listens, and the messages that refuse to."""
+"""Checks of the settings before a hosted server listens, and the messages of failed checks."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The sign-in server's keys: cached, fetched no more than needed, and usable next to bad ones."""
+"""Signing keys of the sign-in server are cached, fetched rarely, and usable next to invalid keys."""
 
 from typing import Any
 

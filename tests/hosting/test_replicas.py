@@ -55,7 +55,7 @@ async def ask(whole: Deployment, replica: int | None, tool: str, **arguments: An
         return dict(read_result(await call(http, tool, arguments))["structuredContent"])
 
 
-async def a_briefcase(whole: Deployment) -> dict[str, Any]:
+async def create_briefcase(whole: Deployment) -> dict[str, Any]:
     """Create a briefcase of the service application, with a lock; return the arguments of its tools."""
     itwin = (await ask(whole, None, "list-itwins", limit=1))["iTwins"][0]["id"]
     imodel = (await ask(whole, None, "list-imodels", iTwinId=itwin, limit=1))["iModels"][0]["id"]
@@ -65,12 +65,12 @@ async def a_briefcase(whole: Deployment) -> dict[str, Any]:
     return briefcase
 
 
-async def gone(whole: Deployment, briefcase: dict[str, Any]) -> bool:
+async def is_released(whole: Deployment, briefcase: dict[str, Any]) -> bool:
     read = await ask(whole, None, "get-briefcase", **briefcase)
     return "error" in read and read["error"]["status"] == 404
 
 
-def name_in(message: str) -> str:
+def read_requested_name(message: str) -> str:
     """Return the name that a user is asked to type."""
     return message.rpartition("To confirm, type: ")[2]
 
@@ -78,7 +78,7 @@ def name_in(message: str) -> str:
 async def agrees(_: Any, question: t.ElicitRequestParams) -> t.ElicitResult:
     """Answer as a user who types the requested name."""
     assert isinstance(question, t.ElicitRequestFormParams)
-    return t.ElicitResult(action="accept", content={"name": name_in(question.message)})
+    return t.ElicitResult(action="accept", content={"name": read_requested_name(question.message)})
 
 
 @pytest.mark.parametrize("other", [1, 0])
@@ -91,31 +91,31 @@ async def test_list_is_continued_on_another_replica(whole: Deployment, other: in
 
 @pytest.mark.parametrize("other", [1, 0])
 async def test_confirmation_is_accepted_by_another_replica(whole: Deployment, other: int) -> None:
-    arguments = await a_briefcase(whole)
+    arguments = await create_briefcase(whole)
     can = {"elicitation": {"form": {}}}
     async with whole.http(whole.replicas[1 - other]) as http:
         question = read_result(await call(http, "release-briefcase", arguments, capabilities=can))
     assert question["resultType"] == "input_required"
-    typed = {"name": name_in(question["inputRequests"]["confirm"]["params"]["message"])}
+    typed = {"name": read_requested_name(question["inputRequests"]["confirm"]["params"]["message"])}
     answers = {"confirm": {"action": "accept", "content": typed}}
     confirmation = {"capabilities": can, "inputResponses": answers, "requestState": question["requestState"]}
     async with whole.http(whole.replicas[other], sub="eve") as http:
         refused = read_result(await call(http, "release-briefcase", arguments, **confirmation))
     assert refused["structuredContent"]["error"]["code"] == "ConfirmationInvalid", "it is another's"
-    assert not await gone(whole, arguments)
+    assert not await is_released(whole, arguments)
     async with whole.http(whole.replicas[other]) as http:
         done = read_result(await call(http, "release-briefcase", arguments, **confirmation))
     assert not done["isError"], done
-    assert await gone(whole, arguments)
+    assert await is_released(whole, arguments)
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
 async def test_confirmation_through_the_proxy_in_both_eras(whole: Deployment, mode: str) -> None:
-    briefcase = await a_briefcase(whole)
+    briefcase = await create_briefcase(whole)
     async with whole.client(mode, agrees) as client:
         result = await client.call_tool("release-briefcase", briefcase)
     assert not result.is_error, result.structured_content
-    assert await gone(whole, briefcase)
+    assert await is_released(whole, briefcase)
 
 
 async def test_callers_are_isolated_across_replicas(whole: Deployment) -> None:
@@ -255,9 +255,9 @@ async def test_stateless_legacy_clients_survive_restarts(
     async with whole.client("legacy") as client:
         for _ in range(4):
             assert not (await client.call_tool("list-itwins", {"limit": 1})).is_error
-    briefcase = await a_briefcase(whole)
+    briefcase = await create_briefcase(whole)
     async with whole.client("legacy", agrees) as client:
         result = await client.call_tool("release-briefcase", briefcase)
     assert result.structured_content is not None
     assert "preview" in result.structured_content, "nobody can be asked without a session"
-    assert not await gone(whole, briefcase)
+    assert not await is_released(whole, briefcase)

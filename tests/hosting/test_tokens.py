@@ -1,4 +1,4 @@
-"""Tokens: which are accepted and as whose, and why others are rejected."""
+"""Valid tokens are accepted and identify their caller; other tokens are rejected with a reason."""
 
 import hmac
 import time

@@ -1,4 +1,4 @@
-"""`itwin-mcp` with a short time limit for headers and a choice of uvicorn's protocol, by environment variables."""
+"""Run `itwin-mcp` with a short header time limit and a choice of uvicorn's protocol, by environment variables."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""`itwin-mcp` without the timer that ends a cancelled server: it ends in order or not at all."""
+"""Run `itwin-mcp` without the timer that kills a cancelled server, so that only an orderly end exits."""
 
 from itwin_mcp.cli import main
 from itwin_mcp.server.transports import stdio

@@ -1,4 +1,4 @@
-"""`itwin-mcp` whose sign-in ends only once the next call looks at it, as can happen on a busy machine."""
+"""Run `itwin-mcp` with a sign-in that ends only when the next call checks it, as can happen on a busy machine."""
 
 import anyio
 

@@ -40,7 +40,7 @@ async def over_stdio(mode: str, person: Any, log: Path) -> AsyncIterator[Client]
 
 @asynccontextmanager
 async def over_http(mode: str, person: Any, log: Path) -> AsyncIterator[Client]:
-    """Yield the same over HTTP, without a log."""
+    """Connect to a server over HTTP. Yield the client and no log."""
     with serve_http(*FLAGS) as served, anyio.fail_after(120):
         async with Client(served.url, mode=mode, elicitation_callback=person) as client:
             yield client

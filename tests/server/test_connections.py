@@ -24,7 +24,7 @@ WHOLE = b"GET /nothing HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 
 
 @contextmanager
-def served(protocol: str, **environment: str) -> Iterator[Served]:
+def start_server(protocol: str, **environment: str) -> Iterator[Served]:
     environment = {"UVICORN_PROTOCOL": protocol} | environment
     arguments = ["serve", "--sandbox", "--http", "127.0.0.1:0"]
     with serving("tests.server.hurried", *arguments, environment=environment) as process:
@@ -32,25 +32,25 @@ def served(protocol: str, **environment: str) -> Iterator[Served]:
 
 
 @contextmanager
-def hosted(protocol: str, **environment: str) -> Iterator[Served]:
+def start_hosted_server(protocol: str, **environment: str) -> Iterator[Served]:
     settings = {"ITWIN_MCP_AUTH_ISSUER": "http://127.0.0.1:1", "ITWIN_MCP_AUTH_AUDIENCE": AUDIENCE}
     settings |= {"ITWIN_MCP_NOTICE_SECONDS": "0"}
-    with served(protocol, **settings, **environment) as process:
+    with start_server(protocol, **settings, **environment) as process:
         yield process
 
 
-def port_of(process: Served) -> int:
+def read_port(process: Served) -> int:
     return int(re.search(r":(\d+)/", process.url).group(1))  # type: ignore[union-attr]
 
 
 def connect(process: Served, source: str, sends: bytes = b"") -> socket.socket:
-    connection = socket.create_connection(("127.0.0.1", port_of(process)), 10, source_address=(source, 0))
+    connection = socket.create_connection(("127.0.0.1", read_port(process)), 10, source_address=(source, 0))
     connection.sendall(sends)
     return connection
 
 
-def answer(connection: socket.socket) -> bytes:
-    """Read one response; nothing if the connection was closed."""
+def read_response(connection: socket.socket) -> bytes:
+    """Read one response. Return no bytes if the connection was closed."""
     content = b""
     with suppress(ConnectionResetError):
         while part := connection.recv(4096):
@@ -62,7 +62,7 @@ def answer(connection: socket.socket) -> bytes:
     return content
 
 
-def works(process: Served, source: str) -> Any:
+def get_status_of_list(process: Served, source: str) -> Any:
     transport = httpx2.HTTPTransport(local_address=source)
     with httpx2.Client(transport=transport) as http:
         listed = http.post(
@@ -74,17 +74,17 @@ def works(process: Served, source: str) -> Any:
 @pytest.mark.slow
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_unfinished_headers_are_limited_per_address(protocol: str) -> None:
-    with served(protocol) as process, ExitStack() as stack:
+    with start_server(protocol) as process, ExitStack() as stack:
         established = stack.enter_context(connect(process, "127.0.0.9", WHOLE))
-        assert answer(established).startswith(b"HTTP/1.1 4")
+        assert read_response(established).startswith(b"HTTP/1.1 4")
         flood = [stack.enter_context(connect(process, "127.0.0.9", UNFINISHED)) for _ in range(1100)]
-        assert works(process, "127.0.0.1") == 200
+        assert get_status_of_list(process, "127.0.0.1") == 200
         established.sendall(WHOLE)
-        assert answer(established).startswith(b"HTTP/1.1 4"), "an established connection remains usable"
+        assert read_response(established).startswith(b"HTTP/1.1 4"), "an established connection remains usable"
         for refused in flood[32:]:
-            assert answer(refused)[:12] in (b"HTTP/1.1 503", b"")
+            assert read_response(refused)[:12] in (b"HTTP/1.1 503", b"")
         flood[0].sendall(b"1\r\n\r\n")
-        assert answer(flood[0]).startswith(b"HTTP/1.1 421"), "those that are within the bound are served"
+        assert read_response(flood[0]).startswith(b"HTTP/1.1 421"), "connections within the limit are served"
     logged = [json.loads(line)["message"] for line in "".join(process.said).splitlines()[1:]]
     refused_hosts = [message for message in logged if message.startswith("Refused the Host ")]
     assert [message[:36] for message in logged if message not in refused_hosts] == [
@@ -97,43 +97,43 @@ def test_unfinished_headers_are_limited_per_address(protocol: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_slow_headers_close_the_connection(protocol: str) -> None:
-    with served(protocol, HEADER_SECONDS="1") as process:
+    with start_server(protocol, HEADER_SECONDS="1") as process:
         with connect(process, "127.0.0.9") as silent, connect(process, "127.0.0.9", WHOLE) as second:
-            assert answer(second).startswith(b"HTTP/1.1 4")
+            assert read_response(second).startswith(b"HTTP/1.1 4")
             second.sendall(UNFINISHED)
-            assert answer(silent) == b""
-            assert answer(second) == b"", "later requests of a connection are bounded too"
+            assert read_response(silent) == b""
+            assert read_response(second) == b"", "later requests of a connection are bounded too"
     assert "".join(process.said).count("headers did not arrive within 1 s") == 1
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_header_bytes_are_limited(protocol: str) -> None:
-    with served(protocol) as process, connect(process, "127.0.0.9", UNFINISHED) as connection:
+    with start_server(protocol) as process, connect(process, "127.0.0.9", UNFINISHED) as connection:
         with suppress(OSError):
             for _ in range(64):
                 connection.sendall(b"x" * 16_384)
-        assert answer(connection)[:12] in (b"HTTP/1.1 400", b"")
+        assert read_response(connection)[:12] in (b"HTTP/1.1 400", b"")
 
 
-def test_connections_are_limited_in_total_and_proxies_only_so() -> None:
+def test_connections_of_a_proxy_are_limited_only_in_total() -> None:
     settings = {"ITWIN_MCP_MAX_CONNECTIONS": "40", "ITWIN_MCP_UNFINISHED_PER_ADDRESS": "2"}
-    with hosted("h11", ITWIN_MCP_PROXIES="127.0.0.8/32", **settings) as process, ExitStack() as stack:
+    with start_hosted_server("h11", ITWIN_MCP_PROXIES="127.0.0.8/32", **settings) as process, ExitStack() as stack:
         proxied = [stack.enter_context(connect(process, "127.0.0.8", UNFINISHED)) for _ in range(36)]
         others = [stack.enter_context(connect(process, "127.0.0.9", UNFINISHED)) for _ in range(3)]
-        assert answer(others[2])[:12] in (b"HTTP/1.1 503", b""), "the third of an address that is no proxy"
+        assert read_response(others[2])[:12] in (b"HTTP/1.1 503", b""), "the third connection of an ordinary address"
         more = [stack.enter_context(connect(process, "127.0.0.6", UNFINISHED)) for _ in range(2)]
         beyond = stack.enter_context(connect(process, "127.0.0.7", WHOLE))
-        assert answer(beyond)[:12] in (b"HTTP/1.1 503", b""), "the 41st in all"
+        assert read_response(beyond)[:12] in (b"HTTP/1.1 503", b""), "the 41st in all"
         for accepted in (proxied[35], others[1], more[1]):
             accepted.sendall(b"1\r\n\r\n")
-            assert answer(accepted).startswith(b"HTTP/1.1 4")
+            assert read_response(accepted).startswith(b"HTTP/1.1 4")
     log = "".join(process.said)
     assert "ITWIN_MCP_MAX_CONNECTIONS" in log and "ITWIN_MCP_UNFINISHED_PER_ADDRESS" in log
 
 
 def test_invalid_http_requests_log_one_line() -> None:
-    with served("h11") as process:
+    with start_server("h11") as process:
         for _ in range(20):
             with connect(process, "127.0.0.9", b"\x16\x03\x01 hello\r\n\r\n") as connection:
-                assert answer(connection).startswith(b"HTTP/1.1 400")
+                assert read_response(connection).startswith(b"HTTP/1.1 400")
     assert "".join(process.said).count("Invalid HTTP request received.") == 1

@@ -34,7 +34,7 @@ PROGRAM = "itwin_mcp"
 
 
 @asynccontextmanager
-async def client_of(
+async def open_client(
     platform: Platform,
     mode: str,
     *flags: str,
@@ -55,7 +55,7 @@ async def client_of(
             yield client
 
 
-async def answer_of(client: Client, tool: str) -> dict[str, Any]:
+async def call(client: Client, tool: str) -> dict[str, Any]:
     result = await client.call_tool(tool, {})
     return dict(result.structured_content or {})
 
@@ -69,7 +69,7 @@ async def test_sign_in_returns_a_link_and_then_calls_work(platform: Platform, mo
     browser_marker = tmp_path / "a browser was opened"
     flags, browser = ("--log-level", "debug"), f"touch '{browser_marker}' #%s"
     with (tmp_path / "log").open("w") as log:
-        await sign_in_and_look(platform, mode, flags, log, browser)
+        await sign_in_and_call(platform, mode, flags, log, browser)
     logged = (tmp_path / "log").read_text()
     refresh_token = platform.saved_refresh_token()
     assert "/itwins/recents 200" in logged
@@ -79,23 +79,23 @@ async def test_sign_in_returns_a_link_and_then_calls_work(platform: Platform, mo
     assert not browser_marker.exists(), "the server never opens a browser"
 
 
-async def sign_in_and_look(platform: Platform, mode: str, flags: tuple[str, ...], log: Any, browser: str) -> None:
-    async with client_of(platform, mode, *flags, log=log, BROWSER=browser) as client:
-        refused = await answer_of(client, "list-recent-itwins")
+async def sign_in_and_call(platform: Platform, mode: str, flags: tuple[str, ...], log: Any, browser: str) -> None:
+    async with open_client(platform, mode, *flags, log=log, BROWSER=browser) as client:
+        refused = await call(client, "list-recent-itwins")
         assert refused["error"]["code"] == "NotSignedIn"
         assert "Call the tool `sign-in`" in refused["error"]["hint"]
 
-        first = (await answer_of(client, "sign-in"))["signIn"]
+        first = (await call(client, "sign-in"))["signIn"]
         assert first["state"] == "waiting"
         assert 290 <= first["secondsLeft"] <= 300
         assert first["url"].startswith(f"{platform.url}/connect/authorize?")
-        again = (await answer_of(client, "sign-in"))["signIn"]
+        again = (await call(client, "sign-in"))["signIn"]
         assert again["url"] == first["url"]
 
         assert await browse(first["url"], person="Tomasz") == 200
-        assert (await answer_of(client, "list-recent-itwins"))["iTwins"]
-        assert (await answer_of(client, "sign-in"))["signIn"]["state"] == "signed-in"
-        session = (await answer_of(client, "who-am-i"))["session"]
+        assert (await call(client, "list-recent-itwins"))["iTwins"]
+        assert (await call(client, "sign-in"))["signIn"]["state"] == "signed-in"
+        session = (await call(client, "who-am-i"))["session"]
         assert session["kind"] == "user"
         assert session["name"].startswith("Tomasz")
         assert session["userId"] == seeded_id("user", "tomasz")
@@ -114,9 +114,9 @@ async def test_sign_in_uses_url_elicitation_if_supported(platform: Platform, mod
         assert await browse(params.url) == 200
         return t.ElicitResult(action="accept")
 
-    async with client_of(platform, mode, ask=ask) as client:
-        assert (await answer_of(client, "sign-in"))["signIn"]["state"] == "signed-in"
-        assert (await answer_of(client, "list-recent-itwins"))["iTwins"]
+    async with open_client(platform, mode, ask=ask) as client:
+        assert (await call(client, "sign-in"))["signIn"]["state"] == "signed-in"
+        assert (await call(client, "list-recent-itwins"))["iTwins"]
     assert len(questions) == 1
 
 
@@ -132,10 +132,10 @@ async def test_declined_sign_in_can_be_started_again(platform: Platform, mode: s
             await browse(params.url)
         return t.ElicitResult(action=answers.pop(0))
 
-    async with client_of(platform, mode, ask=ask) as client:
-        declined = (await answer_of(client, "sign-in"))["signIn"]
+    async with open_client(platform, mode, ask=ask) as client:
+        declined = (await call(client, "sign-in"))["signIn"]
         assert (declined["state"], declined["url"]) == ("declined", None)
-        assert (await answer_of(client, "sign-in"))["signIn"]["state"] == "signed-in"
+        assert (await call(client, "sign-in"))["signIn"]["state"] == "signed-in"
     assert links[0] != links[1]
 
 
@@ -146,17 +146,17 @@ async def test_refused_consent_is_an_error(platform: Platform, mode: str) -> Non
         assert await browse(params.url, decision="deny") == 400
         return t.ElicitResult(action="accept")
 
-    async with client_of(platform, mode, ask=ask) as client:
-        error = (await answer_of(client, "sign-in"))["error"]
+    async with open_client(platform, mode, ask=ask) as client:
+        error = (await call(client, "sign-in"))["error"]
     assert (error["code"], error["message"]) == ("NotSignedIn", "The sign-in was declined.")
 
 
 @pytest.mark.parametrize("program", [PROGRAM, "tests.server.slow_sign_in"])
 async def test_failed_sign_in_is_reported_with_the_next_link(platform: Platform, program: str) -> None:
-    async with client_of(platform, "auto", program=program) as client:
-        first = (await answer_of(client, "sign-in"))["signIn"]
+    async with open_client(platform, "auto", program=program) as client:
+        first = (await call(client, "sign-in"))["signIn"]
         assert await browse(first["url"], decision="deny") == 400
-        second = (await answer_of(client, "sign-in"))["signIn"]
+        second = (await call(client, "sign-in"))["signIn"]
     assert second["url"] != first["url"]
     assert second["message"].startswith("The sign-in was declined. This is a new link.")
 
@@ -164,12 +164,12 @@ async def test_failed_sign_in_is_reported_with_the_next_link(platform: Platform,
 async def test_sign_in_reports_a_taken_port(platform: Platform) -> None:
     port = int(platform.environment["ITWIN_REDIRECT_URI"].split(":")[2].partition("/")[0])
     async with await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=port):
-        async with client_of(platform, "auto") as client:
-            error = (await answer_of(client, "sign-in"))["error"]
+        async with open_client(platform, "auto") as client:
+            error = (await call(client, "sign-in"))["error"]
     assert f"Port {port} of this computer is in use" in error["message"]
 
 
-async def tools_of(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], **flags: Any) -> set[str]:
+async def list_tool_names(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], **flags: Any) -> set[str]:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     async with connect(sandbox=False, **flags) as client:
@@ -196,14 +196,14 @@ NATIVE = {"ITWIN_CLIENT_ID": "native-x"}
 async def test_sign_in_is_listed_only_where_a_user_can_sign_in(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], flags: dict[str, Any], listed: set[str]
 ) -> None:
-    assert await tools_of(monkeypatch, environment, **flags) & {"sign-in", "who-am-i"} == listed
+    assert await list_tool_names(monkeypatch, environment, **flags) & {"sign-in", "who-am-i"} == listed
 
 
 async def test_sign_in_is_not_served_over_http(platform: Platform) -> None:
     with serve_http(environment=platform.environment) as served:
         async with Client(served.url) as client:
             names = {tool.name for tool in (await client.list_tools()).tools}
-            error = (await answer_of(client, "who-am-i"))["error"]
+            error = (await call(client, "who-am-i"))["error"]
     assert "who-am-i" in names
     assert "sign-in" not in names
     assert error["hint"].startswith("Whoever runs this server signs in with `itwin-mcp auth login`")
