@@ -69,6 +69,7 @@ def list_tools(process: Served, source: str) -> int:
         return http.post(process.url, headers=headers, json=request("tools/list")).status_code
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_unfinished_headers_are_limited_per_address(protocol: str) -> None:
     with served(protocol) as process, ExitStack() as stack:
@@ -91,6 +92,7 @@ def test_unfinished_headers_are_limited_per_address(protocol: str) -> None:
     assert "Traceback" not in "".join(process.log)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_slow_headers_close_the_connection(protocol: str) -> None:
     with served(protocol, HEADER_SECONDS="1") as process:

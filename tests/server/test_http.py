@@ -158,6 +158,7 @@ async def test_cancelled_call_ends_its_platform_request_at_once(cause: str) -> N
     assert seconds < 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM for another process")
 @pytest.mark.parametrize("sent", ["SIGTERM", "SIGINT"])
 async def test_signal_drains_requests_and_exits_cleanly(sent: str) -> None:
