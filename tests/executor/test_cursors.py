@@ -135,12 +135,12 @@ SEALS = Seals(lambda: [KEY], clock=lambda: 1_800_000_000.0)
 @given(
     position=POSITIONS, arguments=st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5), max_size=3)
 )
-def test_cursors_give_and_take_round_trip(position: Position, arguments: dict[str, Any]) -> None:
+def test_cursors_open_what_they_seal(position: Position, arguments: dict[str, Any]) -> None:
     cursors = Cursors(SEALS, "list-things", arguments, LOCAL)
-    given_ = cursors.give(position)
-    assert given_ is not None
-    assert len(given_) <= MAX_CURSOR
-    assert Cursors(SEALS, "list-things", {**arguments, "limit": 7, "cursor": given_}, LOCAL).take(given_) == position
+    cursor = cursors.seal(position)
+    assert cursor is not None
+    assert len(cursor) <= MAX_CURSOR
+    assert Cursors(SEALS, "list-things", {**arguments, "limit": 7, "cursor": cursor}, LOCAL).open(cursor) == position
 
 
 SEALED = SEALS.seal("p", LOCAL, {"n": 1})

@@ -128,7 +128,7 @@ async def test_failed_later_page_returns_items_cursor_and_error() -> None:
         page = answer["page"]
         assert [one["id"] for one in answer["things"]] == ids(5_000)
         assert (page["returned"], page["complete"]) == (5_000, False)
-        assert page["stoppedBecause"] == "the next page failed (Unknown): go on with the cursor"
+        assert page["stoppedBecause"] == "the next page failed (Unknown): continue with the cursor"
         assert page["error"]["message"] == "Out of order."
         assert page["error"]["operation"] == "list-things"
         assert page["error"]["status"] == 500
@@ -348,7 +348,7 @@ async def test_page_timeout_returns_the_earlier_items(monkeypatch: pytest.Monkey
         with anyio.fail_after(10):
             page = (await it.call("list-things", limit=3_000))["page"]
     assert page["returned"] == 1_000
-    assert page["stoppedBecause"] == "the next page took too long: go on with the cursor"
+    assert page["stoppedBecause"] == "the next page took too long: continue with the cursor"
     assert "cursor" in page
 
 

@@ -27,8 +27,9 @@ def build_first_request(tool: Tool, arguments: Mapping[str, Any]) -> Request:
     else:
         values = bind(call.bindings, arguments, results) | _bind_first_place(call, arguments)
         limit = arguments.get("limit")
-    if call.operation.page is not None:
-        return build_first_page_request(call.operation, values, limit or MAX_ITEMS)
+    page = call.operation.page
+    if page is not None:
+        return build_first_page_request(call.operation, values, page.size_for(limit or MAX_ITEMS))
     return build_request(call.operation, values)
 
 

@@ -425,7 +425,9 @@ class _Flow:
         operation = step.operation
         if operation.page is not None:
             pages = requests if step.most is None else min(requests, ceil(step.most / operation.page.most))
-            answer, page = await list_all(self._run, operation, values, most=step.most or MAX_ITEMS, pages=pages)
+            answer, page = await list_all(
+                self._run, operation, values, limit=step.most or MAX_ITEMS, max_requests=pages
+            )
             items = operation.page.items.find(answer.body)
             cut = page["stoppedBecause"] if page is not None else None
             return _StepResult(self._named(step, answer.body), items=len(items or ()), cut=cut)

@@ -52,11 +52,11 @@ def measure(value: Any) -> int:
     return len(to_compact_json(value).encode("utf-8", "surrogatepass"))
 
 
-def take_fitting(items: list[Any], room: int, *, one: bool) -> tuple[list[Any], int]:
-    """Return the first items that fit, and the bytes that are left. With `one` the first item always fits."""
+def take_fitting(items: list[Any], room: int, *, always_first: bool) -> tuple[list[Any], int]:
+    """Return the items that fit, in order, and the bytes that are left. With `always_first` the first item fits."""
     for index, item in enumerate(items):
         size = measure(item) + 1
-        if size > room and not (one and index == 0):
+        if size > room and not (always_first and index == 0):
             return items[:index], 0
         room -= size
     return items, room

@@ -25,7 +25,7 @@ async def run_list(context: CallContext) -> CallContext:
     places = await find_places(run, action, arguments)
     reads, limit = find_due_reads(action, arguments), arguments["limit"]
     most, pages = share_requests(run, action, reads, limit, pages_left(run, action, places))
-    listing = await list_pages(
+    answer, page = await list_pages(
         run,
         action.operation,
         places,
@@ -33,12 +33,12 @@ async def run_list(context: CallContext) -> CallContext:
         limit=most,
         cursor=arguments.get("cursor"),
         cursors=Cursors(run.seals, context.tool.name, arguments, run.caller),
-        most_pages=pages,
-        most_bytes=room,
+        max_requests=pages,
+        max_bytes=room,
         full=arguments["fields"] == "all",
     )
-    if most < limit and "cursor" in listing.page:
+    if most < limit and "cursor" in page:
         names = ", ".join(read.name for read in reads)
         why = f"with {names} at most {most} items are returned at a time: continue with the cursor"
-        listing.page.setdefault("stoppedBecause", why)
-    return context.with_answer({**listing.result, "page": listing.page})
+        page.setdefault("stoppedBecause", why)
+    return context.with_answer({**answer, "page": page})

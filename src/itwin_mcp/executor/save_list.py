@@ -223,8 +223,7 @@ async def _write(
         await anyio.to_thread.run_sync(rows.write, clean(items))
 
     places = await find_places(run, action, arguments)
-    listing = await save_pages(run, operation, places, output, take, full=full, limit=limit)
-    return listing.page, listing.items
+    return await save_pages(run, operation, places, output, take, full=full, limit=limit)
 
 
 def _list_places(output: Output, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
