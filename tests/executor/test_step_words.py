@@ -243,7 +243,7 @@ async def test_x_repeat_stops_at_its_limit_and_says_how_to_continue() -> None:
     assert answer["page"] == {
         "returned": 1,
         "complete": False,
-        "stoppedBecause": "release: not all is done after 4 requests, call again to go on",
+        "stoppedBecause": "release: not all is done after 4 requests, call again to continue",
     }
 
 

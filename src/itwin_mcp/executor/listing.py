@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itwin_mcp.capability.tool_actions import Call
 from itwin_mcp.executor.context import CallContext
-from itwin_mcp.executor.flow_steps import find_places, pages_left
+from itwin_mcp.executor.flow_steps import count_requests_left, find_places
 from itwin_mcp.executor.further_reads import find_due_reads, share_requests
 from itwin_mcp.executor.limits import measure
 from itwin_mcp.executor.paging import Cursors, list_pages
@@ -24,7 +24,7 @@ async def run_list(context: CallContext) -> CallContext:
         room -= room // _NAMES_SHARE
     places = await find_places(run, action, arguments)
     reads, limit = find_due_reads(action, arguments), arguments["limit"]
-    most, pages = share_requests(run, action, reads, limit, pages_left(run, action, places))
+    most, pages = share_requests(run, action, reads, limit, count_requests_left(run, action, places))
     answer, page = await list_pages(
         run,
         action.operation,
