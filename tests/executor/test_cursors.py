@@ -70,7 +70,7 @@ async def test_cursor_is_bound_to_tool_arguments_and_caller() -> None:
     assert [item["id"] for item in answer["things"]] == ["t4", "t5"]
 
 
-async def test_altered_cut_or_foreign_cursor_is_rejected() -> None:
+async def test_altered_truncated_or_foreign_cursor_is_rejected() -> None:
     async with bench("things.yaml", Store(30)) as harness:
         cursor = await read_cursor(harness)
         flipped = cursor[:40] + ("A" if cursor[40] != "A" else "B") + cursor[41:]

@@ -155,7 +155,9 @@ async def send_half(request: Asked) -> None:
     ],
     ids=["half of it", "another size", "another hash", "gone"],
 )
-async def test_wrong_download_keeps_the_previous_file(tmp_path: Path, stored: Any, size: int, message: str) -> None:
+async def test_download_that_fails_a_check_keeps_the_previous_file(
+    tmp_path: Path, stored: Any, size: int, message: str
+) -> None:
     async with transfer_setup(tmp_path, stored, size=size) as setup:
         (setup.root / "b.bin").write_bytes(b"old")
         error = await setup.harness.refused("take-file", fileId="f1", filePath="b.bin", overwrite=True)

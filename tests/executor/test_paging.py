@@ -198,7 +198,7 @@ async def test_odd_list_items_are_reported_in_warnings() -> None:
 
 
 @pytest.mark.parametrize("tool", ["list-things", "list-by-skip"])
-async def test_odd_items_neither_end_nor_repeat_a_list(tool: str) -> None:
+async def test_paging_skips_items_that_are_not_objects(tool: str) -> None:
     store = Store(2_500)
     for row in (3, 999, 1_000, 2_400):
         store.odd[row] = None
@@ -228,7 +228,7 @@ async def test_null_list_is_empty() -> None:
         }
 
 
-async def test_answer_that_does_not_list_the_items_has_a_page() -> None:
+async def test_list_whose_output_omits_the_items_still_returns_page() -> None:
     async with bench("things.yaml", Store(60)) as harness:
         answer = await harness.call("list-names", limit=2)
     assert answer["first"] == "Thing 0"

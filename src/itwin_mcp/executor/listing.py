@@ -19,26 +19,26 @@ async def run_list(context: CallContext) -> CallContext:
     """Read pages until `limit`, the size limit, the end of the list or the budget is reached. Raises CallError."""
     run, action, arguments = context.run, context.tool.action, context.arguments
     assert isinstance(action, Call)
-    room = run.max_bytes - min(_RESERVED, run.max_bytes // 3) - measure(list(context.resolved))
+    max_bytes = run.max_bytes - min(_RESERVED, run.max_bytes // 3) - measure(list(context.resolved))
     if action.output.asks_for_names:
-        room -= room // _NAMES_SHARE
+        max_bytes -= max_bytes // _NAMES_SHARE
     places = await find_places(run, action, arguments)
     reads, limit = find_due_reads(action, arguments), arguments["limit"]
-    most, pages = share_requests(run, action, reads, limit, count_requests_left(run, action, places))
+    max_items, max_requests = share_requests(run, action, reads, limit, count_requests_left(run, action, places))
     answer, page = await list_pages(
         run,
         action.operation,
         places,
         action.output,
-        limit=most,
+        limit=max_items,
         cursor=arguments.get("cursor"),
         cursors=Cursors(run.seals, context.tool.name, arguments, run.caller),
-        max_requests=pages,
-        max_bytes=room,
+        max_requests=max_requests,
+        max_bytes=max_bytes,
         full=arguments["fields"] == "all",
     )
-    if most < limit and "cursor" in page:
+    if max_items < limit and "cursor" in page:
         names = ", ".join(read.name for read in reads)
-        why = f"with {names} at most {most} items are returned at a time: continue with the cursor"
+        why = f"with {names} at most {max_items} items are returned at a time: continue with the cursor"
         page.setdefault("stoppedBecause", why)
     return context.with_answer({**answer, "page": page})
