@@ -369,12 +369,12 @@ async def test_odd_location_of_an_imodel_is_refused(described: Any, monkeypatch:
 async def test_contradicting_locations_of_an_imodel_are_read_again() -> None:
     where = await places()
     async with fenced(policy(where)) as it:
-        homes = it.runtime.gatekeeper.locations
+        locations = it.runtime.gatekeeper.locations
         listing = Request("GET", "https://api.bentley.com", "/imodels")
-        homes.learn(LOCAL, listing, {"iModels": [{"id": where.foreign_imodel, "iTwinId": where.itwin}]})
-        homes.learn(LOCAL, listing, {"iModels": [{"id": where.foreign_imodel, "iTwinId": where.foreign}]})
+        locations.learn(LOCAL, listing, {"iModels": [{"id": where.foreign_imodel, "iTwinId": where.itwin}]})
+        locations.learn(LOCAL, listing, {"iModels": [{"id": where.foreign_imodel, "iTwinId": where.foreign}]})
         assert (await it.refused("get-imodel", iModelId=where.foreign_imodel))["code"] == "PolicyRefused"
-        assert homes.known(LOCAL, "imodel", where.foreign_imodel) == where.foreign
+        assert locations.find_cached(LOCAL, "imodel", where.foreign_imodel) == where.foreign
 
 
 async def test_location_header_of_a_copy_is_not_trusted_for_another_imodel(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,7 +39,15 @@ from itwin_mcp.errors import CallError, PlatformError, UnexpectedAnswer
 from itwin_mcp.executor.answers import Warnings, convert, shape_part, warn_about_path
 from itwin_mcp.executor.changes import find_changes
 from itwin_mcp.executor.context import CallContext
-from itwin_mcp.executor.element_lookup import add_fields, check_date, counted, distinct, elements_of, label, look_up
+from itwin_mcp.executor.element_lookup import (
+    add_fields,
+    add_members,
+    check_date,
+    count_duplicates,
+    drop_duplicates,
+    find_elements,
+    look_up,
+)
 from itwin_mcp.executor.files import describe_file, move_file, stat_replaced_file
 from itwin_mcp.executor.paging import MAX_PAGES, ListPlace, Places, list_all
 from itwin_mcp.executor.refusals import name_missing_thing
@@ -214,7 +222,7 @@ class _Flow:
             if isinstance(source, StepValue) and source.step in self._results:
                 warn_about_path(source.path, self._results[source.step], source.step, self._run.warnings)
             if value is not ABSENT:
-                _put(answer, mapping.target, value if mapping.count is None else counted(value, mapping.count))
+                _put(answer, mapping.target, value if mapping.count is None else count_duplicates(value, mapping.count))
         # The flow places every value itself: a member that is not there belongs to a step that was skipped.
         shaped: dict[str, Any] = shape_part(self._action.output, answer, {}, "$", self._run.warnings)
         fill_from_steps(self._action, shaped, self._results)
@@ -227,7 +235,7 @@ class _Flow:
         for expression in across.lists:
             value = self._value(expression)
             found.extend(value if isinstance(value, list) else [] if value is ABSENT or value is None else [value])
-        return distinct(_as_element(value) for value in found), self.page
+        return drop_duplicates(_as_element(value) for value in found), self.page
 
     def _value(self, expression: Expression) -> Any:
         return evaluate(expression, self._arguments, self._results)
@@ -296,7 +304,7 @@ class _Flow:
                 self._cuts.append(f"{step.name}: what it goes through is not a list in the platform's answer")
         if each.most is None:
             return found
-        found = distinct(map(_as_element, found), [member for _, member in each.label])
+        found = drop_duplicates(map(_as_element, found), [member for _, member in each.label])
         self._leave_out(step, each, found[each.most :], len(found))
         return found[: each.most]
 
@@ -488,7 +496,7 @@ def pick_elements(
     `incomplete` are the steps whose value is not all that there is; the lookup adds itself if it picks from one of
     them, or if an element that gets fields cannot be told from the others.
     """
-    elements = elements_of(results.get(step.index), per_element=per_element)
+    elements = find_elements(results.get(step.index), per_element=per_element)
     if step.changes is not None:
         whole = not any(name in incomplete for name in step.changes.otherwise)
         return find_changes(step, step.changes, arguments, results, elements, whole=whole)
@@ -522,7 +530,7 @@ def _labelled(each: EachPlan, element: Any, outcome: _StepResult) -> Any:
     """Return the answer about an element, each item of it with those members of the element that the file names."""
     if not each.label or not isinstance(element, dict):
         return outcome.value
-    return label(outcome.value, {name: element.get(member) for name, member in each.label})
+    return add_members(outcome.value, {name: element.get(member) for name, member in each.label})
 
 
 def bind_step(
