@@ -87,14 +87,15 @@ class ThingNames:
         asker = (run.caller.key, entry, operation.key)
         known: dict[str, str | None] = {}
         unknown: dict[str, str] = {}
-        for identifier in ids:
+        now = run.now()
+        for identifier in dict.fromkeys(ids):
             key = _fold(identifier)
             name, until = self._remembered.get((asker, key), (None, 0.0))
-            if run.now() < until:
+            if now < until:
                 known[key] = name
             elif plan.pattern is None or plan.pattern.fullmatch(identifier):
                 unknown[key] = identifier
-        if unknown and run.now() >= self._refused.get(asker, 0.0) and run.requests.names < MAX_REQUESTS:
+        if unknown and now >= self._refused.get(asker, 0.0) and run.requests.names < MAX_REQUESTS:
             known |= await self._ask(run, operation, plan, asker, dict(list(unknown.items())[: plan.most]))
         return {key: name for key, name in known.items() if name is not None}
 
@@ -154,7 +155,7 @@ def _blanks(output: Output, value: Any) -> Iterator[_Blank]:
                 identifier = value.get(child.name.of)
                 if isinstance(identifier, str) and identifier:
                     yield _Blank(value, member, identifier, child.name)
-            elif child.properties or child.items is not None:
+            elif child.has_names:
                 yield from _blanks(child, value.get(member))
 
 
