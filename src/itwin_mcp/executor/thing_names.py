@@ -90,14 +90,15 @@ class ThingNames:
         scope = (run.caller.key, entry, operation.key)
         names: dict[str, str | None] = {}
         missing: dict[str, str] = {}
-        for identifier in ids:
+        now = run.now()
+        for identifier in dict.fromkeys(ids):
             key = _fold(identifier)
             name, expires = self._names.get((scope, key), (None, 0.0))
-            if run.now() < expires:
+            if now < expires:
                 names[key] = name
             elif plan.pattern is None or plan.pattern.fullmatch(identifier):
                 missing[key] = identifier
-        if missing and run.now() >= self._blocked.get(scope, 0.0) and run.requests.names < MAX_REQUESTS:
+        if missing and now >= self._blocked.get(scope, 0.0) and run.requests.names < MAX_REQUESTS:
             names |= await self._request_names(run, operation, plan, scope, dict(list(missing.items())[: plan.most]))
         return {key: name for key, name in names.items() if name is not None}
 
@@ -144,7 +145,7 @@ def _iterate_slots(output: Output, value: Any) -> Iterator[_NameSlot]:
                 identifier = value.get(child.name.of)
                 if isinstance(identifier, str) and identifier:
                     yield _NameSlot(value, member, identifier, child.name)
-            elif child.properties or child.items is not None:
+            elif child.has_names:
                 yield from _iterate_slots(child, value.get(member))
 
 
