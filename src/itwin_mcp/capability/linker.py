@@ -11,14 +11,17 @@ from typing import Any
 
 from itwin_mcp.capability import schema
 from itwin_mcp.capability.action_compiler import ActionCompiler
+from itwin_mcp.capability.cache import digest_input, digest_text
 from itwin_mcp.capability.catalog import Catalog, Prompt, Resource, StaticResource, Tool
 from itwin_mcp.capability.documents import Document, Place, find_shipped_files, load_document
-from itwin_mcp.capability.entities import PLATFORM_ENTITIES, DeclaredEntity, Entity, check_entities, link_entities
+from itwin_mcp.capability.entities import Entity
+from itwin_mcp.capability.entity_linker import PLATFORM_ENTITIES, DeclaredEntity, check_entities, link_entities
 from itwin_mcp.capability.expressions import Argument, StepValue
 from itwin_mcp.capability.operation_compiler import ApiCompiler
 from itwin_mcp.capability.operations import Operation
 from itwin_mcp.capability.parameters import compile_argument
 from itwin_mcp.capability.references import Scope
+from itwin_mcp.capability.static_resources import find_static_files
 from itwin_mcp.capability.tool_actions import Call, CallStep, LookupStep, Steps, list_called_operations
 from itwin_mcp.capability.tool_compiler import ExposesCompiler, PlacedFlow, TakenNames
 from itwin_mcp.errors import CapabilityError, Problem
@@ -31,12 +34,17 @@ def link_files(files: Iterable[Path], *, cache: Path | None = None) -> Catalog:
     Raises:
         CapabilityError: A file breaks rules. The error lists every problem.
     """
+    return link_with_inputs(files, cache=cache)[0]
+
+
+def link_with_inputs(files: Iterable[Path], *, cache: Path | None = None) -> tuple[Catalog, Mapping[Path, str]]:
+    """Link files like `link_files`. Also return every file and folder that was read, with its digest."""
     linker = _Linker(cache)
     for file in files:
         linker.add(file)
     catalog = linker.build_catalog()
     linker.save_to_cache()
-    return catalog
+    return catalog, linker.digest_inputs()
 
 
 def check_files(files: Iterable[Path]) -> tuple[Path, ...]:
@@ -78,6 +86,8 @@ class _Linker:
         self._resources: list[Resource] = []
         self._prompts: dict[str, Prompt] = {}
         self._statics: list[StaticResource] = []
+        self._static_files: list[Path] = []
+        """The files in the folders of static resources."""
         self._read_platform_entities()
 
     def add(self, file: Path, *, sections: bool = False) -> None:
@@ -114,6 +124,10 @@ class _Linker:
             self._tools.update((tool.name, tool) for tool in compiler.compile_tools(self._taken))
             self._resources.extend(compiler.compile_resources(self._taken))
             self._statics.extend(compiler.compile_static_resources(self._taken))
+            locations = (resource.location for resource in exposes.resources.values() if resource.location is not None)
+            self._static_files.extend(
+                file for location in locations for file in find_static_files(location, document.file)
+            )
             self._prompts.update((prompt.name, prompt) for prompt in compiler.compile_prompts(self._taken))
             self._warnings.extend(compiler.warnings)
         self._check_unused_flows(capability, flows, actions)
@@ -145,6 +159,15 @@ class _Linker:
         """Write every fresh parse to the cache."""
         for document in (self._platform_entities, *self.documents.values()):
             document.save_to_cache()
+
+    def digest_inputs(self) -> dict[Path, str]:
+        """Return every file and folder that was read, with its digest."""
+        documents = (self._platform_entities, *self.documents.values())
+        folders = {file.parent for file in self._static_files}
+        # The digest of a document is that of the text that was linked. The file may have changed since.
+        return {document.file: digest_text(document.text) for document in documents} | {
+            path: digest_input(path) for path in (*self._static_files, *folders)
+        }
 
     # --- files --------------------------------------------------------------------------------------------------
 
