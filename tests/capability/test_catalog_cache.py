@@ -3,7 +3,8 @@
 import json
 import logging
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -247,3 +248,64 @@ def test_unwritable_folder_is_a_warning(folder: Folder, tmp_path: Path, caplog: 
     with caplog.at_level(logging.WARNING):
         assert load_catalog([folder.write(GOOD)], cache=occupied).tools
     assert "The linked catalog cannot be cached" in caplog.text
+
+
+def write_many(folder: Folder, count: int) -> Path:
+    """Write a capability file with this number of flows and of tools that list what a flow reads."""
+    names = [f"things-{index}" for index in range(count)]
+    operations = "".join(
+        f"      {name}:\n        path: /{name}\n        operations:\n          list-{name}:\n"
+        "            inputParameters: {top: {in: query}}\n"
+        '            x-page: {style: link, items: "$.things", next: "$.next", size: top, most: 100}\n'
+        for name in names
+    )
+    flows = "".join(
+        f"      find-{name}:\n        description: Find things.\n        semantics: {{safe: true}}\n        steps:\n"
+        f"          all: {{type: call, call: many-api.list-{name}}}\n"
+        '        mappings: [{target: found, value: "$.all"}]\n'
+        "        outputParameters: {found: {type: array, items: {id: {type: string}}}}\n"
+        for name in names
+    )
+    tools = "".join(
+        f"      find-{name}: {{display: Find, ref: many-flows.find-{name}}}\n"
+        f"      list-{name}:\n        description: List things.\n        call: many-api.list-{name}\n"
+        "        outputParameters:\n        - type: object\n          properties:\n"
+        '            things: {type: array, mapping: "$.things", items: {type: object, properties: {}}}\n'
+        for name in names
+    )
+    return folder.write(
+        'ikanos: "1.0.0-beta5"\ncapability:\n  consumes:\n  - type: http\n    namespace: many-api\n'
+        f"    baseUri: https://many.example.org\n    resources:\n{operations}"
+        f"  aggregates:\n  - display: Flows\n    namespace: many-flows\n    flows:\n{flows}"
+        f"  exposes:\n  - type: mcp\n    namespace: many\n    tools:\n{tools}",
+        f"many-{count}.yaml",
+    )
+
+
+def count_calls(function: Callable[[], object]) -> int:
+    """Return the number of functions that a function calls, directly or not, which no other process can change."""
+    calls = 0
+
+    def count(_frame: object, event: str, _argument: object) -> None:
+        nonlocal calls
+        calls += event.endswith("call")
+
+    sys.setprofile(count)
+    try:
+        function()
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
+def test_linking_and_loading_take_linear_time(folder: Folder, cache: Path) -> None:
+    linking, loading = [], []
+    for count in (20, 40, 80):
+        files = [write_many(folder, count)]
+        whole = load_catalog(files, cache=cache)
+        assert len(load_catalog(files, cache=cache).tools) == len(whole.tools) == 2 * count
+        assert whole.tools["find-things-1"].lists == {"$.found": "list-things-1"}
+        linking.append(count_calls(lambda: linker.link_files(files, cache=cache)))  # noqa: B023
+        loading.append(count_calls(lambda: load_catalog(files, cache=cache)))  # noqa: B023
+    for first, second, third in (linking, loading):
+        assert third - second <= 2.05 * (second - first)

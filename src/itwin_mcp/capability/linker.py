@@ -142,9 +142,11 @@ class _Linker:
         self._check_entities()
         if self._problems:
             raise CapabilityError(list(dict.fromkeys(self._problems)))
-        tools = {
-            name: replace(tool, lists=find_full_lists(tool, self._tools.values())) for name, tool in self._tools.items()
-        }
+        listers: dict[str, Tool] = {}
+        for tool in self._tools.values():
+            if isinstance(tool.action, Call):
+                listers.setdefault(tool.action.operation.key, tool)
+        tools = {name: replace(tool, lists=find_full_lists(tool, listers)) for name, tool in self._tools.items()}
         return Catalog(
             tools,
             tuple(self._resources),
@@ -372,10 +374,11 @@ def _report_imports(entries: Sequence[Any], place: Place) -> None:
             place.at(index).report("import", "a file of one section must not import: import where it is used")
 
 
-def find_full_lists(tool: Tool, tools: Collection[Tool]) -> Mapping[str, str]:
+def find_full_lists(tool: Tool, listers: Mapping[str, Tool]) -> Mapping[str, str]:
     """Return the outputs of a flow that are parts of paged lists, each with the tool that lists everything.
 
-    Outputs are paths such as `$.a.b`. A tool is followed by the arguments that it needs: `list-locks (with iModelId)`.
+    `listers` are the tools that only call one operation, by the key of the operation. Outputs are paths such as
+    `$.a.b`. A tool is followed by the arguments that it needs: `list-locks (with iModelId)`.
     """
     action = tool.action
     if not isinstance(action, Steps):
@@ -386,16 +389,13 @@ def find_full_lists(tool: Tool, tools: Collection[Tool]) -> Mapping[str, str]:
         step = steps.get(mapping.value.step) if isinstance(mapping.value, StepValue) else None
         while isinstance(step, LookupStep):
             step = steps.get(step.index)
-        lister = _find_lister(step, tools) if isinstance(step, CallStep) and step.operation.page is not None else None
-        if lister is not None:
-            full_lists["$." + ".".join(mapping.target)] = lister
+        if isinstance(step, CallStep) and step.operation.page is not None and step.operation.key in listers:
+            full_lists["$." + ".".join(mapping.target)] = _describe_lister(listers[step.operation.key], step)
     return full_lists
 
 
-def _find_lister(step: CallStep, tools: Collection[Tool]) -> str | None:
-    for tool in tools:
-        if isinstance(tool.action, Call) and tool.action.operation.key == step.operation.key:
-            bindings = {key: value.name for key, value in tool.action.bindings.items() if isinstance(value, Argument)}
-            names = [name for key, name in bindings.items() if key in step.bindings]
-            return f"{tool.name} (with {', '.join(names)})" if names else tool.name
-    return None
+def _describe_lister(lister: Tool, step: CallStep) -> str:
+    assert isinstance(lister.action, Call)
+    bindings = {key: value.name for key, value in lister.action.bindings.items() if isinstance(value, Argument)}
+    names = [name for key, name in bindings.items() if key in step.bindings]
+    return f"{lister.name} (with {', '.join(names)})" if names else lister.name
