@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -248,6 +249,23 @@ def test_unwritable_folder_is_a_warning(folder: Folder, tmp_path: Path, caplog: 
     with caplog.at_level(logging.WARNING):
         assert load_catalog([folder.write(GOOD)], cache=occupied).tools
     assert "The linked catalog cannot be cached" in caplog.text
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+def test_entry_that_others_can_write_is_replaced(
+    folder: Folder, cache: Path, linked: list[Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    file = folder.write(GOOD)
+    load_catalog([file], cache=cache)
+    entry = find_entry(cache)
+    assert (cache.stat().st_mode & 0o777, entry.stat().st_mode & 0o777) == (0o700, 0o600)
+    entry.chmod(0o666)
+    for _ in range(2):
+        load_catalog([file], cache=cache)
+    assert linked == [file, file]
+    assert len(caplog.records) == 1
+    assert "other users can write it" in caplog.text
+    assert entry.stat().st_mode & 0o777 == 0o600
 
 
 def write_many(folder: Folder, count: int) -> Path:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
+import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -65,7 +67,10 @@ def _read_entry(entry: Path) -> Catalog | None:
     The first line is the digest of the rest, the second line the inputs with their digests, the third the catalog.
     """
     try:
-        content = entry.read_bytes()
+        with entry.open("rb") as stream:
+            if _can_others_write(stream.fileno()):
+                raise DecodingError("other users can write it")
+            content = stream.read()
         digest, _, body = content.partition(b"\n")
         if hashlib.sha256(entry.name.encode() + body).hexdigest().encode() != digest:
             raise DecodingError("its digest is wrong")
@@ -78,6 +83,14 @@ def _read_entry(entry: Path) -> Catalog | None:
     except (OSError, ValueError, AttributeError, TypeError) as error:
         logger.warning("The linked catalog in %s cannot be used (%s); the files are linked again.", entry, error)
         return None
+
+
+def _can_others_write(descriptor: int) -> bool:
+    """Return whether an open file belongs to another user, or other users can write it. Windows has no such modes."""
+    if os.name == "nt":
+        return False
+    facts = os.fstat(descriptor)
+    return facts.st_uid != os.geteuid() or bool(facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
 
 
 def _has_changed(path: Path, digest: str) -> bool:
