@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from itwin_mcp.capability.entity_declarations import PeopleForm
 from itwin_mcp.capability.expressions import Expression, JsonPath, StepValue
 from itwin_mcp.capability.operations import Operation
+
+if TYPE_CHECKING:
+    from itwin_mcp.capability.entity_declarations import PeopleForm
 
 
 class Access(IntEnum):

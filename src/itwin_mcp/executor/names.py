@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 
 from itwin_mcp.capability.catalog import ChangesetForm, Tool, ToolArgument
 from itwin_mcp.capability.entities import WORD, Entity
-from itwin_mcp.capability.entity_declarations import ListSearch
 from itwin_mcp.capability.expressions import ABSENT
 from itwin_mcp.capability.operations import Operation
 from itwin_mcp.capability.parameters import Preset
@@ -23,6 +22,7 @@ from itwin_mcp.executor.bounded_cache import store_entry
 from itwin_mcp.text import clean, make_printable
 
 if TYPE_CHECKING:
+    from itwin_mcp.capability.entity_declarations import ListSearch
     from itwin_mcp.executor.context import CallContext, Caller
     from itwin_mcp.executor.sending import Run
 

@@ -15,8 +15,7 @@ from typing import Any
 import anyio.to_thread
 
 from itwin_mcp.capability.catalog import Tool
-from itwin_mcp.capability.confirmation_compiler import CONFIRMATION
-from itwin_mcp.capability.parameters import OVERWRITE
+from itwin_mcp.capability.parameters import CONFIRMATION, OVERWRITE
 from itwin_mcp.errors import CallError, Declined, ErrorCode
 from itwin_mcp.executor.confirmation.approvals import Approvals
 from itwin_mcp.executor.confirmation.preview import Losses, has_grown, preview_losses
