@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from itwin_mcp.capability import flow_schema
 from itwin_mcp.capability.documents import Place
 from itwin_mcp.capability.expressions import Argument, Every, Expression, JsonPath, Literal, PathPart
 from itwin_mcp.capability.lookup_compiler import compile_lookup
+from itwin_mcp.capability.not_served import find_unserved
 from itwin_mcp.capability.operations import Operation, list_path_slots
 from itwin_mcp.capability.outputs import check_mappings, compile_flow_outputs, compile_mapped_output
 from itwin_mcp.capability.parameters import FILE_PATH
@@ -34,6 +36,7 @@ from itwin_mcp.capability.tool_actions import (
     Steps,
 )
 from itwin_mcp.capability.transfers import FILE
+from itwin_mcp.text import suggest
 
 Namespaces = Mapping[str, Mapping[str, Operation] | None]
 """The operations that a file may call, by namespace; None for a namespace whose import failed."""
@@ -58,6 +61,12 @@ class ActionCompiler:
     """Compiles the actions of one file."""
 
     operations: Namespaces
+    servers: Mapping[str, Any] = field(default_factory=dict)
+    """The consumed MCP servers, by namespace. They are not called."""
+
+    def find_unserved(self, body: flow_schema.ActionSpec) -> str | None:
+        """Return why an action cannot be served; None if it can be."""
+        return find_unserved(body, self.servers)
 
     def compile(self, body: flow_schema.ActionSpec, scope: Scope, place: Place) -> tuple[Action, JsonSchema] | None:
         """Return the action and the schema of its answer. If it cannot be compiled, report problems and return None."""
@@ -110,6 +119,7 @@ class ActionCompiler:
         further = tuple(self._compile_further_reads(parameters[0], scope, here, operation))
         if operation is None:
             return None
+        bindings = _bind_by_name(bindings, operation, scope, set(scope.inputs) - scope.used)
         containing = {name: tuple(members) for name, members in body.containing.items()}
         return Call(operation, bindings, output, across, containing, further), schema
 
@@ -244,7 +254,7 @@ class ActionCompiler:
             expression = scope.compile_value(value, here)
             bindings[key] = Literal(None) if expression is None else expression
             if operation is not None:
-                _check_operation_input(key, operation, here)
+                _warn_of_unknown_input(key, operation, here)
         if operation is None:
             return bindings
         page = operation.page
@@ -253,13 +263,16 @@ class ActionCompiler:
             place.at("with", name).report("reserved-input", f"the engine sets {name!r} itself, to page: remove it")
         fixed = {parameter.name for parameter in operation.parameters if parameter.value is not None}
         for missing in sorted(operation.required - set(bindings) - fixed):
+            if missing in scope.inputs:  # the format passes an input on to the slot with its name
+                bindings[missing] = scope.compile_value(f"{{{{{missing}}}}}", place) or Literal(None)
+                continue
             message = f"the slot {{{{{missing}}}}} of {operation.key!r} gets no value: bind {missing!r} in `with`"
             place.at("with").report("slot-without-value", message)
         if not guarded:
             for name in list_path_slots(operation.path):
                 if name in bindings and not scope.always_has(bindings[name]):
                     message = f"the path of {operation.key!r} needs {name!r}, but its input may be left out"
-                    place.at("with", name).report("slot-without-value", f"{message}: make it required")
+                    place.at("with", name).warn("slot-without-value", f"{message}: make it required")
         return bindings
 
     # --- steps --------------------------------------------------------------------------------------------------
@@ -272,6 +285,8 @@ class ActionCompiler:
         for name, step in steps.items():
             here = place.at(name)
             scope.check_new_name(name, here)
+            if isinstance(step, flow_schema.ScriptStepSpec):  # the whole action is left out before
+                continue
             compiled_step = self._compile_step(name, step, scope, here)
             scope.steps.add(name)
             if compiled_step is not None:
@@ -281,7 +296,7 @@ class ActionCompiler:
     def _compile_steps(
         self, body: flow_schema.ActionSpec, scope: Scope, place: Place
     ) -> tuple[Action, JsonSchema] | None:
-        steps = self._compile_step_list(body.steps, scope, place.at("steps"))
+        compiled = self._compile_step_list(body.steps, scope, place.at("steps"))
         mappings = tuple(
             StepMapping(
                 tuple(mapping.target.split(".")),
@@ -289,6 +304,13 @@ class ActionCompiler:
                 mapping.count,
             )
             for index, mapping in enumerate(body.mappings)
+        )
+        unused = set(scope.inputs) - scope.used
+        steps = tuple(
+            replace(step, bindings=_bind_by_name(step.bindings, step.operation, scope, unused))
+            if isinstance(step, CallStep)
+            else step
+            for step in compiled
         )
         if not isinstance(body.outputParameters, dict):
             message = "with `steps`, `outputParameters` must be a map of names, which `mappings` fill"
@@ -306,7 +328,9 @@ class ActionCompiler:
             return None
         return Steps(steps, mappings, output), schema
 
-    def _compile_step(self, name: str, step: flow_schema.StepSpec, scope: Scope, place: Place) -> Step | None:
+    def _compile_step(
+        self, name: str, step: flow_schema.CallStepSpec | flow_schema.LookupStepSpec, scope: Scope, place: Place
+    ) -> Step | None:
         require = None
         if step.require is not None:
             path = place.at("x-require", "path").compile_path(step.require.path)
@@ -379,6 +403,24 @@ class ActionCompiler:
         if each.again is not None:
             place.at("again").check_known(each.again, scope.inputs, "unresolved-input", "there is no input")
         return EachPlan(lists, each.most, each.as_, tuple(each.label.items()), each.again)
+
+
+def _warn_of_unknown_input(name: str, operation: Operation, place: Place) -> None:
+    if name not in operation.inputs:
+        hint = suggest(operation.inputs, name)
+        place.warn("unknown-input", f"the operation {operation.key!r} has no input {name!r}, so it is not sent: {hint}")
+
+
+def _bind_by_name(
+    bindings: Mapping[str, Expression], operation: Operation, scope: Scope, unused: Collection[str]
+) -> dict[str, Expression]:
+    """Return the bindings, and the inputs that nothing refers to and that the operation takes under their own names.
+
+    The format passes them on without `with`.
+    """
+    added = sorted(operation.inputs & set(unused) - bindings.keys())
+    scope.used.update(added)
+    return {**bindings, **{name: Argument(name) for name in added}}
 
 
 def _check_operation_input(name: str, operation: Operation, place: Place) -> None:

@@ -15,6 +15,7 @@ from itwin_mcp.capability.catalog import Catalog, Prompt, Resource, StaticResour
 from itwin_mcp.capability.documents import Document, Place, find_shipped_files, load_document
 from itwin_mcp.capability.entities import PLATFORM_ENTITIES, DeclaredEntity, Entity, check_entities, link_entities
 from itwin_mcp.capability.expressions import Argument, StepValue
+from itwin_mcp.capability.not_served import warn_of_unserved
 from itwin_mcp.capability.operation_compiler import ApiCompiler
 from itwin_mcp.capability.operations import Operation
 from itwin_mcp.capability.parameters import compile_argument
@@ -68,6 +69,8 @@ class _Linker:
         """The files that cannot be read or break the schema. Their problems are reported already."""
         self._problems: list[Problem] = []
         self._warnings: list[Problem] = []
+        self._begun: set[Path] = set()
+        """The files whose unserved parts were reported."""
         self._namespaces: dict[str, Path] = {}
         """The file that consumes each namespace. Namespaces must be unique, as in `namespace.operation` of policies."""
         self._operations: dict[str, Operation] = {}
@@ -87,7 +90,7 @@ class _Linker:
             return
         self._added.add(document.file)
         capability = document.model.capability
-        place = Place(document, (), self._problems)
+        place = self._begin(document)
         if capability is None:
             if sections:
                 self._check_section(document, place)
@@ -98,13 +101,16 @@ class _Linker:
         operations = self._read_consumed(document, capability, binds, place.at("capability", "consumes"))
         consumed = [operation for imported in operations.values() for operation in (imported or {}).values()]
         self._link_entities(document, place, {operation.origin for operation in consumed})
-        actions = ActionCompiler(operations)
+        servers = {entry.namespace: entry for entry in capability.consumes if isinstance(entry, schema.ConsumesMcp)}
+        actions = ActionCompiler(operations, servers)
         flows = self._read_flows(capability, place.at("capability", "aggregates"))
         namespaces = set(operations)
         for index, exposes in enumerate(capability.exposes):
             here = place.at("capability", "exposes", index)
             if isinstance(exposes, schema.Import):
                 here.report("import", "cannot be imported: write `exposes` in this file")
+                continue
+            if isinstance(exposes, schema.UnservedExposes):
                 continue
             if exposes.namespace in namespaces:
                 message = f"the namespace {exposes.namespace!r} is used twice in this file: rename one"
@@ -160,6 +166,14 @@ class _Linker:
                 self._problems.extend(error.problems)
         return self.documents.get(file)
 
+    def _begin(self, document: Document) -> Place:
+        """Return the root of a file. The first time, report what is not served."""
+        place = Place(document, (), self._problems, self._warnings)
+        if document.file not in self._begun:
+            self._begun.add(document.file)
+            warn_of_unserved(document.model, place)
+        return place
+
     def _check_section(self, document: Document, place: Place) -> None:
         binds = self._read_binds(document, place) or None  # the importing file may bind the rest
         for index, consumes in enumerate(document.model.consumes):
@@ -177,7 +191,10 @@ class _Linker:
         by_namespace: dict[str, Mapping[str, Operation] | None] = {}
         for index, consumes in enumerate(capability.consumes):
             here = place.at(index)
-            if isinstance(consumes, schema.Import):
+            operations: Mapping[str, Operation] | None
+            if isinstance(consumes, schema.ConsumesMcp):
+                namespace, operations = consumes.namespace, None
+            elif isinstance(consumes, schema.Import):
                 namespace = consumes.as_ or consumes.import_
                 operations = self._import_operations(document, consumes, binds, here)
             else:
@@ -204,7 +221,7 @@ class _Linker:
             message = f"{entry.from_!r} is a whole capability: only a file of one section can be imported"
             place.at("from").report("import", message)
             return None
-        root = Place(source, (), self._problems)
+        root = self._begin(source)
         offered = {
             consumes.namespace: (index, consumes)
             for index, consumes in enumerate(source.model.consumes)
@@ -242,7 +259,7 @@ class _Linker:
         """
         file = (find_shipped_files()[0].parent / PLATFORM_ENTITIES).resolve()
         self._platform_entities = document = load_document(file, cache=self._cache)
-        self._link_entities(document, Place(document, (), self._problems), {PLATFORM_ORIGIN})
+        self._link_entities(document, Place(document, (), self._problems, self._warnings), {PLATFORM_ORIGIN})
 
     def _link_entities(self, document: Document, place: Place, origins: Collection[str]) -> None:
         """Link the entities of a file once. `origins` are the origins of the APIs that it consumes."""
@@ -295,7 +312,7 @@ class _Linker:
     def _check_unused_flows(
         self, capability: schema.Capability, flows: Mapping[str, PlacedFlow], actions: ActionCompiler
     ) -> None:
-        """Report the flows that no tool refers to, and compile them to report their problems too."""
+        """Warn of the flows that no tool refers to, and compile them to report their problems too."""
         referred = {
             tool.ref
             for exposes in capability.exposes
@@ -304,7 +321,7 @@ class _Linker:
             if tool.ref is not None
         }
         for name, placed in flows.items():
-            if name not in referred:
+            if name not in referred and actions.find_unserved(placed.flow) is None:
                 inputs = {
                     key: compile_argument(
                         key, parameter, self._entities, placed.place.at("inputParameters", key)
@@ -314,7 +331,7 @@ class _Linker:
                 actions.compile(placed.flow, Scope(placed.namespace, inputs), placed.place)
                 if referred <= flows.keys():  # otherwise a misspelled reference may mean this flow
                     message = f"no tool refers to the flow {name!r}: add `ref: {name}` to one, or remove the flow"
-                    placed.place.report("unused-flow", message)
+                    placed.place.warn("unused-flow", message)
 
     def _check_entities(self) -> None:
         """Check the operations and tools that entities refer to."""

@@ -140,13 +140,15 @@ class ApiCompiler:
     ) -> Operation:
         parameters = {**self._consumes.inputParameters, **operation.inputParameters}
         in_path = set(list_path_slots(template))
+        # The format lets a path have slots that no parameter declares.
+        parameters = {**{slot: ConsumedParameter.model_validate({"in": "path"}) for slot in in_path}, **parameters}
         declared = {key for key, parameter in parameters.items() if parameter.in_ == "path"}
-        for missing in sorted(in_path - declared):
-            message = f"the slot {{{{{missing}}}}} of the path has no input parameter: add {missing}: {{in: path}}"
-            place.report("slot-without-value", message)
+        for other in sorted(in_path - declared):
+            message = f"the slot {{{{{other}}}}} of the path is declared as an input elsewhere: declare it {{in: path}}"
+            place.at("inputParameters", other).report("slot-without-value", message)
         for surplus in sorted(declared & set(operation.inputParameters) - in_path):
             message = f"the path has no slot {{{{{surplus}}}}}: remove the parameter, or add the slot"
-            place.at("inputParameters", surplus).report("unused-input", message)
+            place.at("inputParameters", surplus).warn("unused-input", message)
         wire, in_values = self._compile_parameters(operation, parameters, in_path, place)
         body, in_body, needed = _compile_body(operation.body, place.at("body", "data"))
         file = self._compile_file(operation, in_values | in_body | set(parameters), place)
@@ -257,7 +259,7 @@ class ApiCompiler:
 
     def _compile_path(self, text: str, place: Place) -> PathTemplate:
         segments: list[tuple[str | Slot, ...]] = []
-        for segment in (self._base + text).split("/")[1:]:
+        for segment in (self._base + "/" + text.removeprefix("/")).split("/")[1:]:
             if segment in (".", ".."):
                 place.report("path", "has a `.` or `..` segment: write the path without it")
             compiled = place.compile_slots(segment)
