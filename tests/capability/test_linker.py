@@ -120,7 +120,6 @@ CASES = [
     ("a name inside an object that clients refuse", ("partId: {type: string,", f"partId: {{type: object, x-schema: {{properties: {{{'n' * 61}: {{type: string}}}}}},"), "x-schema: {properties", "name"),
     # names that the engine uses
     ("an input named limit", ("          " + KIND + "\n        call", "          limit: {type: integer, description: x}\n        call"), "limit:", "reserved-input"),
-    ("an output named error", (NAME, NAME.replace("name: {type", "error: {type")), "error:", "reserved-output"),
     # outputs
     ("an output that is not a path", ('mapping: "$.size"', "mapping: size"), "mapping: size", "expression"),
     ("an output without a source", (NAME, NAME.replace(', mapping: "$.name"', "")), "name: {type: string}}}\n      find", "output"),
@@ -128,7 +127,6 @@ CASES = [
     ("a static number that is invalid", (NAME, NAME.replace('string, mapping: "$.name"', "number, value: many")), "many", "output"),
     ("a static boolean that is invalid", (NAME, NAME.replace('string, mapping: "$.name"', 'boolean, value: "yes"')), '"yes"', "output"),
     ("a call whose output is a map", (GET, GET.replace('- {type: object, properties: {name: {type: string, mapping: "$.name"}}}', "  name: {type: string}")), "get-part\n        with: {id: parts.partId}\n¶        outputParameters:\n          name", "output"),
-    ("a call without outputs", (GET, GET.partition("\n        outputP")[0] + "\n      find"), "get-part:\n        description", "output"),
     # names
     ("a name from an operation without x-names", (SIZE, 'size: {type: string, x-take: {name: parts-api.get-part, of: id}}'), "x-take", "x-take"),
     ("a name from an unknown operation", (SIZE, 'size: {type: string, x-take: {name: parts-api.get-parts, of: id}}'), "x-take", "unresolved-call"),
@@ -189,6 +187,7 @@ def test_link_files_reports_a_broken_rule_with_its_line(
 
 # The format allows these, so the file is served; `check` warns of them.
 WARNED = [
+    ("an output named error", (NAME, NAME.replace("name: {type", "error: {type")), "error:", "reserved-output"),
     ("a flow that no tool refers to", ('find-part: {display: "Find part", ref: flows.find-part}', "get: {description: d, " + "call: parts-api.get-part, with: {id: x}, outputParameters: [{type: object, properties: {}}]}"), "      find-part:\n", "unused-flow"),
     ("an unused input", ("partId: {type: string, description: \"Part.\"}", 'partId: {type: string, description: "Part."}\n          colour: {type: string, description: "Not used."}'), "colour", "unused-input"),
     ("an unknown key in with", ("kind: parts.kind}", "kind: parts.kind, colour: red}"), "colour", "unknown-input"),

@@ -12,7 +12,16 @@ from itwin_mcp.capability.expressions import Argument, Every, Expression, JsonPa
 from itwin_mcp.capability.lookup_compiler import compile_lookup
 from itwin_mcp.capability.not_served import find_unserved
 from itwin_mcp.capability.operations import Operation, list_path_slots
-from itwin_mcp.capability.outputs import check_mappings, compile_flow_outputs, compile_mapped_output
+from itwin_mcp.capability.outputs import (
+    RESERVED_OUTPUTS,
+    RESULT,
+    check_mappings,
+    compile_flow_outputs,
+    compile_mapped_output,
+    compile_root_output,
+    warn_of_reserved_outputs,
+    wrap_output,
+)
 from itwin_mcp.capability.parameters import FILE_PATH
 from itwin_mcp.capability.references import Scope
 from itwin_mcp.capability.schema_types import JsonSchema
@@ -110,13 +119,20 @@ class ActionCompiler:
         parameters = body.outputParameters
         if operation is not None and operation.binary and parameters is None:
             return Call(operation, bindings, _BYTES), _BYTES_SCHEMA
-        if not isinstance(parameters, list) or len(parameters) != 1 or parameters[0].type != "object":
-            message = "with `call`, `outputParameters` must be a list of exactly one object: `- type: object`"
+        if isinstance(parameters, dict):
+            message = "with `call`, `outputParameters` must be a list of one output: `- type: object`"
             place.at("outputParameters").report("output", message)
             return None
-        here = place.at("outputParameters", 0)
-        output, schema = compile_mapped_output(parameters[0], here, self._find_name_source)
-        further = tuple(self._compile_further_reads(parameters[0], scope, here, operation))
+        if parameters:
+            here = place.at("outputParameters", 0)
+            paged = operation is not None and operation.page is not None
+            output, schema = compile_root_output(parameters[0], here, self._find_name_source, paged=paged)
+            within = (RESULT,) if output.wraps else ()
+            further = tuple(self._compile_further_reads(parameters[0], scope, here, operation, within))
+            if len(parameters) > 1:
+                place.at("outputParameters", 1).warn("output", "only the first output is returned: use an object")
+        else:
+            (output, schema), further = wrap_output(Output("any"), {}), ()
         if operation is None:
             return None
         bindings = _bind_by_name(bindings, operation, scope, set(scope.inputs) - scope.used)
@@ -289,6 +305,8 @@ class ActionCompiler:
                 continue
             compiled_step = self._compile_step(name, step, scope, here)
             scope.steps.add(name)
+            if isinstance(compiled_step, LookupStep) and compiled_step.changes is None:
+                scope.lookups.add(name)
             if compiled_step is not None:
                 compiled.append(compiled_step)
         return tuple(compiled)
@@ -322,6 +340,10 @@ class ActionCompiler:
             place.at("outputParameters"),
             lambda take, at: self._find_name_source(take, at, scope),
         )
+        reserved = sorted(RESERVED_OUTPUTS & body.outputParameters.keys())
+        if reserved:
+            warn_of_reserved_outputs(reserved, place.at("outputParameters"))
+            output, schema = wrap_output(output, schema)
         if not any(isinstance(step, CallStep) for step in steps):
             if len(steps) == len(body.steps):
                 place.at("steps").report("one-action", "no step calls an operation")

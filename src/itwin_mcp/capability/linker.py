@@ -18,6 +18,7 @@ from itwin_mcp.capability.expressions import Argument, StepValue
 from itwin_mcp.capability.not_served import warn_of_unserved
 from itwin_mcp.capability.operation_compiler import ApiCompiler
 from itwin_mcp.capability.operations import Operation
+from itwin_mcp.capability.outputs import RESULT
 from itwin_mcp.capability.parameters import compile_argument
 from itwin_mcp.capability.references import Scope
 from itwin_mcp.capability.tool_actions import Call, CallStep, LookupStep, Steps, list_called_operations
@@ -382,7 +383,8 @@ def find_full_lists(tool: Tool, tools: Collection[Tool]) -> Mapping[str, str]:
             step = steps.get(step.index)
         lister = _find_lister(step, tools) if isinstance(step, CallStep) and step.operation.page is not None else None
         if lister is not None:
-            full_lists["$." + ".".join(mapping.target)] = lister
+            target = (RESULT, *mapping.target) if action.output.wraps else mapping.target
+            full_lists["$." + ".".join(target)] = lister
     return full_lists
 
 

@@ -283,8 +283,8 @@ class ApiCompiler:
         items = place.at("items").compile_path(page.items)
         if items is None:
             return None
-        if items.many or not items.parts:
-            place.at("items").report("x-page", f"{page.items!r} is not the path of one list, such as $.iModels")
+        if items.many:
+            place.at("items").report("x-page", f"{page.items!r} is not the path of one list, such as $.iModels or $")
         return PagePlan(
             style=page.style,
             items=items,

@@ -138,6 +138,38 @@ def build_output_schema(
     return {"type": "object", "properties": properties, "anyOf": [{"required": names} for names in answers]}
 
 
+RESULT = "result"
+"""The member that holds an answer that cannot be the structured content itself."""
+
+
+def compile_root_output(
+    parameter: Mapped, place: Place, names: NameResolver, *, paged: bool
+) -> tuple[Output, JsonSchema]:
+    """Compile the whole answer of a single call. A list or scalar becomes the member `result` of an object.
+
+    So does an object with a member named like one of ours, unless its operation pages.
+    """
+    if isinstance(parameter, MappedObject):
+        reserved = sorted(RESERVED_OUTPUTS & parameter.properties.keys()) if not paged else []
+        if not reserved:
+            return compile_mapped_output(parameter, place, names)
+        warn_of_reserved_outputs(reserved, place.at("properties"))
+    return wrap_output(*compile_mapped_output(parameter, place, names, RESULT))
+
+
+def wrap_output(output: Output, schema: JsonSchema) -> tuple[Output, JsonSchema]:
+    """Return the output of an object whose member `result` is the given output."""
+    wrapped = Output("object", properties=((RESULT, output),), wraps=True)
+    return wrapped, {"type": "object", "properties": {RESULT: schema}}
+
+
+def warn_of_reserved_outputs(names: Sequence[str], place: Place) -> None:
+    """Warn that outputs named like members that the engine adds put the whole answer under `result`."""
+    for name in names:
+        message = f"the engine adds {name!r} to answers, so the whole answer is under {RESULT!r}: rename it to avoid it"
+        place.at(name).warn("reserved-output", message)
+
+
 def compile_mapped_output(
     parameter: Mapped, place: Place, names: NameResolver, name: str = ""
 ) -> tuple[Output, JsonSchema]:

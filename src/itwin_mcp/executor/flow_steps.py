@@ -443,6 +443,8 @@ class _Flow:
         """Return the named values that an operation gives to later steps, or its whole answer."""
         if not step.operation.outputs:
             return body
+        if isinstance(body, list):  # each element keeps its members, and gets the named values
+            return [{**one, **self._named(step, one)} if isinstance(one, dict) else one for one in body]
         named: dict[str, Any] = {}
         for name, path in step.operation.outputs.items():
             value = path.find(body)
