@@ -11,6 +11,7 @@ from typing import Any
 
 from itwin_mcp.capability import schema
 from itwin_mcp.capability.action_compiler import ActionCompiler
+from itwin_mcp.capability.bound_values import locate_values
 from itwin_mcp.capability.catalog import Catalog, Prompt, Resource, StaticResource, Tool
 from itwin_mcp.capability.documents import Document, Place, find_shipped_files, load_document
 from itwin_mcp.capability.entities import PLATFORM_ENTITIES, DeclaredEntity, Entity, check_entities, link_entities
@@ -291,7 +292,7 @@ class _Linker:
         return flows
 
     def _read_binds(self, document: Document, place: Place) -> dict[str, str]:
-        """Return the environment variable that each variable of the file is bound to."""
+        """Return what each variable of the file is bound to: an environment variable, or a key in a file."""
         capability = document.model.capability
         variables: dict[str, str] = {}
         for here, section in (
@@ -302,10 +303,15 @@ class _Linker:
                 if isinstance(bind, schema.Import):
                     here.at(index).report("import", "cannot be imported: write binds in this file")
                     continue
-                for name, variable in bind.keys.items():
+                before = "" if bind.location is None else locate_values(bind.location, here.at(index, "location"))
+                if before is None:
+                    continue
+                for name, key in bind.keys.items():
+                    variable = before + key
                     if variables.setdefault(name, variable) != variable:
-                        key = here.at(index, "keys", name)
-                        key.report("unique-namespace", f"the variable {name!r} is bound twice: rename one")
+                        here.at(index, "keys", name).report(
+                            "unique-namespace", f"the variable {name!r} is bound twice: rename one"
+                        )
         return variables
 
     # --- references between tools -------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ from itwin_mcp.capability.operations import (
     PathTemplate,
     Slot,
     WireParameter,
+    list_arguments,
     list_path_slots,
 )
 from itwin_mcp.capability.parameters import FILE_PATH
@@ -60,6 +61,7 @@ class ApiCompiler:
         self._consumes = consumes
         self._place = place
         self._origin, self._base = self._split_base(consumes.baseUri)
+        self._binds = binds
         self._credential = self._compile_credential(consumes.authentication, binds)
 
     def compile_operations(self) -> dict[str, Operation]:
@@ -149,7 +151,10 @@ class ApiCompiler:
         for surplus in sorted(declared & set(operation.inputParameters) - in_path):
             message = f"the path has no slot {{{{{surplus}}}}}: remove the parameter, or add the slot"
             place.at("inputParameters", surplus).warn("unused-input", message)
-        wire, in_values = self._compile_parameters(operation, parameters, in_path, place)
+        compiled, in_values = self._compile_parameters(operation, parameters, in_path, place)
+        bound = tuple(parameter for parameter in compiled if self._list_bound(parameter))
+        wire = tuple(parameter for parameter in compiled if parameter not in bound)
+        variables = {name: (self._binds or {})[name] for parameter in bound for name in self._list_bound(parameter)}
         body, in_body, needed = _compile_body(operation.body, place.at("body", "data"))
         file = self._compile_file(operation, in_values | in_body | set(parameters), place)
         if operation.wait is not None and operation.page is not None:
@@ -180,6 +185,8 @@ class ApiCompiler:
             file=file,
             codes={key: _compile_code(code) for key, code in {**self._consumes.codes, **operation.codes}.items()},
             names=self._compile_names(operation, frozenset(parameters) | in_body, place),
+            bound=bound,
+            variables=variables,
         )
 
     def _compile_names(self, operation: ConsumedOperation, inputs: frozenset[str], place: Place) -> NamesPlan | None:
@@ -234,7 +241,13 @@ class ApiCompiler:
                 if isinstance(value, Text) and key in slots:
                     message = f"the value has a slot {{{{{key}}}}} with the name of its own parameter: rename the slot"
                     here.at("value").report("expression", message)
-                names.update(slots)
+                bound = set(slots) & (self._binds or {}).keys()
+                if bound and (bound != set(slots) or parameter.in_ == "path"):
+                    message = f"{sorted(bound)[0]} is bound: it may be a query parameter or header, without an input"
+                    here.at("value").report("expression", message)
+                for name in bound:
+                    self._check_variable(name, self._binds or {}, True, here.at("value"))
+                names.update(set(slots) - bound)
             wire = parameter.wire or key
             self._check_wire_name(parameter, wire, here)
             place_on_wire = (parameter.in_, wire.lower() if parameter.in_ == "header" else wire)
@@ -243,6 +256,11 @@ class ApiCompiler:
                 here.report("unique-wire", f"{other!r} is also sent as the {parameter.in_} {wire!r}: remove one")
             compiled.append(WireParameter(key, parameter.in_, wire, value))
         return tuple(compiled), frozenset(names)
+
+    def _list_bound(self, parameter: WireParameter) -> list[str]:
+        """Return the bound variables in the value of a parameter."""
+        names = () if parameter.value is None else list_arguments(parameter.value)
+        return [name for name in names if name in (self._binds or {})]
 
     def _check_wire_name(self, parameter: ConsumedParameter, wire: str, place: Place) -> None:
         if parameter.wire is not None and parameter.in_ == "path":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, Tag, model_validator
+from pydantic import ConfigDict, Field, StringConstraints, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from itwin_mcp.capability.entity_declarations import EntityDeclaration
@@ -82,10 +82,11 @@ class Info(Node):
 
 
 class Bind(Node):
-    """Environment variables. `keys` maps their names in the file to their names in the environment."""
+    """Values from outside. `keys` maps their names in the file to those in the environment, or in the `location`."""
 
     namespace: Kebab
     description: str | None = None
+    location: Annotated[str, StringConstraints(pattern=r"^[a-zA-Z][a-zA-Z0-9+.-]*://")] | None = None
     keys: dict[BindVariable, Extended]
 
 
