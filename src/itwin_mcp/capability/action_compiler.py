@@ -95,9 +95,31 @@ class ActionCompiler:
             if body.with_:
                 place.at("with").report("one-action", "move `with` into the steps that need it")
             return self._compile_steps(body, scope, place)
+        if isinstance(body.outputParameters, dict) and body.outputParameters:
+            return self._compile_mock(body.outputParameters, scope, place.at("outputParameters"))
         scope.used.update(scope.inputs)  # otherwise every input would also be reported as unused
         place.report("required-key", "needs one of `call`, `steps` or (a tool) `ref`")
         return None
+
+    def _compile_mock(
+        self, outputs: Mapping[str, flow_schema.Orchestrated], scope: Scope, place: Place
+    ) -> tuple[Action, JsonSchema]:
+        """Compile an action that calls nothing: its answer is written in the file. Inputs need not be used."""
+        scope.used.update(scope.inputs)
+        mappings = []
+        for name, parameter in outputs.items():
+            if not isinstance(parameter, flow_schema.OrchestratedScalar) or parameter.value is None:
+                place.at(name).report("output", f"{name!r} needs a `value`: the tool has neither `call` nor `steps`")
+                continue
+            value = scope.compile_value(parameter.value, place.at(name, "value"))
+            if value is not None:
+                mappings.append(StepMapping((name,), value))
+        output, schema = compile_flow_outputs(outputs, place, self._find_name_source)
+        reserved = sorted(RESERVED_OUTPUTS & outputs.keys())
+        if reserved:
+            warn_of_reserved_outputs(reserved, place)
+            output, schema = wrap_output(output, schema)
+        return Steps((), tuple(mappings), output), schema
 
     # --- one call -----------------------------------------------------------------------------------------------
 

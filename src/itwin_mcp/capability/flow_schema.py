@@ -118,7 +118,10 @@ class OrchestratedNode(Node):
 
 
 class OrchestratedScalar(OrchestratedNode):
+    """A value that a mapping fills. In an action that calls nothing, it is the text `value` with slots for inputs."""
+
     type: Literal["string", "number", "boolean"]
+    value: str | None = None
     take: Take | None = Field(default=None, alias="x-take")
 
 

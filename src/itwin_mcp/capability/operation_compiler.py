@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
+from itwin_mcp.capability.body_templates import TYPED, parse_json_template
 from itwin_mcp.capability.documents import Place
 from itwin_mcp.capability.expressions import (
     Argument,
@@ -40,9 +41,11 @@ from itwin_mcp.capability.schema import (
     ConsumedOperation,
     ConsumedParameter,
     Consumes,
+    JsonRequestBody,
     RequestBody,
 )
 from itwin_mcp.settings import PLATFORM_ORIGIN
+from itwin_mcp.text import shorten
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # Only the HTTP client may set these headers.
@@ -337,6 +340,16 @@ def _compile_body(body: RequestBody | None, place: Place) -> tuple[BodyTemplate 
         return None, frozenset(), frozenset()
     names: set[str] = set()
     needed: set[str] = set()
+    data: Any = body.data
+    template = isinstance(body, JsonRequestBody) and isinstance(data, str)
+    if template:
+        try:
+            data = parse_json_template(data)
+        except ValueError as error:
+            template = False
+            if data.lstrip().startswith(("{", "[")):
+                message = f"is not JSON with slots: {shorten(str(error))}. Write it as values, or use `type: text`"
+                place.report("body", message)
 
     def compile_part(value: Any, here: Place) -> Any:
         if isinstance(value, dict):
@@ -345,7 +358,13 @@ def _compile_body(body: RequestBody | None, place: Place) -> tuple[BodyTemplate 
             return [compile_part(child, here.at(index)) for index, child in enumerate(value)]
         if not isinstance(value, str):
             return Literal(value)
+        if template and value.startswith(TYPED):
+            names.update(find_slots(value))
+            return here.compile_slots(value.removeprefix(TYPED)) or Literal(value)
         expression = here.compile_slots(value)
+        if template and isinstance(expression, Argument):  # in quotes, so it is text
+            names.add(expression.name)
+            return Text((expression,))
         if expression is None:
             return Literal(value)
         names.update(find_slots(value))
@@ -353,4 +372,4 @@ def _compile_body(body: RequestBody | None, place: Place) -> tuple[BodyTemplate 
             needed.update(find_slots(value))
         return expression
 
-    return BodyTemplate(body.type, compile_part(body.data, place)), frozenset(names), frozenset(needed)
+    return BodyTemplate(body.type, compile_part(data, place)), frozenset(names), frozenset(needed)

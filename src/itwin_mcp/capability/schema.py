@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, StringConstraints, Tag, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from itwin_mcp.capability.entity_declarations import EntityDeclaration
@@ -165,7 +165,9 @@ RequestBody = Annotated[
     | Annotated[TextRequestBody, Tag("<sparql>")]
     | Annotated[FormRequestBody, Tag("<formUrlEncoded>")],
     discriminate_by("type"),
+    BeforeValidator(lambda value: {"type": "json", "data": value} if isinstance(value, str) else value),
 ]
+"""A body. Text alone is JSON with slots."""
 
 
 class ConsumedOperation(Labelled):

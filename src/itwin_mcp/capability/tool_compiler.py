@@ -384,7 +384,7 @@ def _derive_annotations(
     def first(*values: bool | None) -> bool:
         return next(value for value in values if value is not None)
 
-    read_only = first(hints.readOnly, semantics.safe, methods == {"GET"} and not writes_here)
+    read_only = first(hints.readOnly, semantics.safe, methods <= {"GET"} and not writes_here)
     if read_only and writes_here:
         place.at("hints").report("hints", "`readOnly: true` contradicts the download, which writes a local file")
     writes = sorted(methods & {"PUT", "PATCH", "DELETE"})
