@@ -15,6 +15,7 @@ from itwin_mcp.capability.operations import Operation, list_path_slots
 from itwin_mcp.capability.outputs import (
     RESERVED_OUTPUTS,
     RESULT,
+    accept_single,
     check_mappings,
     compile_flow_outputs,
     compile_mapped_output,
@@ -157,6 +158,8 @@ class ActionCompiler:
             (output, schema), further = wrap_output(Output("any"), {}), ()
         if operation is None:
             return None
+        if operation.raw_format == "xml":
+            output = accept_single(output)
         bindings = _bind_by_name(bindings, operation, scope, set(scope.inputs) - scope.used)
         containing = {name: tuple(members) for name, members in body.containing.items()}
         return Call(operation, bindings, output, across, containing, further), schema

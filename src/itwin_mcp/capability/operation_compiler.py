@@ -188,6 +188,7 @@ class ApiCompiler:
             file=file,
             codes={key: _compile_code(code) for key, code in {**self._consumes.codes, **operation.codes}.items()},
             names=self._compile_names(operation, frozenset(parameters) | in_body, place),
+            raw_format=operation.outputRawFormat,
             bound=bound,
             variables=variables,
         )

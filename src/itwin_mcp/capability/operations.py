@@ -200,6 +200,8 @@ class Operation:
     refusals: Mapping[str, RefusalPlan] = field(default_factory=dict)
     """The plans that explain a refusal, by error code."""
     names: NamesPlan | None = None
+    raw_format: str = "json"
+    """The format of the answer, as `outputRawFormat` names it."""
     bound: tuple[WireParameter, ...] = ()
     """The parameters whose values contain bound variables. They are added with the credential."""
     variables: Mapping[str, str] = field(default_factory=dict)

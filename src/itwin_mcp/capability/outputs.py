@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from itwin_mcp.capability.documents import Place
@@ -161,6 +162,16 @@ def wrap_output(output: Output, schema: JsonSchema) -> tuple[Output, JsonSchema]
     """Return the output of an object whose member `result` is the given output."""
     wrapped = Output("object", properties=((RESULT, output),), wraps=True)
     return wrapped, {"type": "object", "properties": {RESULT: schema}}
+
+
+def accept_single(output: Output) -> Output:
+    """Return an output of XML, in which nothing tells one element from a list of one."""
+    return replace(
+        output,
+        one_is_list=output.kind == "array",
+        properties=tuple((name, accept_single(child)) for name, child in output.properties),
+        items=None if output.items is None else accept_single(output.items),
+    )
 
 
 def warn_of_reserved_outputs(names: Sequence[str], place: Place) -> None:

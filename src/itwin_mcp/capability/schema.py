@@ -176,7 +176,7 @@ class ConsumedOperation(Labelled):
     method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"] = "GET"
     inputParameters: dict[Extended, ConsumedParameter] = Field(default={})
     body: RequestBody | None = None
-    outputRawFormat: Literal["json", "binary"] = "json"
+    outputRawFormat: Literal["json", "binary", "xml", "csv", "tsv", "psv", "yaml"] = "json"
     outputMediaType: str | None = None
     outputSchema: str | None = None
     outputParameters: dict[Extended, ConsumedOutput] = Field(default={})

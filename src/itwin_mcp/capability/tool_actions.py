@@ -48,6 +48,8 @@ class Output:
     """Set if the value is the name of a thing. It is null until `executor.thing_names` fills it in."""
     properties: tuple[tuple[str, Output], ...] = ()
     items: Output | None = None
+    one_is_list: bool = False
+    """Whether a single value is a list of one, and a missing one an empty list, as in XML."""
     wraps: bool = False
     """Whether the answer as the file declares it is the member `result`, because it is no object of its own."""
     members: tuple[str, ...] | None = field(init=False, compare=False, repr=False)

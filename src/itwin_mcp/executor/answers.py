@@ -111,6 +111,8 @@ def shape_part(output: Output, body: Any, headers: Mapping[str, str], where: str
     value = _find_value(output, body, headers)
     if output.path is not None and (value is ABSENT or (output.members is None and output.path.many)):
         warn_about_path(output.path, body, where, warnings)
+    if output.one_is_list and not isinstance(value, list):
+        value = [] if value is ABSENT or value is None or value == "" else [value]
     if value is ABSENT or value is None:
         return None
     if output.kind == "any":
@@ -286,6 +288,8 @@ def _judge_subject(child: Output, name: PathPart, body: Mapping[Any, Any]) -> tu
     """Return why the member of a part of the answer cannot be used; null can be."""
     found = body.get(name, ABSENT)
     where = f"$.{name}"
+    if child.one_is_list:
+        return None
     if found is ABSENT:
         return where, _MISSING
     assert child.path is not None

@@ -132,7 +132,7 @@ class Run:
         if operation.binary:
             return Answer(response.content, response.headers)
         try:
-            body = _decode(response)
+            body = _decode(response, operation.raw_format)
         except UnexpectedAnswer as error:
             if operation.method == "GET":
                 raise
@@ -180,11 +180,16 @@ class Run:
             raise
 
 
-def _decode(response: Response) -> Any:
-    """Return the body as JSON; that of an accepted job (202) need not be JSON."""
+def _decode(response: Response, kind: str = "json") -> Any:
+    """Return the body as a JSON value; that of an accepted job (202) need not be JSON."""
     said = response.headers.get("content-type", "").lower()
     if not response.content or response.status == 204 or (response.status == 202 and "json" not in said):
         return None
+    if kind != "json":
+        # Imported here: only files of users need it.
+        from itwin_mcp.executor.raw_formats import read_format
+
+        return read_format(response, kind)
     return read_json(response)
 
 
