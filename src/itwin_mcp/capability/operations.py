@@ -205,7 +205,7 @@ class Operation:
     bound: tuple[WireParameter, ...] = ()
     """The parameters whose values contain bound variables. They are added with the credential."""
     variables: Mapping[str, str] = field(default_factory=dict)
-    """What each variable in `bound` is bound to."""
+    """The environment variable, or key in a file, of each variable in `bound`."""
     key: str = field(init=False)
     """`namespace.operation`."""
 

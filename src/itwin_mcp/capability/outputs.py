@@ -165,7 +165,7 @@ def wrap_output(output: Output, schema: JsonSchema) -> tuple[Output, JsonSchema]
 
 
 def accept_single(output: Output) -> Output:
-    """Return an output of XML, in which nothing tells one element from a list of one."""
+    """Return an output of XML, where one element and a list of one look the same."""
     return replace(
         output,
         one_is_list=output.kind == "array",
