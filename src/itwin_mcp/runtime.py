@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from itwin_mcp.capability.bound_values import read_values
 from itwin_mcp.capability.catalog import Catalog, Skill, Tool
 from itwin_mcp.capability.catalog_cache import load_catalog
 from itwin_mcp.capability.documents import find_shipped_files
@@ -417,14 +418,9 @@ def name_entities(entities: Entities) -> tuple[Noun, ...]:
 
 
 def _select_variables(catalog: Catalog, environment: Mapping[str, str]) -> dict[str, str]:
-    """Return only the environment variables that capability files use for credentials."""
-    names = {
-        variable
-        for operation in catalog.operations.values()
-        if operation.credential is not None
-        for variable in operation.credential.variables.values()
-    }
-    return {name: environment[name] for name in names if environment.get(name)}
+    """Return only the values that capability files use, from the environment or the files next to them."""
+    references = {name for operation in catalog.operations.values() for name in operation.list_references()}
+    return read_values(references, environment)
 
 
 def _read_keys(settings: Settings) -> Sequence[bytes]:

@@ -11,14 +11,17 @@ from typing import Any
 
 from itwin_mcp.capability import schema
 from itwin_mcp.capability.action_compiler import ActionCompiler
+from itwin_mcp.capability.bound_values import locate_values
 from itwin_mcp.capability.cache import digest_input, digest_text
 from itwin_mcp.capability.catalog import Catalog, Prompt, Resource, StaticResource, Tool
 from itwin_mcp.capability.documents import Document, Place, find_shipped_files, load_document
 from itwin_mcp.capability.entities import Entity
 from itwin_mcp.capability.entity_linker import PLATFORM_ENTITIES, DeclaredEntity, check_entities, link_entities
 from itwin_mcp.capability.expressions import Argument, StepValue
+from itwin_mcp.capability.not_served import warn_of_unserved
 from itwin_mcp.capability.operation_compiler import ApiCompiler
 from itwin_mcp.capability.operations import Operation
+from itwin_mcp.capability.outputs import RESULT
 from itwin_mcp.capability.parameters import compile_argument
 from itwin_mcp.capability.references import Scope
 from itwin_mcp.capability.static_resources import find_static_files
@@ -76,6 +79,8 @@ class _Linker:
         """The files that cannot be read or break the schema. Their problems are reported already."""
         self._problems: list[Problem] = []
         self._warnings: list[Problem] = []
+        self._begun: set[Path] = set()
+        """The files whose unserved parts were reported."""
         self._namespaces: dict[str, Path] = {}
         """The file that consumes each namespace. Namespaces must be unique, as in `namespace.operation` of policies."""
         self._operations: dict[str, Operation] = {}
@@ -97,7 +102,7 @@ class _Linker:
             return
         self._added.add(document.file)
         capability = document.model.capability
-        place = Place(document, (), self._problems)
+        place = self._begin(document)
         if capability is None:
             if sections:
                 self._check_section(document, place)
@@ -108,13 +113,16 @@ class _Linker:
         operations = self._read_consumed(document, capability, binds, place.at("capability", "consumes"))
         consumed = [operation for imported in operations.values() for operation in (imported or {}).values()]
         self._link_entities(document, place, {operation.origin for operation in consumed})
-        actions = ActionCompiler(operations)
+        servers = {entry.namespace: entry for entry in capability.consumes if isinstance(entry, schema.ConsumesMcp)}
+        actions = ActionCompiler(operations, servers)
         flows = self._read_flows(capability, place.at("capability", "aggregates"))
         namespaces = set(operations)
         for index, exposes in enumerate(capability.exposes):
             here = place.at("capability", "exposes", index)
             if isinstance(exposes, schema.Import):
                 here.report("import", "cannot be imported: write `exposes` in this file")
+                continue
+            if isinstance(exposes, schema.UnservedExposes):
                 continue
             if exposes.namespace in namespaces:
                 message = f"the namespace {exposes.namespace!r} is used twice in this file: rename one"
@@ -185,6 +193,14 @@ class _Linker:
                 self._problems.extend(error.problems)
         return self.documents.get(file)
 
+    def _begin(self, document: Document) -> Place:
+        """Return the root of a file. The first time, report what is not served."""
+        place = Place(document, (), self._problems, self._warnings)
+        if document.file not in self._begun:
+            self._begun.add(document.file)
+            warn_of_unserved(document.model, place)
+        return place
+
     def _check_section(self, document: Document, place: Place) -> None:
         binds = self._read_binds(document, place) or None  # the importing file may bind the rest
         for index, consumes in enumerate(document.model.consumes):
@@ -202,7 +218,10 @@ class _Linker:
         by_namespace: dict[str, Mapping[str, Operation] | None] = {}
         for index, consumes in enumerate(capability.consumes):
             here = place.at(index)
-            if isinstance(consumes, schema.Import):
+            operations: Mapping[str, Operation] | None
+            if isinstance(consumes, schema.ConsumesMcp):
+                namespace, operations = consumes.namespace, None
+            elif isinstance(consumes, schema.Import):
                 namespace = consumes.as_ or consumes.import_
                 operations = self._import_operations(document, consumes, binds, here)
             else:
@@ -229,7 +248,7 @@ class _Linker:
             message = f"{entry.from_!r} is a whole capability: only a file of one section can be imported"
             place.at("from").report("import", message)
             return None
-        root = Place(source, (), self._problems)
+        root = self._begin(source)
         offered = {
             consumes.namespace: (index, consumes)
             for index, consumes in enumerate(source.model.consumes)
@@ -267,7 +286,7 @@ class _Linker:
         """
         file = (find_shipped_files()[0].parent / PLATFORM_ENTITIES).resolve()
         self._platform_entities = document = load_document(file, cache=self._cache)
-        self._link_entities(document, Place(document, (), self._problems), {PLATFORM_ORIGIN})
+        self._link_entities(document, Place(document, (), self._problems, self._warnings), {PLATFORM_ORIGIN})
 
     def _link_entities(self, document: Document, place: Place, origins: Collection[str]) -> None:
         """Link the entities of a file once. `origins` are the origins of the APIs that it consumes."""
@@ -298,7 +317,7 @@ class _Linker:
         return flows
 
     def _read_binds(self, document: Document, place: Place) -> dict[str, str]:
-        """Return the environment variable that each variable of the file is bound to."""
+        """Return what each variable of the file is bound to: an environment variable, or a key in a file."""
         capability = document.model.capability
         variables: dict[str, str] = {}
         for here, section in (
@@ -309,10 +328,15 @@ class _Linker:
                 if isinstance(bind, schema.Import):
                     here.at(index).report("import", "cannot be imported: write binds in this file")
                     continue
-                for name, variable in bind.keys.items():
+                before = "" if bind.location is None else locate_values(bind.location, here.at(index, "location"))
+                if before is None:
+                    continue
+                for name, key in bind.keys.items():
+                    variable = before + key
                     if variables.setdefault(name, variable) != variable:
-                        key = here.at(index, "keys", name)
-                        key.report("unique-namespace", f"the variable {name!r} is bound twice: rename one")
+                        here.at(index, "keys", name).report(
+                            "unique-namespace", f"the variable {name!r} is bound twice: rename one"
+                        )
         return variables
 
     # --- references between tools -------------------------------------------------------------------------------
@@ -320,7 +344,7 @@ class _Linker:
     def _check_unused_flows(
         self, capability: schema.Capability, flows: Mapping[str, PlacedFlow], actions: ActionCompiler
     ) -> None:
-        """Report the flows that no tool refers to, and compile them to report their problems too."""
+        """Warn of the flows that no tool refers to, and compile them to report their problems too."""
         referred = {
             tool.ref
             for exposes in capability.exposes
@@ -329,7 +353,7 @@ class _Linker:
             if tool.ref is not None
         }
         for name, placed in flows.items():
-            if name not in referred:
+            if name not in referred and actions.find_unserved(placed.flow) is None:
                 inputs = {
                     key: compile_argument(
                         key, parameter, self._entities, placed.place.at("inputParameters", key)
@@ -339,7 +363,7 @@ class _Linker:
                 actions.compile(placed.flow, Scope(placed.namespace, inputs), placed.place)
                 if referred <= flows.keys():  # otherwise a misspelled reference may mean this flow
                     message = f"no tool refers to the flow {name!r}: add `ref: {name}` to one, or remove the flow"
-                    placed.place.report("unused-flow", message)
+                    placed.place.warn("unused-flow", message)
 
     def _check_entities(self) -> None:
         """Check the operations and tools that entities refer to."""
@@ -390,7 +414,8 @@ def find_full_lists(tool: Tool, listers: Mapping[str, Tool]) -> Mapping[str, str
         while isinstance(step, LookupStep):
             step = steps.get(step.index)
         if isinstance(step, CallStep) and step.operation.page is not None and step.operation.key in listers:
-            full_lists["$." + ".".join(mapping.target)] = _describe_lister(listers[step.operation.key], step)
+            target = (RESULT, *mapping.target) if action.output.wraps else mapping.target
+            full_lists["$." + ".".join(target)] = _describe_lister(listers[step.operation.key], step)
     return full_lists
 
 

@@ -38,8 +38,10 @@ def check(files: tuple[Path, ...], as_json: bool) -> None:
       itwin-mcp capability check my-api.yaml
       itwin-mcp capability check --json *.yaml
     """
+    from itwin_mcp.capability.bound_values import list_receivers
     from itwin_mcp.capability.documents import find_shipped_files
     from itwin_mcp.capability.linker import link_files
+    from itwin_mcp.capability.tool_actions import list_operations
 
     own = {file.resolve() for file in files}
     try:
@@ -55,6 +57,9 @@ def check(files: tuple[Path, ...], as_json: bool) -> None:
         return
     for warning in warnings:
         click.echo(f"warning: {warning}")
+    mine = [op for tool in catalog.tools.values() if tool.name in tools for op in list_operations(tool.action)]
+    for origin, key in list_receivers(mine):
+        click.echo(f"{origin} receives {key}")
     click.echo(f"No problems. Tools: {', '.join(tools) or 'none'}.")
 
 
