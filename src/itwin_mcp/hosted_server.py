@@ -16,12 +16,13 @@ from itwin_mcp.upstream.sign_in.credential_choice import USER_AGENT, AuthMethod,
 
 if TYPE_CHECKING:
     from itwin_mcp.executor.context import Caller
-    from itwin_mcp.hosting.authentication import AccessOfCall, NoteRefused
+    from itwin_mcp.hosting.authentication import AccessOfCall, NoteRefused, RestAccess
     from itwin_mcp.hosting.caller_limits import Admission
     from itwin_mcp.hosting.telemetry import Meter
     from itwin_mcp.upstream.client import Watch
 
 PUBLIC_PATH = "/mcp"
+REST_PATH = "/rest/"
 _LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -110,7 +111,7 @@ class Exposure:
     watch: Watch
     get_caller: Callable[[], Caller]
     end: Callable[[], Awaitable[None]]
-    surround: Callable[[AccessOfCall, NoteRefused], Callable[[Any, int], Any]]
+    surround: Callable[[AccessOfCall, NoteRefused, RestAccess | None], Callable[[Any, int], Any]]
     """Returns what wraps the protocol's app in all middleware, given the app and the port."""
 
     def count_calls(self, tools: Collection[str]) -> Any:
@@ -159,11 +160,18 @@ def open_exposure(settings: Settings, host: str) -> Iterator[Exposure | None]:
     with ExitStack() as stack:
         meter = _open_meter(hosted, host, admission, stack)
 
-        def surround(access_of_call: AccessOfCall, note_refused: NoteRefused) -> Callable[[Any, int], Any]:
+        def surround(
+            access_of_call: AccessOfCall, note_refused: NoteRefused, rest: RestAccess | None = None
+        ) -> Callable[[Any, int], Any]:
             def wrap(app: Any, port: int) -> Any:
                 # From the inside out: each layer answers what it refuses, so that less reaches the next one.
-                app = Authentication(app, resource, verifier, access_of_call, note_refused, admission, sessions, meter)
-                app = _add_cors(ResourceRoutes(app, PUBLIC_PATH, resource), hosted.allowed_origins or ())
+                app = Authentication(
+                    app, resource, verifier, access_of_call, note_refused, admission, sessions, meter, rest
+                )
+                app = _add_cors(
+                    ResourceRoutes(app, PUBLIC_PATH, resource, () if rest is None else (REST_PATH,)),
+                    hosted.allowed_origins or (),
+                )
                 local = tuple(f"{name}:{port}" for name in _LOCAL_HOSTS) if host in LOOPBACK else ()
                 app = check_hosted(app, (*hosted.allowed_hosts, *local), hosted.allowed_origins or ())
                 return HealthRoutes(app, readiness)
@@ -202,7 +210,7 @@ def _add_cors(app: Any, origins: tuple[str, ...]) -> Any:
     return CORSMiddleware(
         app,
         allow_origins=origins,
-        allow_methods=("GET", "POST", "DELETE"),
+        allow_methods=("GET", "POST", "PUT", "PATCH", "DELETE"),
         allow_headers=("*",),
         expose_headers=("WWW-Authenticate", "Mcp-Session-Id", "Retry-After"),
     )

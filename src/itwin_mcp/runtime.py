@@ -16,8 +16,10 @@ from itwin_mcp.capability.catalog import Catalog, Skill, Tool
 from itwin_mcp.capability.confirmation_compiler import add_confirmation_arguments
 from itwin_mcp.capability.documents import find_shipped_files
 from itwin_mcp.capability.entities import Entities
+from itwin_mcp.capability.inbound_compiler import InboundCredential
 from itwin_mcp.capability.linker import link_files
 from itwin_mcp.capability.parameters import Preset, apply_presets
+from itwin_mcp.capability.selection import DYNAMIC
 from itwin_mcp.capability.vocabulary import read_vocabulary
 from itwin_mcp.errors import ErrorCode, SettingsError, StateUnusable
 from itwin_mcp.executor import names, save_list
@@ -51,6 +53,7 @@ from itwin_mcp.upstream.storage import STORAGE_HOSTS, Storage
 if TYPE_CHECKING:
     from itwin_mcp.hosted_server import Exposure
     from itwin_mcp.sandbox import Sandbox
+    from itwin_mcp.server.rest.app import RestApp
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +126,7 @@ def _select(settings: Settings, started: Launcher, every: Catalog, policy: Polic
     """
     hidden: set[str] = set()
     if policy is not None and started is not Launcher.SHELL and settings.hosted is None:
-        hidden = every.tools.keys() - policy.allowed_tools(LOCAL, every.tools.values())
+        hidden = every.every_tool.keys() - policy.allowed_tools(LOCAL, every.every_tool.values())
         every = replace(every, resources=policy.allowed_resources(LOCAL, every.resources, every.tools.values()))
     selected = every.select(
         toolsets=settings.toolsets,
@@ -214,7 +217,9 @@ async def open_runtime(
             files=files,
             environment=_select_variables(catalog, environment),
             names=Names(catalog.operations, _read_presets(settings, catalog.entities)),
-            confirming=_build_confirming(settings, started, seals, partial(_describe_actor, settings, sign_in)),
+            confirming=_build_confirming(
+                settings, started, bool(catalog.routes), seals, partial(_describe_actor, settings, sign_in)
+            ),
             gatekeeper=gatekeeper,
             built_in=_collect_built_in(catalog, started, session, files, gatekeeper),
             elsewhere=catalog.elsewhere,
@@ -244,8 +249,19 @@ async def serve_stdio(settings: Settings, environment: Mapping[str, str], ready:
 
     async with open_runtime(settings, environment, Launcher.STDIO) as runtime:
         server = build_server(runtime.catalog, runtime.executor)
+        _warn_of_http_only(runtime.catalog)
         ready()
         await stdio.serve_stdio(server)
+
+
+def _warn_of_http_only(catalog: Catalog) -> None:
+    """Warn of what files declare for HTTP and stdio cannot have."""
+    if catalog.inbound:
+        files = _name_files(catalog.inbound)
+        logger.warning("Over stdio the authentication in %s does not apply: only the client can call.", files)
+    if catalog.routes:
+        namespaces = ", ".join(sorted({route.namespace for route in catalog.routes}))
+        logger.warning("Over stdio no REST API is served (%s): serve with --http HOST:PORT.", namespaces)
 
 
 async def serve_http(
@@ -265,25 +281,33 @@ async def serve_http(
     from itwin_mcp.server.app import build_server
     from itwin_mcp.server.transports import http
     from itwin_mcp.server.transports.connection_limits import ConnectionLimits
-    from itwin_mcp.server.transports.origin_check import check_loopback
 
     with open_exposure(settings, host) as exposure:
         if exposure is None:
             async with open_runtime(settings, environment, Launcher.HTTP) as runtime:
                 server = build_server(runtime.catalog, runtime.executor)
-                check = partial(check_loopback, token=token)
-                await http.serve_http(server, host, port, surround=check, ready=ready, stateless=settings.stateless)
+                await http.serve_http(
+                    server,
+                    host,
+                    port,
+                    surround=surround_own(runtime, environment, token),
+                    ready=ready,
+                    rest=build_rest(runtime, settings),
+                    stateless=settings.stateless,
+                )
             return
         async with open_runtime(settings, environment, Launcher.HTTP, exposure.watch) as runtime:
             server = build_hosted_server(runtime, exposure)
+            rest = build_rest(runtime, settings, exposure.get_caller)
             names = {*runtime.catalog.tools, *runtime.catalog.prompts}
             with exposure.export_spans(environment, names):
                 await http.serve_http(
                     server,
                     host,
                     port,
-                    surround=surround_hosted(runtime, exposure),
+                    surround=surround_hosted(runtime, exposure, rest),
                     ready=ready,
+                    rest=rest,
                     stateless=settings.stateless,
                     ending=exposure.end,
                     drain=exposure.hosted.drain_seconds,
@@ -306,12 +330,62 @@ def build_hosted_server(runtime: Runtime, exposure: Exposure) -> Any:
     return server
 
 
-def surround_hosted(runtime: Runtime, exposure: Exposure) -> Any:
-    """Return the middleware around the protocol's app, which refuses and audits calls beyond a caller's scopes."""
+def build_rest(
+    runtime: Runtime, settings: Settings, get_caller: Callable[[], Caller] = lambda: LOCAL
+) -> RestApp | None:
+    """Return the app that serves what files expose over REST and, with `--rest`, every tool; None for nothing.
+
+    Raises SettingsError if a file's namespace is also the name of a toolset.
+    """
+    from itwin_mcp.capability.routes import derive_routes
+
+    routes = runtime.catalog.routes
+    if settings.rest:
+        # The dynamic tools serve models: over HTTP every tool has a path of its own.
+        derived = derive_routes(tool for tool in runtime.catalog.tools.values() if tool.toolset != DYNAMIC)
+        clashing = {route.namespace for route in routes} & {route.namespace for route in derived}
+        if clashing:
+            raise SettingsError(
+                f"--rest: a capability file exposes the REST namespace {min(clashing)!r}, which is also a toolset. "
+                "Rename it in the file."
+            )
+        routes = (*routes, *derived)
+    if not routes:
+        return None
+    from itwin_mcp.server.rest.app import RestApp
+
+    return RestApp(routes, runtime.executor, get_caller)
+
+
+def surround_own(runtime: Runtime, environment: Mapping[str, str], token: str | None) -> Callable[[Any, int], Any]:
+    """Return the middleware around the apps of the user's own server.
+
+    Raises SettingsError if the credential that a file requires has no value.
+    """
+    from itwin_mcp.server.transports.inbound_check import InboundCheck, require
+    from itwin_mcp.server.transports.origin_check import check_loopback
+
+    inbound = runtime.catalog.inbound
+    if token is not None and inbound:
+        logger.warning("--http-token takes the place of the authentication in %s.", _name_files(inbound))
+        inbound = ()
+    required = require(inbound, environment)
+    return lambda app, port: check_loopback(InboundCheck(app, required) if required else app, port, token=token)
+
+
+def _name_files(inbound: Sequence[InboundCredential]) -> str:
+    return ", ".join(dict.fromkeys(credential.file for credential in inbound))
+
+
+def surround_hosted(runtime: Runtime, exposure: Exposure, rest: RestApp | None = None) -> Any:
+    """Return the middleware around the apps, which refuses and audits calls beyond a caller's scopes."""
+    if runtime.catalog.inbound:
+        files = _name_files(runtime.catalog.inbound)
+        logger.warning("Callers sign in (ITWIN_MCP_AUTH_ISSUER), so the authentication in %s does not apply.", files)
     from itwin_mcp.server import tools
 
     note_refused = partial(tools.note_refused, runtime.catalog, runtime.executor, ErrorCode.INSUFFICIENT_SCOPE)
-    return exposure.surround(partial(tools.find_access, runtime.catalog), note_refused)
+    return exposure.surround(partial(tools.find_access, runtime.catalog), note_refused, rest)
 
 
 def open_sandbox(database: Path | None, job_seconds: float = 1.0, rate_limit: int | None = None) -> Sandbox:
@@ -347,16 +421,20 @@ def _open_files(settings: Settings, started: Launcher) -> LocalFiles:
 
 
 def _build_confirming(
-    settings: Settings, started: Launcher, seals: Seals, where: Callable[[Tool], Awaitable[str]]
+    settings: Settings, started: Launcher, has_routes: bool, seals: Seals, where: Callable[[Tool], Awaitable[str]]
 ) -> Confirmer:
-    """Return how to confirm a call if the client cannot ask: over stdio by the user's own terminal (`approve`)."""
+    """Return how to confirm a call if the client cannot ask: by the user's own terminal (`approve`).
+
+    Over HTTP that is for the user's own server, if it serves REST, whose clients can never ask.
+    """
     seconds = 60 * settings.confirm_minutes
     if settings.hosted is not None and settings.hosted.replicas > 1:  # a reply could be used once on each replica
         seconds = min(seconds, HELD_SECONDS)
     confirming = partial(Confirmer, seals, two_step=settings.two_step, seconds=seconds, where=where)
     if started is Launcher.SHELL:
         return confirming(remedy=NO_TERMINAL)
-    if started is Launcher.HTTP:
+    serves_rest = (settings.rest or has_routes) and settings.hosted is None
+    if started is Launcher.HTTP and not serves_rest:
         return confirming()
     approve = approve_command(settings.origins.get("state_dir"), settings.state_dir)
     return confirming(

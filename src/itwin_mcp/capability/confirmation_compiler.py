@@ -175,6 +175,7 @@ def add_confirmation_arguments(catalog: Catalog) -> Catalog:
         catalog,
         tools={name: _add_confirmation_argument(tool) for name, tool in catalog.tools.items()},
         reachable={name: _add_confirmation_argument(tool) for name, tool in catalog.reachable.items()},
+        routes=tuple(replace(route, tool=_add_confirmation_argument(route.tool)) for route in catalog.routes),
     )
 
 

@@ -14,10 +14,14 @@ from itwin_mcp.capability.catalog import Catalog, Prompt, Resource, StaticResour
 from itwin_mcp.capability.documents import Document, Place, find_shipped_files, load_document
 from itwin_mcp.capability.entities import PLATFORM_ENTITIES, DeclaredEntity, Entity, check_entities, link_entities
 from itwin_mcp.capability.expressions import Argument, StepValue
+from itwin_mcp.capability.inbound_compiler import MCP_PATH, REST_PATH, InboundCredential, compile_inbound
 from itwin_mcp.capability.operation_compiler import ApiCompiler
 from itwin_mcp.capability.operations import Operation
 from itwin_mcp.capability.parameters import compile_argument
 from itwin_mcp.capability.references import Scope
+from itwin_mcp.capability.rest_compiler import RestCompiler
+from itwin_mcp.capability.rest_schema import ExposesRest
+from itwin_mcp.capability.routes import Route
 from itwin_mcp.capability.tool_actions import Call, CallStep, LookupStep, Steps, list_called_operations
 from itwin_mcp.capability.tool_compiler import ExposesCompiler, PlacedFlow, TakenNames
 from itwin_mcp.errors import CapabilityError, Problem
@@ -76,6 +80,9 @@ class _Linker:
         self._resources: list[Resource] = []
         self._prompts: dict[str, Prompt] = {}
         self._statics: list[StaticResource] = []
+        self._routes: list[Route] = []
+        self._rest_namespaces: dict[str, Path] = {}
+        self._inbound: list[InboundCredential] = []
         self._read_platform_entities()
 
     def add(self, file: Path, *, sections: bool = False) -> None:
@@ -109,6 +116,13 @@ class _Linker:
                 message = f"the namespace {exposes.namespace!r} is used twice in this file: rename one"
                 here.at("namespace").report("unique-namespace", message)
             namespaces.add(exposes.namespace)
+            if exposes.authentication is not None:
+                path = MCP_PATH if isinstance(exposes, schema.Exposes) else f"{REST_PATH}{exposes.namespace}"
+                where = here.at("authentication")
+                self._inbound.append(compile_inbound(exposes.authentication, path, binds, where))
+            if isinstance(exposes, ExposesRest):
+                self._add_rest(exposes, actions, flows, here)
+                continue
             compiler = ExposesCompiler(exposes, actions, flows, self._entities, here)
             self._tools.update((tool.name, tool) for tool in compiler.compile_tools(self._taken))
             self._resources.extend(compiler.compile_resources(self._taken))
@@ -116,6 +130,17 @@ class _Linker:
             self._prompts.update((prompt.name, prompt) for prompt in compiler.compile_prompts(self._taken))
             self._warnings.extend(compiler.warnings)
         self._check_unused(capability, flows, actions)
+
+    def _add_rest(
+        self, exposes: ExposesRest, actions: ActionCompiler, flows: Mapping[str, PlacedFlow], place: Place
+    ) -> None:
+        owner = self._rest_namespaces.setdefault(exposes.namespace, place.document.file)
+        if owner != place.document.file:
+            message = f"the namespace {exposes.namespace!r} is already served over REST by {owner}: rename one"
+            place.at("namespace").report("unique-namespace", message)
+        compiler = RestCompiler(exposes, actions, flows, self._entities, place)
+        self._routes.extend(compiler.compile_routes())
+        self._warnings.extend(compiler.warnings)
 
     def build_catalog(self) -> Catalog:
         """Return everything that was linked.
@@ -137,6 +162,8 @@ class _Linker:
             self._entities,
             tuple(self._statics),
             warnings=tuple(self._warnings),
+            routes=tuple(self._routes),
+            inbound=tuple(self._inbound),
         )
 
     def save_to_cache(self) -> None:
@@ -304,11 +331,7 @@ class _Linker:
     ) -> None:
         """Compile the flows that no tool refers to, to report their problems too."""
         referred = {
-            tool.ref
-            for exposes in capability.exposes
-            if isinstance(exposes, schema.Exposes)
-            for tool in exposes.tools.values()
-            if tool.ref is not None
+            tool.ref for exposes in capability.exposes for tool in _list_exposed(exposes) if tool.ref is not None
         }
         for name, placed in flows.items():
             if name not in referred:
@@ -346,6 +369,15 @@ class _Linker:
             for name in sorted((tool.confirm.alike if tool.confirm is not None else frozenset()) - self._tools.keys()):
                 place = self._taken.tools[tool.name].at("x-confirm", "alike")
                 place.report("x-confirm", f"there is no tool {name!r}: {suggest(self._tools, name)}")
+
+
+def _list_exposed(exposes: schema.Exposes | ExposesRest | schema.Import) -> Iterable[Any]:
+    """Return the tools, or the operations, of an entry."""
+    if isinstance(exposes, schema.Exposes):
+        return exposes.tools.values()
+    if isinstance(exposes, ExposesRest):
+        return [operation for resource in exposes.resources.values() for operation in resource.operations.values()]
+    return ()
 
 
 def _list_sections(file: schema.CapabilityFile) -> Sequence[tuple[str, Sequence[Any]]]:

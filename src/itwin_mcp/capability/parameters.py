@@ -212,6 +212,7 @@ def apply_presets(catalog: Catalog, presets: Mapping[str, Preset]) -> Catalog:
         catalog,
         tools={name: _apply_presets(tool, presets, created) for name, tool in catalog.tools.items()},
         reachable={name: _apply_presets(tool, presets, created) for name, tool in catalog.reachable.items()},
+        routes=tuple(replace(route, tool=_apply_presets(route.tool, presets, created)) for route in catalog.routes),
     )
 
 

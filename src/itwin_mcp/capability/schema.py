@@ -23,6 +23,8 @@ from itwin_mcp.capability.extensions import (
     Waiting,
 )
 from itwin_mcp.capability.flow_schema import ActionSpec, Aggregate, Confirm, ToolInput
+from itwin_mcp.capability.inbound_schema import InboundAuthentication
+from itwin_mcp.capability.rest_schema import ExposesRest
 from itwin_mcp.capability.schema_types import (
     BaseUri,
     BindVariable,
@@ -41,21 +43,18 @@ from itwin_mcp.capability.schema_types import (
 NOT_SERVED = frozenset(
     {
         "address",
-        "authentication",
         "cacheScope",
         "const",
         "control",
         "dependencies",
         "digest",
         "file",
-        "forward",
         "language",
         "location",
         "maxBinarySize",
         "multipartForm",
         "oauth2",
         "outputSchema",
-        "rest",
         "script",
         "skill",
         "ttlMs",
@@ -287,6 +286,7 @@ class Exposes(Node):
     port: int | None = None
     namespace: Kebab
     description: str | None = None
+    authentication: InboundAuthentication | None = None
     tools: Annotated[dict[ToolName, ToolSpec], Field(min_length=1)]
     resources: dict[Kebab, ResourceSpec] = Field(default={})
     prompts: dict[Kebab, PromptSpec] = Field(default={})
@@ -304,7 +304,8 @@ BindOrImport = Annotated[
     Annotated[Bind, Tag("<bind>")] | Annotated[Import, Tag("<import>")], discriminate_by("", "bind", imports=True)
 ]
 ExposesOrImport = Annotated[
-    Annotated[Exposes, Tag("<mcp>")] | Annotated[Import, Tag("<import>")], discriminate_by("type", imports=True)
+    Annotated[Exposes, Tag("<mcp>")] | Annotated[ExposesRest, Tag("<rest>")] | Annotated[Import, Tag("<import>")],
+    discriminate_by("type", imports=True),
 ]
 
 

@@ -88,7 +88,7 @@ class ExposesCompiler:
         for name, tool in self._exposes.tools.items():
             place = self._place.at("tools", name)
             if _claim_name(name, taken.tools, place, "unique-tool", f"the tool {name!r}"):
-                linked = self._compile_tool(name, tool, place)
+                linked = self.compile_tool(name, tool, place)
                 if linked is not None:
                     yield linked
 
@@ -131,7 +131,8 @@ class ExposesCompiler:
 
     # --- tools --------------------------------------------------------------------------------------------------
 
-    def _compile_tool(self, name: str, tool: schema.ToolSpec, place: Place) -> Tool | None:
+    def compile_tool(self, name: str, tool: schema.ToolSpec, place: Place) -> Tool | None:
+        """Compile one tool; None, and problems, if that fails."""
         placed = None
         if tool.ref is not None:
             placed = self._find_flow(tool, tool.ref, place)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 from mcp.server.auth.middleware.auth_context import AuthContextMiddleware, auth_context_var
@@ -46,6 +46,19 @@ AccessOfCall = Callable[[Any, Any], Access]
 """Returns the access that a call of a tool, by name and arguments, needs."""
 NoteRefused = Callable[[Caller, Any, Any], Awaitable[None]]
 """Notes in the audit log that a call, by tool name and arguments, needs more access than its caller has."""
+
+
+class RestAccess(Protocol):
+    """The access of requests that are not messages of the protocol."""
+
+    def serves(self, scope: Scope) -> bool:
+        """Return whether a request is for the REST API."""
+
+    def find_access(self, scope: Scope, caller: Caller) -> Access:
+        """Return the access that a request needs."""
+
+    async def note_refused(self, scope: Scope, caller: Caller) -> None:
+        """Note in the audit log that a request needs more access than its caller has."""
 
 
 class VerifiedUser(AuthenticatedUser):
@@ -96,6 +109,7 @@ class Authentication:
     admission: Admission
     sessions: CallerSessions
     meter: Meter
+    rest: RestAccess | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -146,6 +160,9 @@ class Authentication:
         inner_scope["user"] = VerifiedUser(verified)
         inner_scope["auth"] = AuthCredentials(sorted(verified.scopes))
         app = AuthContextMiddleware(self.app)
+        if self.rest is not None and self.rest.serves(scope):
+            await self._admit_rest(self.rest, app, scope, inner_scope, receive, send, caller)
+            return
         session = _find_header(scope["headers"], b"mcp-session-id")
         if scope["method"] == "GET":
             with self.admission.hold_stream(caller.key):
@@ -173,6 +190,19 @@ class Authentication:
 
         async with self.admission.hold_request(caller.key) if takes_slot else nullcontext():
             await _run_unless_slow(app, inner_scope, _replay(body, receive), send_and_note)
+
+    async def _admit_rest(
+        self, rest: RestAccess, app: ASGIApp, scope: Scope, inner: Scope, receive: Receive, send: Send, caller: Caller
+    ) -> None:
+        """Apply body limits, scopes and concurrency to a request for the REST API, then run the app."""
+        async with self.admission.hold_body(caller.key):
+            body = await _read_body(receive)
+        needed = rest.find_access(scope, caller)
+        if needed > caller.access:
+            await rest.note_refused(scope, caller)
+            raise _Refused(self.resource.build_insufficient_scope(needed))
+        async with self.admission.hold_request(caller.key):
+            await _run_unless_slow(app, inner, _replay(body, receive), send)
 
     def _note_session(self, caller: str, method: str, requested: str | None, start: Message) -> None:
         """Keep the caller's sessions up to date with the start of a response."""

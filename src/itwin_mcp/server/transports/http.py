@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import uvicorn
 
 PATH = "/mcp"
+REST_PATH = "/rest/"
 DRAIN_SECONDS = 5.0
 """How long requests in progress may take to end after a signal."""
 BACKLOG = 128
@@ -35,6 +36,7 @@ async def serve_http(
     *,
     surround: Callable[[ASGIApp, int], ASGIApp],
     ready: Callable[[str], None],
+    rest: ASGIApp | None = None,
     stateless: bool = False,
     ending: Callable[[], Awaitable[None]] | None = None,
     drain: float = DRAIN_SECONDS,
@@ -46,6 +48,7 @@ async def serve_http(
         port: 0 takes a free port.
         surround: given the app and the port, returns the app wrapped in the middleware that decides who may call.
         ready: called with the URL once connections are accepted.
+        rest: serves every path below `/rest/`.
         stateless: keep no sessions, even for clients that speak an older protocol.
         ending: awaited on the first signal, before the listener closes.
         drain: seconds that requests in progress then have to end.
@@ -56,7 +59,9 @@ async def serve_http(
     listener = _listen(host, port)
     bound = listener.getsockname()[1]
     streams_end = anyio.Event()
-    app = _CancelledRequests(surround(build_http_app(server, streams_end, stateless=stateless), bound), streams_end)
+    app = _CancelledRequests(
+        surround(build_http_app(server, streams_end, rest=rest, stateless=stateless), bound), streams_end
+    )
     uvicorn_server = _build_uvicorn(app, drain, limits)
     url_host = f"[{host}]" if ":" in host else host
     async with anyio.create_task_group() as tasks:
@@ -67,8 +72,10 @@ async def serve_http(
         tasks.cancel_scope.cancel()
 
 
-def build_http_app(server: Server[Any], streams_end: anyio.Event, *, stateless: bool = False) -> ASGIApp:
-    """Return an ASGI app that speaks MCP, without the middleware that decides who may call.
+def build_http_app(
+    server: Server[Any], streams_end: anyio.Event, *, rest: ASGIApp | None = None, stateless: bool = False
+) -> ASGIApp:
+    """Return an ASGI app that speaks MCP, and `rest`, without the middleware that decides who may call.
 
     Setting `streams_end` ends the streams that clients keep open.
     """
@@ -77,7 +84,7 @@ def build_http_app(server: Server[Any], streams_end: anyio.Event, *, stateless: 
     from itwin_mcp.server.transports.json_rpc import MessageCheck
 
     # `origin_check` compares Host and Origin exactly; the SDK's own check matches prefixes.
-    return MessageCheck(
+    app = MessageCheck(
         server.streamable_http_app(
             streamable_http_path=PATH,
             stateless_http=stateless,
@@ -85,6 +92,19 @@ def build_http_app(server: Server[Any], streams_end: anyio.Event, *, stateless: 
         ),
         streams_end,
     )
+    return app if rest is None else _ByPath(app, rest)
+
+
+@dataclass(frozen=True, slots=True)
+class _ByPath:
+    """Passes requests below `/rest/` to one app, and everything else to the other."""
+
+    mcp: ASGIApp
+    rest: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_rest = scope["type"] == "http" and scope["path"].startswith(REST_PATH)
+        await (self.rest if is_rest else self.mcp)(scope, receive, send)
 
 
 @dataclass(frozen=True, slots=True)
