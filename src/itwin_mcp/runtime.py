@@ -249,12 +249,12 @@ async def serve_stdio(settings: Settings, environment: Mapping[str, str], ready:
 
     async with open_runtime(settings, environment, Launcher.STDIO) as runtime:
         server = build_server(runtime.catalog, runtime.executor)
-        _warn_of_http_only(runtime.catalog)
+        warn_of_http_only(runtime.catalog)
         ready()
         await stdio.serve_stdio(server)
 
 
-def _warn_of_http_only(catalog: Catalog) -> None:
+def warn_of_http_only(catalog: Catalog) -> None:
     """Warn of what files declare for HTTP and stdio cannot have."""
     if catalog.inbound:
         files = _name_files(catalog.inbound)

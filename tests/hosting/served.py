@@ -15,7 +15,7 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from itwin_mcp import hosted_server
-from itwin_mcp.runtime import Runtime, build_hosted_server, open_runtime, surround_hosted
+from itwin_mcp.runtime import Runtime, build_hosted_server, build_rest, open_runtime, surround_hosted
 from itwin_mcp.server.transports.http import build_http_app
 from itwin_mcp.settings import read_settings
 from itwin_mcp.upstream.sign_in.credential_choice import Launcher
@@ -118,6 +118,8 @@ async def serve(
         assert parts is not None
         async with open_runtime(settings, {}, Launcher.HTTP, parts.watch) as runtime:
             server = build_hosted_server(runtime, parts)
-            around = surround_hosted(runtime, parts)(build_http_app(server, anyio.Event(), stateless=stateless), 8000)
+            rest = build_rest(runtime, settings, parts.get_caller)
+            app = build_http_app(server, anyio.Event(), rest=rest, stateless=stateless)
+            around = surround_hosted(runtime, parts, rest)(app, 8000)
             async with server.session_manager.run():
                 yield Served(around, runtime, parts, documents)

@@ -54,7 +54,7 @@ class RestAccess(Protocol):
     def serves(self, scope: Scope) -> bool:
         """Return whether a request is for the REST API."""
 
-    def find_access(self, scope: Scope, caller: Caller) -> Access:
+    def find_access(self, scope: Scope) -> Access:
         """Return the access that a request needs."""
 
     async def note_refused(self, scope: Scope, caller: Caller) -> None:
@@ -197,7 +197,7 @@ class Authentication:
         """Apply body limits, scopes and concurrency to a request for the REST API, then run the app."""
         async with self.admission.hold_body(caller.key):
             body = await _read_body(receive)
-        needed = rest.find_access(scope, caller)
+        needed = rest.find_access(scope)
         if needed > caller.access:
             await rest.note_refused(scope, caller)
             raise _Refused(self.resource.build_insufficient_scope(needed))

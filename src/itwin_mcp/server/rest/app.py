@@ -62,17 +62,17 @@ class RestApp:
         """Return whether a request is for this app."""
         return bool(scope["path"].startswith(f"/{PREFIX}/"))
 
-    def find_access(self, scope: Scope, caller: Caller) -> Access:
+    def find_access(self, scope: Scope) -> Access:
         """Return the access that a request needs; READ for one that reaches no operation."""
         try:
-            found = self._find(scope["method"], split_path(scope), caller)
+            found = self._find(scope["method"], split_path(scope))
         except BadRequest:
             return Access.READ
         return found.route.tool.access if isinstance(found, Found) else Access.READ
 
     async def note_refused(self, scope: Scope, caller: Caller) -> None:
         """Write to the audit log that a caller's token does not allow a request."""
-        found = self._find(scope["method"], split_path(scope), caller)
+        found = self._find(scope["method"], split_path(scope))
         if isinstance(found, Found):
             await self._executor.note_refused(
                 ErrorCode.INSUFFICIENT_SCOPE, found.route.tool, dict(found.in_path), caller
@@ -111,14 +111,17 @@ class RestApp:
             tasks.cancel_scope.cancel()
         return response
 
-    def _find(self, method: str, segments: Sequence[str], caller: Caller) -> Found | list[str]:
-        """Return the route of a request, or the methods that its path has instead."""
+    def _find(self, method: str, segments: Sequence[str], caller: Caller | None = None) -> Found | list[str]:
+        """Return the route of a request, or the methods that its path has instead.
+
+        With a caller, only what the caller is shown counts.
+        """
         if len(segments) < 2 or segments[0] != PREFIX:
             return []
         methods: list[str] = []
         for route in self._routes.get(segments[1], ()):
             in_path = route.match(segments[2:])
-            if in_path is None or not self._executor.shows(caller, route.tool):
+            if in_path is None or (caller is not None and not self._executor.shows(caller, route.tool)):
                 continue
             if route.method == method:
                 return Found(route, in_path)
