@@ -517,6 +517,32 @@ async def test_pre_approved_counts_only_calls_that_the_policy_confirmed() -> Non
     assert [line.get("confirmed") for line in audited() if line["decision"] == "done"] == ["person", "policy", "person"]
 
 
+async def test_pre_approvals_on_one_line_have_separate_budgets() -> None:
+    where = await places()
+    approved = [
+        {"tools": [tool], "itwins": [where.itwin], "per-hour": 1} for tool in ("release-all-locks", "delete-imodel")
+    ]
+    async with fenced(policy(where, **{"pre-approved": approved})) as it:
+        keeper = it.runtime.gatekeeper
+        assert keeper.policy is not None and keeper.policy.default is not None
+        first, second = keeper.policy.default.pre_approved
+        assert first.place == second.place
+        keeper.policy = replace(
+            keeper.policy,
+            default=replace(
+                keeper.policy.default,
+                pre_approved=(replace(first, tools=frozenset({"update-itwin"})), second),
+            ),
+        )
+        tool = keeper.tools["update-itwin"]
+        gate = keeper.gate("update-itwin", LOCAL)
+        granted = await gate.authorize(tool, {"iTwinId": where.itwin})
+        run = replace(it.runtime.executor._begin("update-itwin", None, LOCAL), gate=gate.under(granted, "policy"))
+        await run.perform(tool.operations[0], {"id": where.itwin, "type": "Bridge"})
+        assert await permit(it, "update-itwin", iTwinId=where.itwin) is None
+        assert await permit(it, "delete-imodel", iModelId=where.imodel) == "policy"
+
+
 # --- answers of the platform --------------------------------------------------------------------------------------
 
 

@@ -39,7 +39,7 @@ class ResponseContent(Node):
 
 
 class ResponseSpec(Node):
-    """What a status code means, for the OpenAPI document."""
+    """The meaning of a status code, for the OpenAPI document."""
 
     description: str | None = None
     content: dict[MediaType, ResponseContent] = Field(default={})

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from datetime import UTC
 from pathlib import Path
 from typing import Any, NoReturn
-from urllib.parse import quote, unquote, urlencode
+from urllib.parse import quote, urlencode
 
 import anyio
 import httpx2
@@ -23,6 +23,8 @@ from itwin_mcp.upstream.redaction import redact
 
 # --- requests -----------------------------------------------------------------------------------------------------
 
+_DOTS = re.compile(r"/(?:\.|%2[eE]){1,2}(?:/|$)")
+"""A segment that is `.` or `..`, encoded or not."""
 _PATH = re.compile(r"/(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/]|%[0-9A-Fa-f]{2})*", re.ASCII)
 _HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.ASCII)
 _HEADER_VALUE = re.compile(r"[\t -~]*", re.ASCII)
@@ -39,7 +41,7 @@ def build_url(origin: Origin, request: Request) -> httpx2.URL:
     """
     if not _PATH.fullmatch(request.path):
         raise build_unsendable("the path is not percent-encoded")
-    if any(unquote(segment) in (".", "..") for segment in request.path.split("/")):
+    if _DOTS.search(request.path):
         raise build_unsendable("the path contains `.` or `..`")
     try:
         query = "&".join(f"{quote(name, safe='$')}={quote(value, safe='')}" for name, value in request.query)

@@ -17,6 +17,7 @@ from itwin_mcp.server.app import build_server
 from itwin_mcp.server.transports.http import build_http_app
 from itwin_mcp.settings import read_settings
 from itwin_mcp.upstream.sign_in.credential_choice import Launcher
+from tests.hosting.served import run_lifespan
 from tests.upstream.loopback import Asked, Loopback, loopback
 
 PORT = 8000
@@ -82,8 +83,9 @@ async def serve_harbour(
         async with open_runtime(settings, environment, Launcher.HTTP) as runtime:
             server = build_server(runtime.catalog, runtime.executor)
             rest = build_rest(runtime, settings)
-            app = surround_own(runtime, environment, token)(build_http_app(server, anyio.Event(), rest=rest), PORT)
+            inner = build_http_app(server, anyio.Event(), rest=rest)
+            app = surround_own(runtime, environment, token)(inner, PORT)
             transport = httpx2.ASGITransport(app)
-            async with server.session_manager.run():
+            async with run_lifespan(inner):
                 async with httpx2.AsyncClient(transport=transport, base_url=HERE, timeout=30) as http:
                     yield Harbour(http, runtime, office, app)

@@ -190,7 +190,7 @@ class Gate:
             await self.note("refused", tool, arguments, code=keep_code(error.code))
             raise
         for entry in rule.find_pre_approvals(tool, itwins):
-            if self.keeper.budgets.wait((self.caller.key, entry.place), entry.per_hour) <= 0:
+            if self.keeper.budgets.wait((self.caller.key, entry), entry.per_hour) <= 0:
                 return Permit("policy", entry)
         return Permit()
 
@@ -431,11 +431,11 @@ class Gate:
         budgets, by = self.keeper.budgets, self.permit.by
         # Both budgets are checked before either is charged: what is refused costs nothing.
         if by is not None:
-            self._require_budget(budgets.wait((self.caller.key, by.place), by.per_hour), by.per_hour, by.place)
+            self._require_budget(budgets.wait((self.caller.key, by), by.per_hour), by.per_hour, by.place)
         if rule.writes_per_hour is not None:
             self._require_budget(budgets.take(self._writes, rule.writes_per_hour), rule.writes_per_hour)
         if by is not None:
-            budgets.take((self.caller.key, by.place), by.per_hour)
+            budgets.take((self.caller.key, by), by.per_hour)
         self.tally.counted = True
 
     def _require_budget(self, seconds: float, most: int, place: str | None = None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -164,7 +164,7 @@ HOUR = 3600.0
 MAX_COUNTERS = 10_000
 """Counters that are kept; beyond it, those that ran out are dropped first."""
 
-Key: TypeAlias = tuple[str, str]
+Key: TypeAlias = tuple[str, Hashable]
 """Whose counter, and of what."""
 
 

@@ -6,7 +6,7 @@ import contextlib
 import math
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,7 @@ async def serve_http(
     ready: Callable[[str], None],
     rest: ASGIApp | None = None,
     stateless: bool = False,
+    is_quick: Callable[[Any], bool] = lambda _tool: False,
     ending: Callable[[], Awaitable[None]] | None = None,
     drain: float = DRAIN_SECONDS,
     limits: ConnectionLimits = _LIMITS,
@@ -50,6 +51,7 @@ async def serve_http(
         ready: called with the URL once connections are accepted.
         rest: serves every path below `/rest/`.
         stateless: keep no sessions, even for clients that speak an older protocol.
+        is_quick: whether calls of the tool with this name end within seconds.
         ending: awaited on the first signal, before the listener closes.
         drain: seconds that requests in progress then have to end.
         limits: bounds on connections.
@@ -60,7 +62,8 @@ async def serve_http(
     bound = listener.getsockname()[1]
     streams_end = anyio.Event()
     app = _CancelledRequests(
-        surround(build_http_app(server, streams_end, rest=rest, stateless=stateless), bound), streams_end
+        surround(build_http_app(server, streams_end, rest=rest, stateless=stateless, is_quick=is_quick), bound),
+        streams_end,
     )
     uvicorn_server = _build_uvicorn(app, drain, limits)
     url_host = f"[{host}]" if ":" in host else host
@@ -73,26 +76,43 @@ async def serve_http(
 
 
 def build_http_app(
-    server: Server[Any], streams_end: anyio.Event, *, rest: ASGIApp | None = None, stateless: bool = False
+    server: Server[Any],
+    streams_end: anyio.Event,
+    *,
+    rest: ASGIApp | None = None,
+    stateless: bool = False,
+    is_quick: Callable[[Any], bool] = lambda _tool: False,
 ) -> ASGIApp:
     """Return an ASGI app that speaks MCP, and `rest`, without the middleware that decides who may call.
 
-    Setting `streams_end` ends the streams that clients keep open.
-    """
-    from mcp.server.transport_security import TransportSecuritySettings
+    The SDK prepares an event stream for every request. Calls of tools that are quick, without progress, are answered
+    by its JSON mode instead, which costs less and gives the same response.
 
-    from itwin_mcp.server.transports.json_rpc import MessageCheck
+    Args:
+        rest: serves every path below `/rest/`.
+        streams_end: setting it ends the streams that clients keep open.
+        is_quick: whether calls of the tool with this name end within seconds.
+    """
+    from mcp.server.streamable_http_manager import StreamableHTTPASGIApp, StreamableHTTPSessionManager
+    from mcp.server.transport_security import TransportSecuritySettings
+    from starlette.applications import Starlette
+    from starlette.routing import Route
+
+    from itwin_mcp.server.transports.json_rpc import MessageCheck, QuickCalls
 
     # `origin_check` compares Host and Origin exactly; the SDK's own check matches prefixes.
-    app = MessageCheck(
-        server.streamable_http_app(
-            streamable_http_path=PATH,
-            stateless_http=stateless,
-            transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
-        ),
-        streams_end,
-    )
-    return app if rest is None else _ByPath(app, rest)
+    security = TransportSecuritySettings(enable_dns_rebinding_protection=False)
+    manager = StreamableHTTPSessionManager(server, stateless=stateless, security_settings=security)
+    plain = StreamableHTTPSessionManager(server, json_response=True, stateless=True, security_settings=security)
+
+    @contextlib.asynccontextmanager
+    async def run_both(_: Starlette) -> AsyncIterator[None]:
+        async with manager.run(), plain.run():
+            yield
+
+    app = Starlette(routes=[Route(PATH, endpoint=StreamableHTTPASGIApp(manager))], lifespan=run_both)
+    checked = MessageCheck(app, streams_end, QuickCalls(plain.handle_request, PATH, is_quick))
+    return checked if rest is None else _ByPath(checked, rest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,13 +166,8 @@ def _build_uvicorn(app: Any, drain: float, limits: ConnectionLimits) -> uvicorn.
     class QuietServer(uvicorn.Server):
         """uvicorn without its signal handlers, which end the process before our resources are closed."""
 
-        @contextlib.contextmanager
-        def capture_signals(self) -> Iterator[None]:
-            if sys.platform == "win32":
-                with super().capture_signals():
-                    yield
-            else:
-                yield
+        def capture_signals(self) -> Any:
+            return super().capture_signals() if sys.platform == "win32" else contextlib.nullcontext()
 
     config = uvicorn.Config(
         app,

@@ -19,7 +19,7 @@ _REALM = "itwin-mcp"
 
 @dataclass(frozen=True, slots=True)
 class Required:
-    """What requests to a path must present: the exact value of a header or of a query parameter."""
+    """The credential that requests to a path must present: the exact value of a header or of a query parameter."""
 
     path: str
     placement: str

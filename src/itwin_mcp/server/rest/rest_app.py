@@ -18,8 +18,8 @@ from itwin_mcp.capability.tool_actions import Access
 from itwin_mcp.errors import ErrorCode
 from itwin_mcp.executor.context import Caller
 from itwin_mcp.executor.pipeline import Executor
-from itwin_mcp.server.rest.arguments import BadRequest, read_arguments, split_path
 from itwin_mcp.server.rest.openapi import build_document
+from itwin_mcp.server.rest.request_arguments import BadRequest, read_arguments, split_path
 from itwin_mcp.server.rest.responses import build_json, build_refusal, to_response
 
 PREFIX = "rest"
