@@ -20,6 +20,7 @@ from itwin_mcp.capability.inbound_compiler import InboundCredential
 from itwin_mcp.capability.linker import link_files
 from itwin_mcp.capability.parameters import Preset, apply_presets
 from itwin_mcp.capability.selection import DYNAMIC
+from itwin_mcp.capability.skill_compiler import DeclaredSkill
 from itwin_mcp.capability.vocabulary import read_vocabulary
 from itwin_mcp.errors import ErrorCode, SettingsError, StateUnusable
 from itwin_mcp.executor import names, save_list
@@ -100,7 +101,7 @@ def read_all(settings: Settings) -> Catalog:
     whole = replace(
         catalog,
         tools=tools,
-        skills=cache(partial(_read_skills, folder, tools)),
+        skills=cache(partial(_read_skills, folder, tools, catalog.declared_skills)),
         vocabulary=cache(partial(read_vocabulary, folder, settings.cache_dir, catalog.entities)),
     )
     whole = apply_presets(whole, _read_presets(settings, catalog.entities))
@@ -147,10 +148,16 @@ def _select_tools(settings: Settings, launcher: Launcher, whole: Catalog, policy
     return replace(selected, tools=tools, elsewhere=elsewhere)
 
 
-def _read_skills(folder: Path, tools: Mapping[str, Tool]) -> tuple[Skill, ...]:
+def _read_skills(folder: Path, tools: Mapping[str, Tool], declared: Sequence[DeclaredSkill]) -> tuple[Skill, ...]:
+    """Return our own skills and those of the user's files. Raises SettingsError if two have the same name."""
+    from itwin_mcp.skills.declared import build_skill
     from itwin_mcp.skills.reader import read_skills  # imports YAML only when skills are listed or read
 
-    return read_skills(folder, tools)
+    ours = read_skills(folder, tools)
+    for skill in declared:
+        if skill.name in {own.name for own in ours}:
+            raise SettingsError(f"{skill.file}: the name {skill.name!r} is already used by a skill of ours: rename it.")
+    return (*ours, *map(build_skill, declared))
 
 
 @asynccontextmanager

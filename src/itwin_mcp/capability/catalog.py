@@ -20,6 +20,7 @@ from itwin_mcp.text import find_similar
 if TYPE_CHECKING:
     from itwin_mcp.capability.inbound_compiler import InboundCredential
     from itwin_mcp.capability.routes import Route
+    from itwin_mcp.capability.skill_compiler import DeclaredSkill
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +215,8 @@ class Catalog:
     """The operations that files expose over REST. Their tools are not listed to MCP clients."""
     inbound: tuple[InboundCredential, ...] = ()
     """The credentials that requests over HTTP must present, by path (`exposes.authentication`)."""
+    declared_skills: tuple[DeclaredSkill, ...] = ()
+    """The skills that capability files expose, from which `skills` builds guides."""
     skills: Callable[[], tuple[Skill, ...]] = tuple
     """Builds the agent skills when they are first needed."""
     vocabulary: Callable[[], Vocabulary] = Vocabulary

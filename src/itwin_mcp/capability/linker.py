@@ -23,6 +23,8 @@ from itwin_mcp.capability.references import Scope
 from itwin_mcp.capability.rest_compiler import RestCompiler
 from itwin_mcp.capability.rest_schema import ExposesRest
 from itwin_mcp.capability.routes import Route
+from itwin_mcp.capability.skill_compiler import DeclaredSkill, Source, compile_skills
+from itwin_mcp.capability.skill_schema import ExposesSkill
 from itwin_mcp.capability.tool_actions import Call, CallStep, LookupStep, Steps, list_called_operations
 from itwin_mcp.capability.tool_compiler import ExposesCompiler, PlacedFlow, TakenNames
 from itwin_mcp.errors import CapabilityError, Problem
@@ -85,6 +87,7 @@ class _Linker:
         self._routes: list[Route] = []
         self._rest_namespaces: dict[str, Path] = {}
         self._inbound: list[InboundCredential] = []
+        self._skills: dict[str, DeclaredSkill] = {}
         self._read_platform_entities()
 
     def add(self, file: Path, *, sections: bool = False) -> None:
@@ -108,6 +111,8 @@ class _Linker:
         actions = ActionCompiler(operations)
         flows = self._read_flows(capability, place.at("capability", "aggregates"))
         namespaces = set(operations)
+        sources: dict[str, Mapping[str, Source]] = {}
+        skills: list[tuple[ExposesSkill, Place]] = []
         for index, exposes in enumerate(capability.exposes):
             here = place.at("capability", "exposes", index)
             if isinstance(exposes, schema.Import):
@@ -118,30 +123,47 @@ class _Linker:
                 here.at("namespace").report("unique-namespace", message)
             namespaces.add(exposes.namespace)
             if exposes.authentication is not None:
-                path = MCP_PATH if isinstance(exposes, schema.Exposes) else f"{REST_PATH}{exposes.namespace}"
+                # Skills are resources of MCP, so what protects them protects its path.
+                path = f"{REST_PATH}{exposes.namespace}" if isinstance(exposes, ExposesRest) else MCP_PATH
                 where = here.at("authentication")
                 self._inbound.append(compile_inbound(exposes.authentication, path, binds, where))
             if isinstance(exposes, ExposesRest):
-                self._add_rest(exposes, actions, flows, here)
+                sources[exposes.namespace] = self._add_rest(exposes, actions, flows, here)
+                continue
+            if isinstance(exposes, ExposesSkill):
+                skills.append((exposes, here))
                 continue
             compiler = ExposesCompiler(exposes, actions, flows, self._entities, here)
-            self._tools.update((tool.name, tool) for tool in compiler.compile_tools(self._taken))
+            tools = {tool.name: tool for tool in compiler.compile_tools(self._taken)}
+            self._tools.update(tools)
+            sources[exposes.namespace] = tools
             self._resources.extend(compiler.compile_resources(self._taken))
             self._statics.extend(compiler.compile_static_resources(self._taken))
             self._prompts.update((prompt.name, prompt) for prompt in compiler.compile_prompts(self._taken))
             self._warnings.extend(compiler.warnings)
+        for entry, here in skills:
+            self._add_skills(entry, sources, here)
         self._check_unused_flows(capability, flows, actions)
 
     def _add_rest(
         self, exposes: ExposesRest, actions: ActionCompiler, flows: Mapping[str, PlacedFlow], place: Place
-    ) -> None:
+    ) -> Mapping[str, Route]:
         owner = self._rest_namespaces.setdefault(exposes.namespace, place.document.file)
         if owner != place.document.file:
             message = f"the namespace {exposes.namespace!r} is already served over REST by {owner}: rename one"
             place.at("namespace").report("unique-namespace", message)
         compiler = RestCompiler(exposes, actions, flows, self._entities, place)
-        self._routes.extend(compiler.compile_routes())
+        routes = tuple(compiler.compile_routes())
+        self._routes.extend(routes)
         self._warnings.extend(compiler.warnings)
+        return {route.name: route for route in routes}
+
+    def _add_skills(self, exposes: ExposesSkill, sources: Mapping[str, Mapping[str, Source]], place: Place) -> None:
+        for skill in compile_skills(exposes, sources, place):
+            if skill.name in self._skills:
+                message = f"the skill {skill.name!r} is already defined in {self._skills[skill.name].file}: rename one"
+                place.at("skills", skill.name).report("unique-skill", message)
+            self._skills[skill.name] = skill
 
     def build_catalog(self) -> Catalog:
         """Return everything that was linked.
@@ -166,6 +188,7 @@ class _Linker:
             warnings=tuple(self._warnings),
             routes=tuple(self._routes),
             inbound=tuple(self._inbound),
+            declared_skills=tuple(self._skills.values()),
         )
 
     def save_to_cache(self) -> None:
@@ -365,7 +388,7 @@ class _Linker:
                 place.check_known(name, self._tools, "x-confirm", "there is no tool")
 
 
-def _list_exposed(exposes: schema.Exposes | ExposesRest | schema.Import) -> Iterable[Any]:
+def _list_exposed(exposes: schema.Exposes | ExposesRest | ExposesSkill | schema.Import) -> Iterable[Any]:
     """Return the tools, or the operations, of an entry."""
     if isinstance(exposes, schema.Exposes):
         return exposes.tools.values()

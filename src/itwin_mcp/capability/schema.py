@@ -40,6 +40,7 @@ from itwin_mcp.capability.schema_types import (
     discriminate_by,
     require_type,
 )
+from itwin_mcp.capability.skill_schema import ExposesSkill
 
 NOT_SERVED = frozenset(
     {
@@ -57,7 +58,6 @@ NOT_SERVED = frozenset(
         "oauth2",
         "outputSchema",
         "script",
-        "skill",
         "ttlMs",
         "tunnel",
     }
@@ -296,7 +296,10 @@ BindOrImport = Annotated[
     Annotated[Bind, Tag("<bind>")] | Annotated[Import, Tag("<import>")], discriminate_by("", "bind", imports=True)
 ]
 ExposesOrImport = Annotated[
-    Annotated[Exposes, Tag("<mcp>")] | Annotated[ExposesRest, Tag("<rest>")] | Annotated[Import, Tag("<import>")],
+    Annotated[Exposes, Tag("<mcp>")]
+    | Annotated[ExposesRest, Tag("<rest>")]
+    | Annotated[ExposesSkill, Tag("<skill>")]
+    | Annotated[Import, Tag("<import>")],
     discriminate_by("type", imports=True),
 ]
 
