@@ -111,7 +111,7 @@ def test_load_reports_a_schema_error_with_its_line(
     assert len(problems) <= 2
 
 
-@pytest.mark.parametrize("kind", ["rest", "skill", "control"])
+@pytest.mark.parametrize("kind", ["control"])
 def test_load_names_an_exposes_type_that_is_not_served(folder: Folder, kind: str) -> None:
     text = edit(("  - type: mcp\n", f"  - type: {kind}\n"))
     (problem,) = folder.find_problems(text)
@@ -126,7 +126,6 @@ def test_load_names_an_exposes_type_that_is_not_served(folder: Folder, kind: str
         ("authentication: {type: bearer", "authentication: {type: digest"),
         ("authentication: {type: bearer", "authentication: {type: oauth2"),
         ("type: json\n", "type: multipartForm\n"),
-        ("    transport: stdio\n", "    transport: stdio\n    authentication: {}\n"),
         ("    transport: stdio\n", "    transport: stdio\n    ttlMs: 5\n"),
         ("delete-part: {", "delete-part: {outputSchema: x, "),
         ("  - type: http\n", "  - type: http\n    tunnel: {}\n"),

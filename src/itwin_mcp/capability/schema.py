@@ -1,7 +1,7 @@
 """Schema of a capability file as frozen models: Naftiko (Ikanos 1.0.0-beta5) with our `x-` words.
 
 The format: https://ikanos.io/schemas/v1.0.0-beta5/ikanos.json. Words of the format that this server does not serve
-(REST and skill expositions, scripts, tunnels …) are refused by name instead of being ignored.
+(scripts, tunnels …) are refused by name instead of being ignored.
 """
 
 from __future__ import annotations
