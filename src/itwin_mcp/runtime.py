@@ -381,7 +381,9 @@ def surround_own(runtime: Runtime, environment: Mapping[str, str], token: str | 
     if token is not None and inbound:
         logger.warning("--http-token takes the place of the authentication in %s.", _name_files(inbound))
         inbound = ()
-    required = require(inbound, environment)
+    references = {name for credential in inbound for name in credential.variables.values()}
+    values = {name: environment[name] for name in references if environment.get(name)}
+    required = require(inbound, values)
     return lambda app, port: check_loopback(InboundCheck(app, required) if required else app, port, token=token)
 
 

@@ -74,7 +74,8 @@ def find_root(tool: Tool, result: Result) -> Any:
 
 def wraps_root(tool: Tool) -> bool:
     """Return whether the structured answer of a tool holds its root in a member of its own."""
-    return not isinstance(tool.action, BuiltIn) and tool.action.output.kind != "object"
+    # `wraps` says so of an output that is compiled under a member of its own.
+    return not isinstance(tool.action, BuiltIn) and bool(getattr(tool.action.output, "wraps", False))
 
 
 def returns_bytes(tool: Tool) -> bool:
