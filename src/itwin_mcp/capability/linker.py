@@ -127,6 +127,8 @@ class _Linker:
                 path = f"{REST_PATH}{exposes.namespace}" if isinstance(exposes, ExposesRest) else MCP_PATH
                 where = here.at("authentication")
                 self._inbound.append(compile_inbound(exposes.authentication, path, binds, where))
+            if isinstance(exposes, ExposesRest | ExposesSkill):
+                self._warn_of_own_address(exposes, here)
             if isinstance(exposes, ExposesRest):
                 sources[exposes.namespace] = self._add_rest(exposes, actions, flows, here)
                 continue
@@ -144,6 +146,13 @@ class _Linker:
         for entry, here in skills:
             self._add_skills(entry, sources, here)
         self._check_unused_flows(capability, flows, actions)
+
+    def _warn_of_own_address(self, exposes: ExposesRest | ExposesSkill, place: Place) -> None:
+        """Warn that one listener serves everything, whatever address and port a file declares."""
+        for key in ("address", "port"):
+            if key in exposes.model_fields_set and place.document.is_fresh:
+                message = f"{key!r} is not used: `serve --http HOST:PORT` serves everything on one listener"
+                self._warnings.append(place.document.make_problem((*place.path, key), "not-served", message))
 
     def _add_rest(
         self, exposes: ExposesRest, actions: ActionCompiler, flows: Mapping[str, PlacedFlow], place: Place

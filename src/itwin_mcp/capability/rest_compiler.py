@@ -12,6 +12,7 @@ from itwin_mcp.capability.action_compiler import ActionCompiler
 from itwin_mcp.capability.documents import Place
 from itwin_mcp.capability.entities import Entities
 from itwin_mcp.capability.expressions import find_slots
+from itwin_mcp.capability.flow_schema import ActionSpec, ToolInput
 from itwin_mcp.capability.operations import PathTemplate, Slot
 from itwin_mcp.capability.rest_schema import ExposesRest, RestInput, RestOperationSpec, RestResource
 from itwin_mcp.capability.routes import InputPlace, Route, RouteResponse
@@ -132,25 +133,25 @@ class RestCompiler:
     ) -> Any:
         flow = self._flows.get(spec.ref) if spec.ref is not None else None
         required = self._find_required(spec)
-        parameters: dict[str, Any] = {}
+        parameters: dict[str, ToolInput] = {}
         for key, part in inputs.items():
             inherited = flow.flow.inputParameters.get(key) if flow is not None else None
             always = part.in_ == "path" or part.value is not None or key in required
-            parameters[key] = {
+            declared = {
                 "type": part.type,
                 "description": part.description,
                 "required": always or (inherited is not None and inherited.required),
-                **({"x-schema": {"pattern": part.pattern}} if part.pattern is not None else {}),
+                **({} if part.pattern is None else {"x-schema": {"pattern": part.pattern}}),
             }
+            parameters[key] = ToolInput.model_validate(declared)
         described = spec.description or resource.description or spec.display or resource.display
-        action = spec.model_dump(by_alias=True, exclude_unset=True)
-        for key in ("method", "responses", "responseBinary", "tags", "inputParameters", "description"):
-            action.pop(key, None)
-        if flow is None or described is not None:
-            action["description"] = described or f"{spec.method} {resource.path}"
-        tool = self._tools.compile_tool(
-            name, schema.ToolSpec.model_validate({**action, "inputParameters": parameters}), place
+        if flow is None and described is None:
+            described = f"{spec.method} {resource.path}"
+        action = {key: getattr(spec, key) for key in ActionSpec.model_fields}
+        as_tool = schema.ToolSpec.model_construct(
+            **action, display=spec.display, description=described, ref=spec.ref, inputParameters=parameters
         )
+        tool = self._tools.compile_tool(name, as_tool, place)
         return None if tool is None else replace(tool, name=f"{self._exposes.namespace}.{name}")
 
     def _find_required(self, spec: RestOperationSpec) -> set[str]:

@@ -31,6 +31,7 @@ async def test_requests_become_calls_and_outcomes_become_responses(harbour: Harb
     assert (added.status_code, added.json()) == (201, {"id": "b9"})
     assert (await http.get("/rest/harbour/berths/b%207")).json() == {"id": "b%207"}
     assert (await http.get("/rest/harbour/berths/newest")).json() == {"id": "newest-one"}
+    assert (await http.get("/rest/harbour/berths/b1/pair")).json() == {"one": "b1", "other": "b2"}
     plan = await http.get("/rest/harbour/berths/b1/plan")
     assert (plan.status_code, plan.content, plan.headers["content-type"]) == (200, PICTURE, "image/png")
     assert plan.headers["x-content-type-options"] == "nosniff"
@@ -39,6 +40,8 @@ async def test_requests_become_calls_and_outcomes_become_responses(harbour: Harb
         "POST /v1/berths",
         "GET /v1/berths/b%207",
         "GET /v1/berths/newest-one",
+        "GET /v1/berths/b1",
+        "GET /v1/berths/b2",
         "GET /v1/berths/b1/plan",
     ]
     assert json.loads(harbour.office.requests[1].body) == {"quay": "B", "depth": 12.5, "lights": ["red"]}
@@ -145,7 +148,13 @@ async def test_pages_of_other_sites_are_refused(harbour: Harbour) -> None:
 async def test_openapi_document_describes_the_operations(harbour: Harbour) -> None:
     document = (await harbour.http.get("/rest/harbour/openapi.json")).json()
     assert (document["openapi"], document["servers"]) == ("3.1.0", [{"url": "/rest/harbour"}])
-    assert list(document["paths"]) == ["/berths", "/berths/newest", "/berths/{id}", "/berths/{id}/plan"]
+    assert list(document["paths"]) == [
+        "/berths",
+        "/berths/newest",
+        "/berths/{id}",
+        "/berths/{id}/pair",
+        "/berths/{id}/plan",
+    ]
     listing, adding = document["paths"]["/berths"]["get"], document["paths"]["/berths"]["post"]
     assert [(each["in"], each["name"], each["required"]) for each in listing["parameters"]] == [
         ("query", "quay", False),
@@ -170,6 +179,8 @@ async def test_openapi_document_describes_the_operations(harbour: Harbour) -> No
 
 async def test_operations_of_rest_are_not_tools_of_mcp(harbour: Harbour) -> None:
     assert not [name for name in harbour.runtime.catalog.tools if "berth" in name]
+    warned = {problem.message.partition(" ")[0] for problem in harbour.runtime.catalog.warnings}
+    assert warned == {"'address'", "'port'"}
 
 
 async def test_policy_and_audit_hold_for_rest(tmp_path: Path) -> None:
