@@ -148,13 +148,13 @@ async def test_pages_of_other_sites_are_refused(harbour: Harbour) -> None:
 async def test_openapi_document_describes_the_operations(harbour: Harbour) -> None:
     document = (await harbour.http.get("/rest/harbour/openapi.json")).json()
     assert (document["openapi"], document["servers"]) == ("3.1.0", [{"url": "/rest/harbour"}])
-    assert list(document["paths"]) == [
+    assert set(document["paths"]) == {
         "/berths",
         "/berths/newest",
         "/berths/{id}",
         "/berths/{id}/pair",
         "/berths/{id}/plan",
-    ]
+    }
     listing, adding = document["paths"]["/berths"]["get"], document["paths"]["/berths"]["post"]
     assert [(each["in"], each["name"], each["required"]) for each in listing["parameters"]] == [
         ("query", "quay", False),
