@@ -18,12 +18,18 @@ from itwin_mcp.capability.documents import Document, Place, find_shipped_files, 
 from itwin_mcp.capability.entities import Entity
 from itwin_mcp.capability.entity_linker import PLATFORM_ENTITIES, DeclaredEntity, check_entities, link_entities
 from itwin_mcp.capability.expressions import Argument, StepValue
+from itwin_mcp.capability.inbound_compiler import MCP_PATH, REST_PATH, InboundCredential, compile_inbound
 from itwin_mcp.capability.not_served import warn_of_unserved
 from itwin_mcp.capability.operation_compiler import ApiCompiler
 from itwin_mcp.capability.operations import Operation
 from itwin_mcp.capability.outputs import RESULT
 from itwin_mcp.capability.parameters import compile_argument
 from itwin_mcp.capability.references import Scope
+from itwin_mcp.capability.rest_compiler import RestCompiler
+from itwin_mcp.capability.rest_schema import ExposesRest
+from itwin_mcp.capability.routes import Route
+from itwin_mcp.capability.skill_compiler import DeclaredSkill, Source, compile_skills
+from itwin_mcp.capability.skill_schema import ExposesSkill
 from itwin_mcp.capability.static_resources import find_static_files
 from itwin_mcp.capability.tool_actions import Call, CallStep, LookupStep, Steps, list_called_operations
 from itwin_mcp.capability.tool_compiler import ExposesCompiler, PlacedFlow, TakenNames
@@ -93,6 +99,10 @@ class _Linker:
         self._statics: list[StaticResource] = []
         self._static_files: list[Path] = []
         """The files in the folders of static resources."""
+        self._routes: list[Route] = []
+        self._rest_namespaces: dict[str, Path] = {}
+        self._inbound: list[InboundCredential] = []
+        self._skills: dict[str, DeclaredSkill] = {}
         self._read_platform_entities()
 
     def add(self, file: Path, *, sections: bool = False) -> None:
@@ -117,6 +127,8 @@ class _Linker:
         actions = ActionCompiler(operations, servers)
         flows = self._read_flows(capability, place.at("capability", "aggregates"))
         namespaces = set(operations)
+        sources: dict[str, Mapping[str, Source]] = {}
+        skills: list[tuple[ExposesSkill, Place]] = []
         for index, exposes in enumerate(capability.exposes):
             here = place.at("capability", "exposes", index)
             if isinstance(exposes, schema.Import):
@@ -128,8 +140,23 @@ class _Linker:
                 message = f"the namespace {exposes.namespace!r} is used twice in this file: rename one"
                 here.at("namespace").report("unique-namespace", message)
             namespaces.add(exposes.namespace)
+            if exposes.authentication is not None:
+                # Skills are resources of MCP, so what protects them protects its path.
+                path = f"{REST_PATH}{exposes.namespace}" if isinstance(exposes, ExposesRest) else MCP_PATH
+                where = here.at("authentication")
+                self._inbound.append(compile_inbound(exposes.authentication, path, binds, where))
+            if isinstance(exposes, ExposesRest | ExposesSkill):
+                self._warn_of_own_address(exposes, here)
+            if isinstance(exposes, ExposesRest):
+                sources[exposes.namespace] = self._add_rest(exposes, actions, flows, here)
+                continue
+            if isinstance(exposes, ExposesSkill):
+                skills.append((exposes, here))
+                continue
             compiler = ExposesCompiler(exposes, actions, flows, self._entities, here)
-            self._tools.update((tool.name, tool) for tool in compiler.compile_tools(self._taken))
+            tools = {tool.name: tool for tool in compiler.compile_tools(self._taken)}
+            self._tools.update(tools)
+            sources[exposes.namespace] = tools
             self._resources.extend(compiler.compile_resources(self._taken))
             self._statics.extend(compiler.compile_static_resources(self._taken))
             locations = (resource.location for resource in exposes.resources.values() if resource.location is not None)
@@ -138,7 +165,36 @@ class _Linker:
             )
             self._prompts.update((prompt.name, prompt) for prompt in compiler.compile_prompts(self._taken))
             self._warnings.extend(compiler.warnings)
+        for entry, here in skills:
+            self._add_skills(entry, sources, here)
         self._check_unused_flows(capability, flows, actions)
+
+    def _warn_of_own_address(self, exposes: ExposesRest | ExposesSkill, place: Place) -> None:
+        """Warn that one listener serves everything, whatever address and port a file declares."""
+        for key in ("address", "port"):
+            if key in exposes.model_fields_set and place.document.is_fresh:
+                message = f"{key!r} is not used: `serve --http HOST:PORT` serves everything on one listener"
+                self._warnings.append(place.document.make_problem((*place.path, key), "not-served", message))
+
+    def _add_rest(
+        self, exposes: ExposesRest, actions: ActionCompiler, flows: Mapping[str, PlacedFlow], place: Place
+    ) -> Mapping[str, Route]:
+        owner = self._rest_namespaces.setdefault(exposes.namespace, place.document.file)
+        if owner != place.document.file:
+            message = f"the namespace {exposes.namespace!r} is already served over REST by {owner}: rename one"
+            place.at("namespace").report("unique-namespace", message)
+        compiler = RestCompiler(exposes, actions, flows, self._entities, place)
+        routes = tuple(compiler.compile_routes())
+        self._routes.extend(routes)
+        self._warnings.extend(compiler.warnings)
+        return {route.name: route for route in routes}
+
+    def _add_skills(self, exposes: ExposesSkill, sources: Mapping[str, Mapping[str, Source]], place: Place) -> None:
+        for skill in compile_skills(exposes, sources, place):
+            if skill.name in self._skills:
+                message = f"the skill {skill.name!r} is already defined in {self._skills[skill.name].file}: rename one"
+                place.at("skills", skill.name).report("unique-skill", message)
+            self._skills[skill.name] = skill
 
     def build_catalog(self) -> Catalog:
         """Return everything that was linked.
@@ -163,6 +219,9 @@ class _Linker:
             self._entities,
             tuple(self._statics),
             warnings=tuple(self._warnings),
+            routes=tuple(self._routes),
+            inbound=tuple(self._inbound),
+            declared_skills=tuple(self._skills.values()),
         )
 
     def save_to_cache(self) -> None:
@@ -346,11 +405,7 @@ class _Linker:
     ) -> None:
         """Warn of the flows that no tool refers to, and compile them to report their problems too."""
         referred = {
-            tool.ref
-            for exposes in capability.exposes
-            if isinstance(exposes, schema.Exposes)
-            for tool in exposes.tools.values()
-            if tool.ref is not None
+            tool.ref for exposes in capability.exposes for tool in _list_exposed(exposes) if tool.ref is not None
         }
         for name, placed in flows.items():
             if name not in referred and actions.find_unserved(placed.flow) is None:
@@ -389,6 +444,15 @@ class _Linker:
             for name in tool.confirm.alike if tool.confirm is not None else ():
                 place = places[tool.name].at("x-confirm", "alike")
                 place.check_known(name, self._tools, "x-confirm", "there is no tool")
+
+
+def _list_exposed(exposes: schema.ExposesOrImport) -> Iterable[Any]:
+    """Return the tools, or the operations, of an entry."""
+    if isinstance(exposes, schema.Exposes):
+        return exposes.tools.values()
+    if isinstance(exposes, ExposesRest):
+        return [operation for resource in exposes.resources.values() for operation in resource.operations.values()]
+    return ()
 
 
 def _report_imports(entries: Sequence[Any], place: Place) -> None:

@@ -11,7 +11,6 @@ from itwin_mcp.capability.documents import Place
 RULE = "not-served"
 
 _EXPOSES = {
-    "authentication": "callers are authenticated by the settings of `serve`",
     "ttlMs": "the server decides how long clients may cache an answer",
     "cacheScope": "the server decides who may cache an answer",
     "address": "`serve` chooses the address",

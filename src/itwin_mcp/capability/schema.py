@@ -23,6 +23,8 @@ from itwin_mcp.capability.extensions import (
     Waiting,
 )
 from itwin_mcp.capability.flow_schema import ActionSpec, Aggregate, Confirm, ToolInput
+from itwin_mcp.capability.inbound_schema import InboundAuthentication
+from itwin_mcp.capability.rest_schema import ExposesRest
 from itwin_mcp.capability.schema_types import (
     BaseUri,
     BindVariable,
@@ -38,15 +40,14 @@ from itwin_mcp.capability.schema_types import (
     discriminate_by,
     require_type,
 )
+from itwin_mcp.capability.skill_schema import ExposesSkill
 
 NOT_SERVED = frozenset(
     {
         "address",
-        "authentication",
         "dependencies",
         "digest",
         "file",
-        "forward",
         "language",
         "location",
         "multipartForm",
@@ -288,7 +289,7 @@ class Exposes(Node):
     port: int | None = None
     namespace: Kebab
     description: str | None = None
-    authentication: dict[str, Any] | None = None
+    authentication: InboundAuthentication | None = None
     ttlMs: int | None = None
     cacheScope: Literal["public", "private"] | None = None
     tools: Annotated[dict[ToolName, ToolSpec], Field(min_length=1)]
@@ -319,8 +320,8 @@ BindOrImport = Annotated[
 ]
 ExposesOrImport = Annotated[
     Annotated[Exposes, Tag("<mcp>")]
-    | Annotated[UnservedExposes, Tag("<rest>")]
-    | Annotated[UnservedExposes, Tag("<skill>")]
+    | Annotated[ExposesRest, Tag("<rest>")]
+    | Annotated[ExposesSkill, Tag("<skill>")]
     | Annotated[UnservedExposes, Tag("<control>")]
     | Annotated[Import, Tag("<import>")],
     discriminate_by("type", imports=True),

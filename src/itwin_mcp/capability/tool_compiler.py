@@ -88,7 +88,7 @@ class ExposesCompiler:
         for name, tool in self._exposes.tools.items():
             place = self._place.at("tools", name)
             if _claim_name(name, taken.tools, place, "unique-tool", f"the tool {name!r}"):
-                compiled = self._compile_tool(name, tool, place)
+                compiled = self.compile_tool(name, tool, place)
                 if compiled is not None:
                     yield compiled
 
@@ -131,7 +131,8 @@ class ExposesCompiler:
 
     # --- tools --------------------------------------------------------------------------------------------------
 
-    def _compile_tool(self, name: str, tool: schema.ToolSpec, place: Place) -> Tool | None:
+    def compile_tool(self, name: str, tool: schema.ToolSpec, place: Place) -> Tool | None:
+        """Compile one tool; None, and problems, if that fails."""
         # The action comes from the tool itself, or from the flow that it refers to.
         body: flow_schema.ActionSpec = tool
         namespace, body_place, description = self._exposes.namespace, place, tool.description
