@@ -17,10 +17,8 @@ from itwin_mcp.capability.catalog import Catalog, Skill, Tool
 from itwin_mcp.capability.catalog_cache import load_catalog
 from itwin_mcp.capability.documents import find_shipped_files
 from itwin_mcp.capability.entities import Entities
-from itwin_mcp.capability.inbound_compiler import InboundCredential
 from itwin_mcp.capability.parameters import Preset, add_confirmation_arguments, apply_presets
 from itwin_mcp.capability.selection import DYNAMIC
-from itwin_mcp.capability.skill_compiler import DeclaredSkill
 from itwin_mcp.capability.vocabulary import read_vocabulary
 from itwin_mcp.errors import ErrorCode, SettingsError, StateUnusable
 from itwin_mcp.executor import names, save_list
@@ -52,6 +50,8 @@ from itwin_mcp.upstream.sign_in.identity import describe_actor, who_am_i
 from itwin_mcp.upstream.storage import STORAGE_HOSTS, Storage
 
 if TYPE_CHECKING:
+    from itwin_mcp.capability.inbound_compiler import InboundCredential
+    from itwin_mcp.capability.skill_compiler import DeclaredSkill
     from itwin_mcp.hosted_server import Exposure
     from itwin_mcp.sandbox import Sandbox
     from itwin_mcp.server.rest.rest_app import RestApp

@@ -20,8 +20,6 @@ def test_link_files_reads_every_version(folder: Folder, version: str) -> None:
 
 # (what is not served, the change, a text on the line of the warning)
 CASES = [
-    ("rest", ("  - type: mcp\n", "  - {type: rest, port: 3000, namespace: parts-rest, resources: {}}\n  - type: mcp\n"), "type: rest"),
-    ("skill", ("  - type: mcp\n", "  - {type: skill, namespace: parts-skill, skills: {}}\n  - type: mcp\n"), "type: skill"),
     ("control", ("  - type: mcp\n", "  - {type: control, port: 3001}\n  - type: mcp\n"), "type: control"),
     ("tunnel", ("  - type: http\n", "  - type: http\n    tunnel: {type: ziti, service: a, identity: b}\n"), "tunnel:"),
     ("outputSchema", ("delete-part: {", "delete-part: {outputSchema: x, "), "outputSchema"),
