@@ -47,6 +47,7 @@ COMMANDS = [
     ("capability", "check"),
     ("capability", "words"),
     ("capability", "export"),
+    ("capability", "import-openapi"),
     ("policy",),
     ("policy", "check"),
     ("policy", "test"),
@@ -305,6 +306,22 @@ def test_capability_check_lists_problems_with_line_and_rule(tmp_path: Path) -> N
     plain = run("capability", "check", str(file))
     assert plain.returncode == 2
     assert f"{file}:" in plain.stdout
+
+
+def test_capability_import_openapi_lists_writes_and_reports(tmp_path: Path) -> None:
+    definition = str(Path(__file__).parents[1] / "capability" / "data" / "library-api.yaml")
+    listed = run_json("capability", "import-openapi", definition, "--json")["operations"]
+    assert {"method": "GET", "path": "/books"}.items() <= listed[0].items()
+    file = tmp_path / "library.yaml"
+    written = run_json("capability", "import-openapi", definition, "--tag", "Books", "-o", str(file), "--json")
+    assert (written["file"], written["tools"][0]) == (str(file), "list-books")
+    assert {
+        "subject": "GET /old",
+        "message": "is not imported: it is deprecated, and not chosen by its name",
+    } in written["report"]
+    assert run_json("capability", "check", str(file), "--json")["tools"] == written["tools"]
+    again = run("capability", "import-openapi", definition, "--all", "-o", str(file))
+    assert (again.returncode, "--force" in again.stderr) == (2, True)
 
 
 def test_capability_words_explains_each_extension_and_its_place() -> None:

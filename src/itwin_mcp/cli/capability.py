@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from itwin_mcp.cli.capability_import import import_openapi
 from itwin_mcp.cli.options import LocalPath
 from itwin_mcp.cli.output import json_option, print_files, print_json, print_problems
 from itwin_mcp.errors import CapabilityError
@@ -15,14 +16,18 @@ from itwin_mcp.errors import CapabilityError
 
 @click.group("capability")
 def command() -> None:
-    """Check your own capability files, explain our extensions, or export our files for other engines of the format.
+    """Write, import and check your own capability files, explain our extensions, or export our files.
 
     \b
     Examples:
+      itwin-mcp capability import-openapi api.json
       itwin-mcp capability check my-api.yaml
       itwin-mcp capability words
       itwin-mcp capability export ./plain
     """
+
+
+command.add_command(import_openapi)
 
 
 @command.command("check")
