@@ -1,9 +1,9 @@
-"""A hosted server: what it requires before other people may reach it, and the middleware that surrounds it."""
+"""A hosted server: checks its settings before other people may reach it, and builds its middleware."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,16 +28,17 @@ _LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 def check_exposure(settings: Settings, host: str) -> None:
     """Check that the settings allow serving at this address. Raises SettingsError, which lists what is missing."""
     hosted = settings.hosted
-    policy = settings.policy
-    if hosted is None:
-        if host not in LOOPBACK:
-            raise SettingsError(
-                f"--http {host} is refused: anyone who reaches {host} could act as you on the iTwin Platform. "
-                f"Listen on 127.0.0.1, or have callers sign in. {_list_missing(find_missing(hosted, policy))}"
+    missing = find_missing(hosted, settings.policy) if host not in LOOPBACK else []
+    if missing:
+        reason = f"{host} is not loopback."
+        if hosted is None:
+            reason = (
+                f"anyone who reaches {host} could act as you on the iTwin Platform. "
+                "Listen on 127.0.0.1, or have callers sign in."
             )
+        raise SettingsError(f"--http {host} is refused: {reason} Missing for that: {'; '.join(missing)}.")
+    if hosted is None:
         return
-    if host not in LOOPBACK and (missing := find_missing(hosted, policy)):
-        raise SettingsError(f"--http {host} is refused: {host} is not loopback. {_list_missing(missing)}")
     if choose_method(settings) not in (AuthMethod.SERVICE_APPLICATION, AuthMethod.SANDBOX):
         raise SettingsError(
             "A hosted server acts as a service application: set ITWIN_CLIENT_ID and ITWIN_CLIENT_SECRET (or --sandbox "
@@ -53,11 +54,15 @@ def check_exposure(settings: Settings, host: str) -> None:
             "ITWIN_MCP_HTTP_TOKEN is only for your own server: callers of a hosted server send their own tokens."
         )
     check_replicas(hosted, two_step=settings.two_step)
-    _check_algorithms(hosted)
+    from itwin_mcp.hosting.tokens import ALGORITHMS
+
+    unknown = sorted(set(hosted.algorithms) - set(ALGORITHMS))
+    if unknown:
+        raise SettingsError(f"ITWIN_MCP_AUTH_ALGORITHMS contains {unknown[0]!r}; allowed are: {', '.join(ALGORITHMS)}.")
 
 
 def find_missing(hosted: HostedSettings | None, policy: Path | None) -> list[str]:
-    """Return what a server beyond loopback still needs, each with its setting."""
+    """Return the requirements of a server beyond loopback that are not met, each with its setting."""
     needs = {
         "the server that signs callers in (ITWIN_MCP_AUTH_ISSUER)": hosted is not None,
         "its public address (ITWIN_MCP_AUTH_AUDIENCE)": hosted is not None,
@@ -73,7 +78,7 @@ def find_missing(hosted: HostedSettings | None, policy: Path | None) -> list[str
 def check_replicas(hosted: HostedSettings, *, two_step: bool) -> None:
     """Check that the settings work with several replicas, which share only a secret. Raises SettingsError.
 
-    A token of two-step confirmation is valid once, and a replica does not know which tokens another has accepted.
+    Two-step confirmation does not: its tokens are valid once, but replicas do not know which tokens others accepted.
     """
     if hosted.replicas == 1:
         return
@@ -89,51 +94,29 @@ def check_replicas(hosted: HostedSettings, *, two_step: bool) -> None:
         )
 
 
-def _list_missing(missing: list[str]) -> str:
-    return f"Missing for that: {'; '.join(missing)}."
-
-
-def _check_algorithms(hosted: HostedSettings) -> None:
-    from itwin_mcp.hosting.tokens import ALGORITHMS
-
-    unknown = sorted(set(hosted.algorithms) - set(ALGORITHMS))
-    if unknown:
-        raise SettingsError(f"ITWIN_MCP_AUTH_ALGORITHMS contains {unknown[0]!r}; allowed are: {', '.join(ALGORITHMS)}.")
-
-
 @dataclass(frozen=True, slots=True)
 class Exposure:
-    """The parts of a hosted server that the composition root puts around the MCP server."""
+    """The parts of a hosted server around the MCP server."""
 
     hosted: HostedSettings
     meter: Meter
     watch: Watch
     get_caller: Callable[[], Caller]
     end: Callable[[], Awaitable[None]]
-    surround: Callable[[AccessOfCall, NoteRefused], Callable[[Any, int], Any]]
-    """Returns what wraps the protocol's app in all middleware, given the app and the port."""
-
-    def count_calls(self, tools: Collection[str]) -> Any:
-        """Return the SDK middleware that counts calls of these tools."""
-        from itwin_mcp.hosting.telemetry import watch_calls
-
-        return watch_calls(self.meter, tools)
-
-    def export_spans(self, environment: Mapping[str, str], names: Collection[str]) -> AbstractContextManager[None]:
-        """Export spans while entered, if the environment says where; `names` are our tools and prompts."""
-        from itwin_mcp.hosting.telemetry import export_spans
-
-        return export_spans(environment, names)
+    surround: Callable[[Any, int, AccessOfCall, NoteRefused], Any]
+    """Returns the app, wrapped in all middleware for a server on this port."""
 
 
 @contextmanager
 def open_exposure(settings: Settings, host: str) -> Iterator[Exposure | None]:
-    """Yield a hosted server's parts and close them at the end; None for a user's own server. Raises SettingsError."""
+    """Yield the parts of a hosted server during the block, or None for a user's own server. Raises SettingsError."""
     check_exposure(settings, host)
     hosted = settings.hosted
     if hosted is None:
         yield None
         return
+    from starlette.middleware.cors import CORSMiddleware
+
     from itwin_mcp.capability.tool_actions import Access
     from itwin_mcp.hosting.authentication import Authentication, get_caller
     from itwin_mcp.hosting.caller_limits import Admission, CallerLimits, CallerSessions
@@ -159,16 +142,21 @@ def open_exposure(settings: Settings, host: str) -> Iterator[Exposure | None]:
     with ExitStack() as stack:
         meter = _open_meter(hosted, host, admission, stack)
 
-        def surround(access_of_call: AccessOfCall, note_refused: NoteRefused) -> Callable[[Any, int], Any]:
-            def wrap(app: Any, port: int) -> Any:
-                # From the inside out: each layer answers what it refuses, so that less reaches the next one.
-                app = Authentication(app, resource, verifier, access_of_call, note_refused, admission, sessions, meter)
-                app = _add_cors(ResourceRoutes(app, PUBLIC_PATH, resource), hosted.allowed_origins or ())
-                local = tuple(f"{name}:{port}" for name in _LOCAL_HOSTS) if host in LOOPBACK else ()
-                app = check_hosted(app, (*hosted.allowed_hosts, *local), hosted.allowed_origins or ())
-                return HealthRoutes(app, readiness)
-
-            return wrap
+        def surround(app: Any, port: int, access_of_call: AccessOfCall, note_refused: NoteRefused) -> Any:
+            # From the inside out: each layer answers what it refuses, so that less reaches the next one.
+            app = Authentication(app, resource, verifier, access_of_call, note_refused, admission, sessions, meter)
+            app = ResourceRoutes(app, PUBLIC_PATH, resource)
+            if hosted.allowed_origins:
+                app = CORSMiddleware(  # lets browsers show responses to these pages
+                    app,
+                    allow_origins=hosted.allowed_origins,
+                    allow_methods=("GET", "POST", "DELETE"),
+                    allow_headers=("*",),
+                    expose_headers=("WWW-Authenticate", "Mcp-Session-Id", "Retry-After"),
+                )
+            local_hosts = [f"{name}:{port}" for name in _LOCAL_HOSTS] if host in LOOPBACK else []
+            app = check_hosted(app, [*hosted.allowed_hosts, *local_hosts], hosted.allowed_origins or ())
+            return HealthRoutes(app, readiness)
 
         yield Exposure(hosted, meter, watch_requests(meter), get_caller, readiness.end, surround)
 
@@ -184,25 +172,9 @@ def _open_meter(hosted: HostedSettings, host: str, admission: Admission, stack: 
         raise SettingsError(
             "ITWIN_MCP_METRICS_PORT needs the extra `metrics`: pip install 'itwin-mcp[metrics]'."
         ) from None
-    metrics = Metrics()
-    metrics.observe_in_progress(lambda: admission.in_progress)
+    metrics = Metrics(lambda: admission.in_progress)
     try:
         stack.enter_context(metrics.serve(host, hosted.metrics_port))
     except OSError as error:
         raise SettingsError(f"ITWIN_MCP_METRICS_PORT {hosted.metrics_port} cannot be used: {error.strerror}.") from None
     return metrics
-
-
-def _add_cors(app: Any, origins: tuple[str, ...]) -> Any:
-    """Let browsers show responses to the configured pages."""
-    if not origins:
-        return app
-    from starlette.middleware.cors import CORSMiddleware
-
-    return CORSMiddleware(
-        app,
-        allow_origins=origins,
-        allow_methods=("GET", "POST", "DELETE"),
-        allow_headers=("*",),
-        expose_headers=("WWW-Authenticate", "Mcp-Session-Id", "Retry-After"),
-    )

@@ -58,14 +58,14 @@ NO_TERMINAL = Remedy(
     "Nothing was changed, because there is no terminal to ask on. Have the user run the command in a terminal, where "
     "it asks them. Only the user may pass --yes, in a script of their own."
 )
-"""The hint of a command that must ask but has no terminal."""
+"""The hint if a command must ask for confirmation but has no terminal."""
 SANDBOX_SECONDS = 30 * 24 * 3600
 """Lifetime of the token that the embedded sandbox issues to itself: longer than any session."""
 
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """Everything that serves: the selected catalog, the executor, and what they use."""
+    """The parts of a running server: the selected catalog, the executor, and what they use."""
 
     catalog: Catalog
     executor: Executor
@@ -76,12 +76,12 @@ class Runtime:
 
 
 def read_all(settings: Settings) -> Catalog:
-    """Read and link our capability files, the user's files and the built-in tools, with nothing left out.
+    """Return the whole catalog: our capability files, the user's files and the built-in tools.
 
     Raises CapabilityError, SettingsError.
     """
     catalog = link_files((*find_shipped_files(), *settings.capabilities), cache=settings.cache_dir)
-    own = {
+    built_in = {
         tool.name: tool
         for tool in (
             *built_in_tools.TOOLS,
@@ -90,84 +90,87 @@ def read_all(settings: Settings) -> Catalog:
             *dynamic_tools.TOOLS,
         )
     }
-    for name in own.keys() & catalog.tools.keys():
+    for name in built_in.keys() & catalog.tools.keys():
         raise SettingsError(f"{catalog.tools[name].file}: the name {name!r} is already used by a built-in tool.")
-    whole = replace(catalog, tools={**catalog.tools, **own})
-    vocabulary = cache(lambda: read_vocabulary(find_shipped_files()[0].parent, settings.cache_dir, catalog.entities))
-    read_late = replace(whole, skills=cache(lambda: _read_skills(whole)), vocabulary=vocabulary)
-    every = apply_presets(read_late, _read_presets(settings, catalog.entities))
-    if settings.two_step:
-        every = add_confirmation_arguments(every)
-    return every
+    tools = {**catalog.tools, **built_in}
+    folder = find_shipped_files()[0].parent
+    whole = replace(
+        catalog,
+        tools=tools,
+        skills=cache(partial(_read_skills, folder, tools)),
+        vocabulary=cache(partial(read_vocabulary, folder, settings.cache_dir, catalog.entities)),
+    )
+    whole = apply_presets(whole, _read_presets(settings, catalog.entities))
+    return add_confirmation_arguments(whole) if settings.two_step else whole
 
 
-def read_catalog(settings: Settings, started: Launcher = Launcher.STDIO) -> Catalog:
+def read_catalog(settings: Settings, launcher: Launcher = Launcher.STDIO) -> Catalog:
     """Return the catalog with the tools that are served. Raises ConfigurationError."""
-    every = read_all(settings)
-    return _select(settings, started, every, _read_policy(settings, every))
+    whole = read_all(settings)
+    return _select_tools(settings, launcher, whole, _read_policy(settings, whole))
 
 
-def _read_policy(settings: Settings, every: Catalog) -> Policy | None:
+def _read_policy(settings: Settings, whole: Catalog) -> Policy | None:
     if settings.policy is None:
         return None
     from itwin_mcp.executor.policy.file import read_policy  # imports YAML and its models only if there is a policy
 
-    return read_policy(settings.policy, every, settings.hosted.issuer if settings.hosted else None)
+    return read_policy(settings.policy, whole, settings.hosted.issuer if settings.hosted else None)
 
 
-def _select(settings: Settings, started: Launcher, every: Catalog, policy: Policy | None) -> Catalog:
-    """Select the tools that the settings ask for and that the policy allows to the one caller.
+def _select_tools(settings: Settings, launcher: Launcher, whole: Catalog, policy: Policy | None) -> Catalog:
+    """Select the tools that the settings ask for and, if there is only one caller, that the policy allows.
 
-    Callers of a hosted server differ, so that each is shown their own when they list tools. In a shell nothing is
-    hidden, because there the policy's refusal is the useful answer.
+    A hosted server has many callers, so it filters the tools by policy when a caller lists them. In a shell the policy
+    hides nothing, because its refusal explains more than a missing tool.
     """
     hidden: set[str] = set()
-    if policy is not None and started is not Launcher.SHELL and settings.hosted is None:
-        hidden = every.tools.keys() - policy.allowed_tools(LOCAL, every.tools.values())
-        every = replace(every, resources=policy.allowed_resources(LOCAL, every.resources, every.tools.values()))
-    selected = every.select(
+    if policy is not None and launcher is not Launcher.SHELL and settings.hosted is None:
+        hidden = whole.tools.keys() - policy.allowed_tools(LOCAL, whole.tools.values())
+        whole = replace(whole, resources=policy.allowed_resources(LOCAL, whole.resources, whole.tools.values()))
+    selected = whole.select(
         toolsets=settings.toolsets,
         tools=settings.tools,
         exclude=settings.exclude_tools,
         read_only=settings.read_only,
         hidden=hidden,
     )
-    absent: dict[str, str] = {}
-    if not (settings.files_roots or started is Launcher.SHELL) and save_list.SAVE_LIST in selected.tools:
-        absent[save_list.SAVE_LIST] = "no folder for files is allowed (--files-root)"
-    kept = {name: tool for name, tool in selected.tools.items() if name not in absent}
-    if started is not Launcher.STDIO or choose_method(settings) is not AuthMethod.LOGIN:
-        kept.pop(built_in_tools.SIGN_IN, None)
-    return replace(selected, tools=kept, elsewhere={**selected.elsewhere, **absent})
+    tools, elsewhere = dict(selected.tools), dict(selected.elsewhere)
+    if save_list.SAVE_LIST in tools and not settings.files_roots and launcher is not Launcher.SHELL:
+        del tools[save_list.SAVE_LIST]
+        elsewhere[save_list.SAVE_LIST] = "no folder for files is allowed (--files-root)"
+    if launcher is not Launcher.STDIO or choose_method(settings) is not AuthMethod.LOGIN:
+        tools.pop(built_in_tools.SIGN_IN, None)
+    return replace(selected, tools=tools, elsewhere=elsewhere)
 
 
-def _read_skills(catalog: Catalog) -> tuple[Skill, ...]:
+def _read_skills(folder: Path, tools: Mapping[str, Tool]) -> tuple[Skill, ...]:
     from itwin_mcp.skills.reader import read_skills  # imports YAML only when skills are listed or read
 
-    return read_skills(find_shipped_files()[0].parent, catalog.tools)
+    return read_skills(folder, tools)
 
 
 @asynccontextmanager
 async def open_runtime(
     settings: Settings,
     environment: Mapping[str, str],
-    started: Launcher = Launcher.SHELL,
+    launcher: Launcher = Launcher.SHELL,
     watch: Watch = unwatched,
 ) -> AsyncIterator[Runtime]:
     """Open everything that a server or a single call needs, and close it at the end. Raises ConfigurationError.
 
     `watch` observes every request to the platform.
     """
-    every = read_all(settings)
-    policy = _read_policy(settings, every)
-    catalog = _select(settings, started, every, policy)
+    whole = read_all(settings)
+    policy = _read_policy(settings, whole)
+    catalog = _select_tools(settings, launcher, whole, policy)
     async with AsyncExitStack() as stack:
         sandbox = (
             stack.enter_context(open_sandbox(settings.sandbox_db, settings.job_seconds)) if settings.sandbox else None
         )
         sign_in = choose_sign_in(
             settings,
-            started,
+            launcher,
             sandbox_token=sandbox.token(seconds=SANDBOX_SECONDS) if sandbox is not None else None,
             has_tool=built_in_tools.SIGN_IN in catalog.tools,
         )
@@ -180,7 +183,7 @@ async def open_runtime(
                 deadline=settings.deadline,
                 rate_per_minute=settings.rate_per_minute,
                 remedy=sign_in.remedy,
-                nouns=name_entities(every.entities),
+                nouns=name_entities(whole.entities),
                 watch=watch,
             )
         )
@@ -197,7 +200,7 @@ async def open_runtime(
         seals = Seals(lambda: _read_keys(settings))
         gatekeeper = Gatekeeper(
             upstream,
-            every.tools,
+            whole.tools,
             policy,
             Audit(settings.audit_log, time.time),
             place=settings.environment if settings.sandbox else None,
@@ -206,7 +209,7 @@ async def open_runtime(
         if built_in_tools.SIGN_IN in catalog.tools and sign_in.login is not None:
             login = BackgroundLogin(sign_in.login, await stack.enter_async_context(open_background()))
         session = SessionTools(lambda: who_am_i(settings, sign_in, upstream), login, catalog.statics)
-        files = _open_files(settings, started)
+        files = _open_files(settings, launcher)
         executor = Executor(
             upstream,
             seals,
@@ -214,9 +217,9 @@ async def open_runtime(
             files=files,
             environment=_select_variables(catalog, environment),
             names=Names(catalog.operations, _read_presets(settings, catalog.entities)),
-            confirming=_build_confirming(settings, started, seals, partial(_describe_actor, settings, sign_in)),
+            confirming=_build_confirmer(settings, launcher, seals, partial(_describe_actor, settings, sign_in)),
             gatekeeper=gatekeeper,
-            built_in=_collect_built_in(catalog, started, session, files, gatekeeper),
+            built_in=_collect_built_in(catalog, launcher, session, files, gatekeeper),
             elsewhere=catalog.elsewhere,
             max_result_bytes=settings.max_result_bytes,
         )
@@ -224,21 +227,17 @@ async def open_runtime(
 
 
 def _collect_built_in(
-    catalog: Catalog, started: Launcher, session: SessionTools, files: LocalFiles, gatekeeper: Gatekeeper
+    catalog: Catalog, launcher: Launcher, session: SessionTools, files: LocalFiles, gatekeeper: Gatekeeper
 ) -> Mapping[str, BuiltInTool]:
     """Return the handlers of the tools that no capability file declares."""
-    # In a shell every tool is shown, because there the policy's refusal is the useful answer.
-    shows = gatekeeper.shows if started is not Launcher.SHELL else _show_all
+    # In a shell every tool is shown, because the policy's refusal explains more than a missing tool.
+    shows: Callable[[Caller, Tool], bool] = gatekeeper.shows if launcher is not Launcher.SHELL else lambda *_: True
     handlers = {**session.handlers, save_list.SAVE_LIST: save_list.ListSaver(catalog, files, shows).save}
     return {**handlers, **dynamic_tools.DynamicTools(catalog, shows).handlers} if catalog.dynamic else handlers
 
 
-def _show_all(_: Caller, __: Tool) -> bool:
-    return True
-
-
 async def serve_stdio(settings: Settings, environment: Mapping[str, str], ready: Callable[[], None]) -> None:
-    """Serve one MCP client over standard input and output until input ends. `ready` is called before."""
+    """Serve one MCP client over standard input and output until input ends. Call `ready` once it can connect."""
     from itwin_mcp.server.app import build_server
     from itwin_mcp.server.transports import stdio
 
@@ -256,12 +255,13 @@ async def serve_http(
     token: str | None,
     ready: Callable[[str], None],
 ) -> None:
-    """Serve MCP clients over streamable HTTP until a signal ends it.
+    """Serve MCP clients over streamable HTTP until a signal ends it. Raises OSError if the port is taken.
 
-    Depending on the settings the clients are the user's own, from which `token` may be required, or those of callers
-    who sign in. Raises OSError if the port is taken.
+    The clients are the user's own, which need `token` if it is set. If the settings are those of a hosted server, they
+    are callers who sign in.
     """
     from itwin_mcp.hosted_server import open_exposure
+    from itwin_mcp.server import tools
     from itwin_mcp.server.app import build_server
     from itwin_mcp.server.transports import http
     from itwin_mcp.server.transports.connection_limits import ConnectionLimits
@@ -272,12 +272,17 @@ async def serve_http(
             async with open_runtime(settings, environment, Launcher.HTTP) as runtime:
                 server = build_server(runtime.catalog, runtime.executor)
                 check = partial(check_loopback, token=token)
-                await http.serve_http(server, host, port, surround=check, ready=ready, stateless=settings.stateless)
+                is_quick = partial(tools.is_quick, runtime.catalog)
+                await http.serve_http(
+                    server, host, port, surround=check, ready=ready, stateless=settings.stateless, is_quick=is_quick
+                )
             return
+        from itwin_mcp.hosting.telemetry import export_spans
+
         async with open_runtime(settings, environment, Launcher.HTTP, exposure.watch) as runtime:
             server = build_hosted_server(runtime, exposure)
             names = {*runtime.catalog.tools, *runtime.catalog.prompts}
-            with exposure.export_spans(environment, names):
+            with export_spans(environment, names):
                 await http.serve_http(
                     server,
                     host,
@@ -285,6 +290,7 @@ async def serve_http(
                     surround=surround_hosted(runtime, exposure),
                     ready=ready,
                     stateless=settings.stateless,
+                    is_quick=partial(tools.is_quick, runtime.catalog),
                     ending=exposure.end,
                     drain=exposure.hosted.drain_seconds,
                     limits=ConnectionLimits(
@@ -297,21 +303,26 @@ async def serve_http(
 
 def build_hosted_server(runtime: Runtime, exposure: Exposure) -> Any:
     """Return the MCP server for callers who sign in. It lists what the policy allows each, and counts every call."""
+    from itwin_mcp.hosting.telemetry import watch_calls
     from itwin_mcp.server.app import build_server
 
     if runtime.gatekeeper.policy is None:
         logger.warning("There is no policy (ITWIN_MCP_POLICY), so callers see no tools and may do nothing.")
     server = build_server(runtime.catalog, runtime.executor, exposure.get_caller)
-    server.middleware.insert(1, exposure.count_calls(runtime.catalog.tools))
+    server.middleware.insert(1, watch_calls(exposure.meter, runtime.catalog.tools))
     return server
 
 
-def surround_hosted(runtime: Runtime, exposure: Exposure) -> Any:
-    """Return the middleware around the protocol's app, which refuses and audits calls beyond a caller's scopes."""
+def surround_hosted(runtime: Runtime, exposure: Exposure) -> Callable[[Any, int], Any]:
+    """Return a function that wraps the app in middleware, given the app and the port.
+
+    The middleware refuses and audits calls that need more than the caller's scopes.
+    """
     from itwin_mcp.server import tools
 
+    find_access = partial(tools.find_access, runtime.catalog)
     note_refused = partial(tools.note_refused, runtime.catalog, runtime.executor, ErrorCode.INSUFFICIENT_SCOPE)
-    return exposure.surround(partial(tools.find_access, runtime.catalog), note_refused)
+    return lambda app, port: exposure.surround(app, port, find_access, note_refused)
 
 
 def open_sandbox(database: Path | None, job_seconds: float = 1.0, rate_limit: int | None = None) -> Sandbox:
@@ -328,70 +339,69 @@ def open_sandbox(database: Path | None, job_seconds: float = 1.0, rate_limit: in
 
 
 def _list_local_storage(settings: Settings) -> Sequence[str]:
-    """Return the addresses on this machine at which an emulated platform may store files."""
+    """Return the origins on this machine at which the platform stores files if it is emulated here."""
     parts = urlsplit(settings.api_url)
-    names = ("127.0.0.1", "localhost") if parts.hostname in ("127.0.0.1", "localhost") else ()
-    return (*(f"{parts.scheme}://{name}:{parts.port}" for name in names if parts.port),)
+    if parts.hostname not in ("127.0.0.1", "localhost") or not parts.port:
+        return ()
+    return [f"{parts.scheme}://{name}:{parts.port}" for name in ("127.0.0.1", "localhost")]
 
 
-def _open_files(settings: Settings, started: Launcher) -> LocalFiles:
-    """Return the local files that tools may use; in a shell the current folder is allowed by default."""
-    roots, how = settings.files_roots, HOW_TO_ALLOW
-    if started is Launcher.SHELL:
+def _open_files(settings: Settings, launcher: Launcher) -> LocalFiles:
+    """Return the local files that tools may use. In a shell the current folder is allowed by default."""
+    roots, hint = settings.files_roots, HOW_TO_ALLOW
+    if launcher is Launcher.SHELL:
         roots = roots or (Path.cwd(),)
-    elif started is Launcher.HTTP:
-        how = f"The files are those of the server's machine. {HOW_TO_ALLOW}"
+    elif launcher is Launcher.HTTP:
+        hint = f"The files are those of the server's machine. {HOW_TO_ALLOW}"
     elif settings.bundle:
-        how = "Ask the user to choose the folder for files in the extension's settings."
-    return LocalFiles(roots, how, own=settings.own_files)
+        hint = "Ask the user to choose the folder for files in the extension's settings."
+    return LocalFiles(roots, hint, own=settings.own_files)
 
 
-def _build_confirming(
-    settings: Settings, started: Launcher, seals: Seals, where: Callable[[Tool], Awaitable[str]]
+def _build_confirmer(
+    settings: Settings, launcher: Launcher, seals: Seals, where: Callable[[Tool], Awaitable[str]]
 ) -> Confirmer:
-    """Return how to confirm a call if the client cannot ask: over stdio by the user's own terminal (`approve`)."""
+    """Return the confirmer of calls. Over stdio, `itwin-mcp approve` confirms if the client cannot ask the user."""
     seconds = 60 * settings.confirm_minutes
     if settings.hosted is not None and settings.hosted.replicas > 1:  # a reply could be used once on each replica
         seconds = min(seconds, HELD_SECONDS)
-    confirming = partial(Confirmer, seals, two_step=settings.two_step, seconds=seconds, where=where)
-    if started is Launcher.SHELL:
-        return confirming(remedy=NO_TERMINAL)
-    if started is Launcher.HTTP:
-        return confirming()
-    approve = approve_command(settings.origins.get("state_dir"), settings.state_dir)
-    return confirming(
-        approvals=open_approvals(settings),
-        approve_with=lambda identifier: f"{approve} {identifier}",
-    )
+    build = partial(Confirmer, seals, two_step=settings.two_step, seconds=seconds, where=where)
+    if launcher is Launcher.SHELL:
+        return build(remedy=NO_TERMINAL)
+    if launcher is Launcher.HTTP:
+        return build()
+    command = approve_command(settings.origins.get("state_dir"), settings.state_dir)
+    return build(approvals=open_approvals(settings), approve_with=lambda identifier: f"{command} {identifier}")
 
 
 async def _describe_actor(settings: Settings, sign_in: SignIn, tool: Tool) -> str:
+    """Describe the account as which a tool writes, or reads if it only reads."""
     writes = [operation for operation in tool.operations if operation.method != "GET"]
     return await describe_actor(settings, sign_in, {operation.origin for operation in writes or tool.operations})
 
 
 def open_approvals(settings: Settings) -> Approvals:
-    """Return the store of questions that wait for `itwin-mcp approve`."""
+    """Return the store of calls that wait for `itwin-mcp approve`."""
     return Approvals(settings.state_dir / "approvals")
 
 
 def _read_presets(settings: Settings, entities: Entities) -> dict[str, Preset]:
-    """Return the defaults of arguments that a call omits. Raises SettingsError for text that is no id or link."""
+    """Return the ids that the settings preset for arguments. Raises SettingsError if one is not an id or link."""
     presets: dict[str, Preset] = {}
     for kind, text in (("itwin", settings.itwin_id), ("imodel", settings.imodel_id)):
         if text is None:
             continue
         entity = entities[kind]
         setting = settings.origins.get(f"{kind}_id", entity.argument)
-        preset = names.extract_id(text, entity)
-        if preset is None:
+        identity = names.extract_id(text, entity)
+        if identity is None:
             raise SettingsError(f"{setting} is {text[:80]!r}: it must be the id of an {kind}, or a link to it.")
-        presets[entity.argument] = Preset(setting, preset)
+        presets[entity.argument] = Preset(setting, identity)
     return presets
 
 
 def name_entities(entities: Entities) -> tuple[Noun, ...]:
-    """Return how hints name the entities that some tool lists."""
+    """Return the nouns with which hints name the entities that can be listed."""
     return tuple(
         Noun(
             entity.noun,
@@ -408,20 +418,20 @@ def name_entities(entities: Entities) -> tuple[Noun, ...]:
 
 
 def _select_variables(catalog: Catalog, environment: Mapping[str, str]) -> dict[str, str]:
-    """Return only the environment variables that capability files bind."""
-    wanted = {
+    """Return only the environment variables that capability files use for credentials."""
+    names = {
         variable
         for operation in catalog.operations.values()
         if operation.credential is not None
         for variable in operation.credential.variables.values()
     }
-    return {name: environment[name] for name in wanted if environment.get(name)}
+    return {name: environment[name] for name in names if environment.get(name)}
 
 
 def _read_keys(settings: Settings) -> Sequence[bytes]:
-    """Return the keys that seal cursors: derived from a hosted server's secrets, or one that is created once.
+    """Return the keys that seal cursors. They are derived from a hosted server's secrets if it has some.
 
-    That one is stored in a file that only the user can read, so that cursors remain valid after a restart.
+    Otherwise one key is created and stored in a file that only the user can read, so that cursors survive a restart.
     """
     if settings.hosted is not None and settings.hosted.state_secrets:
         return derive_keys([secret.get_secret_value() for secret in settings.hosted.state_secrets])

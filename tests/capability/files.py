@@ -1,4 +1,4 @@
-"""A small sound capability file, edits that break it, and the problems that are reported."""
+"""A small valid capability file, and helpers to edit it, link it and collect its problems."""
 
 from pathlib import Path
 
@@ -166,7 +166,7 @@ class Folder:
         return link_files(files, cache=cache)
 
     def find_problems(self, *texts: str | bytes) -> list[Problem]:
-        """Link files that break rules, and return every problem."""
+        """Link files that break rules, and return their problems."""
         files = [self.write(text, f"file{index}.yaml") for index, text in enumerate(texts)]
         with pytest.raises(CapabilityError) as caught:
             link_files(files)
@@ -174,7 +174,7 @@ class Folder:
 
 
 def edit(*changes: tuple[str, str], text: str = GOOD) -> str:
-    """Return the text with these parts replaced, each of which must occur exactly once."""
+    """Return the text with parts replaced. Each part must occur exactly once."""
     for old, new in changes:
         assert text.count(old) == 1, f"{old!r} occurs {text.count(old)} times"
         text = text.replace(old, new)
@@ -182,7 +182,10 @@ def edit(*changes: tuple[str, str], text: str = GOOD) -> str:
 
 
 def find_line(text: str, part: str) -> int:
-    """Return the line, from 1, of a part that must occur once in a text. A `¶` in it marks that line."""
+    """Return the line of a part, which must occur exactly once in the text. Lines count from 1.
+
+    In a part of several lines, `¶` marks the line to return; by default it is the first.
+    """
     before, _, after = part.rpartition("¶")
     part = before + after
     assert text.count(part) == 1, f"{part!r} occurs {text.count(part)} times"

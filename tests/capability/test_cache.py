@@ -1,4 +1,4 @@
-"""The cache of parsed files: a second start parses nothing, and a damaged entry only means parsing again."""
+"""The cache of parsed files: a later start parses nothing, and damaged list_entries are replaced."""
 
 import logging
 import os
@@ -21,8 +21,8 @@ def cache(tmp_path: Path) -> Path:
     return tmp_path / "cache" / "itwin-mcp"
 
 
-def entries(cache: Path) -> list[Path]:
-    """List what is cached of a test's files, without our own entities, which every linking reads."""
+def list_entries(cache: Path) -> list[Path]:
+    """Return the entries of the test's files, without the entry of our own `entities.yaml`, which is always read."""
     return [file for file in cache.iterdir() if b"x-entities" not in file.read_bytes()]
 
 
@@ -32,19 +32,19 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     texts: list[str] = []
     parse = strict_yaml.parse
 
-    def noted(text: str, **bounds: int) -> object:
+    def record(text: str, **bounds: int) -> object:
         texts.append(text)
         return parse(text, **bounds)
 
-    monkeypatch.setattr(strict_yaml, "parse", noted)
+    monkeypatch.setattr(strict_yaml, "parse", record)
     return texts
 
 
 def test_link_files_parses_no_yaml_with_a_filled_cache(folder: Folder, cache: Path, parsed: list[str]) -> None:
     folder.write(SECTION, "bolts.yaml")
     first = folder.link(GOOD, TOOL, cache=cache)
-    assert len(parsed) == 4  # our own entities too
-    assert len(entries(cache)) == 3  # the imported file too
+    assert len(parsed) == 4  # with our own entities.yaml
+    assert len(list_entries(cache)) == 3  # with the imported file
     parsed.clear()
     second = folder.link(GOOD, TOOL, cache=cache)
     assert parsed == []
@@ -77,20 +77,20 @@ def test_damaged_cache_entry_is_replaced(
     folder: Folder, cache: Path, parsed: list[str], caplog: pytest.LogCaptureFixture, damage: str
 ) -> None:
     folder.link(GOOD, cache=cache)
-    (entry,) = entries(cache)
-    whole = entry.read_text(encoding="utf-8")
+    (entry,) = list_entries(cache)
+    original = entry.read_text(encoding="utf-8")
     entry.write_text(damage, encoding="utf-8")
     parsed.clear()
     with caplog.at_level(logging.WARNING):
         assert folder.link(GOOD, cache=cache).tools
     assert len(parsed) == 1
     assert "is damaged; the file is parsed again" in caplog.text
-    assert entry.read_text(encoding="utf-8") == whole
+    assert entry.read_text(encoding="utf-8") == original
 
 
-def test_cache_entry_that_is_binary_or_a_folder_is_ignored(folder: Folder, cache: Path) -> None:
+def test_unreadable_cache_entry_is_ignored(folder: Folder, cache: Path) -> None:
     folder.link(GOOD, cache=cache)
-    (entry,) = entries(cache)
+    (entry,) = list_entries(cache)
     entry.write_bytes(b"\xff\xfe")
     assert folder.link(GOOD, cache=cache).tools
     entry.unlink()
@@ -104,17 +104,17 @@ def test_cache_entry_depends_on_content_and_version(
     folder.link(GOOD, cache=cache)
     changed = edit(('display: "Flows"', 'display: "Streams"'))
     folder.link(changed, cache=cache)
-    assert len(entries(cache)) == 2
+    assert len(list_entries(cache)) == 2
     assert load_document(folder.write(changed), cache=cache).data["capability"]["aggregates"][0]["display"] == "Streams"
     monkeypatch.setattr(itwin_mcp, "__version__", "999.0")
     folder.link(GOOD, cache=cache)
-    assert len(entries(cache)) == 3
+    assert len(list_entries(cache)) == 3
 
 
 def test_cache_stays_empty_if_any_file_is_broken(folder: Folder, cache: Path) -> None:
     broken = edit(("call: bolts-api.list-bolts", "call: bolts-api.list-nuts"), text=TOOL)
     folder.write(SECTION, "bolts.yaml")
-    for _ in range(2):  # the second time it is refused just so
+    for _ in range(2):  # the second run must not find it in the cache
         with pytest.raises(CapabilityError, match="list-nuts"):
             folder.link(GOOD, broken, cache=cache)
         assert not cache.exists()
@@ -130,9 +130,7 @@ def test_problem_in_a_cached_file_names_its_line(folder: Folder, cache: Path) ->
     ]
 
 
-def test_cache_folder_that_cannot_be_written_is_a_warning(
-    folder: Folder, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_unwritable_cache_folder_is_a_warning(folder: Folder, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     occupied = tmp_path / "occupied"
     occupied.write_text("a file, not a folder")
     with caplog.at_level(logging.WARNING):
@@ -142,10 +140,10 @@ def test_cache_folder_that_cannot_be_written_is_a_warning(
 
 
 def test_failed_cache_write_leaves_no_file(folder: Folder, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object, **__: object) -> None:
+    def raise_disk_full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", raise_disk_full)
     assert folder.link(GOOD, cache=cache).tools
     assert list(cache.iterdir()) == []
 
@@ -153,5 +151,5 @@ def test_failed_cache_write_leaves_no_file(folder: Folder, cache: Path, monkeypa
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
 def test_cache_files_are_readable_by_the_user_only(folder: Folder, cache: Path) -> None:
     folder.link(GOOD, cache=cache)
-    (entry,) = entries(cache)
+    (entry,) = list_entries(cache)
     assert (cache.stat().st_mode & 0o777, entry.stat().st_mode & 0o777) == (0o700, 0o600)

@@ -30,7 +30,7 @@ ALL = ["list-parts", "get-part", "find-part", "delete-part", "list-bolts"]
 
 
 @pytest.mark.parametrize(
-    ("wanted", "served"),
+    ("options", "served"),
     [
         ({}, ALL),
         ({"toolsets": ["all"]}, ALL),
@@ -44,36 +44,38 @@ ALL = ["list-parts", "get-part", "find-part", "delete-part", "list-bolts"]
         ({"toolsets": ["writing"], "read_only": True}, []),
     ],
 )
-def test_select_keeps_the_order_of_the_files(catalog: Catalog, wanted: dict[str, list[str]], served: list[str]) -> None:
-    assert list(catalog.select(**wanted).tools) == served  # type: ignore[arg-type]
-    assert list(catalog.tools) == ALL  # the whole is left as it was
+def test_select_returns_tools_in_the_order_of_the_files(
+    catalog: Catalog, options: dict[str, list[str]], served: list[str]
+) -> None:
+    assert list(catalog.select(**options).tools) == served  # type: ignore[arg-type]
+    assert list(catalog.tools) == ALL  # the original catalog is unchanged
 
 
 def test_select_filters_resources_and_prompts_by_toolset(catalog: Catalog) -> None:
-    for toolsets, there in ([], 1), (["parts"], 1), (["bolts"], 0):
+    for toolsets, count in ([], 1), (["parts"], 1), (["bolts"], 0):
         selected = catalog.select(toolsets=toolsets)
-        assert (len(selected.resources), len(selected.prompts)) == (there, there)
+        assert (len(selected.resources), len(selected.prompts)) == (count, count)
     assert catalog.select(read_only=True).resources
 
 
-def test_toolsets_are_in_the_order_of_the_files(catalog: Catalog) -> None:
+def test_toolsets_returns_the_order_of_the_files(catalog: Catalog) -> None:
     assert catalog.toolsets == ("parts", "writing", "bolts")
 
 
 @pytest.mark.parametrize(
-    ("wanted", "says"),
+    ("options", "message"),
     [
         ({"toolsets": ["nuts"]}, "There is no toolset 'nuts': there are: all, bolts, parts, writing."),
         ({"tools": ["get-bolt"]}, "There is no tool 'get-bolt': did you mean 'list-bolts'?"),
         ({"exclude": ["Get-Part"]}, "There is no tool 'Get-Part': did you mean 'get-part'?"),
     ],
 )
-def test_select_suggests_existing_names_for_an_unknown_one(
-    catalog: Catalog, wanted: dict[str, list[str]], says: str
+def test_select_suggests_names_for_an_unknown_name(
+    catalog: Catalog, options: dict[str, list[str]], message: str
 ) -> None:
     with pytest.raises(SettingsError) as caught:
-        catalog.select(**wanted)  # type: ignore[arg-type]
-    assert str(caught.value).startswith(says)
+        catalog.select(**options)  # type: ignore[arg-type]
+    assert str(caught.value).startswith(message)
 
 
 def test_find_shipped_files_returns_whole_capabilities_in_order() -> None:

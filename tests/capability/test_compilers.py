@@ -1,4 +1,4 @@
-"""Compilers: schemas, annotations, arguments that the engine adds, calls and steps."""
+"""The compilers: schemas, annotations, arguments that the engine adds, calls and steps."""
 
 # ruff: noqa: E501  (a table of cases reads best with one on a line)
 
@@ -15,10 +15,10 @@ from itwin_mcp.capability.operations import Slot
 from itwin_mcp.capability.tool_actions import Call, CallStep, Condition, LookupStep, Steps
 from tests.capability.files import GOOD, Folder, edit
 
-TOOL_OF = """\
+PROBE_TOOL = """\
       probe:
         description: "Probe."
-{more}        inputParameters: {{partId: {{type: string, description: "Part."}}}}
+{extra_line}        inputParameters: {{partId: {{type: string, description: "Part."}}}}
         call: parts-api.{operation}
         with: {{id: parts.partId}}
         outputParameters: [{{type: object, properties: {{name: {{type: string, mapping: "$.name"}}}}}}]
@@ -26,9 +26,10 @@ TOOL_OF = """\
 """
 
 
-def probe(folder: Folder, operation: str, more: str = "") -> Tool:
-    more = f"        {more}\n" if more else ""
-    return folder.link(edit(("    resources:\n      part:\n", TOOL_OF.format(operation=operation, more=more) + "      part:\n"))).tools["probe"]  # fmt: skip
+def link_probe(folder: Folder, operation: str, line: str = "") -> Tool:
+    """Link a tool that calls an operation, with one more line in its declaration."""
+    extra_line = f"        {line}\n" if line else ""
+    return folder.link(edit(("    resources:\n      part:\n", PROBE_TOOL.format(operation=operation, extra_line=extra_line) + "      part:\n"))).tools["probe"]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -46,10 +47,10 @@ def probe(folder: Folder, operation: str, more: str = "") -> Tool:
 def test_annotations_follow_hints_before_methods(
     folder: Folder, operation: str, hints: str, expected: Annotations
 ) -> None:
-    assert probe(folder, operation, f"hints: {hints}" if hints else "").annotations == expected
+    assert link_probe(folder, operation, f"hints: {hints}" if hints else "").annotations == expected
 
 
-def test_annotations_of_a_post_follow_the_file(folder: Folder) -> None:
+def test_post_is_read_only_only_in_a_safe_flow(folder: Folder) -> None:
     operation = ("list-parts:\n            method: GET", "list-parts:\n            method: POST")
     paging = (
         '            x-page: {style: link, items: "$.parts", next: "$._links.next.href", size: top, most: 100}\n',
@@ -57,14 +58,14 @@ def test_annotations_of_a_post_follow_the_file(folder: Folder) -> None:
     )
     catalog = folder.link(edit(operation, paging, ("semantics: {safe: true}", "tags: []")))
     assert catalog.tools["list-parts"].annotations == Annotations(False, False, False, True)
-    searching = edit(operation, paging)  # a flow that says it is safe
-    assert folder.link(searching).tools["find-part"].annotations == Annotations(True, False, True, True)
+    safe_flow = edit(operation, paging)
+    assert folder.link(safe_flow).tools["find-part"].annotations == Annotations(True, False, True, True)
 
 
 def test_annotations_follow_hints_before_flow_semantics(folder: Folder) -> None:
-    unsafe = edit(("semantics: {safe: true}", "semantics: {safe: false, idempotent: false}"))
-    assert folder.link(unsafe).tools["find-part"].annotations == Annotations(False, False, False, True)
-    hinted = unsafe.replace("ref: flows.find-part}", "ref: flows.find-part, hints: {readOnly: true}}")
+    unsafe_flow = edit(("semantics: {safe: true}", "semantics: {safe: false, idempotent: false}"))
+    assert folder.link(unsafe_flow).tools["find-part"].annotations == Annotations(False, False, False, True)
+    hinted = unsafe_flow.replace("ref: flows.find-part}", "ref: flows.find-part, hints: {readOnly: true}}")
     assert folder.link(hinted).tools["find-part"].annotations.read_only
 
 
@@ -104,10 +105,10 @@ def test_rule_of_a_tool_is_not_in_its_input_schema(folder: Folder) -> None:
 
 def test_tool_over_a_paged_operation_takes_limit_and_cursor(folder: Folder) -> None:
     catalog = folder.link(GOOD)
-    assert [one.name for one in catalog.tools["list-parts"].arguments][:3] == ["kind", "limit", "cursor"]
+    assert [argument.name for argument in catalog.tools["list-parts"].arguments][:3] == ["kind", "limit", "cursor"]
     assert "page" in catalog.tools["list-parts"].output_schema["properties"]
-    # Inside steps all pages are taken; what was cut all the same is said.
-    assert [one.name for one in catalog.tools["find-part"].arguments] == ["kind"]
+    # Steps read all pages up to a limit; `page` reports if the limit was reached.
+    assert [argument.name for argument in catalog.tools["find-part"].arguments] == ["kind"]
     assert "page" in catalog.tools["find-part"].output_schema["properties"]
     assert "page" not in catalog.tools["get-part"].output_schema["properties"]
 
@@ -115,7 +116,7 @@ def test_tool_over_a_paged_operation_takes_limit_and_cursor(folder: Folder) -> N
 def test_tool_that_starts_a_job_takes_wait_and_may_return_the_job(folder: Folder) -> None:
     catalog = folder.link(edit(("call: parts-api.get-part, x-each", "call: parts-api.create-part, x-each"), ("with: {id: \"{{each.id}}\"}", 'with: {label: "{{each.id}}"}')))  # fmt: skip
     tool = catalog.tools["find-part"]
-    assert [one.name for one in tool.arguments] == ["kind", "wait"]
+    assert [argument.name for argument in tool.arguments] == ["kind", "wait"]
     assert tool.arguments[1].default == 30
     assert {"required": ["job"]} in tool.output_schema["anyOf"]
     assert [operation.name for operation in tool.operations] == ["list-parts", "create-part", "get-part", "get-part"]
@@ -140,9 +141,9 @@ def test_output_schema_has_nullable_values_and_allows_more_fields(folder: Folder
 
 
 def test_output_schema_has_no_enum_format_or_bounds(folder: Folder) -> None:
-    more = "x-schema: {type: [string, 'null'], enum: [a, null], format: date, maxLength: 3, description: Name.}"
+    fragment = "x-schema: {type: [string, 'null'], enum: [a, null], format: date, maxLength: 3, description: Name.}"
     old = 'name: {type: string, mapping: "$.name"}}}\n      find'
-    text = edit((old, old.replace('"$.name"', f'"$.name", {more}')))
+    text = edit((old, old.replace('"$.name"', f'"$.name", {fragment}')))
     schema = folder.link(text).tools["get-part"].output_schema
     assert schema["properties"]["name"] == {"type": ["string", "null"], "description": "Name."}
 
@@ -150,7 +151,7 @@ def test_output_schema_has_no_enum_format_or_bounds(folder: Folder) -> None:
 def test_clear_argument_lists_nullable_arguments(folder: Folder) -> None:
     nullable = 'partId: {type: string, description: "Part.", x-schema: {type: [string, "null"]}}'
     tool = folder.link(edit(('partId: {type: string, description: "Part."}', nullable))).tools["get-part"]
-    assert [one.name for one in tool.arguments] == ["partId", "clear"]
+    assert [argument.name for argument in tool.arguments] == ["partId", "clear"]
     assert tool.input_schema["properties"]["clear"]["items"] == {"type": "string", "enum": ["partId"]}
     assert tool.input_schema["properties"]["partId"] == {"type": "string", "description": "Part."}
 
@@ -253,21 +254,26 @@ def test_steps_are_compiled_with_lookup_each_when_and_require(folder: Folder) ->
     )  # fmt: skip
     action = folder.link(text).tools["find-part"].action
     assert isinstance(action, Steps)
-    every, one, whole = action.steps
-    assert isinstance(every, CallStep)
-    assert every.bindings == {"kind": Argument("kind")}
-    assert isinstance(one, LookupStep)
-    assert (one.index, one.match, one.value, one.fields) == ("all", "kind", Argument("kind"), ("id", "name"))
-    assert one.require is not None
-    assert (one.require.path.parts, one.require.code) == ((0,), "NotFound")
-    assert isinstance(whole, CallStep)
-    assert whole.each is not None
-    (elements,) = whole.each.lists
+    listing, lookup, read = action.steps
+    assert isinstance(listing, CallStep)
+    assert listing.bindings == {"kind": Argument("kind")}
+    assert isinstance(lookup, LookupStep)
+    assert (lookup.index, lookup.match, lookup.value, lookup.fields) == (
+        "all",
+        "kind",
+        Argument("kind"),
+        ("id", "name"),
+    )
+    assert lookup.require is not None
+    assert (lookup.require.path.parts, lookup.require.code) == ((0,), "NotFound")
+    assert isinstance(read, CallStep)
+    assert read.each is not None
+    (elements,) = read.each.lists
     assert isinstance(elements, StepValue)
     assert elements.step == "one"
-    assert whole.condition == Condition(when=Argument("kind"))
-    assert isinstance(whole.bindings["id"], StepValue)
-    assert (whole.bindings["id"].step, whole.bindings["id"].path.parts) == ("each", ("id",))
+    assert read.condition == Condition(when=Argument("kind"))
+    assert isinstance(read.bindings["id"], StepValue)
+    assert (read.bindings["id"].step, read.bindings["id"].path.parts) == ("each", ("id",))
     (mapping,) = action.mappings
     assert mapping.target == ("found", "parts")
     assert isinstance(mapping.value, StepValue)

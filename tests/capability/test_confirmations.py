@@ -32,6 +32,7 @@ DELETES = """\
         - {type: object, properties: {deleted: {type: boolean, value: "true"}}}
 """
 GOOD = edit((TOOL, DELETES + TOOL))
+WITHOUT_CONFIRM = GOOD[: GOOD.index("        x-confirm:")] + GOOD[GOOD.index("        call: parts-api.delete-part") :]
 
 
 def test_x_confirm_makes_a_tool_destructive(folder: Folder) -> None:
@@ -76,17 +77,14 @@ def test_broken_x_confirm_is_reported_with_its_line(
 def test_shipped_destructive_tool_without_x_confirm_is_a_problem(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start, end = GOOD.index("        x-confirm:"), GOOD.index("        call: parts-api.delete-part")
-    silent = GOOD[:start] + GOOD[end:]
-    plan = folder.link(silent).tools["drop-part"].confirm
+    plan = folder.link(WITHOUT_CONFIRM).tools["drop-part"].confirm
     assert plan is not None and plan.reads == () and not plan.person
     monkeypatch.setattr(tool_compiler, "find_shipped_files", lambda: (folder.path.resolve() / "file0.yaml",))
-    (problem,) = folder.find_problems(silent)
-    assert (problem.rule, problem.line) == ("x-confirm", find_line(silent, "drop-part:"))
+    (problem,) = folder.find_problems(WITHOUT_CONFIRM)
+    assert (problem.rule, problem.line) == ("x-confirm", find_line(WITHOUT_CONFIRM, "drop-part:"))
 
 
-SILENT = GOOD[: GOOD.index("        x-confirm:")] + GOOD[GOOD.index("        call: parts-api.delete-part") :]
-PLATFORM = ("https://parts.example.org/v1", "https://api.bentley.com")
+TO_PLATFORM = ("https://parts.example.org/v1", "https://api.bentley.com")
 
 
 @pytest.mark.parametrize(
@@ -100,17 +98,15 @@ PLATFORM = ("https://parts.example.org/v1", "https://api.bentley.com")
         ("https://parts.example.org", "/imodels/{{id}}", False),
     ],
 )
-def test_deleting_an_itwin_or_imodel_always_needs_a_person(
-    folder: Folder, origin: str, path: str, person: bool
-) -> None:
-    for text in (SILENT, edit(("          gravity: person\n", ""), text=GOOD)):
-        moved = edit((PLATFORM[0], origin), ('path: "/parts/{{id}}"', f'path: "{path}"'), text=text)
+def test_delete_of_an_itwin_or_imodel_needs_a_person(folder: Folder, origin: str, path: str, person: bool) -> None:
+    for text in (WITHOUT_CONFIRM, edit(("          gravity: person\n", ""), text=GOOD)):
+        moved = edit((TO_PLATFORM[0], origin), ('path: "/parts/{{id}}"', f'path: "{path}"'), text=text)
         plan = folder.link(moved).tools["drop-part"].confirm
         assert plan is not None and plan.person is person
 
 
 @pytest.mark.parametrize(
-    ("path", "refused"),
+    ("path", "is_problem"),
     [
         ("/imodels/{{id}}", True),
         ("/imodels/x/shares/{{id}}", True),
@@ -119,15 +115,15 @@ def test_deleting_an_itwin_or_imodel_always_needs_a_person(
         ("/itwins/recents/{{id}}", False),
     ],
 )
-def test_destructive_false_on_a_platform_delete_is_a_problem(folder: Folder, path: str, refused: bool) -> None:
+def test_destructive_false_on_a_platform_delete_is_a_problem(folder: Folder, path: str, is_problem: bool) -> None:
     delete = "        call: parts-api.delete-part"
     text = edit(
-        PLATFORM,
+        TO_PLATFORM,
         ('path: "/parts/{{id}}"', f'path: "{path}"'),
         (delete, f"        hints: {{destructive: false}}\n{delete}"),
-        text=SILENT,
+        text=WITHOUT_CONFIRM,
     )
-    if refused:
+    if is_problem:
         (problem,) = folder.find_problems(text)
         assert (problem.rule, problem.line) == ("hints", find_line(text, "destructive: false"))
         assert "contradicts the DELETE operation 'parts-api.delete-part'" in problem.message

@@ -1,4 +1,4 @@
-"""From a file to a checked model: each thing that is wrong is said with its file, line and rule."""
+"""Reading of capability files: every problem is reported with its file, line and rule."""
 
 # ruff: noqa: E501  (a table of cases reads best with one on a line)
 import json
@@ -13,7 +13,7 @@ from itwin_mcp.errors import CapabilityError
 from tests.capability.files import GOOD, SECTION, TOOL, Folder, edit, find_line, list_rules
 
 
-def test_link_files_accepts_the_example_file(folder: Folder) -> None:
+def test_link_files_accepts_a_valid_file(folder: Folder) -> None:
     assert list(folder.link(GOOD).tools) == ["list-parts", "get-part", "find-part"]
 
 
@@ -55,20 +55,20 @@ def test_load_rejects_a_document_that_is_not_a_mapping(folder: Folder, text: str
     assert list_rules(folder.find_problems(text)) == [(1, "type")]
 
 
-# Each with a text that occurs once in the changed file, on the line of the problem.
-MODEL = [
+# (what is wrong, the change, a text that occurs once and on the line of the problem, the rule)
+CASES = [
     ("unknown key", ('  - type: http\n', '  - type: http\n    timeOut: 5\n'), "timeOut", "known-key"),
     ("unknown key in an operation", ("list-parts:\n            method", "list-parts:\n            retry: 3\n            method"), "retry", "known-key"),
     ("missing key", ('    namespace: parts-api\n', ""), "  - type: http", "required-key"),
     ("missing type", ("  - type: http\n    namespace", "  - namespace"), "namespace: parts-api", "required-key"),
     ("a number for text", ('display: "Flows"', "display: 5"), "display: 5", "type"),
-    ("a word of YAML 1.1 for a boolean", ("required: false", "required: no"), "required: no", "type"),
+    ("a YAML 1.1 word for a boolean", ("required: false", "required: no"), "required: no", "type"),
     ("text for a mapping", ('arguments: {part: {description: "Part."}}', "arguments: {part: none}"), "part: none", "type"),
     ("a list for a mapping", ("with: {kind: parts.kind}", "with: [kind]"), "with: [kind]", "type"),
     ("a boolean in with", ("with: {kind: parts.kind}", "with: {kind: true}"), "kind: true", "type"),
-    ("a method of no format", ("method: DELETE", "method: HEAD"), "HEAD", "known-word"),
+    ("a method that is not supported", ("method: DELETE", "method: HEAD"), "HEAD", "known-word"),
     ("another version of the format", ('"1.0.0-beta5"', '"1.0.0-beta4"'), "ikanos", "known-word"),
-    ("another name of the format", ('ikanos: "1.0.0-beta5"', 'naftiko: "1.0.0-beta5"'), "naftiko", "known-key"),
+    ("another format name", ('ikanos: "1.0.0-beta5"', 'naftiko: "1.0.0-beta5"'), "naftiko", "known-key"),
     ("a name with an underscore", ("    tools:\n      list-parts:", "    tools:\n      list_parts:"), "list_parts", "name"),
     ("a name that is too long", ("find-part: {display", "f" * 65 + ": {display"), "f" * 65, "name"),
     ("a path with a query", ('path: "/parts"', 'path: "/parts?a=b"'), "a=b", "name"),
@@ -78,29 +78,29 @@ MODEL = [
     ("a slot in the base", ("https://parts.example.org/v1", "https://{{host}}/v1"), "{{host}}", "name"),
     ("an unknown style of paging", ("style: link", "style: seek"), "style: seek", "known-word"),
     ("paging by link without a link", (', next: "$._links.next.href"', ""), "x-page", "x-page"),
-    ("a handle in two places", ("handle: {header: Location,", 'handle: {header: Location, body: "$.id",'), "handle", "x-wait"),
-    ("a job that is never done", ("done: [ready]", "done: []"), "done", "type"),
-    ("a default wait beyond what clients bear", ("done: [ready]\n", "done: [ready]\n              default: 56\n"), "default: 56", "type"),
+    ("a handle with two sources", ("handle: {header: Location,", 'handle: {header: Location, body: "$.id",'), "handle", "x-wait"),
+    ("x-wait without a done state", ("done: [ready]", "done: []"), "done", "type"),
+    ("a default wait that is too long", ("done: [ready]\n", "done: [ready]\n              default: 56\n"), "default: 56", "type"),
     ("an unknown entity", ('partId: {type: string,', 'partId: {type: string, x-entity: part,'), "x-entity", "known-word"),
     ("an unknown type of input", ('partId: {type: string,', 'partId: {type: uuid,'), "type: uuid", "known-word"),
     ("an integer output", ("size: {type: number", "size: {type: integer"), "type: integer", "known-word"),
     ("an object output without properties", ("items:\n                type: object\n                properties:\n                  id: {type: string, mapping: \"$.id\"}\n                  size: {type: number, mapping: \"$.size\"}", "items:\n                type: object"), "              items:\n", "required-key"),
-    ("a static output that is no text", ('name: {type: string, mapping: "$.name"}}}\n      find', 'name: {type: string, value: 5}}}\n      find'), "value: 5", "type"),
+    ("a static output that is not text", ('name: {type: string, mapping: "$.name"}}}\n      find', 'name: {type: string, value: 5}}}\n      find'), "value: 5", "type"),
     ("a date that is invalid", ('description: "Parts of a machine."', 'description: "Parts.", created: 1.5.2026'), "created", "name"),
-    ("elements without lists", ('x-each: "$.one"', "x-each: {most: 5}"), "x-each: {most: 5}", "required-key"),
-    ("elements without an end", ('x-each: "$.one"', 'x-each: {in: ["$.one"]}'), "in: [", "required-key"),
-    ("elements that are neither text nor a mapping", ('x-each: "$.one"', 'x-each: ["$.one"]'), "x-each: [", "type"),
-    ("a refusal that nobody may tolerate", ('x-each: "$.one"', "x-tolerate: [401]"), "x-tolerate", "type"),
-    ("a repetition without an end", ('x-each: "$.one"', 'x-repeat: {until: "$.last"}'), "x-repeat", "required-key"),
-    ("a comparison that is invalid", ("match: kind,", "match: kind, x-compare: since,"), "x-compare: since", "known-word"),
-    ("a field that is added in two ways", ("match: kind,", 'match: kind, x-add: {more: {value: 1, take: "$.id"}},'), "x-add", "type"),
-    ("a field that is looked up by nothing", ("match: kind,", 'match: kind, x-add: {more: {take: "$.id", in: "$.all.parts"}},'), "x-add", "type"),
-    ("a bound on a lookup", ("match: kind,", "match: kind, x-most: 3,"), "x-most: 3", "known-key"),
-    ("no tools", ("ref: flows.find-part", "reff: flows.find-part"), "reff", "known-key"),
+    ("x-each without lists", ('x-each: "$.one"', "x-each: {most: 5}"), "x-each: {most: 5}", "required-key"),
+    ("x-each without a limit", ('x-each: "$.one"', 'x-each: {in: ["$.one"]}'), "in: [", "required-key"),
+    ("x-each that is neither text nor a mapping", ('x-each: "$.one"', 'x-each: ["$.one"]'), "x-each: [", "type"),
+    ("x-tolerate of a status that may not be tolerated", ('x-each: "$.one"', "x-tolerate: [401]"), "x-tolerate", "type"),
+    ("x-repeat without a limit", ('x-each: "$.one"', 'x-repeat: {until: "$.last"}'), "x-repeat", "required-key"),
+    ("an unknown x-compare", ("match: kind,", "match: kind, x-compare: since,"), "x-compare: since", "known-word"),
+    ("x-add with both value and take", ("match: kind,", 'match: kind, x-add: {more: {value: 1, take: "$.id"}},'), "x-add", "type"),
+    ("x-add without match and of", ("match: kind,", 'match: kind, x-add: {more: {take: "$.id", in: "$.all.parts"}},'), "x-add", "type"),
+    ("x-most in a lookup", ("match: kind,", "match: kind, x-most: 3,"), "x-most: 3", "known-key"),
+    ("an unknown key of a tool", ("ref: flows.find-part", "reff: flows.find-part"), "reff", "known-key"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("change", "part", "rule"), [case[1:] for case in MODEL], ids=[case[0] for case in MODEL])
+@pytest.mark.parametrize(("change", "part", "rule"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
 def test_load_reports_a_schema_error_with_its_line(
     folder: Folder, change: tuple[str, str], part: str, rule: str
 ) -> None:
@@ -139,7 +139,7 @@ def test_load_names_a_format_word_that_is_not_served(folder: Folder, change: tup
 
 
 @pytest.mark.parametrize(
-    ("change", "part", "says"),
+    ("change", "part", "message_part"),
     [
         (("    transport: stdio\n", "    x-tool-set: a\n"), "x-tool-set", "did you mean 'x-toolset'?"),
         (("    transport: stdio\n", "    x-qqq: 3\n"), "x-qqq", "our words are x-across"),
@@ -151,12 +151,12 @@ def test_load_names_a_format_word_that_is_not_served(folder: Folder, change: tup
     ],
 )  # fmt: skip
 def test_load_rejects_unknown_and_misplaced_x_words(
-    folder: Folder, change: tuple[str, str], part: str, says: str
+    folder: Folder, change: tuple[str, str], part: str, message_part: str
 ) -> None:
     text = edit(change)
     (problem,) = folder.find_problems(text)
     assert (problem.line, problem.rule) == (find_line(text, part), "known-key")
-    assert says in problem.message
+    assert message_part in problem.message
 
 
 def test_line_of_a_problem_ignores_keys_named_like_union_tags(folder: Folder) -> None:
@@ -183,29 +183,29 @@ def test_load_rejects_sections_next_to_a_capability(folder: Folder) -> None:
 
 
 @pytest.mark.parametrize("key", ["value", "steps", "method", "x-wait"])
-def test_unknown_key_is_not_suggested_for_itself(folder: Folder, key: str) -> None:
+def test_misplaced_key_is_not_suggested_for_itself(folder: Folder, key: str) -> None:
     with pytest.raises(CapabilityError) as caught:
         folder.link(edit(("  - type: http\n", f"  - type: http\n    {key}: 5\n")))
-    (problem,) = [one for one in caught.value.problems if one.rule == "known-key"]
+    (problem,) = [problem for problem in caught.value.problems if problem.rule == "known-key"]
     assert repr(key) in problem.message
     assert "did you mean" not in problem.message
 
 
-def test_problem_messages_shorten_giant_values(folder: Folder) -> None:
-    giant = "g" * 20_000
-    quoted = f'"{giant}"'
+def test_problem_messages_shorten_long_values(folder: Folder) -> None:
+    long_name = "g" * 20_000
+    quoted = f'"{long_name}"'
     for change in (
-        ('display: "Flows"', f"{giant[:900]}: 1"),
-        ("method: DELETE", f"method: {giant}"),
-        ("- type: mcp", f"- type: {giant}"),
+        ('display: "Flows"', f"{long_name[:900]}: 1"),
+        ("method: DELETE", f"method: {long_name}"),
+        ("- type: mcp", f"- type: {long_name}"),
         ('path: "/parts"', f"path: {quoted}"),
-        ("call: parts-api.get-part\n        with: {id: parts.partId}\n        outputParameters:\n        - {type: object, properties: {name: {type: string, mapping: \"$.name\"}}}\n      find", f"call: parts-api.{giant}\n      find"),
-        ("ref: flows.find-part", f"ref: flows.{giant}"),
-        ("{{part}}", "{{" + giant + "}}"),
+        ("call: parts-api.get-part\n        with: {id: parts.partId}\n        outputParameters:\n        - {type: object, properties: {name: {type: string, mapping: \"$.name\"}}}\n      find", f"call: parts-api.{long_name}\n      find"),
+        ("ref: flows.find-part", f"ref: flows.{long_name}"),
+        ("{{part}}", "{{" + long_name + "}}"),
         ('mapping: "$.size"', f"mapping: {quoted}"),
-        ('mapping: "$.size"', f'mapping: "$[?{giant}"'),
-        ("enum: [bolt, nut]", f"enum: {giant}"),
-        ("parts://parts/{partId}", "parts://" + giant + "{"),
+        ('mapping: "$.size"', f'mapping: "$[?{long_name}"'),
+        ("enum: [bolt, nut]", f"enum: {long_name}"),
+        ("parts://parts/{partId}", "parts://" + long_name + "{"),
     ):  # fmt: skip
         for problem in folder.find_problems(edit(change)):
             assert len(problem.message) < 1000, change[1][:40]
@@ -234,7 +234,7 @@ def test_check_files_lists_imported_files_and_accepts_sections(folder: Folder) -
         check_files([section])
 
 
-JSONISH = st.recursive(
+CAPABILITY_LIKE = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.sampled_from(["http", "mcp", "call", "$.a", "{{a}}"]),
     lambda inner: st.lists(inner, max_size=3)
     | st.dictionaries(
@@ -248,7 +248,11 @@ JSONISH = st.recursive(
 
 
 @settings(max_examples=150)
-@given(st.one_of(st.text(max_size=200), st.dictionaries(st.sampled_from(["capability", "consumes", "binds"]), JSONISH)))
+@given(
+    st.one_of(
+        st.text(max_size=200), st.dictionaries(st.sampled_from(["capability", "consumes", "binds"]), CAPABILITY_LIKE)
+    )
+)
 def test_link_files_raises_only_capability_error_for_any_content(folder: Folder, content: object) -> None:
     text = content if isinstance(content, str) else json.dumps({"ikanos": "1.0.0-beta5", **content})  # type: ignore[dict-item]
     file = folder.write(text.encode("utf-8", "surrogatepass"))

@@ -1,4 +1,4 @@
-"""`x-entities`: what is declared is linked, and every reference that leads nowhere is reported at its line."""
+"""`x-entities`: declarations are linked, and broken references are reported with their lines."""
 
 from pathlib import Path
 
@@ -20,12 +20,12 @@ x-entities:
     - {tool: list-parts, items: parts, search: kind}
     list: list-parts
 """
-NAMING = edit(("partId: {type: string,", "partId: {type: string, x-entity: part,"))
-WITH_ENTITY = NAMING.replace("capability:\n", ENTITY + "capability:\n")
+WITH_ARGUMENT = edit(("partId: {type: string,", "partId: {type: string, x-entity: part,"))
+WITH_ENTITY = WITH_ARGUMENT.replace("capability:\n", ENTITY + "capability:\n")
 FIND = "call: parts-api.list-parts, items: parts, match: name, by: kind, with: {top: 5}"
 
 
-def test_declared_entity_is_linked_to_the_arguments_that_name_it(folder: Folder) -> None:
+def test_entity_is_linked_to_the_arguments_that_name_it(folder: Folder) -> None:
     catalog = folder.link(WITH_ENTITY)
     part = catalog.entities["part"]
     assert catalog.tools["get-part"].arguments[0].entity is part
@@ -33,15 +33,15 @@ def test_declared_entity_is_linked_to_the_arguments_that_name_it(folder: Folder)
     assert part.origins == {"https://parts.example.org"}
 
 
-def test_entity_of_one_file_serves_the_files_after_it(folder: Folder) -> None:
-    other = NAMING
+def test_entity_is_available_in_later_files(folder: Folder) -> None:
+    nuts = WITH_ARGUMENT
     for old, new in (("part", "nut"), ("x-entity: nut,", "x-entity: part,"), ("describe:", "describe-nut:")):
-        other = other.replace(old, new)
-    catalog = link_files([folder.write(WITH_ENTITY), folder.write(other, "nuts.yaml")])
+        nuts = nuts.replace(old, new)
+    catalog = link_files([folder.write(WITH_ENTITY), folder.write(nuts, "nuts.yaml")])
     assert catalog.tools["get-nut"].arguments[0].entity is catalog.entities["part"]
 
 
-def test_no_file_redeclares_an_entity_of_the_platform_or_of_another_file(folder: Folder) -> None:
+def test_redeclared_entity_is_a_problem(folder: Folder) -> None:
     (problem,) = folder.find_problems(edit(("capability:\n", "x-entities: {imodel: {id: word}}\ncapability:\n")))
     assert (problem.rule, "'imodel' is declared already" in problem.message) == ("unique-entity", True)
     again = "ikanos: '1.0.0-beta5'\nx-entities: {part: {}}\ncapability: {}\n"
@@ -49,7 +49,7 @@ def test_no_file_redeclares_an_entity_of_the_platform_or_of_another_file(folder:
     assert problem.rule == "unique-entity"
 
 
-def test_no_word_of_a_file_adds_to_what_the_policy_trusts(folder: Folder) -> None:
+def test_capability_files_cannot_declare_policy_paths(folder: Folder) -> None:
     for word in ("x-policy-paths: []", "x-policy: {}", "policy-paths: []"):
         (problem,) = folder.find_problems(edit(("capability:\n", f"{word}\ncapability:\n")))
         assert problem.rule == "known-key"
@@ -61,7 +61,7 @@ def test_no_word_of_a_file_adds_to_what_the_policy_trusts(folder: Folder) -> Non
     ("change", "rule", "message"),
     [
         (('"P-[0-9]{1,6}"', '"P-[0-9"'), "x-entities", "is not a regular expression"),
-        (("    link: parts\n", "    in: machine\n"), "known-word", "there is no entity 'machine' before"),
+        (("    link: parts\n", "    in: machine\n"), "known-word", "there is no earlier entity 'machine'"),
         (("by: kind,", "within: kind,"), "x-entities", "`within` needs `in`"),
         (("call: parts-api.list-parts, items", "call: parts-api.list-part, items"), "unresolved-call", "did you mean"),
         (("call: parts-api.list-parts, items", "call: parts-api.create-part, items"), "x-entities", "is a POST"),
@@ -75,7 +75,7 @@ def test_no_word_of_a_file_adds_to_what_the_policy_trusts(folder: Folder) -> Non
         (("    link: parts\n", "    sequence: {}\n"), "required-key", "is missing"),
     ],
 )  # fmt: skip
-def test_reference_of_an_entity_that_leads_nowhere_is_reported(
+def test_broken_reference_of_an_entity_is_reported(
     folder: Folder, change: tuple[str, str], rule: str, message: str
 ) -> None:
     text = WITH_ENTITY.replace(*change)
@@ -85,11 +85,11 @@ def test_reference_of_an_entity_that_leads_nowhere_is_reported(
     assert all(problem.line > 1 for problem in problems)
 
 
-def test_entities_of_the_platform_are_checked_with_our_files() -> None:
+def test_shipped_files_link_the_entities_of_the_platform() -> None:
     assert {"itwin", "imodel", "changeset"} <= link_files(find_shipped_files()).entities.keys()
 
 
-def test_entity_of_the_platform_that_leads_nowhere_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_broken_reference_of_a_platform_entity_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     platform = find_shipped_files()[0].parent / "platform" / "entities.yaml"
     copy = tmp_path / "entities.yaml"
     copy.write_text(

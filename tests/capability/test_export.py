@@ -26,12 +26,12 @@ ROOT = Path(__file__).parents[2]
 SCHEMA = Path(os.environ.get("ITWIN_MCP_IKANOS_SCHEMA") or ROOT.parent / "shared" / "naftiko" / "ikanos-schema.json")
 HAS_SCHEMA = pytest.mark.skipif(
     not SCHEMA.is_file(),
-    reason=f"the format's JSON Schema is not at {SCHEMA}; ITWIN_MCP_IKANOS_SCHEMA says where it is",
+    reason=f"the format's JSON Schema is not at {SCHEMA}; set ITWIN_MCP_IKANOS_SCHEMA to its path",
 )
 
 
-def complaints(document: Any) -> list[str]:
-    """Return what the format's own schema refuses in a document."""
+def list_schema_errors(document: Any) -> list[str]:
+    """Return the errors of a document against the JSON Schema of the format."""
     validator = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8")))
     return [f"{list(error.absolute_path)}: {error.message[:300]}" for error in validator.iter_errors(document)]
 
@@ -44,24 +44,24 @@ def test_export_strips_x_words_but_keeps_x_names(tmp_path: Path) -> None:
 @HAS_SCHEMA
 def test_stripped_example_file_is_valid_naftiko() -> None:
     data = read_data(DATA / "both-kinds.yaml")
-    assert complaints(strip(data)) == []
-    assert complaints(data) != []
+    assert list_schema_errors(strip(data)) == []
+    assert list_schema_errors(data) != []
 
 
 @HAS_SCHEMA
 @pytest.mark.parametrize("file", check_files(find_shipped_files()), ids=lambda file: file.name)
 def test_stripped_shipped_file_is_valid_naftiko(file: Path) -> None:
-    assert complaints(strip(read_data(file))) == []
+    assert list_schema_errors(strip(read_data(file))) == []
 
 
 @pytest.mark.parametrize("file", check_files(find_shipped_files()), ids=lambda file: file.name)
 def test_strip_leaves_no_x_word_in_a_shipped_file(file: Path) -> None:
-    def keys(node: Any) -> set[str]:
+    def list_keys(node: Any) -> set[str]:
         if isinstance(node, list):
-            return set().union(*map(keys, node), set())
-        return set(node).union(*map(keys, node.values())) if isinstance(node, dict) else set()
+            return set().union(*map(list_keys, node), set())
+        return set(node).union(*map(list_keys, node.values())) if isinstance(node, dict) else set()
 
-    assert not keys(strip(read_data(file))) & set(WORDS)
+    assert not list_keys(strip(read_data(file))) & set(WORDS)
 
 
 def test_strip_keeps_x_names_in_output_maps_only() -> None:
@@ -83,9 +83,9 @@ def test_strip_keeps_body_data_but_not_that_of_an_input_named_body() -> None:
 
 
 def test_strip_omits_outputs_that_are_names() -> None:
-    named = {"x-take": {"name": "a.b", "of": "id"}, "type": "string"}
-    assert strip({"properties": {"id": {"x-take": "last-segment"}, "name": named}}) == {"properties": {"id": {}}}
-    assert strip({"outputParameters": {"all": {"type": "array", "items": {"id": {}, "name": named}}}}) == {
+    name_output = {"x-take": {"name": "a.b", "of": "id"}, "type": "string"}
+    assert strip({"properties": {"id": {"x-take": "last-segment"}, "name": name_output}}) == {"properties": {"id": {}}}
+    assert strip({"outputParameters": {"all": {"type": "array", "items": {"id": {}, "name": name_output}}}}) == {
         "outputParameters": {"all": {"type": "array", "items": {"id": {}}}}
     }
 
@@ -96,7 +96,7 @@ def test_strip_does_not_change_its_argument() -> None:
     assert document == {"x-a": 1, "tools": {"x-b": {"x-c": 1}}}
 
 
-# --- the files --------------------------------------------------------------------------------------------------
+# --- exported files --------------------------------------------------------------------------------------------------
 
 
 def test_export_keeps_relative_paths_of_imported_files(folder: Folder, tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_export_keeps_relative_paths_of_imported_files(folder: Folder, tmp_path:
     assert [file.relative_to(tmp_path).as_posix() for file in written] == [
         "plain/deep/tool.yaml", "plain/deep/shared/bolts.yaml"
     ]  # fmt: skip
-    assert list(link_files(written[:1]).tools) == ["list-bolts"]  # the plain files are capability files too
+    assert list(link_files(written[:1]).tools) == ["list-bolts"]  # exported files can be linked again
 
 
 def test_export_writes_the_stripped_shipped_files(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_export_rejects_a_broken_file(folder: Folder, tmp_path: Path) -> None:
     assert not (tmp_path / "plain").exists()
 
 
-def test_export_never_overwrites_its_sources(folder: Folder) -> None:
+def test_export_rejects_the_folder_of_its_sources(folder: Folder) -> None:
     file = folder.write(GOOD)
     with pytest.raises(SettingsError, match="export to another folder"):
         export_files([file], file.parent)

@@ -95,42 +95,42 @@ def test_compile_path_imports_jsonpath_only_for_rich_paths() -> None:
         "compile_path('$.a[*].b[*]').find({}); print('jsonpath' in sys.modules)\n"
         "compile_path('$..a').find({}); print('jsonpath' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False", "False", "True"]
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert process.stdout.split() == ["False", "False", "True"]
 
 
-def compiled(text: str) -> Any:
+def compile_text(text: str) -> Any:
     return compile_slots(text, resolve_argument)
 
 
 @pytest.mark.parametrize("value", [5, 1.5, True, None, "text", [1, "a"], {"b": [None]}])
 def test_evaluate_keeps_the_type_of_a_whole_text_slot(value: Any) -> None:
     for text in ("{{a}}", "{{ a }}"):
-        assert evaluate(compiled(text), {"a": value}, {}) == value
-        assert type(evaluate(compiled(text), {"a": value}, {})) is type(value)
+        assert evaluate(compile_text(text), {"a": value}, {}) == value
+        assert type(evaluate(compile_text(text), {"a": value}, {})) is type(value)
 
 
 def test_evaluate_returns_absent_not_null_for_a_missing_argument() -> None:
-    assert evaluate(compiled("{{a}}"), {}, {}) is ABSENT
-    assert evaluate(compiled("{{a}}"), {"a": None}, {}) is None
+    assert evaluate(compile_text("{{a}}"), {}, {}) is ABSENT
+    assert evaluate(compile_text("{{a}}"), {"a": None}, {}) is None
     assert not ABSENT
 
 
 def test_evaluate_joins_slots_inside_text() -> None:
-    expression = compiled("a {{x}}/{{ y }} z")
+    expression = compile_text("a {{x}}/{{ y }} z")
     assert expression == Text(("a ", Argument("x"), "/", Argument("y"), " z"))
     assert evaluate(expression, {"x": True, "y": 1.5}, {}) == "a true/1.5 z"
-    assert evaluate(compiled("{{x}}{{y}}"), {"x": 1, "y": 2}, {}) == "12"
+    assert evaluate(compile_text("{{x}}{{y}}"), {"x": 1, "y": 2}, {}) == "12"
 
 
 @pytest.mark.parametrize("missing", [{}, {"x": None}])
 def test_evaluate_returns_absent_for_text_with_a_missing_slot(missing: dict[str, Any]) -> None:
-    assert evaluate(compiled("a {{x}}"), missing, {}) is ABSENT
+    assert evaluate(compile_text("a {{x}}"), missing, {}) is ABSENT
 
 
 def test_evaluate_does_not_expand_slots_in_argument_values() -> None:
-    assert evaluate(compiled("a {{x}}"), {"x": "{{y}}", "y": "secret"}, {}) == "a {{y}}"
-    assert evaluate(compiled("{{x}}"), {"x": "{{y}}", "y": "secret"}, {}) == "{{y}}"
+    assert evaluate(compile_text("a {{x}}"), {"x": "{{y}}", "y": "secret"}, {}) == "a {{y}}"
+    assert evaluate(compile_text("{{x}}"), {"x": "{{y}}", "y": "secret"}, {}) == "{{y}}"
 
 
 def test_evaluate_returns_step_value_or_absent() -> None:
@@ -142,7 +142,7 @@ def test_evaluate_returns_step_value_or_absent() -> None:
 
 @pytest.mark.parametrize("text", ["", "plain", "{single}", "a } b { c", '{"a": {"b": 1} }', "100 %"])
 def test_compile_slots_of_plain_text_is_a_literal(text: str) -> None:
-    assert compiled(text) == Literal(text)
+    assert compile_text(text) == Literal(text)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_compile_slots_of_plain_text_is_a_literal(text: str) -> None:
 )
 def test_compile_slots_rejects_stray_braces(text: str) -> None:
     with pytest.raises(ExpressionError):
-        compiled(text)
+        compile_text(text)
 
 
 def test_compile_slots_inlines_a_literal() -> None:
@@ -191,25 +191,25 @@ def test_compile_slots_inlines_a_literal() -> None:
         ({"a": [1, None], "b": "é"}, '{"a":[1,null],"b":"é"}'),
     ],
 )
-def test_wire_text_formats_values_for_urls(value: Any, text: str) -> None:
+def test_format_for_wire_formats_values_for_urls(value: Any, text: str) -> None:
     assert format_for_wire(value) == text
 
 
 def test_compile_slots_and_compile_path_take_linear_time() -> None:
-    began = time.perf_counter()
+    start = time.perf_counter()
     for text in ("{{" + " " * 400_000, "{{a}}" * 50_000, "{" * 400_000, "$" + ".a" * 100_000, "$['" + "a" * 400_000):
         try:
-            compiled(text)
+            compile_text(text)
             compile_path(text)
         except ExpressionError as error:
             assert len(str(error)) < 400  # noqa: PT017
-    assert time.perf_counter() - began < 5
+    assert time.perf_counter() - start < 5
 
 
 @given(st.text(st.sampled_from(list("{}ab #/. \n")), max_size=30))
 def test_compile_slots_accepts_or_rejects_any_text(text: str) -> None:
     try:
-        expression = compiled(text)
+        expression = compile_text(text)
     except ExpressionError:
         return
     names = find_slots(text)
@@ -232,4 +232,4 @@ def test_compile_path_accepts_or_rejects_any_text(text: str) -> None:
 
 @given(st.recursive(st.none() | st.integers() | st.text(), lambda i: st.lists(i) | st.dictionaries(st.text(), i)))
 def test_evaluate_keeps_any_json_in_a_whole_text_slot(value: Any) -> None:
-    assert json.dumps(evaluate(compiled("{{a}}"), {"a": value}, {})) == json.dumps(value)
+    assert json.dumps(evaluate(compile_text("{{a}}"), {"a": value}, {})) == json.dumps(value)

@@ -1,4 +1,4 @@
-"""Linking of files: names exist, are unique and are used; every problem is reported with its line."""
+"""Linking of files: unknown, duplicate and unused names and broken rules are reported with their lines."""
 
 # ruff: noqa: E501  (a table of cases reads best with one on a line)
 from pathlib import Path
@@ -18,7 +18,7 @@ GET_PART = "get-part: {method: GET, inputParameters: {id: {in: path}}}"
 NAMES = 'get-part: {method: GET, inputParameters: {id: {in: path}}, x-names: {ids: id, most: 5, items: "$.parts", texts: ["{{name}}"]}}'
 KIND = 'kind: {type: string, required: false, description: "Kind.", x-schema: {enum: [bolt, nut], default: bolt}}'
 
-# (what is wrong, the change, a text on the line that is named, the rule)
+# (what is wrong, the change, a text on the line of the problem, the rule)
 CASES = [
     # calls, refs, steps
     ("a call into an unknown namespace", ("all: {type: call, call: parts-api", "all: {type: call, call: partz-api"), "partz-api", "unresolved-call"),
@@ -27,43 +27,43 @@ CASES = [
     ("a lookup in an unknown step", ("index: all", "index: every"), "index: every", "unresolved-step"),
     ("a lookup in a later step", ("index: all", "index: whole"), "index: whole", "unresolved-step"),
     ("a lookup of an unknown value", ('lookupValue: "$.kind"', 'lookupValue: "$.sort"'), "$.sort", "unresolved-step"),
-    ("x-each over nothing known", ('x-each: "$.one"', 'x-each: "$.ones"'), "$.ones", "unresolved-step"),
-    ("a look into an input", ('lookupValue: "$.kind"', 'lookupValue: "$.kind.x"'), "$.kind.x", "expression"),
+    ("x-each over an unknown step", ('x-each: "$.one"', 'x-each: "$.ones"'), "$.ones", "unresolved-step"),
+    ("a path into an input", ('lookupValue: "$.kind"', 'lookupValue: "$.kind.x"'), "$.kind.x", "expression"),
     ("a step value that is a rich path", ('value: "$.whole"', 'value: "$.whole[?@.id]"'), "$.whole[?", "expression"),
-    ("a step value of every step", ('value: "$.whole"', 'value: "$[*].id"'), "$[*].id", "expression"),
-    ("x-unless of nothing known", ('x-each: "$.one"', 'x-unless: "$.ones", x-each: "$.one"'), "$.ones", "unresolved-step"),
-    ("a long x-each over nothing known", ('x-each: "$.one"', 'x-each: {in: ["$.one", "$.ones"], most: 5}'), "$.ones", "unresolved-step"),
-    ("elements that are called like an input", ('x-each: "$.one"', 'x-each: {in: ["$.one"], most: 5, as: kind}'), "as: kind", "unique-name"),
-    ("elements that are called like their step", ('x-each: "$.one"', 'x-each: {in: ["$.one"], most: 5, as: whole}'), "as: whole", "unique-name"),
-    ("elements that are called like an earlier step", ('x-each: "$.one"', 'x-each: {in: ["$.one"], most: 5, as: all}'), "as: all", "unique-name"),
-    ("a repetition once per element", ('x-each: "$.one"', 'x-each: "$.one", x-repeat: {until: "$.last", most: 5}'), "x-repeat", "x-repeat"),
-    ("a repetition of what pages", ("all: {type: call,", 'all: {x-repeat: {until: "$.last", most: 5}, type: call,'), "x-repeat", "x-repeat"),
-    ("a repetition until what is no path", ('x-each: "$.one", with: {id: "{{each.id}}"}', 'x-repeat: {until: last, most: 5}, with: {id: "{{one[0].id}}"}'), "until: last", "expression"),
-    ("a bound on what does not page", ('x-each: "$.one"', 'x-most: 5, x-each: "$.one"'), "x-most", "x-most"),
-    ("a comparison with many dates", ('match: kind, lookupValue: "$.kind"', 'match: kind, x-compare: before, lookupValue: "$.all.parts[*].made"'), "x-compare", "x-compare"),
-    ("a comparison that counts", ("match: kind,", "match: kind, x-compare: before, x-count: times,"), "x-count", "x-count"),
-    ("a count in a field that is there", ("match: kind,", "match: kind, x-count: name,"), "x-count", "x-count"),
-    ("a count that its output has no place for", ('{target: found.parts, value: "$.whole"}', '{target: found.parts, value: "$.whole", x-count: times}'), "x-count", "x-count"),
-    ("a field added from an unknown step", ("match: kind,", 'match: kind, x-add: {more: {take: "$.ids", in: "$.roles.roles", match: id, of: name}},'), "x-add", "unresolved-step"),
-    ("a field added from what is no path", ("match: kind,", "match: kind, x-add: {more: {take: ids}},"), "x-add", "expression"),
-    ("changes to what is no input", ('match: kind, lookupValue: "$.kind"', 'match: kind, x-changes: {field: rights, otherwise: [all], keep: kind}, lookupValue: "$.all.parts"'), "x-changes", "x-changes"),
-    ("changes that count", ("match: kind,", "match: kind, x-count: times, x-changes: {field: rights, otherwise: [all], keep: kind},"), "x-changes", "x-changes"),
-    ("changes that stand in for an unknown step", ("match: kind,", "match: kind, x-changes: {field: rights, otherwise: [others], keep: kind},"), "x-changes", "unresolved-step"),
-    ("changes that keep others by an unknown input", ("match: kind,", "match: kind, x-changes: {field: rights, otherwise: [all], keep: sort},"), "x-changes", "unresolved-input"),
-    ("what is left out for an unknown input", ('x-each: "$.one"', 'x-each: {in: ["$.one"], most: 5, again: kinds}'), "again: kinds", "unresolved-input"),
-    ("x-unless of several things of which one is unknown", ('x-each: "$.one"', 'x-unless: ["$.kind", "$.ones"], x-each: "$.one"'), "$.ones", "unresolved-step"),
-    ("a comparison with a text that is no date", ('match: kind, lookupValue: "$.kind"', 'match: kind, x-compare: before, lookupValue: "spring"'), "x-compare", "x-compare"),
+    ("a step value without a step name", ('value: "$.whole"', 'value: "$[*].id"'), "$[*].id", "expression"),
+    ("x-unless of an unknown step", ('x-each: "$.one"', 'x-unless: "$.ones", x-each: "$.one"'), "$.ones", "unresolved-step"),
+    ("a long x-each over an unknown step", ('x-each: "$.one"', 'x-each: {in: ["$.one", "$.ones"], most: 5}'), "$.ones", "unresolved-step"),
+    ("x-each named like an input", ('x-each: "$.one"', 'x-each: {in: ["$.one"], most: 5, as: kind}'), "as: kind", "unique-name"),
+    ("x-each named like its step", ('x-each: "$.one"', 'x-each: {in: ["$.one"], most: 5, as: whole}'), "as: whole", "unique-name"),
+    ("x-each named like an earlier step", ('x-each: "$.one"', 'x-each: {in: ["$.one"], most: 5, as: all}'), "as: all", "unique-name"),
+    ("x-repeat with x-each", ('x-each: "$.one"', 'x-each: "$.one", x-repeat: {until: "$.last", most: 5}'), "x-repeat", "x-repeat"),
+    ("x-repeat of a paged operation", ("all: {type: call,", 'all: {x-repeat: {until: "$.last", most: 5}, type: call,'), "x-repeat", "x-repeat"),
+    ("x-repeat until a text that is not a path", ('x-each: "$.one", with: {id: "{{each.id}}"}', 'x-repeat: {until: last, most: 5}, with: {id: "{{one[0].id}}"}'), "until: last", "expression"),
+    ("x-most of an operation that does not page", ('x-each: "$.one"', 'x-most: 5, x-each: "$.one"'), "x-most", "x-most"),
+    ("x-compare with many dates", ('match: kind, lookupValue: "$.kind"', 'match: kind, x-compare: before, lookupValue: "$.all.parts[*].made"'), "x-compare", "x-compare"),
+    ("x-compare with x-count", ("match: kind,", "match: kind, x-compare: before, x-count: times,"), "x-count", "x-count"),
+    ("x-count in an existing field", ("match: kind,", "match: kind, x-count: name,"), "x-count", "x-count"),
+    ("x-count without a field in the output", ('{target: found.parts, value: "$.whole"}', '{target: found.parts, value: "$.whole", x-count: times}'), "x-count", "x-count"),
+    ("x-add from an unknown step", ("match: kind,", 'match: kind, x-add: {more: {take: "$.ids", in: "$.roles.roles", match: id, of: name}},'), "x-add", "unresolved-step"),
+    ("x-add from a text that is not a path", ("match: kind,", "match: kind, x-add: {more: {take: ids}},"), "x-add", "expression"),
+    ("x-changes to a value that is not an input", ('match: kind, lookupValue: "$.kind"', 'match: kind, x-changes: {field: rights, otherwise: [all], keep: kind}, lookupValue: "$.all.parts"'), "x-changes", "x-changes"),
+    ("x-changes with x-count", ("match: kind,", "match: kind, x-count: times, x-changes: {field: rights, otherwise: [all], keep: kind},"), "x-changes", "x-changes"),
+    ("x-changes with an unknown step in otherwise", ("match: kind,", "match: kind, x-changes: {field: rights, otherwise: [others], keep: kind},"), "x-changes", "unresolved-step"),
+    ("x-changes with an unknown input in keep", ("match: kind,", "match: kind, x-changes: {field: rights, otherwise: [all], keep: sort},"), "x-changes", "unresolved-input"),
+    ("x-each with an unknown input in again", ('x-each: "$.one"', 'x-each: {in: ["$.one"], most: 5, again: kinds}'), "again: kinds", "unresolved-input"),
+    ("x-unless of a known and an unknown step", ('x-each: "$.one"', 'x-unless: ["$.kind", "$.ones"], x-each: "$.one"'), "$.ones", "unresolved-step"),
+    ("x-compare with a text that is not a date", ('match: kind, lookupValue: "$.kind"', 'match: kind, x-compare: before, lookupValue: "spring"'), "x-compare", "x-compare"),
     ("x-within with an input as the value", ("match: kind,", "match: kind, x-within: team,"), "x-within", "x-within"),
-    ("x-across of what does not page", (GET, GET.replace("outputParameters", 'x-across: {fills: id, in: ["$.partId"]}\n        outputParameters', 1)), "x-across", "x-across"),
+    ("x-across of an operation that does not page", (GET, GET.replace("outputParameters", 'x-across: {fills: id, in: ["$.partId"]}\n        outputParameters', 1)), "x-across", "x-across"),
     ("x-across that fills an unknown input", ("        with: {kind: parts.kind}", '        with: {kind: parts.kind}\n        x-across: {fills: team, in: ["$.kind"]}'), "fills: team", "unknown-input"),
-    ("x-across over nothing known", ("        with: {kind: parts.kind}", '        with: {kind: parts.kind}\n        x-across: {fills: kind, in: ["$.kinds"]}'), "$.kinds", "unresolved-step"),
+    ("x-across over an unknown step", ("        with: {kind: parts.kind}", '        with: {kind: parts.kind}\n        x-across: {fills: kind, in: ["$.kinds"]}'), "$.kinds", "unresolved-step"),
     ("x-across whose step changes something", ("        with: {kind: parts.kind}", '        with: {kind: parts.kind}\n        x-across: {fills: kind, in: ["$.kind"], steps: {go: {type: call, call: parts-api.delete-part, with: {id: "1"}}}}'), "x-across", "x-across"),
     ("x-across next to steps", ('        semantics: {safe: true}', '        semantics: {safe: true}\n        x-across: {fills: kind, in: ["$.kind"]}'), "x-across", "one-action"),
     ("x-containing of an unknown input", ("        with: {kind: parts.kind}", "        with: {kind: parts.kind}\n        x-containing: {search: [name]}"), "x-containing", "unresolved-input"),
-    ("x-containing in what does not page", (GET, GET.replace("outputParameters", "x-containing: {partId: [name]}\n        outputParameters", 1)), "x-containing", "x-containing"),
-    ("a step value that is no path", ('value: "$.whole"', 'value: "whole"'), '"whole"', "expression"),
-    ("a step that is called like an input", ("one: {type: lookup", "kind: {type: lookup"), "kind: {type: lookup", "unique-name"),
-    ("a step that is called each", ("one: {type: lookup, index: all", "each: {type: lookup, index: all"), "each: {type", "unique-name"),
+    ("x-containing of an operation that does not page", (GET, GET.replace("outputParameters", "x-containing: {partId: [name]}\n        outputParameters", 1)), "x-containing", "x-containing"),
+    ("a step value that is not a path", ('value: "$.whole"', 'value: "whole"'), '"whole"', "expression"),
+    ("a step named like an input", ("one: {type: lookup", "kind: {type: lookup"), "kind: {type: lookup", "unique-name"),
+    ("a step named each", ("one: {type: lookup, index: all", "each: {type: lookup, index: all"), "each: {type", "unique-name"),
     ("each outside of x-each", (', x-each: "$.one"', ""), "{{each.id}}", "expression"),
     ("a mapping to an unknown output", ("target: found.parts", "target: found.bits"), "found.bits", "unresolved-target"),
     ("a mapping below an array", ("target: found.parts", "target: found.parts.id"), "found.parts.id", "unresolved-target"),
@@ -76,43 +76,43 @@ CASES = [
     ("an unknown key in with", ("kind: parts.kind}", "kind: parts.kind, colour: red}"), "colour", "unknown-input"),
     ("an input of another namespace, which would be sent as text", (GET, GET.replace("id: parts.partId", "id: part.partId")), "id: part.partId", "unresolved-input"),
     ("the $this of the format's documents", (GET, GET.replace("id: parts.partId", "id: \"$this.parts.x-{{partId}}\"")), "$this", "unresolved-input"),
-    ("a path slot that gets nothing", (GET, GET.replace("\n        with: {id: parts.partId}", "")), "get-part:\n        description", "slot-without-value"),
+    ("a path slot without a value", (GET, GET.replace("\n        with: {id: parts.partId}", "")), "get-part:\n        description", "slot-without-value"),
     ("a path slot whose input may be left out", ('partId: {type: string, description', 'partId: {type: string, required: false, description'), "id: parts.partId}\n        outputParameters:\n        - {type: object, properties: {name: {type: string, mapping: \"$.name\"}}}\n      find", "slot-without-value"),
     ("a path slot without a parameter", ("get-part: {method: GET, inputParameters: {id: {in: path}}}", "get-part: {method: GET, description: x}"), "description: x", "slot-without-value"),
     ("a path parameter without a slot", ("change-part: {method: PATCH, inputParameters: {", "change-part: {method: PATCH, inputParameters: {no: {in: path}, "), "no: {in: path}", "unused-input"),
-    ("braces that are no slot", ('path: "/parts"', 'path: "/parts/{{a"'), "{{a", "expression"),
+    ("braces that are not a slot", ('path: "/parts"', 'path: "/parts/{{a"'), "{{a", "expression"),
     ("braces around a slot", ('label: "Part {{label}}"', 'label: "{{{label}}}"'), "{{{label}}}", "expression"),
     ("a section of Mustache", ('label: "Part {{label}}"', 'label: "{{#label}}x"'), "{{#label}}", "expression"),
-    ("a path that climbs", ('path: "/parts"', 'path: "/a/../parts"'), "/a/../parts", "path"),
-    ("a base that climbs", ("parts.example.org/v1", "parts.example.org/v1/.."), "v1/..", "base-uri"),
+    ("a path with ..", ('path: "/parts"', 'path: "/a/../parts"'), "/a/../parts", "path"),
+    ("a base with ..", ("parts.example.org/v1", "parts.example.org/v1/.."), "v1/..", "base-uri"),
     ("a port that is invalid", ("parts.example.org/v1", "parts.example.org:99999/v1"), ":99999", "base-uri"),
     ("a value with a slot of its own name", ("kind: {in: query}", 'kind: {in: query, value: "k-{{kind}}"}'), "k-{{kind}}", "expression"),
-    ("a consumed output that is no path", ("change-part: {method: PATCH,", "change-part: {outputParameters: {a: {type: string, value: a}}, method: PATCH,"), "value: a", "expression"),
+    ("a consumed output that is not a path", ("change-part: {method: PATCH,", "change-part: {outputParameters: {a: {type: string, value: a}}, method: PATCH,"), "value: a", "expression"),
     # the wire
     ("a header twice", ('Accept: {in: header, value: "application/json"}', 'Accept: {in: header, value: "application/json"}\n      accept: {in: header, value: "text/plain"}'), "text/plain", "unique-wire"),
     ("a query parameter twice", ("kind: {in: query}", 'kind: {in: query, x-wire: "$top"}'), 'top: {in: query, x-wire: "$top"}\n            x-page', "unique-wire"),
-    ("a header that is the client's own", ("kind: {in: query}", "kind: {in: header, x-wire: Authorization}"), "Authorization", "header"),
+    ("a header that only the client sets", ("kind: {in: query}", "kind: {in: header, x-wire: Authorization}"), "Authorization", "header"),
     ("a header with a line end", ("kind: {in: query}", 'kind: {in: header, x-wire: "a\\nb"}'), "a\\nb", "header"),
     ("a wire name in a path", ("get-part: {method: GET, inputParameters: {id: {in: path}}}", "get-part: {method: GET, inputParameters: {id: {in: path, x-wire: x}}}"), "x-wire: x", "x-wire"),
     # credentials
     ("a variable that is not bound", ('token: "{{PARTS_TOKEN}}"', 'token: "{{OTHER}}"'), "{{OTHER}}", "slot-without-value"),
     ("the platform's token for another origin", ("keys: {PARTS_TOKEN: PARTS_TOKEN}", "keys: {PARTS_TOKEN: ITWIN_ACCESS_TOKEN}"), 'token: "{{PARTS_TOKEN}}"', "platform-token"),
     # paging and waiting
-    ("paging by a parameter that is not there", ("size: top", "size: tops"), "size: tops", "x-page"),
+    ("paging by an unknown parameter", ("size: top", "size: tops"), "size: tops", "x-page"),
     ("paging through many lists", ('items: "$.parts"', 'items: "$.parts[*]"'), "$.parts[*]", "x-page"),
     ("paging by a path that is invalid", ('next: "$._links.next.href"', "next: link"), "next: link", "expression"),
-    ("a write that pages", ("            method: GET\n", "            method: POST\n"), "x-page", "x-page"),
+    ("a POST that pages", ("            method: GET\n", "            method: POST\n"), "x-page", "x-page"),
     ("a paging parameter that the file sets", ("kind: parts.kind}", "kind: parts.kind, top: 5}"), "top: 5", "reserved-input"),
     ("paging and waiting", ("            method: POST\n", "            method: POST\n            x-page: {style: link, items: $.a, next: $.b}\n"), "            x-wait:", "x-wait"),
     ("polling an unknown operation", ("poll: parts-api.get-part", "poll: parts-api.get-parts"), "get-parts", "unresolved-call"),
     ("polling another namespace", ("poll: parts-api.get-part", "poll: other-api.get-part"), "other-api", "unresolved-call"),
     ("polling with a write", ("poll: parts-api.get-part", "poll: parts-api.delete-part"), "poll: parts-api.delete-part", "x-wait"),
     ("polling where no slot takes the handle", ("poll: parts-api.get-part", "poll: parts-api.list-parts"), "poll: parts-api.list", "x-wait"),
-    ("a handle slot that is not there", ("as: partId}", "as: partId, in: part}"), "poll: parts-api", "x-wait"),
-    ("a handle from an input that is not there", ("handle: {header: Location", "handle: {input: id"), "input: id", "x-wait"),
+    ("an unknown handle slot", ("as: partId}", "as: partId, in: part}"), "poll: parts-api", "x-wait"),
+    ("a handle from an unknown input", ("handle: {header: Location", "handle: {input: id"), "input: id", "x-wait"),
     ("a state that is both pending and failed", ("done: [ready]", "done: [ready]\n              failed: [RUNNING]"), "failed: [RUNNING]", "x-wait"),
     ("a state that is both pending and done", ("done: [ready]", "done: [running]"), "done: [running]", "x-wait"),
-    ("a state that is no path", ('state: "$.state"', "state: state"), "state: state", "expression"),
+    ("a state that is not a path", ('state: "$.state"', "state: state"), "state: state", "expression"),
     # inputs' schemas
     ("a default that does not fit", ("default: bolt", "default: screw"), "default: screw", "json-schema"),
     ("an enum of another type", ("enum: [bolt, nut]", "enum: [bolt, 10]"), "enum: [bolt, 10]", "json-schema"),
@@ -120,64 +120,64 @@ CASES = [
     ("a pattern that is invalid", ("x-schema: {enum: [bolt, nut], default: bolt}", 'x-schema: {pattern: "["}'), "pattern", "json-schema"),
     ("a reference out of a schema", ("x-schema: {enum: [bolt, nut], default: bolt}", 'x-schema: {allOf: [{$ref: "https://example.org/x"}]}'), "$ref", "json-schema"),
     ("a schema of an output that is invalid", (NAME, NAME.replace('mapping: "$.name"', 'mapping: "$.name", x-schema: {type: text}')), "type: text", "json-schema"),
-    ("an entity that is no text", ("partId: {type: string,", "partId: {type: integer, x-entity: imodel,"), "x-entity", "x-entity"),
+    ("an entity argument of type integer", ("partId: {type: string,", "partId: {type: integer, x-entity: imodel,"), "x-entity", "x-entity"),
     ("a tool's rule that changes its inputs", ('find-part: {display', "find-part: {x-schema: {properties: {}}, display"), "x-schema: {properties", "json-schema"),
     ("a name that clients refuse", ("partId: {type: string,", "part*: {type: string,"), "part*", "name"),
     ("a name inside an object that clients refuse", ("partId: {type: string,", f"partId: {{type: object, x-schema: {{properties: {{{'n' * 61}: {{type: string}}}}}},"), "x-schema: {properties", "name"),
-    # names that the engine gives
-    ("an input called limit", ("          " + KIND + "\n        call", "          limit: {type: integer, description: x}\n        call"), "limit:", "reserved-input"),
-    ("an output called error", (NAME, NAME.replace("name: {type", "error: {type")), "error:", "reserved-output"),
+    # names that the engine uses
+    ("an input named limit", ("          " + KIND + "\n        call", "          limit: {type: integer, description: x}\n        call"), "limit:", "reserved-input"),
+    ("an output named error", (NAME, NAME.replace("name: {type", "error: {type")), "error:", "reserved-output"),
     # outputs
-    ("an output that is no path", ('mapping: "$.size"', "mapping: size"), "mapping: size", "expression"),
-    ("an output from nowhere", (NAME, NAME.replace(', mapping: "$.name"', "")), "name: {type: string}}}\n      find", "output"),
-    ("an output from two places", (NAME, NAME.replace('mapping: "$.name"', 'mapping: "$.name", value: x')), "value: x", "output"),
+    ("an output that is not a path", ('mapping: "$.size"', "mapping: size"), "mapping: size", "expression"),
+    ("an output without a source", (NAME, NAME.replace(', mapping: "$.name"', "")), "name: {type: string}}}\n      find", "output"),
+    ("an output with two sources", (NAME, NAME.replace('mapping: "$.name"', 'mapping: "$.name", value: x')), "value: x", "output"),
     ("a static number that is invalid", (NAME, NAME.replace('string, mapping: "$.name"', "number, value: many")), "many", "output"),
     ("a static boolean that is invalid", (NAME, NAME.replace('string, mapping: "$.name"', 'boolean, value: "yes"')), '"yes"', "output"),
     ("a call whose output is a map", (GET, GET.replace('- {type: object, properties: {name: {type: string, mapping: "$.name"}}}', "  name: {type: string}")), "get-part\n        with: {id: parts.partId}\n¶        outputParameters:\n          name", "output"),
     ("a call without outputs", (GET, GET.partition("\n        outputP")[0] + "\n      find"), "get-part:\n        description", "output"),
     # names
-    ("a name from an operation that answers none", (SIZE, 'size: {type: string, x-take: {name: parts-api.get-part, of: id}}'), "x-take", "x-take"),
+    ("a name from an operation without x-names", (SIZE, 'size: {type: string, x-take: {name: parts-api.get-part, of: id}}'), "x-take", "x-take"),
     ("a name from an unknown operation", (SIZE, 'size: {type: string, x-take: {name: parts-api.get-parts, of: id}}'), "x-take", "unresolved-call"),
     ("a name from a step of a single call", (SIZE, 'size: {type: string, x-take: {name: all, of: id}}'), "x-take", "x-take"),
     ("a name from an unknown step", (NAMED, TAKEN.replace("NAME", "every")), "name: every", "x-take"),
-    ("a name of nothing next to it", (NAMED, TAKEN.replace("NAME, of: id", "all, of: number")), "of: number", "x-take"),
+    ("a name without its id next to it", (NAMED, TAKEN.replace("NAME, of: id", "all, of: number")), "of: number", "x-take"),
     ("a name of itself", (NAMED, TAKEN.replace("NAME, of: id", "all, of: name")), "of: name", "x-take"),
     ("a name that has a mapping", (SIZE, 'size: {type: string, mapping: "$.size", x-take: {name: parts-api.get-part, of: id}}'), "x-take", "x-take"),
     ("a name that is a number", (SIZE, 'size: {type: number, x-take: {name: parts-api.get-part, of: id}}'), "x-take", "x-take"),
-    ("names for the ids in an input that is not there", (GET_PART, NAMES.replace("ids: id", "ids: key")), "ids: key", "x-names"),
-    ("names by a pattern that is invalid", (GET_PART, NAMES.replace("most: 5", 'most: 5, pattern: "["')), 'pattern: "["', "x-names"),
-    ("names in a place that is invalid", (GET_PART, NAMES.replace('"$.parts"', '"parts"')), 'items: "parts"', "expression"),
-    ("names of stray braces", (GET_PART, NAMES.replace("{{name}}", "{{names")), "{{names", "expression"),
-    ("names by a write", (GET_PART, NAMES.replace("GET", "PUT")), "x-names", "x-names"),
-    # one thing to do
-    ("nothing to do", ("find-part: {display: \"Find part\", ref: flows.find-part}", 'other: {description: "Does nothing."}\n      find-part: {ref: flows.find-part}'), "other:", "required-key"),
+    ("x-names with an unknown input", (GET_PART, NAMES.replace("ids: id", "ids: key")), "ids: key", "x-names"),
+    ("x-names with an invalid pattern", (GET_PART, NAMES.replace("most: 5", 'most: 5, pattern: "["')), 'pattern: "["', "x-names"),
+    ("x-names with an invalid path", (GET_PART, NAMES.replace('"$.parts"', '"parts"')), 'items: "parts"', "expression"),
+    ("x-names with stray braces", (GET_PART, NAMES.replace("{{name}}", "{{names")), "{{names", "expression"),
+    ("x-names of a PUT", (GET_PART, NAMES.replace("GET", "PUT")), "x-names", "x-names"),
+    # exactly one action
+    ("a tool without an action", ("find-part: {display: \"Find part\", ref: flows.find-part}", 'other: {description: "Does nothing."}\n      find-part: {ref: flows.find-part}'), "other:", "required-key"),
     ("a ref and a call", ("ref: flows.find-part}", "ref: flows.find-part, call: parts-api.get-part}"), "call: parts-api.get-part}", "one-action"),
     ("a ref and outputs", ("ref: flows.find-part}", "ref: flows.find-part, outputParameters: [{type: object, properties: {}}]}"), "properties: {}}]}", "one-action"),
     ("a call and mappings", (GET, "mappings: [{target: a, value: $.b}]\n        " + GET), "mappings: [", "one-action"),
     ("steps and with", ("        semantics: {safe: true}\n", "        with: {a: b}\n"), "with: {a: b}", "one-action"),
     ("no description", ('        description: "Read a part."\n', ""), "      get-part:\n        inputP", "required-key"),
-    # what hints say
-    ("a write that is said to be read-only", (GET, "hints: {readOnly: true}\n        " + GET.replace("get-part\n", "delete-part\n")), "readOnly: true", "hints"),
+    # hints
+    ("a DELETE with the hint readOnly", (GET, "hints: {readOnly: true}\n        " + GET.replace("get-part\n", "delete-part\n")), "readOnly: true", "hints"),
     ("read-only and destructive", (GET, "hints: {readOnly: true, destructive: true}\n        " + GET), "destructive", "hints"),
     # resources and prompts
     ("a variable that is not used", ("parts://parts/{partId}", "parts://{amount}/{partId}"), "{amount}", "unused-input"),
-    ("an entity of no variable", ('        uri: "parts:', '        x-entity: {part: imodel}\n        uri: "parts:'), "x-entity", "x-entity"),
+    ("an entity of an unknown variable", ('        uri: "parts:', '        x-entity: {part: imodel}\n        uri: "parts:'), "x-entity", "x-entity"),
     ("a URI without a scheme", ("parts://parts/{partId}", "parts/{partId}"), "parts/{partId}", "uri"),
     ("a URI with an operator", ("parts://parts/{partId}", "parts://parts/{partId}{?a}"), "{?a}", "uri"),
     ("a URI with a variable twice", ("parts://parts/{partId}", "parts://{partId}/{partId}"), "parts://{partId}", "uri"),
     ("a resource that writes", ("        description: \"A part.\"\n        call: parts-api.get-part", "        description: \"A part.\"\n        call: parts-api.delete-part"), "      part:\n        display", "resource-reads"),
     ("a resource that pages", ("        description: \"A part.\"\n        call: parts-api.get-part\n        with: {id:", "        description: \"A part.\"\n        call: parts-api.list-parts\n        with: {kind:"), "      part:\n        display", "resource-reads"),
-    ("a binary resource of no binary operation", ('        uri: "parts:', '        binary: true\n        uri: "parts:'), "      part:\n        display", "resource-reads"),
-    ("an argument that a prompt does not have", ("Describe {{part}}.", "Describe {{part}} {{tone}}."), "{{tone}}", "slot-without-value"),
-    ("an argument that a prompt does not use", ("Describe {{part}}.", "Describe it."), "arguments: {part", "unused-input"),
+    ("a binary resource of an operation that is not binary", ('        uri: "parts:', '        binary: true\n        uri: "parts:'), "      part:\n        display", "resource-reads"),
+    ("an unknown argument in a prompt", ("Describe {{part}}.", "Describe {{part}} {{tone}}."), "{{tone}}", "slot-without-value"),
+    ("an unused argument of a prompt", ("Describe {{part}}.", "Describe it."), "arguments: {part", "unused-input"),
     ("a prompt with stray braces", ("Describe {{part}}.", "Describe {{part}} }}."), "Describe {{", "expression"),
     # x-read
-    ("a further read of an unknown operation", (NAME, NAME.replace('"$.name"', '"$.name", x-read: {call: parts-api.get-port}')), "get-port", "unresolved-call"),
-    ("a further read that writes", (NAME, NAME.replace('"$.name"', '"$.name", x-read: {call: parts-api.change-part, with: {id: "{{each.id}}"}}')), "change-part, with", "x-read"),
-    ("a further read that pages", (NAME, NAME.replace('"$.name"', '"$.name", x-read: {call: parts-api.list-parts}')), "list-parts}", "x-read"),
-    ("a further read without its id", (NAME, NAME.replace('"$.name"', '"$.name", x-read: {call: parts-api.get-part}')), "get-part}", "slot-without-value"),
-    ("a further read of every item unasked", ('mapping: "$.size"', 'mapping: "$.size", x-read: {call: parts-api.get-part, with: {id: "{{each.id}}"}}'), "x-read", "x-read"),
-    ("a further read for nothing known", (NAME, NAME.replace('"$.name"', '"$.name", x-read: {call: parts-api.get-part, with: {id: "{{each.id}}"}, when: "$.more"}')), "$.more", "unresolved-step"),
+    ("x-read of an unknown operation", (NAME, NAME.replace('"$.name"', '"$.name", x-read: {call: parts-api.get-port}')), "get-port", "unresolved-call"),
+    ("x-read that writes", (NAME, NAME.replace('"$.name"', '"$.name", x-read: {call: parts-api.change-part, with: {id: "{{each.id}}"}}')), "change-part, with", "x-read"),
+    ("x-read that pages", (NAME, NAME.replace('"$.name"', '"$.name", x-read: {call: parts-api.list-parts}')), "list-parts}", "x-read"),
+    ("x-read without an id", (NAME, NAME.replace('"$.name"', '"$.name", x-read: {call: parts-api.get-part}')), "get-part}", "slot-without-value"),
+    ("x-read in a list without when", ('mapping: "$.size"', 'mapping: "$.size", x-read: {call: parts-api.get-part, with: {id: "{{each.id}}"}}'), "x-read", "x-read"),
+    ("x-read with an unknown argument in when", (NAME, NAME.replace('"$.name"', '"$.name", x-read: {call: parts-api.get-part, with: {id: "{{each.id}}"}, when: "$.more"}')), "$.more", "unresolved-step"),
     # namespaces
     ("an exposes namespace twice", ("    namespace: parts\n", "    namespace: parts-api\n"), "    namespace: parts-api\n    tools", "unique-namespace"),
     ("an aggregate namespace twice", ("  aggregates:\n", "  aggregates:\n  - {display: d, namespace: flows, flows: {f: {description: d}}}\n"), "    namespace: flows\n", "unique-namespace"),
@@ -200,7 +200,7 @@ def test_unresolved_ref_suggests_a_similar_flow(folder: Folder) -> None:
     assert "there is no flow 'flows.find-port': did you mean 'flows.find-part'?" in problem.message
 
 
-def test_link_files_reports_one_mistake_once(folder: Folder) -> None:
+def test_link_files_reports_a_mistake_once(folder: Folder) -> None:
     for change in (
         (GET, GET.replace("get-part\n", "get-port\n")),
         ("kind: parts.kind}", "kind: parts.kind, colour: red}"),
@@ -227,8 +227,8 @@ def test_each_is_unknown_outside_its_step(folder: Folder) -> None:
 
 
 def test_problem_in_a_flow_of_two_tools_is_reported_once(folder: Folder) -> None:
-    two = ("find-part: {display", "seek-part: {ref: flows.find-part}\n      find-part: {display")
-    assert len(folder.find_problems(edit(two, ("index: all", "index: every")))) == 1
+    second_tool = ("find-part: {display", "seek-part: {ref: flows.find-part}\n      find-part: {display")
+    assert len(folder.find_problems(edit(second_tool, ("index: all", "index: every")))) == 1
 
 
 def test_x_when_allows_an_optional_input_in_a_path(folder: Folder) -> None:
@@ -260,7 +260,7 @@ def test_imported_section_is_linked_under_name_or_alias(folder: Folder) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "part", "says"),
+    ("change", "part", "message"),
     [
         (("./bolts.yaml", "./nuts.yaml"), "nuts.yaml", "relative to the importing file"),
         (("./bolts.yaml", "./bolts\\0.yaml"), "bolts\\0", "there is no file"),
@@ -271,12 +271,14 @@ def test_imported_section_is_linked_under_name_or_alias(folder: Folder) -> None:
         (("capability:", 'binds:\n- {from: "./x.yaml", import: x}\ncapability:'), "./x.yaml", "write binds in this file"),
     ],
 )  # fmt: skip
-def test_broken_import_is_reported_with_its_line(folder: Folder, change: tuple[str, str], part: str, says: str) -> None:
+def test_broken_import_is_reported_with_its_line(
+    folder: Folder, change: tuple[str, str], part: str, message: str
+) -> None:
     folder.write(SECTION, "bolts.yaml")
     text = edit(change, text=TOOL)
-    (problem,) = folder.find_problems(text)  # and no unresolved call follows from it
+    (problem,) = folder.find_problems(text)  # the calls of the import are not reported
     assert (problem.line, problem.rule) == (find_line(text, part), "import")
-    assert says in problem.message
+    assert message in problem.message
 
 
 def test_imported_section_must_not_import(folder: Folder) -> None:
@@ -337,14 +339,14 @@ def test_user_file_cannot_redefine_a_shipped_tool(folder: Folder) -> None:
     from itwin_mcp.capability.documents import find_shipped_files
 
     folder.write(SECTION, "bolts.yaml")
-    mine = folder.write(edit(("      list-bolts:\n", "      list-itwins:\n"), text=TOOL), "mine.yaml")
+    user_file = folder.write(edit(("      list-bolts:\n", "      list-itwins:\n"), text=TOOL), "mine.yaml")
     with pytest.raises(CapabilityError) as caught:
-        link_files([*find_shipped_files(), mine])
+        link_files([*find_shipped_files(), user_file])
     (problem,) = caught.value.problems
-    assert (problem.file, problem.rule) == (str(mine.resolve()), "unique-tool")
+    assert (problem.file, problem.rule) == (str(user_file.resolve()), "unique-tool")
 
 
-def test_link_files_reads_a_file_given_twice_once(folder: Folder) -> None:
+def test_link_files_reads_a_repeated_file_once(folder: Folder) -> None:
     file = folder.write(GOOD)
     assert len(link_files([file, file.parent / "." / file.name]).tools) == 3
 

@@ -16,7 +16,7 @@ PAGE = (find_shipped_files()[0].parent / "README.md").read_text(encoding="utf-8"
 SECTIONS = re.findall(r"^### `(x-[a-z]+)`: (.+)\n((?:(?!^###? ).*\n?)*)", PAGE, re.MULTILINE)
 
 
-def served() -> dict[str, Any]:
+def list_served_words() -> dict[str, Any]:
     """Return the words that the schema accepts, with the types of their values."""
     words: dict[str, Any] = {}
     models: list[type[BaseModel]] = [Node]
@@ -30,20 +30,20 @@ def served() -> dict[str, Any]:
 
 
 def test_reference_page_explains_every_x_word_in_order() -> None:
-    assert [(word, stands) for word, stands, _ in SECTIONS] == list(WORDS.items())
+    assert [(word, place) for word, place, _ in SECTIONS] == list(WORDS.items())
     assert list(WORDS) == sorted(WORDS)
     assert set(re.findall(r"`(x-[a-z-]+)", PAGE)) == set(WORDS)
 
 
 def test_reference_page_marks_x_words_that_are_not_served() -> None:
-    assert set(served()) <= set(WORDS)
-    assert {word for word, _, text in SECTIONS if "Not served yet" in text} == set(WORDS) - set(served())
+    assert set(list_served_words()) <= set(WORDS)
+    assert {word for word, _, text in SECTIONS if "Not served yet" in text} == set(WORDS) - set(list_served_words())
 
 
-@pytest.mark.parametrize(("word", "text"), [(word, text) for word, _, text in SECTIONS if word in served()])
+@pytest.mark.parametrize(("word", "text"), [(word, text) for word, _, text in SECTIONS if word in list_served_words()])
 def test_reference_page_example_is_valid_for_its_model(word: str, text: str) -> None:
     (example,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
     ((name, value),) = yaml.safe_load(example).items()
-    TypeAdapter(served()[word]).validate_python(value if name == word else value[word])
+    TypeAdapter(list_served_words()[word]).validate_python(value if name == word else value[word])
     if isinstance(value, dict) and value.get("type") in ("call", "lookup"):
         TypeAdapter(flow_schema.StepSpec).validate_python(value)

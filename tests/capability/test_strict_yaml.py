@@ -25,7 +25,7 @@ def parser(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     strict_yaml.find_lines.cache_clear()
 
 
-def refused(text: str, **bounds: int) -> YamlRefused:
+def get_refusal(text: str, **bounds: int) -> YamlRefused:
     with pytest.raises(YamlRefused) as caught:
         parse(text, **bounds)
     return caught.value
@@ -67,7 +67,7 @@ def refused(text: str, **bounds: int) -> YamlRefused:
         "=",
     ],
 )
-def test_parse_keeps_yaml_1_1_words_as_text(word: str) -> None:
+def test_parse_keeps_other_plain_scalars_as_text(word: str) -> None:
     assert parse(f"a: {word}") == {"a": word}
 
 
@@ -91,14 +91,14 @@ def test_parse_keeps_yaml_1_1_words_as_text(word: str) -> None:
     ],
 )
 def test_parse_reads_json_values_and_keeps_quoted_ones_as_text(word: str, value: Any) -> None:
-    read = parse(f"a: {word}")["a"]
-    assert read == value
-    assert type(read) is type(value)
+    parsed = parse(f"a: {word}")["a"]
+    assert parsed == value
+    assert type(parsed) is type(value)
 
 
 def test_parse_keeps_long_numbers_as_text_and_rejects_infinite_ones() -> None:
     assert parse("a: " + "9" * 41) == {"a": "9" * 41}
-    assert (refused("b: 1\na: 1e999").line, refused("a: 1e999").rule) == (2, "yaml")
+    assert (get_refusal("b: 1\na: 1e999").line, get_refusal("a: 1e999").rule) == (2, "yaml")
 
 
 def test_parse_reads_every_key_as_text() -> None:
@@ -142,16 +142,16 @@ def test_parse_reads_every_key_as_text() -> None:
     ],
 )
 def test_parse_rejects_a_yaml_feature_with_its_line(text: str, line: int, rule: str) -> None:
-    error = refused(text)
+    error = get_refusal(text)
     assert (error.line, error.rule) == (line, rule), error.message
 
 
 def test_parse_rejects_an_escape_beyond_unicode() -> None:
-    assert refused('a: "\\UFFFFFFFF"').rule == "yaml"
+    assert get_refusal('a: "\\UFFFFFFFF"').rule == "yaml"
 
 
 def test_duplicate_key_error_names_the_first_line() -> None:
-    assert "first in line 2" in refused("b: 1\na: 1\na: 2").message
+    assert "first in line 2" in get_refusal("b: 1\na: 1\na: 2").message
 
 
 def test_parse_reads_a_quoted_merge_key_as_a_name() -> None:
@@ -160,25 +160,25 @@ def test_parse_reads_a_quoted_merge_key_as_a_name() -> None:
 
 def test_parse_rejects_an_alias_bomb_at_its_first_anchor() -> None:
     bomb = "a: &a [x, x]\n" + "".join(f"{n}: &{n} [*{p}, *{p}]\n" for p, n in zip("abcdefgh", "bcdefghi", strict=True))
-    assert (refused(bomb).line, refused(bomb).rule) == (1, "no-aliases")
+    assert (get_refusal(bomb).line, get_refusal(bomb).rule) == (1, "no-aliases")
 
 
 def test_parse_limits_nesting() -> None:
     assert parse("[" * 50 + "]" * 50)
     for deep in ("[" * 5000, "{a: " * 5000, "- " * 5000, "\n".join(" " * i + "a:" for i in range(300))):
-        assert refused(deep).rule == "bounded"
+        assert get_refusal(deep).rule == "bounded"
 
 
 def test_parse_limits_the_number_of_nodes() -> None:
     assert parse("[" + "1, " * 98 + "1]", max_nodes=100) == [1] * 99
-    error = refused("[1,\n" + "1, " * 98 + "1]", max_nodes=100)
+    error = get_refusal("[1,\n" + "1, " * 98 + "1]", max_nodes=100)
     assert (error.line, error.rule) == (2, "bounded")
 
 
 def test_yaml_refused_message_is_short() -> None:
     long = "x" * 5000
     for text in (f"{long[:900]}: 1\n{long[:900]}: 2", f"a: &{long} 1", f"a: *{long}", f"a: !{long} 1"):
-        assert len(refused(text).message) < 200
+        assert len(get_refusal(text).message) < 200
 
 
 def test_find_lines_covers_every_key_and_element() -> None:
@@ -187,37 +187,37 @@ def test_find_lines_covers_every_key_and_element() -> None:
     }  # fmt: skip
 
 
-YAMLISH = st.text(st.sampled_from(list("ab:-?,[]{}&*!|>'\"%@`#\\ \n\t01.~<=é\x00\x85\ud7ff")), max_size=60)
+YAML_LIKE = st.text(st.sampled_from(list("ab:-?,[]{}&*!|>'\"%@`#\\ \n\t01.~<=é\x00\x85\ud7ff")), max_size=60)
 
 
 @settings(max_examples=300)
-@given(st.one_of(YAMLISH, st.text(max_size=60)))
+@given(st.one_of(YAML_LIKE, st.text(max_size=60)))
 def test_parse_raises_only_yaml_refused_for_any_text(text: str) -> None:
     try:
         value = parse(text)
     except YamlRefused as error:
         assert 1 <= error.line <= text.count("\n") + text.count("\r") + 2  # noqa: PT017
     else:
-        assert only_json(value)
+        assert is_json(value)
 
 
-def only_json(value: Any) -> bool:
+def is_json(value: Any) -> bool:
     if isinstance(value, list):
-        return all(map(only_json, value))
+        return all(map(is_json, value))
     if isinstance(value, dict):
-        return all(isinstance(key, str) and only_json(child) for key, child in value.items())
+        return all(isinstance(key, str) and is_json(child) for key, child in value.items())
     return value is None or isinstance(value, (str, bool, int)) or (isinstance(value, float) and math.isfinite(value))
 
 
 @pytest.mark.skipif(not hasattr(yaml, "CSafeLoader"), reason="PyYAML was built without libyaml: there is one parser")
 @settings(max_examples=300)
-@given(YAMLISH)
+@given(YAML_LIKE)
 def test_both_yaml_parsers_read_the_same_data(text: str) -> None:
-    read: list[Any] = []
+    values: list[Any] = []
     for loader in (yaml.SafeLoader, yaml.CSafeLoader):
         strict_yaml.Loader = loader
         try:
-            read.append(parse(text))
+            values.append(parse(text))
         except YamlRefused:
             return
-    assert read[0] == read[1]
+    assert values[0] == values[1]

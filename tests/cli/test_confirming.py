@@ -111,6 +111,7 @@ def add_pending_call(approvals: Approvals, seconds: float = 300) -> PendingAppro
     return approvals.ask("delete-imodel", "of this call", PREVIEW, seconds)
 
 
+@pytest.mark.slow
 @needs_terminals
 def test_approve_lists_pending_calls_and_approves_a_call_once(approvals: Approvals) -> None:
     assert run("approve").stdout == "No call waits for approval.\n"

@@ -86,7 +86,10 @@ def test_doctor_reports_a_missing_certificate_file() -> None:
     assert "SSL_CERT_FILE cannot be used: /no/such/ca.pem does not exist" in checks["certificates"]["said"]
 
 
-@pytest.mark.parametrize(("variable", "value", "words"), UNUSABLE[:5])
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [UNUSABLE[0], *(pytest.param(*case, marks=pytest.mark.slow) for case in UNUSABLE[1:5])],
+)
 def test_doctor_runs_all_checks_with_unusable_network_settings(
     variable: str, value: str, words: str, tmp_path: Path
 ) -> None:
@@ -105,7 +108,7 @@ def test_doctor_runs_all_checks_with_unusable_network_settings(
     ("claims", "check", "words"),
     [
         ({"exp": 1_000_000_000}, "token", "it has expired"),
-        ({"exp": 4_000_000_000, "scope": ["other"]}, "token", "scopes other"),
+        pytest.param({"exp": 4_000_000_000, "scope": ["other"]}, "token", "scopes other", marks=pytest.mark.slow),
         ({"exp": 4_000_000_000, "scope": ["itwin-platform"]}, "read", "list-recent-itwins"),
     ],
 )
@@ -171,11 +174,16 @@ def test_doctor_starts_a_clients_entry_and_counts_its_tools(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("args", "env", "words"),
     [
-        ((), {}, "No sign-in"),
-        (("--no-such-flag",), {}, "does not start"),
-        ((), {"ITWIN_ACESS_TOKEN": "canary"}, "did you mean ITWIN_ACCESS_TOKEN?"),
+        pytest.param((), {}, "No sign-in", id="not signed in", marks=pytest.mark.slow),
+        pytest.param(("--no-such-flag",), {}, "does not start", id="does not start"),
+        pytest.param(
+            (),
+            {"ITWIN_ACESS_TOKEN": "canary"},
+            "did you mean ITWIN_ACCESS_TOKEN?",
+            id="misspelt",
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["not signed in", "does not start", "misspelt"],
 )
 def test_doctor_reports_a_clients_entry_that_does_not_work(
     tmp_path: Path, args: tuple[str, ...], env: dict[str, str], words: str

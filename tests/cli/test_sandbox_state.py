@@ -63,8 +63,8 @@ def test_sandbox_reset_refuses_a_file_of_another_program(tmp_path: Path) -> None
 
 
 def test_dry_run_names_the_sandbox_and_stores_nothing() -> None:
-    shown = run_json("call", "list-itwins", "--sandbox", "--dry-run")
-    assert shown["environment"] == "embedded sandbox"
+    preview = run_json("call", "list-itwins", "--sandbox", "--dry-run")
+    assert preview["environment"] == "embedded sandbox"
     assert not stored_database().exists()
 
 

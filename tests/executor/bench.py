@@ -113,14 +113,14 @@ class Bench:
         try:
             answer = await self.call(tool, caller, **arguments)
         except CallError as error:
-            told = error.to_json(tool)
-            Draft202012Validator(self.catalog.tools[tool].output_schema).validate({"error": told})
-            return told
+            report = error.to_json(tool)
+            Draft202012Validator(self.catalog.tools[tool].output_schema).validate({"error": report})
+            return report
         raise AssertionError(f"{tool} answered {answer}")
 
     @property
     def asked(self) -> list[str]:
-        return [f"{one.method} {one.target}" for one in self.server.requests]
+        return [f"{request.method} {request.target}" for request in self.server.requests]
 
 
 @asynccontextmanager
@@ -194,10 +194,10 @@ async def never(asked: Asked) -> None:
 
 def in_turn(*answers: Callable[[Asked], Awaitable[None]]) -> Handler:
     """Give one answer after another, and repeat the last."""
-    left = list(answers)
+    remaining = list(answers)
 
     async def handler(asked: Asked) -> None:
-        await (left.pop(0) if len(left) > 1 else left[0])(asked)
+        await (remaining.pop(0) if len(remaining) > 1 else remaining[0])(asked)
 
     return handler
 

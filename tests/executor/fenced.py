@@ -59,7 +59,7 @@ class Fenced:
 
     def naming(self, *ids: str) -> list[str]:
         """Return the requests that contain one of these ids, in upper or lower case."""
-        return [one for one in self.reached if any(text in one.lower() for text in ids)]
+        return [request for request in self.reached if any(text in request.lower() for text in ids)]
 
 
 @asynccontextmanager

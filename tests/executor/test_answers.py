@@ -32,7 +32,7 @@ def read(output: Output, body: Any, headers: Any = None, **more: Any) -> tuple[A
     """Return the answer, and the warnings without their counts."""
     warnings = Warnings()
     answer = shape(output, body, headers or {}, warnings, **more)
-    return answer, [(one["path"], one["expected"], one["got"]) for one in warnings.to_json()]
+    return answer, [(warning["path"], warning["expected"], warning["got"]) for warning in warnings.to_json()]
 
 
 @pytest.mark.parametrize(
@@ -143,8 +143,8 @@ def test_warnings_are_counted_by_path_up_to_twenty() -> None:
     output = out("object", properties=(("all", out("array", "$.all", items=out("object", properties=fields))),))
     warnings = Warnings()
     shape(output, {"all": [{f"f{n}": [] for n in range(30)}] * 3}, {}, warnings)
-    told = warnings.to_json()
-    assert [(one["path"], one["count"]) for one in told] == [(f"$.all[*].f{n}", 3) for n in range(20)]
+    reported = warnings.to_json()
+    assert [(warning["path"], warning["count"]) for warning in reported] == [(f"$.all[*].f{n}", 3) for n in range(20)]
 
 
 def test_shape_keeps_the_positions_of_scalar_items() -> None:
@@ -245,7 +245,9 @@ async def test_deletion_without_a_body_returns_its_literal() -> None:
 # --- every tool that is shipped ---------------------------------------------------------------------------------
 
 # Pictures have no JSON; tests/server/test_guides.py checks them.
-TOOLS = [tool for tool in shipped_catalog().tools.values() if not any(one.binary for one in tool.operations)]
+TOOLS = [
+    tool for tool in shipped_catalog().tools.values() if not any(operation.binary for operation in tool.operations)
+]
 ANY = st.none() | st.booleans() | st.integers() | st.text(max_size=3) | st.just([]) | st.just({}) | st.just({"id": "x"})
 RIGHT = {
     "string": st.text(max_size=3),
@@ -282,13 +284,13 @@ def place(body: Any, where: tuple[Any, ...], value: Any) -> Any:
 def bodies(draw: st.DrawFn, output: Output) -> Any:
     """Generate bodies that mostly fit: each field is right, missing, null or sometimes anything."""
     body: Any = {}
-    for where, one in paths(output):
+    for where, member in paths(output):
         what = draw(st.sampled_from(["right"] * 6 + ["missing", "null", "any"]))
-        if where and what != "missing" and (one.kind not in ("object", "array") or what != "right"):
-            value = draw(RIGHT[one.kind]) if what == "right" else None if what == "null" else draw(ANY)
+        if where and what != "missing" and (member.kind not in ("object", "array") or what != "right"):
+            value = draw(RIGHT[member.kind]) if what == "right" else None if what == "null" else draw(ANY)
             body = place(body, where, value)
-        elif where and what == "right" and not one.properties and one.items is None:
-            body = place(body, where, draw(RIGHT[one.kind]))
+        elif where and what == "right" and not member.properties and member.items is None:
+            body = place(body, where, draw(RIGHT[member.kind]))
     return body
 
 

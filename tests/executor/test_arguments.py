@@ -77,7 +77,7 @@ async def test_every_invalid_argument_is_reported_without_a_request(
 
 
 @pytest.mark.parametrize(
-    ("tool", "arguments", "said"),
+    ("tool", "arguments", "messages"),
     [
         ("list-itwins", {"search": "a", "number": "b", "status": "Active", "includeInactive": True}, ["search and number cannot be given together", "status and includeInactive cannot be given together"]),
         ("create-itwin", {"displayName": "a", "class": "Thing", "subClass": "Project"}, ["class Thing and subClass Project cannot be given together"]),
@@ -92,15 +92,15 @@ async def test_every_invalid_argument_is_reported_without_a_request(
     ],
 )  # fmt: skip
 async def test_shipped_rules_across_arguments_are_reported(
-    tool: str, arguments: dict[str, Any], said: list[str]
+    tool: str, arguments: dict[str, Any], messages: list[str]
 ) -> None:
     async with bench("", never, shipped_files=True) as it:
         error = await it.refused(tool, **arguments)
-    assert [detail["message"] for detail in error["details"]] == said
+    assert [detail["message"] for detail in error["details"]] == messages
 
 
 @pytest.mark.parametrize(
-    ("tool", "arguments", "said"),
+    ("tool", "arguments", "messages"),
     [
         ("create-repository", {**MAP, "class": GIS, "authentication": {"type": "Basic", "key": "a", "value": "b"}}, ["authentication.username is missing", "authentication.password is missing", "authentication.key is not an argument", "authentication.value is not an argument"]),
         ("update-repository", {"iTwinId": ITWIN, "repositoryId": "a", "authentication": {"type": "Header", "key": "a"}}, ["authentication.value is missing"]),
@@ -115,13 +115,12 @@ async def test_shipped_rules_across_arguments_are_reported(
     ],
 )  # fmt: skip
 async def test_call_that_the_platform_would_reject_is_not_sent(
-    tool: str, arguments: dict[str, Any], said: list[str]
+    tool: str, arguments: dict[str, Any], messages: list[str]
 ) -> None:
     async with bench("", never, shipped_files=True) as it:
         error = await it.refused(tool, **arguments)
-    messages = [detail["message"] for detail in error["details"]]
-    assert len(messages) == len(said)
-    assert all(message.startswith(words) for message, words in zip(messages, said, strict=True))
+    reported = [detail["message"] for detail in error["details"]]
+    assert all(text.startswith(start) for text, start in zip(reported, messages, strict=True))
 
 
 @pytest.mark.parametrize("text", ["2027-01-01T00:00:00Z", "2028-02-29t23:59:59.25+05:30"])
@@ -139,11 +138,11 @@ async def test_rule_about_values_reports_only_given_arguments() -> None:
     async with bench("things.yaml", FINE, replacing={"not: {required: [kind, dry]}": rule}) as it:
         error = await it.refused("make-thing", name="a", kind="plain", dry=True, count=1)
         await it.call("make-thing", name="a", kind="plain", dry=False, count=1)
-    assert [one["message"] for one in error["details"]] == ["kind plain and dry true cannot be given together"]
+    assert [detail["message"] for detail in error["details"]] == ["kind plain and dry true cannot be given together"]
 
 
 @pytest.mark.parametrize(
-    ("rule", "given", "said"),
+    ("rule", "arguments", "message"),
     [
         (
             "{anyOf: [{required: [mark]}, {required: [kind, dry]}]}",
@@ -157,10 +156,12 @@ async def test_rule_about_values_reports_only_given_arguments() -> None:
         ),
     ],
 )
-async def test_rule_for_one_of_several_arguments_is_reported(rule: str, given: dict[str, Any], said: str) -> None:
+async def test_rule_for_one_of_several_arguments_is_reported(
+    rule: str, arguments: dict[str, Any], message: str
+) -> None:
     async with bench("things.yaml", never, replacing={"{not: {required: [kind, dry]}}": rule}) as it:
-        error = await it.refused("make-thing", name="a", **given)
-    assert [detail["message"] for detail in error["details"]] == [said]
+        error = await it.refused("make-thing", name="a", **arguments)
+    assert [detail["message"] for detail in error["details"]] == [message]
 
 
 async def test_every_missing_argument_is_reported_once() -> None:
@@ -208,11 +209,11 @@ async def test_invalid_id_is_rejected_without_a_request(text: str) -> None:
     async with bench("things.yaml", never) as it:
         error = await it.refused("get-thing", thing=text)
         part = await it.refused("get-part", thing=text, part="1")
-    for one in (error, part):
-        assert one["code"] == "InvalidArguments"
-        assert one["details"][0]["target"] in ("thing", "id")
-        assert len(str(one)) < 1500
-        str(one).encode()
+    for refusal in (error, part):
+        assert refusal["code"] == "InvalidArguments"
+        assert refusal["details"][0]["target"] in ("thing", "id")
+        assert len(str(refusal)) < 1500
+        str(refusal).encode()
 
 
 @pytest.mark.parametrize("text", [".", "a/b", "a\\b", "a?b", "a#b", "a%62", "a\n", "x" * 2049, ""])
@@ -223,7 +224,7 @@ async def test_path_argument_that_would_change_the_path_is_rejected(text: str) -
 
 
 @pytest.mark.parametrize(
-    ("given", "found"),
+    ("link", "identity"),
     [
         (ITWIN, ITWIN),
         ("ABCDEF01-2345-6789-abcd-ef0123456789", "abcdef01-2345-6789-abcd-ef0123456789"),
@@ -233,12 +234,12 @@ async def test_path_argument_that_would_change_the_path_is_rejected(text: str) -
         (f"https://api.bentley.com/itwins/{ITWIN}/imodels/99999999-9999-4999-8999-999999999999", ITWIN),
     ],
 )
-async def test_id_is_read_from_a_link_and_reported_in_resolved(given: str, found: str) -> None:
+async def test_id_is_read_from_a_link_and_reported_in_resolved(link: str, identity: str) -> None:
     async with bench("things.yaml", FINE) as it:
-        answer = await it.call("get-thing", thing=given)
-    assert it.asked == [f"GET /things/{found}"]
-    told = [{"argument": "thing", "given": given, "id": found}]
-    assert answer.get("resolved", []) == ([] if given == found else told)
+        answer = await it.call("get-thing", thing=link)
+    assert it.asked == [f"GET /things/{identity}"]
+    resolved = [{"argument": "thing", "given": link, "id": identity}]
+    assert answer.get("resolved", []) == ([] if link == identity else resolved)
 
 
 async def test_defaults_apply_and_whole_floats_are_sent_as_integers() -> None:
@@ -246,7 +247,7 @@ async def test_defaults_apply_and_whole_floats_are_sent_as_integers() -> None:
         await it.call("make-thing", name="a")
         await it.call("make-thing", name="a", count=5.0)
         await it.call("list-things", limit=50.0)
-    bodies = [one.body.decode() for one in it.server.requests]
+    bodies = [request.body.decode() for request in it.server.requests]
     assert '"south":3' in bodies[0]
     assert '"south":5}' in bodies[1]
     assert it.asked[2] == "GET /things?$top=50"
@@ -265,12 +266,12 @@ async def test_resource_rejects_invalid_ids() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"name": "a", "tags": [{"a": one} for one in range(4_500)]}, "tags.0 must be string, not object"),
-        ({"name": "a", "tags": [[one] for one in range(4_500)]}, "tags.0 must be string, not array"),
+        ({"name": "a", "tags": [{"a": number} for number in range(4_500)]}, "tags.0 must be string, not object"),
+        ({"name": "a", "tags": [[number] for number in range(4_500)]}, "tags.0 must be string, not array"),
         ({"name": "a", "tags": [{}] * 2_000_000}, "tags: there are more than 10000 values in it"),
         ({"name": "a", "tags": [[[]] * 1_000] * 1_000}, "tags: there are more than 10000 values in it"),
-        ({"name": "a"} | {f"x{one}": 1 for one in range(9_000)}, "x0 is not an argument"),
-        ({"name": "a"} | {f"x{one}": 1 for one in range(500_000)}, "there are more than 10000 values in it"),
+        ({"name": "a"} | {f"x{number}": 1 for number in range(9_000)}, "x0 is not an argument"),
+        ({"name": "a"} | {f"x{number}": 1 for number in range(500_000)}, "there are more than 10000 values in it"),
     ],
     ids=["objects", "lists", "many", "many lists", "unknown", "many unknown"],
 )

@@ -61,9 +61,11 @@ def history(
         elif kind == "changesets":
             await asked.json(200, {"changeset": changeset(int(end, 16 if len(end) == 40 else 10))})
         elif kind == "namedversions" and not end:
-            await asked.json(200, {"namedVersions": [one for one in versions if one["name"] == query["name"]]})
+            await asked.json(
+                200, {"namedVersions": [version for version in versions if version["name"] == query["name"]]}
+            )
         elif kind == "namedversions":
-            found = next(one for one in versions if one["id"] == end)
+            found = next(version for version in versions if version["id"] == end)
             await asked.json(200, {"namedVersion": found})
         else:
             await asked.json(200, {"iModel": {"id": IMODEL}, "users": [], "locks": [], "briefcase": {"id": "2"}})
@@ -92,7 +94,7 @@ def body_of(it: Bench) -> dict[str, Any]:
 
 def sent_changeset(it: Bench) -> str | None:
     """Return the changesetId in the last request with a body."""
-    body = [json.loads(one.body) for one in it.server.requests if one.body][-1]
+    body = [json.loads(request.body) for request in it.server.requests if request.body][-1]
     return body.get("template", body).get("changesetId")
 
 
@@ -172,7 +174,7 @@ async def test_baseline_is_rejected_by_tools_that_need_a_changeset(tool: str, gi
 async def test_omitted_changeset_sends_no_extra_request_and_no_id(tool: str) -> None:
     async with bench("", history(), shipped_files=True) as it:
         await it.call(tool, **EMPTY[tool])
-        assert [one for one in it.asked if "/changesets" in one or "/namedversions" in one] == []
+        assert [request for request in it.asked if "/changesets" in request or "/namedversions" in request] == []
         assert sent_changeset(it) is None
 
 
@@ -184,8 +186,10 @@ async def test_create_named_version_marks_the_latest_changeset_by_default() -> N
         assert len(it.asked) == 2
         schema = it.catalog.tools["create-named-version"].input_schema
         assert schema["properties"]["changeset"]["default"] == "latest"
-        others = [tool for tool in it.catalog.tools.values() for one in tool.arguments if one.name == "changeset"]
-        assert [one.name for one in others if "default" in one.input_schema["properties"]["changeset"]] == [
+        others = [
+            tool for tool in it.catalog.tools.values() for argument in tool.arguments if argument.name == "changeset"
+        ]
+        assert [tool.name for tool in others if "default" in tool.input_schema["properties"]["changeset"]] == [
             "create-named-version"
         ]
 
@@ -230,7 +234,7 @@ async def test_latest_with_an_odd_changeset_is_an_unexpected_answer(odd: Mapping
         error = await it.refused("create-named-version", iModelId=IMODEL, name="x")
         assert error["code"] == "UnexpectedAnswer"
         assert "create-named-version itself was not called" in error["hint"]
-        assert all(one.startswith("GET ") for one in it.asked)
+        assert all(request.startswith("GET ") for request in it.asked)
 
 
 @pytest.mark.parametrize("body", [{}, {"changesets": None}, {"changesets": [None]}, []])
@@ -251,7 +255,7 @@ async def test_named_version_with_odd_changeset_is_not_the_baseline(odd: Mapping
         for given in ("Start", OTHER):
             error = await it.refused("clone-imodel", iModelId=IMODEL, **CLONE, changeset=given)
             assert error["code"] == "UnexpectedAnswer"
-        assert all(one.startswith("GET ") for one in it.asked)
+        assert all(request.startswith("GET ") for request in it.asked)
 
 
 async def test_latest_accepts_an_index_as_text() -> None:
@@ -278,7 +282,7 @@ async def test_ambiguous_version_name_lists_candidates() -> None:
     async with bench("", history(versions=twins), shipped_files=True) as it:
         error = await it.refused("get-changeset", iModelId=IMODEL, changeset="Tender")
         assert error["code"] == "AmbiguousName"
-        assert [one["id"] for one in error["candidates"]] == [MADE, OTHER]
+        assert [candidate["id"] for candidate in error["candidates"]] == [MADE, OTHER]
 
 
 async def test_changeset_words_ids_and_indexes_take_precedence_over_names() -> None:
@@ -322,7 +326,9 @@ async def test_changeset_of_clone_or_template_is_looked_up_in_its_source() -> No
             for tool in ("clone-imodel", "create-imodel-from-template"):
                 await it.call(tool, **EMPTY[tool], changeset=given)
                 assert sent_changeset(it) == ID[2]
-        assert {one.split("/")[2].partition("?")[0] for one in it.asked if one.startswith("GET ")} == {IMODEL}
+        assert {request.split("/")[2].partition("?")[0] for request in it.asked if request.startswith("GET ")} == {
+            IMODEL
+        }
 
 
 async def test_failed_changeset_look_up_says_that_the_tool_was_not_called() -> None:
@@ -337,13 +343,13 @@ async def test_failed_changeset_look_up_says_that_the_tool_was_not_called() -> N
 def test_every_changeset_argument_is_named_changeset() -> None:
     changeset = shipped_catalog().entities["changeset"]
     for tool in shipped_catalog().tools.values():
-        for one in tool.arguments:
+        for argument in tool.arguments:
             if tool.name == "push-changeset":
-                assert one.entity is not changeset
+                assert argument.entity is not changeset
             else:
-                assert one.name.lower() not in ("changesetid", "changesetindex", "templatechangesetid"), tool.name
-                assert (one.name == "changeset") == (one.entity is changeset), tool.name
-                assert one.entity is not changeset or "latest, " in str(one.schema["description"])
+                assert argument.name.lower() not in ("changesetid", "changesetindex", "templatechangesetid"), tool.name
+                assert (argument.name == "changeset") == (argument.entity is changeset), tool.name
+                assert argument.entity is not changeset or "latest, " in str(argument.schema["description"])
 
 
 @pytest.mark.parametrize(

@@ -81,15 +81,17 @@ def test_look_up_and_counted_take_steps_in_proportion() -> None:
     def measure(size: int) -> int:
         ids = [f"{n}" for n in range(size)]
         compared = Compared(0)
-        elements = [{"id": Id(one, compared)} for one in ids]
-        steps = steps_of(lambda: look_up(step, elements, [Id(one, compared) for one in reversed(ids)], Warnings()))
+        elements = [{"id": Id(identity, compared)} for identity in ids]
+        steps = steps_of(
+            lambda: look_up(step, elements, [Id(identity, compared) for identity in reversed(ids)], Warnings())
+        )
         return steps + compared.times + steps_of(lambda: counted(elements, "times"))
 
     assert_proportional(measure)
 
 
 class Compared:
-    """Counter of comparisons between ids."""
+    """Counts the comparisons between ids."""
 
     def __init__(self, times: int) -> None:
         self.times = times
@@ -101,9 +103,9 @@ class Id(str):
     compared: Compared
 
     def __new__(cls, text: str, compared: Compared) -> Id:
-        made = super().__new__(cls, text)
-        made.compared = compared
-        return made
+        identity = super().__new__(cls, text)
+        identity.compared = compared
+        return identity
 
     def __eq__(self, other: object) -> bool:
         self.compared.times += 1

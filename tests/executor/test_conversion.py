@@ -119,7 +119,7 @@ async def test_null_and_empty_arguments_of_an_update_change_nothing() -> None:
     async with bench("", saying(200, {"iTwin": {"id": ITWIN}}), shipped_files=True) as it:
         await it.call("update-itwin", iTwinId=ITWIN, displayName="Quay 7", ianaTimeZone=None, number="", **empty)
         refused = await it.refused("update-itwin", iTwinId=ITWIN, ianaTimeZone=None, **empty)
-    assert [json.loads(one.body) for one in it.server.requests] == [{"displayName": "Quay 7"}]
+    assert [json.loads(request.body) for request in it.server.requests] == [{"displayName": "Quay 7"}]
     assert refused["details"][0]["message"] == "nothing to change was given"
 
 
@@ -144,9 +144,9 @@ def test_clear_offers_every_removable_field() -> None:
     from tests.executor.bench import shipped_catalog
 
     found = {
-        tool.name: next(one.schema["items"]["enum"] for one in tool.arguments if one.name == "clear")
+        tool.name: next(argument.schema["items"]["enum"] for argument in tool.arguments if argument.name == "clear")
         for tool in shipped_catalog().tools.values()
-        if any(one.name == "clear" for one in tool.arguments)
+        if any(argument.name == "clear" for argument in tool.arguments)
     }
     assert found == {
         "clone-imodel": ["description"],

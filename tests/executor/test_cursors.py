@@ -21,15 +21,17 @@ from tests.executor.test_paging import Store
 pytestmark = pytest.mark.anyio
 
 
-async def cursor_of(it: Bench, tool: str = "list-things", caller: Caller = LOCAL, **arguments: Any) -> str:
-    return str((await it.call(tool, caller, limit=4, **arguments))["page"]["cursor"])
+async def read_cursor(harness: Bench, tool: str = "list-things", caller: Caller = LOCAL, **arguments: Any) -> str:
+    return str((await harness.call(tool, caller, limit=4, **arguments))["page"]["cursor"])
 
 
-async def refused(it: Bench, cursor: str, tool: str = "list-things", caller: Caller = LOCAL, **arguments: Any) -> str:
+async def check_rejected(
+    harness: Bench, cursor: str, tool: str = "list-things", caller: Caller = LOCAL, **arguments: Any
+) -> str:
     """Return the message that rejects a cursor; check that nothing was sent."""
-    sent = len(it.asked)
-    error = await it.refused(tool, caller, cursor=cursor, **arguments)
-    assert len(it.asked) == sent
+    sent = len(harness.asked)
+    error = await harness.refused(tool, caller, cursor=cursor, **arguments)
+    assert len(harness.asked) == sent
     assert error["code"] == "InvalidArguments"
     assert error["details"][0]["target"] == "cursor"
     assert "or leave cursor out to start over" in error["hint"]
@@ -44,31 +46,33 @@ async def test_list_has_no_cursor_if_the_seal_key_is_unreadable(
     monkeypatch.setenv("ITWIN_MCP_STATE_DIR", str(tmp_path))
     async with connect() as client:
         answer = (await client.call_tool("list-itwins", {"limit": 2})).structured_content or {}
-        refused = (await client.call_tool("list-itwins", {"limit": 2, "cursor": "x"})).structured_content or {}
+        refused_call = (await client.call_tool("list-itwins", {"limit": 2, "cursor": "x"})).structured_content or {}
     assert len(answer["iTwins"]) == 2
     assert "cursor" not in answer["page"]
     assert answer["page"]["complete"] is False
     assert "ITWIN_MCP_STATE_DIR" in answer["page"]["stoppedBecause"]
-    assert refused["error"]["code"] == "StateUnusable"
+    assert refused_call["error"]["code"] == "StateUnusable"
 
 
 async def test_cursor_is_bound_to_tool_arguments_and_caller() -> None:
     ann, bob = Caller("ann"), Caller("bob")
-    async with bench("things.yaml", Store(30)) as it:
-        cursor = await cursor_of(it, caller=ann, kind="x")
-        assert "to another caller" in await refused(it, cursor, caller=bob, kind="x")
-        assert "by another tool, or for other arguments" in await refused(it, cursor, caller=ann, kind="y")
-        assert "by another tool, or for other arguments" in await refused(it, cursor, caller=ann)
-        plain = await cursor_of(it, caller=ann)
+    async with bench("things.yaml", Store(30)) as harness:
+        cursor = await read_cursor(harness, caller=ann, kind="x")
+        assert "to another caller" in await check_rejected(harness, cursor, caller=bob, kind="x")
+        assert "by another tool, or for other arguments" in await check_rejected(harness, cursor, caller=ann, kind="y")
+        assert "by another tool, or for other arguments" in await check_rejected(harness, cursor, caller=ann)
+        plain = await read_cursor(harness, caller=ann)
         for other in ("list-others", "list-within"):
-            assert "by another tool, or for other arguments" in await refused(it, plain, tool=other, caller=ann)
-        answer = await it.call("list-things", ann, kind="x", cursor=cursor, limit=2)
-    assert [one["id"] for one in answer["things"]] == ["t4", "t5"]
+            assert "by another tool, or for other arguments" in await check_rejected(
+                harness, plain, tool=other, caller=ann
+            )
+        answer = await harness.call("list-things", ann, kind="x", cursor=cursor, limit=2)
+    assert [item["id"] for item in answer["things"]] == ["t4", "t5"]
 
 
-async def test_altered_cut_or_foreign_cursor_is_rejected() -> None:
-    async with bench("things.yaml", Store(30)) as it:
-        cursor = await cursor_of(it)
+async def test_altered_truncated_or_foreign_cursor_is_rejected() -> None:
+    async with bench("things.yaml", Store(30)) as harness:
+        cursor = await read_cursor(harness)
         flipped = cursor[:40] + ("A" if cursor[40] != "A" else "B") + cursor[41:]
         for other in (
             flipped,
@@ -81,36 +85,36 @@ async def test_altered_cut_or_foreign_cursor_is_rejected() -> None:
             "x",
             "é",
         ):
-            assert "altered or cut, or another server" in await refused(it, other)
+            assert "altered or cut, or another server" in await check_rejected(harness, other)
     async with bench("things.yaml", Store(30), keys=[b"o" * 32]) as other_server:
-        assert "altered or cut, or another server" in await refused(other_server, cursor)
+        assert "altered or cut, or another server" in await check_rejected(other_server, cursor)
 
 
 async def test_cursor_expires_after_a_day() -> None:
-    async with bench("things.yaml", Store(30)) as it:
-        cursor = await cursor_of(it)
-        it.clock.time += 24 * 3600 - 1
-        await it.call("list-things", cursor=cursor)
-        it.clock.time += 2
-        assert "it has expired: a cursor lasts a day" in await refused(it, cursor)
+    async with bench("things.yaml", Store(30)) as harness:
+        cursor = await read_cursor(harness)
+        harness.clock.time += 24 * 3600 - 1
+        await harness.call("list-things", cursor=cursor)
+        harness.clock.time += 2
+        assert "it has expired: a cursor lasts a day" in await check_rejected(harness, cursor)
 
 
 async def test_cursor_survives_restart_and_key_rotation() -> None:
     new = b"n" * 32
-    async with bench("things.yaml", Store(30)) as it:
-        cursor = await cursor_of(it)
-    async with bench("things.yaml", Store(30), keys=[new, KEY]) as it:
-        answer = await it.call("list-things", cursor=cursor, limit=4)
+    async with bench("things.yaml", Store(30)) as harness:
+        cursor = await read_cursor(harness)
+    async with bench("things.yaml", Store(30), keys=[new, KEY]) as harness:
+        answer = await harness.call("list-things", cursor=cursor, limit=4)
         later = answer["page"]["cursor"]
-    assert [one["id"] for one in answer["things"]] == ["t4", "t5", "t6", "t7"]
-    async with bench("things.yaml", Store(30), keys=[new]) as it:
-        assert (await it.call("list-things", cursor=later, limit=1))["things"][0]["id"] == "t8"
-        await refused(it, cursor)
+    assert [item["id"] for item in answer["things"]] == ["t4", "t5", "t6", "t7"]
+    async with bench("things.yaml", Store(30), keys=[new]) as harness:
+        assert (await harness.call("list-things", cursor=later, limit=1))["things"][0]["id"] == "t8"
+        await check_rejected(harness, cursor)
 
 
 async def test_cursor_content_is_encrypted() -> None:
-    async with bench("things.yaml", Store(30)) as it:
-        cursor = await cursor_of(it)
+    async with bench("things.yaml", Store(30)) as harness:
+        cursor = await read_cursor(harness)
     for part in (cursor, cursor + "=" * (-len(cursor) % 4)):
         try:
             content = base64.urlsafe_b64decode(part)
@@ -135,12 +139,12 @@ SEALS = Seals(lambda: [KEY], clock=lambda: 1_800_000_000.0)
 @given(
     position=POSITIONS, arguments=st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5), max_size=3)
 )
-def test_cursors_give_and_take_round_trip(position: Position, arguments: dict[str, Any]) -> None:
+def test_cursors_open_what_they_seal(position: Position, arguments: dict[str, Any]) -> None:
     cursors = Cursors(SEALS, "list-things", arguments, LOCAL)
-    given_ = cursors.give(position)
-    assert given_ is not None
-    assert len(given_) <= MAX_CURSOR
-    assert Cursors(SEALS, "list-things", {**arguments, "limit": 7, "cursor": given_}, LOCAL).take(given_) == position
+    cursor = cursors.seal(position)
+    assert cursor is not None
+    assert len(cursor) <= MAX_CURSOR
+    assert Cursors(SEALS, "list-things", {**arguments, "limit": 7, "cursor": cursor}, LOCAL).open(cursor) == position
 
 
 SEALED = SEALS.seal("p", LOCAL, {"n": 1})
@@ -152,10 +156,10 @@ def test_seals_reject_any_other_text_as_unreadable(text: str) -> None:
         SEALS.open(text, "p", LOCAL, seconds=60)
 
 
-@given(at=st.integers(0, len(SEALED) - 1), by=st.characters())
-@example(at=0, by=SEALED[0])
-def test_seal_with_one_changed_character_is_rejected(at: int, by: str) -> None:
-    changed = SEALED[:at] + by + SEALED[at + 1 :]
+@given(at=st.integers(0, len(SEALED) - 1), character=st.characters())
+@example(at=0, character=SEALED[0])
+def test_seal_with_one_changed_character_is_rejected(at: int, character: str) -> None:
+    changed = SEALED[:at] + character + SEALED[at + 1 :]
     if changed == SEALED:
         assert SEALS.open(changed, "p", LOCAL, seconds=60) == {"n": 1}
         return

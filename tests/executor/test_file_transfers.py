@@ -31,50 +31,50 @@ MD5 = base64.b64encode(hashlib.md5(CONTENT).digest()).decode()
 
 
 @dataclass
-class Desk:
-    """The executor with a platform, a storage server and an allowed folder."""
+class TransferSetup:
+    """A test harness with a storage server and an allowed folder."""
 
-    it: Bench
+    harness: Bench
     storage: Loopback
     root: Path
 
 
 @asynccontextmanager
-async def desk(
+async def transfer_setup(
     tmp_path: Path, stored: Handler, *, link: str | None = None, size: int = len(CONTENT)
-) -> AsyncIterator[Desk]:
+) -> AsyncIterator[TransferSetup]:
     root = tmp_path / "allowed"
     root.mkdir()
 
     async with loopback(stored) as storage:
 
-        async def platform(asked: Asked) -> None:
+        async def platform(request: Asked) -> None:
             file = {"id": "f1", "link": storage.origin + SIGNED if link is None else link, "size": size}
-            await asked.json(200, {"file": file})
+            await request.json(200, {"file": file})
 
-        async with bench("transfers.yaml", platform, roots=[root], storage_at=[storage.origin]) as it:
-            yield Desk(it, storage, root)
-
-
-async def accept_upload(asked: Asked) -> None:
-    await asked.answer(201, headers={"Content-MD5": base64.b64encode(hashlib.md5(asked.body).digest()).decode()})
+        async with bench("transfers.yaml", platform, roots=[root], storage_at=[storage.origin]) as harness:
+            yield TransferSetup(harness, storage, root)
 
 
-async def serve_content(asked: Asked) -> None:
-    await asked.answer(200, CONTENT, {"Content-MD5": MD5})
+async def accept_upload(request: Asked) -> None:
+    await request.answer(201, headers={"Content-MD5": base64.b64encode(hashlib.md5(request.body).digest()).decode()})
+
+
+async def serve_content(request: Asked) -> None:
+    await request.answer(200, CONTENT, {"Content-MD5": MD5})
 
 
 # --- transfers that succeed -------------------------------------------------------------------------------------
 
 
 async def test_upload_sends_the_file_without_the_platform_token(tmp_path: Path) -> None:
-    async with desk(tmp_path, accept_upload) as at:
-        (at.root / "a.bin").write_bytes(CONTENT)
-        assert await at.it.call("send-file", filePath="a.bin") == {"id": "f1", "size": len(CONTENT)}
-        assert at.it.asked == ["POST /files", "PATCH /files/f1"]
-        assert all(one.headers["authorization"] == f"Bearer {TOKEN}" for one in at.it.server.requests)
-        assert at.it.server.requests[0].body == b'{"name":"a.bin","size":1500000}'
-        (sent,) = at.storage.requests
+    async with transfer_setup(tmp_path, accept_upload) as setup:
+        (setup.root / "a.bin").write_bytes(CONTENT)
+        assert await setup.harness.call("send-file", filePath="a.bin") == {"id": "f1", "size": len(CONTENT)}
+        assert setup.harness.asked == ["POST /files", "PATCH /files/f1"]
+        assert all(request.headers["authorization"] == f"Bearer {TOKEN}" for request in setup.harness.server.requests)
+        assert setup.harness.server.requests[0].body == b'{"name":"a.bin","size":1500000}'
+        (sent,) = setup.storage.requests
         assert (sent.method, sent.target, sent.body) == ("PUT", SIGNED, CONTENT)
         assert sent.headers["x-ms-blob-type"] == "BlockBlob"
         assert not {"authorization", "cookie", "x-correlation-id"} & sent.headers.keys()
@@ -82,23 +82,23 @@ async def test_upload_sends_the_file_without_the_platform_token(tmp_path: Path) 
 
 
 async def test_download_saves_the_file_and_reports_progress(tmp_path: Path) -> None:
-    async with desk(tmp_path, serve_content) as at:
-        answer = await at.it.call("take-file", fileId="f1", filePath="b.bin")
-        assert answer == {"path": str(at.root / "b.bin"), "size": len(CONTENT)}
-        assert (at.root / "b.bin").read_bytes() == CONTENT
-        assert "authorization" not in at.storage.requests[0].headers
-        told = [(done, total) for done, total, _ in at.it.listener.told]
-        assert told[-1] == (len(CONTENT), len(CONTENT))
-        assert told == sorted(told)
-        assert len(told) < 5
-        assert at.it.listener.told[-1][2] == "b.bin: 1.5 of 1.5 MB received"
+    async with transfer_setup(tmp_path, serve_content) as setup:
+        answer = await setup.harness.call("take-file", fileId="f1", filePath="b.bin")
+        assert answer == {"path": str(setup.root / "b.bin"), "size": len(CONTENT)}
+        assert (setup.root / "b.bin").read_bytes() == CONTENT
+        assert "authorization" not in setup.storage.requests[0].headers
+        reports = [(done, total) for done, total, _ in setup.harness.listener.told]
+        assert reports[-1] == (len(CONTENT), len(CONTENT))
+        assert reports == sorted(reports)
+        assert len(reports) < 5
+        assert setup.harness.listener.told[-1][2] == "b.bin: 1.5 of 1.5 MB received"
 
 
 async def test_picture_is_sent_as_the_request_body(tmp_path: Path) -> None:
-    async with desk(tmp_path, never) as at:
-        (at.root / "p.PNG").write_bytes(b"\x89PNG" * 9)
-        assert await at.it.call("send-picture", fileId="f1", filePath="p.PNG") == {"sent": True}
-        (sent,) = at.it.server.requests
+    async with transfer_setup(tmp_path, never) as setup:
+        (setup.root / "p.PNG").write_bytes(b"\x89PNG" * 9)
+        assert await setup.harness.call("send-picture", fileId="f1", filePath="p.PNG") == {"sent": True}
+        (sent,) = setup.harness.server.requests
         assert (sent.method, sent.body, sent.headers["content-type"]) == ("PUT", b"\x89PNG" * 9, "image/png")
 
 
@@ -106,83 +106,85 @@ async def test_picture_is_sent_as_the_request_body(tmp_path: Path) -> None:
 
 
 async def test_failed_upload_reports_completed_and_a_hint(tmp_path: Path) -> None:
-    async def refuses(asked: Asked) -> None:
-        await asked.answer(403, b"<Error><Code>AuthenticationFailed</Code></Error>")
+    async def refuses(request: Asked) -> None:
+        await request.answer(403, b"<Error><Code>AuthenticationFailed</Code></Error>")
 
-    async with desk(tmp_path, refuses) as at:
-        (at.root / "a.bin").write_bytes(CONTENT)
-        error = await at.it.refused("send-file", filePath="a.bin")
+    async with transfer_setup(tmp_path, refuses) as setup:
+        (setup.root / "a.bin").write_bytes(CONTENT)
+        error = await setup.harness.refused("send-file", filePath="a.bin")
         assert error["code"] == "AuthenticationFailed"
         assert error["completed"] == [{"step": "make", "ids": ["f1"]}]
         assert error["hint"].startswith("The file waits: delete it, then send it again.")
-        assert at.it.asked == ["POST /files"]
+        assert setup.harness.asked == ["POST /files"]
         assert "canary" not in str(error)
 
 
 async def test_interrupted_upload_is_retried_and_completed_once(tmp_path: Path) -> None:
     attempts = 0
 
-    async def breaks_once(asked: Asked) -> None:
+    async def breaks_once(request: Asked) -> None:
         nonlocal attempts
         attempts += 1
-        await (asked.hang_up() if attempts == 1 else accept_upload(asked))
+        await (request.hang_up() if attempts == 1 else accept_upload(request))
 
-    async with desk(tmp_path, breaks_once) as at:
-        (at.root / "a.bin").write_bytes(CONTENT)
-        assert (await at.it.call("send-file", filePath="a.bin"))["size"] == len(CONTENT)
-        assert [one.body == CONTENT for one in at.storage.requests] == [True, True]
-        assert at.it.asked == ["POST /files", "PATCH /files/f1"]
-        told = [done for done, _, _ in at.it.listener.told]
-        assert told == sorted(told)
+    async with transfer_setup(tmp_path, breaks_once) as setup:
+        (setup.root / "a.bin").write_bytes(CONTENT)
+        assert (await setup.harness.call("send-file", filePath="a.bin"))["size"] == len(CONTENT)
+        assert [request.body == CONTENT for request in setup.storage.requests] == [True, True]
+        assert setup.harness.asked == ["POST /files", "PATCH /files/f1"]
+        reports = [done for done, _, _ in setup.harness.listener.told]
+        assert reports == sorted(reports)
 
 
-async def half(asked: Asked) -> None:
-    await asked.raw(b"HTTP/1.1 200 OK\r\nContent-Length: 1500000\r\n\r\n" + CONTENT[:700_000])
-    await asked.hang_up()
+async def send_half(request: Asked) -> None:
+    await request.raw(b"HTTP/1.1 200 OK\r\nContent-Length: 1500000\r\n\r\n" + CONTENT[:700_000])
+    await request.hang_up()
 
 
 @pytest.mark.parametrize(
-    ("stored", "size", "said"),
+    ("stored", "size", "message"),
     [
-        (half, len(CONTENT), "broke"),
+        (send_half, len(CONTENT), "broke"),
         (serve_content, len(CONTENT) - 1, f"has {len(CONTENT)} bytes, not {len(CONTENT) - 1}"),
         (
-            lambda asked: asked.answer(200, CONTENT[::-1], {"Content-MD5": MD5}),
+            lambda request: request.answer(200, CONTENT[::-1], {"Content-MD5": MD5}),
             len(CONTENT),
             "has another MD5 than the storage says",
         ),
-        (lambda asked: asked.answer(404), len(CONTENT), "refused the file: 404"),
+        (lambda request: request.answer(404), len(CONTENT), "refused the file: 404"),
     ],
     ids=["half of it", "another size", "another hash", "gone"],
 )
-async def test_wrong_download_keeps_the_previous_file(tmp_path: Path, stored: Any, size: int, said: str) -> None:
-    async with desk(tmp_path, stored, size=size) as at:
-        (at.root / "b.bin").write_bytes(b"old")
-        error = await at.it.refused("take-file", fileId="f1", filePath="b.bin", overwrite=True)
-        assert said in error["message"]
-        assert [path.name for path in at.root.iterdir()] == ["b.bin"]
-        assert (at.root / "b.bin").read_bytes() == b"old"
+async def test_download_that_fails_a_check_keeps_the_previous_file(
+    tmp_path: Path, stored: Any, size: int, message: str
+) -> None:
+    async with transfer_setup(tmp_path, stored, size=size) as setup:
+        (setup.root / "b.bin").write_bytes(b"old")
+        error = await setup.harness.refused("take-file", fileId="f1", filePath="b.bin", overwrite=True)
+        assert message in error["message"]
+        assert [path.name for path in setup.root.iterdir()] == ["b.bin"]
+        assert (setup.root / "b.bin").read_bytes() == b"old"
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
 async def test_download_keeps_a_file_that_appeared_meanwhile(tmp_path: Path, overwrite: bool) -> None:
-    async def saved_by_the_person(asked: Asked) -> None:
-        (at.root / "b.bin").write_bytes(b"mine")
-        await serve_content(asked)
+    async def saved_by_the_person(request: Asked) -> None:
+        (setup.root / "b.bin").write_bytes(b"mine")
+        await serve_content(request)
 
-    async with desk(tmp_path, saved_by_the_person) as at:
-        error = await at.it.refused("take-file", fileId="f1", filePath="b.bin", overwrite=overwrite)
+    async with transfer_setup(tmp_path, saved_by_the_person) as setup:
+        error = await setup.harness.refused("take-file", fileId="f1", filePath="b.bin", overwrite=overwrite)
         assert "exists, or has changed meanwhile; it was left as it is" in error["message"]
-        assert [(path.name, path.read_bytes()) for path in at.root.iterdir()] == [("b.bin", b"mine")]
+        assert [(path.name, path.read_bytes()) for path in setup.root.iterdir()] == [("b.bin", b"mine")]
 
 
 async def test_second_download_to_the_same_path_is_rejected(tmp_path: Path) -> None:
-    async with desk(tmp_path, serve_content) as at:
+    async with transfer_setup(tmp_path, serve_content) as setup:
         codes: list[str] = []
 
         async def take() -> None:
             try:
-                await at.it.call("take-file", fileId="f1", filePath="b.bin")
+                await setup.harness.call("take-file", fileId="f1", filePath="b.bin")
             except CallError as error:
                 codes.append(error.code)
 
@@ -190,38 +192,38 @@ async def test_second_download_to_the_same_path_is_rejected(tmp_path: Path) -> N
             tasks.start_soon(take)
             tasks.start_soon(take)
         assert codes == ["InvalidArguments"]
-        assert [(path.name, path.read_bytes()) for path in at.root.iterdir()] == [("b.bin", CONTENT)]
+        assert [(path.name, path.read_bytes()) for path in setup.root.iterdir()] == [("b.bin", CONTENT)]
 
 
 async def test_cancelled_download_leaves_no_file(tmp_path: Path) -> None:
-    async def never_ends(asked: Asked) -> None:
-        await asked.raw(b"HTTP/1.1 200 OK\r\nContent-Length: 1500000\r\n\r\n" + CONTENT[:700_000])
+    async def never_ends(request: Asked) -> None:
+        await request.raw(b"HTTP/1.1 200 OK\r\nContent-Length: 1500000\r\n\r\n" + CONTENT[:700_000])
         scope.cancel()
-        await asked.until_closed()
+        await request.until_closed()
 
-    async with desk(tmp_path, never_ends) as at:
+    async with transfer_setup(tmp_path, never_ends) as setup:
         with anyio.CancelScope() as scope:
-            await at.it.call("take-file", fileId="f1", filePath="b.bin")
+            await setup.harness.call("take-file", fileId="f1", filePath="b.bin")
         assert scope.cancelled_caught
-        assert list(at.root.iterdir()) == []
+        assert list(setup.root.iterdir()) == []
 
 
 async def test_upload_with_a_wrong_hash_is_not_completed(tmp_path: Path) -> None:
-    async def garbles(asked: Asked) -> None:
-        await asked.answer(201, headers={"Content-MD5": base64.b64encode(bytes(16)).decode()})
+    async def garbles(request: Asked) -> None:
+        await request.answer(201, headers={"Content-MD5": base64.b64encode(bytes(16)).decode()})
 
-    async with desk(tmp_path, garbles) as at:
-        (at.root / "a.bin").write_bytes(CONTENT)
-        assert "received other bytes" in (await at.it.refused("send-file", filePath="a.bin"))["message"]
-        assert at.it.asked == ["POST /files"]
+    async with transfer_setup(tmp_path, garbles) as setup:
+        (setup.root / "a.bin").write_bytes(CONTENT)
+        assert "received other bytes" in (await setup.harness.refused("send-file", filePath="a.bin"))["message"]
+        assert setup.harness.asked == ["POST /files"]
 
 
 @pytest.mark.parametrize("link", ["http://127.0.0.1:9/c/x", "https://evil.example/x", "file:///etc/passwd", "", 5])
 async def test_transfer_link_outside_the_storage_is_not_followed(tmp_path: Path, link: Any) -> None:
-    async with desk(tmp_path, never, link=link) as at:
-        (at.root / "a.bin").write_bytes(CONTENT)
+    async with transfer_setup(tmp_path, never, link=link) as setup:
+        (setup.root / "a.bin").write_bytes(CONTENT)
         for tool, arguments in (("send-file", {"filePath": "a.bin"}), ("take-file", {"fileId": "f", "filePath": "b"})):
-            error = await at.it.refused(tool, **arguments)
+            error = await setup.harness.refused(tool, **arguments)
             assert "cannot be transferred" in error["message"] or "has no link" in error["message"]
 
 
@@ -236,7 +238,7 @@ def outside(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("path", "said"),
+    ("path", "message"),
     [
         ("{outside}", "lies outside"),
         ("../outside.bin", "must not contain `..`"),
@@ -265,26 +267,26 @@ def outside(tmp_path: Path) -> Path:
     ],
 )
 async def test_upload_rejects_files_outside_the_allowed_folder(
-    tmp_path: Path, outside: Path, path: str, said: str
+    tmp_path: Path, outside: Path, path: str, message: str
 ) -> None:
-    async with desk(tmp_path, never) as at:
-        (at.root / "sub").mkdir()
-        (at.root / "link.bin").symlink_to(outside)
-        (at.root / "folder").symlink_to(tmp_path)
-        (at.root / "round.bin").symlink_to(at.root / "round.bin")
-        os.mkfifo(at.root / "pipe")
-        (at.root / "sub" / ".ssh").mkdir()
-        (at.root / "open").symlink_to(at.root / "sub" / ".ssh")
+    async with transfer_setup(tmp_path, never) as setup:
+        (setup.root / "sub").mkdir()
+        (setup.root / "link.bin").symlink_to(outside)
+        (setup.root / "folder").symlink_to(tmp_path)
+        (setup.root / "round.bin").symlink_to(setup.root / "round.bin")
+        os.mkfifo(setup.root / "pipe")
+        (setup.root / "sub" / ".ssh").mkdir()
+        (setup.root / "open").symlink_to(setup.root / "sub" / ".ssh")
         for secret in (".env", "open/key.bin"):
-            (at.root / secret).write_bytes(b"secret")
-        (at.root / "large.bin").write_bytes(bytes(3_000_001))
-        error = await at.it.refused("send-file", filePath=path.format(outside=outside, root=at.root))
-        assert any(words in error["message"] for words in said.split("|")), error
-        assert at.it.asked == []
+            (setup.root / secret).write_bytes(b"secret")
+        (setup.root / "large.bin").write_bytes(bytes(3_000_001))
+        error = await setup.harness.refused("send-file", filePath=path.format(outside=outside, root=setup.root))
+        assert any(words in error["message"] for words in message.split("|")), error
+        assert setup.harness.asked == []
 
 
 @pytest.mark.parametrize(
-    ("path", "said"),
+    ("path", "message"),
     [
         ("{outside}", "lies outside"),
         ("link.bin", "lies outside"),
@@ -299,47 +301,49 @@ async def test_upload_rejects_files_outside_the_allowed_folder(
     ],
 )
 async def test_download_rejects_paths_outside_the_allowed_folder(
-    tmp_path: Path, outside: Path, path: str, said: str
+    tmp_path: Path, outside: Path, path: str, message: str
 ) -> None:
-    async with desk(tmp_path, never) as at:
-        (at.root / "sub").mkdir()
-        (at.root / "link.bin").symlink_to(outside)
-        (at.root / "folder").symlink_to(tmp_path)
-        (at.root / "there.bin").write_bytes(b"mine")
-        os.mkfifo(at.root / "pipe")
+    async with transfer_setup(tmp_path, never) as setup:
+        (setup.root / "sub").mkdir()
+        (setup.root / "link.bin").symlink_to(outside)
+        (setup.root / "folder").symlink_to(tmp_path)
+        (setup.root / "there.bin").write_bytes(b"mine")
+        os.mkfifo(setup.root / "pipe")
         overwrite = path in ("sub", "pipe", "link.bin")
-        error = await at.it.refused("take-file", fileId="f", filePath=path.format(outside=outside), overwrite=overwrite)
-        assert said in error["message"]
-        assert at.it.asked == []
+        error = await setup.harness.refused(
+            "take-file", fileId="f", filePath=path.format(outside=outside), overwrite=overwrite
+        )
+        assert message in error["message"]
+        assert setup.harness.asked == []
         assert outside.read_bytes() == b"secret"
 
 
 async def test_upload_follows_a_symlink_inside_the_allowed_folder(tmp_path: Path) -> None:
-    async with desk(tmp_path, accept_upload) as at:
-        (at.root / "real.bin").write_bytes(CONTENT)
-        (at.root / "alias.bin").symlink_to(at.root / "real.bin")
-        assert (await at.it.call("send-file", filePath=str(at.root / "alias.bin")))["size"] == len(CONTENT)
-        assert b'"name":"real.bin"' in at.it.server.requests[0].body
+    async with transfer_setup(tmp_path, accept_upload) as setup:
+        (setup.root / "real.bin").write_bytes(CONTENT)
+        (setup.root / "alias.bin").symlink_to(setup.root / "real.bin")
+        assert (await setup.harness.call("send-file", filePath=str(setup.root / "alias.bin")))["size"] == len(CONTENT)
+        assert b'"name":"real.bin"' in setup.harness.server.requests[0].body
 
 
 async def test_transfer_without_files_root_explains_the_setting(tmp_path: Path) -> None:
-    async with bench("transfers.yaml", never) as it:
-        error = await it.refused("send-file", filePath="a.bin")
+    async with bench("transfers.yaml", never) as harness:
+        error = await harness.refused("send-file", filePath="a.bin")
         assert "no folder was allowed" in error["message"]
         assert "--files-root" in error["hint"]
         assert "ITWIN_MCP_FILES_ROOT" in error["hint"]
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "said"), [("p.gif", 10, "must end in .png"), ("p.png", 1001, "more than the 1000 allowed")]
+    ("name", "size", "message"), [("p.gif", 10, "must end in .png"), ("p.png", 1001, "more than the 1000 allowed")]
 )
 async def test_picture_of_wrong_type_or_size_is_rejected_before_any_request(
-    tmp_path: Path, name: str, size: int, said: str
+    tmp_path: Path, name: str, size: int, message: str
 ) -> None:
-    async with desk(tmp_path, never) as at:
-        (at.root / name).write_bytes(bytes(size))
-        assert said in (await at.it.refused("send-picture", fileId="f1", filePath=name))["message"]
-        assert at.it.asked == []
+    async with transfer_setup(tmp_path, never) as setup:
+        (setup.root / name).write_bytes(bytes(size))
+        assert message in (await setup.harness.refused("send-picture", fileId="f1", filePath=name))["message"]
+        assert setup.harness.asked == []
 
 
 # --- large files ------------------------------------------------------------------------------------------------

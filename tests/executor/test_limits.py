@@ -100,15 +100,17 @@ def test_clean_only_removes_characters(text: str) -> None:
 
 @pytest.mark.anyio
 async def test_tool_and_resource_answers_are_cleaned() -> None:
-    async def answer(asked: Asked) -> None:
-        await asked.json(200, {"iTwin": {"id": ITWIN, "displayName": "A\u202e12\u200b \U000e0041桥"}})
+    async def answer(request: Asked) -> None:
+        await request.json(200, {"iTwin": {"id": ITWIN, "displayName": "A\u202e12\u200b \U000e0041桥"}})
 
-    async with bench("", answer, shipped_files=True) as it:
-        assert (await it.call("get-itwin", iTwinId=ITWIN))["iTwin"]["displayName"] == "A12 桥"
+    async with bench("", answer, shipped_files=True) as harness:
+        assert (await harness.call("get-itwin", iTwinId=ITWIN))["iTwin"]["displayName"] == "A12 桥"
         resource = next(
-            one for one in it.catalog.resources if one.entities == {"iTwinId": it.catalog.entities["itwin"]}
+            resource
+            for resource in harness.catalog.resources
+            if resource.entities == {"iTwinId": harness.catalog.entities["itwin"]}
         )
-        read = answer_of(await it.executor.read(resource, {"iTwinId": ITWIN}))
+        read = answer_of(await harness.executor.read(resource, {"iTwinId": ITWIN}))
         assert "A12 桥" in json.dumps(read, ensure_ascii=False)
 
 
@@ -127,12 +129,12 @@ def test_fit_cuts_lists_and_reports_how_many_elements_are_left() -> None:
     comparison = {"changesets": rows, "few": ["a", "b"]}
     answer: dict[str, Any] = {"comparison": comparison, "page": {"returned": 1}, "resolved": []}
     fitted = fit(answer, 5_000)
-    kept = fitted["comparison"]["changesets"]
-    assert kept == rows[: len(kept)]
-    assert 20 < len(kept) < 50
+    remaining = fitted["comparison"]["changesets"]
+    assert remaining == rows[: len(remaining)]
+    assert 20 < len(remaining) < 50
     assert measure(fitted) <= 5_000
     [entry] = fitted["truncated"]["fields"]
-    assert entry == {"path": "$.comparison.changesets", "bytes": measure(rows), "kept": len(kept), "of": 1_000}
+    assert entry == {"path": "$.comparison.changesets", "bytes": measure(rows), "kept": len(remaining), "of": 1_000}
     assert fitted["comparison"]["few"] == ["a", "b"]
     assert (fitted["page"], fitted["resolved"]) == (answer["page"], [])
     assert len(answer["comparison"]["changesets"]) == 1_000
@@ -256,7 +258,7 @@ def test_fit_takes_steps_in_proportion_to_the_size(shape: str) -> None:
 # --- lists ------------------------------------------------------------------------------------------------------
 
 
-def imodels(count: int, size: int = 300) -> list[dict[str, Any]]:
+def make_imodels(count: int, size: int = 300) -> list[dict[str, Any]]:
     return [
         {
             "id": f"22222222-2222-4222-8222-{index:012d}",
@@ -272,85 +274,85 @@ def imodels(count: int, size: int = 300) -> list[dict[str, Any]]:
     ]
 
 
-def serving(items: list[dict[str, Any]]) -> Any:
-    async def answer(asked: Asked) -> None:
-        query = query_of(asked)
+def serve_imodels(items: list[dict[str, Any]]) -> Any:
+    async def answer(request: Asked) -> None:
+        query = query_of(request)
         skip, top = int(query.get("$skip", 0)), int(query.get("$top", 100))
         links = {}
-        if asked.path.startswith("/itwins/"):
-            await asked.json(200, {"iTwin": {"id": ITWIN}})
+        if request.path.startswith("/itwins/"):
+            await request.json(200, {"iTwin": {"id": ITWIN}})
             return
         if skip + top < len(items):
             links["next"] = {"href": f"https://api.bentley.com/imodels?iTwinId={ITWIN}&$skip={skip + top}&$top={top}"}
-        await asked.json(200, {"iModels": items[skip : skip + top], "_links": links})
+        await request.json(200, {"iModels": items[skip : skip + top], "_links": links})
 
     return answer
 
 
 @pytest.mark.anyio
 async def test_list_over_the_size_limit_continues_without_loss_or_duplicates() -> None:
-    items = imodels(100)
-    async with bench("", serving(items), shipped_files=True, max_result_bytes=5_000) as it:
-        got: list[str] = []
+    items = make_imodels(100)
+    async with bench("", serve_imodels(items), shipped_files=True, max_result_bytes=5_000) as harness:
+        names: list[str] = []
         cursor: dict[str, Any] = {}
         for _ in range(20):
-            answer = await it.call("list-imodels", iTwinId=ITWIN, limit=100, **cursor)
+            answer = await harness.call("list-imodels", iTwinId=ITWIN, limit=100, **cursor)
             assert measure(answer) <= 5_000
             assert answer["page"]["returned"] == len(answer["iModels"]) > 0
             assert "truncated" not in answer
-            got += [one["name"] for one in answer["iModels"]]
+            names += [item["name"] for item in answer["iModels"]]
             if answer["page"]["complete"]:
                 break
             assert "bytes" in answer["page"]["stoppedBecause"]
             cursor = {"cursor": answer["page"]["cursor"]}
-        assert got == [one["name"] for one in items]
+        assert names == [item["name"] for item in items]
 
 
 @pytest.mark.anyio
 async def test_oversized_item_is_returned_alone_without_its_largest_value() -> None:
-    items = [*imodels(1, 9_000), *imodels(2)[1:]]
-    async with bench("", serving(items), shipped_files=True, max_result_bytes=5_000) as it:
-        first = await it.call("list-imodels", iTwinId=ITWIN)
-        assert [one["name"] for one in first["iModels"]] == ["M0"]
+    items = [*make_imodels(1, 9_000), *make_imodels(2)[1:]]
+    async with bench("", serve_imodels(items), shipped_files=True, max_result_bytes=5_000) as harness:
+        first = await harness.call("list-imodels", iTwinId=ITWIN)
+        assert [item["name"] for item in first["iModels"]] == ["M0"]
         assert first["iModels"][0]["description"] is None
         assert first["truncated"]["fields"][0]["path"] == "$.iModels[0].description"
-        rest = await it.call("list-imodels", iTwinId=ITWIN, cursor=first["page"]["cursor"])
-        assert [one["name"] for one in rest["iModels"]] == ["M1"]
-        assert rest["page"]["complete"]
+        second = await harness.call("list-imodels", iTwinId=ITWIN, cursor=first["page"]["cursor"])
+        assert [item["name"] for item in second["iModels"]] == ["M1"]
+        assert second["page"]["complete"]
 
 
 @pytest.mark.anyio
 async def test_truncated_flow_hints_at_the_list_tool_and_its_arguments() -> None:
-    async def history(asked: Asked) -> None:
-        last = asked.path.rpartition("/")[2]
+    async def history(request: Asked) -> None:
+        last = request.path.rpartition("/")[2]
         if last == "users":
-            await asked.json(200, {"users": []})
+            await request.json(200, {"users": []})
         elif last == "changesets":
-            await asked.json(200, {"changesets": [{"id": f"{n:040x}", "index": n} for n in range(3, 150)]})
+            await request.json(200, {"changesets": [{"id": f"{n:040x}", "index": n} for n in range(3, 150)]})
         else:
-            await asked.json(200, {"namedVersion": {"id": last, "name": "Tender", "changesetIndex": int(last[0])}})
+            await request.json(200, {"namedVersion": {"id": last, "name": "Tender", "changesetIndex": int(last[0])}})
 
-    async with bench("", serving(imodels(100)), shipped_files=True, max_result_bytes=5_000) as it:
-        stale = await it.call("list-stale-imodels", iTwinId=ITWIN, since="2026-01-01")
-    assert [one["path"] for one in stale["truncated"]["fields"]] == ["$.iModels.neverPushed"]
+    async with bench("", serve_imodels(make_imodels(100)), shipped_files=True, max_result_bytes=5_000) as harness:
+        stale = await harness.call("list-stale-imodels", iTwinId=ITWIN, since="2026-01-01")
+    assert [item["path"] for item in stale["truncated"]["fields"]] == ["$.iModels.neverPushed"]
     assert stale["truncated"]["hint"] == "All of it, page by page: list-imodels (with iTwinId, orderBy)."
-    async with bench("", history, shipped_files=True, max_result_bytes=5_000) as it:
+    async with bench("", history, shipped_files=True, max_result_bytes=5_000) as harness:
         versions = {"olderVersionId": ITWIN, "newerVersionId": IMODEL}
-        compared = await it.call("compare-named-versions", iModelId=IMODEL, **versions)
+        compared = await harness.call("compare-named-versions", iModelId=IMODEL, **versions)
     hint = "All of it, page by page: list-changesets (with iModelId, afterIndex, lastIndex)."
     assert compared["truncated"]["hint"] == hint
 
 
 @pytest.mark.anyio
 async def test_fields_all_returns_every_field_except_signed_links() -> None:
-    async with bench("", serving(imodels(2)), shipped_files=True) as it:
-        short = (await it.call("list-imodels", iTwinId=ITWIN))["iModels"][0]
-        full = (await it.call("list-imodels", iTwinId=ITWIN, fields="all"))["iModels"][0]
+    async with bench("", serve_imodels(make_imodels(2)), shipped_files=True) as harness:
+        short = (await harness.call("list-imodels", iTwinId=ITWIN))["iModels"][0]
+        full = (await harness.call("list-imodels", iTwinId=ITWIN, fields="all"))["iModels"][0]
         assert "extra" not in short
         links = {"self": {"href": "https://api.bentley.com/imodels/1"}}
         assert full == {**short, "extra": {"deep": [1]}, "_links": links}
         assert "canary" not in json.dumps(full)
-        assert (await it.refused("list-imodels", iTwinId=ITWIN, fields="none"))["code"] == "InvalidArguments"
+        assert (await harness.refused("list-imodels", iTwinId=ITWIN, fields="none"))["code"] == "InvalidArguments"
 
 
 def test_add_other_fields_keeps_declared_fields() -> None:
@@ -364,7 +366,7 @@ def test_add_other_fields_keeps_declared_fields() -> None:
 
 @pytest.mark.anyio
 async def test_call_command_limits_an_error_with_huge_details() -> None:
-    async def refuse(asked: Asked) -> None:
+    async def refuse(request: Asked) -> None:
         details = [{"code": f"C{n}", "message": "é" * 1_900, "target": "t" * 1_900} for n in range(50)]
         error = {
             "code": "InvalidiTwinsRequest",
@@ -372,7 +374,7 @@ async def test_call_command_limits_an_error_with_huge_details() -> None:
             "details": details,
             "more": ["m" * 900] * 90,
         }
-        await asked.json(422, {"error": error})
+        await request.json(422, {"error": error})
 
     async with loopback(refuse) as platform:
         environment = {

@@ -52,7 +52,7 @@ def test_expand_path_keeps_the_segments_or_rejects_the_value(template: list[list
         return
     sent = build_url(parse_origin("https://api.bentley.com"), Request("GET", "https://api.bentley.com", path))
     segments = sent.raw_path.decode().split("/")[1:]
-    expected = ["".join(values[part.name] if isinstance(part, Slot) else part for part in one) for one in template]
+    expected = ["".join(values[part.name] if isinstance(part, Slot) else part for part in path) for path in template]
     assert [unquote(segment) for segment in segments] == expected
     assert not {".", ".."} & set(expected)
 
@@ -78,7 +78,7 @@ async def test_absent_argument_is_omitted_and_a_cleared_one_sent_as_null() -> No
     async with bench("things.yaml", MADE) as it:
         await it.call("make-thing", name="a")
         await it.call("make-thing", name="a", clear=["north"])
-    sent = [json.loads(one.body) for one in it.server.requests]
+    sent = [json.loads(request.body) for request in it.server.requests]
     assert sent[0] == {"name": "a", "area": {"south": 3}, "label": "thing a", "sizes": [3, 7]}
     assert sent[1]["area"] == {"south": 3, "north": None}
 

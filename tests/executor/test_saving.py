@@ -33,20 +33,20 @@ ODD = [
 ]
 
 
-def rows(file: Path) -> list[list[str]]:
+def read_rows(file: Path) -> list[list[str]]:
     with file.open(encoding="utf-8", newline="") as text:
         return list(csv.reader(text))
 
 
 async def test_save_list_quotes_csv_texts_and_disarms_formulas(tmp_path: Path) -> None:
-    async with bench("things.yaml", saying(200, {"things": ODD}), roots=[tmp_path]) as it:
-        answer = await it.save("list-things", "odd.csv")
+    async with bench("things.yaml", saying(200, {"things": ODD}), roots=[tmp_path]) as harness:
+        answer = await harness.save("list-things", "odd.csv")
     file = tmp_path / "odd.csv"
     assert answer["saved"] == {"path": str(file), "items": 10, "bytes": file.stat().st_size}
     assert answer["page"] == {"returned": 10, "complete": True, "total": 10}
     content = file.read_bytes()
     assert content.startswith(b'id,name\r\n1,plain\r\n2,"has ""quotes"", commas\r\nand lines"\r\n3,\'=1+1\r\n')
-    assert [cells[1] for cells in rows(file)[3:]] == [
+    assert [cells[1] for cells in read_rows(file)[3:]] == [
         "'=1+1", "'+A1", "'-2", "'@SUM(A1)", "'\t=1", "", "Brücke 桥", "mid = dle"
     ]  # fmt: skip
 
@@ -61,9 +61,9 @@ async def test_save_list_flattens_objects_and_writes_lists_as_json(tmp_path: Pat
     thing = {"id": "1", "size": -2.5, "made": True, "by": {"name": "=x"}, "tags": ["a", "b"], "raw": {"k": 1}}
     replacing = {"properties: {id: {type: string,": f"properties: {{{inner}id: {{type: string,"}
     handler = saying(200, {"things": [thing, {"id": "2"}]})
-    async with bench("things.yaml", handler, replacing=replacing, roots=[tmp_path]) as it:
-        await it.save("list-things", "deep.CSV")
-    assert rows(tmp_path / "deep.CSV") == [
+    async with bench("things.yaml", handler, replacing=replacing, roots=[tmp_path]) as harness:
+        await harness.save("list-things", "deep.CSV")
+    assert read_rows(tmp_path / "deep.CSV") == [
         ["size", "made", "by.name", "tags", "raw", "id", "name"],
         ["-2.5", "true", "'=x", '["a","b"]', '{"k":1}', "1", ""],
         ["", "", "", "", "", "2", ""],
@@ -71,12 +71,12 @@ async def test_save_list_flattens_objects_and_writes_lists_as_json(tmp_path: Pat
 
 
 async def test_save_list_writes_json_as_one_array(tmp_path: Path) -> None:
-    async with bench("things.yaml", saying(200, {"things": ODD}), roots=[tmp_path]) as it:
-        await it.save("list-things", str(tmp_path / "odd.json"))
+    async with bench("things.yaml", saying(200, {"things": ODD}), roots=[tmp_path]) as harness:
+        await harness.save("list-things", str(tmp_path / "odd.json"))
     assert json.loads((tmp_path / "odd.json").read_text(encoding="utf-8")) == ODD
-    async with bench("things.yaml", saying(200, {"things": []}), roots=[tmp_path]) as it:
-        empty = await it.save("list-things", "none.json")
-        await it.save("list-things", "none.csv")
+    async with bench("things.yaml", saying(200, {"things": []}), roots=[tmp_path]) as harness:
+        empty = await harness.save("list-things", "none.json")
+        await harness.save("list-things", "none.csv")
     assert (empty["first"], empty["saved"]["items"]) == ([], 0)
     assert json.loads((tmp_path / "none.json").read_text()) == []
     assert (tmp_path / "none.csv").read_bytes() == b"id,name\r\n"
@@ -85,30 +85,30 @@ async def test_save_list_writes_json_as_one_array(tmp_path: Path) -> None:
 async def test_save_list_saves_10_000_items_in_flat_memory(tmp_path: Path) -> None:
     async def peak(total: int, name: str) -> int:
         store = Store(total, padding="x" * 500)
-        async with bench("things.yaml", store, roots=[tmp_path]) as it:
-            await it.call("list-things", limit=1)
+        async with bench("things.yaml", store, roots=[tmp_path]) as harness:
+            await harness.call("list-things", limit=1)
             tracemalloc.start()
-            answer = await it.save("list-things", name)
+            answer = await harness.save("list-things", name)
             _, most = tracemalloc.get_traced_memory()
             tracemalloc.stop()
             assert answer["saved"]["items"] == total
             assert answer["page"] == {"returned": total, "complete": True, "total": total}
-            assert [one["id"] for one in answer["first"]] == ["t0", "t1", "t2"]
-            assert len(it.asked) == 1 + 1 + total // 1000  # the first list is counted, too
-            assert it.listener.told[-1][0] == total - 1_000
+            assert [item["id"] for item in answer["first"]] == ["t0", "t1", "t2"]
+            assert len(harness.asked) == 1 + 1 + total // 1000  # the first list is counted, too
+            assert harness.listener.told[-1][0] == total - 1_000
         return most
 
     small, large = await peak(3_000, "small.csv"), await peak(10_000, "large.csv")
     assert large < small * 1.3, f"{small} bytes for 3,000 items, {large} for 10,000"
-    assert [cells[0] for cells in rows(tmp_path / "large.csv")[1:]] == [f"t{n}" for n in range(10_000)]
+    assert [cells[0] for cells in read_rows(tmp_path / "large.csv")[1:]] == [f"t{n}" for n in range(10_000)]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["large.csv", "small.csv"]
 
 
 async def test_save_list_keeps_earlier_items_if_a_page_fails(tmp_path: Path) -> None:
     store = Store(5_000)
     store.broken[3_000] = hang_up
-    async with bench("things.yaml", store, roots=[tmp_path]) as it:
-        answer = await it.save("list-things", "part.json")
+    async with bench("things.yaml", store, roots=[tmp_path]) as harness:
+        answer = await harness.save("list-things", "part.json")
     assert answer["saved"]["items"] == 3_000
     assert answer["page"]["complete"] is False
     assert "the next page failed" in answer["page"]["stoppedBecause"]
@@ -119,17 +119,17 @@ async def test_save_list_keeps_earlier_items_if_a_page_fails(tmp_path: Path) -> 
 
 async def test_save_list_beyond_max_saved_is_not_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paging, "MAX_SAVED", 2_500)
-    async with bench("things.yaml", Store(5_000), roots=[tmp_path]) as it:
-        answer = await it.save("list-things", "bound.csv")
+    async with bench("things.yaml", Store(5_000), roots=[tmp_path]) as harness:
+        answer = await harness.save("list-things", "bound.csv")
     assert answer["saved"]["items"] == 2_500
     assert answer["page"]["complete"] is False
     assert "at most 2500 items are saved" in answer["page"]["stoppedBecause"]
     assert "total" not in answer["page"]
 
 
-async def refusal(it: Bench, path: str, **arguments: Any) -> CallError:
+async def catch_refusal(harness: Bench, path: str, **arguments: Any) -> CallError:
     with pytest.raises(CallError) as caught:
-        await it.save("list-things", path, **arguments)
+        await harness.save("list-things", path, **arguments)
     return caught.value
 
 
@@ -137,30 +137,32 @@ async def test_save_list_rejects_existing_and_outside_files_before_any_request(t
     root = tmp_path / "allowed"
     root.mkdir()
     (root / "there.csv").write_text("mine")
-    async with bench("things.yaml", never, roots=[root]) as it:
-        assert "exists already" in str(await refusal(it, "there.csv"))
-        assert "exists already" in str(await refusal(it, "there"))
-        assert "lies outside" in str(await refusal(it, str(tmp_path / "out.csv")))
-        assert "without cursor" in str(await refusal(it, "a.csv", cursor="c"))
+    async with bench("things.yaml", never, roots=[root]) as harness:
+        assert "exists already" in str(await catch_refusal(harness, "there.csv"))
+        assert "exists already" in str(await catch_refusal(harness, "there"))
+        assert "lies outside" in str(await catch_refusal(harness, str(tmp_path / "out.csv")))
+        assert "without cursor" in str(await catch_refusal(harness, "a.csv", cursor="c"))
     assert (root / "there.csv").read_text() == "mine"
-    async with bench("things.yaml", never) as it:
-        assert "--files-root" in (await refusal(it, "a.csv")).hint
+    async with bench("things.yaml", never) as harness:
+        assert "--files-root" in (await catch_refusal(harness, "a.csv")).hint
 
 
 async def test_save_list_takes_the_format_from_the_file_extension(tmp_path: Path) -> None:
-    async with bench("things.yaml", saying(200, {"things": ODD}), roots=[tmp_path]) as it:
-        assert (await it.save("list-things", "start.sh"))["saved"]["path"] == str(tmp_path / "start.sh.csv")
-        assert (await it.save("list-things", "list.JSON"))["saved"]["path"] == str(tmp_path / "list.JSON")
+    async with bench("things.yaml", saying(200, {"things": ODD}), roots=[tmp_path]) as harness:
+        assert (await harness.save("list-things", "start.sh"))["saved"]["path"] == str(tmp_path / "start.sh.csv")
+        assert (await harness.save("list-things", "list.JSON"))["saved"]["path"] == str(tmp_path / "list.JSON")
 
 
 async def test_save_list_saves_at_most_limit_items(tmp_path: Path) -> None:
-    async with bench("things.yaml", Store(5_000), roots=[tmp_path]) as it:
-        answer = await it.save("list-things", "some.csv", limit=7)
+    async with bench("things.yaml", Store(5_000), roots=[tmp_path]) as harness:
+        answer = await harness.save("list-things", "some.csv", limit=7)
     assert answer["saved"]["items"] == 7
     assert answer["page"]["stoppedBecause"] == "at most 7 items are saved: raise limit"
 
 
 async def test_save_list_that_fails_leaves_no_file(tmp_path: Path) -> None:
-    async with bench("things.yaml", saying(403, {"error": {"code": "No", "message": "No."}}), roots=[tmp_path]) as it:
-        await refusal(it, "a.csv")
+    async with bench(
+        "things.yaml", saying(403, {"error": {"code": "No", "message": "No."}}), roots=[tmp_path]
+    ) as harness:
+        await catch_refusal(harness, "a.csv")
     assert list(tmp_path.iterdir()) == []

@@ -54,7 +54,7 @@ class Platform:
 
     @property
     def every(self) -> list[str]:
-        return [one for several in self.imodels.values() for one in several]
+        return [imodel for several in self.imodels.values() for imodel in several]
 
     async def __call__(self, asked: Asked) -> None:
         query = query_of(asked)
@@ -66,18 +66,18 @@ class Platform:
             await asked.json(200, {"users": []})
         elif parts == ["itwins"]:
             named = query.get("displayName", query.get("number"))
-            known = [{"id": one, "displayName": f"Site {self.itwins.index(one)}"} for one in self.itwins]
-            found = [one for one in known if named is None or one["displayName"] == named]
+            known = [{"id": itwin, "displayName": f"Site {self.itwins.index(itwin)}"} for itwin in self.itwins]
+            found = [entry for entry in known if named is None or entry["displayName"] == named]
             await asked.json(200, {"iTwins": found, "_links": {}})
         elif parts == ["imodels"]:
-            found = [self._imodel(one, around) for one in self.imodels[around]]
+            found = [self._imodel(imodel, around) for imodel in self.imodels[around]]
             await self._page(asked, "iModels", found)
         elif parts[2:] == ["changesets"]:
             await self._page(asked, "changesets", [self._changeset(index) for index in range(self.changesets)])
         elif parts[2:] == ["namedversions"]:
             await self._page(asked, "namedVersions", [{"id": imodel(9), "name": "Tender"}])
         elif parts[2:] == ["users"]:
-            await asked.json(200, {"users": [{"id": one, "displayName": NAMES[one]} for one in NAMES]})
+            await asked.json(200, {"users": [{"id": user, "displayName": name} for user, name in NAMES.items()]})
         elif parts[2:] == ["briefcases"]:
             both = {"deviceName": parts[1], "application": {"id": "bridge", "name": "OpenBridge Modeler"}}
             mine = [{"id": "2", "briefcaseId": 2, "ownerId": ME, **both}]
@@ -87,7 +87,7 @@ class Platform:
             numbers = [int(query["briefcaseId"])] if "briefcaseId" in query else [2, 3]
             numbers = [number for number in numbers if (parts[1], number) not in self.unlocked]
             held = [{"lockLevel": "shared", "objectIds": ["0x1"]}]
-            await asked.json(200, {"locks": [{"briefcaseId": one, "lockedObjects": held} for one in numbers]})
+            await asked.json(200, {"locks": [{"briefcaseId": number, "lockedObjects": held} for number in numbers]})
         else:
             raise AssertionError(asked.target)
 
@@ -117,11 +117,11 @@ class Platform:
 
 def list_requests(it: Bench) -> list[str]:
     """Return the requests that were not for the names of people."""
-    return [one for one in it.asked if "/users/getbyidlist" not in one]
+    return [request for request in it.asked if "/users/getbyidlist" not in request]
 
 
 def count_requests(it: Bench, path: str) -> int:
-    return sum(path in unquote(one) for one in it.asked)
+    return sum(path in unquote(request) for request in it.asked)
 
 
 # --- limits, and how they are reported ----------------------------------------------------------------------------
@@ -162,10 +162,10 @@ async def test_page_not_read_passed_back_reads_every_imodel(tool: str) -> None:
             assert len(it.asked) - before <= MAX_READS
             found = answer["searched"]
             if tool == "list-stale-imodels":
-                found = [one for several in answer["iModels"].values() for one in several or ()]
-                pushed = [one for one in platform.every if not one.endswith("1")]
+                found = [imodel for several in answer["iModels"].values() for imodel in several or ()]
+                pushed = [identity for identity in platform.every if not identity.endswith("1")]
                 seen += [] if seen else pushed
-            seen += [one["id"] for one in found]
+            seen += [item["id"] for item in found]
             left = answer.get("page", {}).get("notRead", {})
             if not left:
                 break
@@ -187,7 +187,7 @@ async def test_list_imodels_reads_all_itwins_with_one_cursor() -> None:
             before = len(it.asked)
             answer = await it.call("list-imodels", limit=50, **cursor)
             assert len(it.asked) - before <= MAX_READS
-            seen += [one["id"] for one in answer["iModels"]]
+            seen += [imodel["id"] for imodel in answer["iModels"]]
             if "cursor" not in answer["page"]:
                 break
             cursor = {"cursor": answer["page"]["cursor"]}
@@ -203,11 +203,11 @@ async def test_cursor_continues_inside_one_of_several_itwins(limit: int) -> None
         for _ in range(20):
             answer = await it.call("list-imodels", limit=limit, iTwinIds=platform.itwins[1:], **cursor)
             assert len(answer["iModels"]) <= limit
-            seen += [(one["iTwinId"], one["id"]) for one in answer["iModels"]]
+            seen += [(imodel["iTwinId"], imodel["id"]) for imodel in answer["iModels"]]
             if "cursor" not in answer["page"]:
                 break
             cursor = {"cursor": answer["page"]["cursor"]}
-    assert seen == [(one, model) for one in platform.itwins[1:] for model in platform.imodels[one]]
+    assert seen == [(itwin, model) for itwin in platform.itwins[1:] for model in platform.imodels[itwin]]
 
 
 async def test_answer_of_several_itwins_keeps_to_its_bytes_and_continues() -> None:
@@ -216,7 +216,7 @@ async def test_answer_of_several_itwins_keeps_to_its_bytes_and_continues() -> No
         first = await it.call("list-imodels", limit=100)
         assert "bytes" in first["page"]["stoppedBecause"]
         rest = await it.call("list-imodels", limit=100, cursor=first["page"]["cursor"])
-    got = [one["id"] for one in (*first["iModels"], *rest["iModels"])]
+    got = [imodel["id"] for imodel in (*first["iModels"], *rest["iModels"])]
     assert got == platform.every[: len(got)]
     assert len(got) > len(first["iModels"])
 
@@ -224,9 +224,9 @@ async def test_answer_of_several_itwins_keeps_to_its_bytes_and_continues() -> No
 async def test_large_item_of_a_later_itwin_waits_for_the_next_answer() -> None:
     async with bench("", Platform(2, description="x" * 2_500), shipped_files=True, max_result_bytes=4_000) as it:
         first = await it.call("list-imodels")
-        assert [one["iTwinId"] for one in first["iModels"]] == [itwin(0)]
+        assert [imodel["iTwinId"] for imodel in first["iModels"]] == [itwin(0)]
         rest = await it.call("list-imodels", cursor=first["page"]["cursor"])
-    assert [len(one["description"]) for one in rest["iModels"]] == [2_500]
+    assert [len(imodel["description"]) for imodel in rest["iModels"]] == [2_500]
 
 
 async def test_cursor_into_a_deleted_itwin_is_rejected() -> None:
@@ -276,7 +276,7 @@ async def test_items_of_several_imodels_have_their_imodel_id() -> None:
     async with bench("", Platform(2), shipped_files=True) as it:
         for tool, member in (("list-changesets", "changesets"), ("list-named-versions", "namedVersions")):
             found = (await it.call(tool, iModelIds=[imodel(0), imodel(1)]))[member]
-            assert {one["iModelId"] for one in found} == {imodel(0), imodel(1)}, tool
+            assert {item["iModelId"] for item in found} == {imodel(0), imodel(1)}, tool
 
 
 @pytest.mark.parametrize(
@@ -314,7 +314,7 @@ async def test_failure_after_some_itwins_were_read_keeps_them_and_gives_a_cursor
 
     async with bench("", failing, shipped_files=True) as it:
         answer = await it.call("list-imodels")
-    assert [one["iTwinId"] for one in answer["iModels"]] == [itwin(0)]
+    assert [imodel["iTwinId"] for imodel in answer["iModels"]] == [itwin(0)]
     assert answer["page"]["error"]["code"] == "InvalidRequest"
     assert answer["page"]["cursor"]
 
@@ -348,7 +348,7 @@ async def test_itwin_with_an_unexpected_answer_is_left_out_and_reported(odd: byt
 
     async with bench("", answering, shipped_files=True) as it:
         answer = await it.call("list-imodels")
-    assert [one["iTwinId"] for one in answer["iModels"]] == [itwin(0), itwin(2)]
+    assert [imodel["iTwinId"] for imodel in answer["iModels"]] == [itwin(0), itwin(2)]
     assert answer["page"]["complete"] is False
     assert f"1 of 3 could not be read (UnexpectedAnswer): {itwin(1)}" in answer["page"]["stoppedBecause"]
 
@@ -361,8 +361,8 @@ async def test_names_in_a_list_are_resolved_and_duplicates_read_once() -> None:
         answer = await it.call(
             "list-imodels", iTwinIds=["Site 2", itwin(1), f"https://api.bentley.com/itwins/{itwin(2)}"]
         )
-    assert [one["iTwinId"] for one in answer["iModels"]] == [itwin(2), itwin(1)]
-    assert {one["argument"]: one["id"] for one in answer["resolved"]} == {
+    assert [imodel["iTwinId"] for imodel in answer["iModels"]] == [itwin(2), itwin(1)]
+    assert {entry["argument"]: entry["id"] for entry in answer["resolved"]} == {
         "iTwinIds[0]": itwin(2),
         "iTwinIds[2]": itwin(2),
     }
@@ -371,7 +371,7 @@ async def test_names_in_a_list_are_resolved_and_duplicates_read_once() -> None:
 async def test_single_name_instead_of_a_list_is_accepted() -> None:
     async with bench("", Platform(4), shipped_files=True) as it:
         answer = await it.call("list-imodels", iTwinIds="Site 2")
-    assert [one["iTwinId"] for one in answer["iModels"]] == [itwin(2)]
+    assert [imodel["iTwinId"] for imodel in answer["iModels"]] == [itwin(2)]
 
 
 @pytest.mark.parametrize("wrong", [[], ["x"] * 101, ["\x00"], [""], [3.5, None]])
@@ -405,7 +405,7 @@ async def test_list_argument_replaces_a_preset() -> None:
         ):
             usual = (await it.call(tool))[member]
             several = (await it.call(tool, iTwinIds=[itwin(2)]))[member]
-            assert ({one[around] for one in usual}, {one[around] for one in several}) == ({ids[0]}, {ids[1]})
+            assert ({item[around] for item in usual}, {item[around] for item in several}) == ({ids[0]}, {ids[1]})
 
 
 # --- locks and pushes ---------------------------------------------------------------------------------------------
@@ -414,19 +414,22 @@ async def test_list_argument_replaces_a_preset() -> None:
 async def test_list_lock_holders_mine_returns_the_callers_briefcases() -> None:
     async with bench("", Platform(3), shipped_files=True) as it:
         holders = (await it.call("list-lock-holders", mine=True, iModelIds=[imodel(0), imodel(2)]))["holders"]
-    assert [(one["iModelId"], one["briefcaseId"]) for one in holders["locks"]] == [(imodel(0), 2), (imodel(2), 2)]
-    assert [(one["iModelId"], one["ownerId"]) for one in holders["briefcases"]] == [(imodel(0), ME), (imodel(2), ME)]
-    assert not any("/users" in one for one in list_requests(it))
+    assert [(lock["iModelId"], lock["briefcaseId"]) for lock in holders["locks"]] == [(imodel(0), 2), (imodel(2), 2)]
+    assert [(briefcase["iModelId"], briefcase["ownerId"]) for briefcase in holders["briefcases"]] == [
+        (imodel(0), ME),
+        (imodel(2), ME),
+    ]
+    assert not any("/users" in request for request in list_requests(it))
 
 
 async def test_list_lock_holders_separates_equal_briefcase_ids_of_imodels() -> None:
     async with bench("", Platform(2, unlocked=((imodel(1), 2),)), shipped_files=True) as it:
         holders = (await it.call("list-lock-holders", iTwinIds=[itwin(0), itwin(1)]))["holders"]
-    held = [(one["iModelId"], one["briefcaseId"]) for one in holders["locks"]]
-    assert held == [(one["iModelId"], one["briefcaseId"]) for one in holders["briefcases"]]
-    assert [one["deviceName"] for one in holders["briefcases"]] == [imodel(0), imodel(0), imodel(1)]
-    assert {one["id"]: one["briefcases"] for one in holders["users"]} == {ME: 1, OTHER: 2}
-    assert {one["application"]["name"] for one in holders["briefcases"]} == {"OpenBridge Modeler"}
+    held = [(lock["iModelId"], lock["briefcaseId"]) for lock in holders["locks"]]
+    assert held == [(briefcase["iModelId"], briefcase["briefcaseId"]) for briefcase in holders["briefcases"]]
+    assert [briefcase["deviceName"] for briefcase in holders["briefcases"]] == [imodel(0), imodel(0), imodel(1)]
+    assert {user["id"]: user["briefcases"] for user in holders["users"]} == {ME: 1, OTHER: 2}
+    assert {briefcase["application"]["name"] for briefcase in holders["briefcases"]} == {"OpenBridge Modeler"}
 
 
 async def test_steps_ruled_out_by_arguments_reserve_no_requests() -> None:
@@ -444,11 +447,11 @@ async def test_count_pushes_counts_per_person_and_imodel_in_a_period() -> None:
         whole = (await it.call("count-pushes"))["pushes"]
         part = (await it.call("count-pushes", since="2026-02-01", before="2026-03-15"))["pushes"]
         nothing = (await it.call("count-pushes", since="2027-01-01"))["pushes"]
-    assert [(one["displayName"], one["changesets"]) for one in whole["people"]] == [("Tomasz", 4), ("Anna", 2)]
-    assert {(one["iModelId"], one["creatorId"]): one["changesets"] for one in whole["byIModel"]} == {
+    assert [(person["displayName"], person["changesets"]) for person in whole["people"]] == [("Tomasz", 4), ("Anna", 2)]
+    assert {(row["iModelId"], row["creatorId"]): row["changesets"] for row in whole["byIModel"]} == {
         (imodel(n), person): times for n in (0, 1) for person, times in ((ME, 1), (OTHER, 2))
     }
-    assert [(one["displayName"], one["changesets"]) for one in part["people"]] == [("Tomasz", 2)]
+    assert [(person["displayName"], person["changesets"]) for person in part["people"]] == [("Tomasz", 2)]
     assert nothing == {"people": [], "byIModel": []}
 
 
@@ -458,14 +461,14 @@ async def test_count_pushes_counts_per_person_and_imodel_in_a_period() -> None:
 async def test_search_reads_large_pages_and_continues_after_the_last_match() -> None:
     async with bench("", Platform(1, changesets=30), shipped_files=True) as it:
         first = await it.call("list-changesets", iModelId=imodel(0), search="pier", limit=4)
-        assert [one["index"] for one in first["changesets"]] == [1, 4, 7, 10]
+        assert [changeset["index"] for changeset in first["changesets"]] == [1, 4, 7, 10]
         assert "total" not in first["page"]
         rest = await it.call(
             "list-changesets", iModelId=imodel(0), search="pier", limit=40, cursor=first["page"]["cursor"]
         )
-    assert [one["index"] for one in rest["changesets"]] == list(range(13, 30, 3))
+    assert [changeset["index"] for changeset in rest["changesets"]] == list(range(13, 30, 3))
     assert rest["page"] == {"returned": 6, "complete": True}
-    assert all("$top=1000" in one for one in list_requests(it))
+    assert all("$top=1000" in request for request in list_requests(it))
 
 
 async def test_search_without_a_match_reserves_a_request_and_gives_a_cursor() -> None:
@@ -480,7 +483,7 @@ async def test_search_without_a_match_reserves_a_request_and_gives_a_cursor() ->
 async def test_search_in_several_imodels_reports_the_imodel_of_each_match() -> None:
     async with bench("", Platform(3), shipped_files=True) as it:
         found = (await it.call("list-changesets", search="Pier", iTwinIds=[itwin(0), itwin(2)]))["changesets"]
-    assert [(one["iModelId"], one["description"]) for one in found] == [
+    assert [(element["iModelId"], element["description"]) for element in found] == [
         (imodel(0), "Moved PIER 1"),
         (imodel(2), "Moved PIER 1"),
     ]

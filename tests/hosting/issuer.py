@@ -1,4 +1,4 @@
-"""A sign-in server's keys and tokens, and a JWKS that a test controls."""
+"""Keys and tokens of a sign-in server, and a JWKS that a test controls."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def ec(name: str) -> ECKey:
 
 
 def claims(**changed: Any) -> dict[str, Any]:
-    """Return the claims of a valid access token; None removes a claim."""
+    """Return the claims of a valid access token, with changes; None removes a claim."""
     now = int(time.time())
-    usual = {
+    valid = {
         "iss": ISSUER,
         "aud": AUDIENCE,
         "sub": "ada",
@@ -41,7 +41,7 @@ def claims(**changed: Any) -> dict[str, Any]:
         "exp": now + 600,
         "scope": "itwin:read",
     }
-    return {name: value for name, value in (usual | changed).items() if value is not None}
+    return {name: value for name, value in (valid | changed).items() if value is not None}
 
 
 def token(key: Any = None, header: dict[str, Any] | None = None, **changed: Any) -> str:
@@ -53,7 +53,7 @@ def token(key: Any = None, header: dict[str, Any] | None = None, **changed: Any)
 
 
 def unsigned(header: dict[str, Any], signature: bytes = b"", **changed: Any) -> str:
-    """Return a token assembled by hand."""
+    """Return a token with any header and signature, even invalid ones."""
     parts = [json.dumps(header).encode(), json.dumps(claims(**changed)).encode(), signature]
     return ".".join(base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in parts)
 
@@ -64,17 +64,17 @@ def public(*keys: Any) -> list[dict[str, Any]]:
 
 @dataclass
 class Documents:
-    """Replaces the fetching of documents: returns what the test sets, and counts."""
+    """Replaces the fetching of documents: returns what the test sets, and records the URLs."""
 
     keys: list[Any] = field(default_factory=lambda: public(rsa("one")))
-    asked: list[str] = field(default_factory=list)
+    fetched: list[str] = field(default_factory=list)
     down: bool = False
     discovery: dict[str, Any] = field(
         default_factory=lambda: {"issuer": ISSUER, "jwks_uri": f"{ISSUER}/jwks"},
     )
 
     async def __call__(self, url: str) -> Any:
-        self.asked.append(url)
+        self.fetched.append(url)
         if self.down:
             raise Unreachable("TimedOut", "no answer", hint="")
         return self.discovery if url.endswith("openid-configuration") else {"keys": self.keys}

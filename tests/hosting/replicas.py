@@ -36,7 +36,7 @@ PATIENCE = 120.0
 SERVICE = "service-meridian-design-sync"
 SERVICE_SECRET = "a secret of the service application"
 READERS = 3
-"""Concurrent readers under load: enough that each replica always has one request in progress."""
+"""Concurrent readers under load, enough for each replica to have a request in progress at any time."""
 FIRST_SECRET = "a first secret of more than 32 bytes"
 _OURS = ("ITWIN_", "ITP_", "IMODEL_")
 POLICY = """\
@@ -71,17 +71,17 @@ class Issuer:
     audience: str = ""
 
     def bearer(self, **claims: Any) -> str:
-        usual = {"iss": self.url, "aud": self.audience, "scope": "itwin:delete", "groups": ["engineers"]}
-        return token(rsa(claims.pop("signing", self.signing)), **(usual | claims))
+        default_claims = {"iss": self.url, "aud": self.audience, "scope": "itwin:delete", "groups": ["engineers"]}
+        return token(rsa(claims.pop("signing", self.signing)), **(default_claims | claims))
 
 
 @contextmanager
 def sign_in_server() -> Iterator[Issuer]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            known = self.path == "/.well-known/openid-configuration"
-            said: dict[str, Any] = {"issuer": issuer.url, "jwks_uri": f"{issuer.url}/jwks"}
-            content = json.dumps(said if known else {"keys": public(*issuer.keys)}).encode()
+            is_discovery = self.path == "/.well-known/openid-configuration"
+            discovery: dict[str, Any] = {"issuer": issuer.url, "jwks_uri": f"{issuer.url}/jwks"}
+            content = json.dumps(discovery if is_discovery else {"keys": public(*issuer.keys)}).encode()
             self.send_response(200)
             self.send_header("content-type", "application/json")
             self.send_header("content-length", str(len(content)))
@@ -104,7 +104,7 @@ def sign_in_server() -> Iterator[Issuer]:
 
 @dataclass
 class Replica:
-    """A server on its own port. After a restart it has the same port, as a container has the same name."""
+    """A server process. It keeps its port after a restart."""
 
     port: int
     arguments: tuple[str, ...]
@@ -138,7 +138,7 @@ class Replica:
             return False
 
     async def end(self, by: signal.Signals) -> int:
-        """Wait for the process and return its exit code."""
+        """Send a signal, wait for the process to end, and return its exit code."""
         assert self.process is not None
         self.process.send_signal(by)
         return await anyio.to_thread.run_sync(functools.partial(self.process.wait, PATIENCE))
@@ -152,9 +152,9 @@ class Deployment:
     issuer: Issuer
     replicas: tuple[Replica, Replica]
     statistics: str
-    """The address of the proxy's statistics, which only tests open."""
+    """The address of the proxy's statistics."""
     platform: int
-    """The process of the sandbox."""
+    """The process id of the sandbox."""
 
     def http(self, at: Replica | None = None, bearer: str | None = None, **claims: Any) -> httpx2.AsyncClient:
         """Return an HTTP client of the proxy, or of one replica under the public name, as the proxy calls it."""
@@ -176,7 +176,7 @@ class Deployment:
                 yield client
 
     async def roll(self, replica: Replica, **environment: str) -> None:
-        """Update one replica: end it, wait for it, start it with new settings."""
+        """Restart one replica with new settings, and wait until it is used."""
         assert await replica.end(signal.SIGTERM) == 0, replica.log.read_text()
         replica.environment |= environment
         replica.start()
@@ -184,10 +184,10 @@ class Deployment:
         await self.served_by_both()
 
     async def served_by_both(self) -> None:
-        """Wait until the proxy sends requests to both again; it checks each twice a second."""
+        """Wait until the proxy sends requests to both replicas. It checks each twice a second."""
 
         async def both() -> bool:
-            return [seen.status for seen in await self.seen_by_proxy()] == ["UP", "UP"]
+            return [view.status for view in await self.seen_by_proxy()] == ["UP", "UP"]
 
         await wait_until(both, "the proxy sends requests to both replicas", self.replicas[0].log)
 
@@ -201,9 +201,9 @@ class Deployment:
         ]
 
     async def kill_first(self, load: Load) -> None:
-        """Kill the first replica while calls are certainly in progress on it, and none of them is half answered.
+        """Kill the first replica while it has calls in progress of which no part is answered.
 
-        The platform is stopped meanwhile, so that its requests wait in the replicas.
+        The platform is paused meanwhile, so that the calls wait for it.
         """
         os.kill(self.platform, signal.SIGSTOP)
         try:
@@ -212,7 +212,7 @@ class Deployment:
             async def all_wait() -> bool:
                 nonlocal made
                 before, made = made, load.made
-                at_first, at_second = (seen.under_way for seen in await self.seen_by_proxy())
+                at_first, at_second = (view.under_way for view in await self.seen_by_proxy())
                 return before == made and at_first > 0 and at_first + at_second == READERS
 
             await wait_until(all_wait, "every reader waits for the platform")
@@ -231,10 +231,10 @@ class ProxyView:
 
 
 async def wait_until(
-    holds: Callable[[], Awaitable[Any]], what: str, log: Path | None = None, patience: float = PATIENCE
+    condition: Callable[[], Awaitable[Any]], what: str, log: Path | None = None, patience: float = PATIENCE
 ) -> None:
     deadline = time.monotonic() + patience
-    while not await holds():
+    while not await condition():
         assert time.monotonic() < deadline, f"not within {patience:g} s: {what}\n{_tail(log)}"
         await anyio.sleep(0.1)
 
@@ -245,7 +245,7 @@ def _tail(log: Path | None) -> str:
 
 @asynccontextmanager
 async def deployment(folder: Path) -> AsyncIterator[Deployment]:
-    """Run everything until it is ready; all processes end with the block."""
+    """Run the proxy, two replicas, the platform and the sign-in server during the block."""
     program = haproxy()
     with ExitStack() as stack:
         issuer = stack.enter_context(sign_in_server())
@@ -275,36 +275,41 @@ async def deployment(folder: Path) -> AsyncIterator[Deployment]:
             "ITWIN_MCP_TOTAL_RATE_PER_MINUTE": "1000000",
         }
         replicas = tuple(
-            Replica(one, ("--toolsets", "all"), dict(environment), folder / f"replica-{one}.log") for one in ports
+            Replica(port, ("--toolsets", "all"), dict(environment), folder / f"replica-{port}.log") for port in ports
         )
         first, second = replicas
         for replica in replicas:
             replica.start()
             stack.callback(_stop, replica)
-        counts = free_port()
-        stack.enter_context(running_proxy(program, folder, port, ports, counts))
-        whole = Deployment(
-            f"http://127.0.0.1:{port}", issuer, (first, second), f"http://127.0.0.1:{counts}", platform.pid
+        statistics_port = free_port()
+        stack.enter_context(running_proxy(program, folder, port, ports, statistics_port))
+        running = Deployment(
+            f"http://127.0.0.1:{port}", issuer, (first, second), f"http://127.0.0.1:{statistics_port}", platform.pid
         )
         for replica in replicas:
             await replica.ready()
-        await whole.served_by_both()
-        yield whole
+        await running.served_by_both()
+        yield running
 
 
 @contextmanager
-def running_proxy(program: str, folder: Path, port: int, ports: tuple[int, int], counts: int) -> Iterator[None]:
-    rules, more = folder / "haproxy.cfg", folder / "statistics.cfg"
+def running_proxy(
+    program: str, folder: Path, port: int, ports: tuple[int, int], statistics_port: int
+) -> Iterator[None]:
+    rules, more_rules = folder / "haproxy.cfg", folder / "statistics.cfg"
     rules.write_text(proxy_rules())
-    more.write_text(f"listen statistics\n  bind 127.0.0.1:{counts}\n  stats enable\n  stats uri /\n")
-    named = {
+    more_rules.write_text(f"listen statistics\n  bind 127.0.0.1:{statistics_port}\n  stats enable\n  stats uri /\n")
+    addresses = {
         "MCP_BIND": f"127.0.0.1:{port}",
         "MCP_REPLICA_A": f"127.0.0.1:{ports[0]}",
         "MCP_REPLICA_B": f"127.0.0.1:{ports[1]}",
     }
     with (folder / "haproxy.log").open("w") as log:
         process = subprocess.Popen(
-            [program, "-db", "-f", str(rules), "-f", str(more)], stdout=log, stderr=log, env=os.environ | named
+            [program, "-db", "-f", str(rules), "-f", str(more_rules)],
+            stdout=log,
+            stderr=log,
+            env=os.environ | addresses,
         )
     try:
         yield
@@ -321,32 +326,32 @@ def _stop(replica: Replica) -> None:
 
 @dataclass
 class Load:
-    """Continuous reads by several callers, and every response that was not a success."""
+    """Continuous reads by several callers: their number, and every failure."""
 
     made: int = 0
     failed: list[str] = field(default_factory=list)
     stopping: bool = False
 
-    async def more(self, count: int = 40) -> None:
+    async def wait_for_reads(self, count: int = 40) -> None:
         """Wait for a number of further reads."""
-        aim = self.made + count
+        target = self.made + count
 
-        async def there() -> bool:
-            return self.made >= aim
+        async def is_reached() -> bool:
+            return self.made >= target
 
-        await wait_until(there, f"{count} more reads")
+        await wait_until(is_reached, f"{count} more reads")
 
 
 @asynccontextmanager
-async def under_load(whole: Deployment, legacy: bool = False) -> AsyncIterator[Load]:
+async def under_load(deployment: Deployment, legacy: bool = False) -> AsyncIterator[Load]:
     load = Load()
 
     async def read(name: str) -> None:
-        signing, http = whole.issuer.signing, whole.http(sub=name)
+        signing, http = deployment.issuer.signing, deployment.http(sub=name)
         while not load.stopping:
-            if signing != whole.issuer.signing:  # a client whose token was renewed
+            if signing != deployment.issuer.signing:  # a client whose token was renewed
                 await http.aclose()
-                signing, http = whole.issuer.signing, whole.http(sub=name)
+                signing, http = deployment.issuer.signing, deployment.http(sub=name)
             try:
                 answer = await call(http, "list-itwins", {"limit": 1}, legacy=legacy)
             except httpx2.HTTPError as error:
@@ -360,7 +365,7 @@ async def under_load(whole: Deployment, legacy: bool = False) -> AsyncIterator[L
     async with anyio.create_task_group() as tasks:
         for number in range(READERS):
             tasks.start_soon(read, f"reader-{number}")
-        await load.more(20)
+        await load.wait_for_reads(20)
         yield load
         load.stopping = True
 
@@ -374,7 +379,7 @@ async def call(
     capabilities: Mapping[str, Any] | None = None,
     **params: Any,
 ) -> httpx2.Response:
-    """Send one call by hand: of protocol 2026-07-28, or as an older client without a session."""
+    """Send one call without the SDK, as a client of 2026-07-28 or as an older one without a session."""
     accept = {"accept": "application/json, text/event-stream"}
     body: dict[str, Any] = {"name": tool, "arguments": dict(arguments), **params}
     if legacy:

@@ -11,18 +11,18 @@ import pytest
 from itwin_mcp.errors import PolicyError
 from tests.executor.fenced import audited
 from tests.hosting.issuer import AUDIENCE, ISSUER, rsa, token
-from tests.hosting.served import HELLO, HERE, serve
+from tests.hosting.served import BASE_URL, HELLO, serve
 
 pytestmark = pytest.mark.anyio
 
 METADATA = "https://mcp.example/.well-known/oauth-protected-resource/mcp"
 
 
-def challenge(answer: Any) -> dict[str, str]:
-    """Return the parameters of the only challenge."""
-    said = answer.headers["www-authenticate"]
-    assert said.startswith("Bearer ")
-    return dict(re.findall(r'(\w+)="([^"]*)"', said))
+def parse_challenge(answer: Any) -> dict[str, str]:
+    """Return the parameters of the `WWW-Authenticate` header."""
+    header = answer.headers["www-authenticate"]
+    assert header.startswith("Bearer ")
+    return dict(re.findall(r'(\w+)="([^"]*)"', header))
 
 
 async def test_request_without_token_is_challenged_without_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,9 +30,9 @@ async def test_request_without_token_is_challenged_without_an_error(monkeypatch:
         async with served.http() as http:
             answer = await served.post(http, "tools/list")
             assert answer.status_code == 401
-            assert challenge(answer) == {"scope": "itwin:read", "resource_metadata": METADATA}
-            in_query = await http.post(f"/mcp?access_token={token()}", json={})
-            assert (in_query.status_code, challenge(in_query).get("error")) == (401, None)
+            assert parse_challenge(answer) == {"scope": "itwin:read", "resource_metadata": METADATA}
+            with_query_token = await http.post(f"/mcp?access_token={token()}", json={})
+            assert (with_query_token.status_code, parse_challenge(with_query_token).get("error")) == (401, None)
             for path in ("", "/mcp"):
                 metadata = await http.get(f"/.well-known/oauth-protected-resource{path}")
                 assert metadata.json() == {
@@ -46,7 +46,7 @@ async def test_request_without_token_is_challenged_without_an_error(monkeypatch:
             for probe in ("/healthz", "/readyz"):
                 answer = await http.get(probe, headers={"host": "10.0.0.7:8000"})
                 assert (answer.status_code, list(answer.json())) == (200, ["status"])
-        assert served.documents.asked == [], "nobody's token was looked at"
+        assert served.documents.fetched == [], "no token was verified"
 
 
 async def test_bad_token_is_refused_for_every_method(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,27 +58,27 @@ async def test_bad_token_is_refused_for_every_method(monkeypatch: pytest.MonkeyP
     }
     async with serve(monkeypatch) as served:
         for method in ("POST", "GET", "DELETE"):
-            for given in bad.values():
-                async with served.http(given) as http:
+            for bearer in bad.values():
+                async with served.http(bearer) as http:
                     answer = await http.request(method, "/mcp", headers={"accept": "text/event-stream"})
-                told = challenge(answer)
-                assert (answer.status_code, told["error"], told["scope"]) == (401, "invalid_token", "itwin:read")
-                assert told["resource_metadata"] == METADATA
-                assert given not in answer.text
+                parameters = parse_challenge(answer)
+                assert answer.status_code == 401
+                assert (parameters["error"], parameters["scope"]) == ("invalid_token", "itwin:read")
+                assert parameters["resource_metadata"] == METADATA
+                assert bearer not in answer.text
             async with served.http(token(iss="https://ims.bentley.com", aud="itwin-platform")) as http:
                 answer = await http.request(method, "/mcp")
-                assert "issued for the iTwin Platform, not for this server" in challenge(answer)["error_description"]
+                description = parse_challenge(answer)["error_description"]
+                assert "issued for the iTwin Platform, not for this server" in description
             async with served.http() as http:
-                for wrong, status in (("Basic YTpi", 400), ("Bearer", 401), (token(), 400)):
-                    answer = await http.request(method, "/mcp", headers={"authorization": wrong})
+                for header, status in (("Basic YTpi", 400), ("Bearer", 401), (token(), 400)):
+                    answer = await http.request(method, "/mcp", headers={"authorization": header})
                     assert answer.status_code == status
-                twice = [("authorization", f"Bearer {token()}"), ("authorization", f"Bearer {token()}")]
-                assert (await http.request(method, "/mcp", headers=twice)).status_code == 400
+                two_headers = [("authorization", f"Bearer {token()}"), ("authorization", f"Bearer {token()}")]
+                assert (await http.request(method, "/mcp", headers=two_headers)).status_code == 400
 
 
-async def test_missing_signing_keys_are_503_and_not_401(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_missing_signing_keys_are_503(monkeypatch: pytest.MonkeyPatch) -> None:
     async with serve(monkeypatch) as served:
         served.documents.down = True
         async with served.http(token()) as http:
@@ -88,52 +88,48 @@ async def test_missing_signing_keys_are_503_and_not_401(
 
 
 TOOLS: dict[str, tuple[str, dict[str, Any], str]] = {
-    "a reading tool": ("list-itwins", {}, "itwin:read"),
-    "a writing tool": ("create-itwin", {"displayName": "x"}, "itwin:write"),
-    "a deleting tool": ("delete-imodel", {"iModelId": "x"}, "itwin:delete"),
-    "an unknown tool": ("drop-all", {}, "itwin:read"),
-    "reading by way of another": ("run-reading-tool", {"name": "list-itwins"}, "itwin:read"),
-    "writing by way of another": ("run-writing-tool", {"name": "create-itwin"}, "itwin:write"),
-    "deleting by way of another": ("run-writing-tool", {"name": "delete-imodel"}, "itwin:delete"),
-    "nothing by way of another": ("run-writing-tool", {"name": "drop-all"}, "itwin:write"),
-    "malformed, by way of another": ("run-writing-tool", {"name": ["delete-imodel"]}, "itwin:write"),
+    "read": ("list-itwins", {}, "itwin:read"),
+    "write": ("create-itwin", {"displayName": "x"}, "itwin:write"),
+    "delete": ("delete-imodel", {"iModelId": "x"}, "itwin:delete"),
+    "unknown": ("drop-all", {}, "itwin:read"),
+    "read through a runner": ("run-reading-tool", {"name": "list-itwins"}, "itwin:read"),
+    "write through a runner": ("run-writing-tool", {"name": "create-itwin"}, "itwin:write"),
+    "delete through a runner": ("run-writing-tool", {"name": "delete-imodel"}, "itwin:delete"),
+    "unknown through a runner": ("run-writing-tool", {"name": "drop-all"}, "itwin:write"),
+    "malformed through a runner": ("run-writing-tool", {"name": ["delete-imodel"]}, "itwin:write"),
 }
 ORDER = ["itwin:read", "itwin:write", "itwin:delete"]
 
 
-async def test_insufficient_scope_names_all_scopes_and_runs_nothing(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_insufficient_scope_names_all_scopes_and_runs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[str] = []
     async with serve(monkeypatch, toolsets="all,dynamic") as served:
-        whole = served.runtime.executor.call
+        original_call = served.runtime.executor.call
 
-        async def call(tool: Any, *more: Any, **named: Any) -> Any:
+        async def call(tool: Any, *more: Any, **options: Any) -> Any:
             ran.append(tool.name)
-            return await whole(tool, *more, **named)
+            return await original_call(tool, *more, **options)
 
         monkeypatch.setattr(served.runtime.executor, "call", call)
-        for granted in (None, "openid", *ORDER):
-            level = ORDER.index(granted) if granted in ORDER else -1
-            async with served.http(token(scope=granted)) as http:
+        for scope in (None, "openid", *ORDER):
+            level = ORDER.index(scope) if scope in ORDER else -1
+            async with served.http(token(scope=scope)) as http:
                 for name, arguments, needed in TOOLS.values():
                     ran.clear()
                     answer = await served.call(http, name, **arguments)
                     if level >= ORDER.index(needed):
-                        assert answer.status_code != 403, (granted, name)
+                        assert answer.status_code != 403, (scope, name)
                         continue
-                    told = challenge(answer)
-                    assert (answer.status_code, told["error"]) == (403, "insufficient_scope")
-                    named = needed if level >= 0 else "itwin:read"
+                    parameters = parse_challenge(answer)
+                    assert (answer.status_code, parameters["error"]) == (403, "insufficient_scope")
+                    required = needed if level >= 0 else "itwin:read"
                     if level >= 0 or needed == "itwin:read":
-                        assert told["scope"].split() == ORDER[: ORDER.index(named) + 1]
-                    assert told["resource_metadata"] == METADATA
+                        assert parameters["scope"].split() == ORDER[: ORDER.index(required) + 1]
+                    assert parameters["resource_metadata"] == METADATA
                     assert ran == []
 
 
-async def test_insufficient_scope_for_a_write_is_audited(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_insufficient_scope_for_a_write_is_audited(monkeypatch: pytest.MonkeyPatch) -> None:
     imodel = {"iModelId": "99999999-9999-4999-8999-999999999999"}
     calls: list[tuple[str, dict[str, Any]]] = [
         ("delete-imodel", imodel),
@@ -146,16 +142,16 @@ async def test_insufficient_scope_for_a_write_is_audited(
         async with served.http(token(scope="itwin:read")) as http:
             for name, arguments in calls:
                 assert (await served.call(http, name, **arguments)).status_code == 403
-        told = [(one["tool"], one["caller"]["subject"], one["targets"]) for one in audited()]
+        lines = [(line["tool"], line["caller"]["subject"], line["targets"]) for line in audited()]
         target = {"type": "imodel", "id": imodel["iModelId"]}
-        assert told == [("delete-imodel", "ada", targets) for targets in ([target], [target], [target], [])]
-        assert {(one["decision"], one["code"]) for one in audited()} == {("refused", "InsufficientScope")}
+        assert lines == [("delete-imodel", "ada", targets) for targets in ([target], [target], [target], [])]
+        assert {(line["decision"], line["code"]) for line in audited()} == {("refused", "InsufficientScope")}
         audit = served.runtime.gatekeeper.audit
         assert audit is not None
         audit._file = Path(os.environ["ITWIN_MCP_STATE_DIR"])
         async with served.http(token(scope="itwin:read")) as http:
-            unwritten = await served.call(http, "delete-imodel", **imodel)
-        assert unwritten.status_code == 403, "without its line it is refused all the same"
+            unaudited = await served.call(http, "delete-imodel", **imodel)
+        assert unaudited.status_code == 403, "it is refused even if it cannot be audited"
 
 
 async def test_executor_refuses_a_call_that_authentication_let_through(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,21 +172,21 @@ async def test_executor_refuses_a_call_that_authentication_let_through(monkeypat
 async def test_tools_are_listed_by_the_scopes_of_each_caller(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with serve(monkeypatch, toolsets="all,dynamic") as served:
         listed: dict[str, set[str]] = {}
-        for granted in ("itwin:delete", "itwin:read", "itwin:write", "itwin:read"):
-            async with served.client(mode=mode, scope=granted) as client:
+        for scope in ("itwin:delete", "itwin:read", "itwin:write", "itwin:read"):
+            async with served.client(mode=mode, scope=scope) as client:
                 result = await client.list_tools()
                 names = {tool.name for tool in result.tools}
-                assert listed.setdefault(granted, names) == names
+                assert listed.setdefault(scope, names) == names
                 if mode == "auto":
                     assert result.cache_scope == "private"
                 found = await client.call_tool("find-tools", {"query": "delete an imodel", "limit": 20})
                 assert found.structured_content is not None
-                offered = {one["name"] for one in found.structured_content["tools"]}
-                assert ("delete-imodel" in offered) is (granted == "itwin:delete")
+                found_names = {tool["name"] for tool in found.structured_content["tools"]}
+                assert ("delete-imodel" in found_names) is (scope == "itwin:delete")
                 nothing = await client.call_tool("find-tools", {"query": "zzzz"})
                 assert nothing.structured_content is not None
-                named = {name for toolset in nothing.structured_content["toolsets"].values() for name in toolset}
-                assert ("delete-imodel" in named) is (granted == "itwin:delete")
+                listed_names = {name for toolset in nothing.structured_content["toolsets"].values() for name in toolset}
+                assert ("delete-imodel" in listed_names) is (scope == "itwin:delete")
         assert listed["itwin:read"] < listed["itwin:write"] < listed["itwin:delete"]
         assert {"list-itwins", "run-reading-tool"} <= listed["itwin:read"]
         assert "create-itwin" not in listed["itwin:read"]
@@ -203,11 +199,11 @@ async def test_tools_are_listed_by_the_scopes_of_each_caller(mode: str, monkeypa
 async def test_legacy_session_uses_the_token_of_each_request(monkeypatch: pytest.MonkeyPatch) -> None:
     accept = {"accept": "application/json, text/event-stream", "mcp-protocol-version": "2025-11-25"}
 
-    def said(answer: Any) -> dict[str, Any]:
+    def read_message(answer: Any) -> dict[str, Any]:
         assert answer.status_code == 200, answer.text
         text = answer.text
-        line = next((one[6:] for one in text.splitlines() if one.startswith("data: {")), text)
-        return dict(json.loads(line))
+        content = next((line[6:] for line in text.splitlines() if line.startswith("data: {")), text)
+        return dict(json.loads(content))
 
     async with serve(monkeypatch) as served:
         async with served.http() as http:
@@ -223,13 +219,13 @@ async def test_legacy_session_uses_the_token_of_each_request(monkeypatch: pytest
             listing = {"jsonrpc": "2.0", "id": 2, "method": "tools/list"}
 
             def names(answer: Any) -> set[str]:
-                return {tool["name"] for tool in said(answer)["result"]["tools"]}
+                return {tool["name"] for tool in read_message(answer)["result"]["tools"]}
 
-            # The same caller with less in their token, in the session that began with more: and the other way round.
+            # The same caller sends tokens with fewer and with more scopes in the same session.
             assert "delete-imodel" not in names(await post(token(scope="itwin:read"), listing, **session))
             assert "delete-imodel" in names(await post(token(scope="itwin:delete"), listing, **session))
             for other in (token(sub="eve"), token(client_id="other"), token(iss=ISSUER, sub="ada", client_id=None)):
-                assert (await post(other, listing, **session)).status_code == 404, "a session is its caller's alone"
+                assert (await post(other, listing, **session)).status_code == 404, "a session belongs to one caller"
             delete = {**accept, **session, "authorization": f"Bearer {token(sub='eve')}"}
             assert (await http.delete("/mcp", headers=delete)).status_code == 404
 
@@ -264,13 +260,13 @@ async def test_check_hosted_accepts_configured_hosts_and_origins(
         await send({"type": "http.response.body", "body": b""})
 
     def words(name: str) -> list[str]:
-        return [one for one in environment.get(name, "").split(",") if one and one != "none"]
+        return [value for value in environment.get(name, "").split(",") if value and value != "none"]
 
     hosts, origins = words("ITWIN_MCP_ALLOWED_HOSTS"), words("ITWIN_MCP_ALLOWED_ORIGINS")
     import httpx2
 
     app = check_hosted(inner, [*hosts, "127.0.0.1:8000"], origins)
-    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url=HERE) as http:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url=BASE_URL) as http:
         assert (await http.post("/mcp", headers=headers)).status_code == status
 
 
@@ -278,15 +274,15 @@ async def test_cors_allows_configured_pages(monkeypatch: pytest.MonkeyPatch) -> 
     page = "https://app.example"
     async with serve(monkeypatch, {"ITWIN_MCP_ALLOWED_ORIGINS": page}) as served:
         async with served.http(origin=page) as http:
-            asked = {"access-control-request-method": "POST", "access-control-request-headers": "authorization"}
-            preflight = await http.options("/mcp", headers=asked)
+            headers = {"access-control-request-method": "POST", "access-control-request-headers": "authorization"}
+            preflight = await http.options("/mcp", headers=headers)
             assert (preflight.status_code, preflight.headers["access-control-allow-origin"]) == (200, page)
             answer = await served.post(http, "tools/list")
             assert answer.status_code == 401
             assert "WWW-Authenticate" in answer.headers["access-control-expose-headers"]
 
 
-async def test_protocol_never_sees_the_token(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_authentication_removes_the_token_from_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     from mcp.server.auth.middleware.auth_context import get_access_token
 
     from itwin_mcp.server.tools import Tools
@@ -305,16 +301,15 @@ async def test_protocol_never_sees_the_token(monkeypatch: pytest.MonkeyPatch) ->
         for mode in ("auto", "legacy"):
             async with served.client(canary, mode=mode) as client:
                 assert not (await client.call_tool("list-itwins", {})).is_error
-    for known, headers, _ in seen:
-        assert (known.token, known.client_id, known.subject, known.claims) == ("", "agent", "ada", {"iss": ISSUER})
+    for access, headers, _ in seen:
+        assert (access.token, access.client_id, access.subject) == ("", "agent", "ada")
+        assert access.claims == {"iss": ISSUER}
         assert "authorization" not in headers
     assert len(seen) == 2
     assert canary not in repr(seen)
 
 
-async def test_policy_decides_the_tools_of_each_caller(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_policy_decides_the_tools_of_each_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     rules = {
         "itwin-mcp-policy": 1,
         "callers": [
@@ -329,12 +324,12 @@ async def test_policy_decides_the_tools_of_each_caller(
     }
     async with serve(monkeypatch, policy=json.dumps(rules)) as served:
         for _ in range(2):
-            for who, shown in (
+            for subject, shown in (
                 ("ada", {"get-itwin", "read-guide", "who-am-i"}),
                 ("bert", {"list-itwins", "read-guide"}),
                 ("carl", set()),
             ):
-                async with served.client(sub=who, scope="itwin:delete") as client:
+                async with served.client(sub=subject, scope="itwin:delete") as client:
                     assert {tool.name for tool in (await client.list_tools()).tools} == shown
                     for name in {"list-itwins", "who-am-i"} - shown:
                         answer = await client.call_tool(name, {})
@@ -342,9 +337,7 @@ async def test_policy_decides_the_tools_of_each_caller(
                         assert answer.structured_content["error"]["code"] == "PolicyRefused"
 
 
-async def test_policy_can_deny_built_in_tools(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_policy_can_deny_built_in_tools(monkeypatch: pytest.MonkeyPatch) -> None:
     project = {"displayName": "Pier 7", "class": "Endeavor", "subClass": "Project"}
     calls: dict[str, dict[str, Any]] = {
         "who-am-i": {},
@@ -365,12 +358,10 @@ async def test_policy_can_deny_built_in_tools(
                 assert list(refused) == ["error"], name
                 assert refused["error"]["code"] == "PolicyRefused"
                 assert name in refused["error"]["message"]
-        assert [(one["decision"], one["tool"]) for one in audited()] == [("refused", "create-itwin")]
+        assert [(line["decision"], line["tool"]) for line in audited()] == [("refused", "create-itwin")]
 
 
-async def test_policy_for_another_issuer_is_refused_at_the_start(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_policy_for_another_issuer_is_refused_at_startup(monkeypatch: pytest.MonkeyPatch) -> None:
     rules = f"""itwin-mcp-policy: 1
 default: {{itwins: all, tools: {{allow: [all]}}}}
 callers:
@@ -378,4 +369,4 @@ callers:
 """
     with pytest.raises(PolicyError, match=f"'{ISSUER}/' names no caller: this server takes tokens of '{ISSUER}' alone"):
         async with serve(monkeypatch, policy=rules):
-            raise AssertionError("it was served")
+            raise AssertionError("the server started")

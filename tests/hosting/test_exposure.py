@@ -1,4 +1,4 @@
-"""Requirements before a server listens, and the messages that refuse to."""
+"""Requirements before a server listens, and the messages if they are not met."""
 
 import os
 from pathlib import Path
@@ -13,14 +13,14 @@ from tests.hosting.issuer import AUDIENCE, ISSUER
 
 AUTH = {"ITWIN_MCP_AUTH_ISSUER": ISSUER, "ITWIN_MCP_AUTH_AUDIENCE": AUDIENCE}
 APPLICATION = {"ITWIN_CLIENT_ID": "service-x", "ITWIN_CLIENT_SECRET": "s3cr3t-canary"}
-WHOLE = {
+BEYOND_LOOPBACK = {
     "ITWIN_MCP_ALLOWED_HOSTS": "mcp.example",
     "ITWIN_MCP_ALLOWED_ORIGINS": "none",
     "ITWIN_MCP_STATE_SECRET": "s" * 32,
 }
 
 
-def refused(environment: dict[str, str], host: str, **flags: Any) -> str:
+def read_refusal(environment: dict[str, str], host: str, **flags: Any) -> str:
     with pytest.raises(SettingsError) as caught:
         check_exposure(read_settings({**os.environ, **environment}, **flags), host)
     return str(caught.value)
@@ -28,14 +28,16 @@ def refused(environment: dict[str, str], host: str, **flags: Any) -> str:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::", "mcp.example"])
 def test_check_exposure_lists_what_is_missing_beyond_loopback(host: str) -> None:
-    told = refused({}, host, sandbox=True)
+    message = read_refusal({}, host, sandbox=True)
     for name in ("AUTH_ISSUER", "AUTH_AUDIENCE", "ALLOWED_HOSTS", "ALLOWED_ORIGINS", "POLICY", "STATE_SECRET"):
-        assert f"ITWIN_MCP_{name}" in told
-    for name, value in WHOLE.items():
-        told = refused(AUTH | APPLICATION | {other: text for other, text in WHOLE.items() if other != name}, host)
-        assert name in told and "s" * 32 not in told, value
-    assert find_missing(read_settings(AUTH | WHOLE).hosted, Path("policy.yaml")) == []
-    assert "(ITWIN_MCP_POLICY)" in find_missing(read_settings(AUTH | WHOLE).hosted, None)[0]
+        assert f"ITWIN_MCP_{name}" in message
+    for name, value in BEYOND_LOOPBACK.items():
+        message = read_refusal(
+            AUTH | APPLICATION | {other: text for other, text in BEYOND_LOOPBACK.items() if other != name}, host
+        )
+        assert name in message and "s" * 32 not in message, value
+    assert find_missing(read_settings(AUTH | BEYOND_LOOPBACK).hosted, Path("policy.yaml")) == []
+    assert "(ITWIN_MCP_POLICY)" in find_missing(read_settings(AUTH | BEYOND_LOOPBACK).hosted, None)[0]
 
 
 def test_check_exposure_on_loopback() -> None:
@@ -43,21 +45,23 @@ def test_check_exposure_on_loopback() -> None:
         check_exposure(read_settings({}), host)
         check_exposure(read_settings(AUTH | APPLICATION), host)
         check_exposure(read_settings(AUTH, sandbox=True), host)
-        for own in ({}, {"ITWIN_ACCESS_TOKEN": "token-canary"}, {"ITWIN_CLIENT_ID": "native"}):
-            told = refused(AUTH | own, host)
-            assert "acts as a service application" in told and "canary" not in told
+        for credentials in ({}, {"ITWIN_ACCESS_TOKEN": "token-canary"}, {"ITWIN_CLIENT_ID": "native"}):
+            message = read_refusal(AUTH | credentials, host)
+            assert "acts as a service application" in message and "canary" not in message
 
 
 def test_check_exposure_refuses_shared_files_and_tokens(tmp_path: Path) -> None:
-    told = refused(AUTH | APPLICATION | {"ITWIN_MCP_FILES_ROOT": str(tmp_path)}, "127.0.0.1")
-    assert "each other's files" in told
-    assert "ITWIN_MCP_HTTP_TOKEN" in refused(AUTH | APPLICATION | {"ITWIN_MCP_HTTP_TOKEN": "canary-of-mine"}, "::1")
+    message = read_refusal(AUTH | APPLICATION | {"ITWIN_MCP_FILES_ROOT": str(tmp_path)}, "127.0.0.1")
+    assert "each other's files" in message
+    assert "ITWIN_MCP_HTTP_TOKEN" in read_refusal(
+        AUTH | APPLICATION | {"ITWIN_MCP_HTTP_TOKEN": "canary-of-mine"}, "::1"
+    )
 
 
 def test_check_replicas_needs_a_secret_and_no_two_step() -> None:
-    told = refused(AUTH | APPLICATION | {"ITWIN_MCP_REPLICAS": "2"}, "127.0.0.1")
-    assert "ITWIN_MCP_STATE_SECRET" in told
-    hosted = read_settings(AUTH | WHOLE | {"ITWIN_MCP_REPLICAS": "2"}).hosted
+    message = read_refusal(AUTH | APPLICATION | {"ITWIN_MCP_REPLICAS": "2"}, "127.0.0.1")
+    assert "ITWIN_MCP_STATE_SECRET" in message
+    hosted = read_settings(AUTH | BEYOND_LOOPBACK | {"ITWIN_MCP_REPLICAS": "2"}).hosted
     assert hosted is not None
     check_replicas(hosted, two_step=False)
     check_replicas(HostedSettings(ISSUER, AUDIENCE), two_step=True)
@@ -93,9 +97,9 @@ def test_invalid_hosted_setting_is_refused_with_a_message(environment: dict[str,
     assert "short" not in str(caught.value)
 
 
-def test_symmetric_and_missing_signatures_are_refused() -> None:
+def test_check_exposure_refuses_symmetric_and_no_signatures() -> None:
     for algorithm in ("HS256", "none", "rs256"):
-        assert algorithm in refused(AUTH | APPLICATION | {"ITWIN_MCP_AUTH_ALGORITHMS": algorithm}, "127.0.0.1")
+        assert algorithm in read_refusal(AUTH | APPLICATION | {"ITWIN_MCP_AUTH_ALGORITHMS": algorithm}, "127.0.0.1")
 
 
 def test_state_secrets_are_read_from_a_file_and_never_shown(tmp_path: Path) -> None:
@@ -103,6 +107,6 @@ def test_state_secrets_are_read_from_a_file_and_never_shown(tmp_path: Path) -> N
     file.write_text(f"{'canary-new-' * 4}\n\n{'canary-old-' * 4}\n")
     settings = read_settings(AUTH | {"ITWIN_MCP_STATE_SECRET_FILE": str(file)})
     assert settings.hosted is not None
-    assert [one.get_secret_value()[:10] for one in settings.hosted.state_secrets] == ["canary-new", "canary-old"]
+    assert [secret.get_secret_value()[:10] for secret in settings.hosted.state_secrets] == ["canary-new", "canary-old"]
     assert "canary" not in repr(settings)
     assert set(settings.secrets) == {"canary-new-" * 4, "canary-old-" * 4}

@@ -1,4 +1,4 @@
-"""The guide's block for trying a hosted server runs unchanged, and warnings explain missing tools and refusals."""
+"""The hosting guide's example runs unchanged, and warnings explain missing tools and refusals."""
 
 import json
 import os
@@ -50,18 +50,18 @@ def test_hosting_guide_block_runs_unchanged(tmp_path: Path) -> None:
 def test_hosted_server_without_policy_warns_that_callers_see_no_tools() -> None:
     with serve_http("--sandbox", environment=AUTH) as served:
         pass
-    assert "There is no policy (ITWIN_MCP_POLICY), so callers see no tools" in "".join(served.said)
+    assert "There is no policy (ITWIN_MCP_POLICY), so callers see no tools" in "".join(served.log)
 
 
 @pytest.mark.slow
 def test_origin_check_logs_each_refusal_once_with_its_setting() -> None:
     with serve_http("--sandbox", environment=AUTH | {"ITWIN_MCP_ALLOWED_ORIGINS": "none"}) as served:
         for number in range(3):
-            wrong = {"host": f"evil{number}.example"}
-            assert httpx2.get(served.url, headers=wrong, trust_env=False).status_code == 421
-            page = {"origin": f"https://evil{number}.example"}
-            assert httpx2.get(served.url, headers=page, trust_env=False).status_code == 403
-    said = [line for line in "".join(served.said).splitlines() if "Refused the" in line]
-    assert len(said) == 2
-    assert "'evil0.example'" in said[0] and "ITWIN_MCP_ALLOWED_HOSTS" in said[0]
-    assert "'https://evil0.example'" in said[1] and "ITWIN_MCP_ALLOWED_ORIGINS" in said[1]
+            host = {"host": f"evil{number}.example"}
+            assert httpx2.get(served.url, headers=host, trust_env=False).status_code == 421
+            origin = {"origin": f"https://evil{number}.example"}
+            assert httpx2.get(served.url, headers=origin, trust_env=False).status_code == 403
+    lines = [line for line in "".join(served.log).splitlines() if "Refused the" in line]
+    assert len(lines) == 2
+    assert "'evil0.example'" in lines[0] and "ITWIN_MCP_ALLOWED_HOSTS" in lines[0]
+    assert "'https://evil0.example'" in lines[1] and "ITWIN_MCP_ALLOWED_ORIGINS" in lines[1]

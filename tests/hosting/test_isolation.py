@@ -32,51 +32,52 @@ async def ask(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
 
 async def test_cursor_is_valid_only_for_its_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     async with serve(monkeypatch) as served:
-        async with served.client() as mine:
-            cursor = (await ask(mine, "list-itwins", limit=1))["page"]["cursor"]
+        async with served.client() as own_client:
+            cursor = (await ask(own_client, "list-itwins", limit=1))["page"]["cursor"]
             for claims in OTHERS.values():
-                async with served.client(**claims) as theirs:
-                    refused = await ask(theirs, "list-itwins", limit=1, cursor=cursor)
+                async with served.client(**claims) as other_client:
+                    refused = await ask(other_client, "list-itwins", limit=1, cursor=cursor)
                     assert refused["error"]["code"] == "InvalidArguments"
                     assert "another caller" in refused["error"]["message"]
-            assert (await ask(mine, "list-itwins", limit=1, cursor=cursor))["page"]["returned"] == 1
-        async with served.client(jti="a later token") as later:
-            assert (await ask(later, "list-itwins", limit=1, cursor=cursor))["page"]["returned"] == 1
+            assert (await ask(own_client, "list-itwins", limit=1, cursor=cursor))["page"]["returned"] == 1
+        async with served.client(jti="a later token") as later_client:
+            assert (await ask(later_client, "list-itwins", limit=1, cursor=cursor))["page"]["returned"] == 1
 
 
 async def test_names_and_completions_are_cached_per_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     async with serve(monkeypatch) as served:
         sent: list[str] = []
-        whole = served.runtime.upstream.send
+        original_send = served.runtime.upstream.send
 
         async def send(request: Any) -> Any:
-            if request.path != "/users/getbyidlist":  # names of people: tests/executor/test_thing_names.py
+            # This path reads names of users, which tests/executor/test_thing_names.py covers.
+            if request.path != "/users/getbyidlist":
                 sent.append(request.path)
-            return await whole(request)
+            return await original_send(request)
 
         monkeypatch.setattr(served.runtime.upstream, "send", send)
-        async with served.client() as mine:
-            itwin = (await ask(mine, "list-recent-itwins", limit=1))["iTwins"][0]
+        async with served.client() as own_client:
+            itwin = (await ask(own_client, "list-recent-itwins", limit=1))["iTwins"][0]
 
             async def lookups(client: Client) -> int:
                 sent.clear()
-                found = await ask(client, "list-imodels", iTwinId=itwin["displayName"], limit=1)
-                assert found["resolved"][0]["id"] == itwin["id"]
+                answer = await ask(client, "list-imodels", iTwinId=itwin["displayName"], limit=1)
+                assert answer["resolved"][0]["id"] == itwin["id"]
                 return len(sent)
 
             async def completions(client: Client) -> int:
                 sent.clear()
-                given = await client.complete(PromptReference(name="review-project"), {"name": "iTwinId", "value": ""})
-                assert given.completion.values
+                result = await client.complete(PromptReference(name="review-project"), {"name": "iTwinId", "value": ""})
+                assert result.completion.values
                 return len(sent)
 
             for count in (lookups, completions):
-                first, again = await count(mine), await count(mine)
-                assert again < first, "this caller's own are remembered"
+                first, repeated = await count(own_client), await count(own_client)
+                assert repeated < first, "the caller's own values are cached"
                 for claims in OTHERS.values():
-                    async with served.client(**claims) as theirs:
-                        assert await count(theirs) == first, "nothing of another caller is used"
-                assert await count(mine) == again
+                    async with served.client(**claims) as other_client:
+                        assert await count(other_client) == first, "another caller's cache is not used"
+                assert await count(own_client) == repeated
 
 
 def test_seals_open_on_other_replicas_and_survive_key_rotation() -> None:
@@ -118,58 +119,58 @@ def test_get_caller_raises_outside_of_a_request() -> None:
 @pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3, 4))])
 async def test_concurrent_callers_never_see_each_others_answers(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each call runs as the caller of its own token, and each cursor opens only for that caller."""
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     people = [f"person-{number}" for number in range(25)]
     callers = [(person, application) for person in people for application in ("a", "b")]
     cursors: dict[tuple[str, str], list[str]] = defaultdict(list)
     keys: dict[tuple[str, str], set[str]] = defaultdict(set)
-    crossings: list[Any] = []
-    tried = {"own": 0, "foreign": 0}
+    violations: list[Any] = []
+    attempts = {"own": 0, "foreign": 0}
 
     async with serve(monkeypatch, {"ITWIN_MCP_TOTAL_CONCURRENCY": "32"}) as served:
-        whole = served.runtime.executor.call
+        original_call = served.runtime.executor.call
 
         async def call(tool: Any, arguments: Any, conversation: Any, caller: Caller, *more: Any) -> Any:
             await anyio.lowlevel.checkpoint()
             if get_caller() is not caller or caller.subject != arguments.get("search", caller.subject):
-                crossings.append((caller, arguments))
+                violations.append((caller, arguments))
             running.add((caller.subject, caller.key))
-            return await whole(tool, arguments, conversation, caller, *more)
+            return await original_call(tool, arguments, conversation, caller, *more)
 
         running: set[tuple[str | None, str]] = set()
         monkeypatch.setattr(served.runtime.executor, "call", call)
 
-        async def live(me: tuple[str, str]) -> None:
-            bearer = token(sub=me[0], client_id=me[1], scope="itwin:read")
+        async def run_caller(caller_id: tuple[str, str]) -> None:
+            bearer = token(sub=caller_id[0], client_id=caller_id[1], scope="itwin:read")
             async with served.http(bearer) as http:
                 for _ in range(20):
-                    await one(served, http, me)
+                    await call_once(served, http, caller_id)
 
-        async def one(served: Served, http: Any, me: tuple[str, str]) -> None:
-            known = [(owner, cursor) for owner, given in cursors.items() for cursor in given]
-            if known and chance.random() < 0.6:
-                owner, cursor = chance.choice(known)
-                if chance.random() < 0.3 and cursors[me]:
-                    owner, cursor = me, chance.choice(cursors[me])
+        async def call_once(served: Served, http: Any, caller_id: tuple[str, str]) -> None:
+            all_cursors = [(owner, cursor) for owner, owned in cursors.items() for cursor in owned]
+            if all_cursors and rng.random() < 0.6:
+                owner, cursor = rng.choice(all_cursors)
+                if rng.random() < 0.3 and cursors[caller_id]:
+                    owner, cursor = caller_id, rng.choice(cursors[caller_id])
                 answer = await served.call(http, "list-itwins", limit=1, cursor=cursor)
                 refused = "error" in answer.json()["result"]["structuredContent"]
-                tried["own" if owner == me else "foreign"] += 1
-                if refused is (owner == me):
-                    crossings.append((owner, me))
-            elif chance.random() < 0.3:
-                # The name of the caller as the search: whoever runs it must be the one who asked.
-                await served.call(http, "list-itwins", limit=1, search=me[0])
+                attempts["own" if owner == caller_id else "foreign"] += 1
+                if refused is (owner == caller_id):
+                    violations.append((owner, caller_id))
+            elif rng.random() < 0.3:
+                # The search is the caller's name, which `call` compares with the caller it runs as.
+                await served.call(http, "list-itwins", limit=1, search=caller_id[0])
             else:
                 answer = await served.call(http, "list-itwins", limit=1)
-                cursors[me].append(answer.json()["result"]["structuredContent"]["page"]["cursor"])
+                cursors[caller_id].append(answer.json()["result"]["structuredContent"]["page"]["cursor"])
 
         with anyio.fail_after(120):
             async with anyio.create_task_group() as tasks:
-                for me in callers:
-                    tasks.start_soon(live, me)
-        assert crossings == []
+                for caller_id in callers:
+                    tasks.start_soon(run_caller, caller_id)
+        assert violations == []
         for subject, key in running:
             keys[subject or "", ""].add(key)
-    assert tried["own"] > 50 and tried["foreign"] > 50
-    assert len(running) == 50, "each caller had one key"
-    assert all(len(found) == 2 for found in keys.values()), "and each application of a person another one"
+    assert attempts["own"] > 50 and attempts["foreign"] > 50
+    assert len(running) == 50, "each caller has one key"
+    assert all(len(caller_keys) == 2 for caller_keys in keys.values()), "a person has one key per application"

@@ -1,4 +1,4 @@
-"""A hosted server as a process: it starts, is called in both eras, and shuts down without breaking connections."""
+"""A hosted server as a process: both kinds of clients, no secrets in logs, and a shutdown that drains."""
 
 import json
 import signal
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.anyio
 
 @dataclass
 class Process:
-    """The server and its sign-in server."""
+    """A hosted server as a process, and its sign-in server."""
 
     served: Served
     issuer: Loopback
@@ -46,42 +46,42 @@ class Process:
 
 
 @asynccontextmanager
-async def process(*arguments: str, **environment: str) -> AsyncIterator[Process]:
-    async def handle(asked: Asked) -> None:
-        if asked.path == "/.well-known/openid-configuration":
+async def run_process(*arguments: str, **environment: str) -> AsyncIterator[Process]:
+    async def handle(request: Asked) -> None:
+        if request.path == "/.well-known/openid-configuration":
             origin = server.origin
-            await asked.json(200, {"issuer": origin, "jwks_uri": f"{origin}/jwks"})
+            await request.json(200, {"issuer": origin, "jwks_uri": f"{origin}/jwks"})
         else:
-            await asked.json(200, {"keys": public(rsa("one"))})
+            await request.json(200, {"keys": public(rsa("one"))})
 
     async with loopback(handle) as server:
-        told = {"ITWIN_MCP_AUTH_ISSUER": server.origin, "ITWIN_MCP_AUTH_AUDIENCE": AUDIENCE}
-        told |= {"ITWIN_MCP_POLICY": str(keep_policy()), **environment}
-        with serve_http("--sandbox", *arguments, environment=told) as served:
+        settings = {"ITWIN_MCP_AUTH_ISSUER": server.origin, "ITWIN_MCP_AUTH_AUDIENCE": AUDIENCE}
+        settings |= {"ITWIN_MCP_POLICY": str(keep_policy()), **environment}
+        with serve_http("--sandbox", *arguments, environment=settings) as served:
             yield Process(served, server)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM for another process")
 async def test_shutdown_fails_readiness_then_closes_streams_and_exits() -> None:
-    async with process("--job-seconds", "1", ITWIN_MCP_NOTICE_SECONDS="2", ITWIN_MCP_DRAIN_SECONDS="20") as one:
+    async with run_process("--job-seconds", "1", ITWIN_MCP_NOTICE_SECONDS="2", ITWIN_MCP_DRAIN_SECONDS="20") as hosted:
         answers: list[Any] = []
-        ends: list[str] = []
-        async with one.http() as http, one.http() as older, one.http() as prober:
+        ended_streams: list[str] = []
+        async with hosted.http() as http, hosted.http() as legacy, hosted.http() as prober:
             assert (await prober.get("/readyz")).status_code == 200
             accept = {"accept": "application/json, text/event-stream"}
-            opened = await older.post("/mcp", headers=accept, json=HELLO)
+            opened = await legacy.post("/mcp", headers=accept, json=HELLO)
             session = {"mcp-session-id": opened.headers["mcp-session-id"], "mcp-protocol-version": "2025-11-25"}
             streaming = anyio.Event()
 
             async def listen() -> None:
                 """Keep the stream open on which older clients receive notifications."""
-                async with older.stream("GET", "/mcp", headers={**accept, **session}, timeout=30) as stream:
+                async with legacy.stream("GET", "/mcp", headers={**accept, **session}, timeout=30) as stream:
                     assert stream.status_code == 200
                     streaming.set()
                     async for _ in stream.aiter_bytes():
                         pass
-                ends.append("whole")
+                ended_streams.append("whole")
 
             began = anyio.Event()
 
@@ -92,7 +92,7 @@ async def test_shutdown_fails_readiness_then_closes_streams_and_exits() -> None:
                 arguments = {"iTwinId": itwin, "name": "Drained"}
                 answers.append(await client.call_tool("create-imodel", arguments, progress_callback=progress))
 
-            async with Client(streamable_http_client(f"{one.base}/mcp", http_client=http)) as client:
+            async with Client(streamable_http_client(f"{hosted.base}/mcp", http_client=http)) as client:
                 recent = (await client.call_tool("list-recent-itwins", {"limit": 1})).structured_content
                 assert recent is not None
                 async with anyio.create_task_group() as tasks:
@@ -100,42 +100,42 @@ async def test_shutdown_fails_readiness_then_closes_streams_and_exits() -> None:
                     tasks.start_soon(create, client, recent["iTwins"][0]["id"])
                     await streaming.wait()
                     await began.wait()
-                    one.served.process.send_signal(signal.SIGTERM)
+                    hosted.served.process.send_signal(signal.SIGTERM)
                     with anyio.fail_after(5):
                         while (await prober.get("/readyz")).status_code == 200:
                             await anyio.lowlevel.checkpoint()
                     assert (await prober.get("/healthz")).status_code == 200
-                    assert not (await client.call_tool("list-itwins", {"limit": 1})).is_error, "it serves on"
-        assert ends == ["whole"]
+                    assert not (await client.call_tool("list-itwins", {"limit": 1})).is_error, "calls are still served"
+        assert ended_streams == ["whole"]
         assert answers[0].structured_content["iModel"]["state"] == "initialized"
-        assert await anyio.to_thread.run_sync(lambda: one.served.process.wait(20)) == 0
-    assert "Traceback" not in "".join(one.served.said)
+        assert await anyio.to_thread.run_sync(lambda: hosted.served.process.wait(20)) == 0
+    assert "Traceback" not in "".join(hosted.served.log)
 
 
 @pytest.mark.slow
 async def test_tokens_are_never_logged_or_passed_on() -> None:
-    async with process("--log-level", "debug", "--toolsets", "itwins") as one:
-        bearer = one.bearer(jti="canary")
+    async with run_process("--log-level", "debug", "--toolsets", "itwins") as hosted:
+        bearer = hosted.bearer(jti="canary")
         for mode in ("auto", "legacy"):
-            async with one.http(bearer) as http:
-                async with Client(streamable_http_client(f"{one.base}/mcp", http_client=http), mode=mode) as client:
+            async with hosted.http(bearer) as http:
+                async with Client(streamable_http_client(f"{hosted.base}/mcp", http_client=http), mode=mode) as client:
                     assert (await client.list_tools()).tools
                     assert not (await client.call_tool("list-itwins", {"limit": 1})).is_error
         refused = token(iss="https://evil.example", jti="canary-refused")
-        async with one.http(refused) as http:
+        async with hosted.http(refused) as http:
             assert (await http.post("/mcp", json={})).status_code == 401
             assert (await http.post(f"/mcp?access_token={bearer}", json={})).status_code == 401
-        asked = json.dumps([[one.path, one.headers] for one in one.issuer.requests])
-    said = "".join(one.served.said)
+        requests = json.dumps([[request.path, request.headers] for request in hosted.issuer.requests])
+    log = "".join(hosted.served.log)
     for secret in (bearer, refused, bearer.split(".")[1], bearer.split(".")[2]):
-        assert secret not in said
-        assert secret not in asked
+        assert secret not in log
+        assert secret not in requests
 
 
 @pytest.mark.slow
 async def test_stateless_serves_legacy_clients_on_any_replica() -> None:
     accept = {"accept": "application/json, text/event-stream", "mcp-protocol-version": "2025-11-25"}
-    async with process("--stateless") as one, one.http() as http:
+    async with run_process("--stateless") as hosted, hosted.http() as http:
         opened = await http.post("/mcp", headers=accept, json=HELLO)
         assert opened.status_code == 200
         assert "mcp-session-id" not in opened.headers

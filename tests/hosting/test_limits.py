@@ -1,4 +1,4 @@
-"""Limits of callers: exact rates, bounded queues, and floods that affect only their sender."""
+"""Limits of callers: exact rates, bounded queues, and floods that do not affect others."""
 
 import json
 from collections import Counter
@@ -19,9 +19,11 @@ from tests.hosting.served import HELLO, serve
 pytestmark = pytest.mark.anyio
 
 
-def limits(**some: Any) -> CallerLimits:
-    """Return limits of which a test sets some; the others are never reached."""
-    return CallerLimits(**{"caller_rate": 10**6, "total_rate": 10**6, "caller_at_once": 8, "total_at_once": 64} | some)
+def build_limits(**changed: Any) -> CallerLimits:
+    """Return limits with some values changed; the others are never reached."""
+    return CallerLimits(
+        **{"caller_rate": 10**6, "total_rate": 10**6, "caller_at_once": 8, "total_at_once": 64} | changed
+    )
 
 
 def count_admitted(admission: Admission, caller: str, times: int) -> int:
@@ -37,24 +39,24 @@ def count_admitted(admission: Admission, caller: str, times: int) -> int:
 
 def test_caller_rate_is_exact_and_says_when_to_retry() -> None:
     clock = Clock()
-    admission = Admission(limits(caller_rate=60, total_rate=10_000), clock=clock)
-    assert count_admitted(admission, "ada", 50) == 6, "a burst of a tenth"
+    admission = Admission(build_limits(caller_rate=60, total_rate=10_000), clock=clock)
+    assert count_admitted(admission, "ada", 50) == 6, "a burst is a tenth of a minute's requests"
     with pytest.raises(LimitExceeded) as caught:
         admission.count_request("ada")
     assert (caught.value.reason, caught.value.retry_after) == ("caller-rate", 1)
-    assert count_admitted(admission, "eve", 50) == 6, "another caller is not slower for it"
+    assert count_admitted(admission, "eve", 50) == 6, "other callers are not affected"
     total = 0
     for _ in range(480):
         clock.now += 0.125
         total += count_admitted(admission, "ada", 5)
     assert total == 60
     clock.now += 3600
-    assert count_admitted(admission, "ada", 50) == 6, "nothing is saved up"
+    assert count_admitted(admission, "ada", 50) == 6, "unused requests do not add up"
 
 
 def test_total_rate_ignores_refused_requests() -> None:
     clock = Clock()
-    admission = Admission(limits(caller_rate=600, total_rate=120), clock=clock)
+    admission = Admission(build_limits(caller_rate=600, total_rate=120), clock=clock)
     assert count_admitted(admission, "ada", 7) == 7
     assert count_admitted(admission, "eve", 20) == 5
     with pytest.raises(LimitExceeded) as caught:
@@ -67,7 +69,7 @@ def test_total_rate_ignores_refused_requests() -> None:
 def test_admission_forgets_idle_callers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("itwin_mcp.upstream.rate_limit.MAX_KEYS", 100)
     clock = Clock()
-    admission = Admission(limits(caller_rate=600, total_rate=1_000_000), clock=clock)
+    admission = Admission(build_limits(caller_rate=600, total_rate=1_000_000), clock=clock)
     for number in range(1000):
         clock.now += 1
         admission.count_request(f"caller-{number}")
@@ -79,89 +81,89 @@ class HeldRequests:
 
     def __init__(self, admission: Admission) -> None:
         self.admission = admission
-        self.inside: Counter[str] = Counter()
+        self.held: Counter[str] = Counter()
         self.refused: list[tuple[str, str]] = []
-        self.doors: dict[str, anyio.Event] = {}
+        self.releases: dict[str, anyio.Event] = {}
         self.two_refused = anyio.Event()
 
-    async def visit(self, caller: str) -> None:
+    async def hold(self, caller: str) -> None:
         try:
             async with self.admission.hold_request(caller):
-                self.inside[caller] += 1
+                self.held[caller] += 1
                 try:
-                    await self.doors.setdefault(caller, anyio.Event()).wait()
+                    await self.releases.setdefault(caller, anyio.Event()).wait()
                 finally:
-                    self.inside[caller] -= 1
+                    self.held[caller] -= 1
         except LimitExceeded as error:
             self.refused.append((caller, error.reason))
             if len(self.refused) == 2:
                 self.two_refused.set()
 
 
-async def settled() -> None:
+async def wait_until_blocked() -> None:
     await anyio.wait_all_tasks_blocked()
 
 
 async def test_flood_of_one_caller_does_not_block_others() -> None:
-    held = HeldRequests(Admission(limits(caller_at_once=4, total_at_once=20, caller_waiting=8)))
+    requests = HeldRequests(Admission(build_limits(caller_at_once=4, total_at_once=20, caller_waiting=8)))
     async with anyio.create_task_group() as tasks:
         for _ in range(500):
-            tasks.start_soon(held.visit, "flood")
-        await settled()
-        assert held.inside["flood"] == 4
-        assert held.refused == [("flood", "caller-concurrency")] * (500 - 4 - 8)
+            tasks.start_soon(requests.hold, "flood")
+        await wait_until_blocked()
+        assert requests.held["flood"] == 4
+        assert requests.refused == [("flood", "caller-concurrency")] * (500 - 4 - 8)
         for number in range(4):
             for _ in range(4):
-                tasks.start_soon(held.visit, f"other-{number}")
-        await settled()
-        assert [held.inside[f"other-{number}"] for number in range(4)] == [4] * 4, "none of them waits"
-        for caller in held.doors:
-            held.doors[caller].set()
-    assert held.admission.in_progress == 0
-    assert held.admission._requests == {}
+                tasks.start_soon(requests.hold, f"other-{number}")
+        await wait_until_blocked()
+        assert [requests.held[f"other-{number}"] for number in range(4)] == [4] * 4, "other callers do not wait"
+        for caller in requests.releases:
+            requests.releases[caller].set()
+    assert requests.admission.in_progress == 0
+    assert requests.admission._requests == {}
 
 
 async def test_total_concurrency_is_limited_and_waiting_times_out() -> None:
-    held = HeldRequests(Admission(limits(caller_at_once=2, total_at_once=3, total_seconds=0.05)))
+    requests = HeldRequests(Admission(build_limits(caller_at_once=2, total_at_once=3, total_seconds=0.05)))
     async with anyio.create_task_group() as tasks:
         for number in range(5):
-            tasks.start_soon(held.visit, f"caller-{number}")
-        await settled()
-        assert held.admission.in_progress == 3
+            tasks.start_soon(requests.hold, f"caller-{number}")
+        await wait_until_blocked()
+        assert requests.admission.in_progress == 3
         with anyio.fail_after(5):
-            await held.two_refused.wait()
-        assert {reason for _, reason in held.refused} == {"total-concurrency"}
-        for caller in list(held.doors):
-            held.doors[caller].set()
+            await requests.two_refused.wait()
+        assert {reason for _, reason in requests.refused} == {"total-concurrency"}
+        for caller in list(requests.releases):
+            requests.releases[caller].set()
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(held.visit, "late")
-        await settled()
-        assert held.inside["late"] == 1
-        held.doors["late"].set()
+        tasks.start_soon(requests.hold, "late")
+        await wait_until_blocked()
+        assert requests.held["late"] == 1
+        requests.releases["late"].set()
 
 
 async def test_cancelled_request_releases_its_slot() -> None:
-    held = HeldRequests(Admission(limits(caller_at_once=1, total_at_once=1, caller_waiting=5)))
+    requests = HeldRequests(Admission(build_limits(caller_at_once=1, total_at_once=1, caller_waiting=5)))
     async with anyio.create_task_group() as first:
-        first.start_soon(held.visit, "ada")
-        await settled()
+        first.start_soon(requests.hold, "ada")
+        await wait_until_blocked()
         async with anyio.create_task_group() as second:
-            second.start_soon(held.visit, "ada")
-            second.start_soon(held.visit, "eve")
-            await settled()
+            second.start_soon(requests.hold, "ada")
+            second.start_soon(requests.hold, "eve")
+            await wait_until_blocked()
             second.cancel_scope.cancel()
-        assert held.inside == {"ada": 1}
+        assert requests.held == {"ada": 1}
         first.cancel_scope.cancel()
-    assert (held.admission.in_progress, held.admission._requests) == (0, {})
+    assert (requests.admission.in_progress, requests.admission._requests) == (0, {})
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(held.visit, "bob")
-        await settled()
-        assert held.inside["bob"] == 1
+        tasks.start_soon(requests.hold, "bob")
+        await wait_until_blocked()
+        assert requests.held["bob"] == 1
         tasks.cancel_scope.cancel()
 
 
 def test_open_streams_are_limited_per_caller() -> None:
-    admission = Admission(limits(caller_streams=2))
+    admission = Admission(build_limits(caller_streams=2))
     with admission.hold_stream("ada"), admission.hold_stream("ada"), admission.hold_stream("eve"):
         with pytest.raises(LimitExceeded) as caught:
             with admission.hold_stream("ada"):
@@ -202,41 +204,50 @@ async def test_exceeded_rate_is_429_with_retry_after(monkeypatch: pytest.MonkeyP
             assert (await served.post(other, "tools/list")).status_code == 200
 
 
-async def test_hanging_calls_of_one_caller_do_not_block_others(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_replies_are_accepted_beyond_the_rate_until_they_are_a_flood(monkeypatch: pytest.MonkeyPatch) -> None:
+    reply = {"jsonrpc": "2.0", "id": 1, "result": {"action": "decline"}}
+    async with serve(monkeypatch, {"ITWIN_MCP_CALLER_RATE_PER_MINUTE": "30"}) as served, served.http(token()) as http:
+        headers = {"accept": "application/json, text/event-stream", "mcp-session-id": "unknown"}
+        hello = [(await http.post("/mcp", json=HELLO, headers=headers)).status_code for _ in range(6)]
+        assert hello[3:] == [429, 429, 429]
+        replies = [(await http.post("/mcp", json=reply, headers=headers)).status_code for _ in range(40)]
+        assert 429 not in replies[:25]
+        assert replies[-1] == 429
+
+
+async def test_hanging_calls_of_one_caller_do_not_block_others(monkeypatch: pytest.MonkeyPatch) -> None:
     async with serve(monkeypatch, {"ITWIN_MCP_CALLER_CONCURRENCY": "3", "ITWIN_MCP_TOTAL_CONCURRENCY": "8"}) as served:
-        whole, door = served.runtime.executor.call, anyio.Event()
-        most = Counter[str]()
+        original_call, release = served.runtime.executor.call, anyio.Event()
+        calls = Counter[str]()
 
         async def call(tool: Any, arguments: Any, conversation: Any, caller: Any, *more: Any) -> Any:
-            most[caller.subject] += 1
+            calls[caller.subject] += 1
             if caller.subject == "flood":
-                await door.wait()
-            return await whole(tool, arguments, conversation, caller, *more)
+                await release.wait()
+            return await original_call(tool, arguments, conversation, caller, *more)
 
         monkeypatch.setattr(served.runtime.executor, "call", call)
         statuses: list[int] = []
         refused = anyio.Event()
         async with served.http(token(sub="flood")) as flood, anyio.create_task_group() as tasks:
 
-            async def one() -> None:
+            async def call_once() -> None:
                 statuses.append((await served.call(flood, "list-itwins")).status_code)
                 if len(statuses) == 60 - 3 - 32:
                     refused.set()
 
             for _ in range(60):
-                tasks.start_soon(one)
+                tasks.start_soon(call_once)
             with anyio.fail_after(20):
                 await refused.wait()
             assert set(statuses) == {429}
-            assert most["flood"] == 3
+            assert calls["flood"] == 3
             for number in range(9):
                 async with served.http(token(sub=f"caller-{number}")) as http:
                     answers = [await served.call(http, "list-itwins", limit=1) for _ in range(2)]
                     assert [answer.status_code for answer in answers] == [200, 200]
-            assert most["flood"] == 3
-            door.set()
+            assert calls["flood"] == 3
+            release.set()
         assert Counter(statuses) == {429: 25, 200: 35}
 
 
@@ -247,15 +258,15 @@ async def test_too_many_sessions_are_429(monkeypatch: pytest.MonkeyPatch) -> Non
             statuses = [(await greedy.post("/mcp", json=HELLO)).status_code for _ in range(51)]
             assert Counter(statuses) == {200: 50, 429: 1}
             escaped = json.dumps(HELLO).replace("initialize", "initi\\u0061lize")
-            again = await greedy.post("/mcp", content=escaped, headers={"content-type": "application/json"})
-            assert again.status_code == 429, "however it spells that it opens one"
+            response = await greedy.post("/mcp", content=escaped, headers={"content-type": "application/json"})
+            assert response.status_code == 429, "an escaped method name counts too"
             opened = await other.post("/mcp", json=HELLO)
             assert opened.status_code == 200
             ended = await other.delete("/mcp", headers={"mcp-session-id": opened.headers["mcp-session-id"]})
             assert ended.status_code == 200
 
 
-def nested(values: int) -> bytes:
+def build_nested_call(values: int) -> bytes:
     """Return a call whose argument is a list of many values."""
     call = {"name": "acquire-locks", "arguments": {"objectIds": [[]] * values}}
     return json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call}).encode()
@@ -267,13 +278,15 @@ async def test_body_with_too_many_values_is_refused_before_parsing(monkeypatch: 
     async with serve(monkeypatch) as served, served.http(token()) as http:
         headers = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
         monkeypatch.setattr(json, "loads", lambda text, **more: parsed.append(len(text)) or loads(text, **more))
-        refused = await http.post("/mcp", headers=headers, content=nested(120_000))
+        refused = await http.post("/mcp", headers=headers, content=build_nested_call(120_000))
         assert refused.status_code == 413
         assert max(parsed, default=0) < 100_000
         text = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "ping", "params": {"_meta": {"a": ",[{" * 100_000}}})
-        assert (await http.post("/mcp", headers=headers, content=text)).status_code != 413, "texts are no values"
-        unfinished = b'"' + b'\\"' * 250_000
-        assert (await http.post("/mcp", headers=headers, content=unfinished)).status_code == 400
+        assert (await http.post("/mcp", headers=headers, content=text)).status_code != 413, (
+            "brackets inside a string do not count"
+        )
+        unterminated = b'"' + b'\\"' * 250_000
+        assert (await http.post("/mcp", headers=headers, content=unterminated)).status_code == 400
 
 
 def test_longest_arguments_of_every_tool_fit_into_a_body() -> None:
@@ -296,7 +309,7 @@ async def test_large_or_slow_body_is_refused(monkeypatch: pytest.MonkeyPatch) ->
             for size, status in ((512 * 1024, 400), (512 * 1024 + 1, 413)):
                 assert (await http.post("/mcp", headers=headers, content=b"x" * size)).status_code == status
 
-        # httpx2's transport in memory reads a body as fast as it comes: a slow one is given by hand.
+        # httpx2's transport in memory cannot send slowly, so the app is called directly.
         sent: list[Message] = []
         parts = iter([{"type": "http.request", "body": b"{", "more_body": True}])
 
@@ -322,9 +335,7 @@ async def test_large_or_slow_body_is_refused(monkeypatch: pytest.MonkeyPatch) ->
         assert json.loads(sent[1]["body"])["error"] == "timeout"
 
 
-async def test_slow_reader_is_disconnected_and_releases_its_slot(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_slow_reader_is_disconnected_and_releases_its_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(authentication, "WRITE_SECONDS", 0.1)
     ended = anyio.Event()
 
@@ -332,17 +343,17 @@ async def test_slow_reader_is_disconnected_and_releases_its_slot(
         try:
             await send({"type": "http.response.start", "status": 200, "headers": []})
             await send({"type": "http.response.body", "body": b"x"})
-            raise AssertionError("the answer went out")
+            raise AssertionError("the response was sent")
         finally:
             ended.set()
 
     async def receive() -> Message:
         return {"type": "http.disconnect"}
 
-    async def stuck(message: Message) -> None:
+    async def send_slowly(message: Message) -> None:
         if message["type"] == "http.response.body":
             await anyio.sleep_forever()
 
     with anyio.fail_after(5):
-        await authentication._run_unless_slow(app, {}, receive, stuck)
+        await authentication._run_unless_slow(app, {}, receive, send_slowly)
     assert ended.is_set()

@@ -1,4 +1,4 @@
-"""Tokens: which are accepted and as whose, and why others are rejected."""
+"""Tokens: valid ones identify a caller, and invalid ones are rejected with a reason."""
 
 import hmac
 import time
@@ -20,41 +20,41 @@ def now() -> int:
     return int(time.time())
 
 
-def verifier(documents: Documents | None = None, **more: Any) -> TokenVerifier:
+def build_verifier(documents: Documents | None = None, **more: Any) -> TokenVerifier:
     keys = SigningKeys(documents or Documents(keys=public(rsa("one"), ec("curve"))), ISSUER)
     return TokenVerifier(keys, ISSUER, AUDIENCE, **more)
 
 
-def confused() -> str:
+def sign_with_public_key() -> str:
     """Return an HS256 token with the public key as secret: a verifier that trusts the header's alg accepts it."""
-    head = {"alg": "HS256", "kid": "one", "typ": "at+jwt"}
-    unfinished = unsigned(head).rpartition(".")[0]
-    signature = hmac.digest(rsa("one").as_pem(private=False), unfinished.encode(), "sha256")
-    return unsigned(head, signature)
+    header = {"alg": "HS256", "kid": "one", "typ": "at+jwt"}
+    unsigned_part = unsigned(header).rpartition(".")[0]
+    signature = hmac.digest(rsa("one").as_pem(private=False), unsigned_part.encode(), "sha256")
+    return unsigned(header, signature)
 
 
-def tampered() -> str:
-    head, _, signature = token().split(".")
+def build_altered_token() -> str:
+    header, _, signature = token().split(".")
     _, body, _ = token(sub="eve").split(".")
-    return f"{head}.{body}.{signature}"
+    return f"{header}.{body}.{signature}"
 
 
 CRITICAL = {"alg": "RS256", "kid": "one", "typ": "JWT", "crit": ["x"], "x": 1}
 
 
-def by_hand(header: dict[str, Any]) -> str:
+def sign_by_hand(header: dict[str, Any]) -> str:
     """Return a valid RS256 token with a header that no library writes."""
-    unfinished = unsigned(header).rpartition(".")[0]
-    signature = rsa("one").private_key.sign(unfinished.encode(), padding.PKCS1v15(), hashes.SHA256())
+    unsigned_part = unsigned(header).rpartition(".")[0]
+    signature = rsa("one").private_key.sign(unsigned_part.encode(), padding.PKCS1v15(), hashes.SHA256())
     return unsigned(header, signature)
 
 
 async def test_hand_made_token_is_accepted() -> None:
-    good = {"alg": "RS256", "kid": "one", "typ": "JWT"}
-    assert (await verifier().verify(by_hand(good))).caller.subject == "ada"
+    header = {"alg": "RS256", "kid": "one", "typ": "JWT"}
+    assert (await build_verifier().verify(sign_by_hand(header))).caller.subject == "ada"
 
 
-REFUSED: dict[str, tuple[str, Any]] = {
+INVALID: dict[str, tuple[str, Any]] = {
     "signed by another key of the same name": ("signature", lambda: token(rsa("evil"), {"kid": "one"})),
     "signed by a key that nobody knows": ("unknown-key", lambda: token(rsa("evil"))),
     "without kid, where there are two keys": ("unknown-key", lambda: token(header={"kid": None})),
@@ -65,14 +65,14 @@ REFUSED: dict[str, tuple[str, Any]] = {
     ),
     "alg none": ("algorithm", lambda: unsigned({"alg": "none", "kid": "one", "typ": "at+jwt"}, b"x")),
     "alg none, without a signature": ("malformed", lambda: unsigned({"alg": "none", "typ": "at+jwt"})),
-    "HS256 with the public key": ("algorithm", confused),
+    "HS256 with the public key": ("algorithm", sign_with_public_key),
     "RS512 where it is not taken": ("algorithm", lambda: token(header={"alg": "RS512"})),
     "an algorithm of the other kind of key": (
         "signature",
-        lambda: by_hand({"alg": "ES256", "kid": "one", "typ": "JWT"}),
+        lambda: sign_by_hand({"alg": "ES256", "kid": "one", "typ": "JWT"}),
     ),
-    "an unknown crit": ("signature", lambda: by_hand(CRITICAL)),
-    "altered": ("signature", tampered),
+    "an unknown crit": ("signature", lambda: sign_by_hand(CRITICAL)),
+    "altered": ("signature", build_altered_token),
     "cut": ("signature", lambda: token()[:-20]),
     "garbage": ("malformed", lambda: "garbage"),
     "empty": ("malformed", lambda: ""),
@@ -103,7 +103,7 @@ REFUSED: dict[str, tuple[str, Any]] = {
     "of an empty name": ("claims", lambda: token(sub="")),
     "of a name that is no text": ("claims", lambda: token(sub=7)),
     "of a type of another purpose": ("type", lambda: token(header={"typ": "logout+jwt"})),
-    "of no type": ("type", lambda: by_hand({"alg": "RS256", "kid": "one"})),
+    "of no type": ("type", lambda: sign_by_hand({"alg": "RS256", "kid": "one"})),
     "an ID token": ("id-token", lambda: token(header={"typ": "JWT"}, nonce="n")),
     "an ID token by its hash": ("id-token", lambda: token(header={"typ": "JWT"}, at_hash="h")),
     "an ID token by its use": ("id-token", lambda: token(token_use="id")),
@@ -118,19 +118,19 @@ REFUSED: dict[str, tuple[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("name", INVALID)
 async def test_invalid_token_is_rejected_with_a_reason(name: str) -> None:
-    reason, make = REFUSED[name]
-    given = make()
+    reason, make = INVALID[name]
+    access_token = make()
     with pytest.raises(TokenRejected) as caught:
-        await verifier().verify(given)
+        await build_verifier().verify(access_token)
     assert caught.value.reason == reason
     assert caught.value.description.isascii() and '"' not in caught.value.description
-    if len(given) > 10:
-        assert given[:10] not in caught.value.description
+    if len(access_token) > 10:
+        assert access_token[:10] not in caught.value.description
 
 
-TAKEN: dict[str, Any] = {
+VALID: dict[str, Any] = {
     "plain": lambda: token(),
     "of the type JWT": lambda: token(header={"typ": "JWT"}),
     "of the long type": lambda: token(header={"typ": "application/at+jwt"}),
@@ -145,16 +145,16 @@ TAKEN: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("name", TAKEN)
+@pytest.mark.parametrize("name", VALID)
 async def test_valid_token_is_accepted(name: str) -> None:
     documents = Documents(keys=public(rsa("one"), ec("curve")))
-    verified = await verifier(documents).verify(TAKEN[name]())
+    verified = await build_verifier(documents).verify(VALID[name]())
     assert (verified.caller.issuer, verified.caller.subject, verified.client_id) == (ISSUER, "ada", "agent")
-    assert set(documents.asked) == {f"{ISSUER}/.well-known/openid-configuration", f"{ISSUER}/jwks"}
+    assert set(documents.fetched) == {f"{ISSUER}/.well-known/openid-configuration", f"{ISSUER}/jwks"}
 
 
 @pytest.mark.parametrize(
-    ("given", "access"),
+    ("claims", "access"),
     [
         ({"scope": "itwin:read"}, Access.READ),
         ({"scope": "openid  itwin:write itwin:read"}, Access.WRITE),
@@ -171,19 +171,19 @@ async def test_valid_token_is_accepted(name: str) -> None:
         ({"scope": [["itwin:read"], 1]}, Access.NONE),
     ],
 )
-async def test_scopes_are_read_as_text_or_array_and_include_lower_ones(given: dict[str, Any], access: Access) -> None:
-    assert (await verifier().verify(token(**given))).caller.access is access
+async def test_scopes_are_read_as_text_or_array_and_include_lower_ones(claims: dict[str, Any], access: Access) -> None:
+    assert (await build_verifier().verify(token(**claims))).caller.access is access
 
 
 async def test_other_algorithms_can_be_configured() -> None:
-    strict = verifier(algorithms=["ES256"])
+    strict = build_verifier(algorithms=["ES256"])
     await strict.verify(token(ec("curve")))
     with pytest.raises(TokenRejected):
         await strict.verify(token())
 
 
 async def test_caller_key_depends_on_issuer_subject_and_application() -> None:
-    mine = verifier()
+    token_verifier = build_verifier()
     tokens = {
         "plain": token(),
         "another subject": token(sub="eve"),
@@ -191,7 +191,7 @@ async def test_caller_key_depends_on_issuer_subject_and_application() -> None:
         "an application as others call it": token(client_id=None, azp="other-azp"),
         "no application": token(client_id=None),
     }
-    keys = {name: (await mine.verify(one)).caller.key for name, one in tokens.items()}
+    keys = {name: (await token_verifier.verify(text)).caller.key for name, text in tokens.items()}
     assert len(set(keys.values())) == len(keys)
     assert (
         derive_caller_key("https://a", "b", "c")
@@ -202,10 +202,10 @@ async def test_caller_key_depends_on_issuer_subject_and_application() -> None:
 
 
 async def test_groups_and_roles_are_read_and_limited() -> None:
-    found = (await verifier().verify(token(groups=["a", 1, "b"], roles=["b", "c"]))).caller.groups
-    assert found == ("a", "b", "c")
-    assert (await verifier().verify(token(groups="a"))).caller.groups == ()
-    assert len((await verifier().verify(token(groups=[f"g{n}" for n in range(900)]))).caller.groups) == 500
+    groups = (await build_verifier().verify(token(groups=["a", 1, "b"], roles=["b", "c"]))).caller.groups
+    assert groups == ("a", "b", "c")
+    assert (await build_verifier().verify(token(groups="a"))).caller.groups == ()
+    assert len((await build_verifier().verify(token(groups=[f"g{n}" for n in range(900)]))).caller.groups) == 500
 
 
 async def test_token_of_a_bentley_issuer_is_accepted_if_it_is_for_us() -> None:

@@ -20,11 +20,11 @@ pytestmark = pytest.mark.anyio
 async def test_callers_token_never_reaches_the_platform(
     status: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def platform(asked: Asked) -> None:
+    async def platform(request: Asked) -> None:
         if status == 200:
-            await asked.json(200, {"iTwins": [], "_links": {}})
+            await request.json(200, {"iTwins": [], "_links": {}})
         else:
-            await asked.json(status, {"error": {"code": "Refused", "message": "no"}}, {"Retry-After": "0"})
+            await request.json(status, {"error": {"code": "Refused", "message": "no"}}, {"Retry-After": "0"})
 
     bearer = token(jti="canary", scope="itwin:delete")
     caplog.set_level("DEBUG", "itwin_mcp")
@@ -35,7 +35,7 @@ async def test_callers_token_never_reaches_the_platform(
             "ITWIN_CLIENT_ID": CLIENT_ID,
             "ITWIN_CLIENT_SECRET": CLIENT_SECRET,
         }
-        said: list[Any] = []
+        answers: list[Any] = []
         async with serve(monkeypatch, environment, sandbox=False) as served:
             async with served.http(bearer, cookie=f"session={bearer}", **{"x-canary": bearer}) as http:
                 for tool, arguments in (
@@ -45,10 +45,13 @@ async def test_callers_token_never_reaches_the_platform(
                 ):
                     answer = await served.call(http, tool, **arguments)
                     assert answer.status_code == 200
-                    said.append(answer.text)
-        sent = [(one.target, one.headers, one.body.decode()) for one in (*upstream.requests, *ims.server.requests)]
+                    answers.append(answer.text)
+        sent = [
+            (request.target, request.headers, request.body.decode())
+            for request in (*upstream.requests, *ims.server.requests)
+        ]
     assert any(headers.get("authorization") == "Bearer access-1-canary" for _, headers, _ in sent)
     for secret in (bearer, *bearer.split(".")[1:]):
-        for place in (json.dumps(sent), json.dumps(said), caplog.text):
-            assert secret not in place
-    assert CLIENT_SECRET not in json.dumps(said) + caplog.text
+        for text in (json.dumps(sent), json.dumps(answers), caplog.text):
+            assert secret not in text
+    assert CLIENT_SECRET not in json.dumps(answers) + caplog.text

@@ -21,11 +21,12 @@ PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 @contextmanager
-def spans(monkeypatch: pytest.MonkeyPatch, names: set[str]) -> Iterator[InMemorySpanExporter]:
-    """Collect the spans of the block."""
+def collect_spans(monkeypatch: pytest.MonkeyPatch, names: set[str]) -> Iterator[InMemorySpanExporter]:
+    """Collect the spans that are recorded during the block."""
     exporter = InMemorySpanExporter()
     provider = build_tracer_provider(SimpleSpanProcessor(exporter), names)
-    # The API lets one provider be set in a process, for good: each test gives its own to those who trace.
+    # OpenTelemetry allows one provider per process, so each test replaces the tracers instead.
+    monkeypatch.setattr("opentelemetry.trace.get_tracer_provider", lambda: provider)
     monkeypatch.setattr("mcp.shared._otel._tracer", provider.get_tracer("mcp-python-sdk"))
     monkeypatch.setattr("itwin_mcp.hosting.telemetry._tracer", provider.get_tracer("itwin-mcp"))
     yield exporter
@@ -45,13 +46,13 @@ async def test_metrics_count_calls_requests_and_refusals(monkeypatch: pytest.Mon
             await served.call(http, "get-itwin", iTwinId="00000000-0000-4000-8000-000000000000")
             statuses = [(await served.post(http, "tools/list")).status_code for _ in range(3)]
             assert statuses == [200, 429, 429]
-        for bad in (token(rsa("evil"), {"kid": "one"}), token(iat=1, exp=2), "garbage-canary"):
-            async with served.http(bad) as http:
+        for bearer in (token(rsa("evil"), {"kid": "one"}), token(iat=1, exp=2), "garbage-canary"):
+            async with served.http(bearer) as http:
                 await served.post(http, "tools/list")
         async with httpx2.AsyncClient(trust_env=False) as scraper:
             text = (await scraper.get(f"http://127.0.0.1:{port}/metrics")).text
         async with served.http() as http:
-            assert (await http.get("/metrics")).status_code == 404, "not where callers are"
+            assert (await http.get("/metrics")).status_code == 404, "metrics are not served on the port of callers"
     lines = set(text.splitlines())
     for line in (
         'itwin_mcp_calls_total{outcome="ok",tool="list-itwins"} 1.0',
@@ -75,46 +76,44 @@ async def test_metrics_count_calls_requests_and_refusals(monkeypatch: pytest.Mon
             await scraper.get(f"http://127.0.0.1:{port}/metrics")
 
 
-async def test_call_is_traced_to_the_platform_without_secrets(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_call_is_traced_to_the_platform_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     bearer = token(jti="canary-token", sub="canary-subject", client_id="canary-application")
     async with serve(monkeypatch) as served:
         catalog = served.runtime.catalog
-        with spans(monkeypatch, {*catalog.tools, *catalog.prompts}) as exporter:
+        with collect_spans(monkeypatch, {*catalog.tools, *catalog.prompts}) as exporter:
             async with served.http(bearer) as http:
                 params = {"name": "list-itwins", "arguments": {"search": "canary-argument", "limit": 3}}
                 answer = await served.post(http, "tools/call", {"traceparent": PARENT}, **params)
                 assert answer.json()["result"]["isError"] is False
                 await served.call(http, "canary-tool")
 
-                def broken(*_: Any) -> Any:
+                def fail(*_: Any) -> Any:
                     raise RuntimeError("canary-exception")
 
-                monkeypatch.setattr("itwin_mcp.server.resources.Resources._match", broken)
+                monkeypatch.setattr("itwin_mcp.server.resources.Resources._match", fail)
                 answer = await served.post(http, "resources/read", uri="itwin://itwins/canary-resource")
                 assert answer.json()["error"]["code"] == -32603
-        found = exporter.get_finished_spans()
-    called = next(span for span in found if span.name == "tools/call list-itwins")
-    sent = next(span for span in found if span.name == "upstream GET")
-    assert called.parent is not None
-    assert format(called.context.trace_id, "032x") == PARENT.split("-")[1]
-    assert format(called.parent.span_id, "016x") == PARENT.split("-")[2]
-    assert sent.parent is not None and sent.parent.span_id == called.context.span_id
-    assert dict(sent.attributes or {}).keys() == {
+        finished = exporter.get_finished_spans()
+    call_span = next(span for span in finished if span.name == "tools/call list-itwins")
+    upstream = next(span for span in finished if span.name == "upstream GET")
+    assert call_span.parent is not None
+    assert format(call_span.context.trace_id, "032x") == PARENT.split("-")[1]
+    assert format(call_span.parent.span_id, "016x") == PARENT.split("-")[2]
+    assert upstream.parent is not None and upstream.parent.span_id == call_span.context.span_id
+    assert dict(upstream.attributes or {}).keys() == {
         "http.request.method",
         "itwin.correlation_id",
         "http.response.status_code",
     }
-    assert (called.attributes or {})["itwin.correlation_id"] == (sent.attributes or {})["itwin.correlation_id"]
-    assert {span.name for span in found} >= {"tools/call unknown", "resources/read"}
-    for span in found:
+    assert (call_span.attributes or {})["itwin.correlation_id"] == (upstream.attributes or {})["itwin.correlation_id"]
+    assert {span.name for span in finished} >= {"tools/call unknown", "resources/read"}
+    for span in finished:
         assert bearer not in span.to_json()
         assert "canary" not in span.to_json().replace("Unknown tool: canary-tool", ""), span.to_json()
 
 
 async def test_span_names_and_attributes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    with spans(monkeypatch, set()) as exporter:
+    with collect_spans(monkeypatch, set()) as exporter:
         from mcp.shared import _otel
 
         with _otel.otel_span("ping", kind=trace.SpanKind.SERVER, attributes={"jsonrpc.request.id": "x" * 10_000}):

@@ -15,7 +15,7 @@ import pytest
 from mcp import Client, StdioServerParameters, stdio_client
 
 from itwin_mcp.cli.bundle import pack
-from tests.contract.test_lock import MOST_BYTES, MOST_PACKAGES
+from tests.contract.test_lock import MAX_BYTES, MAX_PACKAGES
 from tests.desktop_host import Extension, unpack
 from tests.interop import makers
 from tests.interop.tunnel import counting_tunnel
@@ -114,8 +114,8 @@ async def test_first_start_of_the_extension_stays_within_download_limits(
     downloaded = sum(tunnel.received.values())
     with capsys.disabled():
         print(f"\nfirst start of the extension: {packages} packages, {downloaded / 1e6:.1f} MB")
-    assert 20 < packages <= MOST_PACKAGES
-    assert 5_000_000 < downloaded <= MOST_BYTES, tunnel.received
+    assert 20 < packages <= MAX_PACKAGES
+    assert 5_000_000 < downloaded <= MAX_BYTES, tunnel.received
     assert set(tunnel.received) <= {"pypi.org", "files.pythonhosted.org"}
 
 

@@ -30,9 +30,9 @@ Setup = Callable[[Desk, Path], Awaitable[tuple[Arguments, Arguments]]]
 
 async def _itwin(desk: Desk, _: Path) -> tuple[Arguments, Arguments]:
     kind = {"class": "Endeavor", "subClass": "Project"}
-    made = (await desk.ask("create-itwin", displayName="Quay 7", number="Q-7", **kind))["iTwin"]
-    await desk.ask("create-imodel", iTwinId=made["id"], name="Wall")
-    return {"iTwinId": made["id"]}, {"iTwinId": await desk.itwin(PROJECT)}
+    itwin = (await desk.ask("create-itwin", displayName="Quay 7", number="Q-7", **kind))["iTwin"]
+    await desk.ask("create-imodel", iTwinId=itwin["id"], name="Wall")
+    return {"iTwinId": itwin["id"]}, {"iTwinId": await desk.itwin(PROJECT)}
 
 
 async def _imodel(desk: Desk, _: Path) -> tuple[Arguments, Arguments]:
@@ -84,8 +84,8 @@ async def _share_end(desk: Desk, root: Path) -> tuple[Arguments, Arguments]:
 async def _repository(desk: Desk, _: Path) -> tuple[Arguments, Arguments]:
     itwin = await desk.itwin(PROJECT)
     gis = {"class": "GeographicInformationSystem", "subClass": "WebMapService", "uri": "https://maps.example.org/wms"}
-    made = (await desk.ask("create-repository", iTwinId=itwin, displayName="Soil", **gis))["repository"]
-    ids = {"iTwinId": itwin, "repositoryId": made["id"]}
+    repository = (await desk.ask("create-repository", iTwinId=itwin, displayName="Soil", **gis))["repository"]
+    ids = {"iTwinId": itwin, "repositoryId": repository["id"]}
     for layer in ("soil", "water"):
         await desk.ask("create-repository-resource", **ids, resourceId=layer, displayName=f"The layer {layer}")
     return ids, ids | {"repositoryId": "iModels"}

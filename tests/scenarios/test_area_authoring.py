@@ -19,12 +19,14 @@ async def desk() -> AsyncIterator[Desk]:
 
 async def test_briefcase_is_acquired_read_listed_and_released(desk: Desk) -> None:
     imodel = await desk.roads()
-    made = (await desk.ask("acquire-briefcase", iModelId=imodel, deviceName="Laptop"))["briefcase"]
-    ids = {"iModelId": imodel, "briefcaseId": made["briefcaseId"]}
+    acquired = (await desk.ask("acquire-briefcase", iModelId=imodel, deviceName="Laptop"))["briefcase"]
+    ids = {"iModelId": imodel, "briefcaseId": acquired["briefcaseId"]}
     assert (await desk.ask("get-briefcase", **ids))["briefcase"]["deviceName"] == "Laptop"
     mine = await desk.ask("list-briefcases", iModelId=imodel, ownerId="me", orderBy="acquiredDateTime desc")
-    assert mine["briefcases"][0]["briefcaseId"] == made["briefcaseId"]
-    assert (await desk.read(f"itwin://imodels/{imodel}/briefcases/{made['id']}"))["briefcase"]["id"] == made["id"]
+    assert mine["briefcases"][0]["briefcaseId"] == acquired["briefcaseId"]
+    assert (await desk.read(f"itwin://imodels/{imodel}/briefcases/{acquired['id']}"))["briefcase"]["id"] == acquired[
+        "id"
+    ]
     assert await desk.ask("release-briefcase", **ids) == {"released": True}
     for tool in ("get-briefcase", "release-briefcase"):
         assert (await desk.refused(tool, **ids))["code"] == "BriefcaseNotFound"

@@ -184,10 +184,10 @@ async def test_find_imodel_without_an_itwin_reports_an_incomplete_search(desk: D
 
 async def test_create_imodel_from_template(desk: Desk) -> None:
     itwin, roads = await desk.itwin("NL-A12-0042"), await desk.roads()
-    made = await desk.ask("create-imodel-from-template", iTwinId=itwin, name="From roads", templateIModelId=roads)
-    assert made["iModel"]["state"] == "initialized"
-    assert (await desk.ask("list-changesets", iModelId=made["iModel"]["id"]))["changesets"] == []
-    creation = await desk.read(f"itwin://imodels/{made['iModel']['id']}/operations/create")
+    created = await desk.ask("create-imodel-from-template", iTwinId=itwin, name="From roads", templateIModelId=roads)
+    assert created["iModel"]["state"] == "initialized"
+    assert (await desk.ask("list-changesets", iModelId=created["iModel"]["id"]))["changesets"] == []
+    creation = await desk.read(f"itwin://imodels/{created['iModel']['id']}/operations/create")
     assert creation["createOperation"]["state"] == "successful"
     absent = await desk.refused("create-imodel-from-template", iTwinId=itwin, name="From none", templateIModelId=NOBODY)
     assert absent["code"] == "iModelNotFound"
@@ -195,15 +195,15 @@ async def test_create_imodel_from_template(desk: Desk) -> None:
 
 async def test_containers_enabled_accepts_only_known_words(desk: Desk) -> None:
     itwin = await desk.itwin("NL-A12-0042")
-    made = (await desk.ask("create-imodel", iTwinId=itwin, name="Codes", containersEnabled=["codes", "schemas"]))[
+    created = (await desk.ask("create-imodel", iTwinId=itwin, name="Codes", containersEnabled=["codes", "schemas"]))[
         "iModel"
     ]
-    assert (await desk.ask("get-imodel", iModelId=made["id"]))["iModel"]["containersEnabled"] == ["schemas", "codes"]
+    assert (await desk.ask("get-imodel", iModelId=created["id"]))["iModel"]["containersEnabled"] == ["schemas", "codes"]
     for tool in ("clone-imodel", "fork-imodel"):
         copy = await desk.ask(
-            tool, iModelId=made["id"], iTwinId=itwin, name=f"Codes, {tool}", containersEnabled=["schemas"]
+            tool, iModelId=created["id"], iTwinId=itwin, name=f"Codes, {tool}", containersEnabled=["schemas"]
         )
-        assert copy["iModel"]["id"] != made["id"]
+        assert copy["iModel"]["id"] != created["id"]
     wrong = await desk.refused("create-imodel", iTwinId=itwin, name="Codes 2", containersEnabled=["drawings"])
     assert wrong["code"] == "InvalidArguments"
 

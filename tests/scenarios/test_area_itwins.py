@@ -42,18 +42,18 @@ async def test_list_itwins_filters_and_rejects_conflicting_filters(desk: Desk) -
 
 
 async def test_provision_project_creates_itwin_imodel_and_named_version(desk: Desk) -> None:
-    made = (await desk.ask("provision-project", displayName="Lock 12", iModelName="Gate", versionName="Start"))[
+    project = (await desk.ask("provision-project", displayName="Lock 12", iModelName="Gate", versionName="Start"))[
         "project"
     ]
-    assert made["iTwin"]["subClass"] == "Project"
-    assert made["iModel"]["iTwinId"] == made["iTwin"]["id"]
-    assert made["namedVersion"]["name"] == "Start"
+    assert project["iTwin"]["subClass"] == "Project"
+    assert project["iModel"]["iTwinId"] == project["iTwin"]["id"]
+    assert project["namedVersion"]["name"] == "Start"
     refused = await desk.refused(
         "provision-project", displayName="Lock 13", **{"class": "Endeavor"}, subClass="Asset", iModelName="Gate"
     )
     assert refused["code"] == "InvalidArguments"
-    taken = await desk.refused("provision-project", displayName="Lock 14", number="NL-A12-0042", iModelName="Gate")
-    assert taken["code"] == "iTwinExists"
+    refusal = await desk.refused("provision-project", displayName="Lock 14", number="NL-A12-0042", iModelName="Gate")
+    assert refusal["code"] == "iTwinExists"
 
 
 async def test_provision_project_out_of_time_returns_a_job_with_remaining_steps() -> None:

@@ -87,10 +87,10 @@ async def test_create_repository_accepts_pkce_authentication(desk: Desk) -> None
     for wrong in (lacking, pkce | {"key": "X-Api-Key"}, {"type": "Header", "clientId": "spa-1"}):
         refused = await desk.refused("create-repository", **where, subClass="WebMapService", authentication=wrong)
         assert refused["code"] == "InvalidArguments"
-    made = await desk.ask("create-repository", **where, subClass="WebMapService", authentication=pkce)
+    created = await desk.ask("create-repository", **where, subClass="WebMapService", authentication=pkce)
     for answer in (
-        made,
-        await desk.ask("get-repository", iTwinId=where["iTwinId"], repositoryId=made["repository"]["id"]),
+        created,
+        await desk.ask("get-repository", iTwinId=where["iTwinId"], repositoryId=created["repository"]["id"]),
     ):
         output = answer["repository"]["authentication"]
         assert {name: value for name, value in output.items() if value is not None} == pkce

@@ -64,16 +64,16 @@ async def test_update_itwin_ignores_empty_fields(agent: Client) -> None:
         "longitude": 4.5,
         "ianaTimeZone": "Europe/Amsterdam",
     }
-    made = (await ask(agent, "create-itwin", whole))["iTwin"]
+    created = (await ask(agent, "create-itwin", whole))["iTwin"]
     fields = [name for name in whole if name not in ("displayName", "class", "subClass")]
     for empty in (None, ""):
         others = dict.fromkeys([*fields, "number", "status", "clear"], empty)
-        await ask(agent, "update-itwin", {"iTwinId": made["id"], "displayName": "Quay 8", **others})
-    read = (await ask(agent, "get-itwin", {"iTwinId": made["id"]}))["iTwin"]
+        await ask(agent, "update-itwin", {"iTwinId": created["id"], "displayName": "Quay 8", **others})
+    read = (await ask(agent, "get-itwin", {"iTwinId": created["id"]}))["iTwin"]
     assert {name: read[name] for name in fields} == {name: whole[name] for name in fields} | {"latitude": 51.9}
     assert read["displayName"] == "Quay 8"
-    await ask(agent, "update-itwin", {"iTwinId": made["id"], "clear": '["latitude", "longitude"]', "type": ""})
-    read = (await ask(agent, "get-itwin", {"iTwinId": made["id"]}))["iTwin"]
+    await ask(agent, "update-itwin", {"iTwinId": created["id"], "clear": '["latitude", "longitude"]', "type": ""})
+    read = (await ask(agent, "get-itwin", {"iTwinId": created["id"]}))["iTwin"]
     assert [read[name] for name in fields] == ["Quay", "Rotterdam", None, None, "Europe/Amsterdam"]
 
 
@@ -92,7 +92,7 @@ async def test_update_itwin_ignores_empty_fields(agent: Client) -> None:
 )
 async def test_create_repository_accepts_options_as_map_pairs_or_text(agent: Client, options: Any) -> None:
     itwin = (await ask(agent, "list-recent-itwins", {"limit": 1}))["iTwins"][0]["id"]
-    sent = {
+    arguments = {
         "iTwinId": itwin,
         "class": "GeographicInformationSystem",
         "subClass": "WebMapService",
@@ -100,9 +100,9 @@ async def test_create_repository_accepts_options_as_map_pairs_or_text(agent: Cli
         "options": options,
         "authentication": {"type": "Basic", "username": "u", "password": "p", "key": None},
     }
-    made = (await ask(agent, "create-repository", sent))["repository"]
+    repository = (await ask(agent, "create-repository", arguments))["repository"]
     parameters = {"layers": "roads", "scale": "2"}
-    assert made["options"] == {"queryParameters": parameters, "minimumLevel": 3, "maximumLevel": 9}
+    assert repository["options"] == {"queryParameters": parameters, "minimumLevel": 3, "maximumLevel": 9}
 
 
 async def test_unknown_argument_is_rejected_even_if_empty(agent: Client) -> None:

@@ -457,7 +457,7 @@ async def test_question_shows_forbidden_losses_as_unknown(record: Record, monkey
     assert record.nothing_happened()
 
 
-async def test_preview_under_a_fence_allows_for_further_losses(record: Record) -> None:
+async def test_preview_under_policy_limits_allows_for_further_losses(record: Record) -> None:
     async with connect() as client:
         itwin = await Desk(client).itwin("NL-A12-0042")
     policy = record.root / "policy.yaml"

@@ -49,10 +49,10 @@ async def test_agent_creates_forks_and_tags_an_imodel(
     assert recent["page"]["returned"] == len(recent["iTwins"]) == 5
     itwin = (await ask(day, "get-itwin", iTwinId=recent["iTwins"][0]["id"]))["iTwin"]
 
-    made = (await ask(day, "create-imodel", iTwinId=itwin["id"], name="Pier 7"))["iModel"]
-    assert made["state"] == "initialized"
-    fork = (await ask(day, "fork-imodel", iModelId=made["id"], iTwinId=itwin["id"], name="Pier 7 fork"))["iModel"]
-    assert fork["id"] != made["id"]
+    created = (await ask(day, "create-imodel", iTwinId=itwin["id"], name="Pier 7"))["iModel"]
+    assert created["state"] == "initialized"
+    fork = (await ask(day, "fork-imodel", iModelId=created["id"], iTwinId=itwin["id"], name="Pier 7 fork"))["iModel"]
+    assert fork["id"] != created["id"]
     assert (await ask(day, "wait-for-imodel", iModelId=fork["id"]))["iModel"]["state"] == "initialized"
 
     version = (await ask(day, "create-named-version", iModelId=fork["id"], name="As received"))["namedVersion"]
@@ -105,8 +105,8 @@ async def test_create_imodel_without_waiting_returns_a_job_to_wait_for(day: Clie
 
 
 async def test_list_itwins_continues_with_its_cursor_until_complete(day: Client) -> None:
-    whole = await ask(day, "list-itwins", limit=1000)
-    assert whole["page"]["complete"] is True
+    complete = await ask(day, "list-itwins", limit=1000)
+    assert complete["page"]["complete"] is True
     collected, cursor, rounds = [], {}, 0
     while True:
         part = await ask(day, "list-itwins", limit=3, **cursor)
@@ -115,7 +115,7 @@ async def test_list_itwins_continues_with_its_cursor_until_complete(day: Client)
         if part["page"]["complete"]:
             break
         cursor = {"cursor": part["page"]["cursor"]}
-    assert collected == whole["iTwins"]
+    assert collected == complete["iTwins"]
     assert rounds > 2
 
 

@@ -278,10 +278,10 @@ async def test_complete_baseline_file_completes_an_interrupted_upload(
 
     monkeypatch.setattr(Storage, "upload", cut_off)
     new = {"iTwinId": await desk.itwin("NL-A12-0042"), "name": "Cut off", "filePath": "pier.bim"}
-    left = (await desk.refused("create-imodel-from-file", **new))["completed"][0]["ids"][0]
-    completed = await desk.ask("complete-baseline-file", iModelId=left)
+    unfinished = (await desk.refused("create-imodel-from-file", **new))["completed"][0]["ids"][0]
+    completed = await desk.ask("complete-baseline-file", iModelId=unfinished)
     assert completed["baselineFile"]["state"] == "initialized"
-    assert (await desk.refused("complete-baseline-file", iModelId=left))["code"] == "InvalidiModelsRequest"
+    assert (await desk.refused("complete-baseline-file", iModelId=unfinished))["code"] == "InvalidiModelsRequest"
 
 
 TEMPLATES = {

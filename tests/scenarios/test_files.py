@@ -149,14 +149,14 @@ async def test_download_export_saves_the_file(agent: Client, root: Path) -> None
 
 
 async def test_save_list_saves_the_whole_list_and_returns_its_first_items(agent: Client, root: Path) -> None:
-    whole = await ask(agent, "list-itwins", limit=1000)
+    complete = await ask(agent, "list-itwins", limit=1000)
     saved = await ask(agent, "save-list", tool="list-itwins", path="itwins.csv")
-    assert saved["first"] == whole["iTwins"][:3]
-    assert saved["saved"]["items"] == saved["page"]["total"] == len(whole["iTwins"])
+    assert saved["first"] == complete["iTwins"][:3]
+    assert saved["saved"]["items"] == saved["page"]["total"] == len(complete["iTwins"])
     assert saved["page"]["complete"] is True
     with (root / "itwins.csv").open(encoding="utf-8", newline="") as text:
         rows = list(csv.DictReader(text))
-    assert [row["id"] for row in rows] == [itwin["id"] for itwin in whole["iTwins"]]
+    assert [row["id"] for row in rows] == [itwin["id"] for itwin in complete["iTwins"]]
     again = await refused(agent, "save-list", tool="list-itwins", path="itwins.csv")
     assert "exists already" in again["message"]
 

@@ -91,15 +91,15 @@ async def test_taken_named_version_shows_the_existing_one(desk: Desk) -> None:
 async def test_lock_conflict_names_the_holder(desk: Desk) -> None:
     imodel = await desk.roads()
     holders = (await desk.ask("list-lock-holders", iModelId=imodel))["holders"]
-    held = holders["locks"][0]
+    lock = holders["locks"][0]
     mine = (await desk.ask("acquire-briefcase", iModelId=imodel))["briefcase"]["briefcaseId"]
-    elements = held["lockedObjects"][0]["objectIds"][:1]
+    elements = lock["lockedObjects"][0]["objectIds"][:1]
     error = await desk.refused(
         "acquire-locks", iModelId=imodel, briefcaseId=mine, objectIds=elements, changeset="latest"
     )
     assert error["code"] == "ConflictWithAnotherUser"
     (briefcase,) = error["briefcases"]
-    assert briefcase["briefcaseId"] == held["briefcaseId"]
+    assert briefcase["briefcaseId"] == lock["briefcaseId"]
     (holder,) = error["holders"]
     assert holder["id"] == briefcase["ownerId"]
     assert holder["email"]
@@ -108,11 +108,11 @@ async def test_lock_conflict_names_the_holder(desk: Desk) -> None:
 
 @pytest.mark.parametrize("status", [200, 403])
 async def test_taken_number_of_an_invisible_itwin_hints_to_ask_the_user(status: int) -> None:
-    taken = {"code": "iTwinExists", "message": "Taken.", "details": [{"code": "InvalidValue", "target": "number"}]}
+    conflict = {"code": "iTwinExists", "message": "Taken.", "details": [{"code": "InvalidValue", "target": "number"}]}
 
     async def platform(request: Asked) -> None:
         if request.method == "POST":
-            await request.json(409, {"error": taken})
+            await request.json(409, {"error": conflict})
         else:
             await request.json(status, {"iTwins": []})
 

@@ -76,10 +76,10 @@ async def test_cursor_is_valid_in_another_process_for_its_call_only(tmp_path: Pa
     async with served(tmp_path / "platform.db", "auto", 0) as client:
         first = await ask(client, "list-itwins", limit=2)
     async with served(tmp_path / "platform.db", "auto", 0) as another:
-        whole = await ask(another, "list-itwins", limit=4)
+        complete = await ask(another, "list-itwins", limit=4)
         cursor = first["page"]["cursor"]
         second = await ask(another, "list-itwins", limit=2, cursor=cursor)
-        assert first["iTwins"] + second["iTwins"] == whole["iTwins"]
+        assert first["iTwins"] + second["iTwins"] == complete["iTwins"]
         for tool, arguments in (("list-recent-itwins", {}), ("list-itwins", {"search": "bridge"})):
             refused = await another.call_tool(tool, arguments | {"cursor": cursor})
             assert refused.is_error

@@ -115,8 +115,8 @@ async def test_changeset_accepts_latest_version_name_index_id_and_link(desk: Des
     ):
         for arguments, answer in (("2", {"id": ids[2], "index": 2}), ("Tender Draft", {"id": ids[12], "index": 12})):
             new = {"iTwinId": itwin, "name": f"{tool} {arguments}", source: imodel}
-            made = await desk.ask(tool, **new, changeset=arguments)
-            assert made["resolved"] == [{"argument": "changeset", "given": arguments, **answer}]
+            created = await desk.ask(tool, **new, changeset=arguments)
+            assert created["resolved"] == [{"argument": "changeset", "given": arguments, **answer}]
     copied = await desk.ask("list-changesets", iModelId=await desk.imodel(PROJECT, "clone-imodel 2"))
     assert [changeset["index"] for changeset in copied["changesets"]] == [2, 1]
 
@@ -126,9 +126,9 @@ async def test_create_named_version_marks_the_latest_changeset_or_the_baseline(d
     copy = await desk.ask("clone-imodel", iModelId=roads, iTwinId=itwin, name="Copy", changeset="7")
     empty = await desk.ask("create-imodel", iTwinId=itwin, name="Empty")
     for imodel, index in ((copy["iModel"]["id"], 7), (empty["iModel"]["id"], 0)):
-        made = await desk.ask("create-named-version", iModelId=imodel, name="Issue 1")
-        assert made["namedVersion"]["changesetIndex"] == index
-        assert (made["resolved"][0]["given"], made["resolved"][0]["index"]) == ("latest", index)
+        created = await desk.ask("create-named-version", iModelId=imodel, name="Issue 1")
+        assert created["namedVersion"]["changesetIndex"] == index
+        assert (created["resolved"][0]["given"], created["resolved"][0]["index"]) == ("latest", index)
 
 
 async def test_policy_checks_the_real_itwin_of_a_portal_link() -> None:

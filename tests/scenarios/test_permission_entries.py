@@ -208,11 +208,11 @@ async def test_empty_entries_restore_the_role_permissions(desk: Desk) -> None:
     imodel = await desk.imodel("NL-A12-0042", "A12 Interchange - Structures")
     tomasz = seeded_id("user", "tomasz")
     answer = await desk.ask(TOOL, iModelId=imodel, entries=[entry(tomasz, VIEW, READ)])
-    held = {entry["userId"]: entry["permissions"] for entry in answer["userPermissions"]}
-    assert held[tomasz] == [VIEW, READ]
-    assert held[seeded_id("user", "anna")] == ALL
-    assert held[seeded_id("user", "priya")] == [VIEW]
-    nobody = [entry(item) for item in held]
+    permissions = {entry["userId"]: entry["permissions"] for entry in answer["userPermissions"]}
+    assert permissions[tomasz] == [VIEW, READ]
+    assert permissions[seeded_id("user", "anna")] == ALL
+    assert permissions[seeded_id("user", "priya")] == [VIEW]
+    nobody = [entry(item) for item in permissions]
     await desk.ask(TOOL, iModelId=imodel, entries=nobody)
     assert await desk.ask("get-imodel-user-permissions", iModelId=imodel) == {"userPermissions": []}
 
@@ -221,7 +221,7 @@ async def test_other_roles_keep_their_itwin_permissions(desk: Desk) -> None:
     imodel = await desk.imodel("NL-A12-0042", "A12 Interchange - Structures")
     entries = [{"roleId": "Engineer", "permissions": [VIEW, READ]}]
     answer = await desk.ask("update-imodel-role-permissions", iModelId=imodel, entries=entries)
-    held = {entry["displayName"]: set(entry["permissions"]) for entry in answer["written"]}
-    assert held["Engineer"] == {VIEW, READ}
-    assert (held["Project Lead"], held["Viewer"]) == (set(ALL), {VIEW})
-    assert "Account Member" not in held
+    permissions = {entry["displayName"]: set(entry["permissions"]) for entry in answer["written"]}
+    assert permissions["Engineer"] == {VIEW, READ}
+    assert (permissions["Project Lead"], permissions["Viewer"]) == (set(ALL), {VIEW})
+    assert "Account Member" not in permissions

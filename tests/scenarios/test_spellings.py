@@ -48,8 +48,10 @@ async def test_unknown_order_by_is_rejected(desk: Desk) -> None:
 
 
 async def test_create_export_accepts_and_returns_lists_and_query_scope(desk: Desk) -> None:
-    made = await desk.ask("create-export", outputFormat="csv", subClass=["Asset", "Project"], select=["number", "id"])
-    request = made["export"]["request"]
+    created = await desk.ask(
+        "create-export", outputFormat="csv", subClass=["Asset", "Project"], select=["number", "id"]
+    )
+    request = created["export"]["request"]
     assert request["queryScope"] == "memberOfItwin"
     assert request["subClass"] == ["Asset", "Project"]
     assert request["select"] == ["number", "id"]
@@ -108,8 +110,8 @@ async def test_date_without_time_or_zone_is_read_as_utc(desk: Desk, arguments: s
 async def test_extended_data_is_sent_and_returned_as_object(desk: Desk) -> None:
     imodel = await desk.roads()
     data = {"checked": True, "note": None, "by": {"name": "Zoë"}}
-    made = await desk.ask("create-extended-data", iModelId=imodel, changeset="8", data=json.dumps(data))
-    assert made["extendedData"]["data"] == data
+    created = await desk.ask("create-extended-data", iModelId=imodel, changeset="8", data=json.dumps(data))
+    assert created["extendedData"]["data"] == data
     listed = (await desk.ask("list-extended-data", iModelId=imodel))["extendedData"]
     assert data in [entry["data"] for entry in listed]
     assert {entry["dataBase64"] for entry in listed} == {None}

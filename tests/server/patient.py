@@ -1,4 +1,4 @@
-"""`itwin-mcp` without the timer that ends a cancelled server: it ends in order or not at all."""
+"""`itwin-mcp` without the timer that kills a cancelled server, so that a shutdown that hangs fails its test."""
 
 from itwin_mcp.cli import main
 from itwin_mcp.server.transports import stdio

@@ -14,11 +14,11 @@ import anyio.abc
 
 @dataclass
 class Served:
-    """A running server: its URL and its standard error so far."""
+    """A running server: its URL, and the lines of its standard error so far."""
 
     url: str
     process: subprocess.Popen[str]
-    said: list[str] = field(default_factory=list)
+    log: list[str] = field(default_factory=list)
 
 
 def serve_http(*arguments: str, environment: dict[str, str] | None = None) -> AbstractContextManager[Served]:
@@ -37,22 +37,22 @@ def serving(module: str, *arguments: str, environment: dict[str, str] | None = N
         text=True,
         env=os.environ | (environment or {}),
     )
-    said: list[str] = []
+    log: list[str] = []
     assert process.stderr is not None
     try:
         for line in process.stderr:
-            said.append(line)
-            if found := re.search(r"Serving MCP at (\S+) ", line):
-                yield Served(found.group(1), process, said)
+            log.append(line)
+            if match := re.search(r"Serving MCP at (\S+) ", line):
+                yield Served(match.group(1), process, log)
                 break
         else:
-            raise AssertionError("".join(said))
+            raise AssertionError("".join(log))
     finally:
         if process.poll() is None:
             process.terminate()
         out, err = process.communicate(timeout=20)
-        said.append(err)
-        assert out == "", "nothing is on stdout but JSON-RPC, and over HTTP not even that"
+        log.append(err)
+        assert out == "", "over HTTP nothing is written to stdout"
 
 
 @dataclass
@@ -60,7 +60,7 @@ class HangingUpstream:
     """An upstream that accepts a request and never answers."""
 
     url: str
-    asked: anyio.Event = field(default_factory=anyio.Event)
+    requested: anyio.Event = field(default_factory=anyio.Event)
     closed: anyio.Event = field(default_factory=anyio.Event)
 
 
@@ -73,7 +73,7 @@ async def hanging_upstream() -> AsyncIterator[HangingUpstream]:
     async def handle(stream: anyio.abc.SocketStream) -> None:
         async with stream:
             await stream.receive()
-            upstream.asked.set()
+            upstream.requested.set()
             try:
                 await stream.receive()
             except (anyio.EndOfStream, anyio.BrokenResourceError):

@@ -1,4 +1,4 @@
-"""`itwin-mcp` whose sign-in ends only once the next call looks at it, as can happen on a busy machine."""
+"""`itwin-mcp` with a sign-in that ends only when the next call checks it, as can happen on a busy machine."""
 
 import anyio
 
@@ -6,21 +6,21 @@ from itwin_mcp.cli import main
 from itwin_mcp.upstream.sign_in.browser_login import BrowserLogin
 
 wait = BrowserLogin.wait
-looked_at = anyio.Event()
+is_checked = anyio.Event()
 
 
-async def wait_for_the_next_call(login: BrowserLogin) -> None:
+async def wait_for_next_call(login: BrowserLogin) -> None:
     try:
         await wait(login)
     finally:
-        await looked_at.wait()
+        await is_checked.wait()
 
 
 def is_answered(login: BrowserLogin) -> bool:
-    looked_at.set()
+    is_checked.set()
     return login._outcome is not None
 
 
-BrowserLogin.wait = wait_for_the_next_call  # type: ignore[method-assign]
+BrowserLogin.wait = wait_for_next_call  # type: ignore[method-assign]
 BrowserLogin.is_answered = property(is_answered)  # type: ignore[assignment, method-assign]
 raise SystemExit(main())

@@ -46,52 +46,52 @@ async def over_http(mode: str, person: Any, log: Path) -> AsyncIterator[Client]:
             yield client
 
 
-WAYS = {"stdio": over_stdio, "http": over_http}
+TRANSPORTS = {"stdio": over_stdio, "http": over_http}
 
 
-def changes(log: Path) -> list[str]:
-    """Return the writing requests in a log at debug level; nothing without a log."""
+def list_writes(log: Path) -> list[str]:
+    """Return the log lines of writing requests; [] if there is no log. The log level must be debug."""
     if not log.exists():
         return []
     lines = log.read_text().splitlines()
     assert any("GET" in line for line in lines), "the log names requests"
     writes = [line for line in lines if any(f"{method} " in line for method in ("DELETE", "PATCH", "PUT", "POST"))]
-    return [line for line in writes if "/users/getbyidlist" not in line]  # reads the names of people
+    return [line for line in writes if "/users/getbyidlist" not in line]  # this POST only reads names of users
 
 
-async def roads(client: Client) -> dict[str, Any]:
-    found = (await client.call_tool("find-imodel", {"name": ROADS})).structured_content or {}
-    return {"iModelId": found["matches"]["byName"][0]["id"]}
+async def find_roads(client: Client) -> dict[str, Any]:
+    answer = (await client.call_tool("find-imodel", {"name": ROADS})).structured_content or {}
+    return {"iModelId": answer["matches"]["byName"][0]["id"]}
 
 
 @pytest.mark.parametrize("mode", ERAS)
-@pytest.mark.parametrize("way", WAYS)
-async def test_decline_sends_nothing_and_the_typed_name_deletes(way: str, mode: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_delete_needs_the_typed_name_and_decline_sends_nothing(transport: str, mode: str, tmp_path: Path) -> None:
     person = Person()
-    async with WAYS[way](mode, person, tmp_path / "no") as client:
-        imodel = await roads(client)
-        for answer, code in (
+    async with TRANSPORTS[transport](mode, person, tmp_path / "no") as client:
+        imodel = await find_roads(client)
+        for reply, code in (
             (does("decline"), "Declined"),
             (does("cancel"), "Cancelled"),
             (lambda _: typing("yes"), "NameMismatch"),
         ):
-            person.answer = answer
+            person.answer = reply
             assert await code_of(client, "delete-imodel", imodel) == code
         assert not (await client.call_tool("get-imodel", imodel)).is_error
-    assert changes(tmp_path / "no") == []
-    async with WAYS[way](mode, agrees, tmp_path / "yes") as client:
-        done = await client.call_tool("delete-imodel", await roads(client))
-        assert done.structured_content == {"deleted": True}
-    assert len(changes(tmp_path / "yes")) == (1 if way == "stdio" else 0)
+    assert list_writes(tmp_path / "no") == []
+    async with TRANSPORTS[transport](mode, agrees, tmp_path / "yes") as client:
+        result = await client.call_tool("delete-imodel", await find_roads(client))
+        assert result.structured_content == {"deleted": True}
+    assert len(list_writes(tmp_path / "yes")) == (1 if transport == "stdio" else 0)
 
 
 @pytest.mark.parametrize("mode", ERAS)
 async def test_http_client_without_elicitation_gets_only_the_preview(mode: str, tmp_path: Path) -> None:
     async with over_http(mode, None, tmp_path / "log") as client:
-        preview = await answer_of(client, "delete-imodel", await roads(client), "preview")
+        preview = await answer_of(client, "delete-imodel", await find_roads(client), "preview")
         assert preview["loses"]["changesets"] == 12
         assert "approveWith" not in preview
-        assert not (await client.call_tool("get-imodel", await roads(client))).is_error
+        assert not (await client.call_tool("get-imodel", await find_roads(client))).is_error
 
 
 @pytest.mark.parametrize("mode", ERAS)
@@ -103,33 +103,32 @@ async def test_stdio_client_without_elicitation_uses_approve_in_a_terminal(
         return json.loads(subprocess.run(command, capture_output=True, text=True, timeout=60).stdout)
 
     async with over_stdio(mode, None, tmp_path / "log") as client:
-        imodel = await roads(client)
+        imodel = await find_roads(client)
         preview = await answer_of(client, "delete-imodel", imodel, "preview")
         identifier = preview["approveWith"].split()[-1]
         assert f"`{preview['approveWith']}`" in preview["hint"]
         (waiting,) = (await anyio.to_thread.run_sync(approve))["pending"]
         assert (waiting["id"], waiting["name"], waiting["loses"]) == (identifier, ROADS, preview["loses"])
-        # As it is named, in a shell that knows nothing of this installation.
+        # The command must work in a shell without this installation's folder, PATH and state folder.
         monkeypatch.chdir("/")
         monkeypatch.setenv("PATH", "/usr/bin:/bin")
         monkeypatch.delenv("ITWIN_MCP_STATE_DIR")
         await anyio.to_thread.run_sync(answer_on_terminal, ROADS.encode(), "sh", "-c", preview["approveWith"])
-        done = await client.call_tool("delete-imodel", imodel)
-        assert done.structured_content == {"deleted": True}
+        result = await client.call_tool("delete-imodel", imodel)
+        assert result.structured_content == {"deleted": True}
         assert (await answer_of(client, "delete-imodel", imodel))["status"] == 404
-    assert len(changes(tmp_path / "log")) == 1
+    assert len(list_writes(tmp_path / "log")) == 1
 
 
 async def test_confirmation_for_one_server_is_refused_by_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Keys belong to a state folder, so that another server cannot open the seal."""
+    """Each state folder has its own key, so a server with another folder cannot open the seal."""
     async with over_stdio("auto", agrees, tmp_path / "one") as client:
-        imodel = await roads(client)
-        asked = await client.session.call_tool("delete-imodel", imodel, allow_input_required=True)
+        imodel = await find_roads(client)
+        question: Any = await client.session.call_tool("delete-imodel", imodel, allow_input_required=True)
     monkeypatch.setenv("ITWIN_MCP_STATE_DIR", str(tmp_path / "elsewhere"))
     async with over_stdio("auto", agrees, tmp_path / "two") as client:
-        question: Any = asked
         result = await client.session.call_tool(
             "delete-imodel",
             imodel,
@@ -137,4 +136,4 @@ async def test_confirmation_for_one_server_is_refused_by_another(
             request_state=question.request_state,
         )
     assert (result.structured_content or {})["error"]["code"] == "ConfirmationInvalid"
-    assert changes(tmp_path / "two") == []
+    assert list_writes(tmp_path / "two") == []

@@ -1,4 +1,4 @@
-"""`--toolsets dynamic`: finding, describing and running tools gives what listed tools give."""
+"""`--toolsets dynamic`: tools are found, described and run with the same results as listed tools."""
 
 import json
 from collections.abc import AsyncIterator
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-async def few() -> AsyncIterator[Client]:
+async def client() -> AsyncIterator[Client]:
     async with connect(toolsets="dynamic") as client:
         yield client
 
@@ -34,8 +34,8 @@ async def test_dynamic_lists_its_four_tools_and_the_session_tools(mode: str) -> 
             "run-reading-tool",
             "run-writing-tool",
         ]
-        kinds = {tool.name: tool.annotations for tool in (await client.list_tools()).tools}
-        reading, writing = kinds["run-reading-tool"], kinds["run-writing-tool"]
+        annotations = {tool.name: tool.annotations for tool in (await client.list_tools()).tools}
+        reading, writing = annotations["run-reading-tool"], annotations["run-writing-tool"]
         assert reading is not None
         assert writing is not None
         assert (reading.read_only_hint, reading.destructive_hint) == (True, False)
@@ -49,9 +49,9 @@ async def test_dynamic_finds_describes_and_runs_a_tool(mode: str) -> None:
         assert found is not None
         best = found["tools"][0]
         assert (best["name"], best["runWith"]) == ("list-recent-itwins", "run-reading-tool")
-        told = (await client.call_tool("describe-tool", {"name": best["name"]})).structured_content
-        assert told is not None
-        assert "limit" in told["tool"]["inputSchema"]["properties"]
+        described = (await client.call_tool("describe-tool", {"name": best["name"]})).structured_content
+        assert described is not None
+        assert "limit" in described["tool"]["inputSchema"]["properties"]
         arguments = {"name": best["name"], "arguments": {"limit": 2}}
         answer = await client.call_tool("run-reading-tool", arguments)
     async with connect(mode) as client:
@@ -62,45 +62,44 @@ async def test_dynamic_finds_describes_and_runs_a_tool(mode: str) -> None:
         assert answer.structured_content.keys() == direct.structured_content.keys()
 
 
-async def error(client: Client, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+async def call_with_error(client: Client, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
     result = await client.call_tool(name, arguments)
     assert result.is_error
     assert result.structured_content is not None
-    said: dict[str, Any] = result.structured_content["error"]
-    return said
+    return dict(result.structured_content["error"])
 
 
-async def test_runners_refuse_tools_of_the_other_kind(few: Client) -> None:
-    said = await error(few, "run-reading-tool", {"name": "delete-imodel", "arguments": {"iModelId": "x"}})
-    assert said["code"] == "InvalidArguments"
-    assert "run-writing-tool" in said["hint"]
-    said = await error(few, "run-writing-tool", {"name": "list-itwins"})
-    assert "run-reading-tool" in said["hint"]
-    made = {"displayName": "Quay 7", "class": "Endeavor", "subClass": "Project"}
-    result = await few.call_tool("run-writing-tool", {"name": "create-itwin", "arguments": made})
+async def test_runners_refuse_tools_of_the_other_kind(client: Client) -> None:
+    error = await call_with_error(client, "run-reading-tool", {"name": "delete-imodel", "arguments": {"iModelId": "x"}})
+    assert error["code"] == "InvalidArguments"
+    assert "run-writing-tool" in error["hint"]
+    error = await call_with_error(client, "run-writing-tool", {"name": "list-itwins"})
+    assert "run-reading-tool" in error["hint"]
+    project = {"displayName": "Quay 7", "class": "Endeavor", "subClass": "Project"}
+    result = await client.call_tool("run-writing-tool", {"name": "create-itwin", "arguments": project})
     assert result.structured_content is not None
     assert result.structured_content["iTwin"]["displayName"] == "Quay 7"
 
 
 @pytest.mark.parametrize("arguments", ["null", None, ""])
-async def test_run_reading_tool_accepts_null_arguments(few: Client, arguments: str | None) -> None:
-    result = await few.call_tool("run-reading-tool", {"name": "list-recent-itwins", "arguments": arguments})
+async def test_run_reading_tool_accepts_null_arguments(client: Client, arguments: str | None) -> None:
+    result = await client.call_tool("run-reading-tool", {"name": "list-recent-itwins", "arguments": arguments})
     assert not result.is_error, result.structured_content
     assert result.structured_content is not None and result.structured_content["iTwins"]
 
 
-async def test_runner_returns_the_errors_of_the_tool(few: Client) -> None:
-    said = await error(few, "run-reading-tool", {"name": "get-itwin", "arguments": {}})
-    assert (said["code"], said["operation"]) == ("InvalidArguments", "get-itwin")
-    assert said["details"][0]["target"] == "iTwinId"
-    said = await error(few, "run-reading-tool", {"name": "get-itwins", "arguments": {}})
-    assert "get-itwin" in said["hint"]
-    said = await error(few, "run-reading-tool", {"arguments": {}})
-    assert said["code"] == "InvalidArguments"
-    said = await error(few, "run-reading-tool", {"name": "run-reading-tool"})
-    assert "directly" in said["hint"]
-    said = await error(few, "run-reading-tool", {"name": "who-am-i"})
-    assert "directly" in said["hint"]
+async def test_runner_returns_the_errors_of_the_tool(client: Client) -> None:
+    error = await call_with_error(client, "run-reading-tool", {"name": "get-itwin", "arguments": {}})
+    assert (error["code"], error["operation"]) == ("InvalidArguments", "get-itwin")
+    assert error["details"][0]["target"] == "iTwinId"
+    error = await call_with_error(client, "run-reading-tool", {"name": "get-itwins", "arguments": {}})
+    assert "get-itwin" in error["hint"]
+    error = await call_with_error(client, "run-reading-tool", {"arguments": {}})
+    assert error["code"] == "InvalidArguments"
+    error = await call_with_error(client, "run-reading-tool", {"name": "run-reading-tool"})
+    assert "directly" in error["hint"]
+    error = await call_with_error(client, "run-reading-tool", {"name": "who-am-i"})
+    assert "directly" in error["hint"]
 
 
 async def test_excluded_and_read_only_tools_are_neither_found_nor_run() -> None:
@@ -110,12 +109,12 @@ async def test_excluded_and_read_only_tools_are_neither_found_nor_run() -> None:
         found = await client.call_tool("find-tools", {"query": "find or delete an iTwin", "limit": 20})
         assert found.structured_content is not None
         assert not {"delete-itwin", "find-itwin"} & {tool["name"] for tool in found.structured_content["tools"]}
-        said = await error(client, "run-reading-tool", {"name": "delete-itwin", "arguments": {}})
-        assert "It is not served here: it changes data, and --read-only leaves it out." in said["hint"]
+        error = await call_with_error(client, "run-reading-tool", {"name": "delete-itwin", "arguments": {}})
+        assert "It is not served here: it changes data, and --read-only leaves it out." in error["hint"]
 
 
 @pytest.mark.parametrize(
-    ("serves", "name", "words"),
+    ("flags", "name", "words"),
     [
         ({}, "list_itwins", "Unknown tool: list_itwins. Did you mean 'list-itwins'?"),
         ({}, "fly", "Unknown tool: fly. See tools/list."),
@@ -131,13 +130,13 @@ async def test_excluded_and_read_only_tools_are_neither_found_nor_run() -> None:
 )
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
 async def test_unknown_tool_error_names_the_tool_to_call(
-    mode: str, serves: dict[str, Any], name: str, words: str
+    mode: str, flags: dict[str, Any], name: str, words: str
 ) -> None:
-    async with connect(mode, **serves) as client:
-        with pytest.raises(MCPError) as refused:
+    async with connect(mode, **flags) as client:
+        with pytest.raises(MCPError) as caught:
             await client.call_tool(name, {})
-    assert refused.value.error.code == INVALID_PARAMS
-    assert words in refused.value.error.message
+    assert caught.value.error.code == INVALID_PARAMS
+    assert words in caught.value.error.message
 
 
 async def test_call_of_a_hidden_tool_does_not_name_it(tmp_path: Path) -> None:
@@ -161,12 +160,12 @@ async def test_dynamic_tools_are_listed_only_with_dynamic() -> None:
             assert "find-tools" not in [tool.name for tool in (await client.list_tools()).tools]
 
 
-async def test_dynamic_costs_less_than_1500_tokens(few: Client) -> None:
-    read = [
+async def test_dynamic_costs_less_than_1500_tokens(client: Client) -> None:
+    tools = [
         {"name": tool.name, "title": tool.title, "description": tool.description, "inputSchema": tool.input_schema}
-        for tool in (await few.list_tools()).tools
+        for tool in (await client.list_tools()).tools
     ]
-    size = sum(len(json.dumps(one, separators=(",", ":")).encode()) for one in read)
+    size = sum(len(json.dumps(tool, separators=(",", ":")).encode()) for tool in tools)
     assert size / 4 < 1500
 
 

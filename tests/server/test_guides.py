@@ -1,4 +1,4 @@
-"""Guides as resources, and pictures that a client can show."""
+"""Guides as resources and in `read-guide`, and thumbnails as images."""
 
 import base64
 import tomllib
@@ -40,25 +40,25 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
 async def test_guides_are_listed_and_read_as_markdown(mode: str) -> None:
     async with connect(mode, toolsets="users") as client:
         resources = (await client.list_resources()).resources
-        listed = {one.name: one for one in resources if str(one.uri).startswith("itwin://guides/")}
+        listed = {resource.name: resource for resource in resources if str(resource.uri).startswith("itwin://guides/")}
         assert listed.keys() == GUIDES
-        for one in listed.values():
-            assert one.mime_type == "text/markdown"
-            assert one.title
-            assert one.description
-            (content,) = (await client.read_resource(str(one.uri))).contents
+        for guide in listed.values():
+            assert guide.mime_type == "text/markdown"
+            assert guide.title
+            assert guide.description
+            (content,) = (await client.read_resource(str(guide.uri))).contents
             assert isinstance(content, TextResourceContents)
             assert content.mime_type == "text/markdown"
-            assert content.text.startswith(f"# {one.title}\n\n{one.description}\n")
-        assert "WorkPackage" in (await _text(client, "itwin://guides/classes"))
-        assert "Changed Elements" in (await _text(client, "itwin://guides/limits"))
+            assert content.text.startswith(f"# {guide.title}\n\n{guide.description}\n")
+        assert "WorkPackage" in (await read_text(client, "itwin://guides/classes"))
+        assert "Changed Elements" in (await read_text(client, "itwin://guides/limits"))
         for uri in ("itwin://guides/", "itwin://guides/classes.md", "itwin://guides/../itwins"):
             with pytest.raises(MCPError) as caught:
                 await client.read_resource(uri)
             assert caught.value.error.code == -32602
 
 
-async def _text(client: Client, uri: str) -> str:
+async def read_text(client: Client, uri: str) -> str:
     (content,) = (await client.read_resource(uri)).contents
     assert isinstance(content, TextResourceContents)
     return content.text
@@ -77,28 +77,29 @@ def test_capability_export_includes_the_guides(tmp_path: Path) -> None:
     assert {file.stem for file in (tmp_path / "guides").glob("*.md")} == GUIDES
 
 
-def static(folder: Folder, location: str) -> Path:
-    found = "    resources:\n      part:\n"
-    text = edit((found + "        display", STATIC.replace("LOCATION", location) + "        display"))
+def write_static(folder: Folder, location: str) -> Path:
+    """Write a capability file that serves the guides at a location."""
+    before, after = "    resources:\n      part:\n", STATIC.replace("LOCATION", location)
+    text = edit((before + "        display", after + "        display"))
     return folder.write(text, "static.yaml")
 
 
 def test_users_file_serves_guides_next_to_it(folder: Folder) -> None:
-    file = static(folder, "file:///./notes")
+    file = write_static(folder, "file:///./notes")
     notes = file.parent / "notes"
     notes.mkdir()
     (notes / "bolts.md").write_text("# Bolts\n\nHow bolts are counted.\n\nOne by one.\n", encoding="utf-8")
     (notes / "ignored.txt").write_text("x", encoding="utf-8")
-    (one,) = link_files([file]).statics
-    assert (one.name, one.title, one.uri) == ("bolts", "Bolts", "parts://notes/bolts")
-    assert one.description == "How bolts are counted."
+    (guide,) = link_files([file]).statics
+    assert (guide.name, guide.title, guide.uri) == ("bolts", "Bolts", "parts://notes/bolts")
+    assert guide.description == "How bolts are counted."
 
 
 @pytest.mark.parametrize(
     "location", ["file:///etc", "file:///./../notes", "file:///./missing", "file:///./link", "https://x.example/notes"]
 )
 def test_guide_outside_the_folder_is_refused(folder: Folder, location: str, tmp_path: Path) -> None:
-    file = static(folder, location)
+    file = write_static(folder, location)
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "secret.md").write_text("# Secret\n\nNobody reads this.\n", encoding="utf-8")
@@ -109,7 +110,7 @@ def test_guide_outside_the_folder_is_refused(folder: Folder, location: str, tmp_
 
 
 def test_guide_without_title_or_paragraph_is_refused(folder: Folder) -> None:
-    file = static(folder, "file:///./notes")
+    file = write_static(folder, "file:///./notes")
     (file.parent / "notes").mkdir()
     (file.parent / "notes" / "bolts.md").write_text("Bolts\n", encoding="utf-8")
     with pytest.raises(CapabilityError) as caught:
@@ -117,10 +118,10 @@ def test_guide_without_title_or_paragraph_is_refused(folder: Folder) -> None:
     assert "bolts.md must begin with `# Title`" in str(caught.value)
 
 
-# --- pictures ---------------------------------------------------------------------------------------------------
+# --- thumbnails -------------------------------------------------------------------------------------------------
 
 
-async def imodel(client: Client) -> str:
+async def find_imodel(client: Client) -> str:
     recent = (await client.call_tool("list-recent-itwins", {"limit": 1})).structured_content
     assert recent is not None
     listed = (await client.call_tool("list-imodels", {"iTwinId": recent["iTwins"][0]["id"]})).structured_content
@@ -131,8 +132,8 @@ async def imodel(client: Client) -> str:
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
 async def test_thumbnail_result_is_an_image(mode: str) -> None:
     async with connect(mode) as client:
-        identity = await imodel(client)
-        result = await client.call_tool("get-imodel-thumbnail", {"iModelId": identity, "size": "large"})
+        imodel = await find_imodel(client)
+        result = await client.call_tool("get-imodel-thumbnail", {"iModelId": imodel, "size": "large"})
         assert not result.is_error
         text, picture = result.content
         assert isinstance(text, TextContent)
@@ -147,8 +148,8 @@ async def test_thumbnail_result_is_an_image(mode: str) -> None:
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
 async def test_thumbnail_resource_is_a_blob_with_its_media_type(mode: str) -> None:
     async with connect(mode) as client:
-        identity = await imodel(client)
-        for uri in (f"itwin://imodels/{identity}/thumbnail", f"itwin://imodels/{identity}/thumbnail/large"):
+        imodel = await find_imodel(client)
+        for uri in (f"itwin://imodels/{imodel}/thumbnail", f"itwin://imodels/{imodel}/thumbnail/large"):
             (content,) = (await client.read_resource(uri)).contents
             assert isinstance(content, BlobResourceContents)
             assert content.mime_type == "image/png"
@@ -174,22 +175,22 @@ async def test_read_guide_returns_the_text_of_each_resource(toolsets: str | None
         for name in sorted(GUIDES):
             answer = (await client.call_tool("read-guide", {"guide": name})).structured_content
             assert answer is not None
-            assert answer["guide"]["text"] == await _text(client, f"itwin://guides/{name}")
+            assert answer["guide"]["text"] == await read_text(client, f"itwin://guides/{name}")
             assert answer["guide"]["text"].startswith(f"# {answer['guide']['title']}\n")
 
 
-@pytest.mark.parametrize("given", [{}, {"guide": "weather"}, {"guide": "../errors"}])
-async def test_read_guide_refuses_unknown_names_and_lists_the_others(given: dict[str, str]) -> None:
+@pytest.mark.parametrize("arguments", [{}, {"guide": "weather"}, {"guide": "../errors"}])
+async def test_read_guide_refuses_unknown_names_and_lists_the_others(arguments: dict[str, str]) -> None:
     async with connect() as client:
-        answer = await client.call_tool("read-guide", given)
+        answer = await client.call_tool("read-guide", arguments)
         assert answer.is_error
         assert answer.structured_content is not None
         assert answer.structured_content["error"]["code"] == "InvalidArguments"
-        assert "permissions" in str(answer.structured_content["error"]) or not given
+        assert "permissions" in str(answer.structured_content["error"]) or not arguments
 
 
 async def test_read_guide_reads_a_users_own_guides_too(folder: Folder) -> None:
-    file = static(folder, "file:///./notes")
+    file = write_static(folder, "file:///./notes")
     notes = file.parent / "notes"
     notes.mkdir()
     (notes / "bolts.md").write_text("# Bolts\n\nHow bolts are counted.\n\nOne by one.\n", encoding="utf-8")
@@ -206,8 +207,11 @@ async def test_read_guide_reads_a_users_own_guides_too(folder: Folder) -> None:
 
 async def test_guides_name_the_data_centers_and_both_codes_of_a_429() -> None:
     async with connect() as client:
-        classes, errors = await _text(client, "itwin://guides/classes"), await _text(client, "itwin://guides/errors")
+        classes, errors = (
+            await read_text(client, "itwin://guides/classes"),
+            await read_text(client, "itwin://guides/errors"),
+        )
         listed = {tool.name: tool for tool in (await client.list_tools()).tools}
-        centres = listed["create-itwin"].input_schema["properties"]["dataCenterLocation"]["enum"]
-        assert [centre for centre in centres if centre not in " ".join(classes.split())] == []
+        locations = listed["create-itwin"].input_schema["properties"]["dataCenterLocation"]["enum"]
+        assert [location for location in locations if location not in " ".join(classes.split())] == []
         assert {"`TooManyRequests`", "RateLimitExceeded"} <= set(errors.split())

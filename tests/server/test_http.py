@@ -39,24 +39,24 @@ def request(method: str, **params: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
 async def test_http_lists_calls_and_reads_in_both_eras(mode: str) -> None:
-    told: list[str | None] = []
+    messages: list[str | None] = []
 
     async def progress(done: float, total: float | None, text: str | None) -> None:
-        told.append(text)
+        messages.append(text)
 
     with serve_http("--sandbox", "--job-seconds", "0.2") as served:
         async with Client(served.url, mode=mode) as client:
             itwins = (await client.call_tool("list-recent-itwins", {"limit": 1})).structured_content
             assert itwins is not None
             itwin = itwins["iTwins"][0]["id"]
-            made = await client.call_tool(
+            created = await client.call_tool(
                 "create-imodel", {"iTwinId": itwin, "name": "Over HTTP"}, progress_callback=progress
             )
-            assert made.structured_content is not None
-            assert made.structured_content["iModel"]["state"] == "initialized"
+            assert created.structured_content is not None
+            assert created.structured_content["iModel"]["state"] == "initialized"
             read = await client.read_resource(f"itwin://itwins/{itwin}")
             assert itwin in read.contents[0].text  # type: ignore[union-attr]
-    assert any(text and "The new iModel: scheduled" in text for text in told)
+    assert any(text and "The new iModel: scheduled" in text for text in messages)
 
 
 @pytest.mark.parametrize(
@@ -91,6 +91,7 @@ async def test_origin_check_accepts_only_this_computer(headers: dict[str, str], 
 
 
 SHARED: Any = None
+"""The server that most tests share."""
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -103,14 +104,14 @@ def shared_server() -> Any:
 
 async def test_http_token_is_required_and_printed_once() -> None:
     with serve_http("--sandbox", "--http-token") as served:
-        token = re.search(r"Bearer (\S+)", "".join(served.said)).group(1)  # type: ignore[union-attr]
+        token = re.search(r"Bearer (\S+)", "".join(served.log)).group(1)  # type: ignore[union-attr]
         headers = MODERN_HEADERS | {"mcp-method": "tools/list"}
         async with httpx2.AsyncClient() as http:
-            for given, status in ((None, 401), ("wrong", 401), (token, 200)):
-                sent = headers | ({"authorization": f"Bearer {given}"} if given else {})
+            for credentials, status in ((None, 401), ("wrong", 401), (token, 200)):
+                sent = headers | ({"authorization": f"Bearer {credentials}"} if credentials else {})
                 answer = await http.post(served.url, headers=sent, json=request("tools/list"))
                 assert answer.status_code == status
-    assert "".join(served.said).count(token) == 1
+    assert "".join(served.log).count(token) == 1
 
 
 async def test_configured_http_token_is_never_printed() -> None:
@@ -121,23 +122,23 @@ async def test_configured_http_token_is_never_printed() -> None:
         async with httpx2.AsyncClient(headers={"authorization": f"Bearer {secret}"}) as http:
             async with Client(streamable_http_client(served.url, http_client=http)) as client:
                 assert (await client.list_tools()).tools
-    assert secret not in "".join(served.said)
+    assert secret not in "".join(served.log)
 
 
-@pytest.mark.parametrize("way", ["the client cancels", "the response is closed"])
-async def test_cancelled_call_ends_its_platform_request_at_once(way: str) -> None:
+@pytest.mark.parametrize("cause", ["the client cancels", "the response is closed"])
+async def test_cancelled_call_ends_its_platform_request_at_once(cause: str) -> None:
     async with hanging_upstream() as upstream:
         with serve_http(environment={"ITWIN_API_URL": upstream.url, "ITWIN_ACCESS_TOKEN": "token"}) as served:
-            if way == "the client cancels":
+            if cause == "the client cancels":
                 async with Client(served.url) as client:
                     async with anyio.create_task_group() as tasks:
                         tasks.start_soon(client.call_tool, "list-recent-itwins", {})
-                        await upstream.asked.wait()
+                        await upstream.requested.wait()
                         tasks.cancel_scope.cancel()
                     began = anyio.current_time()
                     with anyio.fail_after(5):
                         await upstream.closed.wait()
-                    took = anyio.current_time() - began
+                    seconds = anyio.current_time() - began
             else:
                 call = request("tools/call", name="list-recent-itwins", arguments={})
                 headers = MODERN_HEADERS | {"mcp-method": "tools/call", "mcp-name": "list-recent-itwins"}
@@ -148,15 +149,16 @@ async def test_cancelled_call_ends_its_platform_request_at_once(way: str) -> Non
                             await http.post(served.url, headers=headers, json=call, timeout=30)
 
                         tasks.start_soon(post)
-                        await upstream.asked.wait()
+                        await upstream.requested.wait()
                         tasks.cancel_scope.cancel()
                     began = anyio.current_time()
                     with anyio.fail_after(5):
                         await upstream.closed.wait()
-                    took = anyio.current_time() - began
-    assert took < 0.1
+                    seconds = anyio.current_time() - began
+    assert seconds < 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM for another process")
 @pytest.mark.parametrize("sent", ["SIGTERM", "SIGINT"])
 async def test_signal_drains_requests_and_exits_cleanly(sent: str) -> None:
@@ -180,7 +182,7 @@ async def test_signal_drains_requests_and_exits_cleanly(sent: str) -> None:
                 served.process.send_signal(getattr(signal, sent))
         assert answers[0].structured_content["iModel"]["state"] == "initialized"
         assert await anyio.to_thread.run_sync(lambda: served.process.wait(20)) == 0
-    assert "Traceback" not in "".join(served.said)
+    assert "Traceback" not in "".join(served.log)
 
 
 @pytest.mark.parametrize("version", [None, "2025-11-25", "2026-07-28"])
@@ -210,8 +212,8 @@ async def test_http_batch_is_answered_in_one_stream() -> None:
         assert answer.headers["content-type"].startswith("text/event-stream")
         events = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
         assert [(event["id"], "result" in event) for event in events] == [(2, True), (None, False), (3, True)]
-        newer = await http.post(SHARED.url, json=[ping], headers={"mcp-protocol-version": "2025-11-25"})
-        assert (newer.status_code, newer.json()["error"]["code"]) == (400, -32600)
+        newer_revision = await http.post(SHARED.url, json=[ping], headers={"mcp-protocol-version": "2025-11-25"})
+        assert (newer_revision.status_code, newer_revision.json()["error"]["code"]) == (400, -32600)
         http.headers["mcp-session-id"] = "unknown"
         assert (await http.post(SHARED.url, json=[ping, call])).status_code == 404
 
@@ -239,7 +241,7 @@ async def test_sigint_ends_an_idle_server_and_its_streams() -> None:
                     pass
             with anyio.fail_after(3):
                 assert await anyio.to_thread.run_sync(served.process.wait) == 0
-    assert len(served.said) == 2 and served.said[1] == "", "nothing but where it serves"
+    assert len(served.log) == 2 and served.log[1] == "", "only the line with the URL"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for another process")
@@ -255,9 +257,9 @@ async def test_second_sigint_ends_calls_without_traceback() -> None:
                         await http.post(served.url, headers=headers, json=call)
 
                 tasks.start_soon(post)
-                await upstream.asked.wait()
+                await upstream.requested.wait()
                 served.process.send_signal(signal.SIGINT)
-                # Port closed: the first signal has been seen.
+                # The server has handled the first signal when its port is closed.
                 port = int(re.search(r":(\d+)/", served.url).group(1))  # type: ignore[union-attr]
                 with anyio.fail_after(5), contextlib.suppress(OSError):
                     while True:
@@ -265,7 +267,7 @@ async def test_second_sigint_ends_calls_without_traceback() -> None:
                 served.process.send_signal(signal.SIGINT)
                 with anyio.fail_after(3):
                     assert await anyio.to_thread.run_sync(served.process.wait) == 0
-    assert "Traceback" not in "".join(served.said)
+    assert "Traceback" not in "".join(served.log)
 
 
 async def test_http_call_answers_structured_content_and_text() -> None:
@@ -280,8 +282,8 @@ async def test_http_call_answers_structured_content_and_text() -> None:
     assert json.loads(result["content"][0]["text"]) == result["structuredContent"]
 
 
-def test_listener_sends_without_delay() -> None:
-    # asyncio sets TCP_NODELAY where the socket names its protocol; without it a call took 40 ms longer.
+def test_listener_sets_protocol_so_that_asyncio_sets_nodelay() -> None:
+    # asyncio sets TCP_NODELAY only if the socket names its protocol; without it a call took 40 ms longer.
     with http._listen("127.0.0.1", 0) as listener:
         assert listener.proto == socket.IPPROTO_TCP
 

@@ -1,4 +1,4 @@
-"""Prompts: listed, filled in once, and naming only tools that exist."""
+"""Prompts are listed and filled in, and mention only existing tools."""
 
 import os
 import re
@@ -28,29 +28,29 @@ async def test_prompts_are_listed_with_titles_and_arguments(mode: str) -> None:
             for argument in prompt.arguments or []:
                 assert argument.title
                 assert argument.description
-        review = {argument.name: argument.required for argument in listed["review-project"].arguments or []}
-        assert review == {"iTwinId": True, "since": False}
+        required = {argument.name: argument.required for argument in listed["review-project"].arguments or []}
+        assert required == {"iTwinId": True, "since": False}
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
 async def test_prompt_arguments_are_inserted_once_and_not_expanded(mode: str) -> None:
     async with connect(mode) as client:
-        given = {"iTwinId": "{{since}} & `rm`\u202e", "since": "{{iTwinId}}\x07"}
-        got = await client.get_prompt("review-project", given)
-        assert got.description
-        (message,) = got.messages
+        arguments = {"iTwinId": "{{since}} & `rm`\u202e", "since": "{{iTwinId}}\x07"}
+        prompt = await client.get_prompt("review-project", arguments)
+        assert prompt.description
+        (message,) = prompt.messages
         assert message.role == "user"
         assert isinstance(message.content, TextContent)
         assert "Review this iTwin for me: {{since}} & `rm`\n" in message.content.text
         assert "recent since: {{iTwinId}} (" in message.content.text
-        left = await client.get_prompt("review-project", {"iTwinId": "A12"})
-        assert isinstance(left.messages[0].content, TextContent)
-        assert "{{" not in left.messages[0].content.text
+        without_since = await client.get_prompt("review-project", {"iTwinId": "A12"})
+        assert isinstance(without_since.messages[0].content, TextContent)
+        assert "{{" not in without_since.messages[0].content.text
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
 @pytest.mark.parametrize(
-    ("name", "given", "says"),
+    ("name", "arguments", "words"),
     [
         ("review-project", {}, "needs iTwinId"),
         ("review-project", {"iTwinId": "  \x00"}, "needs iTwinId"),
@@ -61,17 +61,17 @@ async def test_prompt_arguments_are_inserted_once_and_not_expanded(mode: str) ->
     ],
 )
 async def test_invalid_get_prompt_request_returns_invalid_params(
-    mode: str, name: str, given: dict[str, str], says: str
+    mode: str, name: str, arguments: dict[str, str], words: str
 ) -> None:
     async with connect(mode) as client:
         with pytest.raises(MCPError) as caught:
-            await client.get_prompt(name, given)
+            await client.get_prompt(name, arguments)
         assert caught.value.error.code == -32602
-        assert says in caught.value.error.message
+        assert words in caught.value.error.message
 
 
 async def test_prompt_is_served_only_if_its_tools_are() -> None:
-    for flags, there in (
+    for flags, names in (
         ({"toolsets": None}, {"review-project", "prepare-handover", "investigate-changes"}),
         ({"toolsets": "dynamic"}, ALL),
         ({"read_only": True}, {"review-project", "investigate-changes", "audit-access"}),
@@ -79,7 +79,7 @@ async def test_prompt_is_served_only_if_its_tools_are() -> None:
         ({"toolsets": "named-versions,changesets"}, {"investigate-changes"}),
     ):
         async with connect(**flags) as client:  # type: ignore[arg-type]
-            assert {prompt.name for prompt in (await client.list_prompts()).prompts} == there, flags
+            assert {prompt.name for prompt in (await client.list_prompts()).prompts} == names, flags
 
 
 def test_prompts_mention_only_existing_tools() -> None:
@@ -88,8 +88,8 @@ def test_prompts_mention_only_existing_tools() -> None:
     assert quoted - catalog.tools.keys() <= {"job"}
     for prompt in catalog.prompts.values():
         text = " ".join(content for _, content in prompt.messages)
-        named = set(re.findall(r"\b(?:list|get|find|clone|fork|create|compare|describe|wait)-[a-z-]+[a-z]", text))
-        assert named <= prompt.quoted, f"{prompt.name} names tools without backticks"
+        mentioned = set(re.findall(r"\b(?:list|get|find|clone|fork|create|compare|describe|wait)-[a-z-]+[a-z]", text))
+        assert mentioned <= prompt.quoted, f"{prompt.name} names tools without backticks"
 
 
 def test_fill_replaces_slots_in_one_pass() -> None:

@@ -1,4 +1,4 @@
-"""Every revision of the protocol: handshakes, unknown names, and errors that reveal nothing internal."""
+"""All protocol revisions: handshakes, unknown names, and errors that reveal nothing internal."""
 
 import json
 import logging
@@ -10,7 +10,7 @@ import anyio
 import pytest
 from mcp import MCPError
 from mcp.shared.message import SessionMessage
-from mcp.types import JSONRPCMessage
+from mcp.types import jsonrpc_message_adapter
 
 from itwin_mcp.executor.context import CallContext
 from itwin_mcp.runtime import open_runtime
@@ -29,25 +29,17 @@ LEGACY = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"]
 
 
 class Wire:
-    """A client that sends hand-made JSON-RPC."""
+    """A client that sends raw JSON-RPC messages."""
 
     def __init__(self, incoming: Any, outgoing: Any) -> None:
         self._incoming, self._outgoing, self._id = incoming, outgoing, 0
 
     async def send(self, message: Mapping[str, Any]) -> None:
-        parsed = (
-            JSONRPCMessage.model_validate({"jsonrpc": "2.0", **message})
-            if hasattr(JSONRPCMessage, "model_validate")
-            else None
-        )
-        if parsed is None:
-            from pydantic import TypeAdapter
-
-            parsed = TypeAdapter(JSONRPCMessage).validate_python({"jsonrpc": "2.0", **message})
+        parsed = jsonrpc_message_adapter.validate_python({"jsonrpc": "2.0", **message})
         await self._outgoing.send(SessionMessage(parsed))
 
     async def ask(self, method: str, params: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Send a request and return its `result` or `error`."""
+        """Send a request and return the response, which has a `result` or an `error`."""
         self._id += 1
         await self.send({"id": self._id, "method": method, "params": dict(params or {})})
         with anyio.fail_after(10):
@@ -58,7 +50,7 @@ class Wire:
 
 
 @asynccontextmanager
-async def wire() -> AsyncIterator[Wire]:
+async def open_wire() -> AsyncIterator[Wire]:
     settings = read_settings({}, sandbox=True, job_seconds=0.0)
     to_server, from_client = anyio.create_memory_object_stream[Any](10)
     to_client, from_server = anyio.create_memory_object_stream[Any](10)
@@ -70,29 +62,29 @@ async def wire() -> AsyncIterator[Wire]:
             tasks.cancel_scope.cancel()
 
 
-def hello(version: str) -> dict[str, Any]:
+def build_hello(version: str) -> dict[str, Any]:
     return {"protocolVersion": version, "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
 
 
 @pytest.mark.parametrize("version", LEGACY)
 async def test_older_revisions_are_negotiated_and_served(version: str) -> None:
-    async with wire() as client:
-        welcomed = (await client.ask("initialize", hello(version)))["result"]
-        assert welcomed["protocolVersion"] == version
-        assert "list-recent-itwins" in welcomed["instructions"]
+    async with open_wire() as client:
+        initialized = (await client.ask("initialize", build_hello(version)))["result"]
+        assert initialized["protocolVersion"] == version
+        assert "list-recent-itwins" in initialized["instructions"]
         await client.send({"method": "notifications/initialized"})
         listed = (await client.ask("tools/list"))["result"]["tools"]
         assert listed == (await client.ask("tools/list"))["result"]["tools"]
-        called = (await client.ask("tools/call", {"name": "list-itwins", "arguments": {"limit": 1}}))["result"]
-        assert called["isError"] is False
-        assert "resultType" not in called
-        assert len(json.loads(called["content"][0]["text"])["iTwins"]) == 1
+        result = (await client.ask("tools/call", {"name": "list-itwins", "arguments": {"limit": 1}}))["result"]
+        assert result["isError"] is False
+        assert "resultType" not in result
+        assert len(json.loads(result["content"][0]["text"])["iTwins"]) == 1
 
 
 async def test_call_before_the_handshake_is_refused() -> None:
-    async with wire() as client:
-        await client.ask("initialize", hello("2025-11-25"))
-    async with wire() as client:
+    async with open_wire() as client:
+        await client.ask("initialize", build_hello("2025-11-25"))
+    async with open_wire() as client:
         answer = await client.ask("tools/call", {"name": "list-itwins", "arguments": {}})
         assert "error" in answer
 
@@ -124,12 +116,12 @@ INVALID = [
 
 @pytest.mark.parametrize("modern", [False, True])
 async def test_invalid_params_name_the_parameter_and_the_reason(modern: bool) -> None:
-    async with wire() as client:
+    async with open_wire() as client:
         envelope = {"_meta": META} if modern else {}
         if not modern:
-            missing = await client.ask("initialize", {"protocolVersion": "2025-11-25", "capabilities": {}})
-            assert missing["error"]["message"] == "Invalid parameter clientInfo: Field required."
-            await client.ask("initialize", hello("2025-11-25"))
+            incomplete = await client.ask("initialize", {"protocolVersion": "2025-11-25", "capabilities": {}})
+            assert incomplete["error"]["message"] == "Invalid parameter clientInfo: Field required."
+            await client.ask("initialize", build_hello("2025-11-25"))
         for method, params, reason in INVALID:
             error = (await client.ask(method, params | envelope))["error"]
             assert error["code"] == -32602
@@ -138,7 +130,7 @@ async def test_invalid_params_name_the_parameter_and_the_reason(modern: bool) ->
 
 
 async def test_request_before_the_handshake_is_explained() -> None:
-    async with wire() as client:
+    async with open_wire() as client:
         error = (await client.ask("tools/list"))["error"]
         assert (error["code"], error["message"].startswith("tools/list was sent before initialize")) == (-32602, True)
 
@@ -147,10 +139,10 @@ async def test_request_before_the_handshake_is_explained() -> None:
 async def test_unexpected_error_is_logged_and_answered_with_a_reference(
     mode: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def broken(context: CallContext) -> CallContext:
+    async def fail(context: CallContext) -> CallContext:
         raise RuntimeError("the secret inside")
 
-    monkeypatch.setattr("itwin_mcp.executor.pipeline.run_list", broken)
+    monkeypatch.setattr("itwin_mcp.executor.pipeline.run_list", fail)
     async with connect(mode) as client:
         with caplog.at_level(logging.ERROR):
             result = await client.call_tool("list-itwins", {})
@@ -168,10 +160,10 @@ async def test_unexpected_error_is_logged_and_answered_with_a_reference(
 async def test_unexpected_error_in_the_sdk_reveals_nothing(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from itwin_mcp.server.resources import Resources
 
-    def broken(self: Resources, uri: str) -> Any:
+    def fail(self: Resources, uri: str) -> Any:
         raise RuntimeError("the secret inside")
 
-    monkeypatch.setattr(Resources, "_match", broken)
+    monkeypatch.setattr(Resources, "_match", fail)
     async with connect(mode) as client:
         with pytest.raises(MCPError) as caught:
             await client.read_resource("itwin://itwins/x")

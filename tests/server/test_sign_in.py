@@ -25,15 +25,15 @@ ERAS = ["legacy", "2026-07-28"]
 
 @pytest.fixture
 def platform(tmp_path: Path) -> Iterator[Platform]:
-    with running_platform(tmp_path) as running:
-        yield running
+    with running_platform(tmp_path) as platform:
+        yield platform
 
 
 PROGRAM = "itwin_mcp"
 
 
 @asynccontextmanager
-async def client_of(
+async def connect_stdio(
     platform: Platform,
     mode: str,
     *flags: str,
@@ -54,47 +54,47 @@ async def client_of(
             yield client
 
 
-async def answer_of(client: Client, tool: str) -> dict[str, Any]:
+async def call(client: Client, tool: str) -> dict[str, Any]:
     result = await client.call_tool(tool, {})
     return dict(result.structured_content or {})
 
 
-async def browse(link: str, **how: str) -> int:
-    return await anyio.to_thread.run_sync(lambda: follow(link, **how))
+async def browse(link: str, **options: str) -> int:
+    return await anyio.to_thread.run_sync(lambda: follow(link, **options))
 
 
 @pytest.mark.parametrize("mode", ERAS)
 async def test_sign_in_returns_a_link_and_then_calls_work(platform: Platform, mode: str, tmp_path: Path) -> None:
-    opened = tmp_path / "a browser was opened"
+    opened = tmp_path / "browser-was-opened"
     flags, browser = ("--log-level", "debug"), f"touch '{opened}' #%s"
     with (tmp_path / "log").open("w") as log:
-        await sign_in_and_look(platform, mode, flags, log, browser)
-    written = (tmp_path / "log").read_text()
-    kept = platform.saved_refresh_token()
-    assert "/itwins/recents 200" in written
-    assert kept is not None
-    for secret in (kept, "Bearer ", "eyJ", "code=", "state="):
-        assert secret not in written
+        await sign_in_and_check(platform, mode, flags, log, browser)
+    log_text = (tmp_path / "log").read_text()
+    stored = platform.saved_refresh_token()
+    assert "/itwins/recents 200" in log_text
+    assert stored is not None
+    for secret in (stored, "Bearer ", "eyJ", "code=", "state="):
+        assert secret not in log_text
     assert not opened.exists(), "the server never opens a browser"
 
 
-async def sign_in_and_look(platform: Platform, mode: str, flags: tuple[str, ...], log: Any, browser: str) -> None:
-    async with client_of(platform, mode, *flags, log=log, BROWSER=browser) as client:
-        refused = await answer_of(client, "list-recent-itwins")
+async def sign_in_and_check(platform: Platform, mode: str, flags: tuple[str, ...], log: Any, browser: str) -> None:
+    async with connect_stdio(platform, mode, *flags, log=log, BROWSER=browser) as client:
+        refused = await call(client, "list-recent-itwins")
         assert refused["error"]["code"] == "NotSignedIn"
         assert "Call the tool `sign-in`" in refused["error"]["hint"]
 
-        first = (await answer_of(client, "sign-in"))["signIn"]
+        first = (await call(client, "sign-in"))["signIn"]
         assert first["state"] == "waiting"
         assert 290 <= first["secondsLeft"] <= 300
         assert first["url"].startswith(f"{platform.url}/connect/authorize?")
-        again = (await answer_of(client, "sign-in"))["signIn"]
-        assert again["url"] == first["url"]
+        repeated = (await call(client, "sign-in"))["signIn"]
+        assert repeated["url"] == first["url"]
 
         assert await browse(first["url"], person="Tomasz") == 200
-        assert (await answer_of(client, "list-recent-itwins"))["iTwins"]
-        assert (await answer_of(client, "sign-in"))["signIn"]["state"] == "signed-in"
-        session = (await answer_of(client, "who-am-i"))["session"]
+        assert (await call(client, "list-recent-itwins"))["iTwins"]
+        assert (await call(client, "sign-in"))["signIn"]["state"] == "signed-in"
+        session = (await call(client, "who-am-i"))["session"]
         assert session["kind"] == "user"
         assert session["name"].startswith("Tomasz")
         assert session["userId"] == seeded_id("user", "tomasz")
@@ -105,18 +105,18 @@ async def sign_in_and_look(platform: Platform, mode: str, flags: tuple[str, ...]
 
 @pytest.mark.parametrize("mode", ERAS)
 async def test_sign_in_uses_url_elicitation_if_supported(platform: Platform, mode: str) -> None:
-    asked: list[t.ElicitRequestParams] = []
+    requests: list[t.ElicitRequestParams] = []
 
     async def ask(_: Any, params: t.ElicitRequestParams) -> t.ElicitResult:
-        asked.append(params)
+        requests.append(params)
         assert isinstance(params, t.ElicitRequestURLParams)
         assert await browse(params.url) == 200
         return t.ElicitResult(action="accept")
 
-    async with client_of(platform, mode, ask=ask) as client:
-        assert (await answer_of(client, "sign-in"))["signIn"]["state"] == "signed-in"
-        assert (await answer_of(client, "list-recent-itwins"))["iTwins"]
-    assert len(asked) == 1
+    async with connect_stdio(platform, mode, ask=ask) as client:
+        assert (await call(client, "sign-in"))["signIn"]["state"] == "signed-in"
+        assert (await call(client, "list-recent-itwins"))["iTwins"]
+    assert len(requests) == 1
 
 
 @pytest.mark.parametrize("mode", ERAS)
@@ -131,10 +131,10 @@ async def test_declined_sign_in_can_be_started_again(platform: Platform, mode: s
             await browse(params.url)
         return t.ElicitResult(action=answers.pop(0))
 
-    async with client_of(platform, mode, ask=ask) as client:
-        said = (await answer_of(client, "sign-in"))["signIn"]
-        assert (said["state"], said["url"]) == ("declined", None)
-        assert (await answer_of(client, "sign-in"))["signIn"]["state"] == "signed-in"
+    async with connect_stdio(platform, mode, ask=ask) as client:
+        declined = (await call(client, "sign-in"))["signIn"]
+        assert (declined["state"], declined["url"]) == ("declined", None)
+        assert (await call(client, "sign-in"))["signIn"]["state"] == "signed-in"
     assert links[0] != links[1]
 
 
@@ -145,17 +145,17 @@ async def test_refused_consent_is_an_error(platform: Platform, mode: str) -> Non
         assert await browse(params.url, decision="deny") == 400
         return t.ElicitResult(action="accept")
 
-    async with client_of(platform, mode, ask=ask) as client:
-        error = (await answer_of(client, "sign-in"))["error"]
+    async with connect_stdio(platform, mode, ask=ask) as client:
+        error = (await call(client, "sign-in"))["error"]
     assert (error["code"], error["message"]) == ("NotSignedIn", "The sign-in was declined.")
 
 
 @pytest.mark.parametrize("program", [PROGRAM, "tests.server.slow_sign_in"])
 async def test_failed_sign_in_is_reported_with_the_next_link(platform: Platform, program: str) -> None:
-    async with client_of(platform, "auto", program=program) as client:
-        first = (await answer_of(client, "sign-in"))["signIn"]
+    async with connect_stdio(platform, "auto", program=program) as client:
+        first = (await call(client, "sign-in"))["signIn"]
         assert await browse(first["url"], decision="deny") == 400
-        second = (await answer_of(client, "sign-in"))["signIn"]
+        second = (await call(client, "sign-in"))["signIn"]
     assert second["url"] != first["url"]
     assert second["message"].startswith("The sign-in was declined. This is a new link.")
 
@@ -163,12 +163,12 @@ async def test_failed_sign_in_is_reported_with_the_next_link(platform: Platform,
 async def test_sign_in_reports_a_taken_port(platform: Platform) -> None:
     port = int(platform.environment["ITWIN_REDIRECT_URI"].split(":")[2].partition("/")[0])
     async with await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=port):
-        async with client_of(platform, "auto") as client:
-            error = (await answer_of(client, "sign-in"))["error"]
+        async with connect_stdio(platform, "auto") as client:
+            error = (await call(client, "sign-in"))["error"]
     assert f"Port {port} of this computer is in use" in error["message"]
 
 
-async def tools_of(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], **flags: Any) -> set[str]:
+async def list_tools(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], **flags: Any) -> set[str]:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     async with connect(sandbox=False, **flags) as client:
@@ -195,14 +195,14 @@ NATIVE = {"ITWIN_CLIENT_ID": "native-x"}
 async def test_sign_in_is_listed_only_where_a_user_can_sign_in(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], flags: dict[str, Any], listed: set[str]
 ) -> None:
-    assert await tools_of(monkeypatch, environment, **flags) & {"sign-in", "who-am-i"} == listed
+    assert await list_tools(monkeypatch, environment, **flags) & {"sign-in", "who-am-i"} == listed
 
 
 async def test_sign_in_is_not_served_over_http(platform: Platform) -> None:
     with serve_http(environment=platform.environment) as served:
         async with Client(served.url) as client:
             names = {tool.name for tool in (await client.list_tools()).tools}
-            error = (await answer_of(client, "who-am-i"))["error"]
+            error = (await call(client, "who-am-i"))["error"]
     assert "who-am-i" in names
     assert "sign-in" not in names
     assert error["hint"].startswith("Whoever runs this server signs in with `itwin-mcp auth login`")

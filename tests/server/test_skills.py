@@ -13,7 +13,7 @@ from tests.skills.bundles import bundles
 
 pytestmark = pytest.mark.anyio
 EXTENSION = "io.modelcontextprotocol/skills"
-modes = pytest.mark.parametrize("mode", ["auto", "legacy"])
+MODES = pytest.mark.parametrize("mode", ["auto", "legacy"])
 
 
 class SkillRequest(RequestParams):
@@ -38,12 +38,14 @@ async def test_skills_extension_is_declared() -> None:
         assert client.server_capabilities.extensions == {EXTENSION: {}}
 
 
-@modes
+@MODES
 async def test_listed_skills_match_their_digests_and_front_matter(mode: str) -> None:
     async with connect(mode, toolsets="users") as client:
         listed = await ask(client, "skills/list", PaginatedRequestParams())
         assert (listed["ttlMs"], listed["cacheScope"]) == (300_000, "public")
-        assert {one["uri"] for one in listed["skills"]} == {f"skill://{one.skill.name}/SKILL.md" for one in bundles()}
+        assert {entry["uri"] for entry in listed["skills"]} == {
+            f"skill://{bundle.skill.name}/SKILL.md" for bundle in bundles()
+        }
         for entry, bundle in zip(listed["skills"], bundles(), strict=True):
             assert entry["frontmatter"] == bundle.skill.front
             assert [file["uri"].rpartition(f"{bundle.skill.name}/")[2] for file in entry["resources"]] == [
@@ -53,24 +55,24 @@ async def test_listed_skills_match_their_digests_and_front_matter(mode: str) -> 
                 content = (await read(client, file["uri"])).encode()
                 assert file["size"] == len(content)
                 assert file["digest"] == f"sha256:{hashlib.sha256(content).hexdigest()}"
-            got = await ask(client, "skills/get", SkillRequest(uri=entry["uri"]))
-            assert got["skill"] == entry
+            skill = await ask(client, "skills/get", SkillRequest(uri=entry["uri"]))
+            assert skill["skill"] == entry
 
 
-@modes
+@MODES
 async def test_skill_is_listed_as_a_resource_by_its_guide(mode: str) -> None:
     async with connect(mode) as client:
-        listed = {str(one.uri): one for one in (await client.list_resources()).resources}
-        skills = {uri: one for uri, one in listed.items() if uri.startswith("skill://")}
-        assert skills.keys() == {f"skill://{one.skill.name}/SKILL.md" for one in bundles()}
+        listed = {str(resource.uri): resource for resource in (await client.list_resources()).resources}
+        skills = {uri: resource for uri, resource in listed.items() if uri.startswith("skill://")}
+        assert skills.keys() == {f"skill://{bundle.skill.name}/SKILL.md" for bundle in bundles()}
         for bundle in bundles():
-            one = skills[f"skill://{bundle.skill.name}/SKILL.md"]
-            assert (one.name, one.description) == (bundle.skill.name, bundle.skill.front["description"])
-            assert one.mime_type == "text/markdown"
+            resource = skills[f"skill://{bundle.skill.name}/SKILL.md"]
+            assert (resource.name, resource.description) == (bundle.skill.name, bundle.skill.front["description"])
+            assert resource.mime_type == "text/markdown"
 
 
-@modes
-async def test_unknown_skill_is_refused(mode: str) -> None:
+@MODES
+async def test_unknown_skill_uri_and_cursor_are_refused(mode: str) -> None:
     async with connect(mode) as client:
         for uri in ("skill://version-history", "skill://version-history/references/tools.md", "skill://../SKILL.md"):
             with pytest.raises(MCPError) as caught:

@@ -17,10 +17,10 @@ import pytest
 from tests.cli.test_serve import HELLO, read_line, send_line, start
 from tests.upstream.loopback import Asked, loopback
 
-PATIENCE = 60.0
-"""Seconds that a server may take to start and answer on a busy machine."""
-ENDING = 25.0
-"""Seconds that a server may take to end on a busy machine: less than the timeout of a request."""
+ANSWER_SECONDS = 60.0
+"""The time that a server may take to start and answer on a busy machine."""
+END_SECONDS = 25.0
+"""The time that a server may take to end on a busy machine: less than the timeout of a request."""
 PATIENT = "tests.server.patient"
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals and pseudo-terminals are POSIX")
@@ -100,7 +100,7 @@ def test_unreadable_message_is_answered_with_the_reason(
 
 def test_unreadable_messages_are_logged_once_without_content() -> None:
     process = start("serve", "--sandbox")
-    out, err = process.communicate('{"canary\n{"canary\n\n[5, "canary"]\n', timeout=PATIENCE)
+    out, err = process.communicate('{"canary\n{"canary\n\n[5, "canary"]\n', timeout=ANSWER_SECONDS)
     assert [json.loads(line)["error"]["code"] for line in out.splitlines()] == [-32700, -32700, -32600]
     (logged,) = [json.loads(line) for line in err.splitlines()]
     assert logged["level"] == "warning"
@@ -111,14 +111,16 @@ def test_unreadable_messages_are_logged_once_without_content() -> None:
 
 def test_unreadable_response_is_logged_but_not_answered() -> None:
     process = start("serve", "--sandbox")
-    out, err = process.communicate('{"jsonrpc":"2.0","id":7,"result":5}\n' + json.dumps(HELLO) + "\n", timeout=PATIENCE)
+    out, err = process.communicate(
+        '{"jsonrpc":"2.0","id":7,"result":5}\n' + json.dumps(HELLO) + "\n", timeout=ANSWER_SECONDS
+    )
     assert [json.loads(line)["id"] for line in out.splitlines()] == [1]
     assert "result must be an object" in err
 
 
 def test_last_line_without_newline_is_answered() -> None:
     process = start("serve", "--sandbox")
-    out, _ = process.communicate(json.dumps(HELLO), timeout=PATIENCE)
+    out, _ = process.communicate(json.dumps(HELLO), timeout=ANSWER_SECONDS)
     assert json.loads(out)["id"] == 1
 
 
@@ -128,7 +130,7 @@ def test_client_that_closes_its_side_ends_the_server_quietly() -> None:
     assert process.stdout is not None and process.stdin is not None and process.stderr is not None
     process.stdout.close()
     send_line(process, HELLO)
-    assert process.wait(PATIENCE) == 0
+    assert process.wait(ANSWER_SECONDS) == 0
     assert process.stderr.read() == ""
     process.stdin.close()
     process.stderr.close()
@@ -162,41 +164,41 @@ def test_stdio_batch_is_answered_by_one_array() -> None:
     for frame in [*frames, ping("last")]:
         process.stdin.write(json.dumps(frame) + "\n")
     process.stdin.flush()
-    heard = [json.loads(process.stdout.readline()) for _ in range(6)]
-    process.communicate(timeout=PATIENCE)
-    arrays = [answer for answer in heard if isinstance(answer, list)]
+    answers = [json.loads(process.stdout.readline()) for _ in range(6)]
+    process.communicate(timeout=ANSWER_SECONDS)
+    arrays = [answer for answer in answers if isinstance(answer, list)]
     assert sorted(sorted(str(item["id"]) for item in array) for array in arrays) == [
         ["1", "2", "3", "None"],
         ["None"],
         ["None"],
     ]
-    (whole,) = [array for array in arrays if len(array) > 1]
-    assert {item["id"]: item.get("error", {}).get("code") for item in whole} == {
+    (full_array,) = [array for array in arrays if len(array) > 1]
+    assert {item["id"]: item.get("error", {}).get("code") for item in full_array} == {
         2: None,
         3: None,
         None: -32600,
         1: -32600,
     }
-    singles = [answer for answer in heard if isinstance(answer, dict)]
+    singles = [answer for answer in answers if isinstance(answer, dict)]
     assert [answer.get("error", {}).get("code") for answer in singles if answer["id"] is None] == [-32600, -32600]
     assert [answer["result"] for answer in singles if answer["id"] == "last"] == [{}]
 
 
 @pytest.mark.anyio
 async def test_batch_is_answered_without_a_cancelled_request() -> None:
-    async with platform() as (environment, asked):
+    async with platform() as (environment, requested):
         process = start("serve", environment=environment)
         send_line(process, {**HELLO, "params": {**HELLO["params"], "protocolVersion": "2025-03-26"}})
         read_line(process)
         send_line(process, {"jsonrpc": "2.0", "method": "notifications/initialized"})
         send_line(process, [ping(2), call(3, "list-itwins")])  # type: ignore[arg-type]
-        with anyio.fail_after(PATIENCE):
-            await asked.wait()
+        with anyio.fail_after(ANSWER_SECONDS):
+            await requested.wait()
         send_line(process, {**NOTIFIED, "params": {"requestId": 3}})
         assert process.stdout is not None
         answers = json.loads(await anyio.to_thread.run_sync(process.stdout.readline))
         assert [answer["id"] for answer in answers] == [2]
-        process.communicate(timeout=PATIENCE)
+        process.communicate(timeout=ANSWER_SECONDS)
 
 
 def test_batch_under_another_revision_is_refused(served: subprocess.Popen[str]) -> None:
@@ -211,11 +213,12 @@ def test_batch_under_another_revision_is_refused(served: subprocess.Popen[str]) 
 
 @posix
 def test_sigterm_ends_a_background_command() -> None:
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as such a shell does, and programs inherit it
+    # A shell ignores SIGINT for background commands, and they inherit that.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with greeted("--sandbox") as process:
             process.terminate()
-            assert process.wait(ENDING) == 0
+            assert process.wait(END_SECONDS) == 0
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -225,7 +228,7 @@ def test_sigterm_ends_a_background_command() -> None:
 def test_signal_ends_an_idle_server_whose_input_is_open(sent: signal.Signals) -> None:
     with greeted("--sandbox") as process:
         process.send_signal(sent)
-        assert process.wait(ENDING) == 0
+        assert process.wait(END_SECONDS) == 0
         assert process.stderr is not None
         assert process.stderr.read() == ""
 
@@ -233,20 +236,20 @@ def test_signal_ends_an_idle_server_whose_input_is_open(sent: signal.Signals) ->
 @asynccontextmanager
 async def platform(*, download: bool = False) -> AsyncIterator[tuple[dict[str, str], anyio.Event]]:
     """Run a platform that never finishes a response; yield its settings and an event that the first request sets."""
-    asked_for = anyio.Event()
+    requested = anyio.Event()
 
-    async def handle(asked: Asked) -> None:
-        if download and asked.path.endswith("/baselinefile"):
+    async def handle(request: Asked) -> None:
+        if download and request.path.endswith("/baselinefile"):
             file = {"id": "f", "fileSize": 10**7, "_links": {"download": {"href": f"{server.origin}/file?sig=x"}}}
-            await asked.json(200, {"baselineFile": file})
+            await request.json(200, {"baselineFile": file})
             return
         if download:
-            await asked.raw(b"HTTP/1.1 200 OK\r\nContent-Length: 10000000\r\n\r\n" + bytes(1_000_000))
-        asked_for.set()
-        await asked.until_closed()
+            await request.raw(b"HTTP/1.1 200 OK\r\nContent-Length: 10000000\r\n\r\n" + bytes(1_000_000))
+        requested.set()
+        await request.until_closed()
 
     async with loopback(handle) as server:
-        yield {"ITWIN_API_URL": server.origin, "ITWIN_ACCESS_TOKEN": "token"}, asked_for
+        yield {"ITWIN_API_URL": server.origin, "ITWIN_ACCESS_TOKEN": "token"}, requested
 
 
 @posix
@@ -254,13 +257,13 @@ async def platform(*, download: bool = False) -> AsyncIterator[tuple[dict[str, s
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 async def test_signal_during_a_write_is_noted_in_the_audit_log(sent: signal.Signals, tmp_path: Path) -> None:
     audit = tmp_path / "audit.jsonl"
-    async with platform() as (environment, asked):
+    async with platform() as (environment, requested):
         with greeted(environment=environment | {"ITWIN_MCP_AUDIT_LOG": str(audit)}) as process:
             send_line(process, call(2, "create-imodel", iTwinId="1c4b1d5e-0000-4000-8000-000000000000", name="A"))
-            with anyio.fail_after(PATIENCE):
-                await asked.wait()
+            with anyio.fail_after(ANSWER_SECONDS):
+                await requested.wait()
             process.send_signal(sent)
-            assert await anyio.to_thread.run_sync(process.wait, ENDING) == 0
+            assert await anyio.to_thread.run_sync(process.wait, END_SECONDS) == 0
             assert process.stderr is not None
             assert "Traceback" not in process.stderr.read()
     before, after = [json.loads(line) for line in (await anyio.Path(audit).read_text()).splitlines()]
@@ -276,12 +279,12 @@ async def test_sigterm_during_a_download_leaves_no_partial_file(tmp_path: Path) 
             download = call(2, "download-baseline-file", iModelId="1c4b1d5e-0000-4000-8000-000000000001", filePath="f")
             download["params"]["_meta"] = {"progressToken": 5}
             send_line(process, download)
-            with anyio.fail_after(PATIENCE):
-                told = await anyio.to_thread.run_sync(read_line, process)
-            assert "received" in told["params"]["message"]
+            with anyio.fail_after(ANSWER_SECONDS):
+                notification = await anyio.to_thread.run_sync(read_line, process)
+            assert "received" in notification["params"]["message"]
             assert [path.suffix async for path in anyio.Path(tmp_path).iterdir()] == [".part"]
             process.send_signal(signal.SIGTERM)
-            assert await anyio.to_thread.run_sync(process.wait, ENDING) == 0
+            assert await anyio.to_thread.run_sync(process.wait, END_SECONDS) == 0
     assert not [path async for path in anyio.Path(tmp_path).iterdir()]
 
 
@@ -319,7 +322,7 @@ def read_until(screen: int, text: str | None) -> str:
     """Read the terminal until `text` appears or the program ends."""
     shown = b""
     while text is None or text.encode() not in shown:
-        assert select.select([screen], [], [], PATIENCE)[0], shown.decode()
+        assert select.select([screen], [], [], ANSWER_SECONDS)[0], shown.decode()
         try:
             shown += os.read(screen, 4096)
         except OSError:
@@ -336,20 +339,20 @@ def test_serve_on_a_terminal_explains_itself_and_ends_on_ctrl_c() -> None:
         assert "itwin-mcp install claude-desktop --sandbox" in shown
         assert "itwin-mcp serve --sandbox --http 127.0.0.1:8000" in shown
         os.write(keyboard, b"\x03")
-        assert process.wait(ENDING) == 0
+        assert process.wait(END_SECONDS) == 0
         assert "Traceback" not in read_until(keyboard, None)
 
 
 @posix
 @pytest.mark.anyio
 async def test_ctrl_c_on_a_terminal_ends_a_server_during_a_call(tmp_path: Path) -> None:
-    async with platform() as (environment, asked):
+    async with platform() as (environment, requested):
         with on_a_terminal(environment=environment) as (process, keyboard):
             hello = {**HELLO, "params": {**HELLO["params"], "protocolVersion": "2025-11-25"}}
             for frame in (hello, {"jsonrpc": "2.0", "method": "notifications/initialized"}, call(2, "list-itwins")):
                 os.write(keyboard, json.dumps(frame).encode() + b"\n")
-            with anyio.fail_after(PATIENCE):
-                await asked.wait()
+            with anyio.fail_after(ANSWER_SECONDS):
+                await requested.wait()
             os.write(keyboard, b"\x03")
-            assert await anyio.to_thread.run_sync(process.wait, ENDING) == 0
+            assert await anyio.to_thread.run_sync(process.wait, END_SECONDS) == 0
             assert "Traceback" not in read_until(keyboard, None)

@@ -1,4 +1,4 @@
-"""Actions of tools, flows and resources, compiled: one call or several steps, linked to operations and inputs."""
+"""Compiler of actions: the call or the steps of a tool, flow or resource, linked to operations and inputs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from itwin_mcp.capability.lookup_compiler import compile_lookup
 from itwin_mcp.capability.operations import Operation, list_path_slots
 from itwin_mcp.capability.outputs import check_mappings, compile_flow_outputs, compile_mapped_output
 from itwin_mcp.capability.parameters import FILE_PATH
-from itwin_mcp.capability.references import EACH, Scope
+from itwin_mcp.capability.references import Scope
 from itwin_mcp.capability.schema_types import JsonSchema
 from itwin_mcp.capability.tool_actions import (
     AcrossPlan,
@@ -34,7 +34,6 @@ from itwin_mcp.capability.tool_actions import (
     Steps,
 )
 from itwin_mcp.capability.transfers import FILE
-from itwin_mcp.text import suggest
 
 Namespaces = Mapping[str, Mapping[str, Operation] | None]
 """The operations that a file may call, by namespace; None for a namespace whose import failed."""
@@ -51,7 +50,7 @@ _BYTES_SCHEMA: JsonSchema = {
         }
     },
 }
-"""The structured answer of an operation that returns bytes: it says only what they are."""
+"""The structured answer of an operation that returns bytes: their media type and number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +60,7 @@ class ActionCompiler:
     operations: Namespaces
 
     def compile(self, body: flow_schema.ActionSpec, scope: Scope, place: Place) -> tuple[Action, JsonSchema] | None:
-        """Return the action and the schema of its answer; None, and problems, if it cannot be compiled."""
+        """Return the action and the schema of its answer. If it cannot be compiled, report problems and return None."""
         if body.call is not None and body.steps:
             place.report("one-action", "has both `call` and `steps`: keep one")
             return None
@@ -78,7 +77,7 @@ class ActionCompiler:
             if body.with_:
                 place.at("with").report("one-action", "move `with` into the steps that need it")
             return self._compile_steps(body, scope, place)
-        scope.used.update(scope.inputs)  # not to report them as unused, too
+        scope.used.update(scope.inputs)  # otherwise every input would also be reported as unused
         place.report("required-key", "needs one of `call`, `steps` or (a tool) `ref`")
         return None
 
@@ -93,9 +92,8 @@ class ActionCompiler:
             None if body.across is None else self._compile_across(body.across, operation, scope, place.at("x-across"))
         )
         for name in body.containing:
-            if name not in scope.inputs:
-                message = f"there is no input {name!r}: {suggest(scope.inputs, name)}"
-                place.at("x-containing", name).report("unresolved-input", message)
+            here = place.at("x-containing", name)
+            here.check_known(name, scope.inputs, "unresolved-input", "there is no input")
             scope.used.add(name)
         if (body.across or body.containing) and operation is not None and operation.page is None:
             word = "x-across" if body.across else "x-containing"
@@ -118,26 +116,23 @@ class ActionCompiler:
     def _compile_across(
         self, across: flow_schema.Across, operation: Operation | None, scope: Scope, place: Place
     ) -> AcrossPlan | None:
-        steps = self._compile_each_step(across.steps, scope, place.at("steps"))
+        steps = self._compile_step_list(across.steps, scope, place.at("steps"))
         for step in steps:
             if isinstance(step, CallStep) and step.operation.method != "GET":
                 message = f"{step.operation.key!r} changes something: use a GET to find the places"
                 place.at("steps", step.name, "call").report("x-across", message)
         lists = tuple(scope.compile_step_value(text, place.at("in", index)) for index, text in enumerate(across.in_))
-        if operation is not None and across.fills not in operation.inputs:
-            message = f"the operation {operation.key!r} has no input {across.fills!r}"
-            place.at("fills").report("unknown-input", f"{message}: {suggest(operation.inputs, across.fills)}")
-        label = tuple(across.label.items())
-        return AcrossPlan(across.fills, lists, Steps(steps, (), Output("object")), label)
+        if operation is not None:
+            _check_operation_input(across.fills, operation, place.at("fills"))
+        return AcrossPlan(across.fills, lists, Steps(steps, (), Output("object")), tuple(across.label.items()))
 
     def _find_name_source(
         self, take: flow_schema.NameOf, place: Place, scope: Scope | None = None
     ) -> NameSource | None:
-        """Return where a name is read: an operation with `x-names` or, in a flow, a step."""
+        """Return the source of a name: an operation with `x-names` or, in a flow, a step."""
         if "." not in take.name:
-            known = scope.steps - {FILE} if scope is not None else set[str]()
-            if take.name not in known:
-                place.report("x-take", f"there is no step {take.name!r}: {suggest(known, take.name)}")
+            steps = scope.steps - {FILE} if scope is not None else set[str]()
+            place.check_known(take.name, steps, "x-take", "there is no step")
             return NameSource(take.of, step=take.name)
         operation = self._find_operation(take.name, place)
         if operation is None:
@@ -156,7 +151,7 @@ class ActionCompiler:
         after: Operation | None,
         within: tuple[PathPart, ...] = (),
     ) -> Iterator[FurtherRead]:
-        """Yield the reads of `x-read` that follow the operation `after`; `within` is the path of the objects above."""
+        """Yield the compiled `x-read`s in an output of the operation `after`. `within` is the path of the output."""
         if isinstance(parameter, flow_schema.MappedArray):
             items = place.at("items")
             yield from self._compile_further_reads(parameter.items, scope, items, after, (*within, Every.EVERY))
@@ -185,15 +180,13 @@ class ActionCompiler:
         here = place.at("x-read")
         operation = self._find_operation(read.call, here.at("call"))
         when = None if read.when is None else scope.compile_step_value(read.when, here.at("when"))
-        scope.steps.add(EACH)
-        bindings = self._compile_bindings(read.with_, operation, scope, here)
-        scope.steps.discard(EACH)
+        bindings = self._compile_bindings(read.with_, operation, scope.add_each(), here)
         if operation is None:
             return None
         if operation.method != "GET" or operation.binary or operation.wait is not None or operation.page is not None:
             message = f"{operation.key!r} changes, awaits or pages something, or returns bytes: read one small answer"
             here.at("call").report("x-read", message)
-        if any(True for _ in self._compile_further_reads(parameter, scope, place, None)):
+        if list(self._compile_further_reads(parameter, scope, place, None)):
             here.report("x-read", "contains another x-read: put both next to each other")
         output, _ = compile_mapped_output(parameter, place, self._find_name_source)
         path = JsonPath("$" + "".join(f".{part}" if isinstance(part, str) else "[*]" for part in within), within)
@@ -202,9 +195,9 @@ class ActionCompiler:
     # --- previews -----------------------------------------------------------------------------------------------
 
     def compile_preview_read(
-        self, name: str, read: flow_schema.PreviewReadSpec, scope: Scope, place: Place
+        self, name: str, read: flow_schema.CallSpec, scope: Scope, place: Place
     ) -> PreviewRead | None:
-        """Compile one request that reads for a preview of `x-confirm`."""
+        """Compile one read of `x-confirm`."""
         operation = self._find_operation(read.call, place.at("call"))
         bindings = self._compile_bindings(read.with_, operation, scope, place)
         if operation is None:
@@ -217,7 +210,7 @@ class ActionCompiler:
     def compile_preview_lookup(
         self, name: str, step: flow_schema.LookupStepSpec, scope: Scope, place: Place
     ) -> LookupStep:
-        """Compile a lookup in what was read for a preview."""
+        """Compile a lookup of `x-confirm`."""
         for word, value in (("x-require", step.require), ("x-when", step.when), ("x-unless", step.unless)):
             if value is not None:
                 place.at(word).report("x-confirm", "belongs to the steps of a flow: a preview has no conditions")
@@ -226,25 +219,23 @@ class ActionCompiler:
     # --- operations ---------------------------------------------------------------------------------------------
 
     def _find_operation(self, reference: str, place: Place) -> Operation | None:
-        """Return the operation that `namespace.operation` names; None, and a problem, if there is none."""
+        """Return the operation called `namespace.operation`. If it does not exist, report it and return None."""
         namespace, _, name = reference.partition(".")
-        if namespace not in self.operations:
-            message = f"there is no consumed namespace {namespace!r}: {suggest(self.operations, namespace)}"
-            place.report("unresolved-call", message)
+        if not place.check_known(namespace, self.operations, "unresolved-call", "there is no consumed namespace"):
             return None
-        named = self.operations[namespace]
-        if named is None:
+        operations = self.operations[namespace]
+        if operations is None:  # the import failed and was reported
             return None
-        if name not in named:
-            message = f"the namespace {namespace!r} has no operation {name!r}: {suggest(named, name)}"
-            place.report("unresolved-call", message)
-            return None
-        return named[name]
+        place.check_known(name, operations, "unresolved-call", f"the namespace {namespace!r} has no operation")
+        return operations.get(name)
 
     def _compile_bindings(
         self, with_: flow_schema.With, operation: Operation | None, scope: Scope, place: Place, *, guarded: bool = False
     ) -> dict[str, Expression]:
-        """Return what fills the inputs of an operation. A `guarded` step is left out if a value is missing."""
+        """Return the expressions for the inputs of an operation.
+
+        `guarded` allows path slots whose value may be missing, because the request is then not sent.
+        """
         bindings: dict[str, Expression] = {}
         if operation is not None and operation.file is not None:
             bindings[FILE_PATH] = Argument(FILE_PATH)
@@ -252,15 +243,13 @@ class ActionCompiler:
             here = place.at("with", key)
             expression = scope.compile_value(value, here)
             bindings[key] = Literal(None) if expression is None else expression
-            if operation is not None and key not in operation.inputs:
-                message = f"the operation {operation.key!r} has no input {key!r}: {suggest(operation.inputs, key)}"
-                here.report("unknown-input", message)
+            if operation is not None:
+                _check_operation_input(key, operation, here)
         if operation is None:
             return bindings
         page = operation.page
-        for name in (page.size, page.skip, page.token) if page is not None else ():
-            if name is None or name not in bindings:
-                continue
+        paging = (page.size, page.skip, page.token) if page is not None else ()
+        for name in bindings.keys() & paging:
             place.at("with", name).report("reserved-input", f"the engine sets {name!r} itself, to page: remove it")
         fixed = {parameter.name for parameter in operation.parameters if parameter.value is not None}
         for missing in sorted(operation.required - set(bindings) - fixed):
@@ -275,25 +264,32 @@ class ActionCompiler:
 
     # --- steps --------------------------------------------------------------------------------------------------
 
-    def _compile_each_step(
+    def _compile_step_list(
         self, steps: Mapping[str, flow_schema.StepSpec], scope: Scope, place: Place
     ) -> tuple[Step, ...]:
-        """Compile steps in order. Each is known to the later ones, also if it has a problem and is left out."""
+        """Compile steps in order. Later steps may refer to every step, even one that cannot be compiled."""
         compiled: list[Step] = []
         for name, step in steps.items():
             here = place.at(name)
             scope.check_new_name(name, here)
-            one = self._compile_step(name, step, scope, here)
+            compiled_step = self._compile_step(name, step, scope, here)
             scope.steps.add(name)
-            if one is not None:
-                compiled.append(one)
+            if compiled_step is not None:
+                compiled.append(compiled_step)
         return tuple(compiled)
 
     def _compile_steps(
         self, body: flow_schema.ActionSpec, scope: Scope, place: Place
     ) -> tuple[Action, JsonSchema] | None:
-        steps = self._compile_each_step(body.steps, scope, place.at("steps"))
-        mappings = self._compile_mappings(body, scope, place.at("mappings"))
+        steps = self._compile_step_list(body.steps, scope, place.at("steps"))
+        mappings = tuple(
+            StepMapping(
+                tuple(mapping.target.split(".")),
+                scope.compile_step_value(mapping.value, place.at("mappings", index, "value")),
+                mapping.count,
+            )
+            for index, mapping in enumerate(body.mappings)
+        )
         if not isinstance(body.outputParameters, dict):
             message = "with `steps`, `outputParameters` must be a map of names, which `mappings` fill"
             place.at("outputParameters").report("output", message)
@@ -310,19 +306,12 @@ class ActionCompiler:
             return None
         return Steps(steps, mappings, output), schema
 
-    def _compile_mappings(self, body: flow_schema.ActionSpec, scope: Scope, place: Place) -> tuple[StepMapping, ...]:
-        mappings: list[StepMapping] = []
-        for index, mapping in enumerate(body.mappings):
-            value = scope.compile_step_value(mapping.value, place.at(index, "value"))
-            mappings.append(StepMapping(tuple(mapping.target.split(".")), value, mapping.count))
-        return tuple(mappings)
-
     def _compile_step(self, name: str, step: flow_schema.StepSpec, scope: Scope, place: Place) -> Step | None:
         require = None
         if step.require is not None:
-            wanted = step.require
-            path = place.at("x-require", "path").compile_path(wanted.path)
-            require = None if path is None else Requirement(path, wanted.code, wanted.message, wanted.hint)
+            path = place.at("x-require", "path").compile_path(step.require.path)
+            if path is not None:
+                require = Requirement(path, step.require.code, step.require.message, step.require.hint)
         when = None if step.when is None else scope.compile_step_value(step.when, place.at("x-when"))
         unless = [step.unless] if isinstance(step.unless, str) else step.unless or ()
         condition = Condition(when, tuple(scope.compile_step_value(text, place.at("x-unless")) for text in unless))
@@ -330,10 +319,8 @@ class ActionCompiler:
             return compile_lookup(name, step, scope, place, require, condition)
         operation = self._find_operation(step.call, place.at("call"))
         each = self._compile_each(name, step.each, scope, place.at("x-each"))
-        if each is not None:
-            scope.steps.add(EACH)
-        bindings = self._compile_bindings(step.with_, operation, scope, place, guarded=when is not None)
-        scope.steps.discard(EACH)
+        inner_scope = scope if each is None else scope.add_each()
+        bindings = self._compile_bindings(step.with_, operation, inner_scope, place, guarded=when is not None)
         if each is not None and each.name is not None:
             scope.steps.add(each.name)
         repeat = None
@@ -348,7 +335,6 @@ class ActionCompiler:
         if step.most is not None and operation.page is None:
             message = f"{operation.key!r} does not page, so there is nothing to limit: remove x-most"
             place.at("x-most").report("x-most", message)
-        tolerate = frozenset(step.tolerate or ())
         return CallStep(
             name,
             operation,
@@ -358,7 +344,7 @@ class ActionCompiler:
             each,
             step.most,
             repeat,
-            tolerate,
+            frozenset(step.tolerate or ()),
             step.partial,
             self._compile_defaults(name, step, operation, scope, place.at("x-defaults")),
         )
@@ -390,7 +376,10 @@ class ActionCompiler:
         lists = tuple(scope.compile_step_value(text, place.at("in", index)) for index, text in enumerate(each.in_))
         if each.as_ is not None:
             scope.check_new_name(each.as_, place.at("as"), step)
-        if each.again is not None and each.again not in scope.inputs:
-            message = f"there is no input {each.again!r}: {suggest(scope.inputs, each.again)}"
-            place.at("again").report("unresolved-input", message)
+        if each.again is not None:
+            place.at("again").check_known(each.again, scope.inputs, "unresolved-input", "there is no input")
         return EachPlan(lists, each.most, each.as_, tuple(each.label.items()), each.again)
+
+
+def _check_operation_input(name: str, operation: Operation, place: Place) -> None:
+    place.check_known(name, operation.inputs, "unknown-input", f"the operation {operation.key!r} has no input")

@@ -1,7 +1,7 @@
-"""Cache of parsed capability files: JSON entries in a folder, because parsing YAML at every start is slow.
+"""Cache of parsed capability files as JSON in a folder, because parsing YAML at every start is slow.
 
-The name of an entry is a digest of the file's text and of the version of this package, so an entry never goes stale.
-Any trouble with the cache means only that a file is parsed again.
+The name of an entry is a digest of the file's text and of the version of this package, so entries never become stale.
+If an entry cannot be used, the file is parsed again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 def find_entry(text: str, folder: Path | None) -> Path | None:
-    """Return where the parse of a file's text is cached; None without a cache folder."""
+    """Return the path of the cache entry for a file's text; None without a cache folder."""
     if folder is None:
         return None
     from itwin_mcp import __version__
@@ -31,9 +31,9 @@ def find_entry(text: str, folder: Path | None) -> Path | None:
 
 
 def read_entry(file: Path, entry: Path | None, convert: Callable[[Any], T]) -> T | None:
-    """Return the converted data of an entry, or None if there is none or it is damaged.
+    """Return the converted data of an entry, or None if the entry is missing or damaged.
 
-    `file` is the capability file, for the warning. A ValueError of `convert` means that the entry is damaged.
+    `convert` raises ValueError for damaged data. `file` is the capability file, which the warning names.
     """
     if entry is None:
         return None
@@ -47,7 +47,7 @@ def read_entry(file: Path, entry: Path | None, convert: Callable[[Any], T]) -> T
 
 
 def write_entry(file: Path, entry: Path, data: Any) -> None:
-    """Write an entry, whole or not at all. A folder that cannot be written is only a warning."""
+    """Write an entry atomically. If the folder cannot be written, log a warning."""
     try:
         entry.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_file(entry, json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode())

@@ -1,4 +1,4 @@
-"""The linked tools, resources and prompts, and the filters over them."""
+"""The catalog: linked tools, resources and prompts, and the selection of those to serve."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from itwin_mcp.text import find_similar
 
 @dataclass(frozen=True, slots=True)
 class Annotations:
-    """Hints about a tool that clients read before they call it."""
+    """MCP's annotations of a tool."""
 
     read_only: bool
     destructive: bool
@@ -30,10 +30,10 @@ class Annotations:
 
 @dataclass(frozen=True, slots=True)
 class ChangesetForm:
-    """In which form an operation takes a changeset.
+    """The form in which an operation accepts a changeset: with `only_id`, only as an id; otherwise also as an index.
 
-    With `only_id`, it takes no index. `baseline` says how to name the baseline: by the index 0, by an empty id, or by
-    leaving the argument out; None if the operation does not accept the baseline.
+    `baseline` is how it identifies the baseline: by the index 0, an empty id, or an absent argument. None means that it
+    does not accept the baseline.
     """
 
     only_id: bool = False
@@ -42,9 +42,9 @@ class ChangesetForm:
 
 @dataclass(frozen=True, slots=True)
 class ToolArgument:
-    """One argument of a tool. Its `default` is ABSENT if it has none.
+    """One argument of a tool. The `default` is ABSENT if there is none.
 
-    `local` is set for the path of a local file: a `source` is read, a `target` is written.
+    `local` marks the path of a local file: a `source` is read, a `target` is written.
     """
 
     name: str
@@ -58,10 +58,10 @@ class ToolArgument:
     yields: bool = False
     """Whether it is optional even without the preset, because a list of entities can replace it."""
     changeset: ChangesetForm | None = None
-    """For an argument that names a changeset."""
+    """Set for an argument that identifies a changeset."""
 
     is_one: bool = field(init=False)
-    """Whether an argument that names an entity names one, and not several in a list."""
+    """Whether the argument takes one value instead of a list."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "is_one", self.schema.get("type") != "array")
@@ -69,20 +69,19 @@ class ToolArgument:
 
 @dataclass(frozen=True, slots=True)
 class EmptyAnswer:
-    """The note of an answer in which all of these lists are empty."""
+    """A note for answers in which all of these lists are empty."""
 
     lists: tuple[JsonPath, ...]
     note: str
 
     def is_meant_by(self, answer: Mapping[str, Any]) -> bool:
-        """Return whether an answer has these lists, all of them empty."""
-        found = [path.find(answer) for path in self.lists]
-        return all(value == [] for value in found)
+        """Return whether an answer has all of these lists, and all are empty."""
+        return all(path.find(answer) == [] for path in self.lists)
 
 
 @dataclass(frozen=True, eq=False)
 class Tool:
-    """One MCP tool. Values that follow from its declaration are computed once."""
+    """One MCP tool."""
 
     name: str
     title: str
@@ -96,22 +95,22 @@ class Tool:
     file: str = ""
     """The capability file that declares it; empty for a built-in tool."""
     rule: Mapping[str, Any] = field(default_factory=dict)
-    """JSON Schema across the arguments. It is enforced, but not published in `input_schema`."""
+    """A JSON Schema across the arguments, which is enforced but not published in `input_schema`."""
     transfer: TransferPlan | None = None
     confirm: ConfirmPlan | None = None
     lists: Mapping[str, str] = field(default_factory=dict)
-    """The outputs of a flow that are parts of lists, by path, and the tool that lists all of each."""
+    """The paths of a flow's outputs that are parts of lists, each with the tool that lists everything."""
 
     empty: EmptyAnswer | None = None
 
     @cached_property
     def is_built_in(self) -> bool:
-        """Return whether this program answers the tool itself, without a request that a file declares."""
+        """Return whether the engine implements the tool, instead of a capability file."""
         return isinstance(self.action, BuiltIn)
 
     @cached_property
     def access(self) -> Access:
-        """Return what a caller must be allowed."""
+        """Return the level of access that a call requires."""
         if isinstance(self.action, BuiltIn) and self.action.access is not None:
             return self.action.access
         hints = self.annotations
@@ -130,14 +129,13 @@ class Tool:
     @cached_property
     def operations(self) -> tuple[Operation, ...]:
         """Return every operation that a call may send, including those that poll a job or read a preview."""
-        shown = () if self.confirm is None else tuple(read.operation for read in self.confirm.reads)
-        target = () if self.confirm is None or self.confirm.target is None else (self.confirm.target.operation,)
-        return (*list_operations(self.action), *target, *shown)
+        reads = () if self.confirm is None else (self.confirm.target, *self.confirm.reads)
+        return (*list_operations(self.action), *(read.operation for read in reads if read is not None))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Resource:
-    """One MCP resource; a template when its URI has variables."""
+    """One MCP resource, or a resource template if its URI has variables."""
 
     name: str
     title: str
@@ -157,7 +155,7 @@ class Resource:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One MCP prompt; `arguments` are (name, title, description, required)."""
+    """One MCP prompt. An argument is a tuple of name, title, description, and whether it is required."""
 
     name: str
     title: str
@@ -166,14 +164,14 @@ class Prompt:
     messages: tuple[tuple[Literal["user", "assistant"], str], ...]
     toolset: str
     quoted: frozenset[str] = frozenset()
-    """The words in backticks in its text, among them the tools that it asks an agent to use."""
+    """The words in backticks in its text, which include the tools that it mentions."""
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """The accepted values of arguments that do not accept any text."""
+    """The accepted values of each argument that does not accept arbitrary text."""
 
 
 @dataclass(frozen=True, slots=True)
 class StaticResource:
-    """A text file next to a capability file that is served as it is."""
+    """A text file next to a capability file, which is served unchanged."""
 
     name: str
     title: str
@@ -185,7 +183,7 @@ class StaticResource:
 
 @dataclass(frozen=True, slots=True)
 class Skill:
-    """A guide for agents: the front matter of its SKILL.md, and its files, SKILL.md first."""
+    """An agent skill: the front matter of its SKILL.md, and its files, SKILL.md first."""
 
     name: str
     front: Mapping[str, Any]
@@ -203,13 +201,13 @@ class Catalog:
     entities: Entities = field(default_factory=dict)
     statics: tuple[StaticResource, ...] = ()
     reachable: Mapping[str, Tool] = field(default_factory=dict)
-    """Every tool that may be run, listed or not. Completions read with them, and the dynamic tools run them."""
+    """Every tool that completions and the dynamic tools may run, including tools that are not listed."""
     elsewhere: Mapping[str, str] = field(default_factory=dict)
-    """The tools that cannot be run here, each with the reason."""
+    """The tools that this server does not run, each with the reason."""
     warnings: tuple[Problem, ...] = ()
-    """Warnings for the authors of freshly read files; `capability check` prints them."""
+    """Warnings for the authors of capability files. `capability check` prints them."""
     skills: Callable[[], tuple[Skill, ...]] = tuple
-    """Makes the guides for agents, over the whole catalog, when they are first needed."""
+    """Builds the agent skills when they are first needed."""
     vocabulary: Callable[[], Vocabulary] = Vocabulary
     """Reads the vocabulary of the tool search when it is first needed."""
 
@@ -234,42 +232,42 @@ class Catalog:
     ) -> Catalog:
         """Return the part of the catalog to serve.
 
-        Resources are served with their toolset, a prompt if every tool that it names can be run, and static resources
-        always.
+        Resources and prompts are served with their toolset. A prompt is left out if a tool that it mentions cannot be
+        run. Static resources are always served.
 
         Args:
-            toolsets: Toolsets to serve. Without toolsets and tools: DEFAULT_TOOLSETS, and everything in users' files.
+            toolsets: Toolsets to serve. The default, without tools, is DEFAULT_TOOLSETS and all tools in users' files.
             tools: Single tools to serve in addition.
             exclude: Tools to leave out.
-            read_only: Serve only tools whose annotations say that they read.
+            read_only: Serve only tools that are annotated as read-only.
             hidden: Tools to leave out because the policy does not allow them.
 
         Raises:
             SettingsError: A name does not exist.
         """
-        asked = Selection(toolsets, tools, exclude, read_only, {str(file) for file in find_shipped_files()}, hidden)
-        asked.check(self.tools, self.toolsets)
-        served = {name: tool for name, tool in self.tools.items() if asked.lists(tool)}
-        reachable = {name: tool for name, tool in self.tools.items() if asked.reaches(tool)}
+        selection = Selection(toolsets, tools, exclude, read_only, {str(file) for file in find_shipped_files()}, hidden)
+        selection.check(self.tools, self.toolsets)
+        served = {name: tool for name, tool in self.tools.items() if selection.lists(tool)}
+        reachable = {name: tool for name, tool in self.tools.items() if selection.reaches(tool)}
         selected = replace(
             self,
             tools=served,
             reachable=reachable,
-            resources=tuple(resource for resource in self.resources if asked.takes(resource.toolset)),
+            resources=tuple(resource for resource in self.resources if selection.takes(resource.toolset)),
         )
         runnable = {*served, *reachable} if selected.dynamic else served.keys()
         prompts = {
             name: prompt
             for name, prompt in self.prompts.items()
-            if asked.takes(prompt.toolset) and prompt.quoted & self.tools.keys() <= runnable
+            if selection.takes(prompt.toolset) and prompt.quoted & self.tools.keys() <= runnable
         }
-        absent = {name: asked.explain_absence(tool) for name, tool in self.tools.items() if name not in runnable}
-        return replace(selected, prompts=prompts, elsewhere=absent)
+        elsewhere = {name: selection.explain_absence(tool) for name, tool in self.tools.items() if name not in runnable}
+        return replace(selected, prompts=prompts, elsewhere=elsewhere)
 
     def suggest_tool(self, name: str, among: Collection[str] | None = None) -> str:
-        """Return a sentence about a tool that is not served: why, or a similar name; empty if there is nothing to say.
+        """Return why a tool is not served, or suggest one with a similar name; empty if there is none.
 
-        `among` are the tools that may be suggested, by default all that are served.
+        `among` are the tools to suggest, by default all that are served.
         """
         if name in self.elsewhere:
             return f"It is not served here: {self.elsewhere[name]}."

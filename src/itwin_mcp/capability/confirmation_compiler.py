@@ -1,4 +1,4 @@
-"""Confirmations of destructive tools: `x-confirm`, compiled, and the default for tools without it."""
+"""Compiler of confirmations: `x-confirm`, and the default for destructive tools without it."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from itwin_mcp.settings import PLATFORM_ORIGIN
 from itwin_mcp.text import suggest
 
 TARGET = "target"
-"""How texts and paths of `x-confirm` refer to the thing that would be destroyed."""
+"""The name by which texts and paths of `x-confirm` refer to the thing that would be destroyed."""
 CONFIRMATION = "confirmation"
-"""The argument that returns the token of a two-step confirmation."""
+"""The argument that takes the token of a preview, to confirm the call."""
 
-_FIRST = re.compile(r"\$\.([a-zA-Z0-9-]+)(?=[.\[]|\Z)")
+_FIRST_NAME = re.compile(r"\$\.([a-zA-Z0-9-]+)(?=[.\[]|\Z)")
 _CONFIRMATION = {
     "type": "string",
     "minLength": 1,
@@ -44,7 +44,7 @@ _CONFIRMATION = {
 def compile_confirmation(
     confirm: flow_schema.Confirm, actions: ActionCompiler, inputs: Scope, place: Place
 ) -> ConfirmPlan:
-    """Compile `x-confirm`; what is wrong with it is reported at its place."""
+    """Compile `x-confirm`. Problems are reported at its place."""
     scope = Scope(inputs.namespace, inputs.inputs)
     target = None
     if confirm.target is not None:
@@ -55,8 +55,8 @@ def compile_confirmation(
         here = place.at("reads", name)
         if name == TARGET or name in scope.inputs:
             here.report("unique-name", f"the name {name!r} is already used for the target or an input: rename the read")
-        linked = actions.compile_preview_read(name, read, scope, here)
-        reads += [] if linked is None else [linked]
+        compiled_read = actions.compile_preview_read(name, read, scope, here)
+        reads += [] if compiled_read is None else [compiled_read]
     scope.steps.update(confirm.reads)
     lookups: list[LookupStep] = []
     for name, lookup in confirm.lookups.items():
@@ -90,50 +90,51 @@ def compile_confirmation(
 
 
 def _compile_loss(loss: flow_schema.LossSpec, scope: Scope, place: Place) -> Loss | None:
-    found = _compile_loss_path(loss.value, scope, place.at("value"))
+    plain_loss = _compile_loss_path(loss.value, scope, place.at("value"))
     if (loss.match is None) != (loss.lookupValue is None):
         place.report("x-confirm", "`match` and `lookupValue` go together: a field of an element, and its value")
-    wanted = None if loss.lookupValue is None else scope.compile_step_value(loss.lookupValue, place.at("lookupValue"))
-    if loss.replacedBy is not None and loss.replacedBy not in scope.inputs:
-        message = f"there is no input {loss.replacedBy!r}: {suggest(scope.inputs, loss.replacedBy)}"
-        place.at("replacedBy").report("unresolved-input", message)
-    if found is None:
-        return None
-    without = loss.without
-    kept = [] if without is None else [scope.compile_step_value(text, place.at("without")) for text in without.values]
-    while_empty = (
-        None if loss.whileEmpty is None else _compile_loss_path(loss.whileEmpty, scope, place.at("whileEmpty"))
+    wanted_value = (
+        None if loss.lookupValue is None else scope.compile_step_value(loss.lookupValue, place.at("lookupValue"))
     )
+    if loss.replacedBy is not None:
+        place.at("replacedBy").check_known(loss.replacedBy, scope.inputs, "unresolved-input", "there is no input")
+    if plain_loss is None:
+        return None
+    kept_values = loss.without.values if loss.without is not None else ()
+    empty = loss.whileEmpty
+    while_empty = None if empty is None else _compile_loss_path(empty, scope, place.at("whileEmpty"))
     return replace(
-        found,
+        plain_loss,
         match=loss.match,
-        wanted=wanted,
+        wanted=wanted_value,
         fields=tuple(loss.outputParameters),
         replaced_by=loss.replacedBy,
-        kept_field=None if without is None else without.match,
-        kept=tuple(value for value in kept if value is not None),
+        kept_field=None if loss.without is None else loss.without.match,
+        kept=tuple(scope.compile_step_value(text, place.at("without")) for text in kept_values),
         while_empty=None if while_empty is None else while_empty.path,
         most=loss.most,
     )
 
 
 def _compile_loss_path(text: str, scope: Scope, place: Place) -> Loss | None:
-    """Compile a path that begins with the name of a read; any other path is reported."""
-    path, first = place.compile_path(text), _FIRST.match(text)
+    """Compile a path that must begin with the name of a read. If it does not, report it and return None."""
+    path, match = place.compile_path(text), _FIRST_NAME.match(text)
     if path is None:
         return None
-    if first is None or first[1] not in scope.steps:
-        message = f"{text[:80]!r} must be `$.`, the name of a read, and a path into its answer: "
-        place.report("unresolved-step", message + suggest(scope.steps, "" if first is None else first[1]))
+    read = "" if match is None else match[1]
+    if read not in scope.steps:
+        message = f"{text[:80]!r} must be `$.`, the name of a read, and a path into its answer"
+        place.report("unresolved-step", f"{message}: {suggest(scope.steps, read)}")
         return None
-    return Loss(first[1], path)
+    return Loss(read, path)
 
 
 # --- tools without x-confirm ------------------------------------------------------------------------------------
 
 
 def destroys(operation: Operation) -> bool:
-    """Return whether an operation deletes something on the platform, regardless of the hints in its file."""
+    """Return whether an operation deletes something on the platform. The hints in its file do not count."""
+    # Other environments of the platform, such as qa-api.bentley.com, end in the same host.
     on_platform = operation.origin.endswith(PLATFORM_ORIGIN.removeprefix("https://"))
     if operation.method != "DELETE" or not on_platform:
         return False
@@ -141,7 +142,7 @@ def destroys(operation: Operation) -> bool:
 
 
 def needs_person(action: Action) -> bool:
-    """Return whether an action deletes an iTwin or iModel: then only a person may confirm it."""
+    """Return whether only a person may confirm an action, because it deletes an iTwin or iModel."""
     return any(
         destroys(operation) and shipped_policy_paths().destroys_whole(_list_segments(operation))
         for operation in list_called_operations(action)
@@ -155,14 +156,14 @@ def _list_segments(operation: Operation) -> tuple[str, ...]:
 
 
 def must_confirm(annotations: Annotations, action: Action, transfer: TransferPlan | None) -> bool:
-    """Return whether a tool may destroy something on the platform; a download only replaces a local file."""
+    """Return whether a tool may destroy something on the platform. A download can only replace a local file."""
     downloads = transfer is not None and transfer.direction == "download"
     only_reads = all(operation.method == "GET" for operation in list_called_operations(action))
     return annotations.destructive and not (downloads and only_reads)
 
 
 def make_default_confirmation(title: str, arguments: Sequence[ToolArgument]) -> ConfirmPlan:
-    """Return the confirmation of a tool without `x-confirm`: its title is asked, and its last required id is typed."""
+    """Return the confirmation of a tool without `x-confirm`: ask its title, and have its last required id typed."""
     required = [argument for argument in arguments if argument.required]
     ids = [argument for argument in required if argument.entity is not None]
     name: Expression = Argument((ids or required)[-1].name) if required else Literal(title)
@@ -170,7 +171,7 @@ def make_default_confirmation(title: str, arguments: Sequence[ToolArgument]) -> 
 
 
 def add_confirmation_arguments(catalog: Catalog) -> Catalog:
-    """Return the catalog with a `confirmation` argument in every tool that asks, except those that need a person."""
+    """Return the catalog with a `confirmation` argument in every tool that confirms, unless it needs a person."""
     return replace(
         catalog,
         tools={name: _add_confirmation_argument(tool) for name, tool in catalog.tools.items()},

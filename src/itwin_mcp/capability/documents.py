@@ -1,9 +1,9 @@
-"""One capability file: found, read strictly, checked against the schema, and every problem with its file and line."""
+"""Reading of capability files: strict parsing, checks against the schema, and problems with their file and line."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from itwin_mcp.capability.expressions import (
 from itwin_mcp.capability.schema import CapabilityFile
 from itwin_mcp.capability.schema_errors import explain_error
 from itwin_mcp.errors import CapabilityError, Problem, SettingsError
-from itwin_mcp.text import shorten
+from itwin_mcp.text import shorten, suggest
 
 MAX_BYTES = 512 * 1024
 
@@ -51,7 +51,7 @@ def find_shipped_files() -> tuple[Path, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One loaded file. Its text stays, because linking finds problems later and names their lines."""
+    """One loaded file. It includes the text, because problems that linking finds need the lines of the text."""
 
     file: Path
     text: str = field(repr=False)
@@ -59,23 +59,23 @@ class Document:
     data: Any = field(repr=False)
     cache_entry: Path | None
     is_fresh: bool
-    """Whether it was parsed now. A parse from the cache has passed every check at an earlier start."""
+    """Whether the file was parsed now. Data from the cache passed every check when it was cached."""
 
     def make_problem(self, path: YamlPath, rule: str, message: str) -> Problem:
-        """Return the problem that a rule is broken at a path of this file."""
+        """Return a problem at a path of this file, with its line."""
         return Problem(str(self.file), find_line(self.text, path), rule, shorten(message, 400))
 
     def save_to_cache(self) -> None:
-        """Cache a fresh parse for the next start. Call it once everything that was linked together is sound."""
+        """Write a fresh parse to the cache. Call it after every linked file passed all checks."""
         if self.is_fresh and self.cache_entry is not None:
             parse_cache.write_entry(self.file, self.cache_entry, self.data)
 
 
 def load_document(file: Path, *, cache: Path | None = None) -> Document:
-    """Read one capability file, from the `cache` folder if its parse is there.
+    """Read one capability file. Use its parse in the `cache` folder if there is one.
 
     Raises:
-        CapabilityError: The file cannot be read, or breaks rules; with every problem.
+        CapabilityError: The file cannot be read, or breaks rules. The error lists every problem.
     """
     text = read_text(file)
     entry = parse_cache.find_entry(text, cache)
@@ -93,19 +93,19 @@ def load_document(file: Path, *, cache: Path | None = None) -> Document:
 
 
 def read_data(file: Path) -> Any:
-    """Return the data of a file, read as strictly as by `load_document` but not checked against the schema.
+    """Return the data of a file without checking it against the schema.
 
     Raises:
-        CapabilityError: The file cannot be read, or is not YAML as we write it.
+        CapabilityError: The file cannot be read, or is not strict YAML.
     """
     return parse_text(file, read_text(file))
 
 
 def read_cached_data(file: Path, cache: Path | None) -> Any:
-    """Return the data of one of our own files like `read_data`, and keep its parse in the `cache` folder.
+    """Return the data of a file like `read_data`, through the `cache` folder.
 
     Raises:
-        CapabilityError: The file cannot be read, or is not YAML as we write it.
+        CapabilityError: The file cannot be read, or is not strict YAML.
     """
     text = read_text(file)
     entry = parse_cache.find_entry(text, cache)
@@ -117,20 +117,20 @@ def read_cached_data(file: Path, cache: Path | None) -> Any:
     return data
 
 
-def read_text(file: Path) -> str:
-    """Return the text of a file, of which no more than MAX_BYTES are read.
+def read_text(file: Path, max_bytes: int = MAX_BYTES) -> str:
+    """Return the text of a file of at most `max_bytes`.
 
     Raises:
         CapabilityError: The file cannot be read, is too large, or is not UTF-8.
     """
     try:
         with file.open("rb") as stream:
-            content = stream.read(MAX_BYTES + 1)
+            content = stream.read(max_bytes + 1)
     except (OSError, ValueError) as error:  # ValueError: a name with a null character
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise CapabilityError([Problem(str(file), 1, "readable", f"cannot be read: {why}")]) from None
-    if len(content) > MAX_BYTES:
-        message = f"is larger than {MAX_BYTES // 1024} KiB: split it"
+    if len(content) > max_bytes:
+        message = f"is larger than {max_bytes // 1024} KiB: split it"
         raise CapabilityError([Problem(str(file), 1, "bounded", message)])
     try:
         return content.decode("utf-8-sig")
@@ -143,7 +143,7 @@ def parse_text(file: Path, text: str) -> Any:
     """Return the data of a file's text.
 
     Raises:
-        CapabilityError: The text is not YAML as we write it.
+        CapabilityError: The text is not strict YAML.
     """
     # Imported here: a start with a filled cache needs no YAML, which is slow to import.
     from itwin_mcp.capability import strict_yaml
@@ -158,24 +158,21 @@ def parse_text(file: Path, text: str) -> Any:
 
 
 def find_line(text: str, path: YamlPath) -> int:
-    """Return the line of a path, or of its nearest parent that the text has."""
+    """Return the line of a path in strict YAML. If the text lacks the path, return the line of its nearest parent."""
     from itwin_mcp.capability import strict_yaml
 
-    try:
-        lines = strict_yaml.find_lines(text)
-    except strict_yaml.YamlRefused as error:
-        return error.line
+    lines = strict_yaml.find_lines(text)
     while path and path not in lines:
         path = path[:-1]
     return lines[path]
 
 
 def _list_problems(error: ValidationError, file: Path, text: str) -> Sequence[Problem]:
-    """Return what pydantic found as problems with lines."""
+    """Convert the errors of pydantic to problems with lines."""
     problems = []
     for item in error.errors(include_url=False):
         # pydantic adds "[key]" and the tags of unions to the location; neither is in the file.
-        path = tuple(part for part in item["loc"] if part != "[key]" and not _is_tag(part))
+        path = tuple(part for part in item["loc"] if not re.fullmatch(r"\[key\]|<.*>", str(part)))
         rule, message = explain_error(item, path)
         where = shorten(".".join(str(part) for part in path), 200)
         at = f" (at {where})" if where else ""
@@ -183,28 +180,42 @@ def _list_problems(error: ValidationError, file: Path, text: str) -> Sequence[Pr
     return problems
 
 
-def _is_tag(part: str | int) -> bool:
-    return isinstance(part, str) and part.startswith("<") and part.endswith(">")
-
-
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A path in a document where problems are reported. All places of one linking share the list of problems."""
+    """A path in a document, where problems are reported. All places of one linker share one list of problems."""
 
     document: Document = field(repr=False)
     path: YamlPath
     problems: list[Problem] = field(repr=False)
 
     def at(self, *parts: str | int) -> Place:
-        """Return a place below this one."""
+        """Return the place at a path below this one."""
         return Place(self.document, (*self.path, *parts), self.problems)
 
     def report(self, rule: str, message: str) -> None:
         """Add a problem here. Linking continues, so that all problems are found at once."""
         self.problems.append(self.document.make_problem(self.path, rule, message))
 
+    def check_known(self, name: str, candidates: Collection[str], rule: str, missing: str) -> bool:
+        """Return whether a name is one of the candidates. If not, report it, and suggest a candidate.
+
+        `missing` begins the message, as in "there is no step".
+        """
+        if name in candidates:
+            return True
+        self.report(rule, f"{missing} {name!r}: {suggest(candidates, name)}")
+        return False
+
+    def compile_pattern(self, text: str, rule: str) -> re.Pattern[str] | None:
+        """Compile a regular expression. If it is invalid, report it and return None."""
+        try:
+            return re.compile(text)
+        except (re.error, RecursionError, OverflowError) as error:
+            self.report(rule, f"{text[:80]!r} is not a regular expression: {error}")
+            return None
+
     def compile_path(self, text: str) -> JsonPath | None:
-        """Return the compiled JSONPath; None, and a problem here, if the text is not one."""
+        """Compile a JSONPath. If it is invalid, report it and return None."""
         try:
             return compile_path(text)
         except ExpressionError as error:
@@ -214,7 +225,7 @@ class Place:
     def compile_slots(
         self, text: str, resolve: Callable[[str], Argument | StepValue | Literal] = resolve_argument
     ) -> Expression | None:
-        """Return the compiled text with its slots; None, and a problem here, if its braces are not slots."""
+        """Compile a text with slots. If its braces are not slots, report it and return None."""
         try:
             return compile_slots(text, resolve)
         except ExpressionError as error:

@@ -1,4 +1,4 @@
-"""`x-entities`: how a capability file declares the entities of its API."""
+"""Schema of `x-entities`, with which a capability file declares the entities of its API."""
 
 from __future__ import annotations
 
@@ -10,16 +10,13 @@ from itwin_mcp.capability.schema_types import TEXT_OR_MAP, CallName, Extended, N
 
 
 class _Part(Node):
-    """A part of a declaration. Its validator is built with that of a file: building each one slows every start."""
+    """A part of a declaration. Its validator is built only as part of a file's, to keep every start fast."""
 
     model_config = ConfigDict(defer_build=True)
 
 
 class IdForm(_Part):
-    """`id` in its long form: the regular expression of an id, and whether a UUID is one, too.
-
-    With `lower` an id is written in lower case.
-    """
+    """`id` in its long form: a regular expression. With `or: uuid`, UUIDs are ids too; `lower` is for lower case."""
 
     pattern: str
     or_: Literal["uuid"] | None = Field(default=None, alias="or")
@@ -27,7 +24,10 @@ class IdForm(_Part):
 
 
 class LinkForm(_Part):
-    """`link`: the path segment after which the id is in a link, and where it is in a link of the developer portal."""
+    """`link`: the path segment before the id in a link.
+
+    `portal` is the number of segments from `my-itwins` to the id in a link of the developer portal.
+    """
 
     segment: str
     portal: Annotated[int, Field(ge=1)] | None = None
@@ -36,51 +36,55 @@ class LinkForm(_Part):
 class Parent(_Part):
     """`in` in its long form: the entity that contains this one.
 
-    With `assumed`, a name is looked up in the preset or the most recently used container if the call names none. In a
-    call that writes, the container that it names is the destination instead.
+    With `assumed`, names are looked up in the preset or most recently used container if the call names none. If the
+    call writes, a container that it names is the destination, and names are not looked up there.
     """
 
     kind: str
     assumed: bool = False
 
 
-class ListSearch(_Part):
-    """One listing in which a name is looked up: an item is the thing if its member `match` is the text.
-
-    `by` is the input that takes the text; without it the whole listing is read. `within` is the input that takes the
-    id of the entity around it, `note` the member that `resolved` shows as the name of what was found. With `form:
-    e-mail` only texts with an @ are looked up, in any case.
-    """
+class ListingCall(_Part):
+    """A call that lists things: `items` is the list in the answer, `with` has constant inputs."""
 
     call: CallName
     items: str
+    with_: dict[Extended, str | int | bool] = Field(default={}, alias="with")
+
+
+class ListSearch(ListingCall):
+    """`find`: a listing in which a name is looked up. An item matches if its member `match` equals the name.
+
+    `by` is the input that takes the name; without it, the whole listing is read. `within` is the input that takes the
+    id of the container. `note` is the member that `resolved` shows as the name of the match. With `form: e-mail`, only
+    names with an @ are looked up, regardless of case.
+    """
+
     match: str
     by: Extended | None = None
     within: Extended | None = None
-    with_: dict[Extended, str | int | bool] = Field(default={}, alias="with")
     where: str | None = None
     note: str | None = None
     form: Literal["e-mail"] | None = None
 
 
 class ParentRead(_Part):
-    """`read`: the operation that reads the thing by its id, and the path of the id of what it is in."""
+    """`read`: the operation that reads the thing by its id. `parent` is the path of its container's id."""
 
     call: CallName
     input: Extended
     parent: str
 
 
-class RecentRead(_Part):
-    """`recent`: the listing whose first item the caller used last."""
-
-    call: CallName
-    items: str
-    with_: dict[Extended, str | int | bool] = Field(default={}, alias="with")
+class RecentRead(ListingCall):
+    """`recent`: a listing of the things that the caller used, the most recent first."""
 
 
 class ListingTool(_Part):
-    """`complete`: a tool that lists what can be completed, the arguments that it needs, and the one that searches."""
+    """`complete`: a tool that lists candidates for completion.
+
+    `within` are the arguments that it needs, `search` is its argument for the text to complete.
+    """
 
     tool: ToolName
     items: str
@@ -89,7 +93,11 @@ class ListingTool(_Part):
 
 
 class MemberRead(_Part):
-    """A read of one thing: `within` takes the id of its container, `input` its id or index; `item` is the answer."""
+    """A read of one thing.
+
+    `within` is the input for the id of its container, `input` the input for its id or index. `item` is the member of
+    the answer that contains the thing.
+    """
 
     call: CallName
     within: Extended
@@ -103,21 +111,18 @@ class MarkedRead(MemberRead):
     kind: str
 
 
-class NewestRead(_Part):
-    """The listing of a sequence, newest first; `size` and `below` are the inputs for how many, and up to which."""
+class NewestRead(ListingCall):
+    """The listing of a sequence, newest first. `size` is the input for the page size, `below` for the highest index."""
 
-    call: CallName
     within: Extended
-    items: str
     size: Extended
     below: Extended
-    with_: dict[Extended, str | int | bool] = Field(default={}, alias="with")
 
 
 class SequenceReads(_Part):
-    """`sequence`: the things have an index, and follow each other in what they are in.
+    """`sequence`: the things in a container are numbered by an index.
 
-    `newest` lists them, `one` reads one by its index, and `marked` reads a thing of the kind `kind` that marks one.
+    `newest` lists them and `one` reads one by its index. `marked` reads a thing of another kind that marks one of them.
     """
 
     newest: NewestRead
@@ -128,7 +133,8 @@ class SequenceReads(_Part):
 class PeopleForm(_Part):
     """`people`: the entity stands for people.
 
-    `items` is the list of an answer that shows them, `labels` the members that say who one is, the best first.
+    `items` is the member of answers that lists them. `labels` are the members of a person that may contain a name, in
+    order of preference.
     """
 
     items: str

@@ -1,4 +1,4 @@
-"""Export of capability files as plain Naftiko: without our `x-` words, in YAML that all readers read alike."""
+"""Export of capability files as plain Naftiko: without our `x-` words, in YAML that every reader reads alike."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from itwin_mcp.errors import SettingsError
 
 
 def export_files(files: Iterable[Path], folder: Path) -> tuple[Path, ...]:
-    """Write the files and those that they import, without our words, and return the files written.
+    """Write the files and those that they import, without our words. Return the capability files written.
 
-    Relative paths stay. The texts of static resources are copied too: an engine of the format reads `file:///./…` from
-    its working folder.
+    Relative paths are kept. The files of static resources are copied too, because other engines of the format read
+    `file:///./…` from their working folder.
 
     Raises:
         CapabilityError: A file breaks rules.
@@ -28,21 +28,18 @@ def export_files(files: Iterable[Path], folder: Path) -> tuple[Path, ...]:
     sources = check_files(files)
     base = Path(os.path.commonpath([source.parent for source in sources])) if sources else folder
     targets = {source: folder / source.relative_to(base) for source in sources}
-    texts = {target: dump_plain_yaml(strip(read_data(source))) for source, target in targets.items()}
+    contents = {target: dump_plain_yaml(strip(read_data(source))).encode() for source, target in targets.items()}
     copies = {folder / text.relative_to(base): text for source in sources for text in _list_static_files(source)}
-    originals = {target for target in targets.values() if target.resolve() in sources}
-    if originals:
+    if any(target.resolve() in sources for target in targets.values()):
         raise SettingsError(f"{folder} contains the capability files themselves: export to another folder.")
     try:
-        for target, text in texts.items():
+        contents |= {target: source.read_bytes() for target, source in copies.items()}
+        for target, content in contents.items():
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(text, encoding="utf-8", newline="\n")
-        for target, source in copies.items():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(source.read_bytes())
+            target.write_bytes(content)
     except OSError as error:
         raise SettingsError(f"{folder} cannot be written: {error.strerror}. Choose another folder.") from None
-    return tuple(texts)
+    return tuple(targets.values())
 
 
 def _list_static_files(source: Path) -> tuple[Path, ...]:
@@ -58,10 +55,7 @@ def dump_plain_yaml(data: Any) -> str:
     import yaml
 
     class Dumper(yaml.SafeDumper):
-        """Quotes every text that some reader would not read as that text."""
-
-        def ignore_aliases(self, data: Any) -> bool:
-            return True
+        """Indents lists in mappings, too."""
 
         def increase_indent(self, flow: bool = False, indentless: bool = False) -> Any:
             return super().increase_indent(flow, indentless=False)

@@ -1,4 +1,4 @@
-"""Slots (`{{name}}`) and JSONPath (`$.path`): compiled once when files are loaded, evaluated in every call."""
+"""Slots (`{{name}}`) and JSONPath (`$.path`). They are compiled when files are loaded, and evaluated in every call."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class ExpressionError(ValueError):
 
 
 class _Absent:
-    """No value, as opposed to null."""
+    """The type of ABSENT, which stands for a missing value. A value that is null is None instead."""
 
     def __repr__(self) -> str:
         return "ABSENT"
@@ -35,7 +35,7 @@ _PATH_PART = re.compile(r"\.([A-Za-z_][\w-]*)|\[(\d+)\]|\[(\*)\]|\['([^'\\]*)'\]
 
 
 class Every(Enum):
-    """The part `[*]` of a path: all elements of a list, or all values of an object."""
+    """The type of the part `[*]` of a path: all elements of a list, or all values of an object."""
 
     EVERY = "*"
 
@@ -45,7 +45,7 @@ PathPart: TypeAlias = str | int | Every
 
 @dataclass(frozen=True, slots=True)
 class JsonPath:
-    """A compiled path: `parts` like those of `$.a[*].b`, or the `query` of a JSONPath library (RFC 9535)."""
+    """A compiled path: the `parts` of a path such as `$.a[*].b`, or for a richer path a `query` (RFC 9535)."""
 
     text: str
     parts: tuple[PathPart, ...]
@@ -53,15 +53,15 @@ class JsonPath:
 
     @property
     def many(self) -> bool:
-        """Return whether the path finds the list of all matches instead of one value."""
+        """Return whether the path returns the list of all matches instead of one value."""
         return self.query is not None or Every.EVERY in self.parts
 
     def find(self, value: Any) -> Any:
-        """Return the value at the path, or ABSENT; for a path of many the list of all matches."""
+        """Return the value at the path, or ABSENT. If `many`, return the list of all matches."""
         if self.query is not None:
             return self.query(value)
-        found = _find_plain(value, self.parts)
-        return [] if found is ABSENT and Every.EVERY in self.parts else found
+        result = _find_plain(value, self.parts)
+        return [] if result is ABSENT and Every.EVERY in self.parts else result
 
 
 def _find_plain(value: Any, parts: tuple[PathPart, ...]) -> Any:
@@ -79,11 +79,12 @@ def _find_plain(value: Any, parts: tuple[PathPart, ...]) -> Any:
     return value
 
 
-def _find_in_each(value: Any, rest: tuple[PathPart, ...]) -> list[Any]:
-    """Return what is found below each element, as one flat list."""
+def _find_in_each(value: Any, parts: tuple[PathPart, ...]) -> list[Any]:
+    """Return the values at a path below each element, as one flat list."""
     elements = value if isinstance(value, list) else value.values() if isinstance(value, dict) else ()
-    found = [value for value in (_find_plain(element, rest) for element in elements) if value is not ABSENT]
-    return [value for values in found for value in values] if Every.EVERY in rest else found
+    results = [result for result in (_find_plain(element, parts) for element in elements) if result is not ABSENT]
+    # A further [*] has returned a list for each element.
+    return [value for values in results for value in values] if Every.EVERY in parts else results
 
 
 def compile_path(text: str) -> JsonPath:
@@ -93,10 +94,11 @@ def compile_path(text: str) -> JsonPath:
         ExpressionError: The text is not a JSONPath.
     """
     if _PLAIN_PATH.fullmatch(text):
-        parts: list[PathPart] = []
-        for name, index, every, quoted in _PATH_PART.findall(text):
-            parts.append(int(index) if index else Every.EVERY if every else name or quoted)
-        return JsonPath(text, tuple(parts))
+        parts: tuple[PathPart, ...] = tuple(
+            int(index) if index else Every.EVERY if star else name or quoted
+            for name, index, star, quoted in _PATH_PART.findall(text)
+        )
+        return JsonPath(text, parts)
     if not text.startswith("$"):
         raise ExpressionError(f"{_quote(text)} is not a JSONPath: it must begin with `$`")
     return JsonPath(text, (), _compile_query(text))
@@ -115,7 +117,7 @@ def _compile_query(text: str) -> Callable[[Any], list[Any]]:
         try:
             return compiled.findall(value)
         except jsonpath.JSONPathError:
-            # The path cannot be applied to this answer, for example because it is too deep: nothing matches.
+            # The path cannot be applied to this answer, for example because the answer is nested too deeply.
             return []
 
     return query
@@ -130,14 +132,14 @@ def _quote(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """The value of an argument."""
+    """A reference to an argument of the call."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class StepValue:
-    """A value in the result of an earlier step."""
+    """A reference to a value in the result of an earlier step."""
 
     step: str
     path: JsonPath
@@ -145,14 +147,14 @@ class StepValue:
 
 @dataclass(frozen=True, slots=True)
 class Literal:
-    """A constant of the file."""
+    """A constant."""
 
     value: Any
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Text with slots, each of which needs a value."""
+    """Text with slots. It has a value only if every slot has one."""
 
     parts: tuple[str | Argument | StepValue, ...]
 
@@ -169,18 +171,18 @@ def find_slots(text: str) -> tuple[str, ...]:
 
 
 def compile_slots(text: str, resolve: Callable[[str], Argument | StepValue | Literal]) -> Expression:
-    """Compile a text with `{{…}}` slots; `resolve` compiles the content of a slot.
+    """Compile a text with `{{…}}` slots. `resolve` compiles the content of a slot.
 
-    A slot that is the whole text keeps the type of its value. Slots inside text become text.
+    If a slot is the whole text, the value keeps its type. The values of slots inside text are formatted as text.
 
     Raises:
-        ExpressionError: Braces are not a slot.
+        ExpressionError: The text has braces that are not a slot.
     """
     texts = _SLOT.split(text)  # text, name, text, name, …, text
     for index in range(0, len(texts), 2):
-        between, last = texts[index], index == len(texts) - 1
-        # `{{{a}}}` means something else in the template language of the format, so it is refused.
-        tripled = (not last and between.endswith("{")) or (index > 0 and between.startswith("}"))
+        between, is_last = texts[index], index == len(texts) - 1
+        # `{{{a}}}` is refused, because the template language of the format (Mustache) gives it another meaning.
+        tripled = (not is_last and between.endswith("{")) or (index > 0 and between.startswith("}"))
         if "{{" in between or "}}" in between or tripled:
             raise ExpressionError(f"{_quote(text)} has braces that are not a {{{{name}}}} slot")
     if len(texts) == 1:
@@ -214,7 +216,7 @@ def is_name(text: str) -> bool:
 
 
 def evaluate(expression: Expression, arguments: Mapping[str, Any], results: Mapping[str, Any]) -> Any:
-    """Return the value of an expression; ABSENT if an argument was left out or a step has no such value."""
+    """Return the value of an expression; ABSENT if the argument is missing or the step has no such value."""
     match expression:
         case Argument(name):
             return arguments.get(name, ABSENT)

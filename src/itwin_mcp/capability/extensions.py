@@ -1,4 +1,4 @@
-"""Our closed vocabulary of `x-` words, and how to strip them by position for a plain Naftiko file."""
+"""Our `x-` words: their schema, and their removal for plain Naftiko files."""
 
 from __future__ import annotations
 
@@ -47,15 +47,15 @@ WORDS = {
     "x-wire": "a consumed input parameter",
     "x-within": "a lookup step",
 }
-"""All of our words, and where each belongs. The models decide which are served."""
+"""All of our words, each with the place where it belongs."""
 
 
 class EntityForm(Node):
-    """`x-entity` in its long form: the kind of entity, and in which form the operation takes a changeset.
+    """`x-entity` in its long form: the kind of entity, and the form in which the operation accepts a changeset.
 
-    With `takes: id` an index is looked up; otherwise the operation takes either. `baseline` is what stands for the
-    state before the first changeset: the `index` 0, an `empty` id, or an `absent` argument. Without it the baseline is
-    refused.
+    With `takes: id`, the engine converts an index to an id; otherwise the operation accepts both. `baseline` is how the
+    operation identifies the state before the first changeset: by the `index` 0, an `empty` id, or an `absent` argument.
+    Without `baseline`, a call with the baseline is refused.
     """
 
     kind: str
@@ -64,7 +64,7 @@ class EntityForm(Node):
 
 
 class HeaderPart(Node):
-    """`x-header`: the value is in this response header. `last-segment` takes the last part of a link's path."""
+    """`x-header`: the response header that has the value. `take: last-segment` reads the last segment of a link."""
 
     name: str
     take: Literal["value", "last-segment"] = "value"
@@ -73,11 +73,16 @@ class HeaderPart(Node):
 class Paging(Node):
     """`x-page`: how an operation pages.
 
-    `items` is where a page's items are, `next` where the link or token of the next page is, `size` the input
-    parameter that sets the page size, `most` the largest page the platform gives, `counts` leads from an item to what a
-    page's size counts where that is not the items: each page is then as large as it may be; `skip` the parameter of the
-    `skip` style and `token` that of the `token` style. `cap` names the header that bounds a whole listing
-    (iTwins: `X-Max-Return`), `within` its value.
+    Attributes:
+        items: The path of the list of items.
+        next: The path of the link to the next page, or of its token.
+        size: The input for the page size.
+        most: The maximum page size.
+        skip: The input for the number of items to skip, with the style `skip`.
+        token: The input for the token, with the style `token`.
+        count: The path of the total number of items.
+        within: The number of items that the platform returns of a whole listing.
+        counts: The path, in an item, of the things that the page size counts, if these are not the items.
     """
 
     style: Literal["link", "token", "skip"]
@@ -92,21 +97,21 @@ class Paging(Node):
     counts: str | None = None
 
     @model_validator(mode="after")
-    def _style_has_what_it_needs(self) -> Paging:
-        missing = {
-            "link": self.next is None and "next",
-            "token": (self.next is None and "next") or (self.token is None and "token"),
-            "skip": self.skip is None and "skip",
-        }[self.style]
-        if missing:
+    def _check_style(self) -> Paging:
+        needed = {"link": ["next"], "token": ["next", "token"], "skip": ["skip"]}[self.style]
+        missing = next((key for key in needed if getattr(self, key) is None), None)
+        if missing is not None:
             message = "x-page of style '{style}' needs the key '{missing}'"
             raise PydanticCustomError("x-page", message, {"style": self.style, "missing": missing})
         return self
 
 
 class JobHandle(Node):
-    """Where the handle of a job is: a response `header` (the last segment of its link), a path in the `body`, or an
-    `input` parameter; `as_` names it in the answer's `job`, `in_` the slot of the polled path that takes it."""
+    """The handle of a job, which the engine polls.
+
+    It is in a response `header` (the last segment of the link), at a path of the `body`, or in an `input`. `as_` is its
+    name in the answer's `job`, and `in_` the slot of the polled path that takes it.
+    """
 
     header: str | None = None
     body: str | None = None
@@ -115,19 +120,27 @@ class JobHandle(Node):
     in_: str | None = Field(default=None, alias="in")
 
     @model_validator(mode="after")
-    def _one_place(self) -> JobHandle:
+    def _check_place(self) -> JobHandle:
         if sum(place is not None for place in (self.header, self.body, self.input)) != 1:
             raise PydanticCustomError("x-wait", "a handle needs exactly one of `header`, `body` and `input`")
         return self
 
 
 class Waiting(Node):
-    """`x-wait`: the operation starts a job. States compare without case; one in no list is unknown, not failed.
+    """`x-wait`: the operation starts a job.
 
-    `default` is the default of the added `wait` argument, in seconds; `reason` is where a failure's reason is;
-    `causes` says what a failed state means, and `left` what to do with the thing that a failed job leaves.
-    `check` names the tool that looks at the job later. `find` names a paged operation in which the thing is looked
-    for, by the inputs that both have (`iTwinId`, `name`), when nobody knows whether the write was carried out.
+    Attributes:
+        poll: The operation that returns the job.
+        state: The path of the job's state. States are compared without case. A state in no list is awaited like a
+            pending one.
+        result: The operation that returns the result of a finished job.
+        find: A paged operation that finds the thing by the inputs that both operations have, such as `name`. It is
+            called if a lost response leaves open whether the write was carried out.
+        reason: The path of the reason of a failure.
+        causes: The meaning of each failed state.
+        left: Advice about the thing that a failed job leaves behind.
+        check: The tool that polls the job in a later call.
+        default: The default of the added argument `wait`, in seconds.
     """
 
     handle: JobHandle
@@ -147,11 +160,13 @@ class Waiting(Node):
 
 
 class MemberCode(Node):
-    """`x-codes`: how the platform writes the values of one member, and what callers read and give instead.
+    """`x-codes`: the platform's encoding of one member, which is decoded for callers.
 
-    Exactly one of: `bits`, a sum whose words have these numbers; `words`, other spellings of words; `joined`, a list
-    as text with this separator; `json`, a JSON object as Base64 text. With `json`, text that holds no JSON object is
-    moved to the member `other`.
+    Exactly one of these is set:
+    - `bits`: a sum of numbers, each of which stands for a word;
+    - `words`: the platform's spelling of each word;
+    - `joined`: a list as text with this separator;
+    - `json`: a JSON object as Base64 text. Text that contains no JSON object is moved to the member `other`.
     """
 
     bits: dict[str, Annotated[int, Field(ge=1)]] | None = None
@@ -161,7 +176,7 @@ class MemberCode(Node):
     other: str | None = None
 
     @model_validator(mode="after")
-    def _is_one_code(self) -> MemberCode:
+    def _check_encoding(self) -> MemberCode:
         if sum(code is not None for code in (self.bits, self.words, self.joined, self.json_)) != 1:
             raise PydanticCustomError("x-codes", "needs exactly one of `bits`, `words`, `joined` and `json`")
         if (self.other is None) != (self.json_ is None):
@@ -170,11 +185,11 @@ class MemberCode(Node):
 
 
 class NameList(Node):
-    """`x-names`: the operation answers what things are called, for a list of their ids.
+    """`x-names`: the operation returns the names of things for a list of their ids.
 
-    `ids` is the input that takes the list, `pattern` what each id must match to be sent, `most` how many ids one
-    request takes. Of the answer's `items`, `id` is the field with the id. The name is the first of the `texts` whose
-    slots, which are fields of the item, all have a value.
+    `ids` is the input for the list. Only ids that match `pattern` are sent, at most `most` in one request. Of each of
+    the answer's `items`, `id` is the field with the id. Slots of `texts` are fields of the item. The name is the first
+    text whose slots all have a value.
     """
 
     ids: str
@@ -197,14 +212,14 @@ class RefusalReadSpec(Node):
     fields: list[str] = Field(default=[], alias="outputParameters")
 
     @model_validator(mode="after")
-    def _match_has_values(self) -> RefusalReadSpec:
+    def _check_match(self) -> RefusalReadSpec:
         if (self.match is None) != (self.among is None):
             raise PydanticCustomError("x-refused", "`match` and `among` go together")
         return self
 
 
 class Refusal(Node):
-    """`x-refused`: the reads after a refusal with one code, and the hint if everything was found."""
+    """`x-refused`: the reads that explain a refusal with one error code, and the hint to show if all succeed."""
 
     reads: Annotated[dict[str, RefusalReadSpec], Field(min_length=1)]
     hint: str
@@ -220,14 +235,14 @@ class EmptyNote(Node):
 class FileBody(Node):
     """`x-body`: the body is the bytes of a local file, which the added `filePath` argument names.
 
-    `types` gives the media type for each ending of a file's name that is taken, `most` the largest size in bytes.
+    `types` has the media type of each accepted file ending, and `most` is the maximum size in bytes.
     """
 
     types: Annotated[dict[str, str], Field(min_length=1)]
     most: Annotated[int, Field(ge=1)]
 
     @model_validator(mode="after")
-    def _endings_are_endings(self) -> FileBody:
+    def _check_types(self) -> FileBody:
         for ending, media_type in self.types.items():
             if not re.fullmatch(r"\.[a-z0-9]{1,10}", ending):
                 message = "the ending {ending} must be a dot and small letters or digits, such as .png"
@@ -239,13 +254,17 @@ class FileBody(Node):
 
 
 class Transfer(Node):
-    """`x-transfer`: between two steps a local file goes to, or comes from, a storage link of the step before.
+    """`x-transfer`: upload or download a local file between two steps, through a storage link of the first.
 
-    Exactly one of `upload` and `download` is the link, `$.step.path…`; the file moves right after that step. The
-    engine adds the argument `filePath`, to downloads also `overwrite`, and gives `file` (`name`, `path`, `size`) to
-    the steps: for an upload from the beginning, for a download once it is there. `headers` are what the storage asks
-    for, `most` is the largest file in bytes, `size` is where the platform says how many bytes it has, `left` says
-    what a failed transfer leaves on the platform and what to do next.
+    Exactly one of `upload` and `download` is set, to the path of the link, `$.step.path…`. The transfer follows that
+    step. The engine adds the argument `filePath`, and for downloads `overwrite`. Steps can refer to the file as `file`
+    (`name`, `path`, `size`), in a download only after the transfer.
+
+    Attributes:
+        headers: Request headers that the storage requires of an upload.
+        most: The maximum size of an upload in bytes.
+        size: The path of the size of a download in bytes, in the answer of a step.
+        left: A sentence that says what a failed transfer leaves on the platform, and what to do next.
     """
 
     upload: str | None = None
@@ -256,13 +275,12 @@ class Transfer(Node):
     left: str | None = None
 
     @model_validator(mode="after")
-    def _one_direction(self) -> Transfer:
+    def _check_direction(self) -> Transfer:
         if (self.upload is None) == (self.download is None):
             raise PydanticCustomError("x-transfer", "needs exactly one of `upload` and `download`")
-        others = ("size",) if self.upload is not None else ("headers", "most")
-        for name in others:
+        foreign, other = (("size",), "download") if self.upload is not None else (("headers", "most"), "upload")
+        for name in foreign:
             if name in self.model_fields_set:
-                other = "download" if self.upload is not None else "upload"
                 raise PydanticCustomError("x-transfer", "`{name}` goes with `{other}`", {"name": name, "other": other})
         return self
 
@@ -282,49 +300,48 @@ _NAME_MAPS = frozenset(
         "properties",
     }
 )
-"""Mappings whose keys are names: a key in them that begins with `x-` is a name of the file and stays."""
+"""Mappings whose keys are names that the file chooses. A key in them stays even if it begins with `x-`."""
 
 
 def strip(document: Any) -> Any:
-    """Return the document without our words, which is then plain Naftiko.
+    """Return the document without our words, as plain Naftiko.
 
-    The position decides: in a mapping whose keys are names, and anywhere in `body.data`, `x-…` is a name.
+    Keys that begin with `x-` stay in a mapping whose keys are names, and everywhere in `body.data`.
     """
-    return _strip(document, "", orchestrated=False)
+    return _strip(document, "", is_flow_output=False)
 
 
-def _strip(node: Any, holder: str, *, orchestrated: bool) -> Any:
-    """Strip a node. `holder` is its key; `orchestrated` marks an output of a flow."""
+def _strip(node: Any, holder: str, *, is_flow_output: bool) -> Any:
+    """Strip a node. `holder` is the key that holds it."""
     if isinstance(node, list):
-        return [_strip(item, "", orchestrated=False) for item in node]
+        return [_strip(item, "", is_flow_output=False) for item in node]
     if not isinstance(node, dict):
         return node
-    kept: dict[str, Any] = {}
+    stripped: dict[str, Any] = {}
     for key, child in node.items():
         if key.startswith("x-"):
             continue
         if holder == "body" and key == "data":
-            kept[key] = child
+            stripped[key] = child
             continue
         # The outputs of a flow are a map of names, and so are the items of its arrays; those of a call are not.
-        places = key == "outputParameters" and isinstance(child, dict)
-        if isinstance(child, dict) and (key in _NAME_MAPS or places or (orchestrated and key == "items")):
-            inside = places or (orchestrated and key in ("items", "properties"))
-            kept[key] = {
-                name: _strip(value, "", orchestrated=inside)
+        is_output_map = key == "outputParameters" or (is_flow_output and key in ("items", "properties"))
+        if isinstance(child, dict) and (key in _NAME_MAPS or is_output_map):
+            stripped[key] = {
+                name: _strip(value, "", is_flow_output=is_output_map)
                 for name, value in child.items()
-                if not ((inside and _is_list_of_values(value)) or _is_from_another_answer(value))
+                if not ((is_output_map and _is_list_of_values(value)) or _is_from_another_answer(value))
             }
         else:
-            kept[key] = _strip(child, key, orchestrated=False)
-    return kept
+            stripped[key] = _strip(child, key, is_flow_output=False)
+    return stripped
 
 
 def _is_from_another_answer(output: Any) -> bool:
-    """Return whether an output does not come from the answer of its call, which the format cannot say."""
+    """Return whether the value of an output comes from another request, which the format cannot express."""
     return isinstance(output, dict) and ("x-read" in output or isinstance(output.get("x-take"), dict))
 
 
 def _is_list_of_values(output: Any) -> bool:
-    """Return whether an output of a flow is a list of plain values, which the format cannot declare."""
+    """Return whether an output of a flow is a list of plain values, which the format cannot express."""
     return isinstance(output, dict) and output.get("type") == "array" and "items" not in output

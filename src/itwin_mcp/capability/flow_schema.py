@@ -1,4 +1,4 @@
-"""Schema of tools, flows and resources in a file: inputs, one call or steps, outputs, and `x-confirm`."""
+"""Schema of the actions of tools, flows and resources: inputs, one call or steps, outputs, and `x-confirm`."""
 
 # ruff: noqa: N815  (fields carry the format's own names)
 from __future__ import annotations
@@ -56,42 +56,48 @@ class NameOf(Node):
 Take = Annotated[Annotated[Literal["last-segment"], Tag("<text>")] | Annotated[NameOf, Tag("<map>")], TEXT_OR_MAP]
 
 
-class FurtherReadSpec(Node):
-    """`x-read`: one more GET, into whose answer the `mapping` leads. `{{each}}` is the object that gets the value.
-
-    `when` is the path of the argument that asks for it; it is required in a list.
-    """
+class CallSpec(Node):
+    """One request: an operation, and values for its inputs."""
 
     call: CallName
     with_: With = Field(default={}, alias="with")
+
+
+class FurtherReadSpec(CallSpec):
+    """`x-read`: one more GET, whose answer the `mapping` reads. `{{each}}` is the object that gets the value.
+
+    `when` is the path of the argument that asks for the value. It is required in a list.
+    """
+
     when: str | None = None
 
 
-class MappedScalar(Node):
-    type: Literal["string", "number", "boolean"]
+class MappedNode(Node):
+    """An output of a call: the value at the path `mapping` of the answer."""
+
     mapping: str | None = None
-    value: str | None = None
     x_schema: JsonSchema | None = Field(default=None, alias="x-schema")
+
+
+class MappedScalar(MappedNode):
+    type: Literal["string", "number", "boolean"]
+    value: str | None = None
     header: HeaderPart | None = Field(default=None, alias="x-header")
     take: Take | None = Field(default=None, alias="x-take")
     read: FurtherReadSpec | None = Field(default=None, alias="x-read")
 
 
-class MappedObject(Node):
-    """An object of the answer. Without properties, it is passed on as it is."""
+class MappedObject(MappedNode):
+    """An object of the answer. If `properties` is empty, the object is passed on unchanged."""
 
     type: Literal["object"]
-    mapping: str | None = None
     properties: dict[str, Mapped]
-    x_schema: JsonSchema | None = Field(default=None, alias="x-schema")
     read: FurtherReadSpec | None = Field(default=None, alias="x-read")
 
 
-class MappedArray(Node):
+class MappedArray(MappedNode):
     type: Literal["array"]
-    mapping: str | None = None
     items: Mapped
-    x_schema: JsonSchema | None = Field(default=None, alias="x-schema")
 
 
 Mapped = Annotated[
@@ -104,24 +110,27 @@ Mapped = Annotated[
 ]
 
 
-class OrchestratedScalar(Node):
-    type: Literal["string", "number", "boolean"]
+class OrchestratedNode(Node):
+    """An output of a flow, which a mapping of the flow fills."""
+
     x_schema: JsonSchema | None = Field(default=None, alias="x-schema")
+
+
+class OrchestratedScalar(OrchestratedNode):
+    type: Literal["string", "number", "boolean"]
     take: Take | None = Field(default=None, alias="x-take")
 
 
-class OrchestratedObject(Node):
+class OrchestratedObject(OrchestratedNode):
     type: Literal["object"]
     properties: dict[str, Orchestrated] = Field(default={})
-    x_schema: JsonSchema | None = Field(default=None, alias="x-schema")
 
 
-class OrchestratedArray(Node):
-    """`items` is a map of the fields of each element."""
+class OrchestratedArray(OrchestratedNode):
+    """A list. `items` maps the names of the fields of each element."""
 
     type: Literal["array"]
     items: dict[str, Orchestrated] = Field(default={})
-    x_schema: JsonSchema | None = Field(default=None, alias="x-schema")
 
 
 Orchestrated = Annotated[
@@ -137,11 +146,11 @@ Orchestrated = Annotated[
 # --- steps ------------------------------------------------------------------------------------------------------
 
 Unless = Annotated[Annotated[str, Tag("<text>")] | Annotated[list[str], Tag("<list>")], TEXT_OR_LIST] | None
-"""`x-unless`: a path, or several, one of which is enough."""
+"""`x-unless`: a path or several. The step is skipped if one of them has a value."""
 
 
 class Require(Node):
-    """`x-require`: the error with which a step fails if `path` finds nothing, or false."""
+    """`x-require`: the error of a step whose result has nothing, or false, at `path`."""
 
     path: str
     message: str
@@ -150,11 +159,11 @@ class Require(Node):
 
 
 class Each(Node):
-    """`x-each` in its long form: at most `most` distinct elements of several lists, in order.
+    """`x-each` in its long form: run the step for at most `most` distinct elements of several lists, in order.
 
-    The answer says which elements were left out. Later steps and mappings refer to the list of the answered elements
-    by `as_`. `label` adds members of the element to each item of its answer. `again` is the argument that takes the ids
-    of the elements that were left out, so that another call can read them.
+    `as_` names the list of the elements that were processed, for later steps and mappings. `label` adds members of the
+    element to each item of its answer. The answer reports the elements that were left out; `again` is the argument that
+    takes their ids in the next call.
     """
 
     in_: Annotated[list[str], Field(min_length=1)] = Field(alias="in")
@@ -165,38 +174,42 @@ class Each(Node):
 
 
 class DefaultValue(Node):
-    """One value of `x-defaults`: the value at a path, or the word for it."""
+    """One value of `x-defaults`: the value at the path `value`, translated by `words` if given."""
 
     value: str
     words: dict[str, str] | None = None
 
 
 class Defaults(Node):
-    """`x-defaults`: values for inputs that `with` leaves empty. Mappings refer to those that were used by `as_`."""
+    """`x-defaults`: values for inputs that `with` leaves empty. `as_` names the values that were used, for mappings."""
 
     values: Annotated[dict[str, DefaultValue], Field(min_length=1)]
     as_: Kebab = Field(alias="as")
 
 
 class Repeat(Node):
-    """`x-repeat`: repeat the request until the answer has true at `until`, at most `most` times."""
+    """`x-repeat`: repeat the request, at most `most` times, until the value at `until` is true."""
 
     until: str
     most: Annotated[int, Field(ge=2, le=100)]
 
 
-class CallStepSpec(Node):
-    """One request of a flow, or all pages of a list, up to `x-most` items.
+class ConditionalStep(Node):
+    """The words that every step accepts."""
 
-    `x-partial` says of which part of a whole the step reads everything; the answer is then not complete.
-    """
-
-    type: Literal["call"]
-    call: CallName
-    with_: With = Field(default={}, alias="with")
     require: Require | None = Field(default=None, alias="x-require")
     when: str | None = Field(default=None, alias="x-when")
     unless: Unless = Field(default=None, alias="x-unless")
+
+
+class CallStepSpec(ConditionalStep, CallSpec):
+    """One request of a flow, or all pages of a list, up to `x-most` items.
+
+    `x-partial` names the part that the step reads if it does not read everything. The answer is then reported as
+    incomplete.
+    """
+
+    type: Literal["call"]
     each: Annotated[Annotated[str, Tag("<text>")] | Annotated[Each, Tag("<map>")], TEXT_OR_MAP] | None = Field(
         default=None, alias="x-each"
     )
@@ -233,17 +246,18 @@ class AddedField(Node):
 
 
 class First(Node):
-    """The entries that `x-changes` writes first: those with `keys`. `has` is what they have, if it is known."""
+    """The entries that `x-changes` writes first: those with `keys`. `has` is the path of what they have now."""
 
     keys: str
     has: str | None = None
 
 
 class Changes(Node):
-    """`x-changes`: how to turn the entries of the index into the wanted ones, in a safe order.
+    """`x-changes`: how to change the existing entries into the wanted ones, in a safe order.
 
-    `field` is the list in an entry. `otherwise` are the lists that apply while there is no entry. Wanted entries may be
-    named by the fields in `called`. `keep` is the input that says whether all other entries stay as they are.
+    `field` is the list in an entry. `otherwise` are the lists that apply while there is no entry. `called` are the
+    fields by which wanted entries may name an existing one. `keep` is the input that decides whether all other entries
+    stay unchanged.
     """
 
     field: str
@@ -253,7 +267,7 @@ class Changes(Node):
     keep: Extended
 
 
-class LookupStepSpec(Node):
+class LookupStepSpec(ConditionalStep):
     """Picks elements of an earlier step's answer by a field: equal to a value, or with `x-compare` by date."""
 
     type: Literal["lookup"]
@@ -261,9 +275,6 @@ class LookupStepSpec(Node):
     match: Kebab
     lookupValue: str
     outputParameters: Annotated[list[str], Field(min_length=1)]
-    require: Require | None = Field(default=None, alias="x-require")
-    when: str | None = Field(default=None, alias="x-when")
-    unless: Unless = Field(default=None, alias="x-unless")
     compare: Literal["before", "after"] | None = Field(default=None, alias="x-compare")
     count: Kebab | None = Field(default=None, alias="x-count")
     add: dict[Kebab, AddedField] = Field(default={}, alias="x-add")
@@ -277,33 +288,30 @@ StepSpec = Annotated[
 
 
 class StepMappingSpec(Node):
-    """Where a step's value goes in the answer. With `x-count`, distinct objects of a list, with their number."""
+    """The member of the answer that gets a step's value.
+
+    With `x-count`, the value is a list of distinct objects, each with the number of its occurrences in this field.
+    """
 
     target: Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9-_.]+$")]
     value: str
     count: Kebab | None = Field(default=None, alias="x-count")
 
 
-class PreviewReadSpec(Node):
-    """One request of `x-confirm`, which must only read."""
-
-    call: CallName
-    with_: With = Field(default={}, alias="with")
-
-
 class Without(Node):
-    """Elements that are not lost: those whose field `match` is one of the values at these paths."""
+    """The elements that are not lost, because their field `match` has one of the values at these paths."""
 
     match: str
     values: Annotated[list[str], Field(min_length=1)]
 
 
 class LossSpec(Node):
-    """Something of `x-confirm` that would be lost: a value or list at a path into what was read.
+    """A value or list, at a path of what `x-confirm` read, that would be lost.
 
-    The user sees the number of elements of a list, and of the first `most` the fields in `outputParameters`. `match`
-    and `lookupValue` keep the elements with this value in this field; `without` leaves elements out. With `replacedBy`,
-    the value is lost only if this input is given. With `whileEmpty`, there is a loss only while that list is empty.
+    The user sees the number of elements of a list, and the fields in `outputParameters` of the first `most` elements.
+    `match` and `lookupValue` select the elements with this value in this field; `without` leaves elements out. With
+    `replacedBy`, the value is lost only if the call has this input. With `whileEmpty`, there is a loss only while that
+    list is empty.
     """
 
     value: str
@@ -319,17 +327,19 @@ class LossSpec(Node):
 class Confirm(Node):
     """`x-confirm`: before the tool does anything, the user sees what would be lost, and types a name.
 
-    `target` reads the thing itself; if that fails, the call fails. `reads` read the rest, with values of the target,
-    and `lookups` pick from both. `about` describes the thing with names and paths into what was read.
+    `target` reads the thing itself; if that fails, the call fails. `reads` are further requests, which may use values
+    of the target. `lookups` pick elements of what was read. `about` describes the thing by paths into what was read.
 
-    `question` and `name` are texts with slots over the inputs and what was read. If `name` is empty, an id is typed.
-    Nothing is asked if `when` finds nothing, if `unless` finds something, or if everything in `loses` has `replacedBy`
-    and none of these inputs is given. With `gravity: person`, only a person may confirm. A policy that denies this tool
-    by name also denies the tools in `alike`, and vice versa.
+    `question` and `name` are texts with slots for inputs and values that were read. If `name` is empty, an id is typed.
+    The user is not asked if `when` finds nothing, if `unless` finds something, or if everything in `loses` has
+    `replacedBy` and the call has none of these inputs.
+
+    With `gravity: person`, only a person may confirm. A policy that denies this tool by name also denies the tools in
+    `alike`, and vice versa.
     """
 
-    target: PreviewReadSpec | None = None
-    reads: dict[Kebab, PreviewReadSpec] = Field(default={})
+    target: CallSpec | None = None
+    reads: dict[Kebab, CallSpec] = Field(default={})
     lookups: dict[Kebab, LookupStepSpec] = Field(default={})
     about: dict[Extended, str] = Field(default={})
     question: str
@@ -349,13 +359,17 @@ class Semantics(Node):
 
 Outputs = Annotated[
     Annotated[list[Mapped], Tag("<list>")] | Annotated[dict[Extended, Orchestrated], Tag("<map>")],
-    Discriminator(tag_by_shape),
+    Discriminator(
+        tag_by_shape,
+        custom_error_type="kind",
+        custom_error_message="must be a list of one output (with `call`) or a map of names (with `steps`)",
+    ),
 ]
 """A list of one output with `call`, a map of names with `steps`."""
 
 
 class Across(Node):
-    """`x-across`: read a list of each of several places, one after the other, with one cursor.
+    """`x-across`: page through the lists of several places, one after the other, with one cursor.
 
     `fills` is the input of the operation that takes the id of a place. `in_` are the lists of places, which `steps` may
     read first. `label` adds members of the place to each item.

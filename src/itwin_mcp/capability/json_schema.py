@@ -1,4 +1,4 @@
-"""JSON Schema: what clients are shown of it, and checks of the fragments in capability files (`x-schema`).
+"""JSON Schema: the part that clients see, and checks of the fragments in capability files (`x-schema`).
 
 Some clients drop a tool whose schema they cannot read, others refuse the whole request. So we publish only the
 keywords that every client accepts. Everything else is enforced by `executor.arguments` and stated in descriptions.
@@ -30,9 +30,9 @@ _JSON_TYPES: Mapping[type, Kind] = {
 }
 _PUBLISHED = frozenset({*_COPIED, "type", "enum", "const", "properties", "required", "items", "additionalProperties"})
 _SILENT = frozenset({"examples", "title", "$comment", "minProperties"})
-"""Keywords that no description needs to state: notes, and the rule that an update changes something."""
-_ONCE = ("once", "unique", "distinct", "different", "repeat")
-"""Words of which a description uses one to say that elements must not repeat."""
+"""Keywords that descriptions need not state: notes, and the rule that an update must change something."""
+_UNIQUENESS_WORDS = ("once", "unique", "distinct", "different", "repeat")
+"""A description that contains one of these words states that elements must be unique."""
 
 
 def publish(schema: Mapping[str, Any]) -> JsonSchema:
@@ -45,7 +45,7 @@ def publish(schema: Mapping[str, Any]) -> JsonSchema:
         item = {"type": "object", "properties": pairs, "required": ["name", "value"]}
         return {"type": "array", "description": schema.get("description", "Names and values."), "items": item}
     kind = get_type(schema) or "string"
-    published: JsonSchema = {"type": kind, **_copy_keywords(schema)}
+    published: JsonSchema = {"type": kind} | {key: schema[key] for key in _COPIED if schema.get(key) is not None}
     choices = [choice for choice in _list_choices(schema) if choice is not None]
     if choices and kind == "string":  # some clients refuse an `enum` of any other type
         published["enum"] = choices
@@ -61,12 +61,8 @@ def publish(schema: Mapping[str, Any]) -> JsonSchema:
 
 
 def _as_schema(value: Any) -> JsonSchema:
-    """Return a subschema, or an empty one for true, false and None, which publish nothing."""
+    """Return a subschema. For true, false and None, return an empty one, because they have no keywords."""
     return value if isinstance(value, dict) else {}
-
-
-def _copy_keywords(schema: Mapping[str, Any]) -> JsonSchema:
-    return {key: schema[key] for key in _COPIED if schema.get(key) is not None}
 
 
 def _list_choices(schema: Mapping[str, Any]) -> list[Any]:
@@ -74,7 +70,7 @@ def _list_choices(schema: Mapping[str, Any]) -> list[Any]:
 
 
 def describe_pairs(schema: Mapping[str, Any]) -> JsonSchema | None:
-    """Return the `properties` of a `{name, value}` pair if the schema is that of a map, otherwise None."""
+    """Return the `properties` of a `{name, value}` pair if the schema describes a map, otherwise None."""
     value = schema.get("additionalProperties")
     if not isinstance(value, dict) or not value or schema.get("properties") or get_type(schema) != "object":
         return None
@@ -99,7 +95,7 @@ def get_type(schema: Mapping[str, Any]) -> Kind | None:
 
 
 def is_nullable(schema: Mapping[str, Any]) -> bool:
-    """Return whether a schema accepts null, which removes a value."""
+    """Return whether a schema accepts null. Callers can then remove the value."""
     declared = schema.get("type")
     return isinstance(declared, list) and "null" in declared and None in schema.get("enum", (None,))
 
@@ -107,7 +103,7 @@ def is_nullable(schema: Mapping[str, Any]) -> bool:
 def make_example(schema: Mapping[str, Any]) -> Any:
     """Return a valid value to show in an error message; ABSENT if none can be derived.
 
-    `examples` of the schema win; a text with a `pattern` needs one.
+    The first of the schema's `examples` takes precedence. Most texts with a `pattern` need one.
     """
     for key in ("examples", "enum"):
         if schema.get(key):
@@ -115,7 +111,8 @@ def make_example(schema: Mapping[str, Any]) -> Any:
     if "const" in schema or "default" in schema:
         return schema.get("const", schema.get("default"))
     if describe_pairs(schema) is not None:
-        return _combine({"name": "name", "value": make_example(schema["additionalProperties"])}, wrap=True)
+        value = make_example(schema["additionalProperties"])
+        return ABSENT if value is ABSENT else [{"name": "name", "value": value}]
     kind = get_type(schema)
     if kind in ("integer", "number"):
         return min(max(1, schema.get("minimum", 1)), schema.get("maximum", math.inf))
@@ -126,18 +123,12 @@ def make_example(schema: Mapping[str, Any]) -> Any:
         return [element] if element is not ABSENT and schema.get("minItems", 0) <= 1 else ABSENT
     if kind == "object":
         properties = schema.get("properties", {})
-        return _combine({name: make_example(_as_schema(properties.get(name))) for name in schema.get("required", ())})
+        example = {name: make_example(_as_schema(properties.get(name))) for name in schema.get("required", ())}
+        return ABSENT if ABSENT in example.values() else example
     if kind != "string" or "format" in schema:
         return "2027-01-31T12:00:00Z" if schema.get("format") == "date-time" else ABSENT
     text = "text".ljust(schema.get("minLength", 0), "x")[: schema.get("maxLength")]
     return text if re.search(schema.get("pattern", ""), text) else ABSENT
-
-
-def _combine(members: Mapping[str, Any], *, wrap: bool = False) -> Any:
-    """Return the members, in a list if `wrap`; ABSENT if one of them is."""
-    if ABSENT in members.values():
-        return ABSENT
-    return [dict(members)] if wrap else dict(members)
 
 
 def iterate_names(schema: Mapping[str, Any]) -> Iterator[str]:
@@ -148,7 +139,7 @@ def iterate_names(schema: Mapping[str, Any]) -> Iterator[str]:
 
 
 def iterate_subschemas(schema: Mapping[str, Any]) -> Iterator[JsonSchema]:
-    """Yield the schemas of members and elements, except those that are only true or false."""
+    """Yield the schemas of members and elements. Schemas that are just true or false are left out."""
     children = (*schema.get("properties", {}).values(), schema.get("items"))
     yield from (child for child in children if isinstance(child, dict))
 
@@ -159,40 +150,42 @@ def iterate_subschemas(schema: Mapping[str, Any]) -> Iterator[JsonSchema]:
 def find_unstated_rules(
     rule: Mapping[str, Any], arguments: Mapping[str, Mapping[str, Any]]
 ) -> Iterator[tuple[str, str]]:
-    """Yield the enforced keywords that clients are not shown and no description states, with the arguments concerned.
+    """Yield each enforced keyword that clients do not see and that no description states, with its arguments.
 
-    A `rule` across arguments counts as stated if the description of one of them names another. A rule inside an
-    argument counts as stated if its description has the names, values and numbers of the rule.
+    A `rule` across arguments counts as stated if the description of one argument names another. A rule within one
+    argument counts as stated if its description contains the names, values and numbers of the rule.
     """
-    for keyword, part in _iterate_rules_between(rule):
+    for keyword, part in _split_rule(rule):
         names = list(dict.fromkeys(_iterate_arguments(part)))
         texts = {name: _get_description(arguments.get(name, {})) for name in names}
         if not any(_mentions(text, other) for name, text in texts.items() for other in names if other != name):
             yield keyword, " and ".join(names)
     for name, schema in arguments.items():
-        for keyword, part, text in _iterate_rules_inside(schema, ""):
-            stated = _ONCE if keyword == "uniqueItems" else tuple(_iterate_facts(keyword, part))
-            if not (any if keyword == "uniqueItems" else all)(_mentions(text, fact) for fact in stated):
+        for keyword, part, text in _iterate_unpublished(schema, ""):
+            facts = _UNIQUENESS_WORDS if keyword == "uniqueItems" else _iterate_facts(keyword, part)
+            is_stated = any if keyword == "uniqueItems" else all
+            if not is_stated(_mentions(text, fact) for fact in facts):
                 yield keyword, name
 
 
-def _iterate_rules_between(rule: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _split_rule(rule: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the parts of a rule across arguments that can be stated separately, each with its keyword."""
     for keyword, value in rule.items():
         if keyword == "not":
             yield from ((keyword, part) for part in value.get("anyOf", [value]))
         elif keyword == "dependentRequired":
-            yield from ((keyword, {"required": [name, *others]}) for name, others in value.items())
+            yield from ((keyword, {"required": [name, *required]}) for name, required in value.items())
         elif keyword not in _SILENT:
             yield keyword, value
 
 
-def _iterate_rules_inside(schema: Mapping[str, Any], text: str) -> Iterator[tuple[str, Any, str]]:
+def _iterate_unpublished(schema: Mapping[str, Any], text: str) -> Iterator[tuple[str, Any, str]]:
     """Yield every keyword that is not published, with its value and the descriptions that apply to it."""
     text = f"{text} {_get_description(schema)}"
-    shown = _SILENT | (_PUBLISHED if get_type(schema) in ("string", None) else _PUBLISHED - {"enum", "const"})
-    yield from ((key, value, text) for key, value in schema.items() if key not in shown and value)
+    omitted = _SILENT | (_PUBLISHED if get_type(schema) in ("string", None) else _PUBLISHED - {"enum", "const"})
+    yield from ((key, value, text) for key, value in schema.items() if key not in omitted and value)
     for child in iterate_subschemas(schema):
-        yield from _iterate_rules_inside(child, text)
+        yield from _iterate_unpublished(child, text)
 
 
 def _iterate_arguments(part: Any) -> Iterator[str]:
@@ -223,26 +216,25 @@ def _get_description(schema: Mapping[str, Any]) -> str:
 
 
 def _mentions(text: str, fact: str) -> bool:
-    """Return whether a description has a word, with any ending: `repeat` matches `repeated`."""
+    """Return whether a word of the text begins with the fact: `repeat` matches `repeated`."""
     return re.search(rf"(?<![\w-]){re.escape(fact)}", text, re.IGNORECASE) is not None
 
 
+# --- checks of `x-schema` ---------------------------------------------------------------------------------------
+
 _REFERENCES = frozenset({"$ref", "$dynamicRef", "$id", "$schema", "$anchor", "$dynamicAnchor", "$defs", "definitions"})
-
-
 _DATA = frozenset({"const", "enum", "default", "examples"})
-
-
+"""Keywords whose values are data."""
 _NAMED = frozenset({"properties", "patternProperties", "dependentSchemas"})
-
-
-_OURS = frozenset({"type", "properties", "required", "additionalProperties"})
+"""Keywords whose values map names to schemas."""
+_DERIVED = frozenset({"type", "properties", "required", "additionalProperties"})
+"""Keywords of a tool's schema that its inputs determine."""
 
 
 def check_fragment(fragment: JsonSchema | None, place: Place) -> bool:
     """Return whether a fragment is a valid schema without references. Problems are reported.
 
-    Nothing is checked in files from the cache: they passed before, and importing jsonschema is slow.
+    Files from the cache are not checked. They passed when they were cached, and importing jsonschema is slow.
     """
     if fragment is None or not place.document.is_fresh:
         return True
@@ -252,15 +244,14 @@ def check_fragment(fragment: JsonSchema | None, place: Place) -> bool:
     try:
         jsonschema.Draft202012Validator.check_schema(fragment)
     except jsonschema.SchemaError as error:
-        where = place.at(*error.absolute_path)
-        where.report("json-schema", f"is not JSON Schema: {_shorten_message(error.message)}")
+        message = shorten(error.message.splitlines()[0], 200)
+        place.at(*error.absolute_path).report("json-schema", f"is not JSON Schema: {message}")
         return False
     for path, key, value in _iterate_keywords(fragment):
         if key in _REFERENCES:
             place.at(*path).report("json-schema", f"uses {key!r}: references are not allowed, write the schema out")
             sound = False
-        elif key == "pattern" and not _is_pattern(value):
-            place.at(*path).report("json-schema", f"the pattern {value[:80]!r} is not a regular expression")
+        elif key == "pattern" and place.at(*path).compile_pattern(value, "json-schema") is None:
             sound = False
     return sound
 
@@ -282,10 +273,10 @@ def check_values(schema: Mapping[str, Any], place: Place) -> None:
 
 
 def check_tool_rule(fragment: JsonSchema | None, place: Place) -> JsonSchema:
-    """Return the `x-schema` of a tool, a rule across its arguments. Keywords that it must not have are reported."""
+    """Check the `x-schema` of a tool, which is a rule across its arguments, and return it; empty if it is invalid."""
     if not check_fragment(fragment, place) or fragment is None:
         return {}
-    for key in sorted(_OURS & set(fragment)):
+    for key in sorted(_DERIVED & set(fragment)):
         place.at(key).report("json-schema", f"{key!r} is derived from the inputs: move it there")
     return fragment
 
@@ -306,15 +297,3 @@ def _iterate_keywords(
                     yield from _iterate_keywords(child, (*here, name))
             elif key not in _DATA:
                 yield from _iterate_keywords(value, here)
-
-
-def _is_pattern(text: str) -> bool:
-    try:
-        re.compile(text)
-    except (re.error, RecursionError, OverflowError):
-        return False
-    return True
-
-
-def _shorten_message(message: str) -> str:
-    return shorten(message.splitlines()[0], 200)

@@ -1,7 +1,8 @@
-"""Linking of files: imports are resolved, names are unique, and everything exposed becomes one catalog."""
+"""Linking of capability files: resolve imports, check that names are unique, and build one catalog."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -22,14 +23,13 @@ from itwin_mcp.capability.tool_actions import Call, CallStep, LookupStep, Steps,
 from itwin_mcp.capability.tool_compiler import ExposesCompiler, PlacedFlow, TakenNames
 from itwin_mcp.errors import CapabilityError, Problem
 from itwin_mcp.settings import PLATFORM_ORIGIN
-from itwin_mcp.text import suggest
 
 
 def link_files(files: Iterable[Path], *, cache: Path | None = None) -> Catalog:
-    """Load, check and link capability files into one catalog, and keep their parses in the `cache` folder.
+    """Load, check and link capability files into one catalog, and save their parses to the `cache` folder.
 
     Raises:
-        CapabilityError: Something is wrong in one of the files; with every problem found.
+        CapabilityError: A file breaks rules. The error lists every problem.
     """
     linker = _Linker(cache)
     for file in files:
@@ -42,10 +42,10 @@ def link_files(files: Iterable[Path], *, cache: Path | None = None) -> Catalog:
 def check_files(files: Iterable[Path]) -> tuple[Path, ...]:
     """Check files, and return them and the files that they import, in the order of reading.
 
-    Unlike `link_files`, it accepts files of one section, and checks them on their own.
+    Unlike `link_files`, this accepts files of one section.
 
     Raises:
-        CapabilityError: Something is wrong in one of the files; with every problem found.
+        CapabilityError: A file breaks rules. The error lists every problem.
     """
     linker = _Linker(None)
     for file in files:
@@ -63,14 +63,16 @@ class _Linker:
         self._with_entities: set[Path] = set()
         """The files whose entities are linked."""
         self._added: set[Path] = set()
+        """The files that were passed to `add`; others are only imported."""
         self._broken: set[Path] = set()
+        """The files that cannot be read or break the schema. Their problems are reported already."""
         self._problems: list[Problem] = []
         self._warnings: list[Problem] = []
         self._namespaces: dict[str, Path] = {}
-        """The file of each consumed namespace, which is unique: errors and policies name `namespace.operation`."""
+        """The file that consumes each namespace. Namespaces must be unique, as in `namespace.operation` of policies."""
         self._operations: dict[str, Operation] = {}
         self._linked: dict[Any, Mapping[str, Operation]] = {}
-        """The operations of an entry under given binds: a file that many import is linked once."""
+        """The operations of each `consumes` entry, by file, namespace and binds: a shared import is compiled once."""
         self._taken = TakenNames()
         self._tools: dict[str, Tool] = {}
         self._resources: list[Resource] = []
@@ -79,7 +81,7 @@ class _Linker:
         self._read_platform_entities()
 
     def add(self, file: Path, *, sections: bool = False) -> None:
-        """Link one file, unless it was added before."""
+        """Link one file, unless it was added before. With `sections`, it may be a file of one section."""
         document = self._load(file)
         if document is None or document.file in self._added or document.file == self._platform_entities.file:
             return
@@ -90,22 +92,21 @@ class _Linker:
             if sections:
                 self._check_section(document, place)
             else:
-                message = "has no `capability`: a file of one section can only be imported"
-                place.report("capability", message)
+                place.report("capability", "has no `capability`: a file of one section can only be imported")
             return
         binds = self._read_binds(document, place)
-        operations = self._read_consumed(document, binds, place.at("capability", "consumes"))
-        consumed = [operation for found in operations.values() for operation in (found or {}).values()]
+        operations = self._read_consumed(document, capability, binds, place.at("capability", "consumes"))
+        consumed = [operation for imported in operations.values() for operation in (imported or {}).values()]
         self._link_entities(document, place, {operation.origin for operation in consumed})
         actions = ActionCompiler(operations)
         flows = self._read_flows(capability, place.at("capability", "aggregates"))
-        namespaces: set[str] = set()
+        namespaces = set(operations)
         for index, exposes in enumerate(capability.exposes):
             here = place.at("capability", "exposes", index)
             if isinstance(exposes, schema.Import):
                 here.report("import", "cannot be imported: write `exposes` in this file")
                 continue
-            if exposes.namespace in namespaces or exposes.namespace in operations:
+            if exposes.namespace in namespaces:
                 message = f"the namespace {exposes.namespace!r} is used twice in this file: rename one"
                 here.at("namespace").report("unique-namespace", message)
             namespaces.add(exposes.namespace)
@@ -115,20 +116,21 @@ class _Linker:
             self._statics.extend(compiler.compile_static_resources(self._taken))
             self._prompts.update((prompt.name, prompt) for prompt in compiler.compile_prompts(self._taken))
             self._warnings.extend(compiler.warnings)
-        self._check_unused(capability, flows, actions)
+        self._check_unused_flows(capability, flows, actions)
 
     def build_catalog(self) -> Catalog:
         """Return everything that was linked.
 
         Raises:
-            CapabilityError: Something is wrong; with every problem found.
+            CapabilityError: A file breaks rules. The error lists every problem.
         """
-        self._check_followers()
+        self._check_tool_references()
         self._check_entities()
         if self._problems:
             raise CapabilityError(list(dict.fromkeys(self._problems)))
-        every = self._tools.values()
-        tools = {tool.name: replace(tool, lists=find_full_lists(tool, every)) for tool in every}
+        tools = {
+            name: replace(tool, lists=find_full_lists(tool, self._tools.values())) for name, tool in self._tools.items()
+        }
         return Catalog(
             tools,
             tuple(self._resources),
@@ -140,45 +142,40 @@ class _Linker:
         )
 
     def save_to_cache(self) -> None:
-        """Put what was parsed now into the cache."""
+        """Write every fresh parse to the cache."""
         for document in (self._platform_entities, *self.documents.values()):
             document.save_to_cache()
 
     # --- files --------------------------------------------------------------------------------------------------
 
     def _load(self, file: Path) -> Document | None:
-        with suppress(OSError, ValueError, RuntimeError):  # a null character, or links that go round: not readable
+        # A path with a null character or a loop of links cannot be resolved. Reading it then reports the problem.
+        with suppress(OSError, ValueError, RuntimeError):
             file = file.resolve()
-        if file in self._broken:
-            return None
-        if file not in self.documents:
+        if file not in self.documents and file not in self._broken:
             try:
                 self.documents[file] = load_document(file, cache=self._cache)
             except CapabilityError as error:
                 self._broken.add(file)
                 self._problems.extend(error.problems)
-                return None
-        return self.documents[file]
+        return self.documents.get(file)
 
     def _check_section(self, document: Document, place: Place) -> None:
         binds = self._read_binds(document, place) or None  # the importing file may bind the rest
         for index, consumes in enumerate(document.model.consumes):
             if isinstance(consumes, schema.Consumes):
                 ApiCompiler(consumes, binds, place.at("consumes", index)).compile_operations()
-        for section, entries in _list_sections(document.model):
-            for index, entry in enumerate(entries):
-                if isinstance(entry, schema.Import):
-                    _refuse_nested_import(place.at(section, index))
+        for section in ("consumes", "aggregates", "exposes", "binds"):
+            _report_imports(getattr(document.model, section), place.at(section))
 
     # --- sections -----------------------------------------------------------------------------------------------
 
     def _read_consumed(
-        self, document: Document, binds: Mapping[str, str], place: Place
+        self, document: Document, capability: schema.Capability, binds: Mapping[str, str], place: Place
     ) -> dict[str, Mapping[str, Operation] | None]:
         """Return the operations that a file may call, by namespace; None for a namespace whose import failed."""
-        capability = document.model.capability
-        found: dict[str, Mapping[str, Operation] | None] = {}
-        for index, consumes in enumerate(capability.consumes if capability is not None else ()):
+        by_namespace: dict[str, Mapping[str, Operation] | None] = {}
+        for index, consumes in enumerate(capability.consumes):
             here = place.at(index)
             if isinstance(consumes, schema.Import):
                 namespace = consumes.as_ or consumes.import_
@@ -186,20 +183,17 @@ class _Linker:
             else:
                 namespace = consumes.namespace
                 operations = self._compile_api(consumes, binds, here)
-            if namespace in found:
+            if namespace in by_namespace:
                 here.report("unique-namespace", f"the namespace {namespace!r} is used twice in this file: rename one")
-            found[namespace] = operations
-        return found
+            by_namespace[namespace] = operations
+        return by_namespace
 
     def _import_operations(
         self, document: Document, entry: schema.Import, binds: Mapping[str, str], place: Place
     ) -> Mapping[str, Operation] | None:
+        """Return the operations of an imported namespace. If the import fails, report it and return None."""
         path = document.file.parent / entry.from_
-        try:
-            is_there = path.is_file()
-        except (OSError, ValueError):
-            is_there = False
-        if not is_there:
+        if not os.path.isfile(path):  # noqa: PTH113  (Path.is_file() raises an error if the name is too long)
             message = f"there is no file {entry.from_!r}: the path must be relative to the importing file"
             place.at("from").report("import", message)
             return None
@@ -216,14 +210,9 @@ class _Linker:
             for index, consumes in enumerate(source.model.consumes)
             if isinstance(consumes, schema.Consumes)
         }
-        for index, consumes in enumerate(source.model.consumes):
-            if isinstance(consumes, schema.Import):
-                _refuse_nested_import(root.at("consumes", index))
-        if entry.import_ not in offered:
-            message = (
-                f"{entry.from_!r} does not consume the namespace {entry.import_!r}: {suggest(offered, entry.import_)}"
-            )
-            place.at("import").report("import", message)
+        _report_imports(source.model.consumes, root.at("consumes"))
+        missing = f"{entry.from_!r} does not consume the namespace"
+        if not place.at("import").check_known(entry.import_, offered, "import", missing):
             return None
         index, consumes = offered[entry.import_]
         operations = self._compile_api(
@@ -246,25 +235,29 @@ class _Linker:
         return self._linked[key]
 
     def _read_platform_entities(self) -> None:
-        """Link our own entities, before any other file can declare one. Raises CapabilityError: the file is ours."""
+        """Link the entities of the platform, before any other file can declare one.
+
+        Raises:
+            CapabilityError: The file, which is part of the installation, is damaged.
+        """
         file = (find_shipped_files()[0].parent / PLATFORM_ENTITIES).resolve()
         self._platform_entities = document = load_document(file, cache=self._cache)
         self._link_entities(document, Place(document, (), self._problems), {PLATFORM_ORIGIN})
 
     def _link_entities(self, document: Document, place: Place, origins: Collection[str]) -> None:
-        """Link the entities of a file once; `origins` are those of the APIs that it consumes."""
+        """Link the entities of a file once. `origins` are the origins of the APIs that it consumes."""
         if document.file in self._with_entities:
             return
         self._with_entities.add(document.file)
         here = place.at("x-entities")
-        linked = link_entities(document.model.entities, self._entities, origins, here)
-        self._entities |= linked
-        for kind in linked:
+        entities = link_entities(document.model.entities, self._entities, origins, here)
+        self._entities |= entities
+        for kind in entities:
             self._declared.append(DeclaredEntity(document.model.entities[kind], here.at(kind)))
 
     def _read_flows(self, capability: schema.Capability, place: Place) -> dict[str, PlacedFlow]:
         """Return the flows of a file, by `namespace.flow`."""
-        found: dict[str, PlacedFlow] = {}
+        flows: dict[str, PlacedFlow] = {}
         namespaces: set[str] = set()
         for index, aggregate in enumerate(capability.aggregates):
             here = place.at(index)
@@ -276,11 +269,11 @@ class _Linker:
                 here.at("namespace").report("unique-namespace", message)
             namespaces.add(aggregate.namespace)
             for name, flow in aggregate.flows.items():
-                found[f"{aggregate.namespace}.{name}"] = PlacedFlow(flow, aggregate.namespace, here.at("flows", name))
-        return found
+                flows[f"{aggregate.namespace}.{name}"] = PlacedFlow(flow, aggregate.namespace, here.at("flows", name))
+        return flows
 
     def _read_binds(self, document: Document, place: Place) -> dict[str, str]:
-        """Return the environment variable for each variable of the file."""
+        """Return the environment variable that each variable of the file is bound to."""
         capability = document.model.capability
         variables: dict[str, str] = {}
         for here, section in (
@@ -293,16 +286,16 @@ class _Linker:
                     continue
                 for name, variable in bind.keys.items():
                     if variables.setdefault(name, variable) != variable:
-                        message = f"the variable {name!r} is bound twice: rename one"
-                        here.at(index, "keys", name).report("unique-namespace", message)
+                        key = here.at(index, "keys", name)
+                        key.report("unique-namespace", f"the variable {name!r} is bound twice: rename one")
         return variables
 
     # --- references between tools -------------------------------------------------------------------------------
 
-    def _check_unused(
+    def _check_unused_flows(
         self, capability: schema.Capability, flows: Mapping[str, PlacedFlow], actions: ActionCompiler
     ) -> None:
-        """Compile the flows that no tool refers to, to report their problems too."""
+        """Report the flows that no tool refers to, and compile them to report their problems too."""
         referred = {
             tool.ref
             for exposes in capability.exposes
@@ -319,52 +312,47 @@ class _Linker:
                     for key, parameter in placed.flow.inputParameters.items()
                 }
                 actions.compile(placed.flow, Scope(placed.namespace, inputs), placed.place)
-                if referred <= flows.keys():  # otherwise a misspelt reference may mean this flow
+                if referred <= flows.keys():  # otherwise a misspelled reference may mean this flow
                     message = f"no tool refers to the flow {name!r}: add `ref: {name}` to one, or remove the flow"
                     placed.place.report("unused-flow", message)
 
     def _check_entities(self) -> None:
-        """Check what entities refer to; what ours refer to is there only if all of our files are."""
-        if self._broken:
+        """Check the operations and tools that entities refer to."""
+        if self._broken:  # the operation or tool may be in a file that could not be read
             return
-        with_ours = self._added.issuperset(file.resolve() for file in find_shipped_files())
-        own = self._platform_entities
-        declared = [one for one in self._declared if with_ours or one.place.document is not own]
+        declared = self._declared
+        # The entities of the platform refer to our own tools, which are linked only with all of our files.
+        if not self._added.issuperset(file.resolve() for file in find_shipped_files()):
+            platform = self._platform_entities
+            declared = [entity for entity in declared if entity.place.document is not platform]
         check_entities(declared, self._operations, self._tools)
 
-    def _check_followers(self) -> None:
-        """Check that the tools exist that other tools name: in `check` of x-wait, and in `alike` of x-confirm."""
+    def _check_tool_references(self) -> None:
+        """Check that the tools exist that `check` of x-wait and `alike` of x-confirm name."""
         if self._broken:  # the tool may be in a file that could not be read
             return
+        places = self._taken.tools
         for tool in self._tools.values():
             for operation in list_called_operations(tool.action):
-                check = operation.wait.check if operation.wait is not None else None
-                if check is not None and check not in self._taken.tools:
-                    message = f"{operation.key!r} names the tool {check!r} in `check`, which does not exist"
-                    suggestion = suggest(self._taken.tools, check)
-                    self._taken.tools[tool.name].report("x-wait", f"{message}: {suggestion}")
-            for name in sorted((tool.confirm.alike if tool.confirm is not None else frozenset()) - self._tools.keys()):
-                place = self._taken.tools[tool.name].at("x-confirm", "alike")
-                place.report("x-confirm", f"there is no tool {name!r}: {suggest(self._tools, name)}")
+                if operation.wait is not None and operation.wait.check is not None:
+                    missing = f"`check` of {operation.key!r} names a tool that does not exist,"
+                    places[tool.name].check_known(operation.wait.check, places, "x-wait", missing)
+            for name in tool.confirm.alike if tool.confirm is not None else ():
+                place = places[tool.name].at("x-confirm", "alike")
+                place.check_known(name, self._tools, "x-confirm", "there is no tool")
 
 
-def _list_sections(file: schema.CapabilityFile) -> Sequence[tuple[str, Sequence[Any]]]:
-    return (
-        ("consumes", file.consumes),
-        ("aggregates", file.aggregates),
-        ("exposes", file.exposes),
-        ("binds", file.binds),
-    )
-
-
-def _refuse_nested_import(place: Place) -> None:
-    place.report("import", "a file of one section must not import: import where it is used")
+def _report_imports(entries: Sequence[Any], place: Place) -> None:
+    """Report the imports in a section of a file that other files import."""
+    for index, entry in enumerate(entries):
+        if isinstance(entry, schema.Import):
+            place.at(index).report("import", "a file of one section must not import: import where it is used")
 
 
 def find_full_lists(tool: Tool, tools: Collection[Tool]) -> Mapping[str, str]:
-    """Return the outputs of a flow, as `$.a.b`, that come from a paged operation, with the tool that lists all of each.
+    """Return the outputs of a flow that are parts of paged lists, each with the tool that lists everything.
 
-    The tool is named with those of its arguments that the step of the flow binds: `list-locks (with iModelId)`.
+    Outputs are paths such as `$.a.b`. A tool is followed by the arguments that it needs: `list-locks (with iModelId)`.
     """
     action = tool.action
     if not isinstance(action, Steps):

@@ -1,4 +1,4 @@
-"""Lookup steps, compiled: they pick elements of an earlier step's result, and add to them or compare them."""
+"""Compiler of lookup steps, which pick elements of an earlier step's result and may add fields to them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from itwin_mcp.capability.documents import Place
 from itwin_mcp.capability.expressions import Argument, Expression, Literal, StepValue
 from itwin_mcp.capability.references import Scope
 from itwin_mcp.capability.tool_actions import ChangesPlan, Condition, FieldPlan, LookupStep, Requirement
-from itwin_mcp.text import suggest
 
 
 def compile_lookup(
@@ -20,10 +19,8 @@ def compile_lookup(
     require: Requirement | None,
     condition: Condition,
 ) -> LookupStep:
-    """Compile a lookup step; what is wrong with it is reported at its place."""
-    if step.index not in scope.steps:
-        message = f"there is no earlier step {step.index!r}: {suggest(scope.steps, step.index)}"
-        place.at("index").report("unresolved-step", message)
+    """Compile a lookup step. Problems are reported at its place."""
+    place.at("index").check_known(step.index, scope.steps, "unresolved-step", "there is no earlier step")
     value = _compile_lookup_value(step, scope, place.at("lookupValue"))
     if step.compare is not None and step.count is not None:
         place.at("x-count").report("x-count", "counts equal values, but x-compare looks for dates: remove one of them")
@@ -53,7 +50,7 @@ def compile_lookup(
 
 
 def _compile_lookup_value(step: flow_schema.LookupStepSpec, scope: Scope, place: Place) -> Expression:
-    """Compile `lookupValue`: a path, or any other text as the value itself."""
+    """Compile `lookupValue`, which is a path, or else the value itself."""
     if step.lookupValue.startswith("$"):
         return scope.compile_step_value(step.lookupValue, place)
     if step.compare is not None:
@@ -86,15 +83,15 @@ def _compile_changes(
             "x-changes", "cannot be combined: remove x-compare, x-count and x-add, or add fields in an earlier step"
         )
     for index, name in enumerate(changes.otherwise):
-        if name not in scope.steps:
-            message = f"there is no earlier step {name!r}: {suggest(scope.steps, name)}"
-            place.at("otherwise", index).report("unresolved-step", message)
-    if changes.keep not in scope.inputs:
-        message = f"there is no input {changes.keep!r}: {suggest(scope.inputs, changes.keep)}"
-        place.at("keep").report("unresolved-input", message)
+        place.at("otherwise", index).check_known(name, scope.steps, "unresolved-step", "there is no earlier step")
+    place.at("keep").check_known(changes.keep, scope.inputs, "unresolved-input", "there is no input")
     scope.used.add(changes.keep)
-    first, has = (
-        None if text is None else scope.compile_step_value(text, place.at("first"))
-        for text in ((None, None) if changes.first is None else (changes.first.keys, changes.first.has))
+    keys, has = (None, None) if changes.first is None else (changes.first.keys, changes.first.has)
+    return ChangesPlan(
+        changes.field,
+        tuple(changes.otherwise),
+        tuple(changes.called),
+        None if keys is None else scope.compile_step_value(keys, place.at("first")),
+        None if has is None else scope.compile_step_value(has, place.at("first")),
+        changes.keep,
     )
-    return ChangesPlan(changes.field, tuple(changes.otherwise), tuple(changes.called), first, has, changes.keep)

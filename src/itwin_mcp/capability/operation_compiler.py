@@ -12,15 +12,12 @@ from itwin_mcp.capability.documents import Place
 from itwin_mcp.capability.expressions import (
     Argument,
     Expression,
-    ExpressionError,
     JsonPath,
     Literal,
     Text,
-    compile_slots,
     find_slots,
-    resolve_argument,
 )
-from itwin_mcp.capability.extensions import MemberCode, NameList, Refusal, Waiting
+from itwin_mcp.capability.extensions import MemberCode
 from itwin_mcp.capability.follow_ups import compile_refusal, compile_wait
 from itwin_mcp.capability.operations import (
     BodyTemplate,
@@ -45,11 +42,9 @@ from itwin_mcp.capability.schema import (
     RequestBody,
 )
 from itwin_mcp.settings import PLATFORM_ORIGIN
-from itwin_mcp.text import suggest
-
-"""The origin that stands for the configured platform; `upstream` says the same, and a test holds the two together."""
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+# Only the HTTP client may set these headers.
 _CLIENT_HEADERS = frozenset({"authorization", "connection", "content-length", "host", "transfer-encoding"})
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -57,8 +52,8 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 class ApiCompiler:
     """Compiles one HTTP API that a file consumes; problems are reported at its place.
 
-    `binds` maps variables of the file to environment variables. It is None for a file of one section that is checked
-    on its own: the file that imports it may bind the rest.
+    `binds` maps variables of the file to environment variables. With None, unbound variables are allowed, because the
+    importing file may bind them.
     """
 
     def __init__(self, consumes: Consumes, binds: Mapping[str, str] | None, place: Place) -> None:
@@ -70,8 +65,7 @@ class ApiCompiler:
     def compile_operations(self) -> dict[str, Operation]:
         """Return the operations by name, including those with problems."""
         compiled: dict[str, Operation] = {}
-        waits: list[tuple[str, Waiting, Place]] = []
-        refusals: list[tuple[str, Mapping[str, Refusal], Place]] = []
+        declared: list[tuple[str, ConsumedOperation, Place]] = []
         for resource_name, resource in self._consumes.resources.items():
             resource_place = self._place.at("resources", resource_name)
             template = self._compile_path(resource.path, resource_place.at("path"))
@@ -81,18 +75,19 @@ class ApiCompiler:
                     message = f"the operation {name!r} is defined twice in the namespace {self._consumes.namespace!r}"
                     place.report("unique-operation", f"{message}: rename one")
                 compiled[name] = self._compile_operation(name, operation, template, place)
-                if operation.wait is not None:
-                    waits.append((name, operation.wait, place.at("x-wait")))
-                if operation.refused:
-                    refusals.append((name, operation.refused, place.at("x-refused")))
-        plain = dict(compiled)  # plans refer to operations without plans, so that none refers to itself
-        for name, wait, place in waits:
-            plan = compile_wait(plain, name, wait, place)
-            if plan is not None:
-                compiled[name] = replace(compiled[name], wait=plan)
-        for name, refused, place in refusals:
-            plans = {code: compile_refusal(plain, name, refusal, place.at(code)) for code, refusal in refused.items()}
-            compiled[name] = replace(compiled[name], refusals=plans)
+                declared.append((name, operation, place))
+        plain = dict(compiled)  # plans refer to operations without plans, so an operation cannot refer to itself
+        for name, operation, place in declared:
+            if operation.wait is not None:
+                wait = compile_wait(plain, name, operation.wait, place.at("x-wait"))
+                compiled[name] = replace(compiled[name], wait=wait)
+            if operation.refused:
+                here = place.at("x-refused")
+                refusals = {
+                    code: compile_refusal(plain, name, refusal, here.at(code))
+                    for code, refusal in operation.refused.items()
+                }
+                compiled[name] = replace(compiled[name], refusals=refusals)
         return compiled
 
     def _split_base(self, base_uri: str) -> tuple[str, str]:
@@ -116,7 +111,7 @@ class ApiCompiler:
         if authentication is None:
             return None
         place = self._place.at("authentication")
-        known = binds or {}
+        variables = dict(binds or {})
         parts: dict[str, Expression] = {}
         for key, text in authentication.model_dump(exclude={"type", "placement"}).items():
             expression = place.at(key).compile_slots(text)
@@ -124,10 +119,10 @@ class ApiCompiler:
                 continue
             parts[key] = expression
             for name in find_slots(text):
-                self._check_variable(name, known, binds is not None, place.at(key))
+                self._check_variable(name, variables, binds is not None, place.at(key))
         if isinstance(authentication, ApiKeyAuthentication):
             parts["placement"] = Literal(authentication.placement)
-        return Credential(authentication.type, parts, dict(known))
+        return Credential(authentication.type, parts, variables)
 
     def _check_variable(self, name: str, binds: Mapping[str, str], complete: bool, place: Place) -> None:
         if name not in binds:
@@ -192,19 +187,17 @@ class ApiCompiler:
         here = place.at("x-names")
         if operation.method not in ("GET", "POST") or operation.page is not None or operation.wait is not None:
             here.report("x-names", "needs a GET or POST that neither pages nor starts a job")
-        if names.ids not in inputs:
-            message = f"the operation has no input {names.ids!r}: {suggest(inputs, names.ids)}"
-            here.at("ids").report("x-names", message)
+        here.at("ids").check_known(names.ids, inputs, "x-names", "the operation has no input")
         items = here.at("items").compile_path(names.items)
         texts = [here.at("texts", index).compile_slots(text) for index, text in enumerate(names.texts)]
-        pattern = _compile_pattern(names, here)
+        pattern = None if names.pattern is None else here.at("pattern").compile_pattern(names.pattern, "x-names")
         if items is None:
             return None
-        known = tuple(text for text in texts if text is not None)
-        return NamesPlan(names.ids, pattern, names.most, items, names.id, known)
+        compiled_texts = tuple(text for text in texts if text is not None)
+        return NamesPlan(names.ids, pattern, names.most, items, names.id, compiled_texts)
 
     def _compile_file(self, operation: ConsumedOperation, inputs: Collection[str], place: Place) -> FilePlan | None:
-        """Return the plan of a body that is a local file; the engine fills its input `filePath`."""
+        """Compile `x-body`: the body is a local file, which the engine takes from its argument `filePath`."""
         plan = operation.file
         if plan is None:
             return None
@@ -224,28 +217,28 @@ class ApiCompiler:
         in_path: set[str],
         place: Place,
     ) -> tuple[tuple[WireParameter, ...], frozenset[str]]:
-        """Return the parameters, and the names of the slots in their values."""
+        """Compile the parameters, and return them with the names of the slots in their values."""
         compiled: list[WireParameter] = []
         names: set[str] = set()
-        taken: dict[tuple[str, str], str] = {}
+        sent_as: dict[tuple[str, str], str] = {}
         for key, parameter in parameters.items():
             if parameter.in_ == "path" and key not in in_path:
                 continue
             here = (place if key in operation.inputParameters else self._place).at("inputParameters", key)
             value = None
             if parameter.value is not None:
-                text = parameter.value
-                value = here.at("value").compile_slots(text)
-                if isinstance(value, Text) and key in find_slots(text):
+                slots = find_slots(parameter.value)
+                value = here.at("value").compile_slots(parameter.value)
+                if isinstance(value, Text) and key in slots:
                     message = f"the value has a slot {{{{{key}}}}} with the name of its own parameter: rename the slot"
                     here.at("value").report("expression", message)
-                names.update(find_slots(text))
+                names.update(slots)
             wire = parameter.wire or key
             self._check_wire_name(parameter, wire, here)
-            same = (parameter.in_, wire.lower() if parameter.in_ == "header" else wire)
-            if same in taken:
-                here.report("unique-wire", f"{taken[same]!r} is also sent as the {parameter.in_} {wire!r}: remove one")
-            taken[same] = key
+            place_on_wire = (parameter.in_, wire.lower() if parameter.in_ == "header" else wire)
+            other = sent_as.setdefault(place_on_wire, key)
+            if other != key:
+                here.report("unique-wire", f"{other!r} is also sent as the {parameter.in_} {wire!r}: remove one")
             compiled.append(WireParameter(key, parameter.in_, wire, value))
         return tuple(compiled), frozenset(names)
 
@@ -267,11 +260,7 @@ class ApiCompiler:
         for segment in (self._base + text).split("/")[1:]:
             if segment in (".", ".."):
                 place.report("path", "has a `.` or `..` segment: write the path without it")
-            try:
-                compiled = compile_slots(segment, resolve_argument)
-            except ExpressionError as error:
-                place.report("expression", str(error))
-                continue
+            compiled = place.compile_slots(segment)
             parts: tuple[Any, ...] = compiled.parts if isinstance(compiled, Text) else (compiled,)
             segments.append(tuple(_compile_segment_part(part) for part in parts))
         return tuple(segments)
@@ -283,14 +272,13 @@ class ApiCompiler:
         if operation.method != "GET":
             place.report("x-page", f"only a GET pages, not a {operation.method}")
         for role, name in (("size", page.size), ("skip", page.skip), ("token", page.token)):
-            if name is not None and name not in inputs:
-                message = f"the operation has no input parameter {name!r}: {suggest(inputs, name)}"
-                place.at(role).report("x-page", message)
+            if name is not None:
+                place.at(role).check_known(name, inputs, "x-page", "the operation has no input parameter")
 
-        def path(role: str, text: str | None) -> JsonPath | None:
+        def compile_optional(role: str, text: str | None) -> JsonPath | None:
             return None if text is None else place.at(role).compile_path(text)
 
-        items = path("items", page.items)
+        items = place.at("items").compile_path(page.items)
         if items is None:
             return None
         if items.many or not items.parts:
@@ -298,14 +286,14 @@ class ApiCompiler:
         return PagePlan(
             style=page.style,
             items=items,
-            next=path("next", page.next),
+            next=compile_optional("next", page.next),
             size=page.size,
             most=page.most,
             skip=page.skip,
             token=page.token,
-            count=path("count", page.count),
+            count=compile_optional("count", page.count),
             within=page.within,
-            counts=path("counts", page.counts),
+            counts=compile_optional("counts", page.counts),
         )
 
 
@@ -317,14 +305,6 @@ def _compile_code(code: MemberCode) -> Code:
     return Code("json", detail=code.other) if code.other is not None else Code("joined", detail=code.joined or "")
 
 
-def _compile_pattern(names: NameList, place: Place) -> re.Pattern[str] | None:
-    try:
-        return None if names.pattern is None else re.compile(names.pattern)
-    except re.error as error:
-        place.at("pattern").report("x-names", f"{names.pattern!r} is not a regular expression: {error}")
-        return None
-
-
 def _compile_segment_part(part: Any) -> str | Slot:
     if isinstance(part, Argument):
         return Slot(part.name)
@@ -332,7 +312,7 @@ def _compile_segment_part(part: Any) -> str | Slot:
 
 
 def _compile_body(body: RequestBody | None, place: Place) -> tuple[BodyTemplate | None, frozenset[str], frozenset[str]]:
-    """Return the compiled body, the names of all its slots, and of the slots inside text, which need a value."""
+    """Return the compiled body, the names of all its slots, and the names of the slots that need a value."""
     if body is None:
         return None, frozenset(), frozenset()
     names: set[str] = set()
@@ -349,7 +329,7 @@ def _compile_body(body: RequestBody | None, place: Place) -> tuple[BodyTemplate 
         if expression is None:
             return Literal(value)
         names.update(find_slots(value))
-        if isinstance(expression, Text):
+        if isinstance(expression, Text):  # text with a missing slot has no value
             needed.update(find_slots(value))
         return expression
 

@@ -1,4 +1,4 @@
-"""Operations of consumed APIs, compiled: how a request is built, a list paged, and a job awaited."""
+"""Compiled operations of consumed APIs, with the plans for requests, paging and jobs."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class Slot:
 
 
 PathTemplate: TypeAlias = tuple[tuple[str | Slot, ...], ...]
-"""The segments of a path; each is text and slots."""
+"""The segments of a path. Each is a sequence of texts and slots."""
 
 
 @dataclass(frozen=True, slots=True)
 class WireParameter:
-    """One input of an operation: its name for callers, its place and name on the wire, and its default value."""
+    """One input of an operation: its name for callers, its place and name in the request, and its fixed value."""
 
     name: str
     place: Literal["query", "header", "path"]
@@ -51,28 +51,28 @@ class FilePlan:
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """How the platform writes the values of one member (`x-codes`)."""
+    """The platform's encoding of one member; see `extensions.MemberCode`."""
 
     kind: Literal["bits", "words", "joined", "json"]
     table: Mapping[str, int | str] = field(default_factory=dict)
     """The platform's number or spelling for each word."""
     detail: str = ""
-    """For `joined` the separator; for `json` the member for text that is not a JSON object."""
+    """For `joined`, the separator. For `json`, the member that gets text without a JSON object."""
 
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """The credential for another origin than the platform. `parts` are expressions over bound environment variables."""
+    """A credential for an API outside the platform. `parts` are expressions over environment variables."""
 
     kind: Literal["basic", "apikey", "bearer"]
     parts: Mapping[str, Expression]
     variables: Mapping[str, str]
-    """Name in the file -> name in the process environment."""
+    """The environment variable for each variable of the file."""
 
 
 @dataclass(frozen=True, slots=True)
 class PagePlan:
-    """How an operation pages; see `extensions.Paging`."""
+    """The paging of an operation; see `extensions.Paging`."""
 
     style: Literal["link", "token", "skip"]
     items: JsonPath
@@ -86,13 +86,13 @@ class PagePlan:
     counts: JsonPath | None = None
 
     def size_for(self, items: int) -> int:
-        """Return the page size that returns so many items in the fewest requests."""
+        """Return the page size that reads this number of items in the fewest requests."""
         return self.most if self.counts is not None else min(self.most, items)
 
 
 @dataclass(frozen=True, slots=True)
 class WaitPlan:
-    """How to await the job that an operation starts; see `extensions.Waiting`."""
+    """The plan to await the job that an operation starts; see `extensions.Waiting`."""
 
     handle_place: Literal["header", "body", "input"]
     handle_name: str
@@ -103,7 +103,7 @@ class WaitPlan:
     state: JsonPath
     done: frozenset[str]
     failed: frozenset[str]
-    """States are casefolded. Pending states are not listed: every other state is awaited, too."""
+    """States are case-folded. Every state that is neither done nor failed is awaited."""
     result: Operation | None
     result_slot: str | None
     reason: JsonPath | None
@@ -112,14 +112,14 @@ class WaitPlan:
     default: int
     find: Operation | None = None
     causes: Mapping[str, str] = field(default_factory=dict)
-    """The meaning of failed states, which are casefolded."""
+    """The meaning of each failed state, which is case-folded."""
     left: str | None = None
-    """Advice about the thing that a failed job leaves."""
+    """Advice about the thing that a failed job leaves behind."""
 
 
 @dataclass(frozen=True, slots=True)
 class NamesPlan:
-    """How an operation returns the names of things; see `extensions.NameList`."""
+    """The plan to read the names of things with an operation; see `extensions.NameList`."""
 
     ids: str
     pattern: re.Pattern[str] | None
@@ -127,20 +127,20 @@ class NamesPlan:
     items: JsonPath
     id: str
     texts: tuple[Expression, ...]
-    """Expressions over the fields of an item, as if they were arguments."""
+    """Expressions whose arguments are the fields of an item."""
 
 
 @dataclass(frozen=True, slots=True)
 class RefusalRead:
     """One read that shows the cause of a refusal.
 
-    Paths lead into the `error`, the inputs of the refused operation (`given`), and the results of earlier reads.
+    Paths begin with `error`, `given` (the inputs of the refused operation) or the name of an earlier read.
 
     Attributes:
-        by: Inputs with the values of the refused operation. If one of them has no value, the read is skipped.
-        given: Its other inputs.
-        match: The field of an item that must be `among` the values of a path.
-        fields: The fields of each item to show. Without any, the read only serves later reads.
+        by: Inputs that have the same values as in the refused operation. If one has no value, the read is skipped.
+        given: Values of the other inputs.
+        match: The field that selects items: its value must be `among` the values at a path.
+        fields: The fields of each item to show. If empty, only later reads use the result.
     """
 
     name: str
@@ -163,7 +163,7 @@ class RefusalPlan:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Operation:
-    """One consumed operation, linked."""
+    """One operation of a consumed API."""
 
     namespace: str
     name: str
@@ -173,9 +173,9 @@ class Operation:
     parameters: tuple[WireParameter, ...]
     body: BodyTemplate | None
     inputs: frozenset[str]
-    """Every name that a `with` may bind."""
+    """The names that `with` may bind."""
     required: frozenset[str]
-    """The names without which no request can be built: slots in the path, and slots inside text."""
+    """The inputs without which no request can be built: slots in the path, and slots inside text."""
     credential: Credential | None
     binary: bool
     outputs: Mapping[str, JsonPath]
@@ -185,9 +185,9 @@ class Operation:
     permission: str | None
     file: FilePlan | None = None
     codes: Mapping[str, Code] = field(default_factory=dict)
-    """How members and inputs of these names are encoded."""
+    """The encodings of members and inputs, by name."""
     refusals: Mapping[str, RefusalPlan] = field(default_factory=dict)
-    """The reads that explain a refusal, by error code."""
+    """The plans that explain a refusal, by error code."""
     names: NamesPlan | None = None
     key: str = field(init=False)
     """`namespace.operation`."""

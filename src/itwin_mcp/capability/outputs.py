@@ -1,4 +1,4 @@
-"""Output parameters, compiled: how an answer is shaped, and the JSON Schema of that answer."""
+"""Compiler of output parameters: the shape of an answer, and its JSON Schema."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from itwin_mcp.capability import flow_schema
 from itwin_mcp.capability.documents import Place
 from itwin_mcp.capability.expressions import Argument, JsonPath, StepValue
 from itwin_mcp.capability.flow_schema import (
@@ -24,15 +23,13 @@ from itwin_mcp.capability.flow_schema import (
 from itwin_mcp.capability.json_schema import check_fragment
 from itwin_mcp.capability.schema_types import JsonSchema
 from itwin_mcp.capability.tool_actions import CallStep, Condition, NameSource, Output, Step, StepMapping
-from itwin_mcp.text import shorten, suggest
+from itwin_mcp.text import shorten
 
 NameResolver = Callable[[NameOf, Place], NameSource | None]
-"""Returns the operation or step that a name is read with; None, and a problem, if there is none."""
-
+"""Returns the source of a name. If there is none, it reports that and returns None."""
 
 RESERVED_OUTPUTS = frozenset({"error", "job", "page", "preview", "resolved", "truncated", "warnings"})
-"""Members that the engine adds to an answer, or puts in its place."""
-
+"""Members that the engine adds to an answer, or returns instead of it."""
 
 _ERROR = {
     "type": "object",
@@ -44,8 +41,6 @@ _ERROR = {
     },
     "required": ["code", "message", "retryable", "hint"],
 }
-
-
 _PAGE = {
     "type": "object",
     "properties": {
@@ -59,8 +54,6 @@ _PAGE = {
     },
     "required": ["returned", "complete"],
 }
-
-
 _JOB = {
     "type": "object",
     "properties": {
@@ -70,8 +63,6 @@ _JOB = {
     },
     "required": ["operation", "state"],
 }
-
-
 _RESOLVED = {
     "type": "array",
     "items": {
@@ -85,8 +76,6 @@ _RESOLVED = {
         "required": ["argument", "given"],
     },
 }
-
-
 _PREVIEW = {
     "type": "object",
     "properties": {
@@ -99,8 +88,6 @@ _PREVIEW = {
     },
     "required": ["question", "loses", "expiresAt", "hint"],
 }
-
-
 _WARNINGS = {
     "type": "array",
     "items": {
@@ -114,8 +101,6 @@ _WARNINGS = {
         "required": ["path", "expected", "got", "count"],
     },
 }
-
-
 _TRUNCATED = {"type": "object", "properties": {"fields": {"type": "array"}}}
 
 
@@ -129,32 +114,28 @@ def build_output_schema(
     resolves: bool,
     confirms: bool = False,
 ) -> JsonSchema:
-    """Return the schema of a tool's whole answer: the output, or instead of it a job, a preview or an error.
+    """Return the schema of a tool's whole answer, which is the output, a job, a preview or an error.
 
     Args:
         paged: The caller pages through a list.
-        cut: Steps may return only a part of a list; `page` says so.
+        cut: Steps may return only a part of a list. The member `page` then reports that.
         waits: The tool may return a job that has not finished.
-        resolves: Arguments may be names, which `resolved` shows with their ids.
+        resolves: Arguments may be names. The member `resolved` shows them with their ids.
         confirms: The tool may return a preview for the user to confirm.
     """
     properties: dict[str, Any] = dict(schema.get("properties", {}))
-    answers: list[JsonSchema] = [{"required": [name for name, _ in output.properties]}]
     if paged or cut:
         properties["page"] = _PAGE
     if waits:
         properties["job"] = _JOB
-        answers.append({"required": ["job"]})
     if confirms:
         properties["preview"] = _PREVIEW
-        answers.append({"required": ["preview"]})
     if resolves:
         properties["resolved"] = _RESOLVED
-    properties["truncated"] = _TRUNCATED
-    properties["warnings"] = _WARNINGS
-    properties["error"] = _ERROR
-    answers.append({"required": ["error"]})
-    return {"type": "object", "properties": properties, "anyOf": answers}
+    properties |= {"truncated": _TRUNCATED, "warnings": _WARNINGS, "error": _ERROR}
+    alternatives = [name for name in ("job", "preview", "error") if name in properties]
+    answers = [[name for name, _ in output.properties], *([name] for name in alternatives)]
+    return {"type": "object", "properties": properties, "anyOf": [{"required": names} for names in answers]}
 
 
 def compile_mapped_output(
@@ -162,7 +143,7 @@ def compile_mapped_output(
 ) -> tuple[Output, JsonSchema]:
     """Compile an output parameter of a single call, and return it with its schema. Problems are reported.
 
-    Every value that the platform owns is nullable, except the objects of a list; unknown fields are allowed.
+    The schema allows unknown fields, and null for every value except the objects of a list.
     """
     take = parameter.take if isinstance(parameter, MappedScalar) else None
     if isinstance(parameter, MappedScalar) and isinstance(take, NameOf):
@@ -170,7 +151,7 @@ def compile_mapped_output(
     mapping = parameter.mapping
     path = place.at("mapping").compile_path(mapping) if mapping is not None else None
     check_fragment(parameter.x_schema, place.at("x-schema"))
-    more = _pick_annotations(parameter.x_schema)
+    annotations = _pick_annotations(parameter.x_schema)
     if isinstance(parameter, MappedObject):
         _check_names(parameter.properties, place.at("properties"))
         parts = [
@@ -182,10 +163,10 @@ def compile_mapped_output(
             schema["properties"] = {key: child_schema for key, _, child_schema in parts}
         # A member with x-read is not in this answer: it is added when its own request has been answered.
         own = tuple((key, child) for key, child, _ in parts if not _is_read_later(parameter.properties[key]))
-        return Output("object", path, properties=own), schema | more
+        return Output("object", path, properties=own), schema | annotations
     if isinstance(parameter, MappedArray):
         items, items_schema = compile_mapped_output(parameter.items, place.at("items"), names)
-        return Output("array", path, items=items), {"type": ["array", "null"], "items": items_schema} | more
+        return Output("array", path, items=items), {"type": ["array", "null"], "items": items_schema} | annotations
     header = parameter.header
     output = Output(
         parameter.type,
@@ -194,13 +175,13 @@ def compile_mapped_output(
         header=header.name.lower() if header else None,
         last_segment="last-segment" in (take, header.take if header else None),
     )
-    return output, {"type": [parameter.type, "null"]} | more
+    return output, {"type": [parameter.type, "null"]} | annotations
 
 
 def _compile_name_output(
     parameter: MappedScalar | OrchestratedScalar, take: NameOf, place: Place, names: NameResolver
 ) -> tuple[Output, JsonSchema]:
-    """Compile an output that shows the name of a thing. Its value is read with another request."""
+    """Compile an output that is the name of a thing. Another request reads its value."""
     sources = [parameter.mapping, parameter.value, parameter.header] if isinstance(parameter, MappedScalar) else []
     if parameter.type != "string" or any(source is not None for source in sources):
         message = "the output of a name must be of type string, without `mapping`, `value` and `x-header`"
@@ -211,16 +192,14 @@ def _compile_name_output(
 
 
 def _check_names(outputs: Mapping[str, Mapped] | Mapping[str, Orchestrated], place: Place) -> None:
-    """Report each name without its id next to it."""
+    """Report each output that is a name and whose id is not next to it."""
     for key, output in outputs.items():
         take = output.take if isinstance(output, MappedScalar | OrchestratedScalar) else None
         if not isinstance(take, NameOf):
             continue
-        sibling = outputs.get(take.of)
-        if sibling is None or sibling.type != "string" or take.of == key:
-            texts = [name for name, other in outputs.items() if other.type == "string" and name != key]
-            message = f"there is no id {take.of!r} next to the output {key!r}: {suggest(texts, take.of)}"
-            place.at(key, "x-take", "of").report("x-take", message)
+        texts = [name for name, other in outputs.items() if other.type == "string" and name != key]
+        missing = f"next to the output {key!r} there is no id"
+        place.at(key, "x-take", "of").check_known(take.of, texts, "x-take", missing)
 
 
 def _is_read_later(parameter: Mapped) -> bool:
@@ -228,12 +207,12 @@ def _is_read_later(parameter: Mapped) -> bool:
 
 
 def _pick_annotations(fragment: JsonSchema | None) -> JsonSchema:
-    """Return the title and description of an output. An answer may contradict everything else in its `x-schema`."""
+    """Return the title and description of an output's `x-schema`. Answers may break its other keywords."""
     return {name: value for name, value in (fragment or {}).items() if name in ("title", "description")}
 
 
 def _compile_literal(parameter: MappedScalar, place: Place) -> str | float | bool | None:
-    """Return a static value in the type of its parameter; the format writes every static value as text."""
+    """Convert a static value to the type of its parameter. The format writes every static value as text."""
     sources = [source for source in (parameter.mapping, parameter.value, parameter.header) if source is not None]
     if len(sources) != 1:
         message = f"an output of type {parameter.type!r} needs exactly one of `mapping`, `value` and `x-header`"
@@ -257,25 +236,25 @@ def _compile_literal(parameter: MappedScalar, place: Place) -> str | float | boo
 def compile_flow_outputs(
     parameters: Mapping[str, Orchestrated], place: Place, names: NameResolver, *, root: bool = True
 ) -> tuple[Output, JsonSchema]:
-    """Compile the output parameters of a flow, which its mappings fill, and return them with their schema."""
+    """Compile the output parameters of a flow, and return them with their schema."""
     _check_names(parameters, place)
     parts: list[tuple[str, Output]] = []
     schemas: dict[str, JsonSchema] = {}
     for name, parameter in parameters.items():
         here = place.at(name)
         check_fragment(parameter.x_schema, here.at("x-schema"))
-        more = _pick_annotations(parameter.x_schema)
+        annotations = _pick_annotations(parameter.x_schema)
         path = JsonPath(f"$['{name}']", (name,))
         if isinstance(parameter, OrchestratedObject):
             child, schema = compile_flow_outputs(parameter.properties, here.at("properties"), names, root=False)
             parts.append((name, Output("object", path, properties=child.properties)))
-            schemas[name] = schema | more
+            schemas[name] = schema | annotations
         elif isinstance(parameter, OrchestratedArray):
             child, schema = compile_flow_outputs(parameter.items, here.at("items"), names, root=False)
             # The format can only describe elements with fields. Without fields, elements are passed on as they are.
             items = Output("object", None, properties=child.properties) if parameter.items else None
             parts.append((name, Output("array", path, items=items)))
-            schemas[name] = {"type": ["array", "null"]} | more
+            schemas[name] = {"type": ["array", "null"]} | annotations
             if items is not None:
                 schemas[name]["items"] = schema | {"type": "object"}
         elif isinstance(parameter.take, NameOf):
@@ -283,7 +262,7 @@ def compile_flow_outputs(
             parts.append((name, output))
         else:
             parts.append((name, Output(parameter.type, path, last_segment=parameter.take == "last-segment")))
-            schemas[name] = {"type": [parameter.type, "null"]} | more
+            schemas[name] = {"type": [parameter.type, "null"]} | annotations
     result: JsonSchema = {"type": "object" if root else ["object", "null"]}
     if schemas:
         result["properties"] = schemas
@@ -291,26 +270,26 @@ def compile_flow_outputs(
 
 
 def check_mappings(
-    outputs: Mapping[str, flow_schema.Orchestrated],
+    outputs: Mapping[str, Orchestrated],
     mappings: Sequence[StepMapping],
     steps: Sequence[Step],
     place: Place,
 ) -> None:
-    """Report every mapping whose target is unknown or filled twice, and every output that no mapping fills."""
+    """Report each mapping with an unknown or already filled target, and each output that no mapping fills."""
     conditions = {step.name: step.condition for step in steps}
     conditions |= {
         step.each.name: step.condition
         for step in steps
         if isinstance(step, CallStep) and step.each is not None and step.each.name is not None
     }
-    known = dict(_list_outputs(outputs))
+    fillable = dict(_list_outputs(outputs))
+    names = [".".join(path) for path in fillable]
     targets = [mapping.target for mapping in mappings]
     for index, mapping in enumerate(mappings):
         here, target = place.at("mappings", index, "target"), mapping.target
         dotted = ".".join(target)
-        if target not in known:
-            names = (".".join(path) for path in known)
-            here.report("unresolved-target", f"there is no output {dotted!r}: {suggest(names, dotted)}")
+        if target not in fillable:
+            here.check_known(dotted, names, "unresolved-target", "there is no output")
         elif any(
             _overwrites(target, other.target) and not _exclude_each_other(mapping, other, conditions)
             for other in mappings[:index]
@@ -320,30 +299,30 @@ def check_mappings(
             )
             here.report("unresolved-target", message)
         elif mapping.count is not None:
-            output = known[target]
-            if not isinstance(output, flow_schema.OrchestratedArray) or mapping.count not in output.items:
+            output = fillable[target]
+            if not isinstance(output, OrchestratedArray) or mapping.count not in output.items:
                 message = f"the elements of the output {dotted!r} have no field {mapping.count!r}: add it to its items"
                 place.at("mappings", index, "x-count").report("x-count", message)
-    for path, output in known.items():
-        below = isinstance(output, flow_schema.OrchestratedObject) and output.properties
-        named = isinstance(output, flow_schema.OrchestratedScalar) and isinstance(output.take, flow_schema.NameOf)
-        if not below and not named and not any(path[: len(target)] == target for target in targets):
+    for path, output in fillable.items():
+        has_members = isinstance(output, OrchestratedObject) and output.properties
+        is_name = isinstance(output, OrchestratedScalar) and isinstance(output.take, NameOf)
+        if not has_members and not is_name and not any(path[: len(target)] == target for target in targets):
             message = f"no mapping fills the output {'.'.join(path)!r}: it would always be null"
             place.at("outputParameters", path[0]).report("output", message)
 
 
 def _list_outputs(
-    outputs: Mapping[str, flow_schema.Orchestrated], above: tuple[str, ...] = ()
-) -> Iterator[tuple[tuple[str, ...], flow_schema.Orchestrated]]:
+    outputs: Mapping[str, Orchestrated], above: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], Orchestrated]]:
     """Yield every output that a mapping can fill, with its path."""
     for name, output in outputs.items():
         yield (*above, name), output
-        if isinstance(output, flow_schema.OrchestratedObject):
+        if isinstance(output, OrchestratedObject):
             yield from _list_outputs(output.properties, (*above, name))
 
 
 def _exclude_each_other(mapping: StepMapping, other: StepMapping, conditions: Mapping[str, Condition]) -> bool:
-    """Return whether an input decides between the steps of two mappings, so that only one of them runs."""
+    """Return whether the steps of two mappings have opposite conditions, so that only one of them runs."""
     first, second = (
         conditions.get(either.value.step, Condition()) if isinstance(either.value, StepValue) else Condition()
         for either in (mapping, other)
@@ -355,5 +334,5 @@ def _exclude_each_other(mapping: StepMapping, other: StepMapping, conditions: Ma
 
 
 def _overwrites(later: tuple[str, ...], earlier: tuple[str, ...]) -> bool:
-    """Return whether a mapping overwrites an earlier one. Adding a member to a filled object is allowed."""
+    """Return whether a mapping overwrites an earlier one. A mapping may add a member to a filled object."""
     return later == earlier[: len(later)]

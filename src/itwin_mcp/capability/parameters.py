@@ -1,4 +1,4 @@
-"""Arguments of tools: declared in a file, added by the engine, or preset by a setting; and their schemas."""
+"""Arguments of tools and their schemas. A file declares them, the engine adds them, and settings may preset them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from itwin_mcp.capability.flow_schema import ToolInput
 from itwin_mcp.capability.json_schema import check_fragment, check_values, is_nullable, iterate_names, publish
 from itwin_mcp.capability.schema_types import JsonSchema
 from itwin_mcp.capability.tool_actions import Call
-from itwin_mcp.text import shorten, suggest
+from itwin_mcp.text import shorten
 
 ENTITY_SCHEMA: JsonSchema = {"type": "string", "minLength": 1, "maxLength": 2048}
 MAX_ENTITIES = 100
-"""Entities that one list may name. One call may read fewer; the rest can be passed to the next call."""
+"""Entities that one list may name. A call may read fewer, and reports which ones it left out."""
 
 _LIMIT = {
     "type": "integer",
@@ -44,7 +44,7 @@ _FIELDS = {
 FILE_PATH = "filePath"
 OVERWRITE = "overwrite"
 CLEAR = "clear"
-"""The argument that lists the arguments whose values to remove."""
+"""The argument that names the arguments whose values are removed."""
 LOCAL_PATH: JsonSchema = {"type": "string", "minLength": 1, "maxLength": 4096}
 _FILE_PATH = {
     "upload": "Local file to read, in a folder that the user allowed.",
@@ -57,7 +57,7 @@ _PUBLISHED_NAME = re.compile(r"[A-Za-z0-9_-]{1,60}")
 
 
 def compile_argument(name: str, parameter: ToolInput, entities: Entities, place: Place) -> ToolArgument:
-    """Compile one declared argument; what is wrong with it is reported at its place."""
+    """Compile one declared argument. Problems are reported at its place."""
     if parameter.entity is not None and parameter.type not in ("string", "array"):
         message = f"the type of an argument that names an entity must be string or array, not {parameter.type!r}"
         place.at("x-entity").report("x-entity", message)
@@ -67,10 +67,10 @@ def compile_argument(name: str, parameter: ToolInput, entities: Entities, place:
         place.at("x-entity").report("x-entity", "a list cannot name changesets: change its type to string")
     sound = check_fragment(parameter.x_schema, place.at("x-schema"))
     fragment = parameter.x_schema if sound and parameter.x_schema else {}
-    for each in (name, *iterate_names(fragment)):
-        if not _PUBLISHED_NAME.fullmatch(each):
-            message = f"some clients refuse the name {shorten(each)!r}: use at most 60 letters, digits, - and _"
-            place.report("name", message)
+    for published_name in (name, *iterate_names(fragment)):
+        if not _PUBLISHED_NAME.fullmatch(published_name):
+            refused = f"some clients refuse the name {shorten(published_name)!r}"
+            place.report("name", f"{refused}: use at most 60 letters, digits, - and _")
     schema: dict[str, Any] = {"type": parameter.type}
     if several:
         schema |= {"minItems": 1, "maxItems": MAX_ENTITIES, "items": dict(ENTITY_SCHEMA)}
@@ -88,21 +88,20 @@ def compile_argument(name: str, parameter: ToolInput, entities: Entities, place:
 def _read_entity(
     word: str | EntityForm | None, entities: Entities, place: Place
 ) -> tuple[Entity | None, ChangesetForm | None]:
+    """Return the entity that `x-entity` names and, for an entity with a sequence, the form of its values."""
+    form = word if isinstance(word, EntityForm) else None
     kind = word.kind if isinstance(word, EntityForm) else word
     entity = find_entity(kind, entities, place) if kind is not None else None
-    if isinstance(word, EntityForm) and (entity is None or entity.sequence is None):
-        if entity is not None:
+    if entity is None or entity.sequence is None:
+        if entity is not None and form is not None:
             place.report("x-entity", "only an entity with a `sequence` has a form: write the kind alone")
         return entity, None
-    if isinstance(word, EntityForm):
-        return entity, ChangesetForm(word.takes == "id", word.baseline)
-    return entity, ChangesetForm() if entity is not None and entity.sequence is not None else None
+    return entity, ChangesetForm() if form is None else ChangesetForm(form.takes == "id", form.baseline)
 
 
 def find_entity(kind: str, entities: Entities, place: Place) -> Entity | None:
-    """Return the entity of a kind; None, and a problem, where no file declares it."""
-    if kind not in entities:
-        place.report("known-word", f"there is no entity {kind!r}: {suggest(entities, kind)}")
+    """Return the entity of a kind. If no file declares it, report that and return None."""
+    place.check_known(kind, entities, "known-word", "there is no entity")
     return entities.get(kind)
 
 
@@ -125,7 +124,7 @@ def make_file_arguments(direction: Literal["upload", "download"]) -> tuple[ToolA
 
 
 def make_wait_argument(default: int) -> ToolArgument:
-    """Return the argument that the engine adds to a tool that starts or follows a job; `default` is in seconds."""
+    """Return the argument that the engine adds to a tool that starts or polls a job. `default` is in seconds."""
     schema = {
         "type": "integer",
         "minimum": 0,
@@ -138,11 +137,11 @@ def make_wait_argument(default: int) -> ToolArgument:
 
 def list_removable_arguments(arguments: Sequence[ToolArgument]) -> list[str]:
     """Return the names of the arguments whose values `clear` can remove."""
-    return [compile_argument.name for compile_argument in arguments if is_nullable(compile_argument.schema)]
+    return [argument.name for argument in arguments if is_nullable(argument.schema)]
 
 
 def make_clear_argument(arguments: Sequence[ToolArgument]) -> tuple[ToolArgument, ...]:
-    """Return the argument that the engine adds to a tool with nullable arguments, whose values can be removed."""
+    """Return the argument that the engine adds to a tool with nullable arguments; empty for any other tool."""
     removable = list_removable_arguments(arguments)
     if not removable:
         return ()
@@ -187,19 +186,19 @@ def list_choices(schema: Mapping[str, Any]) -> Sequence[Any]:
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """The id of an argument, and the setting that it comes from."""
+    """The default id of an argument, and the setting that it comes from."""
 
     setting: str
     id: str
 
 
 def apply_presets(catalog: Catalog, presets: Mapping[str, Preset]) -> Catalog:
-    """Return the catalog in which arguments of these names have the preset as their default.
+    """Return the catalog with presets as the defaults of the arguments with these names.
 
-    These keep their arguments without a default:
-    - destructive tools, because the caller must name what to destroy;
-    - an argument that names what a job has just created, because the preset names something older;
-    - a tool whose rule counts its arguments (`minProperties`), because a preset would change what the rule means.
+    Some arguments get no preset:
+    - arguments of destructive tools, because the caller must name what to destroy;
+    - an argument that identifies what a job has just created, because the preset identifies something older;
+    - arguments of a tool whose rule counts them (`minProperties`), because a preset would change the count.
     """
     if not presets:
         return catalog
@@ -216,7 +215,7 @@ def apply_presets(catalog: Catalog, presets: Mapping[str, Preset]) -> Catalog:
 
 
 def _apply_presets(tool: Tool, presets: Mapping[str, Preset], created: Mapping[str, str]) -> Tool:
-    """Add presets to a tool. `created` has, by polling operation, the argument that names what the job creates."""
+    """Add presets to a tool. `created` maps polling operations to the argument for what their job creates."""
     if tool.annotations.destructive or "minProperties" in tool.rule:
         return tool
     job_argument = created.get(_find_polled_operation(tool))
@@ -230,7 +229,7 @@ def _apply_presets(tool: Tool, presets: Mapping[str, Preset], created: Mapping[s
 
 
 def _find_polled_operation(tool: Tool) -> str:
-    """Return the operation that a tool sends, or polls until a job has ended."""
+    """Return the key of the operation that a tool with one call sends, or polls until a job has ended."""
     if not isinstance(tool.action, Call):
         return ""
     wait = tool.action.operation.wait

@@ -1,6 +1,6 @@
-"""The reviewed table of the platform's paths, `policy-paths.toml`: what a request is about, and what a DELETE destroys.
+"""The table of the platform's paths, `policy-paths.toml`: what each request accesses, and what a DELETE destroys.
 
-It is read from the package alone, so that nothing a capability file says changes what the policy trusts.
+People review the table, and only the package can provide it. So no capability file can change what the policy trusts.
 """
 
 from __future__ import annotations
@@ -24,39 +24,35 @@ _SLOT = "{}"
 
 @dataclass(frozen=True, slots=True)
 class PathRow:
-    """One row of the table; see the file for the kinds and marks."""
+    """One row of the table. The comments in `policy-paths.toml` explain the kinds and marks."""
 
     kind: Kind
     methods: frozenset[str]
     segments: tuple[str, ...]
     mark: Mark = ""
 
-    def fits(self, method: str, segments: Sequence[str]) -> bool:
-        """Return whether this is the row of a request."""
-        return method in self.methods and self.covers(segments)
+    def covers(self, segments: Sequence[str], *, possibly: bool = False) -> bool:
+        """Return whether every path of this form belongs to the row; with `possibly`, whether any can.
 
-    def covers(self, segments: Sequence[str]) -> bool:
-        """Return whether every path of this form is of the row. A slot `{}` of the form fits only a slot of the row."""
-        pairs = zip(self.segments, segments, strict=True) if len(segments) == len(self.segments) else ()
-        return bool(pairs) and all(own.startswith("{") or own == other.lower() for own, other in pairs)
-
-    def may_cover(self, segments: Sequence[str]) -> bool:
-        """Return whether a path of this form can turn out to be of the row, once its slots are filled."""
-        pairs = zip(self.segments, segments, strict=True) if len(segments) == len(self.segments) else ()
-        return bool(pairs) and all(
-            own.startswith("{") or own == other.lower() or _SLOT in other for own, other in pairs
+        In a form, `{}` stands for a slot, which a call can fill with any text.
+        """
+        if len(segments) != len(self.segments):
+            return False
+        return all(
+            own.startswith("{") or own == other.lower() or (possibly and _SLOT in other)
+            for own, other in zip(self.segments, segments, strict=True)
         )
 
 
 @dataclass(frozen=True, slots=True)
 class IdPattern:
-    """How an id is written."""
+    """The form of an id."""
 
     pattern: re.Pattern[str] = _UUID
     lower: bool = True
 
     def read(self, text: str) -> str | None:
-        """Return the id in its usual form; None if the text has another form."""
+        """Return a text as an id, in lower case if `lower`; None if it is not an id."""
         text = text.strip()
         if self.pattern.fullmatch(text) is None:
             return None
@@ -65,7 +61,7 @@ class IdPattern:
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """How the policy finds out in which iTwin a thing is; see the file."""
+    """The request that finds the iTwin of a thing, for the policy; see the comments in `policy-paths.toml`."""
 
     called: str
     read: str
@@ -84,36 +80,36 @@ class Location:
 
 @dataclass(frozen=True, slots=True)
 class PolicyPaths:
-    """The whole table."""
+    """The contents of `policy-paths.toml`."""
 
     rows: tuple[PathRow, ...]
     ids: Mapping[str, IdPattern]
     names: Mapping[str, Mapping[str, str]]
-    """By the first segment of a path: what names a thing in a query or body, in small letters, and its kind."""
+    """By the first segment of a path: the kind of id in each query parameter or body member, named in lower case."""
     locations: Mapping[str, Location] = field(default_factory=dict)
 
     def find_row(self, method: str, path: str) -> tuple[PathRow, tuple[str, ...]] | None:
-        """Return the row of a request to the platform and the segments of its path; None if the table lacks it."""
+        """Return the row of a request and the segments of its path; None if the table has no such row."""
         segments = tuple(unquote(segment) for segment in path.removeprefix("/").removesuffix("/").split("/"))
-        # A client or server on the way might read such a path as another one.
+        # A proxy or server might normalize such a path to another one, which the policy has not judged.
         if any(segment in ("", ".", "..") or re.search(r"[/\\%\x00-\x1f]", segment) for segment in segments):
             return None
-        return next(((row, segments) for row in self.rows if row.fits(method, segments)), None)
+        return next(((row, segments) for row in self.rows if method in row.methods and row.covers(segments)), None)
 
     def names_below(self, first_segment: str) -> Mapping[str, str]:
-        """Return what names things in the queries and bodies of the paths below a segment."""
+        """Return the kind of id in each query parameter or body member, for paths with this first segment."""
         return self.names.get(first_segment.lower(), self.names["*"])
 
     def read_id(self, kind: str, text: str) -> str | None:
-        """Return the id of a kind in a text; None if there is none."""
+        """Return a text as an id of this kind, in its usual form; None if it is not such an id."""
         return self.ids.get(kind, _DEFAULT_ID).read(text)
 
     def destroys_whole(self, segments: Sequence[str]) -> bool:
-        """Return whether a DELETE of this form may remove an iTwin or an iModel; `{}` stands for a slot."""
-        return any(row.mark == "whole" and row.may_cover(segments) for row in self.rows)
+        """Return whether a DELETE of this form may remove an iTwin or an iModel."""
+        return any(row.mark == "whole" and row.covers(segments, possibly=True) for row in self.rows)
 
     def destroys_nothing(self, segments: Sequence[str]) -> bool:
-        """Return whether a DELETE of this form surely removes nothing but the caller's own mark on a thing."""
+        """Return whether a DELETE of this form can only remove the caller's own mark, such as a favorite."""
         return any(row.mark == "own" and row.covers(segments) for row in self.rows)
 
 
@@ -121,10 +117,14 @@ _DEFAULT_ID = IdPattern()
 
 
 def read_policy_paths(text: str) -> PolicyPaths:
-    """Read the text of such a file. Raises ValueError: the file is ours, so an error in it is a defect."""
+    """Parse the text of a `policy-paths.toml`.
+
+    Raises:
+        ValueError: The text is invalid. The file is part of the package, so this is a defect.
+    """
     data = tomllib.loads(text)
     return PolicyPaths(
-        rows=tuple(_row(line) for line in data["paths"].strip().splitlines()),
+        rows=tuple(_parse_row(line) for line in data["paths"].strip().splitlines()),
         ids={
             kind: IdPattern(re.compile(form["pattern"]), form.get("lower", False)) for kind, form in data["ids"].items()
         },
@@ -132,21 +132,22 @@ def read_policy_paths(text: str) -> PolicyPaths:
             segment: {name.lower(): kind for name, kind in names.items()} for segment, names in data["names"].items()
         },
         locations={
-            kind: Location(**{**found, "lists": tuple(found.get("lists", ()))})
-            for kind, found in data["locations"].items()
+            kind: Location(**{**location, "lists": tuple(location.get("lists", ()))})
+            for kind, location in data["locations"].items()
         },
     )
 
 
 @cache
 def shipped_policy_paths() -> PolicyPaths:
-    """Return the table of the package, read when it is first needed."""
+    """Return the table of the package. It is read once, when it is first needed."""
     return read_policy_paths(FILE.read_text(encoding="utf-8"))
 
 
-def _row(line: str) -> PathRow:
-    kind, methods, path, *mark = line.split()
-    if kind not in get_args(Kind) or any(one not in get_args(Mark) for one in mark):
+def _parse_row(line: str) -> PathRow:
+    fields: list[Any] = line.split()
+    kind, methods, path = fields[:3]
+    mark: Any = "".join(fields[3:])
+    if kind not in get_args(Kind) or mark not in get_args(Mark):
         raise ValueError(f"policy-paths.toml: unknown kind or mark in {line!r}")
-    known: Any = (kind, *mark)
-    return PathRow(known[0], frozenset(methods.split(",")), tuple(path.strip("/").split("/")), *known[1:])
+    return PathRow(kind, frozenset(methods.split(",")), tuple(path.strip("/").split("/")), mark)

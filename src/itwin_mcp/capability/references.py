@@ -1,10 +1,10 @@
-"""References in `with`, paths and texts: to the inputs of a tool, and to the results of earlier steps."""
+"""Compiler of references in `with`, paths and texts: to the inputs of a tool, and to the results of earlier steps."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from itwin_mcp.capability.documents import Place
 from itwin_mcp.capability.expressions import (
@@ -22,7 +22,7 @@ from itwin_mcp.capability.transfers import FILE, check_file_fact
 from itwin_mcp.text import suggest
 
 EACH = "each"
-"""How `with` refers to an element of `x-each`, or to the object of `x-read`."""
+"""The name by which `with` refers to an element of `x-each`, or to the object of `x-read`."""
 
 _STEP_SLOT = re.compile(r"([a-zA-Z0-9-]+)((?:[.\[].*)?)", re.DOTALL)
 _QUALIFIED = re.compile(r"([a-zA-Z0-9-]+)\.([a-zA-Z0-9-_*]+)")
@@ -30,18 +30,22 @@ _QUALIFIED = re.compile(r"([a-zA-Z0-9-]+)\.([a-zA-Z0-9-_*]+)")
 
 @dataclass(slots=True)
 class Scope:
-    """The names that a text may refer to at one point of a flow; compiling adds the names of steps as it goes."""
+    """The names that a text may refer to at one point of a flow. The compiler adds each step after compiling it."""
 
     namespace: str
     """The prefix of inputs: `namespace.input`."""
     inputs: Mapping[str, bool]
-    """The caller's inputs, and whether each always has a value."""
+    """The names of the caller's inputs. The value is whether the input always has a value."""
     steps: set[str] = field(default_factory=set)
     used: set[str] = field(default_factory=set)
-    """The inputs that were referred to, to report the others as unused."""
+    """The inputs that something refers to. All others are reported as unused."""
+
+    def add_each(self) -> Scope:
+        """Return a scope in which texts may also refer to `each`."""
+        return replace(self, steps=self.steps | {EACH})
 
     def compile_value(self, value: str | float, place: Place) -> Expression | None:
-        """Compile a value of `with`: `namespace.input`, a text with slots, or a value as it is."""
+        """Compile a value of `with`: `namespace.input`, a text with slots, or a constant."""
         if not isinstance(value, str):
             return Literal(value)
         qualified = _QUALIFIED.fullmatch(value)
@@ -60,18 +64,18 @@ class Scope:
             return None
 
         def resolve(slot: str) -> Argument | StepValue | Literal:
-            found = _STEP_SLOT.fullmatch(slot)
-            if found is not None and found.group(1) in self.steps:
-                path = compile_path(f"${found.group(2)}")
-                if found.group(1) == FILE:
-                    check_file_fact(path, place)
-                return StepValue(found.group(1), path)
-            return self._compile_input(slot, place)
+            match = _STEP_SLOT.fullmatch(slot)
+            if match is None or match[1] not in self.steps:
+                return self._compile_input(slot, place)
+            path = compile_path(f"${match[2]}")
+            if match[1] == FILE:
+                check_file_fact(path, place)
+            return StepValue(match[1], path)
 
         return place.compile_slots(value, resolve)
 
     def compile_step_value(self, text: str, place: Place) -> Expression:
-        """Compile `$.step.field…`, or `$.input` for an argument; a text that is neither is reported."""
+        """Compile `$.step.field…`, or `$.input` for an argument. Any other text is reported."""
         compiled = place.compile_path(text)
         if compiled is None:
             return Literal(None)
@@ -81,17 +85,17 @@ class Scope:
             return Literal(None)
         first = compiled.parts[0]
         if first in self.steps:
-            found = JsonPath(text, compiled.parts[1:])
+            path = JsonPath(text, compiled.parts[1:])
             if first == FILE:
-                check_file_fact(found, place)
-            return StepValue(first, found)
+                check_file_fact(path, place)
+            return StepValue(first, path)
         if first in self.inputs:
             self.used.add(first)
             if len(compiled.parts) > 1:
                 place.report("expression", f"{text[:80]!r} looks into the input {first!r}: use the whole input")
             return Argument(first)
-        message = f"there is no earlier step or input {first!r}: {suggest([*self.steps, *self.inputs], first)}"
-        place.report("unresolved-step", message)
+        names = [*self.steps, *self.inputs]
+        place.check_known(first, names, "unresolved-step", "there is no earlier step or input")
         return Literal(None)
 
     def always_has(self, expression: Expression) -> bool:
@@ -104,11 +108,11 @@ class Scope:
         return True
 
     def check_new_name(self, name: str, place: Place, step: str | None = None) -> None:
-        """Report a new name that is already taken. `step` is the step that gives the named value, if it is no step."""
+        """Report a new name that is already taken. For the name of a value of a step, `step` is that step."""
         if name in (EACH, step) or name in self.inputs or name in self.steps:
-            others = {EACH: "the element of x-each", FILE: "the file of x-transfer", step: "its own step"}
-            other = others.get(name, "an input" if name in self.inputs else "another step")
-            place.report("unique-name", f"the name {name!r} is already used for {other}: rename the step")
+            owners = {EACH: "the element of x-each", FILE: "the file of x-transfer", step: "its own step"}
+            owner = owners.get(name, "an input" if name in self.inputs else "another step")
+            place.report("unique-name", f"the name {name!r} is already used for {owner}: rename the step")
 
     def _compile_input(self, name: str, place: Place) -> Argument:
         if not is_name(name):

@@ -32,6 +32,7 @@ from itwin_mcp.capability.schema_types import (
     HttpPath,
     JsonSchema,
     Kebab,
+    Labelled,
     Node,
     ToolName,
     discriminate_by,
@@ -74,7 +75,7 @@ class Stakeholder(Node):
 
 
 class Info(Node):
-    """Title, description and dates of the file."""
+    """Facts about the file."""
 
     display: str
     description: str
@@ -86,7 +87,7 @@ class Info(Node):
 
 
 class Bind(Node):
-    """Environment variables: the name in the file, and the name in the environment."""
+    """Environment variables. `keys` maps their names in the file to their names in the environment."""
 
     namespace: Kebab
     description: str | None = None
@@ -94,7 +95,7 @@ class Bind(Node):
 
 
 class Import(Node):
-    """A namespace of another file; `from` is relative to the importing file."""
+    """An import of a namespace from another file. `from` is a path relative to the importing file."""
 
     from_: str = Field(alias="from")
     import_: Kebab = Field(alias="import")
@@ -132,7 +133,7 @@ Authentication = Annotated[
 
 
 class ConsumedParameter(Node):
-    """One input of a consumed operation. `x-wire` is its name on the wire, if the format cannot spell it."""
+    """One input of a consumed operation. `x-wire` is its name in the request, if the format forbids that name."""
 
     in_: Literal["query", "header", "path"] = Field(alias="in")
     value: str | None = None
@@ -171,13 +172,10 @@ RequestBody = Annotated[
 ]
 
 
-class ConsumedOperation(Node):
+class ConsumedOperation(Labelled):
     """One operation of an HTTP API."""
 
     method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"] = "GET"
-    display: str | None = None
-    description: str | None = None
-    tags: list[str] = Field(default=[])
     inputParameters: dict[Extended, ConsumedParameter] = Field(default={})
     body: RequestBody | None = None
     outputRawFormat: Literal["json", "binary"] = "json"
@@ -193,13 +191,10 @@ class ConsumedOperation(Node):
     names: NameList | None = Field(default=None, alias="x-names")
 
 
-class ConsumedResource(Node):
+class ConsumedResource(Labelled):
     """A path of an HTTP API and its operations."""
 
     path: HttpPath
-    display: str | None = None
-    description: str | None = None
-    tags: list[str] = Field(default=[])
     operations: Annotated[dict[Kebab, ConsumedOperation], Field(min_length=1)]
 
 
@@ -223,12 +218,9 @@ class Hints(Node):
     openWorld: bool | None = None
 
 
-class ToolSpec(ActionSpec):
+class ToolSpec(ActionSpec, Labelled):
     """An MCP tool."""
 
-    display: str | None = None
-    description: str | None = None
-    tags: list[str] = Field(default=[])
     inputParameters: dict[Extended, ToolInput] = Field(default={})
     hints: Hints = Hints()
     ref: CallName | None = None
@@ -240,7 +232,7 @@ class ToolSpec(ActionSpec):
 
 
 class ResourceSpec(ActionSpec):
-    """An MCP resource, a resource template if its URI has slots, or with `location` the texts of a folder."""
+    """An MCP resource: a template if its URI has slots, the text files of a folder if it has a `location`."""
 
     display: str
     uri: str
@@ -252,7 +244,7 @@ class ResourceSpec(ActionSpec):
 
 
 class Choices(Node):
-    """`x-schema` of a prompt's argument: its accepted values. The argument is always text."""
+    """`x-schema` of a prompt's argument: the accepted values."""
 
     enum: Annotated[list[str], Field(min_length=1)]
 
@@ -279,7 +271,7 @@ class PromptSpec(Node):
 
 
 class Exposes(Node):
-    """An MCP server: its tools, resources and prompts. `serve` ignores transport, address and port."""
+    """An MCP server: its tools, resources and prompts. The command `serve` ignores transport, address and port."""
 
     type: Literal["mcp"]
     transport: Literal["http", "stdio"] = "http"
@@ -331,11 +323,11 @@ class CapabilityFile(Node):
 
     @model_validator(mode="after")
     def _check_sections(self) -> CapabilityFile:
-        given = [name for name in ("consumes", "aggregates", "exposes") if name in self.model_fields_set]
-        if self.capability is not None and given:
+        sections = [name for name in ("consumes", "aggregates", "exposes") if name in self.model_fields_set]
+        if self.capability is not None and sections:
             raise PydanticCustomError(
                 "sections",
                 "{names} at the top of a file with a `capability`: move it under `capability`",
-                {"names": " and ".join(f"`{name}`" for name in given)},
+                {"names": " and ".join(f"`{name}`" for name in sections)},
             )
         return self

@@ -1,4 +1,4 @@
-"""Errors of the schema in plain words: what is wrong in the file, and what to do."""
+"""Messages that explain schema errors to the author of a capability file, with the rule that is broken."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from itwin_mcp.capability.extensions import WORDS
 from itwin_mcp.capability.schema import NOT_SERVED
-from itwin_mcp.capability.schema_types import Node
+from itwin_mcp.capability.schema_types import KINDS, Node
 from itwin_mcp.text import find_similar, shorten
 
 _RULES = {
@@ -33,13 +33,14 @@ _RULES = {
     "sections": ("sections", "{msg}"),
 }
 MISPLACED_KEY = "the key {!r} does not belong here: move it to where it belongs, or leave it out"
-"""The message for a key that exists elsewhere in the format, for which no other spelling helps."""
-_QUOTE = frozenset({"a number", "true", "false", "null"})
+"""The message for a key that exists elsewhere in the format, so that its spelling is not the mistake."""
+_QUOTABLE = frozenset({"a number", "true", "false", "null"})
+"""Types of values that become text if they are quoted."""
 
 
 def explain_error(item: Any, path: Sequence[str | int]) -> tuple[str, str]:
-    """Return the broken rule of a pydantic error, and a message for the author of the file."""
-    kind, given, context = item["type"], item.get("input"), item.get("ctx", {})
+    """Return the broken rule and the message for an error of pydantic at a path."""
+    kind, value, context = item["type"], item.get("input"), item.get("ctx", {})
     key = str(path[-1]) if path else ""
     if kind == "extra_forbidden":
         return _explain_unknown_key(key)
@@ -48,49 +49,46 @@ def explain_error(item: Any, path: Sequence[str | int]) -> tuple[str, str]:
         if tag in NOT_SERVED:
             return "not-served", f"{tag!r} is a word of the format that this server does not serve: leave it out"
     if kind == "union_tag_not_found":
-        if key == "outputParameters":
-            return "type", "must be a list of one output (with `call`) or a map of names (with `steps`)"
-        if isinstance(given, dict):
-            return "required-key", "the key 'type' is missing" if "type" not in given else "the type must be text"
-        return "type", f"must be a mapping, not {_describe_type(given)}"
+        if isinstance(value, dict):
+            return "required-key", "the key 'type' is missing" if "type" not in value else "the type must be text"
+        return "type", f"must be a mapping, not {_describe_type(value)}"
     rule, template = _RULES.get(kind, ("type", "{msg}"))
     message = template.format_map(
         {
             **context,
             "key": shorten(key),
-            "input": repr(shorten(given)) if isinstance(given, str) else _describe_type(given),
-            "kind": _describe_type(given),
+            "input": repr(shorten(value)) if isinstance(value, str) else _describe_type(value),
+            "kind": _describe_type(value),
             "msg": item["msg"],
             "tag": repr(shorten(str(context.get("tag", "")).strip("<>"))),
             "expected_tags": str(context.get("expected_tags", "")).replace("<", "").replace(">", ""),
         }
     )
-    if kind == "string_type" and _describe_type(given) in _QUOTE:
+    if kind == "string_type" and _describe_type(value) in _QUOTABLE:
         message += ": put it in quotes"
     return rule, message
 
 
 def _explain_unknown_key(key: str) -> tuple[str, str]:
-    shown = shorten(key)
+    short_key = shorten(key)
     if key in WORDS:
         return "known-key", f"{key!r} does not belong here, or is not served yet: it belongs to {WORDS[key]}"
     if key.startswith("x-"):
-        # Compared without `x-`, which makes all words similar.
+        # The prefix is left out of the comparison, because it makes all words similar.
         close = find_similar(key[2:], [word[2:] for word in WORDS])
-        meant = f"did you mean {'x-' + close[0]!r}?" if close else f"our words are {', '.join(WORDS)}"
-        return "known-key", f"{shown!r} is not one of our words: {meant}"
+        suggestion = f"did you mean {'x-' + close[0]!r}?" if close else f"our words are {', '.join(WORDS)}"
+        return "known-key", f"{short_key!r} is not one of our words: {suggestion}"
     if key in NOT_SERVED:
         return "not-served", f"{key!r} is a word of the format that this server does not serve here: leave it out"
     if key in _list_known_keys():
-        return "known-key", MISPLACED_KEY.format(shown)
+        return "known-key", MISPLACED_KEY.format(short_key)
     close = find_similar(key, _list_known_keys())
-    meant = f": did you mean {close[0]!r}?" if close else ": leave it out"
-    return "known-key", f"unknown key {shown!r}{meant}"
+    suggestion = f": did you mean {close[0]!r}?" if close else ": leave it out"
+    return "known-key", f"unknown key {short_key!r}{suggestion}"
 
 
 @lru_cache(maxsize=1)
 def _list_known_keys() -> frozenset[str]:
-    """Return every key of the models."""
     keys: set[str] = set()
     models: list[type[Node]] = [Node]
     while models:
@@ -103,5 +101,4 @@ def _list_known_keys() -> frozenset[str]:
 def _describe_type(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return "null" if value is None else "true" if value else "false"
-    named = {"str": "text", "dict": "a mapping", "list": "a list"}
-    return named.get(type(value).__name__, "a number")
+    return "a number" if isinstance(value, int | float) else KINDS[type(value)]

@@ -1,10 +1,10 @@
-"""Building blocks of the schema of capability files: closed nodes, types of names, and discriminated unions."""
+"""Building blocks of the schema of capability files: strict models, types of names, and discriminated unions."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
 Kebab = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9-]+$")]
@@ -13,7 +13,7 @@ BindVariable = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]*$")]
 BaseUri = Annotated[str, StringConstraints(pattern=r"^https?://[^/{}\s?#@\\]+(/[^{}\s?#\\]*)?$")]
 HttpPath = Annotated[str, StringConstraints(pattern=r"^/[^?#\s\\]*$")]
 ToolName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9-]{1,60}$")]
-"""At most 60 characters: some clients add the name of the server, and cut or refuse longer names."""
+"""At most 60 characters, because some clients prefix the name of the server and then cut or refuse longer names."""
 Date = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d{2}-\d{2}$")]
 CallName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9-]+\.[a-zA-Z0-9-]+$")]
 """`namespace.operation`."""
@@ -22,9 +22,17 @@ JsonSchema = dict[str, Any]
 
 
 class Node(BaseModel):
-    """A mapping of a capability file: without unknown keys, frozen, and without coercion."""
+    """A mapping of a capability file. It rejects unknown keys, does not convert values, and is frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Labelled(Node):
+    """A node with texts for people."""
+
+    display: str | None = None
+    description: str | None = None
+    tags: list[str] = Field(default=[])
 
 
 def discriminate_by(key: str, default: str | None = None, *, imports: bool = False) -> Discriminator:
@@ -42,27 +50,17 @@ def discriminate_by(key: str, default: str | None = None, *, imports: bool = Fal
     return Discriminator(tag)
 
 
+_SHAPES: dict[type, str] = {str: "<text>", list: "<list>", dict: "<map>"}
+
+
 def tag_by_shape(value: Any) -> str | None:
-    return "<list>" if isinstance(value, list) else "<map>" if isinstance(value, dict) else None
+    """Return the tag of a value: `<text>`, `<list>` or `<map>`."""
+    return _SHAPES.get(type(value))
 
 
-def _tag_of_text_or_map(value: Any) -> str | None:
-    return "<text>" if isinstance(value, str) else "<map>" if isinstance(value, dict) else None
-
-
-TEXT_OR_MAP = Discriminator(
-    _tag_of_text_or_map, custom_error_type="kind", custom_error_message="must be text or a mapping"
-)
+TEXT_OR_MAP = Discriminator(tag_by_shape, custom_error_type="kind", custom_error_message="must be text or a mapping")
 """For a word with a short form, which is text, and a long form. The tags are `<text>` and `<map>`."""
-
-
-def _tag_of_text_or_list(value: Any) -> str | None:
-    return "<text>" if isinstance(value, str) else "<list>" if isinstance(value, list) else None
-
-
-TEXT_OR_LIST = Discriminator(
-    _tag_of_text_or_list, custom_error_type="kind", custom_error_message="must be text or a list"
-)
+TEXT_OR_LIST = Discriminator(tag_by_shape, custom_error_type="kind", custom_error_message="must be text or a list")
 """For a word that takes one text or several. The tags are `<text>` and `<list>`."""
 
 

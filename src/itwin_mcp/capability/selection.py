@@ -1,4 +1,4 @@
-"""Selection of tools: which are listed and which may be run, by the options of the command line."""
+"""Selection of the tools to list and the tools that may be run, by the options of the command line."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ if TYPE_CHECKING:
 
 ALL = "all"
 DYNAMIC = "dynamic"
-"""The toolset with the few tools that find, describe and run all others."""
+"""The toolset with the tools that find, describe and run all others."""
 SESSION = "session"
 """The toolset of the built-in tools about the session."""
 DEFAULT_TOOLSETS = (SESSION, "itwins", "imodels", "changesets", "named-versions")
-"""The toolsets that are served by default: the daily work of an engineer, small enough for a model's context."""
+"""The toolsets that are served by default. They cover common tasks and fit into a model's context."""
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The options. Without toolsets and tools, they select DEFAULT_TOOLSETS, and all tools that are not from `ours`."""
+    """The options. Without toolsets and tools, they select DEFAULT_TOOLSETS, and all tools of files not in `ours`."""
 
     toolsets: Collection[str]
     tools: Collection[str]
     exclude: Collection[str]
     read_only: bool
     ours: Collection[str]
-    """Our own capability files."""
+    """The paths of our own capability files."""
     hidden: Collection[str] = ()
     """Tools that the policy does not allow."""
 
@@ -39,18 +39,13 @@ class Selection:
         """Return whether neither toolsets nor tools were given."""
         return not (self.toolsets or self.tools)
 
-    @property
-    def whole(self) -> bool:
-        """Return whether an agent can reach every toolset."""
-        return self.usual or ALL in self.toolsets or DYNAMIC in self.toolsets
-
     def allows(self, tool: Tool) -> bool:
         """Return whether the tool may be run."""
         refused = tool.name in self.exclude or tool.name in self.hidden
         return not refused and (tool.annotations.read_only or not self.read_only)
 
     def explain_absence(self, tool: Tool) -> str:
-        """Return why a tool cannot be run, as the end of "It is not served here: …"."""
+        """Return why a tool cannot be run, to complete the sentence "It is not served here: …"."""
         if tool.name in self.exclude:
             return "--exclude-tools leaves it out"
         if self.read_only and not tool.annotations.read_only:
@@ -64,20 +59,20 @@ class Selection:
         if not self.allows(tool):
             return False
         if self.usual:
-            foreign = bool(tool.file) and tool.file not in self.ours
-            return foreign or tool.toolset in DEFAULT_TOOLSETS
+            is_from_user = bool(tool.file) and tool.file not in self.ours
+            return is_from_user or tool.toolset in DEFAULT_TOOLSETS
         if ALL in self.toolsets and tool.toolset != DYNAMIC:
             return True
-        next_to_dynamic = DYNAMIC in self.toolsets and tool.toolset == SESSION
-        return next_to_dynamic or tool.toolset in self.toolsets or tool.name in self.tools
+        joins_dynamic = DYNAMIC in self.toolsets and tool.toolset == SESSION
+        return joins_dynamic or tool.toolset in self.toolsets or tool.name in self.tools
 
     def reaches(self, tool: Tool) -> bool:
-        """Return whether the dynamic tools can run the tool. Session tools are listed next to them."""
+        """Return whether the dynamic tools can run the tool. They run no session tools, which are always listed too."""
         return self.allows(tool) and tool.toolset not in (DYNAMIC, SESSION)
 
     def takes(self, toolset: str) -> bool:
         """Return whether the resources and prompts of a toolset are served."""
-        return self.whole or toolset in self.toolsets
+        return self.usual or bool({ALL, DYNAMIC, toolset}.intersection(self.toolsets))
 
     def check(self, tools: Mapping[str, Tool], toolsets: Iterable[str]) -> None:
         """Check that all names exist.
@@ -90,10 +85,11 @@ class Selection:
         _check_names(self.exclude, tools, "tool")
 
 
-def _check_names(names: Iterable[str], known: Iterable[str], noun: str) -> None:
-    known = tuple(known)
+def _check_names(names: Iterable[str], candidates: Collection[str], noun: str) -> None:
     for name in names:
-        if name not in known:
-            close = find_similar(name, known)
-            instead = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(sorted(known)) or 'none'}."
+        if name not in candidates:
+            close = find_similar(name, candidates)
+            instead = (
+                f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(sorted(candidates)) or 'none'}."
+            )
             raise SettingsError(f"There is no {noun} {name!r}: {instead}")

@@ -1,4 +1,4 @@
-"""Static resources: the texts of a folder next to the capability file, read at start and served as they are.
+"""Static resources: the text files of a folder next to the capability file, which are read once and served unchanged.
 
 The `location` of the format is a `file:///` URI of a folder. We only accept the form `file:///./FOLDER`, relative to
 the capability file, so that a file cannot serve anything else on this machine.
@@ -12,7 +12,8 @@ from pathlib import Path
 
 from itwin_mcp.capability import schema
 from itwin_mcp.capability.catalog import StaticResource
-from itwin_mcp.capability.documents import Place
+from itwin_mcp.capability.documents import Place, read_text
+from itwin_mcp.errors import CapabilityError
 
 MAX_FILES = 50
 MAX_BYTES = 64 * 1024
@@ -37,12 +38,15 @@ def read_static_resources(resource: schema.ResourceSpec, place: Place) -> Iterat
         place.at("location").report("static", message)
         return
     for file in files:
-        problem, text = _read(file)
+        try:
+            text = read_text(file, MAX_BYTES).replace("\r\n", "\n")
+        except CapabilityError as error:
+            place.at("location").report("static", f"{file.name} {error.problems[0].message}")
+            continue
         headed = _HEADED.match(text)
-        if problem is None and headed is None:
-            problem = "must begin with `# Title`, an empty line and a paragraph of one line"
-        if problem is not None or headed is None:
-            place.at("location").report("static", f"{file.name} {problem}")
+        if headed is None:
+            message = f"{file.name} must begin with `# Title`, an empty line and a paragraph of one line"
+            place.at("location").report("static", message)
             continue
         yield StaticResource(
             name=file.stem,
@@ -55,27 +59,13 @@ def read_static_resources(resource: schema.ResourceSpec, place: Place) -> Iterat
 
 
 def find_static_files(location: str, capability: Path, ending: str = "") -> tuple[Path, ...]:
-    """Return the files of a location with this ending, by name; none if it leads out of that folder."""
-    found = _LOCATION.fullmatch(location)
-    if found is None:
+    """Return the files of a location with this ending, by name; none if the folder is elsewhere."""
+    match = _LOCATION.fullmatch(location)
+    if match is None:
         return ()
-    folder = capability.parent / found[1]
+    folder = capability.parent / match[1]
     inside = folder.resolve()
     if not inside.is_relative_to(capability.parent.resolve()) or not inside.is_dir():
         return ()
     files = sorted(folder.glob(f"*{ending}"))
     return tuple(file for file in files if file.is_file() and file.resolve().parent == inside)
-
-
-def _read(file: Path) -> tuple[str | None, str]:
-    """Return what is wrong with a file, or None, and its text."""
-    try:
-        with file.open("rb") as stream:
-            content = stream.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            return f"is larger than {MAX_BYTES // 1024} KiB", ""
-        return None, content.decode("utf-8").replace("\r\n", "\n")
-    except OSError as error:
-        return f"cannot be read: {error.strerror}", ""
-    except UnicodeDecodeError:
-        return "is not UTF-8 text", ""

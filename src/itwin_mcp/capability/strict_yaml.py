@@ -1,4 +1,4 @@
-"""Strict YAML, read like JSON with comments: no aliases, tags or duplicate keys, only JSON's constants and numbers.
+"""Parser for strict YAML, which is JSON with comments: no aliases, tags or duplicate keys, only JSON's values.
 
 A capability file must mean the same to every reader and must not surprise its author. YAML 1.1 and 1.2 read `no`,
 `010` and `1:30` differently, an alias can expand to gigabytes, and of two equal keys most parsers silently drop one.
@@ -23,14 +23,14 @@ Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 _CONSTANTS = {"null": None, "~": None, "": None, "true": True, "false": False}
-# Invisible characters, line breaks of YAML 1.1 that YAML 1.2 does not have, and tabs: parsers disagree about them.
+# Parsers disagree about these: invisible characters, line breaks that only YAML 1.1 has, and tabs.
 _UNPRINTABLE = re.compile("[^\n\r -~\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
 _LINE_END = re.compile(r"\r\n?|\n")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class YamlRefused(Exception):
-    """The text is not strict YAML. `line` counts from 1, `rule` names the broken rule."""
+    """The text is not strict YAML. `line` counts from 1."""
 
     def __init__(self, line: int, rule: str, message: str) -> None:
         super().__init__(message)
@@ -42,8 +42,8 @@ class YamlRefused(Exception):
 def parse(text: str, *, max_nodes: int = MAX_NODES) -> Any:
     """Return the data of one YAML document.
 
-    Plain `null`, `~`, `true`, `false`, nothing, and JSON's numbers have their values. Every other plain scalar is text,
-    including `yes`, `NO`, `2026-05-23`, `010` and `1:30`.
+    An empty value and plain `null`, `~`, `true`, `false` and JSON numbers have their usual values. Every other plain
+    scalar is text, including `yes`, `NO`, `2026-05-23`, `010` and `1:30`.
 
     Raises:
         YamlRefused: The text is not strict YAML.
@@ -53,7 +53,7 @@ def parse(text: str, *, max_nodes: int = MAX_NODES) -> Any:
 
 @lru_cache(maxsize=8)
 def find_lines(text: str) -> dict[tuple[str | int, ...], int]:
-    """Return the line, from 1, of every key and element of a document, by its path.
+    """Return the line of every key and element of a document by its path. Lines count from 1.
 
     Raises:
         YamlRefused: The text is not strict YAML.
@@ -68,13 +68,13 @@ class _Builder:
         self.lines: dict[tuple[str | int, ...], int] = {}
         self._max_nodes = max_nodes
         self._nodes = 0
-        odd = _UNPRINTABLE.search(text)
-        if odd is not None:
-            what = "a tab" if odd.group() == "\t" else f"the invisible character U+{ord(odd.group()):04X}"
-            message = f"contains {what}: indent with spaces, and in text write an escape in double quotes"
-            raise YamlRefused(len(_LINE_END.findall(text[: odd.start()])) + 1, "printable", message)
+        match = _UNPRINTABLE.search(text)
+        if match is not None:
+            character = "a tab" if match[0] == "\t" else f"the invisible character U+{ord(match[0]):04X}"
+            message = f"contains {character}: indent with spaces, and in text write an escape in double quotes"
+            raise YamlRefused(len(_LINE_END.findall(text[: match.start()])) + 1, "printable", message)
         try:
-            # Events come lazily: a limit below stops the parser before it has read the rest of a huge text.
+            # The parser is lazy. If a limit below is reached, it does not read the rest of a huge text.
             self._events = iter(yaml.parse(text, Loader=Loader))
             self.value = self._build_document()
         except yaml.MarkedYAMLError as error:
@@ -83,7 +83,7 @@ class _Builder:
                 message = f"is nested deeper than {MAX_DEPTH} levels"
                 raise YamlRefused(mark.line + 1 if mark else 1, "bounded", message) from None
             message = f"is not YAML: {error.problem or 'it cannot be read'}"
-            # For a file that ends too early, the two parsers name different lines. We name its last line with text.
+            # If a file ends too early, the two parsers report different lines. We report its last line with text.
             last = len(_LINE_END.findall(text.rstrip())) + 1
             raise YamlRefused(min(mark.line + 1, last) if mark else 1, "yaml", message) from None
         except (yaml.YAMLError, ValueError, OverflowError) as error:  # ValueError: an escape beyond Unicode
@@ -100,21 +100,21 @@ class _Builder:
             raise YamlRefused(_get_line(start), "no-directives", "has a YAML directive (%…): remove it")
         value = self._build_node(next(self._events), ())
         next(self._events)  # document end
-        more = next(self._events)
-        if not isinstance(more, yaml.StreamEndEvent):
+        end = next(self._events)
+        if not isinstance(end, yaml.StreamEndEvent):
             message = "contains more than one YAML document: put each in its own file"
-            raise YamlRefused(_get_line(more), "document", message)
+            raise YamlRefused(_get_line(end), "document", message)
         return value
 
     def _build_node(self, event: Any, path: tuple[str | int, ...]) -> Any:
         line = _get_line(event)
-        self.lines.setdefault(path, line)  # a key has set its own line already
+        self.lines.setdefault(path, line)  # for a value in a mapping, the line of its key is already set
         self._nodes += 1
         if self._nodes > self._max_nodes:
             raise YamlRefused(line, "bounded", f"has more than {self._max_nodes} nodes: split it")
         if len(path) > MAX_DEPTH:
             raise YamlRefused(line, "bounded", f"is nested deeper than {MAX_DEPTH} levels")
-        self._check_plain(event, line)
+        self._reject_decorations(event, line)
         if isinstance(event, yaml.ScalarEvent):
             return _read_scalar(event, line)
         if isinstance(event, yaml.SequenceStartEvent):
@@ -136,14 +136,14 @@ class _Builder:
 
     def _build_key(self, event: Any) -> str:
         line = _get_line(event)
-        self._check_plain(event, line)
+        self._reject_decorations(event, line)
         if not isinstance(event, yaml.ScalarEvent):
             raise YamlRefused(line, "plain-keys", "a key must be plain text, not a list or a mapping")
         if event.value == "<<" and not event.style:
             raise YamlRefused(line, "no-merges", "uses the merge key <<: write the keys out")
         return _read_text(event, line)
 
-    def _check_plain(self, event: Any, line: int) -> None:
+    def _reject_decorations(self, event: Any, line: int) -> None:
         if isinstance(event, yaml.AliasEvent):
             raise YamlRefused(line, "no-aliases", f"uses the alias *{shorten(str(event.anchor))}: write the value out")
         if event.anchor is not None:
@@ -160,13 +160,13 @@ def _get_line(event: Any) -> int:
 def _read_text(event: Any, line: int) -> str:
     text = str(event.value)
     if _SURROGATE.search(text):
-        raise YamlRefused(line, "yaml", "has half a character: the escape of a lone surrogate")
+        raise YamlRefused(line, "yaml", "has the escape of a lone surrogate, which is half a character")
     return text
 
 
 def _read_scalar(event: Any, line: int) -> str | int | float | bool | None:
     text = _read_text(event, line)
-    if event.style:  # quoted or a block. The style of plain text is None, or "" from the C parser
+    if event.style:  # quoted text or a block; the style of plain text is None, or "" from the C parser
         return text
     if text in _CONSTANTS:
         return _CONSTANTS[text]

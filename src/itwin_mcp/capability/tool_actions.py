@@ -1,4 +1,4 @@
-"""Actions, compiled: what a tool, flow or resource does, as one call or as steps, and how it transfers and confirms."""
+"""Compiled actions of tools, flows and resources: one call or steps, with plans for transfers and confirmations."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from itwin_mcp.capability.operations import Operation
 
 
 class Access(IntEnum):
-    """A level of access that a tool requires of its caller. Each level includes the ones below."""
+    """The access that a tool requires of its caller. Each level includes the lower ones."""
 
     NONE = 0
     READ = 1
     WRITE = 2
     DELETE = 3
-    """Remove or overwrite."""
+    """Allows tools that delete or overwrite."""
 
 
 @dataclass(frozen=True, slots=True)
 class NameSource:
-    """Where the name of a thing is read, whose id is the sibling output `of`: with an operation, or in a step."""
+    """The source of a thing's name: an operation or a step. The output `of` next to the name has the thing's id."""
 
     of: str
     operation: Operation | None = None
@@ -33,9 +33,9 @@ class NameSource:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One output parameter: a value at `path`, in a `header`, or the `literal` of the file.
+    """One output parameter: the value at `path`, in a `header`, or the constant `literal`.
 
-    An object without `properties` is passed on as it is.
+    An object without `properties` is passed on unchanged.
     """
 
     kind: Literal["string", "number", "boolean", "object", "array"]
@@ -48,9 +48,9 @@ class Output:
     properties: tuple[tuple[str, Output], ...] = ()
     items: Output | None = None
     members: tuple[str, ...] | None = field(init=False, compare=False, repr=False)
-    """The members of a `path` that has only members, as most paths do; otherwise None."""
+    """The parts of `path` if all are members, as in most paths, so that they can be read fast; otherwise None."""
     asks_for_names: bool = field(init=False, compare=False, repr=False)
-    """Whether it contains names that need a request of their own."""
+    """Whether it contains names that need another request."""
 
     def __post_init__(self) -> None:
         plain = self.path is not None and all(isinstance(part, str) for part in self.path.parts)
@@ -63,7 +63,7 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class AcrossPlan:
-    """A list that is read of several places. The input `fills` takes their ids; see `flow_schema.Across`."""
+    """A list that is read from several places. The input `fills` takes the id of each; see `flow_schema.Across`."""
 
     fills: str
     lists: tuple[Expression, ...]
@@ -73,7 +73,7 @@ class AcrossPlan:
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """The error with which a step fails if `path` finds nothing in its result."""
+    """The error of a step whose result has nothing at `path`."""
 
     path: JsonPath
     code: str
@@ -83,7 +83,7 @@ class Requirement:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A condition of a step: it is skipped if `when` has no value, or if one of `unless` has one."""
+    """The condition of a step. The step is skipped if `when` has no value, or if one of `unless` has a value."""
 
     when: Expression | None = None
     unless: tuple[Expression, ...] = ()
@@ -91,7 +91,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FurtherRead:
-    """One more GET for each object at `within` in the shaped answer; its value becomes the member `name`."""
+    """One more GET for each object at `within` in the answer. Its output becomes the object's member `name`."""
 
     within: JsonPath
     name: str
@@ -103,25 +103,25 @@ class FurtherRead:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Call:
-    """One request: the operation, what fills its inputs, how its answer is shaped, and what is read afterwards."""
+    """One request: an operation, expressions for its inputs, the shape of the answer, and further reads."""
 
     operation: Operation
     bindings: Mapping[str, Expression]
     output: Output
     across: AcrossPlan | None = None
     containing: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """For each search argument, the members of an item, one of which must contain its text."""
+    """For each search argument, the members of an item. One of them must contain the argument's text."""
     further: tuple[FurtherRead, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class EachPlan:
-    """A step runs once for each element of `lists`.
+    """The plan to run a step once for each element of `lists`.
 
     Attributes:
-        most: The maximum number of distinct elements; None for all, duplicates included.
-        name: How later steps refer to the list of the elements that were answered.
-        label: The members of the element that each item of its answer gets, and their names there.
+        most: The maximum number of distinct elements; None for all, including duplicates.
+        name: The name by which later steps refer to the list of processed elements.
+        label: The members of the element that are copied to each item of its answer, with their names there.
         again: The argument that takes the ids of the elements that were left out.
     """
 
@@ -136,8 +136,8 @@ class EachPlan:
 class DefaultsPlan:
     """Values for inputs of a step that its bindings leave empty.
 
-    Each has its input, where the value is, and words for the value, if any. Mappings refer to the object of the values
-    that were used by `name`.
+    Each is a tuple of the input, the value, and a translation of the value, if any. Mappings refer by `name` to the
+    values that were used.
     """
 
     values: tuple[tuple[str, Expression, Mapping[str, str] | None], ...]
@@ -146,7 +146,7 @@ class DefaultsPlan:
 
 @dataclass(frozen=True, slots=True)
 class RepeatPlan:
-    """A step is repeated until its answer has true at `until`, at most `most` times."""
+    """The repetition of a step, at most `most` times, until its answer has true at `until`."""
 
     until: JsonPath
     most: int
@@ -154,10 +154,10 @@ class RepeatPlan:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CallStep:
-    """One request of a flow, or several: one for `each` element, `repeat` until done, all pages up to `most` items.
+    """One request of a flow, or several: for `each` element, `repeat` until done, or all pages up to `most` items.
 
-    An error with a status in `tolerate` leaves the step without a value. `partial` says of which part of a whole the
-    step reads everything.
+    If the status of an error is in `tolerate`, the step has no value. `partial` names the part that the step reads if
+    it does not read everything.
     """
 
     name: str
@@ -174,10 +174,8 @@ class CallStep:
 
     @property
     def may_be_cut(self) -> bool:
-        """Return whether the step may return less than there is; the answer then has a `page` that says why."""
-        bounded = self.each is not None
-        paged = self.operation.page is not None or self.partial is not None
-        return bounded or self.repeat is not None or bool(self.tolerate) or paged
+        """Return whether the result may be incomplete. The answer then has a `page` that reports why."""
+        return bool(self.each or self.repeat or self.tolerate or self.partial or self.operation.page)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +193,7 @@ class FieldPlan:
 
 @dataclass(frozen=True, slots=True)
 class ChangesPlan:
-    """How to turn existing entries into the wanted ones; see `flow_schema.Changes`."""
+    """The plan to change existing entries into the wanted ones; see `flow_schema.Changes`."""
 
     field: str
     otherwise: tuple[str, ...]
@@ -207,10 +205,10 @@ class ChangesPlan:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LookupStep:
-    """Picks elements of an earlier step's result whose field `match` is among the values, with some of their fields.
+    """Picks the elements of an earlier step's result whose field `match` has one of the values, with some fields.
 
-    With `compare`, it picks those whose date is before the value, or at or after it. `count` adds a field with the
-    number of values that matched an element.
+    With `compare`, it picks the elements whose date is before the value, or at or after it. `count` adds a field with
+    the number of values that matched the element.
     """
 
     name: str
@@ -225,7 +223,7 @@ class LookupStep:
     added: tuple[FieldPlan, ...] = ()
     changes: ChangesPlan | None = None
     within: str | None = None
-    """A field that must be equal in the element and in the object that contains the value."""
+    """A field whose value must be the same in the element and in the object that contains the looked-up value."""
 
 
 Step: TypeAlias = CallStep | LookupStep
@@ -233,7 +231,7 @@ Step: TypeAlias = CallStep | LookupStep
 
 @dataclass(frozen=True, slots=True)
 class StepMapping:
-    """Where a value goes in the answer. With `count`, distinct objects of a list, and how often each occurs."""
+    """The output that gets a value. With `count`, it gets distinct objects, and this field the number of each."""
 
     target: tuple[str, ...]
     value: Expression
@@ -242,7 +240,7 @@ class StepMapping:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Steps:
-    """Steps in order, and where their values go in the answer."""
+    """Steps in order, and the mappings of their values to the outputs."""
 
     steps: tuple[Step, ...]
     mappings: tuple[StepMapping, ...]
@@ -250,22 +248,22 @@ class Steps:
 
     @property
     def may_be_cut(self) -> bool:
-        """Return whether a step may return less than there is."""
+        """Return whether the answer may be incomplete."""
         calls = [step for step in self.steps if isinstance(step, CallStep)]
         return any(step.may_be_cut for step in calls) or (self.only_reads and len(calls) > 1)
 
     @property
     def only_reads(self) -> bool:
-        """Return whether the flow changes nothing. Then it can answer without a step that failed."""
+        """Return whether the flow only reads. Such a flow can answer even if a step fails."""
         return all(step.operation.method == "GET" for step in self.steps if isinstance(step, CallStep))
 
 
 @dataclass(frozen=True, slots=True)
 class BuiltIn:
-    """An action of this program itself, which no capability file can declare.
+    """An action that the engine implements, and that capability files cannot declare.
 
-    `access` is what a caller must be allowed, if that differs from the tool's annotations. `runs` says that it runs the
-    tool in its argument `name`, with its argument `arguments`.
+    `access` is the required access, if it does not follow from the tool's annotations. With `runs`, the action runs the
+    tool in its argument `name` with the arguments in its argument `arguments`.
     """
 
     access: Access | None = None
@@ -303,7 +301,7 @@ def list_operations(action: Action | BuiltIn) -> tuple[Operation, ...]:
 
 @dataclass(frozen=True, slots=True)
 class TransferPlan:
-    """An upload or download of a local file, right after the step that returns its link; see `extensions.Transfer`."""
+    """An upload or download of a local file after the step that returns its link; see `extensions.Transfer`."""
 
     direction: Literal["upload", "download"]
     link: StepValue
@@ -315,7 +313,7 @@ class TransferPlan:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PreviewRead:
-    """One request that reads a part of what would be lost."""
+    """One request that reads things that would be lost."""
 
     name: str
     operation: Operation
@@ -324,7 +322,7 @@ class PreviewRead:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """Something that would be lost: the value at `path` of a read; see `flow_schema.LossSpec`."""
+    """The value at `path` of a read that would be lost; see `flow_schema.LossSpec`."""
 
     read: str
     path: JsonPath
@@ -332,19 +330,19 @@ class Loss:
     wanted: Expression | None = None
     fields: tuple[str, ...] = ()
     replaced_by: str | None = None
-    """The input whose value replaces this one."""
+    """The input whose value replaces the lost one."""
     kept_field: str | None = None
     kept: tuple[Expression, ...] = ()
     """Elements whose `kept_field` is one of these values are not lost."""
     while_empty: JsonPath | None = None
-    """Nothing is lost unless this list, in what was read, is empty."""
+    """A list in the same read. There is a loss only if it is empty."""
     most: int | None = None
     """The maximum number of elements to show."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ConfirmPlan:
-    """How the user confirms before a tool does anything; see `flow_schema.Confirm`."""
+    """The plan to have the user confirm a call; see `flow_schema.Confirm`."""
 
     question: Expression
     name: Expression
@@ -360,4 +358,4 @@ class ConfirmPlan:
     alike: frozenset[str] = frozenset()
     """Tools that a policy denies together with this one."""
     people: tuple[PeopleForm, ...] = ()
-    """How answers say who somebody is, so that names can take the place of ids."""
+    """The forms of answers that list people, so that the preview can show names instead of ids."""

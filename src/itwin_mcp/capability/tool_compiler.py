@@ -38,7 +38,6 @@ from itwin_mcp.capability.static_resources import read_static_resources
 from itwin_mcp.capability.tool_actions import Action, Call, Steps, TransferPlan, list_called_operations
 from itwin_mcp.capability.transfers import FILE, compile_transfer
 from itwin_mcp.errors import Problem
-from itwin_mcp.text import suggest
 
 _URI_SLOT = re.compile(r"\{([a-zA-Z0-9_]+)\}")
 _QUOTED = re.compile(r"`([a-z0-9-]+)`")
@@ -56,7 +55,7 @@ class PlacedFlow:
 
 @dataclass(slots=True)
 class TakenNames:
-    """The names that earlier files and entries expose, with their places."""
+    """The names that earlier files and entries exposed, with their places."""
 
     tools: dict[str, Place] = field(default_factory=dict)
     resources: dict[str, Place] = field(default_factory=dict)
@@ -64,33 +63,33 @@ class TakenNames:
 
 
 class ExposesCompiler:
-    """Compiles one `exposes` entry; problems are reported at its place."""
+    """Compiles one `exposes` entry. Problems are reported at its place."""
 
     def __init__(
         self,
         exposes: schema.Exposes,
         actions: ActionCompiler,
-        placed: Mapping[str, PlacedFlow],
+        flows: Mapping[str, PlacedFlow],
         entities: Entities,
         place: Place,
     ) -> None:
         self._entities = entities
         self._exposes = exposes
         self._actions = actions
-        self._flows = placed
+        self._flows = flows
         self._place = place
         self._toolset = exposes.toolset or exposes.namespace
         self.warnings: list[Problem] = []
-        """Notes for the author of a file that breaks no rule."""
+        """Warnings for the author of the file. They break no rule, so the file is linked."""
 
     def compile_tools(self, taken: TakenNames) -> Iterable[Tool]:
         """Yield the tools of this entry."""
         for name, tool in self._exposes.tools.items():
             place = self._place.at("tools", name)
             if _claim_name(name, taken.tools, place, "unique-tool", f"the tool {name!r}"):
-                linked = self._compile_tool(name, tool, place)
-                if linked is not None:
-                    yield linked
+                compiled = self._compile_tool(name, tool, place)
+                if compiled is not None:
+                    yield compiled
 
     def compile_resources(self, taken: TakenNames) -> Iterable[Resource]:
         """Yield the resources and resource templates of this entry."""
@@ -102,9 +101,9 @@ class ExposesCompiler:
             if _claim_name(
                 shape, taken.resources, place.at("uri"), "unique-resource", f"the URI {resource.uri[:80]!r}"
             ):
-                linked = self._compile_resource(name, resource, place)
-                if linked is not None:
-                    yield linked
+                compiled = self._compile_resource(name, resource, place)
+                if compiled is not None:
+                    yield compiled
 
     def compile_static_resources(self, taken: TakenNames) -> Iterable[StaticResource]:
         """Yield the static resources of this entry, one for each file."""
@@ -132,42 +131,39 @@ class ExposesCompiler:
     # --- tools --------------------------------------------------------------------------------------------------
 
     def _compile_tool(self, name: str, tool: schema.ToolSpec, place: Place) -> Tool | None:
-        placed = None
+        # The action comes from the tool itself, or from the flow that it refers to.
+        body: flow_schema.ActionSpec = tool
+        namespace, body_place, description = self._exposes.namespace, place, tool.description
+        semantics = flow_schema.Semantics()
+        inputs = {key: (parameter, place) for key, parameter in tool.inputParameters.items()}
         if tool.ref is not None:
             placed = self._find_flow(tool, tool.ref, place)
             if placed is None:
                 return None
-        body: flow_schema.ActionSpec = tool if placed is None else placed.flow
-        inputs = {key: (parameter, place) for key, parameter in tool.inputParameters.items()}
-        if placed is not None:
-            inputs = {key: (parameter, placed.place) for key, parameter in placed.flow.inputParameters.items()} | inputs
+            body, namespace, body_place = placed.flow, placed.namespace, placed.place
+            description = description or placed.flow.description
+            semantics = placed.flow.semantics
+            inputs = {key: (parameter, body_place) for key, parameter in placed.flow.inputParameters.items()} | inputs
         arguments = [
-            compile_argument(key, parameter, self._entities, where.at("inputParameters", key))
-            for key, (parameter, where) in inputs.items()
+            compile_argument(key, parameter, self._entities, input_place.at("inputParameters", key))
+            for key, (parameter, input_place) in inputs.items()
         ]
-        namespace = self._exposes.namespace if placed is None else placed.namespace
-        steps = {FILE} if tool.transfer is not None else set[str]()
-        scope = Scope(
-            namespace,
-            {argument.name: argument.required or "default" in argument.schema for argument in arguments},
-            steps,
-        )
-        linked = self._actions.compile(body, scope, place if placed is None else placed.place)
+        always_has = {argument.name: argument.required or "default" in argument.schema for argument in arguments}
+        scope = Scope(namespace, always_has, {FILE} if tool.transfer is not None else set())
+        compiled = self._actions.compile(body, scope, body_place)
         for unused in sorted(set(inputs) - scope.used):
-            where = inputs[unused][1].at("inputParameters", unused)
-            where.report("unused-input", f"the input {unused!r} is not used: use it in `with`, or remove it")
+            input_place = inputs[unused][1].at("inputParameters", unused)
+            input_place.report("unused-input", f"the input {unused!r} is not used: use it in `with`, or remove it")
         rule = check_tool_rule(tool.x_schema, place.at("x-schema"))
         self._warn_of_unstated_rules(rule, arguments, place)
-        description = tool.description or (placed.flow.description if placed is not None else None)
         if description is None:
             place.report("required-key", "the key 'description' is missing")
-        if linked is None or description is None:
+        if compiled is None or description is None:
             return None
-        action, schema = linked
+        action, schema = compiled
         transfer = None
         if tool.transfer is not None:
             transfer = compile_transfer(tool.transfer, action, place.at("x-transfer"))
-        semantics = flow_schema.Semantics() if placed is None else placed.flow.semantics
         annotations = _derive_annotations(tool, semantics, action, transfer, place)
         confirm = None
         if tool.confirm is not None:
@@ -181,14 +177,14 @@ class ExposesCompiler:
         if confirm is not None and needs_person(action):
             confirm = replace(confirm, person=True)
         arguments += (*make_clear_argument(arguments), *_make_engine_arguments(action, transfer))
-        _check_inputs(inputs, arguments[len(inputs) :], place)
+        _check_reserved_inputs(inputs, arguments[len(inputs) :], place)
         for argument in arguments:
             if argument.entity is not None and not argument.is_one and not annotations.read_only:
                 message = (
                     "a list of entities needs a tool that only reads: a tool that changes something takes one entity"
                 )
                 place.at("inputParameters", argument.name, "x-entity").report("x-entity", message)
-        _check_outputs(body, schema, place if placed is None else placed.place)
+        _check_reserved_outputs(body, schema, body_place)
         return Tool(
             name=name,
             title=tool.display or name,
@@ -225,20 +221,18 @@ class ExposesCompiler:
             self.warnings.append(place.document.make_problem(place.path, "unstated-rule", message))
 
     def _find_flow(self, tool: schema.ToolSpec, reference: str, place: Place) -> PlacedFlow | None:
-        for key, given in (
-            ("call", tool.call),
-            ("with", tool.with_),
-            ("steps", tool.steps),
-            ("mappings", tool.mappings),
-            ("outputParameters", tool.outputParameters),
-        ):
-            if given:
+        own_action = {
+            "call": tool.call,
+            "with": tool.with_,
+            "steps": tool.steps,
+            "mappings": tool.mappings,
+            "outputParameters": tool.outputParameters,
+        }
+        for key, value in own_action.items():
+            if value:
                 place.at(key).report("one-action", f"`{key}` belongs to the flow of `ref`: remove one of them")
-        if reference not in self._flows:
-            message = f"there is no flow {reference!r}: {suggest(self._flows, reference)}"
-            place.at("ref").report("unresolved-ref", message)
-            return None
-        return self._flows[reference]
+        place.at("ref").check_known(reference, self._flows, "unresolved-ref", "there is no flow")
+        return self._flows.get(reference)
 
     # --- resources and prompts ----------------------------------------------------------------------------------
 
@@ -248,20 +242,18 @@ class ExposesCompiler:
             message = f"{resource.uri[:80]!r} is not a URI with variables like {{iModelId}}, each once"
             place.at("uri").report("uri", message)
         scope = Scope(self._exposes.namespace, dict.fromkeys(variables, True))
-        linked = self._actions.compile(resource, scope, place)
+        compiled = self._actions.compile(resource, scope, place)
         for unused in sorted(set(variables) - scope.used):
             message = f"the variable {{{unused}}} is not used: use it in `with`, or remove it"
             place.at("uri").report("unused-input", message)
-        for entity in sorted(set(resource.entities) - set(variables)):
-            message = f"the URI has no variable {{{entity}}}: {suggest(variables, entity)}"
-            place.at("x-entity", entity).report("x-entity", message)
-        entities = {
-            variable: find_entity(kind, self._entities, place.at("x-entity", variable))
-            for variable, kind in resource.entities.items()
-        }
-        if linked is None:
+        entities = {}
+        for variable, kind in resource.entities.items():
+            here = place.at("x-entity", variable)
+            here.check_known(variable, variables, "x-entity", "the URI has no variable")
+            entities[variable] = find_entity(kind, self._entities, here)
+        if compiled is None:
             return None
-        action, _ = linked
+        action, _ = compiled
         for operation in list_called_operations(action):
             if operation.method != "GET":
                 message = f"{operation.key!r} is a {operation.method}, but a resource must only read: use a tool"
@@ -289,17 +281,16 @@ class ExposesCompiler:
     def _compile_prompt(self, name: str, prompt: schema.PromptSpec, place: Place) -> Prompt:
         used: set[str] = set()
         for index, message in enumerate(prompt.template):
-            here, content = place.at("template", index, "content"), message.content
-            if here.compile_slots(content) is None:
-                used.update(prompt.arguments)  # not to report them as unused, too
-            for slot in dict.fromkeys(find_slots(content)):
-                used.add(slot)
-                if slot not in prompt.arguments:
-                    message_text = f"there is no argument {slot[:80]!r}: {suggest(prompt.arguments, slot)}"
-                    here.report("slot-without-value", message_text)
+            here = place.at("template", index, "content")
+            if here.compile_slots(message.content) is None:
+                used.update(prompt.arguments)  # otherwise every argument would also be reported as unused
+            slots = find_slots(message.content)
+            used.update(slots)
+            for slot in slots:
+                here.check_known(slot, prompt.arguments, "slot-without-value", "there is no argument")
         for unused in sorted(set(prompt.arguments) - used):
-            message_text = f"the argument {unused!r} is not used: use it in `template`, or remove it"
-            place.at("arguments", unused).report("unused-input", message_text)
+            here = place.at("arguments", unused)
+            here.report("unused-input", f"the argument {unused!r} is not used: use it in `template`, or remove it")
         return Prompt(
             name=name,
             title=prompt.display,
@@ -312,15 +303,16 @@ class ExposesCompiler:
             choices={
                 key: tuple(part.x_schema.enum) for key, part in prompt.arguments.items() if part.x_schema is not None
             },
-            quoted=frozenset(quoted for message in prompt.template for quoted in _QUOTED.findall(message.content)),
+            quoted=frozenset(word for message in prompt.template for word in _QUOTED.findall(message.content)),
         )
 
 
-def _claim_name(name: str, taken: dict[str, Place], place: Place, rule: str, noun: str) -> bool:
-    if name in taken:
-        place.report(rule, f"{noun} is already defined in {taken[name].document.file}: rename one of them")
+def _claim_name(name: str, places: dict[str, Place], place: Place, rule: str, noun: str) -> bool:
+    """Record a name. If it is already taken, report that and return False."""
+    if name in places:
+        place.report(rule, f"{noun} is already defined in {places[name].document.file}: rename one of them")
         return False
-    taken[name] = place
+    places[name] = place
     return True
 
 
@@ -330,6 +322,7 @@ def _compile_empty_answer(empty: EmptyNote, place: Place) -> EmptyAnswer:
 
 
 def _make_engine_arguments(action: Action, transfer: TransferPlan | None) -> tuple[ToolArgument, ...]:
+    """Return the arguments that the engine adds to a tool: for pages, a local file, and a job."""
     added: tuple[ToolArgument, ...] = make_page_arguments() if _is_paged(action) else ()
     if transfer is not None:
         added += make_file_arguments(transfer.direction)
@@ -341,14 +334,14 @@ def _make_engine_arguments(action: Action, transfer: TransferPlan | None) -> tup
     return added
 
 
-def _check_inputs(inputs: Iterable[str], added: Iterable[ToolArgument], place: Place) -> None:
+def _check_reserved_inputs(inputs: Iterable[str], added: Iterable[ToolArgument], place: Place) -> None:
     for argument in added:
         if argument.name in inputs:
             message = f"the engine adds the input {argument.name!r} to this tool: use another name for yours"
             place.at("inputParameters", argument.name).report("reserved-input", message)
 
 
-def _check_outputs(action: flow_schema.ActionSpec, schema: JsonSchema, place: Place) -> None:
+def _check_reserved_outputs(action: flow_schema.ActionSpec, schema: JsonSchema, place: Place) -> None:
     outputs = place.at("outputParameters")
     if isinstance(action.outputParameters, list):
         outputs = outputs.at(0, "properties")
@@ -358,20 +351,19 @@ def _check_outputs(action: flow_schema.ActionSpec, schema: JsonSchema, place: Pl
 
 
 def _is_paged(action: Action) -> bool:
-    """Return whether the caller pages. Inside steps, the engine reads all pages up to a limit."""
+    """Return whether the caller pages through the answer. Inside steps, the engine reads all pages up to a limit."""
     return isinstance(action, Call) and action.operation.page is not None
 
 
 def _find_wait(action: Action) -> WaitPlan | None:
-    return next(
-        (operation.wait for operation in reversed(list_called_operations(action)) if operation.wait is not None), None
-    )
+    waits = [operation.wait for operation in list_called_operations(action) if operation.wait is not None]
+    return waits[-1] if waits else None
 
 
 def _derive_annotations(
     tool: schema.ToolSpec, semantics: flow_schema.Semantics, action: Action, transfer: TransferPlan | None, place: Place
 ) -> Annotations:
-    """Return the annotations: from the tool's hints, else the flow's semantics, else the methods of its requests.
+    """Derive annotations from the tool's hints, then from the flow's semantics, then from the methods of its requests.
 
     A download writes a local file and may replace one, so it is not read-only. A tool that confirms is destructive.
     """

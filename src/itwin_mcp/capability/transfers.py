@@ -1,4 +1,4 @@
-"""Transfers of local files (`x-transfer`), compiled: which step returns the storage link."""
+"""Compiler of `x-transfer`: uploads and downloads of local files through a storage link that a step returns."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ from itwin_mcp.capability.documents import Place
 from itwin_mcp.capability.expressions import JsonPath, StepValue
 from itwin_mcp.capability.extensions import Transfer
 from itwin_mcp.capability.tool_actions import Action, CallStep, Condition, Steps, TransferPlan
-from itwin_mcp.text import suggest
 
 FILE = "file"
-"""How the steps of a tool with `x-transfer` refer to its local file."""
+"""The name by which the steps of a tool with `x-transfer` refer to its local file."""
 FACTS = ("name", "path", "size")
-"""The members of the file that steps can refer to."""
+"""The members of the local file that steps can refer to."""
 
 
 def compile_transfer(transfer: Transfer, action: Action, place: Place) -> TransferPlan | None:
-    """Compile a transfer; None, and problems, if it cannot be compiled."""
+    """Compile a transfer. If it cannot be compiled, report problems and return None."""
     if not isinstance(action, Steps):
         place.report("x-transfer", "needs `steps`, between which the file moves: write the `call` as a step")
         return None
@@ -48,18 +47,16 @@ def _compile_step_value(text: str, action: Steps, place: Place) -> StepValue | N
         place.report("x-transfer", f"{text[:80]!r} must be `$.`, the name of a step, and plain keys and indexes")
         return None
     calls = {step.name: step for step in action.steps if isinstance(step, CallStep)}
-    step = calls.get(path.parts[0])
-    if step is None:
-        place.report("x-transfer", f"there is no call step {path.parts[0]!r}: {suggest(calls, path.parts[0])}")
+    if not place.check_known(path.parts[0], calls, "x-transfer", "there is no call step"):
         return None
+    step = calls[path.parts[0]]
     if step.each is not None or step.repeat is not None or step.tolerate or step.condition != Condition():
-        message = f"the step {step.name!r} may be skipped or repeated: it must return one link"
-        place.report("x-transfer", message)
+        place.report("x-transfer", f"the step {step.name!r} may be skipped or repeated: it must return one link")
     return StepValue(step.name, JsonPath(text, path.parts[1:]))
 
 
 def check_file_fact(path: JsonPath, place: Place) -> None:
-    """Report a path to a member that the file does not have."""
+    """Report a path that is not one of FACTS."""
     fact = path.parts[0] if len(path.parts) == 1 else None
     if fact not in FACTS:
         message = f"{FILE!r} has {', '.join(FACTS)}: write one of them, such as {{{{{FILE}.size}}}}"

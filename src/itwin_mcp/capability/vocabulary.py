@@ -1,11 +1,10 @@
-"""Vocabulary of the tool search: the words that people use for tools, in several languages."""
+"""Vocabulary of the tool search: words that people use for tools, in several languages."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from itwin_mcp.capability.documents import read_cached_data
 from itwin_mcp.capability.entities import Entities
@@ -13,7 +12,7 @@ from itwin_mcp.capability.entities import Entities
 
 @dataclass(frozen=True, slots=True)
 class OtherApi:
-    """An API of the platform that this server does not serve, and the phrases that ask for it."""
+    """An API of the platform that this server does not offer, and the phrases that ask for it."""
 
     name: str
     does: str
@@ -22,25 +21,27 @@ class OtherApi:
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """The words of all languages together: a query may mix languages, and does not name its own."""
+    """The words of all languages together, because the language of a query is unknown and may be mixed."""
 
     silent: frozenset[str] = frozenset()
-    """Words without meaning for the search."""
+    """Words that the search ignores."""
     asking: tuple[str, ...] = ()
-    """Words and phrases that begin a question, which asks for a tool that reads."""
+    """Words and phrases that begin a question. A question asks for a tool that reads."""
     reading: frozenset[str] = frozenset()
+    """Verbs of tools that read."""
     writing: frozenset[str] = frozenset()
+    """Verbs of tools that write."""
     joining: frozenset[str] = frozenset()
-    """Words after which a second verb counts as much as the first."""
+    """Words such as "and", after which a second verb counts as much as the first."""
     meanings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """The words of tools for each word or phrase of people."""
+    """The words in tools that each word or phrase of a query stands for."""
     asked: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """The phrases that ask for a tool, by its name."""
+    """The phrases that ask for each tool, by the name of the tool."""
     other_apis: tuple[OtherApi, ...] = ()
 
 
 def read_vocabulary(folder: Path, cache: Path | None = None, entities: Entities | None = None) -> Vocabulary:
-    """Read `search/vocabulary.yaml` in the folder of our capability files, with the words of the entities.
+    """Read `search/vocabulary.yaml` in the folder of our capability files, and add the words of the entities.
 
     Raises:
         CapabilityError: The file cannot be read.
@@ -63,12 +64,8 @@ def read_vocabulary(folder: Path, cache: Path | None = None, entities: Entities 
         joining=frozenset(data["joining"].split()),
         meanings=meanings,
         asked={name: _split(phrases) for name, phrases in data["asked"].items()},
-        other_apis=tuple(_read_other_api(entry) for entry in data["other-apis"]),
+        other_apis=tuple(OtherApi(entry["api"], entry["does"], _split(entry["asked"])) for entry in data["other-apis"]),
     )
-
-
-def _read_other_api(entry: Mapping[str, Any]) -> OtherApi:
-    return OtherApi(entry["api"], entry["does"], _split(entry["asked"]))
 
 
 def _split(phrases: str) -> tuple[str, ...]:

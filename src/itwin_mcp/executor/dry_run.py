@@ -11,7 +11,7 @@ from itwin_mcp.capability.tool_actions import Call, CallStep, Steps
 from itwin_mcp.capability.transfers import FILE
 from itwin_mcp.errors import InvalidArguments
 from itwin_mcp.executor.files import describe_file
-from itwin_mcp.executor.flow_steps import MAX_ITEMS, bind_step, first_element, leaves_out
+from itwin_mcp.executor.flow_steps import MAX_ITEMS, bind_step, first_element, is_skipped
 from itwin_mcp.executor.paging import build_first_page_request
 from itwin_mcp.executor.requests import bind, build_request
 from itwin_mcp.upstream.messages import Request
@@ -27,8 +27,9 @@ def build_first_request(tool: Tool, arguments: Mapping[str, Any]) -> Request:
     else:
         values = bind(call.bindings, arguments, results) | _bind_first_place(call, arguments)
         limit = arguments.get("limit")
-    if call.operation.page is not None:
-        return build_first_page_request(call.operation, values, limit or MAX_ITEMS)
+    page = call.operation.page
+    if page is not None:
+        return build_first_page_request(call.operation, values, page.size_for(limit or MAX_ITEMS))
     return build_request(call.operation, values)
 
 
@@ -41,7 +42,7 @@ def _find_first_call(tool: Tool, arguments: Mapping[str, Any], results: Mapping[
         action = action.across.steps
     assert isinstance(action, Steps)
     for step in action.steps:
-        if not isinstance(step, CallStep) or leaves_out(step.condition, arguments, results):
+        if not isinstance(step, CallStep) or is_skipped(step.condition, arguments, results):
             continue
         if step.each is None or first_element(step, arguments, results) is not None:
             return step

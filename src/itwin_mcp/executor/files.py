@@ -1,4 +1,4 @@
-"""Local files: checks paths against the folders that the user allowed, and transfers files to and from storage."""
+"""Checks paths of local files against the folders that the user allowed, and transfers files to and from storage."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ _RESERVED = frozenset({"con", "prn", "aux", "nul", *(f"{name}{n}" for name in ("
 
 
 class LocalFiles:
-    """Checks local paths. A path must be inside the folders that the user allowed after its links are resolved."""
+    """Checks local paths. With its links resolved, a path must be inside a folder that the user allowed."""
 
     def __init__(
         self, roots: Sequence[Path] = (), how_to_allow: str = HOW_TO_ALLOW, *, own: Sequence[Path] = ()
     ) -> None:
         """Allow the folders `roots`; without any, every path is rejected. `how_to_allow` is the hint of that error.
 
-        `own` are the files and folders of this program. They are rejected even inside the roots: the program would
-        trust a file that is written there, and one that is read there may contain secrets.
+        `own` are the files and folders of this program. They are rejected even inside the roots, because they may
+        contain secrets, and because the program trusts what is written there.
         """
         self._roots = tuple(root.resolve() for root in roots)
         self._own = tuple(path.absolute() for path in own)
@@ -65,15 +65,15 @@ class LocalFiles:
         path = self._resolve(name, text)
         kind, size = _stat(name, path)
         if kind is None:
-            raise _refused(name, "does not exist", "Check the path; a relative one begins in the allowed folder.")
+            raise _build_error(name, "does not exist", "Check the path; a relative one begins in the allowed folder.")
         if not stat.S_ISREG(kind):
-            raise _refused(name, "is not a plain file", "Give one file.")
+            raise _build_error(name, "is not a plain file", "Give one file.")
         for plan in plans:
             if path.suffix.lower() not in plan.types:
-                raise _refused(name, f"must end in {' or '.join(plan.types)}", "Choose a file of such a type.")
+                raise _build_error(name, f"must end in {' or '.join(plan.types)}", "Choose a file of such a type.")
         limits = [plan.most for plan in plans] + ([] if limit is None else [limit])
         if size > min(limits, default=size):
-            raise _refused(name, f"has {size} bytes, more than the {min(limits)} allowed", "Choose a smaller file.")
+            raise _build_error(name, f"has {size} bytes, more than the {min(limits)} allowed", "Choose a smaller file.")
         return path
 
     def _check_target(self, name: str, text: str, *, replaces: bool, may_replace: bool) -> Path:
@@ -81,39 +81,39 @@ class LocalFiles:
         path = self._resolve(name, text)
         folder, _ = _stat(name, path.parent)
         if folder is None or not stat.S_ISDIR(folder):
-            raise _refused(name, "lies in a folder that does not exist", "Create the folder, or choose another.")
+            raise _build_error(name, "lies in a folder that does not exist", "Create the folder, or choose another.")
         kind, _ = _stat(name, path)
         if kind is not None and not stat.S_ISREG(kind):
-            raise _refused(name, "exists and is not a plain file", "Give the path of a file, name included.")
+            raise _build_error(name, "exists and is not a plain file", "Give the path of a file, name included.")
         if kind is not None and not replaces:
             how = ", or set overwrite to true if the person agrees" if may_replace else ""
-            raise _refused(name, "exists already", f"Choose another name{how}.")
+            raise _build_error(name, "exists already", f"Choose another name{how}.")
         return path
 
     def _resolve(self, name: str, text: str) -> Path:
         """Return the path inside an allowed folder, with its links resolved. Raises InvalidArguments."""
         if not self._roots:
-            raise _refused(name, "cannot be used: no folder was allowed", self._how_to_allow)
-        given = expand_home(text)
-        if ".." in given.parts or ".." in text.replace("\\", "/").split("/"):
-            raise _refused(name, "must not contain `..`", "Give a path inside the allowed folder.")
+            raise _build_error(name, "cannot be used: no folder was allowed", self._how_to_allow)
+        requested = expand_home(text)
+        if ".." in requested.parts or ".." in text.replace("\\", "/").split("/"):
+            raise _build_error(name, "must not contain `..`", "Give a path inside the allowed folder.")
         if any(not character.isprintable() for character in text):
-            raise _refused(name, "has characters that no file name has", "Give a plain path.")
-        if any(part.partition(".")[0].rstrip().lower() in _RESERVED for part in given.parts):
-            raise _refused(name, "names a device", "Choose another name.")
-        candidates = [given] if given.is_absolute() else [root / given for root in self._roots]
+            raise _build_error(name, "has characters that no file name has", "Give a plain path.")
+        if any(part.partition(".")[0].rstrip().lower() in _RESERVED for part in requested.parts):
+            raise _build_error(name, "names a device", "Choose another name.")
+        candidates = [requested] if requested.is_absolute() else [root / requested for root in self._roots]
         resolved = [_resolve_links(name, candidate) for candidate in candidates]
         inside = [path for path in resolved if any(root in path.parents for root in self._roots)]
         if not inside:
             folders = ", ".join(map(str, self._roots))
             hint = f"Choose a path inside {folders}. {self._how_to_allow}"
-            raise _refused(name, "lies outside of the folders that were allowed", hint)
+            raise _build_error(name, "lies outside of the folders that were allowed", hint)
         path = next((path for path in inside if os.path.lexists(path)), inside[0])
         if self._is_hidden(path):
             hint = "Choose another; the person can allow a hidden folder by naming it itself."
-            raise _refused(name, "is hidden, or lies in a hidden folder (a dot before its name)", hint)
-        if any(_is_same(place, own) for place in (path, *path.parents) for own in self._own):
-            raise _refused(name, "is where itwin-mcp keeps its own files", "Choose a place that is not its own.")
+            raise _build_error(name, "is hidden, or lies in a hidden folder (a dot before its name)", hint)
+        if any(_is_same(ancestor, own) for ancestor in (path, *path.parents) for own in self._own):
+            raise _build_error(name, "is where itwin-mcp keeps its own files", "Choose a place that is not its own.")
         return path
 
     def _is_hidden(self, path: Path) -> bool:
@@ -126,7 +126,7 @@ def _resolve_links(name: str, path: Path) -> Path:
     try:
         return path.resolve()
     except (OSError, ValueError, RuntimeError):  # circular links, a name that is too long
-        raise _refused(name, "cannot be followed", "Give a plain path.") from None
+        raise _build_error(name, "cannot be followed", "Give a plain path.") from None
 
 
 def _is_same(path: Path, other: Path) -> bool:
@@ -145,11 +145,11 @@ def _stat(name: str, path: Path) -> tuple[int | None, int]:
         return None, 0
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or "it is not a path"
-        raise _refused(name, f"cannot be looked at ({why})", "Give another path.") from None
+        raise _build_error(name, f"cannot be looked at ({why})", "Give another path.") from None
     return status.st_mode, status.st_size
 
 
-def _refused(name: str, why: str, hint: str) -> InvalidArguments:
+def _build_error(name: str, why: str, hint: str) -> InvalidArguments:
     return InvalidArguments(
         f"{name} {why}; nothing was sent.",
         hint=hint,
@@ -160,9 +160,9 @@ def _refused(name: str, why: str, hint: str) -> InvalidArguments:
 # --- transfers to and from the storage link that a step returned ----------------------------------------------------
 
 _MAX_REPORTS = 40
-"""Progress reports of one transfer."""
+"""Maximum number of progress reports of one transfer."""
 _MIN_BYTES_BETWEEN = 1 << 20
-"""Bytes between two progress reports."""
+"""Minimum number of bytes between two progress reports."""
 
 
 def describe_file(plan: TransferPlan, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -173,7 +173,7 @@ def describe_file(plan: TransferPlan, arguments: Mapping[str, Any]) -> dict[str,
 
 
 def stat_replaced_file(arguments: Mapping[str, Any]) -> FileStat | None:
-    """Return the state of the local file that a download may replace; None without `overwrite`."""
+    """Return the state of the local file that a download may replace, or None without `overwrite`."""
     return FileStat.of(Path(arguments[FILE_PATH])) if arguments.get(OVERWRITE) else None
 
 
@@ -186,7 +186,7 @@ async def move_file(
 ) -> dict[str, Any]:
     """Transfer the file and return its description for later steps.
 
-    A download replaces an existing file only if its state is still `replaces`. Raises CallError, whose hint says what
+    A download replaces an existing file only if its state is still `replaces`. Raises CallError with a hint about what
     remains on the platform.
     """
     assert run.storage is not None
@@ -224,18 +224,13 @@ class _TransferProgress:
     """Reports the progress of a transfer, at most every `_MIN_BYTES_BETWEEN` bytes."""
 
     def __init__(self, run: Run, direction: str, name: str) -> None:
-        self._run = run
+        self._run, self._name = run, name
         self._verb = "sent" if direction == "upload" else "received"
-        self._name = name
-        self._next = 0
+        self._next_report = 0
 
     async def __call__(self, done: int, total: int | None) -> None:
-        if done < self._next and done != total:
+        if done < self._next_report and done != total:
             return
-        self._next = done + max((total or 0) // _MAX_REPORTS, _MIN_BYTES_BETWEEN)
-        of = f" of {_megabytes(total)}" if total is not None else ""
-        await self._run.conversation.progress(done, total, f"{self._name}: {_megabytes(done)}{of} MB {self._verb}")
-
-
-def _megabytes(count: int) -> str:
-    return f"{count / 1_000_000:.1f}"
+        self._next_report = done + max((total or 0) // _MAX_REPORTS, _MIN_BYTES_BETWEEN)
+        of_total = f" of {total / 1e6:.1f}" if total is not None else ""
+        await self._run.conversation.progress(done, total, f"{self._name}: {done / 1e6:.1f}{of_total} MB {self._verb}")

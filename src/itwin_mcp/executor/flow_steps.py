@@ -1,8 +1,8 @@
-"""Flows: requests one after another, each with values from the arguments and from earlier answers."""
+"""Runs flows: requests one after another, each with values from the arguments and from earlier answers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
@@ -29,7 +29,6 @@ from itwin_mcp.capability.tool_actions import (
     EachPlan,
     LookupStep,
     RepeatPlan,
-    Requirement,
     Step,
     Steps,
     TransferPlan,
@@ -68,11 +67,11 @@ async def run_flow(context: CallContext) -> CallContext:
 async def run_steps(
     run: Run, action: Steps, arguments: Mapping[str, Any], transfer: TransferPlan | None = None
 ) -> dict[str, Any]:
-    """Take the steps in order, move the local file after the step that returns its link, and return the whole answer.
+    """Run the steps in order, move the local file after the step that returns its link, and return the whole answer.
 
-    Waiting steps share the seconds of the `wait` argument. A step that is still waiting then ends the flow with its
-    `job`, which names what was written before it and the remaining steps. `page` says what was cut, left out or could
-    not be read. If a step fails after others wrote, its error says in `completed` what was written.
+    Waiting steps share the seconds of the `wait` argument. If a step is still waiting then, the flow ends with its
+    `job`, which lists the completed writes and the remaining steps. `page` reports what was cut, left out or could not
+    be read. If a step fails after others wrote, `completed` of its error lists what was written.
     """
     flow = _Flow(run, action, arguments, transfer)
     try:
@@ -81,10 +80,10 @@ async def run_steps(
         completed, unread = (*flow.completed, *error.completed), ""
         if flow.page is not None:
             unread = f"Not everything was read: {flow.page['stoppedBecause']}."
-        raise error.amended(after=f"{unread} {_STAYS if completed else ''}".strip(), completed=completed) from None
+        raise error.amended(after=f"{unread} {_IS_DONE if completed else ''}".strip(), completed=completed) from None
 
 
-_STAYS = "What completed names is done and stays: go on from there instead of calling again, or undo it."
+_IS_DONE = "What completed names is done and stays: continue from there instead of calling again, or undo it."
 
 
 async def find_places(run: Run, action: Call, arguments: Mapping[str, Any]) -> Places:
@@ -101,7 +100,7 @@ async def find_places(run: Run, action: Call, arguments: Mapping[str, Any]) -> P
     filtered = matches if texts else None
     if action.across is None:
         return Places([ListPlace("", values)], None, filtered)
-    elements, page = await _Flow(run, action.across.steps, arguments, None).find(action.across)
+    elements, page = await _Flow(run, action.across.steps, arguments, None).find_places(action.across)
     places = [
         ListPlace(
             str(element["id"]),
@@ -118,10 +117,10 @@ async def find_places(run: Run, action: Call, arguments: Mapping[str, Any]) -> P
     return Places(places, page, filtered)
 
 
-def pages_left(run: Run, action: Call, places: Places) -> int:
-    """Return how many pages a list may take: what is read of several places, or searched by us, is bounded.
+def count_requests_left(run: Run, action: Call, places: Places) -> int:
+    """Return how many requests a list may take: fewer if several places are read or the server filters the items.
 
-    If names are read for what is found, one request is kept for them.
+    One request is reserved if the names of the items must be looked up.
     """
     if len(places.places) == 1 and places.matches is None:
         return MAX_PAGES
@@ -140,9 +139,9 @@ class _StepResult:
     cut: str | None = None
     """Why it is incomplete."""
     refused: str | None = None
-    """Why there is no value: the status of a tolerated refusal, or that the answer is odd."""
+    """Why there is no value: the status of a tolerated error, or that the answer is unreadable."""
     error: CallError | None = None
-    """The error that was tolerated."""
+    """The tolerated error of the platform."""
 
 
 class _Flow:
@@ -165,18 +164,17 @@ class _Flow:
         self._names = int(action.output.asks_for_names)
         """Requests for names that follow the steps."""
 
-    def _requests_left(self, step: CallStep) -> int:
-        """Return how many requests a step may send; each later step of a flow that only reads keeps one for itself."""
-        steps = self._action.steps
-        later = [one for one in steps[steps.index(step) + 1 :] if isinstance(one, CallStep)]
-        later = [one for one in later if not _is_ruled_out(one.condition, self._arguments)]
+    def _count_requests_left(self, step: CallStep) -> int:
+        """Return how many requests a step may send. In a flow that only reads, one is reserved for each later step."""
         if not self._action.only_reads:
             return MAX_PAGES
-        return max(MAX_READS - self._run.requests.sent - len(later) - self._names, 1)
+        later = self._action.steps[self._action.steps.index(step) + 1 :]
+        reserved = sum(isinstance(call, CallStep) and not _is_ruled_out(call, self._arguments) for call in later)
+        return max(MAX_READS - self._run.requests.sent - reserved - self._names, 1)
 
     @property
     def page(self) -> dict[str, Any] | None:
-        """The answer's `page`, which says what is missing; None if nothing is."""
+        """The answer's `page`, which reports what is missing; None if nothing is."""
         if not self._cuts:
             return None
         unnamed = [
@@ -195,41 +193,39 @@ class _Flow:
             if isinstance(step, LookupStep):
                 check_date(step, self._arguments)
         for index, step in enumerate(self._action.steps):
-            if leaves_out(step.condition, self._arguments, self._results):
+            if is_skipped(step.condition, self._arguments, self._results):
                 continue
             before = list(self.completed)
-            job = await self._step(step)
+            job = await self._run_step(step)
             if job is not None:
                 remaining = [later.name for later in self._action.steps[index + 1 :]]
-                around = {"completed": before, "remaining": remaining}
-                return {"job": {**job, **{name: steps for name, steps in around.items() if steps}}}
+                others = {"completed": before, "remaining": remaining}
+                return {"job": {**job, **{name: steps for name, steps in others.items() if steps}}}
             if self._transfer is not None and self._transfer.link.step == step.name:
                 await self._move(self._transfer)
         if self._unreadable and not self._answered:
             raise self._unreadable[0]
         answer: dict[str, Any] = {}
         for mapping in self._action.mappings:
-            value = self._value(mapping.value)
-            source = mapping.value
+            source, value = mapping.value, self._evaluate(mapping.value)
             if isinstance(source, StepValue) and source.step in self._results:
                 warn_about_path(source.path, self._results[source.step], source.step, self._run.warnings)
             if value is not ABSENT:
-                _put(answer, mapping.target, value if mapping.count is None else counted(value, mapping.count))
-        # The flow places every value itself: a member that is not there belongs to a step that was skipped.
+                _set_member(answer, mapping.target, value if mapping.count is None else counted(value, mapping.count))
+        # The mappings fill every member, so a missing member belongs to a step that was skipped and needs no warning.
         shaped: dict[str, Any] = shape_part(self._action.output, answer, {}, "$", self._run.warnings)
         fill_from_steps(self._action, shaped, self._results)
         return {**shaped, "page": self.page} if self.page is not None else shaped
 
-    async def find(self, across: AcrossPlan) -> tuple[list[Any], dict[str, Any] | None]:
-        """Take the steps that look for places. Return these, and the `page` that says what was left out."""
+    async def find_places(self, across: AcrossPlan) -> tuple[list[Any], dict[str, Any] | None]:
+        """Run the steps that find places. Return the places, and the `page` that reports what was left out."""
         await self.run()
-        found: list[Any] = []
-        for expression in across.lists:
-            value = self._value(expression)
-            found.extend(value if isinstance(value, list) else [] if value is ABSENT or value is None else [value])
-        return distinct(_as_element(value) for value in found), self.page
+        elements: list[Any] = []
+        for value in map(self._evaluate, across.lists):
+            elements.extend(value if isinstance(value, list) else [] if value is ABSENT or value is None else [value])
+        return distinct(map(_as_element, elements)), self.page
 
-    def _value(self, expression: Expression) -> Any:
+    def _evaluate(self, expression: Expression) -> Any:
         return evaluate(expression, self._arguments, self._results)
 
     async def _move(self, transfer: TransferPlan) -> None:
@@ -238,240 +234,242 @@ class _Flow:
         self._results[FILE] = await move_file(self._run, transfer, self._arguments, self._results, self._replaces)
         self._began += self._run.now() - began
 
-    async def _step(self, step: Step) -> dict[str, Any] | None:
-        """Take one step. Return its job, if that is still running."""
+    async def _run_step(self, step: Step) -> dict[str, Any] | None:
+        """Run one step. Return its job, if that is still running."""
         job = None
         if isinstance(step, LookupStep):
-            self._results[step.name] = self._look_up(step)
+            per_element = any(
+                isinstance(call, CallStep) and call.name == step.index and call.each is not None
+                for call in self._action.steps
+            )
+            self._results[step.name] = pick_elements(
+                step, self._arguments, self._results, self._run.warnings, self._incomplete, per_element=per_element
+            )
         elif step.each is None:
             values, defaults = bind_step(step, self._arguments, self._results)
             if step.defaults is not None:
                 self._results[step.defaults.name] = defaults
-            lacking = _find_lacking(step, values)
-            if lacking is not None:
-                raise self._unreadable[0] if self._unreadable else _without_id(step, lacking)
-            outcome = await self._tolerant(step, values, self._requests_left(step))
-            self._note(step, [outcome])
-            if outcome.refused is None:
-                self._results[step.name] = outcome.value
-            job = outcome.job
+            missing = _find_missing_id(step, values)
+            if missing is not None:
+                raise self._unreadable[0] if self._unreadable else _report_missing_id(step, missing)
+            result = await self._run_tolerantly(step, values, self._count_requests_left(step))
+            self._record(step, [result])
+            if result.refused is None:
+                self._results[step.name] = result.value
+            job = result.job
         else:
-            elements, bound = self._bind_each(step, step.each, self._elements(step, step.each))
-            elements, bound = self._limit_each(step, step.each, elements, bound)
-            outcomes = await self._each(step, elements, bound)
-            answered = [pair for pair in zip(elements, outcomes, strict=True) if pair[1].refused is None]
-            errors = [outcome.error for outcome in outcomes if outcome.error is not None]
-            if errors and len(errors) == len(outcomes) and all(map(self._is_given, elements)):
+            pairs = self._bind_each(step, step.each)
+            if self._action.only_reads:
+                limit = self._count_requests_left(step)
+                self._leave_out(step, step.each, [element for element, _ in pairs[limit:]], len(pairs))
+                pairs = pairs[:limit]
+            results = await self._run_each(step, pairs)
+            elements = [element for element, _ in pairs]
+            answered = [pair for pair in zip(elements, results, strict=True) if pair[1].refused is None]
+            errors = [result.error for result in results if result.error is not None]
+            if errors and len(errors) == len(results) and all(map(self._is_argument, elements)):
                 raise errors[0]
-            self._results[step.name] = [_labelled(step.each, *pair) for pair in answered]
+            self._results[step.name] = [_add_label(step.each, *pair) for pair in answered]
             if step.each.name is not None:
                 self._results[step.each.name] = [element for element, _ in answered]
-            job = next((outcome.job for outcome in outcomes if outcome.job is not None), None)
-        if job is None and step.require is not None:
-            _require(step.require, self._results.get(step.name, ABSENT))
-        return job
-
-    def _look_up(self, step: LookupStep) -> list[dict[str, Any]] | dict[str, list[dict[str, Any]]]:
-        per_element = any(
-            isinstance(one, CallStep) and one.name == step.index and one.each is not None for one in self._action.steps
-        )
-        return pick_elements(
-            step, self._arguments, self._results, self._run.warnings, self._incomplete, per_element=per_element
-        )
+            job = next((result.job for result in results if result.job is not None), None)
+        if job is not None or step.require is None:
+            return job
+        if _is_empty_or_false(step.require.path.find(self._results.get(step.name, ABSENT))):
+            raise CallError(step.require.code, step.require.message, hint=step.require.hint)
+        return None
 
     # --- once per element ---------------------------------------------------------------------------------------
 
-    def _elements(self, step: CallStep, each: EachPlan) -> list[Any]:
+    def _find_elements(self, step: CallStep, each: EachPlan) -> list[Any]:
         """Return the elements that a step runs for."""
-        found: list[Any] = []
-        for expression in each.lists:
-            value = self._value(expression)
+        elements: list[Any] = []
+        for value in map(self._evaluate, each.lists):
             if isinstance(value, list):
-                found.extend(value)
-            elif value is ABSENT or value is None:
-                continue
-            elif each.most is not None:
-                found.append(value)
-            else:
-                self._cuts.append(f"{step.name}: what it goes through is not a list in the platform's answer")
+                elements.extend(value)
+            elif value is not ABSENT and value is not None:
+                if each.most is not None:
+                    elements.append(value)
+                else:
+                    self._cuts.append(f"{step.name}: what it goes through is not a list in the platform's answer")
         if each.most is None:
-            return found
-        found = distinct(map(_as_element, found), [member for _, member in each.label])
-        self._leave_out(step, each, found[each.most :], len(found))
-        return found[: each.most]
+            return elements
+        elements = distinct(map(_as_element, elements), [member for _, member in each.label])
+        self._leave_out(step, each, elements[each.most :], len(elements))
+        return elements[: each.most]
 
-    def _leave_out(self, step: CallStep, each: EachPlan, elements: list[Any], known: int) -> None:
-        """Say in `page` what is not read of the `known` elements, and with which argument another call reads it."""
+    def _leave_out(self, step: CallStep, each: EachPlan, elements: list[Any], total: int) -> None:
+        """Report in `page` which of the `total` elements are not read, and which argument would read them."""
         if not elements:
             return
-        cut = f"{step.name}: only the first {known - len(elements)} of {known} are read here"
+        cut = f"{step.name}: only the first {total - len(elements)} of {total} are read here"
         if each.again is not None:
-            found = [element.get("id") for element in elements if isinstance(element, dict)]
-            ids = [str(identifier) for identifier in found if _is_id(identifier)]
-            self._not_read.setdefault(each.again, []).extend(ids)
+            ids = [element.get("id") for element in elements if isinstance(element, dict)]
+            self._not_read.setdefault(each.again, []).extend(map(str, filter(_is_id, ids)))
             cut += f", call again with {each.again} from page.notRead"
         self._cuts.append(cut)
         self._incomplete.add(step.name)
 
-    def _is_given(self, element: Any) -> bool:
+    def _is_argument(self, element: Any) -> bool:
         """Return whether the caller named this element by its id."""
-        ids = [value for value in self._arguments.values() if isinstance(value, str | list)]
         identifier = element.get("id") if isinstance(element, dict) else None
-        return any(identifier == value or (isinstance(value, list) and identifier in value) for value in ids)
+        return any(
+            identifier in value if isinstance(value, list) else isinstance(value, str) and identifier == value
+            for value in self._arguments.values()
+        )
 
-    def _bind_each(self, step: CallStep, each: EachPlan, elements: list[Any]) -> tuple[list[Any], list[dict[str, Any]]]:
-        """Return the elements that a request can be sent for, and the values of each.
+    def _bind_each(self, step: CallStep, each: EachPlan) -> list[tuple[Any, dict[str, Any]]]:
+        """Return the elements that a request can be sent for, each with the values of its request.
 
-        Elements of an answer without an id are counted in `page`. Those of the caller are all taken: a text that is not
-        an id is refused before it is sent.
+        Elements of an answer without an id are counted in `page`. Elements of an argument are all returned: a text that
+        is not an id is rejected before it is sent.
         """
-        bound = [bind(step.bindings, self._arguments, {**self._results, "each": element}) for element in elements]
-        ours = any(isinstance(expression, StepValue) for expression in each.lists)
+        elements = self._find_elements(step, each)
+        from_answer = any(isinstance(expression, StepValue) for expression in each.lists)
         pairs = []
-        for element, values in zip(elements, bound, strict=True):
-            lacking = _find_lacking(step, values)
-            if lacking is not None and lacking.step != "each":
-                raise _without_id(step, lacking)
-            if lacking is None or not ours:
+        for element in elements:
+            values = bind(step.bindings, self._arguments, {**self._results, "each": element})
+            missing = _find_missing_id(step, values)
+            if missing is not None and missing.step != "each":
+                raise _report_missing_id(step, missing)
+            if missing is None or not from_answer:
                 pairs.append((element, values))
         if len(pairs) < len(elements):
             self._cuts.append(f"{step.name}: {len(elements) - len(pairs)} of {len(elements)} have no id")
-        return [element for element, _ in pairs], [values for _, values in pairs]
+        return pairs
 
-    def _limit_each(
-        self, step: CallStep, each: EachPlan, elements: list[Any], bound: list[dict[str, Any]]
-    ) -> tuple[list[Any], list[dict[str, Any]]]:
-        """Return no more elements than a call that only reads may send requests for; `page` says what is left out."""
-        most = self._requests_left(step) if self._action.only_reads else len(bound)
-        self._leave_out(step, each, elements[most:], len(elements))
-        return elements[:most], bound[:most]
-
-    async def _each(self, step: CallStep, elements: list[Any], bound: list[dict[str, Any]]) -> list[_StepResult]:
-        """Send one request for each element; after a failure no further one is begun.
+    async def _run_each(self, step: CallStep, pairs: list[tuple[Any, dict[str, Any]]]) -> list[_StepResult]:
+        """Send one request for each element, and none after a failure.
 
         Reads are sent several at a time. Changes are sent one after another, because their order may matter.
         """
-        share = max(self._requests_left(step) // max(len(bound), 1), 1)
-        gathered: list[_StepResult | None] = [None] * len(bound)
+        share = max(self._count_requests_left(step) // max(len(pairs), 1), 1)
+        results: list[_StepResult | None] = [None] * len(pairs)
         failures: dict[int, CallError] = {}
         limiter = anyio.CapacityLimiter(AT_ONCE)
-        reads = step.operation.method == "GET"
 
-        # All that are under way are awaited, also after a failure: a write that was sent belongs into `completed`.
-        async def one(index: int, values: dict[str, Any]) -> None:
+        # After a failure, await the requests that were sent already: `completed` must list every write.
+        async def run_one(index: int, values: dict[str, Any]) -> None:
             async with limiter:
                 if failures:
                     return
                 try:
-                    gathered[index] = await self._tolerant(step, values, share)
+                    results[index] = await self._run_tolerantly(step, values, share)
                 except CallError as error:
                     failures[index] = error
 
         async with anyio.create_task_group() as tasks:
-            for index, values in enumerate(bound):
-                if reads:
-                    tasks.start_soon(one, index, values)
+            for index, (_, values) in enumerate(pairs):
+                if step.operation.method == "GET":
+                    tasks.start_soon(run_one, index, values)
                 else:
-                    await one(index, values)
-        done = [(element, outcome) for element, outcome in zip(elements, gathered, strict=True) if outcome is not None]
-        self._note(step, [outcome for _, outcome in done], [element for element, _ in done])
+                    await run_one(index, values)
+        done = [(pair[0], result) for pair, result in zip(pairs, results, strict=True) if result is not None]
+        self._record(step, [result for _, result in done], [element for element, _ in done])
         if failures:
             raise failures[min(failures)]
-        return [outcome for _, outcome in done]
+        return [result for _, result in done]
 
     # --- one run of a step --------------------------------------------------------------------------------------
 
-    async def _tolerant(self, step: CallStep, values: Mapping[str, Any], requests: int) -> _StepResult:
-        """Run a step once, a list in at most so many `requests`; a tolerated refusal is not a failure."""
+    async def _run_tolerantly(self, step: CallStep, values: Mapping[str, Any], max_requests: int) -> _StepResult:
+        """Run a step, a list with at most `max_requests`. Errors that the step tolerates become part of the result."""
         try:
             if step.repeat is not None:
-                return await self._repeat(step, step.repeat, values, requests)
-            return await self._once(step, values, requests)
+                return await self._repeat(step, step.repeat, values, max_requests)
+            return await self._run_once(step, values, max_requests)
         except PlatformError as error:
             if error.status not in step.tolerate:
                 raise name_missing_thing(error, step) from None
             return _StepResult(None, refused=str(error.status), error=error)
         except UnexpectedAnswer as error:
-            # What the other steps read can be given without it, unless something is decided by it.
+            # The results of other steps are useful without this one, unless something is decided by it.
             if not self._action.only_reads or step.require is not None:
                 raise
             self._unreadable.append(error)
             return _StepResult(None, refused="the platform's answer is not what was expected")
 
     async def _repeat(
-        self, step: CallStep, repeat: RepeatPlan, values: Mapping[str, Any], requests: int
+        self, step: CallStep, repeat: RepeatPlan, values: Mapping[str, Any], max_requests: int
     ) -> _StepResult:
-        """Repeat a step until its answer says that it was the last; what was done before a failure is noted."""
-        most = min(repeat.most, requests)
-        outcome: _StepResult | None = None
+        """Repeat a step until its answer says that it was the last. A failure lists the earlier runs in `completed`."""
+        limit = min(repeat.most, max_requests)
+        result: _StepResult | None = None
         try:
-            for sent in range(1, most + 1):
-                outcome = await self._once(step, values, MAX_PAGES)
-                last = convert("boolean", repeat.until.find(outcome.value))
-                if last is None:
-                    raise _unfinished(step, repeat)
-                if last:
-                    return outcome
-                told = f"{step.name}: {sent} requests done, at most {most}"
-                await self._run.conversation.progress(sent, most, told)
+            for sent in range(1, limit + 1):
+                result = await self._run_once(step, values, MAX_PAGES)
+                is_last = convert("boolean", repeat.until.find(result.value))
+                if is_last is None:
+                    raise UnexpectedAnswer(
+                        f"The step {step.name} is sent until {repeat.until.text} is true, but the answer does not say.",
+                        hint="The platform accepted the change: do not repeat it, look at the result first.",
+                    )
+                if is_last:
+                    return result
+                message = f"{step.name}: {sent} requests done, at most {limit}"
+                await self._run.conversation.progress(sent, limit, message)
         except CallError:
-            self._note(step, [outcome] if outcome is not None else [])
+            self._record(step, [result] if result is not None else [])
             raise
-        assert outcome is not None
-        outcome.cut = f"not all is done after {most} requests, call again to go on"
-        return outcome
+        assert result is not None
+        result.cut = f"not all is done after {limit} requests, call again to continue"
+        return result
 
-    async def _once(self, step: CallStep, values: Mapping[str, Any], requests: int) -> _StepResult:
+    async def _run_once(self, step: CallStep, values: Mapping[str, Any], max_requests: int) -> _StepResult:
         operation = step.operation
         if operation.page is not None:
-            pages = requests if step.most is None else min(requests, ceil(step.most / operation.page.most))
-            answer, page = await list_all(self._run, operation, values, most=step.most or MAX_ITEMS, pages=pages)
+            if step.most is not None:
+                max_requests = min(max_requests, ceil(step.most / operation.page.most))
+            answer, page = await list_all(
+                self._run, operation, values, limit=step.most or MAX_ITEMS, max_requests=max_requests
+            )
             items = operation.page.items.find(answer.body)
             cut = page["stoppedBecause"] if page is not None else None
-            return _StepResult(self._named(step, answer.body), items=len(items or ()), cut=cut)
+            return _StepResult(self._select_outputs(step, answer.body), items=len(items or ()), cut=cut)
         if operation.wait is not None:
             seconds = float(self._arguments.get("wait", operation.wait.default))
-            left = max(seconds - (self._run.now() - self._began), 0.0)
-            ended = await run_job(self._run, operation, values, seconds=left)
-            if isinstance(ended, PendingJob):
-                return _StepResult(None, [ended.handle] if ended.handle is not None else [], ended.job)
-            return _StepResult(self._named(step, ended.answer.body), [ended.handle])
+            seconds_left = max(seconds - (self._run.now() - self._began), 0.0)
+            job = await run_job(self._run, operation, values, seconds=seconds_left)
+            if isinstance(job, PendingJob):
+                return _StepResult(None, [job.handle] if job.handle is not None else [], job.job)
+            return _StepResult(self._select_outputs(step, job.answer.body), [job.handle])
         body = (await self._run.perform(operation, values)).body
-        return _StepResult(self._named(step, body), _ids(body) or _last_in_path(operation, values))
+        ids = _find_ids(body) or _find_last_path_value(operation, values)
+        return _StepResult(self._select_outputs(step, body), ids)
 
-    def _named(self, step: CallStep, body: Any) -> Any:
-        """Return the named values that an operation gives to later steps, or its whole answer."""
+    def _select_outputs(self, step: CallStep, body: Any) -> Any:
+        """Return the named outputs that an operation gives to later steps, or its whole answer if it names none."""
         if not step.operation.outputs:
             return body
-        named: dict[str, Any] = {}
+        outputs: dict[str, Any] = {}
         for name, path in step.operation.outputs.items():
             value = path.find(body)
             warn_about_path(path, body, step.name, self._run.warnings)
-            named[name] = None if value is ABSENT else value
-        return named
+            outputs[name] = None if value is ABSENT else value
+        return outputs
 
-    def _note(self, step: CallStep, outcomes: list[_StepResult], elements: list[Any] | None = None) -> None:
-        """Remember what a step wrote, for `x-each` with its elements, and what is missing from what it read."""
-        answered = [outcome for outcome in outcomes if outcome.refused is None]
+    def _record(self, step: CallStep, results: list[_StepResult], elements: Sequence[Any] = ()) -> None:
+        """Record what a step wrote, with the elements of `x-each`, and what is missing from what it read."""
+        answered = [result for result in results if result.refused is None]
         self._answered += len(answered)
-        if step.operation.method != "GET" and answered:
-            ids = list(dict.fromkeys(one for outcome in answered for one in outcome.ids))
-            pairs = zip(elements or (), outcomes, strict=False)
-            objects = [one for one, outcome in pairs if outcome.refused is None and isinstance(one, dict)]
+        is_read = step.operation.method == "GET"
+        if answered and not is_read:
+            ids = list(dict.fromkeys(identifier for result in answered for identifier in result.ids))
+            pairs = zip(elements, results, strict=False)
+            objects = [element for element, result in pairs if result.refused is None and isinstance(element, dict)]
             self.completed.append({"step": step.name, "ids": ids} | ({"elements": objects} if objects else {}))
-        cuts = [outcome.cut for outcome in answered if outcome.cut is not None]
+        cuts = [result.cut for result in answered if result.cut is not None]
         if step.partial is not None and answered:
             cuts.append(step.partial)
-        refused = sorted({outcome.refused for outcome in outcomes if outcome.refused is not None})
+        refused = sorted({result.refused for result in results if result.refused is not None})
         if refused:
-            which = f"{len(outcomes) - len(answered)} of {len(outcomes)} " if step.each is not None else ""
-            verb = "read" if step.operation.method == "GET" else "done"
-            cuts.append(f"{which}could not be {verb} ({', '.join(refused)})")
+            count = f"{len(results) - len(answered)} of {len(results)} " if step.each is not None else ""
+            cuts.append(f"{count}could not be {'read' if is_read else 'done'} ({', '.join(refused)})")
         if cuts:
             self._incomplete.add(step.name)
             self._cuts.extend(f"{step.name}: {cut}" for cut in cuts)
         if step.name in self._incomplete:
-            self._returned += sum(outcome.items for outcome in answered)
+            self._returned += sum(result.items for result in answered)
 
 
 def pick_elements(
@@ -483,17 +481,17 @@ def pick_elements(
     *,
     per_element: bool = False,
 ) -> list[dict[str, Any]] | dict[str, list[dict[str, Any]]]:
-    """Return what a lookup step picks from the results before it, or the changes that it finds.
+    """Return the elements that a lookup step picks from earlier results, or the changes that it finds.
 
-    `incomplete` are the steps whose value is not all that there is; the lookup adds itself if it picks from one of
-    them, or if an element that gets fields cannot be told from the others.
+    `incomplete` holds the steps that did not read everything. The lookup adds itself if it picks from one of them, or
+    if it adds fields and an element has no value to match them by.
     """
     elements = elements_of(results.get(step.index), per_element=per_element)
     if step.changes is not None:
         whole = not any(name in incomplete for name in step.changes.otherwise)
         return find_changes(step, step.changes, arguments, results, elements, whole=whole)
-    nameless = any(not isinstance(one, dict) or one.get(step.match) is None for one in elements)
-    if step.index in incomplete or (step.added and nameless):
+    lacks_match = any(not isinstance(element, dict) or element.get(step.match) is None for element in elements)
+    if step.index in incomplete or (step.added and lacks_match):
         incomplete.add(step.name)
     value = step.value
     if step.within is not None and isinstance(value, StepValue):
@@ -503,73 +501,73 @@ def pick_elements(
 
 
 def first_element(step: CallStep, arguments: Mapping[str, Any], results: Mapping[str, Any]) -> Any:
-    """Return the first element that a step runs for; None if it is known to run for none, or runs once."""
-    each = step.each
-    for expression in () if each is None else each.lists:
+    """Return the first element that a step runs for, or None if it has none or no `x-each`."""
+    if step.each is None:
+        return None
+    for expression in step.each.lists:
         value = evaluate(expression, arguments, results)
         first = next(iter(value), None) if isinstance(value, list) else None if value is ABSENT else value
         if first is not None:
-            return _as_element(first) if each is not None and each.most is not None else first
+            return first if step.each.most is None else _as_element(first)
     return None
 
 
 def _as_element(value: Any) -> Any:
-    """Return an element as an object: text is the id of one of which nothing else is known."""
+    """Return an element as an object. A text is taken for its id."""
     return {"id": value} if isinstance(value, str) else value
 
 
-def _labelled(each: EachPlan, element: Any, outcome: _StepResult) -> Any:
-    """Return the answer about an element, each item of it with those members of the element that the file names."""
+def _add_label(each: EachPlan, element: Any, result: _StepResult) -> Any:
+    """Return the result for an element. Each of its items gets the members of the element that `label` names."""
     if not each.label or not isinstance(element, dict):
-        return outcome.value
-    return label(outcome.value, {name: element.get(member) for name, member in each.label})
+        return result.value
+    return label(result.value, {name: element.get(member) for name, member in each.label})
 
 
 def bind_step(
     step: CallStep, arguments: Mapping[str, Any], results: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the values of a step's inputs, and those among them that are defaults."""
+    """Return the values of a step's inputs, and the defaults among them."""
     values = bind(step.bindings, arguments, results)
     defaults: dict[str, Any] = {}
     for name, expression, words in () if step.defaults is None else step.defaults.values:
-        found = evaluate(expression, arguments, results) if name not in values else None
-        value = found if words is None else words.get(found) if isinstance(found, str) else None
+        value = evaluate(expression, arguments, results) if name not in values else None
+        if words is not None:
+            value = words.get(value) if isinstance(value, str) else None
         if value is not ABSENT and value is not None:
             defaults[name] = value
     return values | defaults, defaults
 
 
-def leaves_out(condition: Condition, arguments: Mapping[str, Any], results: Mapping[str, Any]) -> bool:
-    """Return whether a step is left out after these results of earlier steps."""
-    if condition.when is not None and _says_no(evaluate(condition.when, arguments, results)):
+def is_skipped(condition: Condition, arguments: Mapping[str, Any], results: Mapping[str, Any]) -> bool:
+    """Return whether `x-when` or `x-unless` skips a step after these results of earlier steps."""
+    if condition.when is not None and _is_empty_or_false(evaluate(condition.when, arguments, results)):
         return True
-    return any(not _says_no(evaluate(unless, arguments, results)) for unless in condition.unless)
+    return any(not _is_empty_or_false(evaluate(unless, arguments, results)) for unless in condition.unless)
 
 
-def _is_ruled_out(condition: Condition, arguments: Mapping[str, Any]) -> bool:
-    """Return whether the arguments alone rule a step out, whatever earlier steps return."""
-    when = condition.when if isinstance(condition.when, Argument) else None
-    unless = tuple(one for one in condition.unless if isinstance(one, Argument))
-    return leaves_out(Condition(when, unless), arguments, {})
+def _is_ruled_out(step: CallStep, arguments: Mapping[str, Any]) -> bool:
+    """Return whether the arguments alone skip a step, whatever earlier steps return."""
+    when = step.condition.when if isinstance(step.condition.when, Argument) else None
+    unless = tuple(expression for expression in step.condition.unless if isinstance(expression, Argument))
+    return is_skipped(Condition(when, unless), arguments, {})
 
 
-def _find_lacking(step: CallStep, values: Mapping[str, Any]) -> StepValue | None:
-    """Return the place in an earlier answer that lacks an id which the request of a step needs.
+def _find_missing_id(step: CallStep, values: Mapping[str, Any]) -> StepValue | None:
+    """Return the place in an earlier answer that should have an id for the request of a step, but has none.
 
-    A request needs every value of its path, and every value called an id or an index: without it the request would be
+    A request needs every required value, and every value called an id or an index. Without it the request would be
     about another thing.
     """
     for name, expression in step.bindings.items():
         parts = expression.parts if isinstance(expression, Text) else (expression,)
-        source = next((one for one in parts if isinstance(one, StepValue) and one.step != FILE), None)
-        if source is not None and _is_needed(step, name, source) and not _is_id(values.get(name)):
+        source = next((part for part in parts if isinstance(part, StepValue) and part.step != FILE), None)
+        if source is None or _is_id(values.get(name)):
+            continue
+        member = source.path.parts[-1] if source.path.parts else None
+        if name in step.operation.required or (isinstance(member, str) and member.endswith(("id", "Id", "Index"))):
             return source
     return None
-
-
-def _is_needed(step: CallStep, name: str, source: StepValue) -> bool:
-    leaf = source.path.parts[-1] if source.path.parts else None
-    return name in step.operation.required or (isinstance(leaf, str) and leaf.endswith(("id", "Id", "Index")))
 
 
 def _is_id(value: Any) -> bool:
@@ -577,55 +575,38 @@ def _is_id(value: Any) -> bool:
     return (isinstance(value, str) or type(value) is int) and find_path_problem(format_for_wire(value)) is None
 
 
-def _without_id(step: CallStep, lacking: StepValue) -> UnexpectedAnswer:
-    where = f"{lacking.step}{lacking.path.text.removeprefix('$')}"
+def _report_missing_id(step: CallStep, source: StepValue) -> UnexpectedAnswer:
+    path = f"{source.step}{source.path.text.removeprefix('$')}"
     return UnexpectedAnswer(
-        f"The platform's answer has no id at {where}, without which the step {step.name} cannot be done.",
+        f"The platform's answer has no id at {path}, without which the step {step.name} cannot be done.",
         hint="Look at what is there before you call again. If it stays so, report it with this message.",
     )
 
 
-def _require(requirement: Requirement, result: Any) -> None:
-    if _says_no(requirement.path.find(result)):
-        raise CallError(requirement.code, requirement.message, hint=requirement.hint)
+def _is_empty_or_false(value: Any) -> bool:
+    return value is False or value is ABSENT or value is None or value in ("", [], {})
 
 
-def _empty(value: Any) -> bool:
-    return value is ABSENT or value is None or value in ("", [], {})
-
-
-def _says_no(value: Any) -> bool:
-    """Return whether a value is empty or false."""
-    return value is False or _empty(value)
-
-
-def _unfinished(step: CallStep, repeat: RepeatPlan) -> UnexpectedAnswer:
-    return UnexpectedAnswer(
-        f"The step {step.name} is sent until {repeat.until.text} is true, but the answer does not say.",
-        hint="The platform accepted the change: do not repeat it, look at the result first.",
-    )
-
-
-def _ids(body: Any) -> list[str]:
-    """Return the ids in the answer of a write, one level down: `{iModel: {id}}`, `{users: [{id}]}`."""
+def _find_ids(body: Any) -> list[str]:
+    """Return the ids in the answer of a write, at the top and one level down: `{iModel: {id}}`, `{users: [{id}]}`."""
     if not isinstance(body, dict):
         return []
-    found = [body]
+    objects = [body]
     for child in body.values():
-        found += child if isinstance(child, list) else [child]
-    ids = [one.get("id") for one in found if isinstance(one, dict)]
+        objects += child if isinstance(child, list) else [child]
+    ids = [candidate.get("id") for candidate in objects if isinstance(candidate, dict)]
     return [format_for_wire(identifier) for identifier in ids if _is_id(identifier)]
 
 
-def _last_in_path(operation: Operation, values: Mapping[str, Any]) -> list[str]:
-    """Return what a write without an answer was about: the last id of its path."""
-    named = [part.name for segment in operation.path for part in segment if isinstance(part, Slot)]
-    return [str(values[named[-1]])] if named and named[-1] in values else []
+def _find_last_path_value(operation: Operation, values: Mapping[str, Any]) -> list[str]:
+    """Return the last value in the path of a write: the id of its subject, if the answer has none."""
+    names = [part.name for segment in operation.path for part in segment if isinstance(part, Slot)]
+    return [str(values[names[-1]])] if names and names[-1] in values else []
 
 
-def _put(answer: dict[str, Any], target: tuple[str, ...], value: Any) -> None:
+def _set_member(answer: dict[str, Any], target: tuple[str, ...], value: Any) -> None:
     for name in target[:-1]:
-        inner = answer.get(name)  # it may be a part of the platform's answer, which stays as it came
-        answer[name] = dict(inner) if isinstance(inner, dict) else {}
+        member = answer.get(name)  # copied, as it may be a part of the platform's answer, which must not change
+        answer[name] = dict(member) if isinstance(member, dict) else {}
         answer = answer[name]
     answer[target[-1]] = value

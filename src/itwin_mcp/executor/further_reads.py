@@ -12,14 +12,14 @@ from itwin_mcp.capability.tool_actions import Call, FurtherRead
 from itwin_mcp.errors import CallError
 from itwin_mcp.executor.answers import shape_part
 from itwin_mcp.executor.context import CallContext
-from itwin_mcp.executor.flow_steps import AT_ONCE, MAX_READS, leaves_out
+from itwin_mcp.executor.flow_steps import AT_ONCE, MAX_READS, is_skipped
 from itwin_mcp.executor.requests import bind
 from itwin_mcp.executor.sending import Run
 
 
 def find_due_reads(action: Call, arguments: Mapping[str, Any]) -> tuple[FurtherRead, ...]:
     """Return the reads that these arguments ask for."""
-    return tuple(read for read in action.further if not leaves_out(read.condition, arguments, {}))
+    return tuple(read for read in action.further if not is_skipped(read.condition, arguments, {}))
 
 
 def share_requests(run: Run, action: Call, reads: Sequence[FurtherRead], limit: int, pages: int) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itwin_mcp.capability.tool_actions import Call
 from itwin_mcp.executor.context import CallContext
-from itwin_mcp.executor.flow_steps import find_places, pages_left
+from itwin_mcp.executor.flow_steps import count_requests_left, find_places
 from itwin_mcp.executor.further_reads import find_due_reads, share_requests
 from itwin_mcp.executor.limits import measure
 from itwin_mcp.executor.paging import Cursors, list_pages
@@ -19,26 +19,26 @@ async def run_list(context: CallContext) -> CallContext:
     """Read pages until `limit`, the size limit, the end of the list or the budget is reached. Raises CallError."""
     run, action, arguments = context.run, context.tool.action, context.arguments
     assert isinstance(action, Call)
-    room = run.max_bytes - min(_RESERVED, run.max_bytes // 3) - measure(list(context.resolved))
+    max_bytes = run.max_bytes - min(_RESERVED, run.max_bytes // 3) - measure(list(context.resolved))
     if action.output.asks_for_names:
-        room -= room // _NAMES_SHARE
+        max_bytes -= max_bytes // _NAMES_SHARE
     places = await find_places(run, action, arguments)
     reads, limit = find_due_reads(action, arguments), arguments["limit"]
-    most, pages = share_requests(run, action, reads, limit, pages_left(run, action, places))
-    listing = await list_pages(
+    max_items, max_requests = share_requests(run, action, reads, limit, count_requests_left(run, action, places))
+    answer, page = await list_pages(
         run,
         action.operation,
         places,
         action.output,
-        limit=most,
+        limit=max_items,
         cursor=arguments.get("cursor"),
         cursors=Cursors(run.seals, context.tool.name, arguments, run.caller),
-        most_pages=pages,
-        most_bytes=room,
+        max_requests=max_requests,
+        max_bytes=max_bytes,
         full=arguments["fields"] == "all",
     )
-    if most < limit and "cursor" in listing.page:
+    if max_items < limit and "cursor" in page:
         names = ", ".join(read.name for read in reads)
-        why = f"with {names} at most {most} items are returned at a time: continue with the cursor"
-        listing.page.setdefault("stoppedBecause", why)
-    return context.with_answer({**listing.result, "page": listing.page})
+        why = f"with {names} at most {max_items} items are returned at a time: continue with the cursor"
+        page.setdefault("stoppedBecause", why)
+    return context.with_answer({**answer, "page": page})

@@ -74,7 +74,7 @@ class Executor:
         elsewhere: Mapping[str, str] | None = None,
         max_result_bytes: int = DEFAULT_MAX_RESULT_BYTES,
         sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
-        now: Callable[[], float] = anyio.current_time,
+        now: Callable[[], float] = time.monotonic,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Create the executor. The arguments are the services that calls use, and limits.

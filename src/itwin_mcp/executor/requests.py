@@ -1,4 +1,4 @@
-"""Builds a request from an operation and values; pure. No value can add or climb a path segment."""
+"""Builds requests from operations and values, without any I/O. No value can add a path segment or leave one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from itwin_mcp.text import make_printable
 from itwin_mcp.upstream.messages import Body, FileUpload, FormBody, JsonBody, Request, TextBody
 
 MAX_IN_PATH = 2048
-"""Characters of one value in a path."""
+"""Maximum number of characters of one value in a path."""
 
 _FORBIDDEN_IN_PATH = re.compile(r"[\x00-\x1f\x7f/\\?#%\ud800-\udfff]|\.\.")
 _TEXT_TYPES = {"text": "text/plain", "xml": "application/xml", "sparql": "application/sparql-query"}
@@ -50,7 +50,10 @@ def bind(
 
 
 def build_request(operation: Operation, values: Mapping[str, Any]) -> Request:
-    """Return the request of an operation, unsigned. Raises InvalidArguments for a value that no path can hold."""
+    """Return the request of an operation without its credential.
+
+    Raises: InvalidArguments for a value that cannot be part of a path, or a word that `x-codes` does not list.
+    """
     query: list[tuple[str, str]] = []
     headers: list[tuple[str, str]] = []
     in_path: dict[str, str] = {}
@@ -70,13 +73,19 @@ def build_request(operation: Operation, values: Mapping[str, Any]) -> Request:
             headers.append((parameter.wire, text))
         else:
             in_path[parameter.name] = text
+    body: Body | None = None
+    if operation.file is not None:
+        path = Path(values[FILE_PATH])
+        body = FileUpload(path, operation.file.types[path.suffix.lower()])
+    elif operation.body is not None:
+        body = _build_body(operation.body, values)
     return Request(
         method=operation.method,
         origin=operation.origin,
         path=expand_path(operation.path, in_path),
         query=tuple(query),
         headers=tuple(headers),
-        body=_choose_body(operation, values),
+        body=body,
         permission=operation.permission,
     )
 
@@ -85,12 +94,12 @@ def build_request(operation: Operation, values: Mapping[str, Any]) -> Request:
 
 
 def expand_path(template: PathTemplate, values: Mapping[str, str]) -> str:
-    """Fill the slots; an id can never add or climb a path segment. Raises InvalidArguments."""
+    """Fill the slots of a path. Raises InvalidArguments for a value that could add a path segment or leave one."""
     return "".join("/" + _fill_segment(parts, values) for parts in template)
 
 
 def find_path_problem(value: str) -> str | None:
-    """Return why a value cannot be part of a path; None if it can."""
+    """Return why a value cannot be part of a path, or None if it can."""
     if not value:
         return "is empty"
     if len(value) > MAX_IN_PATH:
@@ -121,17 +130,10 @@ def _fill_segment(parts: tuple[str | Slot, ...], values: Mapping[str, str]) -> s
 # --- the body ---------------------------------------------------------------------------------------------------
 
 
-def _choose_body(operation: Operation, values: Mapping[str, Any]) -> Body | None:
-    if operation.file is not None:
-        path = Path(values[FILE_PATH])
-        return FileUpload(path, operation.file.types[path.suffix.lower()])
-    return _build_body(operation.body, values) if operation.body is not None else None
-
-
 def _build_body(template: BodyTemplate, values: Mapping[str, Any]) -> Body:
     if template.kind == "xml" and isinstance(template.data, Text):
-        return TextBody(_xml(template.data, values), _TEXT_TYPES["xml"])
-    data = _fill(template.data, values)
+        return TextBody(_fill_xml(template.data, values), _TEXT_TYPES["xml"])
+    data = _fill_template(template.data, values)
     if template.kind == "json":
         return JsonBody({} if data is ABSENT else data)
     if template.kind == "formUrlEncoded":
@@ -140,46 +142,45 @@ def _build_body(template: BodyTemplate, values: Mapping[str, Any]) -> Body:
     return TextBody("" if data is ABSENT or data is None else format_for_wire(data), _TEXT_TYPES[template.kind])
 
 
-def _fill(template: Any, values: Mapping[str, Any]) -> Any:
-    """Fill a template. An absent value removes its key, and an object that becomes empty by that."""
+def _fill_template(template: Any, values: Mapping[str, Any]) -> Any:
+    """Fill a template. A member without a value is left out, and so is an object that has no other members."""
     if isinstance(template, dict):
-        filled = {key: _fill(child, values) for key, child in template.items()}
-        kept = {key: value for key, value in filled.items() if value is not ABSENT}
-        return kept if kept or not template else ABSENT
+        filled = {key: _fill_template(child, values) for key, child in template.items()}
+        members = {key: value for key, value in filled.items() if value is not ABSENT}
+        return members if members or not template else ABSENT
     if isinstance(template, list):
-        return [value for child in template if (value := _fill(child, values)) is not ABSENT]
+        return [value for child in template if (value := _fill_template(child, values)) is not ABSENT]
     assert isinstance(template, (Argument, Literal, StepValue, Text))
     return evaluate(template, values, {})
 
 
-def _xml(template: Text, values: Mapping[str, Any]) -> str:
-    """Fill XML whose slots are character data: a value can neither open nor close an element."""
+def _fill_xml(template: Text, values: Mapping[str, Any]) -> str:
+    """Fill an XML template. Values are escaped, so that they can neither open nor close an element."""
     from xml.sax.saxutils import escape
 
-    def text(part: Any) -> str:
+    def escape_part(part: Any) -> str:
         if isinstance(part, str):
             return part
         value = evaluate(part, values, {})
-        return (
-            "" if value is ABSENT or value is None else escape(format_for_wire(value), {'"': "&quot;", "'": "&apos;"})
-        )
+        text = "" if value is ABSENT or value is None else format_for_wire(value)
+        return escape(text, {'"': "&quot;", "'": "&apos;"})
 
-    return "".join(text(part) for part in template.parts)
+    return "".join(map(escape_part, template.parts))
 
 
 # --- values in the platform's own spelling (`x-codes`): sums of bits, joined lists, JSON in Base64 -------------------
 
 
 def encode_values(codes: Mapping[str, Code], values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the input values of an operation as the platform writes them."""
-    coded = codes.keys() & values.keys()
-    return {**values, **{name: _encode(name, codes[name], values[name]) for name in coded}} if coded else values
+    """Return the input values of an operation in the platform's spelling."""
+    names = codes.keys() & values.keys()
+    return {**values, **{name: _encode(name, codes[name], values[name]) for name in names}} if names else values
 
 
 def _encode(name: str, code: Code, value: Any) -> Any:
     if code.kind == "bits" and isinstance(value, list):
         unknown = [word for word in value if word not in code.table]
-        if unknown:  # only where a file's schema allows what its code lacks
+        if unknown:  # the schema of a capability file may allow a word that its code does not list
             raise InvalidArguments(
                 f"{name} has no word {make_printable(str(unknown[0]))!r}; nothing was sent.",
                 hint=f"Use only {', '.join(code.table)}.",

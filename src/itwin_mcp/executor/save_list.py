@@ -94,14 +94,14 @@ TOOL = Tool(
     ),
     action=BuiltIn(),
 )
-"""It changes nothing on the platform, and never replaces a file."""
+"""The tool `save-list`, which changes nothing on the platform and never replaces a file."""
 
 
 class ListSaver:
     """The built-in tool `save-list`: runs another tool as if it were called, with its list going into a file."""
 
     def __init__(self, catalog: Catalog, files: LocalFiles, shows: Callable[[Caller, Tool], bool]) -> None:
-        """`shows` says which tools a caller is shown."""
+        """`shows` returns whether a caller is shown a tool."""
         self._catalog = catalog
         self._files = files
         self._shows = shows
@@ -113,22 +113,22 @@ class ListSaver:
         return Redirect(self._choose(context.caller, checked["tool"]), checked["arguments"], target)
 
     def _choose(self, caller: Caller, name: str) -> Tool:
-        """Return the tool of this name. Raises InvalidArguments, which suggests others.
+        """Return the tool with this name. Raises InvalidArguments with a suggestion of others.
 
-        A tool that the caller is not shown does not exist for them. The dynamic tools show those that they find.
+        Tools that the caller is not shown are treated as unknown. The dynamic tools show every reachable tool.
         """
         catalog = self._catalog
         runnable = {**catalog.reachable, **catalog.tools} if catalog.dynamic else catalog.tools
-        shown = {tool.name: tool for tool in runnable.values() if self._shows(caller, tool)}
+        shown = {candidate.name: candidate for candidate in runnable.values() if self._shows(caller, candidate)}
         tool = shown.get(name)
         if tool is not None and has_lists(tool):
             return tool
         why = "has no list to save, or changes data" if tool is not None else "is not a tool that is served here"
-        lists = [candidate.name for candidate in shown.values() if has_lists(candidate)]
-        close = find_similar(name, lists, 3) or sorted(lists)
+        names = [candidate.name for candidate in shown.values() if has_lists(candidate)]
+        similar = find_similar(name, names, 3) or sorted(names)
         detail = {"code": DetailCode.INVALID_ARGUMENT, "target": "tool", "message": f"{name} {why}"}
         raise InvalidArguments(
-            f"Nothing was saved: {name} {why}.", hint=f"{SAVE_LIST} takes {', '.join(close)}.", details=[detail]
+            f"Nothing was saved: {name} {why}.", hint=f"{SAVE_LIST} takes {', '.join(similar)}.", details=[detail]
         )
 
 
@@ -137,16 +137,15 @@ def has_lists(tool: Tool) -> bool:
     action = tool.action
     if isinstance(action, BuiltIn) or not tool.annotations.read_only:
         return False
-    if isinstance(action, Call):
-        return action.operation.page is not None
-    return any(_list_places(action.output))
+    return action.operation.page is not None if isinstance(action, Call) else any(_find_lists(action.output))
 
 
 def name_file(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments with a path that ends in the format, and the format that it ends in."""
+    """Return the arguments with a `path` that has the extension of its `format`; csv is the default."""
     path = arguments["path"]
-    kind = arguments.get("format") or ("json" if path.lower().endswith(".json") else "csv")
-    return {**arguments, "path": path if path.lower().endswith(f".{kind}") else f"{path}.{kind}", "format": kind}
+    extension = arguments.get("format") or ("json" if path.lower().endswith(".json") else "csv")
+    path = path if path.lower().endswith(f".{extension}") else f"{path}.{extension}"
+    return {**arguments, "path": path, "format": extension}
 
 
 async def run_saved(context: CallContext) -> CallContext:
@@ -161,46 +160,48 @@ async def run_saved(context: CallContext) -> CallContext:
 
 
 NameThings = Callable[[Output, Any], Awaitable[bool]]
-"""Fills in the names within items of this shape."""
+"""Adds names next to the ids in a value of this shape."""
 
 
 async def save_list(
     run: Run, action: Action, arguments: Mapping[str, Any], path: Path, limit: int | None, name_things: NameThings
 ) -> dict[str, Any]:
-    """Save all items of a tool's lists, or the first `limit`. Return where and how many, and the first few.
+    """Save all items of a tool's lists, or the first `limit`. Return the answer of `save-list`.
 
-    The file appears when it is finished: complete, or as far as the list could be read, as `page` then says.
+    The file appears when it is finished. If the list could not be read to its end, `page` says so.
     """
     try:
         with part_of(path) as part:
             with part.open("x", encoding="utf-8", newline="") as file:
-                rows: _Csv | _Json = _Csv(file) if path.suffix.lower() == ".csv" else _Json(file)
-                page, first = await _write(run, action, arguments, rows, limit, name_things)
-                rows.end()
+                writer: _CsvWriter | _JsonWriter = (
+                    _CsvWriter(file) if path.suffix.lower() == ".csv" else _JsonWriter(file)
+                )
+                page, first = await _write_items(run, action, arguments, writer, limit, name_things)
+                writer.end()
             size = part.stat().st_size
             move_into_place(part, path)
     except FileExistsError:
-        raise _unwritable(path, "it exists by now") from None
+        raise _report_unwritable(path, "it exists by now") from None
     except OSError as error:
-        raise _unwritable(path, error.strerror or "it cannot be written") from None
+        raise _report_unwritable(path, error.strerror or "it cannot be written") from None
     saved = {"path": str(path), "items": page["returned"], "bytes": size}
     return {"saved": saved, "first": first, "page": page}
 
 
-async def _write(
+async def _write_items(
     run: Run,
     action: Action,
     arguments: Mapping[str, Any],
-    rows: _Csv | _Json,
+    writer: _CsvWriter | _JsonWriter,
     limit: int | None,
     name_things: NameThings,
 ) -> tuple[dict[str, Any], list[Any]]:
-    """Write the items of one call. Return its `page` and the first few items."""
+    """Write the items of one call. Return its `page` and the first items."""
     if isinstance(action, Steps):
         answer = await run_steps(run, action, arguments)
         await name_things(action.output, answer)
-        items = clean(list(_items_of(answer, action.output)))
-        await anyio.to_thread.run_sync(rows.write, items)
+        items = clean(list(_find_items(answer, action.output)))
+        await anyio.to_thread.run_sync(writer.write, items)
         page = answer.get("page") or {"complete": True, "total": len(items)}
         return {**page, "returned": len(items)}, items[:SHOWN]
     operation, output = action.operation, action.output
@@ -212,62 +213,61 @@ async def _write(
             f"save-list cannot save {names}, which takes a request for every item.",
             hint=f"Save the list without it, or call {run.name} to read it.",
         )
-    declared = [child.items for _, child in output.properties if child.path == operation.page.items and child.items]
+    shape = next(
+        (child.items for _, child in output.properties if child.path == operation.page.items and child.items), None
+    )
     full = arguments["fields"] == "all"
-    if declared and declared[0].properties and not full:
-        rows.declare(tuple(_columns(declared[0])))
+    if shape is not None and shape.properties and not full:
+        writer.declare(tuple(_find_columns(shape)))
 
-    async def take(items: list[Any]) -> None:
-        if declared:
-            await name_things(Output("array", items=declared[0]), items)
-        await anyio.to_thread.run_sync(rows.write, clean(items))
+    async def write_page(items: list[Any]) -> None:
+        if shape is not None:
+            await name_things(Output("array", items=shape), items)
+        await anyio.to_thread.run_sync(writer.write, clean(items))
 
     places = await find_places(run, action, arguments)
-    listing = await save_pages(run, operation, places, output, take, full=full, limit=limit)
-    return listing.page, listing.items
+    return await save_pages(run, operation, places, output, write_page, full=full, limit=limit)
 
 
-def _list_places(output: Output, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+def _find_lists(output: Output, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """Yield the paths of the lists of objects in a flow's answer, without lists inside their items."""
     for name, child in output.properties:
         if child.kind == "object":
-            yield from _list_places(child, (*above, name))
+            yield from _find_lists(child, (*above, name))
         elif child.kind == "array" and child.items is not None and child.items.kind == "object":
             yield (*above, name)
 
 
-def _items_of(answer: Mapping[str, Any], output: Output) -> Iterator[dict[str, Any]]:
+def _find_items(answer: Mapping[str, Any], output: Output) -> Iterator[dict[str, Any]]:
     """Yield the items of all lists in a flow's answer; if there are several, `list` names the list of each item."""
-    places = list(_list_places(output))
-    for place in places:
-        found: Any = answer
-        for name in place:
-            found = found.get(name) if isinstance(found, Mapping) else None
-        for item in found if isinstance(found, list) else ():
-            yield {"list": ".".join(place), **item} if len(places) > 1 else item
+    paths = list(_find_lists(output))
+    for path in paths:
+        items = _find_value(answer, path)
+        for item in items if isinstance(items, list) else ():
+            yield {"list": ".".join(path), **item} if len(paths) > 1 else item
 
 
-class _Json:
-    """Writes one array, with an item on each line."""
+class _JsonWriter:
+    """Writes a JSON array with an item on each line."""
 
     def __init__(self, file: IO[str]) -> None:
         self._file = file
-        self._between = "[\n"
+        self._separator = "[\n"
 
     def declare(self, columns: tuple[tuple[str, ...], ...]) -> None:
-        """JSON has no columns."""
+        """Do nothing: JSON has no columns."""
 
     def write(self, items: list[Any]) -> None:
         for item in items:
-            self._file.write(self._between + json.dumps(item, ensure_ascii=False, separators=(",", ":")))
-            self._between = ",\n"
+            self._file.write(self._separator + json.dumps(item, ensure_ascii=False, separators=(",", ":")))
+            self._separator = ",\n"
 
     def end(self) -> None:
-        self._file.write("[]\n" if self._between == "[\n" else "\n]\n")
+        self._file.write("[]\n" if self._separator == "[\n" else "\n]\n")
 
 
-class _Csv:
-    """Writes a header and a row for each item. Members of an object get columns; a list is JSON in one cell."""
+class _CsvWriter:
+    """Writes a CSV header and a row for each item. Members of an object get columns; a list is JSON in one cell."""
 
     def __init__(self, file: IO[str]) -> None:
         self._rows = csv.writer(file, lineterminator="\r\n")
@@ -276,36 +276,32 @@ class _Csv:
     def declare(self, columns: tuple[tuple[str, ...], ...]) -> None:
         """Write the header row for these columns. If this is not called, the first items determine the columns."""
         self._columns = columns
-        self._head()
+        self._rows.writerow([_format_cell(".".join(column) or "value") for column in columns])
 
     def write(self, items: list[Any]) -> None:
         if not self._columns and items:
-            known = (item for item in items if isinstance(item, dict))
-            self._columns = tuple((name,) for name in dict.fromkeys(key for item in known for key in item)) or ((),)
-            self._head()
+            names = dict.fromkeys(name for item in items if isinstance(item, dict) for name in item)
+            self.declare(tuple((name,) for name in names) or ((),))
         for item in items:
-            self._rows.writerow([_format_cell(_find_cell(item, column)) for column in self._columns])
+            self._rows.writerow([_format_cell(_find_value(item, column)) for column in self._columns])
 
     def end(self) -> None:
-        """Nothing to write after the last row."""
-
-    def _head(self) -> None:
-        self._rows.writerow([_format_cell(".".join(column) or "value") for column in self._columns])
+        """Do nothing: CSV ends with the last row."""
 
 
-def _columns(output: Output, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+def _find_columns(output: Output, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """Yield the paths of the values in an item; objects with known members are split."""
     if output.kind == "object" and output.properties:
         for name, child in output.properties:
-            yield from _columns(child, (*above, name))
+            yield from _find_columns(child, (*above, name))
     else:
         yield above
 
 
-def _find_cell(item: Any, column: tuple[str, ...]) -> Any:
-    for name in column:
-        item = item.get(name) if isinstance(item, dict) else None
-    return item
+def _find_value(value: Any, path: tuple[str, ...]) -> Any:
+    for name in path:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
 
 
 def _format_cell(value: Any) -> str:
@@ -316,5 +312,5 @@ def _format_cell(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def _unwritable(path: Path, why: str) -> InvalidArguments:
+def _report_unwritable(path: Path, why: str) -> InvalidArguments:
     return InvalidArguments(f"The list cannot be saved as {path}: {why}.", hint="Choose another name or folder.")

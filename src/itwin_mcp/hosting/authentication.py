@@ -1,6 +1,6 @@
-"""The way into a hosted server: authenticate a request, apply the caller's limits, and pass it to the protocol.
+"""Middleware of a hosted server: authenticates each request and applies its caller's limits and scopes.
 
-A request that fails any of this is answered here, and the protocol never sees it.
+A request that is refused is answered here, and the MCP server never sees it.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -32,24 +32,28 @@ from itwin_mcp.hosting.tokens import TokenRejected, TokenVerifier, VerifiedToken
 logger = logging.getLogger(__name__)
 
 MAX_BODY = 512 * 1024
-"""Bytes. The tool with the longest arguments takes 200 KiB of Base64; files are sent as paths."""
+"""Bytes of a request's body. The tool with the longest arguments takes 200 KiB of Base64; files are sent as paths."""
 MAX_BODY_VALUES = 12_000
-"""JSON values in a body: those that the arguments of a call may have, and the message around them."""
+"""JSON values in a body: as many as the arguments of a call may have, and some for the rest of the message."""
+MAX_REPLY = 64 * 1024
+"""Bytes of a client's reply to a question, such as the user's confirmation."""
+REPLY_GRACE_SECONDS = 60.0
+"""How far replies may exceed the rate of requests."""
 BODY_SECONDS = 20.0
 """Time within which a request's body must arrive."""
 WRITE_SECONDS = 30.0
-"""Time within which a client must read each part of a response."""
+"""Time within which a client must accept each part of a response."""
 _JSON_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
-"""Strings in JSON. An unterminated one extends to the end, so that the text is scanned only once."""
+"""A string in JSON. An unterminated string extends to the end, so that the text is scanned only once."""
 
 AccessOfCall = Callable[[Any, Any], Access]
-"""Returns the access that a call of a tool, by name and arguments, needs."""
+"""Returns the access that a call needs, given the tool's name and the arguments."""
 NoteRefused = Callable[[Caller, Any, Any], Awaitable[None]]
-"""Notes in the audit log that a call, by tool name and arguments, needs more access than its caller has."""
+"""Writes to the audit log that a call is refused, given the caller, the tool's name and the arguments."""
 
 
 class VerifiedUser(AuthenticatedUser):
-    """A caller in the form in which the SDK binds sessions and states to them. It does not contain the token."""
+    """A caller as the SDK represents it, which binds sessions and states to it. The token is not included."""
 
     def __init__(self, verified: VerifiedToken) -> None:
         caller = verified.caller
@@ -67,9 +71,9 @@ class VerifiedUser(AuthenticatedUser):
 
 
 def get_caller() -> Caller:
-    """Return the caller of the current request: of its own token, regardless of the session that it belongs to.
+    """Return the caller whose token the current request has, regardless of the session that the request names.
 
-    Raises RuntimeError outside of a request, so that nothing is ever served without a known caller.
+    Raises RuntimeError outside of a request, so that nothing is ever served without a verified caller.
     """
     user = auth_context_var.get()
     if not isinstance(user, VerifiedUser):
@@ -78,7 +82,7 @@ def get_caller() -> Caller:
 
 
 class _Refused(Exception):
-    """Carries a response out of the middle of a request."""
+    """Ends a request with a response that refuses it."""
 
     def __init__(self, response: JSONResponse) -> None:
         self.response = response
@@ -86,7 +90,7 @@ class _Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Authentication:
-    """ASGI middleware that admits authenticated requests. The app finds the caller, and no token, in the scope."""
+    """ASGI middleware that admits authenticated requests. The app finds the caller in the scope, without the token."""
 
     app: ASGIApp
     resource: ProtectedResource
@@ -102,8 +106,7 @@ class Authentication:
             await self.app(scope, receive, send)
             return
         try:
-            verified = await self._authenticate(scope)
-            await self._admit(scope, receive, send, verified)
+            await self._admit(scope, receive, send, await self._authenticate(scope))
         except _Refused as refused:
             await refused.response(scope, receive, send)
         except LimitExceeded as error:
@@ -133,27 +136,39 @@ class Authentication:
     async def _admit(self, scope: Scope, receive: Receive, send: Send, verified: VerifiedToken) -> None:
         """Apply rates, body limits, scopes, sessions and concurrency, in this order, then run the app.
 
-        Cheap checks come first. The body is read before a request slot is taken, so that a slow sender
-        blocks no call. Scopes are checked here and not where the call runs, because only an HTTP response can carry
-        the challenge by which a client asks for more.
+        Cheap checks come first. The body is read before a request slot is taken, so that a slow sender blocks no call.
+        Scopes are checked here as well as by the executor, because only an HTTP response can carry the challenge with
+        which a client asks for more.
         """
         caller = verified.caller
-        self.admission.count_request(caller.key)
+        session = _find_header(scope["headers"], b"mcp-session-id")
+        size = _find_header(scope["headers"], b"content-length") or ""
+        may_be_reply = session is not None and size.isdecimal() and int(size[:9]) <= MAX_REPLY
+        if not may_be_reply:
+            self.admission.count_request(caller.key)
         if caller.access < Access.READ:
             raise _Refused(self.resource.build_insufficient_scope(Access.READ))
-        inner_scope = dict(scope)
-        inner_scope["headers"] = [pair for pair in scope["headers"] if pair[0] != b"authorization"]
-        inner_scope["user"] = VerifiedUser(verified)
-        inner_scope["auth"] = AuthCredentials(sorted(verified.scopes))
+        inner_scope = {
+            **scope,
+            "headers": [pair for pair in scope["headers"] if pair[0] != b"authorization"],
+            "user": VerifiedUser(verified),
+            "auth": AuthCredentials(sorted(verified.scopes)),
+        }
         app = AuthContextMiddleware(self.app)
-        session = _find_header(scope["headers"], b"mcp-session-id")
         if scope["method"] == "GET":
             with self.admission.hold_stream(caller.key):
                 await _run_unless_slow(app, inner_scope, receive, send)
             return
         async with self.admission.hold_body(caller.key):
             body = await _read_body(receive)
-        message = _parse(body)
+        try:
+            message = json.loads(body)
+        except (ValueError, RecursionError):
+            message = None  # the SDK refuses it
+        takes_slot = _is_answered(message)
+        if may_be_reply:
+            # Most clients do not repeat a refused reply, and the call that asked the user would wait for it.
+            self.admission.count_request(caller.key, grace=0.0 if takes_slot else REPLY_GRACE_SECONDS)
         for _ in message[1:] if isinstance(message, list) else ():
             self.admission.count_request(caller.key)  # each message of a batch counts as a request
         call = _find_call(message)
@@ -163,7 +178,6 @@ class Authentication:
             raise _Refused(self.resource.build_insufficient_scope(needed))
         if session is None and isinstance(message, dict) and message.get("method") == "initialize":
             self.sessions.check_room(caller.key)
-        takes_slot = _is_answered(message)
         del message, call  # they may be large, and the request may wait long for its slot
 
         async def send_and_note(message: Message) -> None:
@@ -175,14 +189,14 @@ class Authentication:
             await _run_unless_slow(app, inner_scope, _replay(body, receive), send_and_note)
 
     def _note_session(self, caller: str, method: str, requested: str | None, start: Message) -> None:
-        """Keep the caller's sessions up to date with the start of a response."""
+        """Update the caller's sessions when a response starts; `requested` is the session in the request."""
         if start["status"] >= 400:
             return
-        answered = _find_header(start["headers"], b"mcp-session-id")
+        opened = _find_header(start["headers"], b"mcp-session-id")
         if method == "DELETE" and requested is not None:
             self.sessions.end(caller, requested)
-        elif answered is not None:
-            self.sessions.note_used(caller, answered)
+        elif opened is not None:
+            self.sessions.note_used(caller, opened)
         elif requested is not None:
             self.sessions.note_requested(caller, requested)
 
@@ -191,16 +205,8 @@ def _find_header(headers: Any, name: bytes) -> str | None:
     return next((value.decode("latin-1") for key, value in headers if key == name), None)
 
 
-def _parse(body: bytes) -> Any:
-    """Parse a body; return None if that fails, because the protocol refuses it anyway."""
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-
-
 def _find_call(message: Any) -> tuple[Any, Any]:
-    """Return the name and arguments of the tool that a message calls; None for each if it calls none."""
+    """Return the tool's name and the arguments in a `tools/call` message, or (None, None) for other messages."""
     params = message.get("params") if isinstance(message, dict) else None
     if not isinstance(params, dict) or message.get("method") != "tools/call":
         return None, None
@@ -208,15 +214,15 @@ def _find_call(message: Any) -> tuple[Any, Any]:
 
 
 def _is_answered(message: Any) -> bool:
-    """Return whether a message gets an answer, and so takes a slot.
+    """Return whether a message needs an answer and therefore a request slot.
 
-    A client's answer or notification takes none: the call that it ends or cancels may hold the slot it would wait for.
+    A client's response or notification needs none. The call that it continues or cancels may hold the last slot.
     """
     return not isinstance(message, dict) or ("method" in message and "id" in message)
 
 
 async def _read_body(receive: Receive) -> bytes:
-    """Read a body within its limits of time and size. Raises _Refused."""
+    """Read a body within the limits of time, size and values. Raises _Refused."""
     content = bytearray()
     with anyio.move_on_after(BODY_SECONDS):
         while True:
@@ -233,9 +239,9 @@ async def _read_body(receive: Receive) -> bytes:
 
 
 def _check_values(body: bytes) -> None:
-    """Check that a body has few enough values: parsing too many would block other callers. Raises _Refused.
+    """Check that a body does not have too many values, whose parsing would block other callers. Raises _Refused.
 
-    Values are counted before anything parses them: each follows a comma or an opening bracket outside of strings.
+    Values are counted without parsing: each follows a comma or an opening bracket outside of strings.
     """
     outside = _JSON_STRINGS.sub(b"", body)
     if sum(map(outside.count, (b",", b"[", b"{"))) > MAX_BODY_VALUES:
@@ -243,21 +249,17 @@ def _check_values(body: bytes) -> None:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """Return a `receive` that yields the body that was read, then whatever follows, such as a disconnect."""
-    sent = False
+    """Return a `receive` that returns the body again, then waits for what follows, such as a disconnect."""
+    messages: Iterator[Message] = iter([{"type": "http.request", "body": body, "more_body": False}])
 
     async def replay() -> Message:
-        nonlocal sent
-        if sent:
-            return await receive()
-        sent = True
-        return {"type": "http.request", "body": body, "more_body": False}
+        return next(messages, None) or await receive()
 
     return replay
 
 
 async def _run_unless_slow(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-    """Run the app, and end it when its client does not read the response: others need the memory and the slot."""
+    """Run the app, and cancel it if the client does not read the response, to free its memory and its slot."""
     with anyio.CancelScope() as running:
 
         async def send_in_time(message: Message) -> None:

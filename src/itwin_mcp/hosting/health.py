@@ -1,4 +1,4 @@
-"""Health routes: whether this replica is alive and should receive requests, and how it shuts down."""
+"""Health routes: report that this replica is alive, and whether it should receive requests."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ logger = logging.getLogger(__name__)
 
 
 class Readiness:
-    """Whether a replica should receive requests: yes from the first one until its shutdown begins."""
+    """Stores whether a replica should receive requests, which is true until its shutdown begins."""
 
     def __init__(self, notice: float) -> None:
-        """`notice` is how many seconds a proxy has to see that this replica is no longer ready."""
+        """`notice` is the time in seconds that proxies need to notice that this replica is not ready."""
         self._notice = notice
         self.is_ready = True
 
     async def end(self) -> None:
-        """Report that this replica is not ready, and wait `notice` seconds so that proxies stop sending requests."""
+        """Report from now on that this replica is not ready, and wait until proxies have stopped sending requests."""
         self.is_ready = False
         logger.warning("Shutting down: no longer ready, closing in %g s", self._notice)
         await anyio.sleep(self._notice)
@@ -29,10 +29,10 @@ class Readiness:
 
 @dataclass(frozen=True, slots=True)
 class HealthRoutes:
-    """Answer `/healthz` (the process responds) and `/readyz` (it should receive requests); pass on everything else.
+    """ASGI middleware that answers `/healthz` (the process responds) and `/readyz` (it should receive requests).
 
-    Anyone may ask, because the routes reveal nothing else. They come before the check of Host, because whatever probes
-    a replica calls it by its address.
+    Anyone may ask, because the routes reveal nothing else. They come before the check of the Host header, because
+    probes call a replica by its IP address.
     """
 
     app: ASGIApp
@@ -41,14 +41,11 @@ class HealthRoutes:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"] if scope["type"] == "http" else None
         if path == "/healthz":
-            response = _build_response(200, "ok")
+            code, status = 200, "ok"
         elif path == "/readyz":
-            response = _build_response(200, "ready") if self.readiness.is_ready else _build_response(503, "ending")
+            code, status = (200, "ready") if self.readiness.is_ready else (503, "ending")
         else:
             await self.app(scope, receive, send)
             return
+        response = JSONResponse({"status": status}, code, {"cache-control": "no-store"})
         await response(scope, receive, send)
-
-
-def _build_response(code: int, status: str) -> JSONResponse:
-    return JSONResponse({"status": status}, code, {"cache-control": "no-store"})

@@ -13,9 +13,10 @@ CALL_SECONDS_BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 6
 
 
 class Metrics(Meter):
-    """The counts of one server, in a registry of their own."""
+    """The metrics of one server, in a registry of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, read_in_progress: Callable[[], float] = lambda: 0) -> None:
+        """`read_in_progress` returns how many requests are in progress."""
         self.registry = CollectorRegistry()
         self._calls = Counter("itwin_mcp_calls", "Tool calls.", ("tool", "outcome"), registry=self.registry)
         self._seconds = Histogram(
@@ -34,7 +35,8 @@ class Metrics(Meter):
         self._rejected = Counter(
             "itwin_mcp_tokens_refused", "Rejected access tokens.", ("reason",), registry=self.registry
         )
-        self._in_progress = Gauge("itwin_mcp_requests_under_way", "Requests in progress.", registry=self.registry)
+        in_progress = Gauge("itwin_mcp_requests_under_way", "Requests in progress.", registry=self.registry)
+        in_progress.set_function(read_in_progress)
 
     def count_rejected_token(self, reason: str) -> None:
         self._rejected.labels(reason).inc()
@@ -49,13 +51,9 @@ class Metrics(Meter):
     def count_request(self, method: str, outcome: str) -> None:
         self._requests.labels(method, outcome).inc()
 
-    def observe_in_progress(self, read: Callable[[], float]) -> None:
-        """Set the function that returns how many requests are in progress."""
-        self._in_progress.set_function(read)
-
     @contextmanager
     def serve(self, host: str, port: int) -> Iterator[int]:
-        """Serve `/metrics` until the end of the block, and yield its port. Raises OSError if the port is taken."""
+        """Serve `/metrics` during the block, and yield the port. Raises OSError if the port is taken."""
         server, thread = start_http_server(port, host, self.registry)
         try:
             yield int(server.server_address[1])

@@ -17,20 +17,20 @@ WELL_KNOWN = "/.well-known/oauth-protected-resource"
 
 
 def build_refusal(status: int, error: str, description: str, **headers: str) -> JSONResponse:
-    """Return a response that refuses a request; `error` is for programs, `description` for people."""
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    """Return a response that refuses a request. `error` is for programs, `description` for people."""
+    extra = {name.replace("_", "-"): value for name, value in headers.items()}
     body = {"error": error, "error_description": description}
-    return JSONResponse(body, status, {"cache-control": "no-store", **named})
+    return JSONResponse(body, status, {"cache-control": "no-store", **extra})
 
 
 @dataclass(frozen=True, slots=True)
 class ProtectedResource:
-    """This server as its callers know it: its public address and the server that signs them in."""
+    """The public address of this server, and the server that signs its callers in."""
 
     address: str
     issuer: str
     first: Access = Access.READ
-    """The access that a caller without a token is asked to request. A call that needs more asks for more."""
+    """The access that a caller without a token should request first."""
 
     @property
     def metadata_address(self) -> str:
@@ -40,7 +40,7 @@ class ProtectedResource:
 
     @property
     def metadata(self) -> Mapping[str, Any]:
-        """The metadata document. It omits `offline_access`, which a resource never asks for."""
+        """The metadata document (RFC 9728). It omits the scope `offline_access`, which clients add themselves."""
         return {
             "resource": self.address,
             "authorization_servers": [self.issuer],
@@ -50,7 +50,7 @@ class ProtectedResource:
         }
 
     def build_unauthorized(self, reason: str | None = None) -> JSONResponse:
-        """Return a 401. Without `reason` no token was sent, and RFC 6750 then wants no error code in the challenge."""
+        """Return a 401. `reason` is None if no token was sent: RFC 6750 then wants no error code in the challenge."""
         error = {} if reason is None else {"error": "invalid_token", "error_description": reason}
         description = reason or "Send an access token for this server"
         return self._challenge(401, error, self.first, "unauthorized", description)
@@ -81,13 +81,11 @@ class ResourceRoutes:
         if scope["type"] != "http" or scope["path"] == self.path:
             await self.app(scope, receive, send)
             return
-        if scope["path"] in self._metadata_paths() and scope["method"] in ("GET", "HEAD"):
+        # Clients derive the path from the public address. A proxy may strip a prefix of it, so ours may differ.
+        public_path = urlsplit(self.resource.address).path.rstrip("/")
+        metadata_paths = (WELL_KNOWN, WELL_KNOWN + public_path, WELL_KNOWN + self.path)
+        if scope["path"] in metadata_paths and scope["method"] in ("GET", "HEAD"):
             response = JSONResponse(self.resource.metadata, headers={"cache-control": "public, max-age=3600"})
         else:
             response = build_refusal(404, "not_found", "Not found")
         await response(scope, receive, send)
-
-    def _metadata_paths(self) -> tuple[str, ...]:
-        """Return the paths that clients try, by the public path and by ours: a proxy may strip a prefix."""
-        public = urlsplit(self.resource.address).path.rstrip("/")
-        return WELL_KNOWN, WELL_KNOWN + public, WELL_KNOWN + self.path

@@ -1,8 +1,7 @@
-"""The public keys of the sign-in server (its JWKS): fetched, cached, and refreshed no more often than needed."""
+"""The public keys of the sign-in server (its JWKS), which are fetched, cached and refreshed."""
 
 from __future__ import annotations
 
-import base64
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -19,13 +18,11 @@ FRESH_SECONDS = 3600.0
 STALE_SECONDS = 24 * 3600.0
 """How long cached keys are still used while the sign-in server cannot be reached."""
 UNKNOWN_KEY_SECONDS = 60.0
-"""The least time between two fetches for an unknown key: anyone can name one in a token, and so cause a request."""
+"""The least time between two fetches for an unknown key. Anyone can cause a fetch with a token that names one."""
 RETRY_SECONDS = 5.0
-"""The least time between two fetches while there are no keys at all."""
+"""The least time between two fetches while no keys are cached."""
 MAX_KEYS = 100
-MIN_RSA_BYTES = 256
-
-Fetch = Callable[[str], Awaitable[Any]]
+MIN_RSA_BITS = 2048
 
 
 class Key(Protocol):
@@ -33,7 +30,7 @@ class Key(Protocol):
 
     @property
     def kid(self) -> str | None:
-        """The id by which tokens refer to it."""
+        """The id with which tokens refer to the key."""
 
 
 class KeysUnavailable(Exception):
@@ -44,19 +41,24 @@ class SigningKeys:
     """The keys of one issuer. `fetch` returns a JSON document or raises a CallError."""
 
     def __init__(
-        self, fetch: Fetch, issuer: str, jwks_url: str | None = None, *, clock: Callable[[], float] = time.monotonic
+        self,
+        fetch: Callable[[str], Awaitable[Any]],
+        issuer: str,
+        jwks_url: str | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Without `jwks_url` the issuer's discovery document names it."""
         self._fetch = fetch
         self._issuer = issuer
-        self._given_url = jwks_url
+        self._jwks_url = jwks_url
         self._clock = clock
         self._lock = anyio.Lock()
         self._keys: tuple[Key, ...] = ()
         self._fetched = float("-inf")
         """When the cached keys were fetched."""
         self._attempted = float("-inf")
-        """When the last fetch began, whether or not it succeeded."""
+        """When the last fetch began, successful or not."""
 
     async def find(self, kid: str | None) -> Key | None:
         """Return the key with this id, or without an id the only key; None if there is no such key.
@@ -84,13 +86,13 @@ class SigningKeys:
         waited = self._clock() - self._attempted
         if not self._keys:
             return waited >= RETRY_SECONDS
-        old = self._clock() - self._fetched > FRESH_SECONDS
-        return (old or self._find_cached(kid) is None) and waited >= UNKNOWN_KEY_SECONDS
+        is_old = self._clock() - self._fetched > FRESH_SECONDS
+        return (is_old or self._find_cached(kid) is None) and waited >= UNKNOWN_KEY_SECONDS
 
     async def _refresh(self) -> None:
         self._attempted = self._clock()
         try:
-            with anyio.CancelScope(shield=True):  # a cancelled request must not leave the others without keys
+            with anyio.CancelScope(shield=True):  # other requests wait for these keys if this one is cancelled
                 keys = read_keys(await self._fetch(await self._find_url()))
         except CallError as error:
             logger.warning("The keys of the sign-in server %s cannot be fetched: %s", self._issuer, error.message)
@@ -101,8 +103,8 @@ class SigningKeys:
         self._keys, self._fetched = keys, self._clock()
 
     async def _find_url(self) -> str:
-        if self._given_url is not None:
-            return self._given_url
+        if self._jwks_url is not None:
+            return self._jwks_url
         document = await self._fetch(f"{self._issuer.rstrip('/')}/.well-known/openid-configuration")
         if not isinstance(document, dict) or document.get("issuer") != self._issuer:
             raise _build_error("its discovery document names another issuer", self._issuer)
@@ -112,39 +114,31 @@ class SigningKeys:
         return url
 
 
-def _build_error(why: str, issuer: str) -> CallError:
-    return CallError(ErrorCode.NO_KEYS, f"{issuer}: {why}.", hint="Set ITWIN_MCP_AUTH_JWKS_URL.")
+def _build_error(reason: str, issuer: str) -> CallError:
+    return CallError(ErrorCode.NO_KEYS, f"{issuer}: {reason}.", hint="Set ITWIN_MCP_AUTH_JWKS_URL.")
 
 
 def read_keys(document: Any) -> tuple[Key, ...]:
-    """Return the public signing keys of a JWKS, without those that cannot be read."""
-    listed = document.get("keys") if isinstance(document, Mapping) else None
-    keys = (_read_key(item) for item in listed[:MAX_KEYS]) if isinstance(listed, list) else ()
+    """Return the public signing keys of a JWKS. Unusable keys are left out."""
+    entries = document.get("keys") if isinstance(document, Mapping) else None
+    keys = (_read_key(entry) for entry in entries[:MAX_KEYS]) if isinstance(entries, list) else ()
     return tuple(key for key in keys if key is not None)
 
 
-def _read_key(described: Any) -> Key | None:
+def _read_key(entry: Any) -> Key | None:
     from joserfc.errors import JoseError
     from joserfc.jwk import JWKRegistry
 
-    # Never a symmetric key: whoever reads the public document could sign tokens with it.
-    if not isinstance(described, dict) or described.get("kty") not in ("RSA", "EC", "OKP"):
+    # No symmetric keys: anyone who can read the public document could sign tokens with them.
+    if not isinstance(entry, dict) or entry.get("kty") not in ("RSA", "EC", "OKP"):
         return None
-    if described.get("use", "sig") != "sig" or not isinstance(described.get("kid"), str | None):
+    if entry.get("use", "sig") != "sig" or not isinstance(entry.get("kid"), str | None):
         return None
-    public = {name: value for name, value in described.items() if name not in ("d", "p", "q", "dp", "dq", "qi", "oth")}
+    public = {name: value for name, value in entry.items() if name not in ("d", "p", "q", "dp", "dq", "qi", "oth")}
     try:
-        if described["kty"] == "RSA" and _count_bytes(public.get("n")) < MIN_RSA_BYTES:
-            return None
-        key: Key = JWKRegistry.import_key(public)
-        _ = getattr(key, "raw_value", None)  # the key is loaded lazily, and a faulty one fails only here
-    except (JoseError, ValueError, TypeError, KeyError) as error:
+        key = JWKRegistry.import_key(public)
+        raw_key: Any = key.raw_value  # loads the key, and raises if it is faulty
+    except (JoseError, ValueError, TypeError, KeyError, AttributeError) as error:
         logger.warning("A key of the sign-in server is unusable: %s", type(error).__name__)
         return None
-    return key
-
-
-def _count_bytes(text: Any) -> int:
-    if not isinstance(text, str):
-        return 0
-    return len(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).lstrip(b"\0"))
+    return key if entry["kty"] != "RSA" or raw_key.key_size >= MIN_RSA_BITS else None

@@ -1,18 +1,18 @@
-"""Telemetry of a hosted server: spans by OpenTelemetry, and counts of calls, requests and refusals.
+"""Telemetry of a hosted server: OpenTelemetry spans, and counts of calls, requests and refusals.
 
-Nothing is recorded per caller. With the extra `otel`, spans go where the `OTEL_*` variables say; `metrics.py` serves
-the counts.
+Nothing is recorded per caller. With the extra `otel`, spans are exported as the `OTEL_*` variables say. `metrics.py`
+serves the counts.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+from mcp.server.context import CallNext, HandlerResult, ServerMiddleware, ServerRequestContext
 from mcp.shared.exceptions import MCPError
 from opentelemetry import trace
 
@@ -31,7 +31,7 @@ _tracer = trace.get_tracer("itwin-mcp")
 
 
 class Meter:
-    """Metrics sink; this one counts nothing. Label values must have low cardinality."""
+    """Metrics sink. The base class counts nothing. Label values must have low cardinality."""
 
     def count_rejected_token(self, reason: str) -> None:
         """Count a rejected access token."""
@@ -43,13 +43,13 @@ class Meter:
         """Count a tool call and its duration."""
 
     def count_request(self, method: str, outcome: str) -> None:
-        """Count a request to the platform; `outcome` is its status, or `failed`."""
+        """Count a request to the platform. `outcome` is its status, or `failed`."""
 
 
 def watch_requests(meter: Meter) -> Watch:
     """Return a watch that records a span and a count for each request to the platform.
 
-    The span of the tool call gets the correlation id as well, so that a support case can find it.
+    The correlation id is also set on the span of the tool call, so that support can find the call.
     """
 
     @contextmanager
@@ -61,7 +61,7 @@ def watch_requests(meter: Meter) -> Watch:
         ) as span:
             span.set_attributes({"http.request.method": method, "itwin.correlation_id": correlation_id})
 
-            def answered(status: int) -> None:
+            def note_status(status: int) -> None:
                 nonlocal outcome
                 outcome = str(status)
                 span.set_attribute("http.response.status_code", status)
@@ -69,7 +69,7 @@ def watch_requests(meter: Meter) -> Watch:
                     span.set_status(trace.StatusCode.ERROR)
 
             try:
-                yield answered
+                yield note_status
             finally:
                 if outcome == "failed":
                     span.set_attribute("error.type", outcome)
@@ -81,8 +81,8 @@ def watch_requests(meter: Meter) -> Watch:
 
 def watch_calls(
     meter: Meter, tools: Collection[str], *, clock: Callable[[], float] = time.perf_counter
-) -> Callable[[ServerRequestContext[Any], CallNext], Awaitable[HandlerResult]]:
-    """Return a middleware of the SDK that counts tool calls. Tools that are not served share the name `unknown`."""
+) -> ServerMiddleware[Any]:
+    """Return middleware for the SDK that counts tool calls. Tools that are not served are counted as `unknown`."""
 
     async def watch(ctx: ServerRequestContext[Any], call_next: CallNext) -> HandlerResult:
         if ctx.method != "tools/call":
@@ -106,7 +106,7 @@ def watch_calls(
 
 @contextmanager
 def export_spans(environment: Mapping[str, str], names: Collection[str]) -> Iterator[None]:
-    """Export spans while the block runs, if the environment says where; `names` are our tools and prompts."""
+    """Export spans during the block if the environment has an endpoint. `names` are our tools and prompts."""
     variable = next((name for name in ENDPOINT_VARIABLES if environment.get(name)), None)
     if variable is None or environment.get("OTEL_TRACES_EXPORTER", "otlp") != "otlp":
         yield
@@ -128,12 +128,12 @@ def export_spans(environment: Mapping[str, str], names: Collection[str]) -> Iter
 
 
 def build_tracer_provider(processor: Any, names: Collection[str], service: str = "itwin-mcp") -> TracerProvider:
-    """Return a provider whose spans have few names and short attributes, regardless of what clients send."""
+    """Return a provider whose spans have only known names and short attributes, whatever clients send."""
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import Span, SpanLimits, SpanProcessor, TracerProvider
 
     class UnknownNameReplacer(SpanProcessor):
-        """Replace names that we do not serve: the SDK puts whatever name a client sends into the span's name."""
+        """Replaces unknown names: the SDK copies the name that a client sends into the span's name."""
 
         def on_start(self, span: Span, parent_context: Any = None) -> None:
             method = next((prefix for prefix in _NAMED_BY_CLIENTS if span.name.startswith(prefix)), None)

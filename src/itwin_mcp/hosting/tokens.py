@@ -1,4 +1,4 @@
-"""Access tokens of callers: verifying one (RFC 9068) and reading who calls, with which scopes."""
+"""Access tokens of callers: verifies them (RFC 9068), and reads the caller and the scopes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,18 +18,18 @@ from itwin_mcp.executor.context import Caller
 from itwin_mcp.hosting.signing_keys import SigningKeys
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519")
-"""The algorithms that can be configured: only signatures by a private key."""
+"""The algorithms that can be configured. All of them sign with a private key."""
 DEFAULT_ALGORITHMS = ("RS256", "PS256", "ES256")
 LEEWAY = 60
-"""Seconds by which clocks may differ."""
+"""The difference between clocks that is tolerated, in seconds."""
 MAX_LIFETIME = 24 * 3600
-"""Seconds between a token's issue and its expiry."""
+"""The most seconds between a token's issue and its expiry."""
 MAX_CHARACTERS = 16_384
 MAX_GROUPS = 500
 SCOPES: Mapping[str, Access] = {
     f"itwin:{access.name.lower()}": access for access in Access if access is not Access.NONE
 }
-"""`itwin:read`, `itwin:write` and `itwin:delete`; each includes the ones before."""
+"""`itwin:read`, `itwin:write` and `itwin:delete`. Each scope includes the previous ones."""
 
 _TYPES = frozenset({"at+jwt", "application/at+jwt", "jwt"})
 _ID_TOKEN_CLAIMS = ("nonce", "at_hash", "c_hash")
@@ -37,7 +37,7 @@ _COMPACT = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
 
 
 class TokenRejected(Exception):
-    """A token is not accepted. `reason` is a metrics label, `description` is for whoever sent the token."""
+    """A token is not accepted. `reason` is a metrics label, and the response contains `description`."""
 
     def __init__(self, reason: str, description: str) -> None:
         super().__init__(reason)
@@ -47,7 +47,7 @@ class TokenRejected(Exception):
 
 @dataclass(frozen=True, slots=True)
 class VerifiedToken:
-    """What a valid token says."""
+    """The contents of a valid token."""
 
     caller: Caller
     client_id: str
@@ -57,7 +57,7 @@ class VerifiedToken:
 
 
 class TokenVerifier:
-    """Verifies tokens that one issuer issued for this server."""
+    """Verifies the tokens that one issuer issues for this server."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class TokenVerifier:
         algorithms: Sequence[str] = DEFAULT_ALGORITHMS,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`audience` is the address of this server, which the token's `aud` must name. `clock` returns Unix time."""
+        """`audience` is the public address of this server, as in the token's `aud`. `clock` returns Unix time."""
         assert set(algorithms) <= set(ALGORITHMS)
         self._keys = keys
         self._issuer = issuer
@@ -77,7 +77,7 @@ class TokenVerifier:
         self._clock = clock
 
     async def verify(self, token: str) -> VerifiedToken:
-        """Verify a token's signature and claims, and return what it says. Raises TokenRejected, KeysUnavailable."""
+        """Verify a token's signature and claims, and return its contents. Raises TokenRejected, KeysUnavailable."""
         from joserfc import jwt
         from joserfc.errors import JoseError
 
@@ -85,9 +85,12 @@ class TokenVerifier:
             raise TokenRejected("too-large", "The token is too large")
         if _COMPACT.fullmatch(token) is None:
             raise TokenRejected("malformed", "The token is not a signed JWT")
-        header, unproven = (_decode_part(part) for part in token.split(".")[:2])
-        self._check_header(header)
-        self._reject_platform_token(unproven)
+        header, unverified_claims = (_decode_part(part) for part in token.split(".")[:2])
+        if header.get("alg") not in self._algorithms:
+            raise TokenRejected("algorithm", "The token's signing algorithm is not accepted")
+        if str(header.get("typ", "")).lower() not in _TYPES:
+            raise TokenRejected("type", "The token is not an access token: its typ is neither at+jwt nor JWT")
+        self._reject_platform_token(unverified_claims)
         kid = header.get("kid")
         if kid is not None and not isinstance(kid, str):
             raise TokenRejected("malformed", "The token's kid is not a string")
@@ -101,31 +104,23 @@ class TokenVerifier:
         self._check_claims(claims)
         return self._read_claims(claims)
 
-    def _check_header(self, header: Mapping[str, Any]) -> None:
-        if header.get("alg") not in self._algorithms:
-            raise TokenRejected("algorithm", "The token's signing algorithm is not accepted")
-        if str(header.get("typ", "")).lower() not in _TYPES:
-            raise TokenRejected("type", "The token is not an access token: its typ is neither at+jwt nor JWT")
-
     def _reject_platform_token(self, claims: Mapping[str, Any]) -> None:
         """Reject a token of the iTwin Platform with a clear message, because this is the likeliest mistake.
 
-        The claims are unverified here. That is safe: this only rejects, and such a token fails later anyway.
+        The claims are not verified yet. That is safe, because this check only rejects.
         """
         try:
             host = urlsplit(str(claims.get("iss", ""))).hostname or ""
         except ValueError:  # not a URL, so not the platform
             return
-        if host.endswith(".bentley.com") and not self._is_for_us(claims):
+        audience = claims.get("aud")
+        audiences = audience if isinstance(audience, list) else [audience]
+        is_for_us = claims.get("iss") == self._issuer and self._audience in audiences
+        if host.endswith(".bentley.com") and not is_for_us:
             raise TokenRejected(
                 "platform-token",
                 "The token was issued for the iTwin Platform, not for this server: sign in to this server",
             )
-
-    def _is_for_us(self, claims: Mapping[str, Any]) -> bool:
-        audience = claims.get("aud")
-        named = audience if isinstance(audience, list) else [audience]
-        return claims.get("iss") == self._issuer and self._audience in named
 
     def _check_claims(self, claims: Mapping[str, Any]) -> None:
         from joserfc.errors import ExpiredTokenError, InvalidClaimError, JoseError, MissingClaimError
@@ -167,53 +162,43 @@ class TokenVerifier:
             issuer=self._issuer,
             subject=claims["sub"],
             groups=_read_groups(claims),
-            access=_find_access(scopes),
+            access=max((SCOPES.get(scope, Access.NONE) for scope in scopes), default=Access.NONE),
         )
         return VerifiedToken(caller, client, scopes, int(claims["exp"]) + LEEWAY)
 
 
 def derive_caller_key(issuer: str, subject: str, client_id: str) -> str:
-    """Return the key under which a caller's state is stored.
+    """Return the key that separates a caller's state from that of others.
 
-    The same subject signed in by another issuer, or through another application, is another caller.
+    The same subject is a different caller if another issuer or another application signed it in.
     """
     return hashlib.sha256(json.dumps([issuer, subject, client_id]).encode()).hexdigest()
 
 
 def list_scopes(access: Access) -> list[str]:
-    """Return the scopes up to an access, all named, so that a sign-in server need not know which includes which."""
+    """Return all scopes up to an access, because a sign-in server may not know that one scope includes others."""
     return [scope for scope, included in SCOPES.items() if included <= access]
-
-
-def _find_access(scopes: Iterable[str]) -> Access:
-    """Return the highest access that any of the scopes grants. Unknown scopes grant none."""
-    return max((SCOPES.get(scope, Access.NONE) for scope in scopes), default=Access.NONE)
 
 
 def _read_scopes(claims: Mapping[str, Any]) -> frozenset[str]:
     """Return the scopes in `scope` or `scp`, each a space-separated string or an array."""
-    scopes: set[str] = set()
-    for name in ("scope", "scp"):
-        value = claims.get(name)
-        if isinstance(value, str):
-            scopes.update(value.split())
-        elif isinstance(value, list):
-            scopes.update(scope for scope in value if isinstance(scope, str))
-    return frozenset(scopes)
+    texts = [claims[name] for name in ("scope", "scp") if isinstance(claims.get(name), str)]
+    return frozenset((*_read_arrays(claims, "scope", "scp"), *" ".join(texts).split()))
 
 
 def _read_groups(claims: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the members of `groups` and `roles`, the claims that most sign-in servers use."""
-    groups: dict[str, None] = {}
-    for name in ("groups", "roles"):
-        value = claims.get(name)
-        if isinstance(value, list):
-            groups.update(dict.fromkeys(group for group in value if isinstance(group, str)))
-    return tuple(groups)[:MAX_GROUPS]
+    """Return the caller's groups in `groups` and `roles`, the claims that most sign-in servers use."""
+    return tuple(dict.fromkeys(_read_arrays(claims, "groups", "roles")))[:MAX_GROUPS]
+
+
+def _read_arrays(claims: Mapping[str, Any], *names: str) -> list[str]:
+    """Return the strings in the arrays of several claims."""
+    arrays = [claims[name] for name in names if isinstance(claims.get(name), list)]
+    return [text for array in arrays for text in array if isinstance(text, str)]
 
 
 def _decode_part(part: str) -> dict[str, Any]:
-    """Decode one part of a token; nothing in it is verified."""
+    """Decode the header or the claims of a token without verifying anything."""
     try:
         value = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
     except (ValueError, RecursionError, binascii.Error):

@@ -12,6 +12,7 @@ from mcp.server.caching import CacheHint
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.lowlevel import Server
 from mcp.shared.exceptions import MCPError
+from opentelemetry import trace
 from pydantic import ValidationError
 
 from itwin_mcp import __version__
@@ -71,6 +72,14 @@ def build_server(
         on_completion=Completions(catalog, executor, get_caller).complete,
     )
     SkillsExtension(catalog).add_to(server)
+    trace_call = server.middleware[0]
+
+    async def trace_if_collected(ctx: ServerRequestContext[Any], call_next: CallNext) -> HandlerResult:
+        """Skip the SDK's tracing, which builds a span for every message, while nothing collects spans."""
+        is_collected = not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+        return await (trace_call(ctx, call_next) if is_collected else call_next(ctx))
+
+    server.middleware[0] = trace_if_collected
     server.middleware.insert(1, _explain_errors)  # inside the SDK's tracing, which would record the exception's text
     server.middleware.append(tools.finish_early)
     return server

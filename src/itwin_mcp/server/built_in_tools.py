@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
@@ -17,6 +17,9 @@ from itwin_mcp.errors import CallError
 from itwin_mcp.executor.context import CallContext
 from itwin_mcp.executor.outcome import Outcome, Question, Result
 from itwin_mcp.executor.pipeline import BuiltInTool
+
+if TYPE_CHECKING:
+    from itwin_mcp.upstream.sign_in.background_login import BackgroundLogin, PendingLogin
 
 WHO_AM_I = "who-am-i"
 SIGN_IN = "sign-in"
@@ -134,46 +137,13 @@ def _name_guides(guides: Sequence[StaticResource]) -> dict[str, StaticResource]:
     return guides_by_name
 
 
-class PendingSignIn(Protocol):
-    """A sign-in that waits for the user."""
-
-    url: str
-    done: anyio.Event
-    failure: CallError | None
-
-    @property
-    def is_answered(self) -> bool:
-        """Whether the user has signed in or declined. The browser may still be receiving the last page."""
-
-    @property
-    def seconds_left(self) -> float:
-        """Seconds until the link expires."""
-
-
-class LoginService(Protocol):
-    """Starts and tracks the sign-in of the user while the server runs."""
-
-    @property
-    def last(self) -> PendingSignIn | None:
-        """The attempt in progress, or the last one if its result was not reported yet."""
-
-    async def begin(self) -> PendingSignIn:
-        """Return the attempt in progress, or start one. Raises CallError."""
-
-    async def give_up(self) -> None:
-        """Cancel an attempt in progress, and forget the last one."""
-
-    async def exists(self) -> bool:
-        """Return whether a login is stored."""
-
-
 class SessionTools:
     """Handles calls of the tools about the session."""
 
     def __init__(
         self,
         who_am_i: Callable[[], Awaitable[dict[str, Any]]],
-        login: LoginService | None,
+        login: BackgroundLogin | None,
         guides: Sequence[StaticResource] = (),
     ) -> None:
         """`login` is None if nobody can sign in: over HTTP, from the shell, or without a native application."""
@@ -213,7 +183,7 @@ class SessionTools:
         return await _offer_link(login, pending, ended.failure if ended is not None else None)
 
 
-async def _continue(login: LoginService, pending: PendingSignIn, action: str) -> Result:
+async def _continue(login: BackgroundLogin, pending: PendingLogin, action: str) -> Result:
     """Continue after the user's reply to the link. `accept` means that they opened it, not that they signed in."""
     if action == "decline":
         await login.give_up()
@@ -229,7 +199,7 @@ async def _continue(login: LoginService, pending: PendingSignIn, action: str) ->
     return _report_signed_in()
 
 
-async def _take_ended(login: LoginService) -> PendingSignIn | None:
+async def _take_ended(login: BackgroundLogin) -> PendingLogin | None:
     """Return the last attempt if it has ended, and forget it, so that it is reported once."""
     last = login.last
     if last is None or not (last.is_answered or last.done.is_set()):
@@ -239,7 +209,7 @@ async def _take_ended(login: LoginService) -> PendingSignIn | None:
     return last
 
 
-async def _offer_link(login: LoginService, pending: PendingSignIn, failure: CallError | None) -> Result:
+async def _offer_link(login: BackgroundLogin, pending: PendingLogin, failure: CallError | None) -> Result:
     message = (
         "Show the user this link unchanged, and ask them to open it on this computer. "
         "After they have signed in, repeat the call that failed."
@@ -255,7 +225,7 @@ def _report_signed_in() -> Result:
     return _build_answer("signed-in", None, "The user has signed in. Repeat the call that failed.")
 
 
-def _build_answer(state: str, pending: PendingSignIn | None, message: str) -> Result:
+def _build_answer(state: str, pending: PendingLogin | None, message: str) -> Result:
     """Return the answer of `sign-in`, with the link of a sign-in that is pending."""
     url = pending.url if pending is not None else None
     seconds_left = round(pending.seconds_left) if pending is not None else None

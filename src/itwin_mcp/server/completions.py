@@ -115,7 +115,7 @@ class Completions:
         quoted = [tool for tool in self._catalog.reachable.values() if tool.name in prompt.quoted]
         for tools in (quoted, self._catalog.reachable.values()):
             for fits in (str.__eq__, _has_prefix_before):
-                for argument in (found for tool in tools for found in tool.arguments if fits(name, found.name)):
+                for argument in (item for tool in tools for item in tool.arguments if fits(name, item.name)):
                     choices = [choice for choice in list_choices(argument.schema) if isinstance(choice, str)]
                     if argument.entity is not None or choices:
                         return argument.entity, choices, names

@@ -25,12 +25,9 @@ FIND = "find-tools"
 DESCRIBE = "describe-tool"
 RUN_READING = "run-reading-tool"
 RUN_WRITING = "run-writing-tool"
-RUNNERS = frozenset({RUN_READING, RUN_WRITING})
 
 _MIN_HITS = 3
 """With fewer hits, the names of all tools are listed."""
-_NAME: Mapping[str, Any] = {"type": "string", "minLength": 1, "maxLength": 64}
-_ERROR: Mapping[str, Any] = {"error": {"type": "object"}}
 
 
 def _build_tool(
@@ -44,7 +41,10 @@ def _build_tool(
     access: Access | None = None,
 ) -> Tool:
     """Return a tool whose answer has these members or an error, and perhaps the optional members."""
-    output: dict[str, Any] = {"type": "object", "properties": {**members, **(optional or {}), **_ERROR}}
+    output: dict[str, Any] = {
+        "type": "object",
+        "properties": {**members, **(optional or {}), "error": {"type": "object"}},
+    }
     if members:
         output["anyOf"] = [{"required": [member]} for member in (*members, "error")]
     return Tool(
@@ -56,7 +56,7 @@ def _build_tool(
         arguments=arguments,
         input_schema=build_input_schema(arguments),
         output_schema=output,
-        action=BuiltIn(access, runs=name in RUNNERS),
+        action=BuiltIn(access, runs=name in (RUN_READING, RUN_WRITING)),
     )
 
 
@@ -67,8 +67,12 @@ def _build_argument(
 
 
 _LOCAL_READ = Annotations(read_only=True, destructive=False, idempotent=True, open_world=False)
+_NAME = _build_argument(
+    "name",
+    {"type": "string", "minLength": 1, "maxLength": 64, "description": "Name of the tool, from find-tools."},
+)
 _RUN_ARGUMENTS = (
-    _build_argument("name", {**_NAME, "description": "Name of the tool, from find-tools."}),
+    _NAME,
     _build_argument(
         "arguments",
         {"type": "object", "description": "Its arguments, as describe-tool shows them.", "default": {}},
@@ -122,7 +126,7 @@ TOOLS: tuple[Tool, ...] = (
         DESCRIBE,
         "Describe tool",
         "Show what a tool does and the JSON Schema of its arguments.",
-        (_build_argument("name", {**_NAME, "description": "Name of the tool, from find-tools."}),),
+        (_NAME,),
         {"tool": {"type": "object", "required": ["name", "inputSchema", "runWith"]}},
         _LOCAL_READ,
     ),
@@ -156,8 +160,8 @@ class DynamicTools:
             raise SettingsError("--toolsets dynamic has no tool to run. Exclude fewer tools.")
         self._catalog = catalog
         self._shows = shows
-        direct = {name: tool for name, tool in catalog.tools.items() if tool.toolset == SESSION}
-        self._findable = {**catalog.reachable, **direct}
+        self._findable = dict(catalog.reachable)
+        self._findable.update((name, tool) for name, tool in catalog.tools.items() if tool.toolset == SESSION)
 
     @property
     def handlers(self) -> Mapping[str, BuiltInTool]:

@@ -83,14 +83,14 @@ class Resources:
             code = t.INVALID_PARAMS if is_absent else t.INTERNAL_ERROR
             raise MCPError(code, f"{error['message']} {error['hint']}", {"uri": uri, "error": error})
         assert isinstance(outcome, Result)
-        contents: t.BlobResourceContents | t.TextResourceContents
         if outcome.blobs:
             blob = outcome.blobs[0]
             data = base64.b64encode(blob.content).decode()
-            contents = t.BlobResourceContents(uri=uri, mime_type=blob.media_type, blob=data)
-        else:
-            contents = t.TextResourceContents(uri=uri, mime_type=resource.mime_type, text=outcome.text)
-        return t.ReadResourceResult(contents=[contents])
+            return t.ReadResourceResult(
+                contents=[t.BlobResourceContents(uri=uri, mime_type=blob.media_type, blob=data)]
+            )
+        text = t.TextResourceContents(uri=uri, mime_type=resource.mime_type, text=outcome.text)
+        return t.ReadResourceResult(contents=[text])
 
     def _find_static(self, uri: str) -> StaticResource | None:
         if not uri.startswith("skill://"):

@@ -151,6 +151,7 @@ class ToolIndex:
         self._meanings = _group_meanings(vocabulary, stem)
         exact = _group_meanings(vocabulary, str)
         self._exact = {phrase[0]: meanings for phrase, meanings in exact.items() if len(phrase) == 1}
+        self._word_parts = tuple(word for word in self._exact if len(word) >= _MIN_PART or _is_dense(word))
         self._longest = max((len(phrase) for phrase in self._meanings), default=1)
         self._entries = tuple(self._index_tool(tool) for tool in tools)
         phrases = {
@@ -158,6 +159,7 @@ class ToolIndex:
             for entry in self._entries
         }
         self._rarity = _compute_rarity(self._entries, phrases)
+        self._known_stems = {*self._rarity, *(phrase[0] for phrase in self._meanings if len(phrase) == 1)}
         self._phrases = {name: tuple(map(self._weigh_phrase, terms)) for name, terms in phrases.items()}
 
     def find(self, text: str) -> Hits:
@@ -243,14 +245,6 @@ class ToolIndex:
         ]
         similar = find_similar(stem(word), candidates, likeness=_TYPO_LIKENESS)
         return tuple(meaning for part in similar for meaning in ((part,), *self._meanings.get((part,), ())))
-
-    @cached_property
-    def _known_stems(self) -> tuple[str, ...]:
-        return tuple({*self._rarity, *(phrase[0] for phrase in self._meanings if len(phrase) == 1)})
-
-    @cached_property
-    def _word_parts(self) -> tuple[str, ...]:
-        return tuple(word for word in self._exact if len(word) >= _MIN_PART or _is_dense(word))
 
     def _find_intent(self, words: Sequence[str], terms: Sequence[_Term]) -> Intent:
         """Return the intent of a question.

@@ -12,7 +12,7 @@ from mcp.types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import ValidationError
 
 from itwin_mcp.capability.catalog import Catalog, Tool
-from itwin_mcp.capability.tool_actions import Access
+from itwin_mcp.capability.tool_actions import Access, Call
 from itwin_mcp.executor.arguments import convert_arguments
 from itwin_mcp.executor.context import Caller
 from itwin_mcp.executor.pipeline import Executor
@@ -123,6 +123,12 @@ def describe(tool: Tool) -> dict[str, Any]:
 def is_initialized(context: ServerRequestContext[Any]) -> bool:
     """Return whether the client may call. Revision 2026-07-28 has no handshake; older ones need it first."""
     return context.protocol_version in MODERN_PROTOCOL_VERSIONS or context.session.client_params is not None
+
+
+def is_quick(catalog: Catalog, name: Any) -> bool:
+    """Return whether a call of a tool ends within seconds, so that its client needs no sign of life meanwhile."""
+    tool = catalog.tools.get(name) if isinstance(name, str) else None
+    return tool is not None and isinstance(tool.action, Call) and tool.annotations.read_only and tool.transfer is None
 
 
 def find_access(catalog: Catalog, name: Any, arguments: Any) -> Access:

@@ -229,7 +229,7 @@ async def _is_excepted(
 async def _read(run: Run, read: PreviewRead, values: Mapping[str, Any]) -> tuple[Any, bool]:
     """Return what a read answers, and whether that is all."""
     if read.operation.page is not None:
-        answer, page = await list_all(run, read.operation, values, most=MAX_READ, pages=MAX_PAGES, strict=True)
+        answer, page = await list_all(run, read.operation, values, limit=MAX_READ, max_requests=MAX_PAGES, strict=True)
         # iTwins may be inside of those that are listed, and some are shown neither to everybody nor beyond a fence.
         return answer.body, page is None and "iTwins" not in answer.body
     body = (await run.perform(read.operation, values)).body

@@ -54,11 +54,10 @@ def limit_connections(limits: ConnectionLimits) -> type[asyncio.Protocol]:
         logging.getLogger(name).addFilter(_ONCE_PER_MINUTE)
     open_connections = _OpenConnections(replace(limits, total=_raise_descriptor_limit(limits.total)))
 
-    class Limited(_LimitedConnection):
-        def __init__(self, **options: object) -> None:
-            super().__init__(open_connections, auto.AutoHTTPProtocol(**options))
+    def create_connection(**options: object) -> asyncio.Protocol:
+        return _LimitedConnection(open_connections, auto.AutoHTTPProtocol(**options))
 
-    return Limited
+    return cast(type[asyncio.Protocol], create_connection)
 
 
 class _OpenConnections:

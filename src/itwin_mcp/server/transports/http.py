@@ -6,7 +6,7 @@ import contextlib
 import math
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,7 @@ async def serve_http(
     surround: Callable[[ASGIApp, int], ASGIApp],
     ready: Callable[[str], None],
     stateless: bool = False,
+    is_quick: Callable[[Any], bool] = lambda _tool: False,
     ending: Callable[[], Awaitable[None]] | None = None,
     drain: float = DRAIN_SECONDS,
     limits: ConnectionLimits = _LIMITS,
@@ -47,6 +48,7 @@ async def serve_http(
         surround: given the app and the port, returns the app wrapped in the middleware that decides who may call.
         ready: called with the URL once connections are accepted.
         stateless: keep no sessions, even for clients that speak an older protocol.
+        is_quick: whether calls of the tool with this name end within seconds.
         ending: awaited on the first signal, before the listener closes.
         drain: seconds that requests in progress then have to end.
         limits: bounds on connections.
@@ -56,7 +58,9 @@ async def serve_http(
     listener = _listen(host, port)
     bound = listener.getsockname()[1]
     streams_end = anyio.Event()
-    app = _CancelledRequests(surround(build_http_app(server, streams_end, stateless=stateless), bound), streams_end)
+    app = _CancelledRequests(
+        surround(build_http_app(server, streams_end, stateless=stateless, is_quick=is_quick), bound), streams_end
+    )
     uvicorn_server = _build_uvicorn(app, drain, limits)
     url_host = f"[{host}]" if ":" in host else host
     async with anyio.create_task_group() as tasks:
@@ -67,24 +71,41 @@ async def serve_http(
         tasks.cancel_scope.cancel()
 
 
-def build_http_app(server: Server[Any], streams_end: anyio.Event, *, stateless: bool = False) -> ASGIApp:
+def build_http_app(
+    server: Server[Any],
+    streams_end: anyio.Event,
+    *,
+    stateless: bool = False,
+    is_quick: Callable[[Any], bool] = lambda _tool: False,
+) -> ASGIApp:
     """Return an ASGI app that speaks MCP, without the middleware that decides who may call.
 
-    Setting `streams_end` ends the streams that clients keep open.
-    """
-    from mcp.server.transport_security import TransportSecuritySettings
+    The SDK prepares an event stream for every request. Calls of tools that are quick, without progress, are answered
+    by its JSON mode instead, which costs less and gives the same response.
 
-    from itwin_mcp.server.transports.json_rpc import MessageCheck
+    Args:
+        streams_end: setting it ends the streams that clients keep open.
+        is_quick: whether calls of the tool with this name end within seconds.
+    """
+    from mcp.server.streamable_http_manager import StreamableHTTPASGIApp, StreamableHTTPSessionManager
+    from mcp.server.transport_security import TransportSecuritySettings
+    from starlette.applications import Starlette
+    from starlette.routing import Route
+
+    from itwin_mcp.server.transports.json_rpc import MessageCheck, QuickCalls
 
     # `origin_check` compares Host and Origin exactly; the SDK's own check matches prefixes.
-    return MessageCheck(
-        server.streamable_http_app(
-            streamable_http_path=PATH,
-            stateless_http=stateless,
-            transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
-        ),
-        streams_end,
-    )
+    security = TransportSecuritySettings(enable_dns_rebinding_protection=False)
+    manager = StreamableHTTPSessionManager(server, stateless=stateless, security_settings=security)
+    plain = StreamableHTTPSessionManager(server, json_response=True, stateless=True, security_settings=security)
+
+    @contextlib.asynccontextmanager
+    async def run_both(_: Starlette) -> AsyncIterator[None]:
+        async with manager.run(), plain.run():
+            yield
+
+    app = Starlette(routes=[Route(PATH, endpoint=StreamableHTTPASGIApp(manager))], lifespan=run_both)
+    return MessageCheck(app, streams_end, QuickCalls(plain.handle_request, PATH, is_quick))
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,13 +147,8 @@ def _build_uvicorn(app: Any, drain: float, limits: ConnectionLimits) -> uvicorn.
     class QuietServer(uvicorn.Server):
         """uvicorn without its signal handlers, which end the process before our resources are closed."""
 
-        @contextlib.contextmanager
-        def capture_signals(self) -> Iterator[None]:
-            if sys.platform == "win32":
-                with super().capture_signals():
-                    yield
-            else:
-                yield
+        def capture_signals(self) -> Any:
+            return super().capture_signals() if sys.platform == "win32" else contextlib.nullcontext()
 
     config = uvicorn.Config(
         app,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import codecs
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from mcp.types import (
     JSONRPCRequest,
 )
 from mcp.types import jsonrpc_message_adapter as MESSAGES  # noqa: N812 - a constant
+from mcp.types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import ValidationError
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ BATCH_REVISION = "2025-03-26"
 """The only revision of the protocol that has batches."""
 MAX_BATCH = 50
 """The most messages in one batch. Each counts as a request towards the limits of a hosted server."""
+WATCH_SECONDS = 0.02
+"""How long a quick call runs before its connection is watched."""
 MAX_BODY = 4 * 1024 * 1024
 """The largest body that is parsed here, in bytes; the SDK refuses a larger one with 413."""
 
@@ -82,12 +86,6 @@ def parse_message(content: bytes) -> JSONRPCMessage | Unreadable | Batch:
     return message
 
 
-def _parse_batch(items: list[Any]) -> Batch | Unreadable:
-    if not 0 < len(items) <= MAX_BATCH:
-        return Unreadable(INVALID_REQUEST, f"Invalid request: a batch has 1 to {MAX_BATCH} messages.")
-    return Batch(tuple(_parse_item(item) for item in items))
-
-
 def _parse_item(item: Any) -> JSONRPCMessage | Unreadable:
     frame = parse_message(json.dumps(item).encode()) if isinstance(item, dict) else None
     if frame is None or isinstance(frame, Batch):
@@ -119,7 +117,9 @@ def _diagnose(content: bytes, refused: ValidationError) -> Unreadable | Batch:
     except ValueError:
         return Unreadable(INVALID_REQUEST, "Invalid request: a number has too many digits.")
     if isinstance(frame, list) and broken is None:
-        return _parse_batch(frame)
+        if not 0 < len(frame) <= MAX_BATCH:
+            return Unreadable(INVALID_REQUEST, f"Invalid request: a batch has 1 to {MAX_BATCH} messages.")
+        return Batch(tuple(map(_parse_item, frame)))
     members = frame if isinstance(frame, dict) else {}
     request_id = members.get("id")
     if not _is_id(request_id) or not _is_unicode(request_id):
@@ -167,12 +167,57 @@ def _is_unicode(value: Any) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class QuickCalls:
+    """Runs calls that need no stream, and cancels one when its client disconnects."""
+
+    app: ASGIApp
+    """The SDK's app in its JSON mode, which does not notice a disconnect."""
+    path: str
+    is_quick: Callable[[Any], bool]
+
+    def accept(self, scope: Scope, frame: JSONRPCMessage | Unreadable | None, revision: bytes | None) -> bool:
+        """Return whether a request is a call that is quick and wants no progress, in a revision without sessions."""
+        if not isinstance(frame, JSONRPCRequest) or frame.method != "tools/call" or scope["path"] != self.path:
+            return False
+        params = frame.params or {}
+        meta = params.get("_meta")
+        return (
+            isinstance(meta, dict)
+            and "progressToken" not in meta
+            and revision is not None
+            and revision.decode("latin-1") in MODERN_PROTOCOL_VERSIONS
+            and any(name == b"accept" and b"text/event-stream" in value for name, value in scope["headers"])
+            and self.is_quick(params.get("name"))
+        )
+
+    async def run(self, scope: Scope, replay: Receive, receive: Receive, send: Send) -> None:
+        """Run the call. Most end before WATCH_SECONDS, and so without a second task."""
+        loop = asyncio.get_running_loop()
+        watches: list[asyncio.Task[None]] = []
+        with anyio.CancelScope() as call:
+
+            async def wait_for_disconnect() -> None:
+                while (await receive())["type"] != "http.disconnect":
+                    pass
+                call.cancel()
+
+            timer = loop.call_later(WATCH_SECONDS, lambda: watches.append(loop.create_task(wait_for_disconnect())))
+            try:
+                await self.app(scope, replay, send)
+            finally:
+                timer.cancel()
+                for watch in watches:
+                    watch.cancel()
+
+
+@dataclass(frozen=True, slots=True)
 class MessageCheck:
     """ASGI middleware before the SDK: answers unreadable messages with 400, runs batches, and ends streams."""
 
     app: ASGIApp
     streams_end: anyio.Event
     """Set during the shutdown; open streams then end."""
+    quick: QuickCalls
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         from starlette.responses import Response  # only here, because stdio needs no Starlette
@@ -199,6 +244,8 @@ class MessageCheck:
                 await response(scope, receive, send)
             elif isinstance(frame, Batch):
                 await _BatchRun(self.app, scope, receive, send).run(frame)
+            elif self.quick.accept(scope, frame, revision):
+                await self.quick.run(scope, replay, receive, send)
             else:
                 await self.app(scope, replay, send)
         else:
