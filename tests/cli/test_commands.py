@@ -233,6 +233,7 @@ capability:
   consumes:
   - type: http
     namespace: weather
+    description: "The weather service."
     baseUri: "https://weather.example"
     resources:
       stations:
@@ -261,6 +262,7 @@ def test_capability_check_lists_the_tools_of_a_valid_file(tmp_path: Path) -> Non
         "problems": [],
         "warnings": [],
         "tools": ["get-station"],
+        "credentials": [],
     }
     assert run("capability", "check", str(file)).stdout == "No problems. Tools: get-station.\n"
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +54,36 @@ def check_files(files: Iterable[Path]) -> tuple[Path, ...]:
     return tuple(linker.documents)
 
 
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """Everything that linking found. The catalog is None if there are problems."""
+
+    catalog: Catalog | None
+    problems: tuple[Problem, ...]
+    warnings: tuple[Problem, ...]
+    documents: Mapping[Path, Document]
+
+
+def examine_files(files: Iterable[Path], load: Callable[..., Document]) -> Examination:
+    """Link files like `link_files`, and return the problems instead of raising them.
+
+    `load` reads a file like `load_document`.
+    """
+    linker = _Linker(None, load)
+    for file in files:
+        linker.add(file)
+    catalog: Catalog | None = None
+    problems: tuple[Problem, ...] = ()
+    try:
+        catalog = linker.build_catalog()
+    except CapabilityError as error:
+        problems = error.problems
+    return Examination(catalog, problems, tuple(linker.warnings), linker.documents)
+
+
 class _Linker:
-    def __init__(self, cache: Path | None) -> None:
+    def __init__(self, cache: Path | None, load: Callable[..., Document] = load_document) -> None:
+        self._load_file = load
         self.documents: dict[Path, Document] = {}
         self._cache = cache
         self._entities: dict[str, Entity] = {}
@@ -67,7 +95,7 @@ class _Linker:
         self._broken: set[Path] = set()
         """The files that cannot be read or break the schema. Their problems are reported already."""
         self._problems: list[Problem] = []
-        self._warnings: list[Problem] = []
+        self.warnings: list[Problem] = []
         self._namespaces: dict[str, Path] = {}
         """The file that consumes each namespace. Namespaces must be unique, as in `namespace.operation` of policies."""
         self._operations: dict[str, Operation] = {}
@@ -115,7 +143,7 @@ class _Linker:
             self._resources.extend(compiler.compile_resources(self._taken))
             self._statics.extend(compiler.compile_static_resources(self._taken))
             self._prompts.update((prompt.name, prompt) for prompt in compiler.compile_prompts(self._taken))
-            self._warnings.extend(compiler.warnings)
+            self.warnings.extend(compiler.warnings)
         self._check_unused_flows(capability, flows, actions)
 
     def build_catalog(self) -> Catalog:
@@ -138,7 +166,7 @@ class _Linker:
             self._operations,
             self._entities,
             tuple(self._statics),
-            warnings=tuple(self._warnings),
+            warnings=tuple(self.warnings),
         )
 
     def save_to_cache(self) -> None:
@@ -154,7 +182,7 @@ class _Linker:
             file = file.resolve()
         if file not in self.documents and file not in self._broken:
             try:
-                self.documents[file] = load_document(file, cache=self._cache)
+                self.documents[file] = self._load_file(file, cache=self._cache)
             except CapabilityError as error:
                 self._broken.add(file)
                 self._problems.extend(error.problems)
