@@ -48,6 +48,7 @@ COMMANDS = [
     ("capability", "words"),
     ("capability", "export"),
     ("capability", "import-openapi"),
+    ("capability", "new"),
     ("policy",),
     ("policy", "check"),
     ("policy", "test"),
@@ -208,6 +209,8 @@ def test_dry_run_prints_the_request_without_credentials() -> None:
     [
         (("instal", "cursor"), "No such command 'instal'. Did you mean 'install'?"),
         (("list-itwins",), "`itwin-mcp call NAME`"),
+        (("capability", "new", "My API"), "'My API' cannot be a name"),
+        (("capability", "new", "itwins"), "'itwins' is used by our own files"),
         (("call", "fly"), "There is no tool 'fly'"),
         (("call", "list_itwins"), "There is no tool 'list_itwins'. Did you mean 'list-itwins'?"),
         (("call", "create-imodel", "--read-only"), "it changes data, and --read-only leaves it out"),
@@ -323,6 +326,20 @@ def test_capability_import_openapi_lists_writes_and_reports(tmp_path: Path) -> N
     } in written["report"]
     assert run_json("capability", "check", str(file), "--json")["tools"] == written["tools"]
     again = run("capability", "import-openapi", definition, "--all", "-o", str(file))
+    assert (again.returncode, "--force" in again.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("name", ["weather", "itwin-notes"])
+def test_capability_new_writes_a_file_that_checks_and_is_served(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "new.yaml"
+    assert run("capability", "new", name, "-o", str(file)).returncode == 0
+    checked = run_json("capability", "check", str(file), "--json")
+    assert (checked["problems"], checked["warnings"]) == ([], [])
+    tools = [f"{name}-list-items", f"{name}-get-item", f"{name}-create-item"]
+    assert checked["tools"] == tools
+    served = run_json("tools", "--json", "--capabilities", str(file), "--toolsets", name)["tools"]
+    assert [tool["name"] for tool in served] == tools
+    again = run("capability", "new", name, "-o", str(file))
     assert (again.returncode, "--force" in again.stderr) == (2, True)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from itwin_mcp.cli.capability_import import import_openapi
+from itwin_mcp.cli.capability_new import new
 from itwin_mcp.cli.options import LocalPath
 from itwin_mcp.cli.output import json_option, print_files, print_json, print_problems
 
@@ -19,6 +20,7 @@ def command() -> None:
 
     \b
     Examples:
+      itwin-mcp capability new my-api
       itwin-mcp capability import-openapi api.json
       itwin-mcp capability check my-api.yaml
       itwin-mcp capability words
@@ -26,6 +28,7 @@ def command() -> None:
     """
 
 
+command.add_command(new)
 command.add_command(import_openapi)
 
 

@@ -63,7 +63,7 @@ def import_openapi(
         raise SettingsError("--json needs --output: standard output cannot be the file and the report.")
     if output is not None and output.exists() and not force:
         raise SettingsError(f"{output} exists: choose another file, or replace it with --force.")
-    imported = import_operations(read, choice, _list_taken_names(), namespace=namespace, base_uri=base_uri)
+    imported = import_operations(read, choice, list_used_names(), namespace=namespace, base_uri=base_uri)
     if output is None:
         click.echo(imported.text, nl=False)
     else:
@@ -95,7 +95,7 @@ def _print_operations(definition: Definition, as_json: bool) -> None:
     click.echo(f"{count} operations. Choose some with --operation, --tag or --path, or all with --all.", err=True)
 
 
-def _list_taken_names() -> UsedNames:
+def list_used_names() -> UsedNames:
     """Return the names that our own files use: the new file must be served together with them."""
     from itwin_mcp.capability.documents import find_shipped_files
     from itwin_mcp.capability.linker import link_files
