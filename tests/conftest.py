@@ -71,7 +71,7 @@ def link_shipped_files_once(monkeypatch: pytest.MonkeyPatch) -> None:
         files = tuple(files)
         return shipped_catalog() if files == tuple(find_shipped_files()) else link_files(files, cache=cache)
 
-    monkeypatch.setattr("itwin_mcp.runtime.link_files", link)
+    monkeypatch.setattr("itwin_mcp.runtime.load_catalog", link)
 
 
 @pytest.fixture(scope="session")

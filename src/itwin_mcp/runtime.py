@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from itwin_mcp.capability.catalog import Catalog, Skill, Tool
-from itwin_mcp.capability.confirmation_compiler import add_confirmation_arguments
+from itwin_mcp.capability.catalog_cache import load_catalog
 from itwin_mcp.capability.documents import find_shipped_files
 from itwin_mcp.capability.entities import Entities
-from itwin_mcp.capability.linker import link_files
-from itwin_mcp.capability.parameters import Preset, apply_presets
+from itwin_mcp.capability.parameters import Preset, add_confirmation_arguments, apply_presets
 from itwin_mcp.capability.vocabulary import read_vocabulary
 from itwin_mcp.errors import ErrorCode, SettingsError, StateUnusable
 from itwin_mcp.executor import names, save_list
@@ -80,7 +79,7 @@ def read_all(settings: Settings) -> Catalog:
 
     Raises CapabilityError, SettingsError.
     """
-    catalog = link_files((*find_shipped_files(), *settings.capabilities), cache=settings.cache_dir)
+    catalog = load_catalog((*find_shipped_files(), *settings.capabilities), cache=settings.cache_dir)
     built_in = {
         tool.name: tool
         for tool in (

@@ -87,7 +87,7 @@ def clean(value: Any) -> Any:
     value changes nothing.
     """
     if isinstance(value, str):
-        return clean_text(value)
+        return value if value.isascii() and value.isprintable() else _remove_invisible(value)
     if isinstance(value, dict):
         return {clean(name): clean(child) for name, child in value.items()}
     if isinstance(value, list):

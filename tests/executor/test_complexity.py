@@ -13,7 +13,7 @@ from itwin_mcp.capability.expressions import Argument
 from itwin_mcp.capability.tool_actions import LookupStep
 from itwin_mcp.executor.answers import Warnings
 from itwin_mcp.executor.arguments import MAX_VALUES, compile_check
-from itwin_mcp.executor.element_lookup import counted, distinct, look_up
+from itwin_mcp.executor.element_lookup import count_duplicates, drop_duplicates, look_up
 from itwin_mcp.runtime import read_all
 from itwin_mcp.settings import read_settings
 from itwin_mcp.text import clean
@@ -59,7 +59,9 @@ def test_compile_check_takes_bounded_steps_for_huge_arguments(catalog: Catalog, 
 
 
 @pytest.mark.parametrize("shape", VALUES)
-@pytest.mark.parametrize("work", [clean, remove_secrets, distinct], ids=["clean", "remove_secrets", "distinct"])
+@pytest.mark.parametrize(
+    "work", [clean, remove_secrets, drop_duplicates], ids=["clean", "remove_secrets", "drop_duplicates"]
+)
 def test_work_on_an_answer_takes_steps_in_proportion(work: Callable[[Any], Any], shape: str) -> None:
     assert_proportional(lambda size: steps_of(lambda: work(VALUES[shape](size))))
 
@@ -75,7 +77,7 @@ def test_build_platform_error_takes_steps_in_proportion(shape: str) -> None:
     assert_proportional(measure)
 
 
-def test_look_up_and_counted_take_steps_in_proportion() -> None:
+def test_look_up_and_count_duplicates_take_steps_in_proportion() -> None:
     step = LookupStep("s", "i", "id", Argument("ids"), ("id",), None, None, count="times")
 
     def measure(size: int) -> int:
@@ -85,7 +87,7 @@ def test_look_up_and_counted_take_steps_in_proportion() -> None:
         steps = steps_of(
             lambda: look_up(step, elements, [Id(identity, compared) for identity in reversed(ids)], Warnings())
         )
-        return steps + compared.times + steps_of(lambda: counted(elements, "times"))
+        return steps + compared.times + steps_of(lambda: count_duplicates(elements, "times"))
 
     assert_proportional(measure)
 

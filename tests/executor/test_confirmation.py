@@ -119,7 +119,7 @@ def test_used_confirmations_rejects_reuse_and_forgets_expired_nonces() -> None:
     assert not spent.spend("a")
     now[0] = 400.0
     assert spent.spend("b")
-    assert spent._until.keys() == {"b"}
+    assert spent._expiries.keys() == {"b"}
 
 
 @pytest.mark.parametrize(

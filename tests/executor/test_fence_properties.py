@@ -1,4 +1,4 @@
-"""Property test of the fence: no arguments make any tool send a request that names another iTwin."""
+"""Property test of policy limits: no arguments make any tool send a request that names another iTwin."""
 
 import json
 import re
@@ -21,7 +21,7 @@ Serving = tuple[Fenced, Places, Any]
 
 @pytest.fixture(scope="module")
 def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    """Serve all examples with one server, fenced to one iTwin."""
+    """Serve all examples with one server, limited to one iTwin by its policy."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("STATE", "CACHE"):
             patch.setenv(f"ITWIN_MCP_{name}_DIR", str(tmp_path_factory.mktemp(name.lower())))
@@ -69,7 +69,7 @@ def arguments_of(tool: Tool, pool: list[str], chance: Random) -> dict[str, Any]:
 
 @settings(max_examples=400)
 @given(chance=st.randoms(use_true_random=False))
-def test_fence_stops_requests_about_other_itwins_for_any_arguments(serving: Serving, chance: Random) -> None:
+def test_policy_stops_requests_about_other_itwins_for_any_arguments(serving: Serving, chance: Random) -> None:
     it, where, portal = serving
     tool = chance.choice([tool for tool in it.runtime.gatekeeper.tools.values() if tool.operations])
     arguments = arguments_of(tool, values(where), chance)

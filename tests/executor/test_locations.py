@@ -1,4 +1,4 @@
-"""Things whose path names no iTwin: the policy reads them first, and judges by the iTwin in the answer."""
+"""The policy reads a thing to find its iTwin if the path does not name gate."""
 
 import json
 from dataclasses import dataclass, field
@@ -56,7 +56,7 @@ class Platform:
 
 
 @dataclass
-class Fence:
+class LimitedGate:
     platform: Platform
     time: float = 0.0
 
@@ -72,52 +72,52 @@ class Fence:
         await self.keeper.gate("get-file", caller).judge(sent)
 
 
-def fence(**itwins: str | None) -> Fence:
+def limited_gate(**itwins: str | None) -> LimitedGate:
     files = {FILE_ID: {"id": FILE_ID, "iTwinId": OURS}, OTHER_FILE: {"id": OTHER_FILE, "iTwinId": THEIRS}}
-    return Fence(Platform(files | {key: {"id": key, "iTwinId": value} for key, value in itwins.items()}))
+    return LimitedGate(Platform(files | {key: {"id": key, "iTwinId": value} for key, value in itwins.items()}))
 
 
-async def test_a_fence_judges_a_file_by_the_itwin_that_its_own_page_names() -> None:
-    it = fence()
-    await it.judge(f"/storage/files/{FILE_ID}")
+async def test_judge_reads_the_itwin_of_a_file() -> None:
+    gate = limited_gate()
+    await gate.judge(f"/storage/files/{FILE_ID}")
     with pytest.raises(PolicyRefused, match=f"the file {OTHER_FILE} is in none of the iTwins") as refused:
-        await it.judge(f"/storage/files/{OTHER_FILE}")
+        await gate.judge(f"/storage/files/{OTHER_FILE}")
     assert THEIRS not in str(refused.value)
-    assert it.platform.asked == [f"GET /storage/files/{FILE_ID}", f"GET /storage/files/{OTHER_FILE}"]
+    assert gate.platform.asked == [f"GET /storage/files/{FILE_ID}", f"GET /storage/files/{OTHER_FILE}"]
 
 
-async def test_a_fence_finds_files_in_a_body_and_refuses_too_many() -> None:
-    it = fence()
+async def test_judge_finds_files_in_a_body_and_limits_their_number() -> None:
+    gate = limited_gate()
     with pytest.raises(PolicyRefused, match=f"the file {OTHER_FILE} is in none"):
-        await it.judge("/storage/moves", body={"fileIds": [FILE_ID, OTHER_FILE]})
-    before = len(it.platform.asked)
+        await gate.judge("/storage/moves", body={"fileIds": [FILE_ID, OTHER_FILE]})
+    before = len(gate.platform.asked)
     with pytest.raises(PolicyRefused, match=f"looks at {MAX_THINGS} at most"):
-        await it.judge("/storage/moves", body={"fileIds": [f"{index}" for index in range(MAX_THINGS + 1)]})
-    assert len(it.platform.asked) == before
+        await gate.judge("/storage/moves", body={"fileIds": [f"{index}" for index in range(MAX_THINGS + 1)]})
+    assert len(gate.platform.asked) == before
 
 
 @pytest.mark.parametrize("described", [{"id": FILE_ID}, {"id": FILE_ID, "iTwinId": None}, {"id": OTHER_FILE}, {}])
-async def test_a_fence_refuses_a_file_whose_page_names_no_itwin_of_it(described: dict[str, Any]) -> None:
-    it = fence()
-    it.platform.files[FILE_ID] = described
+async def test_judge_refuses_a_file_of_unknown_itwin(described: dict[str, Any]) -> None:
+    gate = limited_gate()
+    gate.platform.files[FILE_ID] = described
     with pytest.raises(PolicyRefused, match="in which iTwin this file is"):
-        await it.judge(f"/storage/files/{FILE_ID}")
+        await gate.judge(f"/storage/files/{FILE_ID}")
 
 
-async def test_the_itwin_of_a_thing_that_may_move_is_remembered_per_caller_for_a_minute() -> None:
-    it = fence()
+async def test_locations_cache_movable_things_per_caller_for_a_minute() -> None:
+    gate = limited_gate()
     for _ in range(2):
-        await it.judge(f"/storage/files/{FILE_ID}")
-    assert len(it.platform.asked) == 1
-    await it.judge(f"/storage/files/{FILE_ID}", BERT)
-    assert len(it.platform.asked) == 2
-    it.time = SECONDS
-    it.platform.files[FILE_ID] = {"id": FILE_ID, "iTwinId": THEIRS}
+        await gate.judge(f"/storage/files/{FILE_ID}")
+    assert len(gate.platform.asked) == 1
+    await gate.judge(f"/storage/files/{FILE_ID}", BERT)
+    assert len(gate.platform.asked) == 2
+    gate.time = SECONDS
+    gate.platform.files[FILE_ID] = {"id": FILE_ID, "iTwinId": THEIRS}
     with pytest.raises(PolicyRefused):
-        await it.judge(f"/storage/files/{FILE_ID}")
+        await gate.judge(f"/storage/files/{FILE_ID}")
 
 
-def test_policy_paths_of_the_package_refuse_an_unknown_kind() -> None:
+def test_read_policy_paths_rejects_an_unknown_kind() -> None:
     text = FILE.read_text(encoding="utf-8")
     with pytest.raises(ValueError, match="unknown kind"):
         read_policy_paths(text.replace("within   POST              /imodels/{imodel}/clone", "inside POST /imodels"))

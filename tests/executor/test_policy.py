@@ -1,4 +1,4 @@
-"""What a policy allows: through the whole server, checked against the requests that reached the sandbox."""
+"""Policies through the whole server, checked against the requests that reached the sandbox."""
 
 import json
 from dataclasses import replace
@@ -190,7 +190,7 @@ def fill(value: Any, where: Places) -> Any:
     return value
 
 
-async def test_fence_stops_every_request_that_names_another_itwin() -> None:
+async def test_policy_stops_every_request_that_names_another_itwin() -> None:
     where = await places()
     async with fenced(policy(where)) as it:
         for case, (tool, arguments) in FOREIGN.items():
@@ -235,7 +235,7 @@ async def test_locations_reads_an_imodel_once_and_learns_from_lists() -> None:
         assert len(it.naming("/imodels")) == 2
 
 
-async def test_missing_imodel_under_a_fence_returns_the_platform_error() -> None:
+async def test_missing_imodel_under_policy_limits_returns_the_platform_error() -> None:
     where = await places()
     async with fenced(policy(where)) as it:
         error = await it.refused("delete-imodel", iModelId="99999999-9999-4999-8999-999999999999")
@@ -261,7 +261,7 @@ async def test_itwin_lists_are_filtered_before_counting_and_paging() -> None:
         assert "note" not in (await it.call("list-itwins"))["page"]
 
 
-async def test_tools_over_several_itwins_stay_inside_the_fence() -> None:
+async def test_tools_over_several_itwins_respect_policy_limits() -> None:
     where = await places()
     async with fenced(policy(where)) as it:
         for tool in ("list-imodels", "list-stale-imodels", "list-lock-holders", "count-pushes", "list-changesets"):
@@ -280,7 +280,7 @@ async def test_tools_over_several_itwins_stay_inside_the_fence() -> None:
     assert allowed == []
 
 
-async def test_name_look_up_finds_nothing_outside_the_fence() -> None:
+async def test_name_look_up_finds_nothing_outside_policy_limits() -> None:
     where = await places()
     async with fenced(policy(where)) as it:
         assert (await it.call("list-imodels", iTwinId="NL-A12-0042"))["resolved"][0]["id"] == where.itwin
@@ -290,7 +290,7 @@ async def test_name_look_up_finds_nothing_outside_the_fence() -> None:
         assert it.naming(where.foreign) == []
 
 
-async def test_account_wide_tools_are_refused_only_under_a_fence() -> None:
+async def test_account_wide_tools_are_refused_only_under_policy_limits() -> None:
     where = await places()
     asset = {"class": "Thing", "subClass": "Asset", "displayName": "A"}
     beyond: dict[str, dict[str, Any]] = {"create-export": {"outputFormat": "Csv"}, "list-exports": {}}
@@ -305,7 +305,7 @@ async def test_account_wide_tools_are_refused_only_under_a_fence() -> None:
         assert "making iTwins" in (await it.refused("create-itwin", **asset))["message"]
 
 
-async def test_public_and_own_account_tools_are_allowed_under_a_fence() -> None:
+async def test_public_and_own_account_tools_are_allowed_under_policy_limits() -> None:
     where = await places()
     async with fenced(policy(where)) as it:
         assert (await it.call("get-my-account"))["iTwin"]["id"]
@@ -331,7 +331,7 @@ async def test_created_itwin_is_allowed_for_its_creator_only() -> None:
         assert (await it.refused("get-itwin", other, iTwinId=itwin))["code"] == "PolicyRefused"
 
 
-async def test_jobs_are_followed_inside_the_fence() -> None:
+async def test_jobs_are_followed_within_policy_limits() -> None:
     where = await places()
     async with fenced(policy(where)) as it:
         copy = await it.call("clone-imodel", iModelId=where.imodel, iTwinId=where.itwin, name="Copy", wait=30)
@@ -369,12 +369,12 @@ async def test_odd_location_of_an_imodel_is_refused(described: Any, monkeypatch:
 async def test_contradicting_locations_of_an_imodel_are_read_again() -> None:
     where = await places()
     async with fenced(policy(where)) as it:
-        homes = it.runtime.gatekeeper.locations
+        locations = it.runtime.gatekeeper.locations
         listing = Request("GET", "https://api.bentley.com", "/imodels")
-        homes.learn(LOCAL, listing, {"iModels": [{"id": where.foreign_imodel, "iTwinId": where.itwin}]})
-        homes.learn(LOCAL, listing, {"iModels": [{"id": where.foreign_imodel, "iTwinId": where.foreign}]})
+        locations.learn(LOCAL, listing, {"iModels": [{"id": where.foreign_imodel, "iTwinId": where.itwin}]})
+        locations.learn(LOCAL, listing, {"iModels": [{"id": where.foreign_imodel, "iTwinId": where.foreign}]})
         assert (await it.refused("get-imodel", iModelId=where.foreign_imodel))["code"] == "PolicyRefused"
-        assert homes.known(LOCAL, "imodel", where.foreign_imodel) == where.foreign
+        assert locations.find_cached(LOCAL, "imodel", where.foreign_imodel) == where.foreign
 
 
 async def test_location_header_of_a_copy_is_not_trusted_for_another_imodel(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -395,7 +395,7 @@ async def test_location_header_of_a_copy_is_not_trusted_for_another_imodel(monke
     assert foreign == [f"GET /imodels/{where.foreign_imodel}"]
 
 
-async def test_resources_of_other_itwins_are_refused_under_a_fence() -> None:
+async def test_resources_of_other_itwins_are_refused_under_policy_limits() -> None:
     where = await places()
     async with fenced(policy(where), Launcher.STDIO) as it:
         runtime = it.runtime
@@ -601,7 +601,7 @@ async def test_job_of_an_imodel_of_another_itwin_is_not_followed() -> None:
     assert asked == [f"GET /imodels/{where.foreign_imodel}"]
 
 
-async def test_imodel_without_an_itwin_is_refused_under_a_fence() -> None:
+async def test_imodel_without_an_itwin_is_refused_under_policy_limits() -> None:
     where = await places()
     answers = {f"/imodels/{where.imodel}": response_of({"iModel": {"id": where.imodel, "iTwinId": None}})}
     answer, asked = await scripted(where, answers, "list-locks", iModelId=where.imodel)
@@ -609,7 +609,7 @@ async def test_imodel_without_an_itwin_is_refused_under_a_fence() -> None:
     assert asked == [f"GET /imodels/{where.imodel}"]
 
 
-async def test_itwin_list_of_an_unexpected_shape_is_emptied_under_a_fence() -> None:
+async def test_itwin_list_of_an_unexpected_shape_is_emptied_under_policy_limits() -> None:
     where = await places()
     odd = {"iTwins": [{"id": where.foreign}, "x", {"id": 7}, {}], "count": 4, "more": [{"id": where.foreign}]}
     answer, _ = await scripted(where, {"/itwins": response_of(odd)}, "list-itwins")
@@ -617,7 +617,7 @@ async def test_itwin_list_of_an_unexpected_shape_is_emptied_under_a_fence() -> N
     assert where.foreign not in json.dumps(answer)
 
 
-async def test_unknown_platform_path_is_refused_and_another_origin_is_not_fenced() -> None:
+async def test_unknown_platform_path_is_refused_and_another_origin_is_allowed() -> None:
     where = await places()
     platform = Scripted({"/storage/folders": response_of({}), "/x": response_of({})})
     rule = Rule({"entry": "policy.yaml:2"}, frozenset({where.itwin}), create_itwins=False, allow={"all": ""}, deny={})
@@ -635,7 +635,7 @@ async def test_unknown_platform_path_is_refused_and_another_origin_is_not_fenced
     assert platform.asked == ["GET /x"]
 
 
-async def test_completions_offer_nothing_outside_the_fence() -> None:
+async def test_completions_offer_nothing_outside_policy_limits() -> None:
     where = await places()
     async with fenced(policy(where), Launcher.STDIO) as it:
         runtime = it.runtime

@@ -330,7 +330,7 @@ async def creator(it: Fenced, imodel: str, caller: Caller = LOCAL) -> Any:
 NAME = "Tomasz Nowak (tomasz.nowak@meridian-infra.example)"
 
 
-async def test_fence_allows_names_in_allowed_answers(where: Places) -> None:
+async def test_policy_limits_allow_names_in_allowed_answers(where: Places) -> None:
     async with fenced(policy([where.itwin], ["all"], **{"writes-per-hour": 0})) as it:
         assert await creator(it, where.imodel) == NAME
         assert len(it.naming(BY_IDS)) == 1
@@ -370,8 +370,8 @@ async def test_cached_name_is_not_shared_between_policy_entries(where: Places) -
         assert len(it.naming(BY_IDS)) == 2
 
 
-async def test_fence_refuses_tools_that_read_people_by_id(where: Places, tmp_path: Path) -> None:
-    """Only the engine may ask, because it asks only for ids in an answer; a tool could ask for anybody."""
+async def test_policy_limits_refuse_tools_that_read_people_by_id(where: Places, tmp_path: Path) -> None:
+    """Only the engine may read people by id, because it takes the ids from an answer. A tool could take any id."""
     shipped = find_shipped_files()[0].parent / "platform" / "users-api.consumes.yaml"
     platform_folder = tmp_path / "platform"
     platform_folder.mkdir()

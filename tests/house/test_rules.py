@@ -176,7 +176,10 @@ anyio.run(main)
 ours = set(sys.modules) - imported_by_mcp
 print(" ".join(sorted(name for name in {names} if any(m == name or m.startswith(name + ".") for m in ours))))
 """
-HEAVY = ["authlib", "yaml", "jsonpath", "keyring", "uvicorn.server", "jsonschema", "PIL", "filelock"]
+HEAVY = [
+    *("authlib", "yaml", "jsonpath", "keyring", "uvicorn.server", "jsonschema", "PIL", "filelock"),
+    *(f"itwin_mcp.capability.{name}" for name in ("linker", "schema", "flow_schema", "extensions", "tool_compiler")),
+]
 
 
 @pytest.mark.parametrize("sandbox", [False, True])

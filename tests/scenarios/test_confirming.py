@@ -97,13 +97,13 @@ def does(action: Any) -> Callable[[Any], t.ElicitResult]:
     return lambda _: t.ElicitResult(action=action)
 
 
-_link_once = functools.cache(runtime.link_files)
+_link_once = functools.cache(runtime.load_catalog)
 
 
 @pytest.fixture(autouse=True)
 def files_are_linked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Share one catalog between all servers. A catalog is frozen."""
-    monkeypatch.setattr(runtime, "link_files", lambda files, cache: _link_once(tuple(files)))
+    monkeypatch.setattr(runtime, "load_catalog", lambda files, cache: _link_once(tuple(files)))
 
 
 @asynccontextmanager

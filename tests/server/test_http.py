@@ -279,6 +279,7 @@ async def test_http_call_answers_structured_content_and_text() -> None:
     result = answer.json()["result"]
     assert result["resultType"] == "complete"
     assert result["_meta"]["io.modelcontextprotocol/serverInfo"]["name"] == "itwin-mcp"
+    assert result["_meta"]["io.github.itwin-mcp/requests"] >= 1  # names are remembered
     assert json.loads(result["content"][0]["text"]) == result["structuredContent"]
 
 

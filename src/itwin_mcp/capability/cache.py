@@ -6,6 +6,7 @@ If an entry cannot be used, the file is parsed again.
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 import logging
@@ -53,3 +54,15 @@ def write_entry(file: Path, entry: Path, data: Any) -> None:
         write_file(entry, json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode())
     except OSError as error:
         logger.warning("The parse of %s cannot be cached in %s: %s", file, entry.parent, error)
+
+
+def digest_input(path: Path) -> str:
+    """Return the digest of a file's text, or of the names in a folder. Raises OSError if the path is missing."""
+    if path.is_dir():
+        return digest_text("\0".join(sorted(child.name for child in path.iterdir())))
+    return hashlib.sha256(path.read_bytes().removeprefix(codecs.BOM_UTF8)).hexdigest()
+
+
+def digest_text(text: str) -> str:
+    """Return the digest of a text, which is the same as that of a UTF-8 file with this text."""
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -8,11 +8,10 @@ from dataclasses import replace
 
 from itwin_mcp.capability import flow_schema
 from itwin_mcp.capability.action_compiler import ActionCompiler
-from itwin_mcp.capability.catalog import Annotations, Catalog, Tool, ToolArgument
+from itwin_mcp.capability.catalog import Annotations, ToolArgument
 from itwin_mcp.capability.documents import Place
-from itwin_mcp.capability.expressions import ABSENT, Argument, Expression, Literal
+from itwin_mcp.capability.expressions import Argument, Expression, Literal
 from itwin_mcp.capability.operations import Operation
-from itwin_mcp.capability.parameters import build_input_schema
 from itwin_mcp.capability.policy_paths import shipped_policy_paths
 from itwin_mcp.capability.references import Scope
 from itwin_mcp.capability.tool_actions import (
@@ -29,16 +28,7 @@ from itwin_mcp.text import suggest
 
 TARGET = "target"
 """The name by which texts and paths of `x-confirm` refer to the thing that would be destroyed."""
-CONFIRMATION = "confirmation"
-"""The argument that takes the token of a preview, to confirm the call."""
-
 _FIRST_NAME = re.compile(r"\$\.([a-zA-Z0-9-]+)(?=[.\[]|\Z)")
-_CONFIRMATION = {
-    "type": "string",
-    "minLength": 1,
-    "maxLength": 4096,
-    "description": "preview.confirmation of the same call before, once the person has agreed.",
-}
 
 
 def compile_confirmation(
@@ -168,19 +158,3 @@ def make_default_confirmation(title: str, arguments: Sequence[ToolArgument]) -> 
     ids = [argument for argument in required if argument.entity is not None]
     name: Expression = Argument((ids or required)[-1].name) if required else Literal(title)
     return ConfirmPlan(Literal(f"{title}?"), name)
-
-
-def add_confirmation_arguments(catalog: Catalog) -> Catalog:
-    """Return the catalog with a `confirmation` argument in every tool that confirms, unless it needs a person."""
-    return replace(
-        catalog,
-        tools={name: _add_confirmation_argument(tool) for name, tool in catalog.tools.items()},
-        reachable={name: _add_confirmation_argument(tool) for name, tool in catalog.reachable.items()},
-    )
-
-
-def _add_confirmation_argument(tool: Tool) -> Tool:
-    if not tool.confirms or (tool.confirm is not None and tool.confirm.person):
-        return tool
-    arguments = (*tool.arguments, ToolArgument(CONFIRMATION, _CONFIRMATION, False, None, ABSENT))
-    return replace(tool, arguments=arguments, input_schema=build_input_schema(arguments))

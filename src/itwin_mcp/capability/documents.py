@@ -6,9 +6,7 @@ import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING, Any
 
 from itwin_mcp.capability import cache as parse_cache
 from itwin_mcp.capability.expressions import (
@@ -22,10 +20,13 @@ from itwin_mcp.capability.expressions import (
     compile_slots,
     resolve_argument,
 )
-from itwin_mcp.capability.schema import CapabilityFile
-from itwin_mcp.capability.schema_errors import explain_error
 from itwin_mcp.errors import CapabilityError, Problem, SettingsError
 from itwin_mcp.text import shorten, suggest
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+    from itwin_mcp.capability.schema import CapabilityFile
 
 MAX_BYTES = 512 * 1024
 
@@ -77,6 +78,11 @@ def load_document(file: Path, *, cache: Path | None = None) -> Document:
     Raises:
         CapabilityError: The file cannot be read, or breaks rules. The error lists every problem.
     """
+    # Imported here: a start with the linked catalog in the cache needs no schema, whose models are slow to build.
+    from pydantic import ValidationError
+
+    from itwin_mcp.capability.schema import CapabilityFile
+
     text = read_text(file)
     entry = parse_cache.find_entry(text, cache)
     # A ValidationError is a ValueError: an entry that the schema refuses counts as damaged.
@@ -169,6 +175,8 @@ def find_line(text: str, path: YamlPath) -> int:
 
 def list_problems(error: ValidationError, file: Path, text: str) -> Sequence[Problem]:
     """Convert the errors of pydantic to problems with lines."""
+    from itwin_mcp.capability.schema_errors import explain_error
+
     problems = []
     for item in error.errors(include_url=False):
         # pydantic adds "[key]" and the tags of unions to the location; neither is in the file.

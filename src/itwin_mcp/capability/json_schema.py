@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
-from itwin_mcp.capability.documents import Place
 from itwin_mcp.capability.expressions import ABSENT
-from itwin_mcp.capability.schema_types import JsonSchema
 from itwin_mcp.text import shorten
+
+if TYPE_CHECKING:
+    from itwin_mcp.capability.documents import Place
+    from itwin_mcp.capability.schema_types import JsonSchema
 
 Kind: TypeAlias = Literal["string", "number", "integer", "boolean", "array", "object"]
 

@@ -11,14 +11,17 @@ from typing import Any
 
 from itwin_mcp.capability import schema
 from itwin_mcp.capability.action_compiler import ActionCompiler
+from itwin_mcp.capability.cache import digest_input, digest_text
 from itwin_mcp.capability.catalog import Catalog, Prompt, Resource, StaticResource, Tool
 from itwin_mcp.capability.documents import Document, Place, find_shipped_files, load_document
-from itwin_mcp.capability.entities import PLATFORM_ENTITIES, DeclaredEntity, Entity, check_entities, link_entities
+from itwin_mcp.capability.entities import Entity
+from itwin_mcp.capability.entity_linker import PLATFORM_ENTITIES, DeclaredEntity, check_entities, link_entities
 from itwin_mcp.capability.expressions import Argument, StepValue
 from itwin_mcp.capability.operation_compiler import ApiCompiler
 from itwin_mcp.capability.operations import Operation
 from itwin_mcp.capability.parameters import compile_argument
 from itwin_mcp.capability.references import Scope
+from itwin_mcp.capability.static_resources import find_static_files
 from itwin_mcp.capability.tool_actions import Call, CallStep, LookupStep, Steps, list_called_operations
 from itwin_mcp.capability.tool_compiler import ExposesCompiler, PlacedFlow, TakenNames
 from itwin_mcp.errors import CapabilityError, Problem
@@ -31,12 +34,17 @@ def link_files(files: Iterable[Path], *, cache: Path | None = None) -> Catalog:
     Raises:
         CapabilityError: A file breaks rules. The error lists every problem.
     """
+    return link_with_inputs(files, cache=cache)[0]
+
+
+def link_with_inputs(files: Iterable[Path], *, cache: Path | None = None) -> tuple[Catalog, Mapping[Path, str]]:
+    """Link files like `link_files`. Also return every file and folder that was read, with its digest."""
     linker = _Linker(cache)
     for file in files:
         linker.add(file)
     catalog = linker.build_catalog()
     linker.save_to_cache()
-    return catalog
+    return catalog, linker.digest_inputs()
 
 
 def check_files(files: Iterable[Path]) -> tuple[Path, ...]:
@@ -106,6 +114,8 @@ class _Linker:
         self._resources: list[Resource] = []
         self._prompts: dict[str, Prompt] = {}
         self._statics: list[StaticResource] = []
+        self._static_files: list[Path] = []
+        """The files in the folders of static resources."""
         self._read_platform_entities()
 
     def add(self, file: Path, *, sections: bool = False) -> None:
@@ -142,6 +152,10 @@ class _Linker:
             self._tools.update((tool.name, tool) for tool in compiler.compile_tools(self._taken))
             self._resources.extend(compiler.compile_resources(self._taken))
             self._statics.extend(compiler.compile_static_resources(self._taken))
+            locations = (resource.location for resource in exposes.resources.values() if resource.location is not None)
+            self._static_files.extend(
+                file for location in locations for file in find_static_files(location, document.file)
+            )
             self._prompts.update((prompt.name, prompt) for prompt in compiler.compile_prompts(self._taken))
             self.warnings.extend(compiler.warnings)
         self._check_unused_flows(capability, flows, actions)
@@ -156,9 +170,11 @@ class _Linker:
         self._check_entities()
         if self._problems:
             raise CapabilityError(list(dict.fromkeys(self._problems)))
-        tools = {
-            name: replace(tool, lists=find_full_lists(tool, self._tools.values())) for name, tool in self._tools.items()
-        }
+        listers: dict[str, Tool] = {}
+        for tool in self._tools.values():
+            if isinstance(tool.action, Call):
+                listers.setdefault(tool.action.operation.key, tool)
+        tools = {name: replace(tool, lists=find_full_lists(tool, listers)) for name, tool in self._tools.items()}
         return Catalog(
             tools,
             tuple(self._resources),
@@ -173,6 +189,15 @@ class _Linker:
         """Write every fresh parse to the cache."""
         for document in (self._platform_entities, *self.documents.values()):
             document.save_to_cache()
+
+    def digest_inputs(self) -> dict[Path, str]:
+        """Return every file and folder that was read, with its digest."""
+        documents = (self._platform_entities, *self.documents.values())
+        folders = {file.parent for file in self._static_files}
+        # The digest of a document is that of the text that was linked. The file may have changed since.
+        return {document.file: digest_text(document.text) for document in documents} | {
+            path: digest_input(path) for path in (*self._static_files, *folders)
+        }
 
     # --- files --------------------------------------------------------------------------------------------------
 
@@ -377,10 +402,11 @@ def _report_imports(entries: Sequence[Any], place: Place) -> None:
             place.at(index).report("import", "a file of one section must not import: import where it is used")
 
 
-def find_full_lists(tool: Tool, tools: Collection[Tool]) -> Mapping[str, str]:
+def find_full_lists(tool: Tool, listers: Mapping[str, Tool]) -> Mapping[str, str]:
     """Return the outputs of a flow that are parts of paged lists, each with the tool that lists everything.
 
-    Outputs are paths such as `$.a.b`. A tool is followed by the arguments that it needs: `list-locks (with iModelId)`.
+    `listers` are the tools that only call one operation, by the key of the operation. Outputs are paths such as
+    `$.a.b`. A tool is followed by the arguments that it needs: `list-locks (with iModelId)`.
     """
     action = tool.action
     if not isinstance(action, Steps):
@@ -391,16 +417,13 @@ def find_full_lists(tool: Tool, tools: Collection[Tool]) -> Mapping[str, str]:
         step = steps.get(mapping.value.step) if isinstance(mapping.value, StepValue) else None
         while isinstance(step, LookupStep):
             step = steps.get(step.index)
-        lister = _find_lister(step, tools) if isinstance(step, CallStep) and step.operation.page is not None else None
-        if lister is not None:
-            full_lists["$." + ".".join(mapping.target)] = lister
+        if isinstance(step, CallStep) and step.operation.page is not None and step.operation.key in listers:
+            full_lists["$." + ".".join(mapping.target)] = _describe_lister(listers[step.operation.key], step)
     return full_lists
 
 
-def _find_lister(step: CallStep, tools: Collection[Tool]) -> str | None:
-    for tool in tools:
-        if isinstance(tool.action, Call) and tool.action.operation.key == step.operation.key:
-            bindings = {key: value.name for key, value in tool.action.bindings.items() if isinstance(value, Argument)}
-            names = [name for key, name in bindings.items() if key in step.bindings]
-            return f"{tool.name} (with {', '.join(names)})" if names else tool.name
-    return None
+def _describe_lister(lister: Tool, step: CallStep) -> str:
+    assert isinstance(lister.action, Call)
+    bindings = {key: value.name for key, value in lister.action.bindings.items() if isinstance(value, Argument)}
+    names = [name for key, name in bindings.items() if key in step.bindings]
+    return f"{lister.name} (with {', '.join(names)})" if names else lister.name

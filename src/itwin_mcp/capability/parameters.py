@@ -5,18 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from itwin_mcp.capability.catalog import Catalog, ChangesetForm, Tool, ToolArgument
-from itwin_mcp.capability.documents import Place
 from itwin_mcp.capability.entities import Entities, Entity
 from itwin_mcp.capability.expressions import ABSENT
-from itwin_mcp.capability.extensions import EntityForm
-from itwin_mcp.capability.flow_schema import ToolInput
 from itwin_mcp.capability.json_schema import check_fragment, check_values, is_nullable, iterate_names, publish
-from itwin_mcp.capability.schema_types import JsonSchema
 from itwin_mcp.capability.tool_actions import Call
 from itwin_mcp.text import shorten
+
+if TYPE_CHECKING:
+    from itwin_mcp.capability.documents import Place
+    from itwin_mcp.capability.extensions import EntityForm
+    from itwin_mcp.capability.flow_schema import ToolInput
+    from itwin_mcp.capability.schema_types import JsonSchema
 
 ENTITY_SCHEMA: JsonSchema = {"type": "string", "minLength": 1, "maxLength": 2048}
 MAX_ENTITIES = 100
@@ -89,8 +91,8 @@ def _read_entity(
     word: str | EntityForm | None, entities: Entities, place: Place
 ) -> tuple[Entity | None, ChangesetForm | None]:
     """Return the entity that `x-entity` names and, for an entity with a sequence, the form of its values."""
-    form = word if isinstance(word, EntityForm) else None
-    kind = word.kind if isinstance(word, EntityForm) else word
+    form = None if word is None or isinstance(word, str) else word
+    kind = word if word is None or isinstance(word, str) else word.kind
     entity = find_entity(kind, entities, place) if kind is not None else None
     if entity is None or entity.sequence is None:
         if entity is not None and form is not None:
@@ -243,3 +245,31 @@ def _add_default(argument: ToolArgument, preset: Preset | None) -> ToolArgument:
     return replace(
         argument, schema=schema, required=False, default=preset.id, preset=preset.setting, yields=not argument.required
     )
+
+
+# --- confirmations ----------------------------------------------------------------------------------------------
+
+CONFIRMATION = "confirmation"
+"""The argument that takes the token of a preview, to confirm the call."""
+_CONFIRMATION = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": 4096,
+    "description": "preview.confirmation of the same call before, once the person has agreed.",
+}
+
+
+def add_confirmation_arguments(catalog: Catalog) -> Catalog:
+    """Return the catalog with a `confirmation` argument in every tool that confirms, unless it needs a person."""
+    return replace(
+        catalog,
+        tools={name: _add_confirmation_argument(tool) for name, tool in catalog.tools.items()},
+        reachable={name: _add_confirmation_argument(tool) for name, tool in catalog.reachable.items()},
+    )
+
+
+def _add_confirmation_argument(tool: Tool) -> Tool:
+    if not tool.confirms or (tool.confirm is not None and tool.confirm.person):
+        return tool
+    arguments = (*tool.arguments, ToolArgument(CONFIRMATION, _CONFIRMATION, False, None, ABSENT))
+    return replace(tool, arguments=arguments, input_schema=build_input_schema(arguments))

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from itwin_mcp.capability.entity_declarations import PeopleForm
 from itwin_mcp.capability.expressions import Expression, JsonPath, StepValue
 from itwin_mcp.capability.operations import Operation
+
+if TYPE_CHECKING:
+    from itwin_mcp.capability.entity_declarations import PeopleForm
 
 
 class Access(IntEnum):
@@ -49,6 +51,10 @@ class Output:
     items: Output | None = None
     members: tuple[str, ...] | None = field(init=False, compare=False, repr=False)
     """The parts of `path` if all are members, as in most paths, so that they can be read fast; otherwise None."""
+    member: str | None = field(init=False, compare=False, repr=False)
+    """The member that is passed on as the value, for a scalar with such a path; otherwise None."""
+    has_names: bool = field(init=False, compare=False, repr=False)
+    """Whether it contains names of things."""
     asks_for_names: bool = field(init=False, compare=False, repr=False)
     """Whether it contains names that need another request."""
 
@@ -56,8 +62,13 @@ class Output:
         plain = self.path is not None and all(isinstance(part, str) for part in self.path.parts)
         members = self.path.parts if self.path is not None and plain and self.path.query is None else None
         object.__setattr__(self, "members", members)
+        alone = members is not None and len(members) == 1 and self.kind not in ("object", "array")
+        plain = alone and self.literal is None and self.name is None and self.header is None and not self.last_segment
+        object.__setattr__(self, "member", members[0] if members and plain else None)
         asks = self.name is not None and self.name.operation is not None
         inner = (*(child for _, child in self.properties), *(() if self.items is None else (self.items,)))
+        named = self.name is not None or any(child.has_names for child in inner)
+        object.__setattr__(self, "has_names", named)
         object.__setattr__(self, "asks_for_names", asks or any(child.asks_for_names for child in inner))
 
 

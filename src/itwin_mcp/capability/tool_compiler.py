@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from itwin_mcp.capability import flow_schema, schema
 from itwin_mcp.capability.action_compiler import ActionCompiler
+from itwin_mcp.capability.answer_schema import RESERVED_OUTPUTS, build_output_schema
 from itwin_mcp.capability.catalog import Annotations, EmptyAnswer, Prompt, Resource, StaticResource, Tool, ToolArgument
 from itwin_mcp.capability.confirmation_compiler import (
     compile_confirmation,
@@ -22,7 +23,6 @@ from itwin_mcp.capability.expressions import find_slots
 from itwin_mcp.capability.extensions import EmptyNote
 from itwin_mcp.capability.json_schema import check_tool_rule, find_unstated_rules
 from itwin_mcp.capability.operations import WaitPlan
-from itwin_mcp.capability.outputs import RESERVED_OUTPUTS, build_output_schema
 from itwin_mcp.capability.parameters import (
     build_input_schema,
     compile_argument,

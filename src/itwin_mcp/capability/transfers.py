@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from itwin_mcp.capability.documents import Place
 from itwin_mcp.capability.expressions import JsonPath, StepValue
-from itwin_mcp.capability.extensions import Transfer
 from itwin_mcp.capability.tool_actions import Action, CallStep, Condition, Steps, TransferPlan
+
+if TYPE_CHECKING:
+    from itwin_mcp.capability.documents import Place
+    from itwin_mcp.capability.extensions import Transfer
 
 FILE = "file"
 """The name by which the steps of a tool with `x-transfer` refer to its local file."""

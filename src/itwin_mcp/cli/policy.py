@@ -118,7 +118,7 @@ def test(
 async def _test(settings: Settings, name: str, pairs: Sequence[str], caller: Caller, offline: bool) -> dict[str, Any]:
     """Return the verdict of the policy on a call, as JSON."""
     from itwin_mcp.executor.arguments import convert_arguments
-    from itwin_mcp.executor.policy.authorize import Offline, Verdict, explain_verdict
+    from itwin_mcp.executor.policy.authorize import OfflineSender, Verdict, explain_verdict
     from itwin_mcp.executor.policy.gatekeeper import Gatekeeper
     from itwin_mcp.runtime import open_runtime
 
@@ -128,7 +128,7 @@ async def _test(settings: Settings, name: str, pairs: Sequence[str], caller: Cal
         if not tool.operations:
             raise SettingsError(f"{name} is a built-in tool: it is allowed unless it is denied by name.")
         arguments = convert_arguments(tool, read_arguments(tool, pairs, None))
-        sender = Offline(keeper.upstream.platform) if offline else keeper.upstream
+        sender = OfflineSender(keeper.upstream.platform) if offline else keeper.upstream
         try:
             request = runtime.executor.first_request(tool, arguments)
         except CallError as error:

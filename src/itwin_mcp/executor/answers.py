@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 LEFT_OUT = "Some names are left out, because the answer has as many bytes as it may have."
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
+_KINDS = {str: "string", int: "number", bool: "boolean"}
+"""The kinds of values that are passed on as they are; not of a float, which may be infinite."""
 _BOOLEANS = {"true": True, "false": False}
 _MAX_DIGITS = 40
 """Characters of a text that may be read as a number."""
@@ -87,7 +89,7 @@ def shape(
     if not output.properties:
         declared: dict[str, Any] = clean(known)  # the file declares no fields, as where the platform documents none
         return declared
-    return {name: shape_part(child, known, headers, "$", warnings) for name, child in output.properties}
+    return _shape_members(output, known, headers, "$", warnings)
 
 
 def shape_answer(run: Run, operation: Operation, output: Output, answer: Answer) -> dict[str, Any]:
@@ -111,8 +113,7 @@ def shape_part(output: Output, body: Any, headers: Mapping[str, str], where: str
     if output.kind == "object" and isinstance(value, dict):
         if not output.properties:
             return _clean_value(value)
-        here = _extend_path(where, output)
-        return {name: shape_part(child, value, headers, here, warnings) for name, child in output.properties}
+        return _shape_members(output, value, headers, _extend_path(where, output), warnings)
     if output.kind == "array" and isinstance(value, list):
         if output.items is None:
             return _clean_value(value)
@@ -122,6 +123,23 @@ def shape_part(output: Output, body: Any, headers: Mapping[str, str], where: str
         warnings.add(_extend_path(where, output), output.kind, value)
         return None
     return _clean_value(shaped)
+
+
+def _shape_members(
+    output: Output, body: Mapping[str, Any], headers: Mapping[str, str], where: str, warnings: Warnings
+) -> dict[str, Any]:
+    """Return the parts of an object, found from `body`, which is at the path `where`."""
+    shaped = {}
+    for name, part in output.properties:
+        if part.member is not None:
+            # Nearly every part is a member that has a value of the expected kind, or none.
+            value = body.get(part.member)
+            kind = _KINDS.get(type(value))
+            if value is None or (kind == part.kind and (kind != "string" or (value.isascii() and value.isprintable()))):
+                shaped[name] = value
+                continue
+        shaped[name] = shape_part(part, body, headers, where, warnings)
+    return shaped
 
 
 def _clean_value(value: Any) -> Any:
@@ -318,18 +336,20 @@ def decode_members(codes: Mapping[str, Code], body: Any) -> Any:
     if codes and isinstance(body, dict):
         for child in body.values():
             for element in child if isinstance(child, list) else (child,):
-                _decode_object(codes, element, _DEPTH)
+                if isinstance(element, dict):
+                    _decode_object(codes, element, _DEPTH)
     return body
 
 
-def _decode_object(codes: Mapping[str, Code], value: Any, depth: int) -> None:
-    if not isinstance(value, dict) or not depth:
-        return
-    for child in value.values():
-        if isinstance(child, dict):
-            _decode_object(codes, child, depth - 1)
-    for name in codes.keys() & value.keys():
-        code, given = codes[name], value[name]
+def _decode_object(codes: Mapping[str, Code], value: dict[str, Any], depth: int) -> None:
+    if depth > 1:
+        for child in value.values():
+            if isinstance(child, dict):
+                _decode_object(codes, child, depth - 1)
+    for name, code in codes.items():
+        if name not in value:
+            continue
+        given = value[name]
         value[name] = decoded = _decode(code, given)
         if code.kind == "json":
             is_object = isinstance(decoded, dict)
@@ -338,6 +358,8 @@ def _decode_object(codes: Mapping[str, Code], value: Any, depth: int) -> None:
 
 def _decode(code: Code, value: Any) -> Any:
     if code.kind == "bits" and isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        if not value:
+            return []
         known = [word for word, bit in code.table.items() if value & int(bit)]
         unknown = value & ~sum(int(bit) for bit in code.table.values())
         return [*known, *([str(unknown)] if unknown else [])]

@@ -38,7 +38,15 @@ from itwin_mcp.errors import CallError, PlatformError, UnexpectedAnswer
 from itwin_mcp.executor.answers import Warnings, convert, shape_part, warn_about_path
 from itwin_mcp.executor.changes import find_changes
 from itwin_mcp.executor.context import CallContext
-from itwin_mcp.executor.element_lookup import add_fields, check_date, counted, distinct, elements_of, label, look_up
+from itwin_mcp.executor.element_lookup import (
+    add_fields,
+    add_members,
+    check_date,
+    count_duplicates,
+    drop_duplicates,
+    find_elements,
+    look_up,
+)
 from itwin_mcp.executor.files import describe_file, move_file, stat_replaced_file
 from itwin_mcp.executor.paging import MAX_PAGES, ListPlace, Places, list_all
 from itwin_mcp.executor.refusals import name_missing_thing
@@ -211,7 +219,9 @@ class _Flow:
             if isinstance(source, StepValue) and source.step in self._results:
                 warn_about_path(source.path, self._results[source.step], source.step, self._run.warnings)
             if value is not ABSENT:
-                _set_member(answer, mapping.target, value if mapping.count is None else counted(value, mapping.count))
+                _set_member(
+                    answer, mapping.target, value if mapping.count is None else count_duplicates(value, mapping.count)
+                )
         # The mappings fill every member, so a missing member belongs to a step that was skipped and needs no warning.
         shaped: dict[str, Any] = shape_part(self._action.output, answer, {}, "$", self._run.warnings)
         fill_from_steps(self._action, shaped, self._results)
@@ -223,7 +233,7 @@ class _Flow:
         elements: list[Any] = []
         for value in map(self._evaluate, across.lists):
             elements.extend(value if isinstance(value, list) else [] if value is ABSENT or value is None else [value])
-        return distinct(map(_as_element, elements)), self.page
+        return drop_duplicates(map(_as_element, elements)), self.page
 
     def _evaluate(self, expression: Expression) -> Any:
         return evaluate(expression, self._arguments, self._results)
@@ -294,7 +304,7 @@ class _Flow:
                     self._cuts.append(f"{step.name}: what it goes through is not a list in the platform's answer")
         if each.most is None:
             return elements
-        elements = distinct(map(_as_element, elements), [member for _, member in each.label])
+        elements = drop_duplicates(map(_as_element, elements), [member for _, member in each.label])
         self._leave_out(step, each, elements[each.most :], len(elements))
         return elements[: each.most]
 
@@ -486,7 +496,7 @@ def pick_elements(
     `incomplete` holds the steps that did not read everything. The lookup adds itself if it picks from one of them, or
     if it adds fields and an element has no value to match them by.
     """
-    elements = elements_of(results.get(step.index), per_element=per_element)
+    elements = find_elements(results.get(step.index), per_element=per_element)
     if step.changes is not None:
         whole = not any(name in incomplete for name in step.changes.otherwise)
         return find_changes(step, step.changes, arguments, results, elements, whole=whole)
@@ -521,7 +531,7 @@ def _add_label(each: EachPlan, element: Any, result: _StepResult) -> Any:
     """Return the result for an element. Each of its items gets the members of the element that `label` names."""
     if not each.label or not isinstance(element, dict):
         return result.value
-    return label(result.value, {name: element.get(member) for name, member in each.label})
+    return add_members(result.value, {name: element.get(member) for name, member in each.label})
 
 
 def bind_step(

@@ -14,14 +14,15 @@ from urllib.parse import urlsplit
 
 from itwin_mcp.capability.catalog import ChangesetForm, Tool, ToolArgument
 from itwin_mcp.capability.entities import WORD, Entity
-from itwin_mcp.capability.entity_declarations import ListSearch
 from itwin_mcp.capability.expressions import ABSENT
 from itwin_mcp.capability.operations import Operation
 from itwin_mcp.capability.parameters import Preset
 from itwin_mcp.errors import CallError, DetailCode, ErrorCode, InvalidArguments, UnexpectedAnswer
+from itwin_mcp.executor.bounded_cache import store_entry
 from itwin_mcp.text import clean, make_printable
 
 if TYPE_CHECKING:
+    from itwin_mcp.capability.entity_declarations import ListSearch
     from itwin_mcp.executor.context import CallContext, Caller
     from itwin_mcp.executor.sending import Run
 
@@ -688,10 +689,7 @@ class Names:
 
     def _remember(self, run: Run, key: tuple[str, str, str, str], identifier: str, facts: Mapping[str, Any]) -> None:
         """Cache an id; `facts` are further members of its entry in `resolved`."""
-        self._remembered[key] = (identifier, facts, run.now() + SECONDS)
-        self._remembered.move_to_end(key)
-        if len(self._remembered) > MAX_REMEMBERED:
-            self._remembered.popitem(last=False)
+        store_entry(self._remembered, key, (identifier, facts, run.now() + SECONDS), MAX_REMEMBERED)
 
 
 def _spread_lists(

@@ -41,7 +41,7 @@ from itwin_mcp.executor.policy.gatekeeper import Gatekeeper, admit
 from itwin_mcp.executor.refusals import name_arguments
 from itwin_mcp.executor.requests import bind
 from itwin_mcp.executor.save_list import run_saved
-from itwin_mcp.executor.sending import Run, Transfers, run_call
+from itwin_mcp.executor.sending import RequestCount, Run, Transfers, run_call
 from itwin_mcp.executor.thing_names import ThingNames
 from itwin_mcp.executor.waiting import run_awaited
 from itwin_mcp.settings import DEFAULT_MAX_RESULT_BYTES
@@ -112,9 +112,11 @@ class Executor:
         arguments: Mapping[str, Any],
         conversation: Conversation | None = None,
         caller: Caller = LOCAL,
+        requests: RequestCount | None = None,
     ) -> Outcome:
-        """Call a tool. Errors become outcomes; only cancellation is raised."""
-        return await self._settle(self._run_stages(tool, tool.name, arguments, conversation, caller), tool.name)
+        """Call a tool, and count in `requests` what it sends. Errors become outcomes; only cancellation is raised."""
+        call = self._run_stages(tool, tool.name, arguments, conversation, caller, requests)
+        return await self._settle(call, tool.name)
 
     async def _run_stages(
         self,
@@ -123,11 +125,12 @@ class Executor:
         arguments: Mapping[str, Any],
         conversation: Conversation | None,
         caller: Caller,
+        requests: RequestCount | None,
         save: SaveTarget | None = None,
     ) -> Outcome:
         """Run the stages of a tool, or of the tool that a stage redirects to. Raises what a stage raises."""
         stages = self._stages.get(tool) or self._choose_stages(tool)
-        run = self._begin(tool.name, conversation, caller)
+        run = self._begin(tool.name, conversation, caller, requests)
         context = CallContext(tool, operation, arguments, run, save=save)
         for stage in stages:
             step = await stage(context)
@@ -136,7 +139,9 @@ class Executor:
             elif isinstance(step, Redirect):
                 # Errors of a saved list name `save-list`; errors of a tool that was found by another name that tool.
                 name = operation if step.save is not None else step.tool.name
-                redirected = self._run_stages(step.tool, name, step.arguments, conversation, caller, step.save)
+                redirected = self._run_stages(
+                    step.tool, name, step.arguments, conversation, caller, run.requests, step.save
+                )
                 return await self._settle(redirected, name)
             else:
                 return limit(step, self._max_result_bytes, context)
@@ -249,6 +254,13 @@ class Executor:
             gate = self.gatekeeper.gate(tool.name, caller)
             await gate.note("refused", tool, convert_arguments(tool, arguments), code=code)
 
-    def _begin(self, name: str, conversation: Conversation | None, caller: Caller) -> Run:
-        gate = self.gatekeeper.gate(name, caller)
-        return self._new_run(name, conversation=conversation or NullConversation(), caller=caller, gate=gate)
+    def _begin(
+        self, name: str, conversation: Conversation | None, caller: Caller, requests: RequestCount | None = None
+    ) -> Run:
+        return self._new_run(
+            name,
+            conversation=conversation or NullConversation(),
+            caller=caller,
+            gate=self.gatekeeper.gate(name, caller),
+            requests=requests or RequestCount(),
+        )

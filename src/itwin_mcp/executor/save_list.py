@@ -12,9 +12,9 @@ from typing import IO, Any
 import anyio.to_thread
 
 from itwin_mcp.atomic_files import move_into_place, part_of
+from itwin_mcp.capability.answer_schema import build_output_schema
 from itwin_mcp.capability.catalog import Annotations, Catalog, Tool, ToolArgument
 from itwin_mcp.capability.expressions import ABSENT
-from itwin_mcp.capability.outputs import build_output_schema
 from itwin_mcp.capability.parameters import LOCAL_PATH, build_input_schema
 from itwin_mcp.capability.selection import SESSION
 from itwin_mcp.capability.tool_actions import Action, BuiltIn, Call, Output, Steps

@@ -102,6 +102,7 @@ class Run:
     warnings: Warnings = field(default_factory=Warnings)
     """Values that the capability file does not expect."""
     requests: RequestCount = field(default_factory=RequestCount)
+    """Also of the tool that redirected to this one."""
 
     def under(self, permit: Permit, confirmation: Confirmation | None) -> Run:
         """Return the same call for what was permitted, and as it was confirmed."""
@@ -119,7 +120,6 @@ class Run:
 
     async def send(self, operation: Operation, request: Request) -> Answer:
         """Send a built request and return its answer. The policy judges it first; then the credential is added."""
-        self.requests.sent += 1
         try:
             response = await self.gate.pass_request(operation, request, lambda: self._exchange(operation, request))
         except UnexpectedAnswer as error:
@@ -151,7 +151,6 @@ class Run:
         Raises an error of the CallError family, also for an answer that is a redirect.
         """
         request = build_request(operation, values)
-        self.requests.sent += 1
         self.requests.names += 1
         response = await self.gate.pass_names_request(operation, request, lambda: self._exchange(operation, request))
         if 300 <= response.status < 400:
@@ -172,6 +171,7 @@ class Run:
         try:
             if operation.credential is not None:
                 request = sign(request, operation, self.environment)
+            self.requests.sent += 1
             return await self.upstream.send(request)
         except anyio.get_cancelled_exc_class():
             if operation.method != "GET" and operation.names is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -14,32 +15,33 @@ from itwin_mcp.capability.expressions import ABSENT, evaluate
 from itwin_mcp.capability.operations import NamesPlan, Operation
 from itwin_mcp.capability.tool_actions import NameSource, Output, Steps
 from itwin_mcp.errors import CallError
-from itwin_mcp.executor.element_lookup import elements_of
+from itwin_mcp.executor.bounded_cache import store_entry
+from itwin_mcp.executor.element_lookup import find_elements
 from itwin_mcp.executor.limits import measure
 from itwin_mcp.executor.sending import Run
 from itwin_mcp.text import clean, shorten
 
 SECONDS = 300.0
-"""How long a name is remembered, and that an id has none."""
+"""How long the name of an id, or that it has no name, is cached."""
 SECONDS_REFUSED = 60.0
-"""How long nothing is asked after a request for names failed."""
+"""How long a caller sends no further request for names after one failed."""
 MAX_SECONDS = 5.0
-"""An answer does not wait longer for the names in it."""
+"""How long an answer waits for its names; without them, they are null."""
 MAX_REQUESTS = 25
-"""Requests for names in one call; only a list that is saved page by page has more than one."""
+"""The maximum of requests for names in one call. Only `save-list`, which reads page by page, sends several."""
 MAX_REMEMBERED = 10_000
 MAX_TEXT = 80
 """Characters of each part of a name."""
 _NULL_BYTES = len("null")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
-_Asker: TypeAlias = tuple[str, str, str]
-"""The caller, the policy entry that counts for them, and the operation that answers names."""
+_Scope: TypeAlias = tuple[str, str, str]
+"""Who shares cached names: the caller, their policy entry, and the operation that reads the names."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Blank:
-    """An object of the answer in which the member `name` is to be filled for the `id` next to it."""
+class _NameSlot:
+    """The member of an object in the answer that receives the name of an `id`."""
 
     object: dict[str, Any]
     member: str
@@ -48,129 +50,118 @@ class _Blank:
 
 
 class ThingNames:
-    """Fills in names. Whatever goes wrong only leaves names out: they are null then."""
+    """Fills in names next to ids. A name that cannot be read is null; the call never fails because of it."""
 
     def __init__(self) -> None:
-        self._remembered: OrderedDict[tuple[_Asker, str], tuple[str | None, float]] = OrderedDict()
-        self._refused: dict[_Asker, float] = {}
+        self._names: OrderedDict[tuple[_Scope, str], tuple[str | None, float]] = OrderedDict()
+        self._blocked: OrderedDict[_Scope, float] = OrderedDict()
 
     async def fill(self, run: Run, output: Output, answer: Any, *, room: int | None = None) -> bool:
-        """Fill in, within the answer, the names that come from operations; one request for each operation.
+        """Fill in the names in an answer that operations read, with one request for each operation.
 
-        `room` is how many bytes the names may have. Return False if some did not fit into it.
+        `room` is the maximum size of all names in bytes. Return False if some did not fit.
         """
-        blanks = [blank for blank in _blanks(output, answer) if blank.source.operation is not None]
+        slots = list(_iterate_slots(output, answer))
         ids: dict[str, tuple[Operation, list[str]]] = {}
-        for blank in blanks:
-            if (operation := blank.source.operation) is not None:
-                ids.setdefault(operation.key, (operation, []))[1].append(blank.id)
-        known = {key: await self._names(run, *wanted) for key, wanted in ids.items()}
+        for slot in slots:
+            if (operation := slot.source.operation) is not None:
+                ids.setdefault(operation.key, (operation, []))[1].append(slot.id)
+        names = {key: await self._find_names(run, *wanted) for key, wanted in ids.items()}
         fits = True
-        for blank in blanks:
-            assert blank.source.operation is not None
-            name = known[blank.source.operation.key].get(_fold(blank.id))
+        for slot in slots:
+            if slot.source.operation is None:
+                continue
+            name = names[slot.source.operation.key].get(_fold(slot.id))
             if name is not None and room is not None:
                 room -= measure(name) - _NULL_BYTES
                 if room < 0:
                     name, fits = None, False
-            blank.object[blank.member] = name
+            slot.object[slot.member] = name
         return fits
 
-    async def _names(self, run: Run, operation: Operation, ids: Iterable[str]) -> Mapping[str, str]:
-        """Return the names of these ids, by the folded id, as far as this caller may know them."""
+    async def _find_names(self, run: Run, operation: Operation, ids: Iterable[str]) -> Mapping[str, str]:
+        """Return the names that this caller may know, by the folded id."""
         plan = operation.names
-        # Asked before anything is remembered: a name never reaches a caller from whom the policy hides it.
+        # The policy comes before the cache: a cached name never reaches a caller from whom the policy hides it.
         unlimited = run.gate.rule is None and run.gate.closed is None
         entry = "" if unlimited else run.gate.names_entry(operation)
         if plan is None or entry is None:
             return {}
-        asker = (run.caller.key, entry, operation.key)
-        known: dict[str, str | None] = {}
-        unknown: dict[str, str] = {}
-        for identifier in ids:
+        scope = (run.caller.key, entry, operation.key)
+        names: dict[str, str | None] = {}
+        missing: dict[str, str] = {}
+        now = run.now()
+        for identifier in dict.fromkeys(ids):
             key = _fold(identifier)
-            name, until = self._remembered.get((asker, key), (None, 0.0))
-            if run.now() < until:
-                known[key] = name
+            name, expires = self._names.get((scope, key), (None, 0.0))
+            if now < expires:
+                names[key] = name
             elif plan.pattern is None or plan.pattern.fullmatch(identifier):
-                unknown[key] = identifier
-        if unknown and run.now() >= self._refused.get(asker, 0.0) and run.requests.names < MAX_REQUESTS:
-            known |= await self._ask(run, operation, plan, asker, dict(list(unknown.items())[: plan.most]))
-        return {key: name for key, name in known.items() if name is not None}
+                missing[key] = identifier
+        if missing and now >= self._blocked.get(scope, 0.0) and run.requests.names < MAX_REQUESTS:
+            names |= await self._request_names(run, operation, plan, scope, dict(list(missing.items())[: plan.most]))
+        return {key: name for key, name in names.items() if name is not None}
 
-    async def _ask(
-        self, run: Run, operation: Operation, plan: NamesPlan, asker: _Asker, ids: Mapping[str, str]
+    async def _request_names(
+        self, run: Run, operation: Operation, plan: NamesPlan, scope: _Scope, ids: Mapping[str, str]
     ) -> dict[str, str | None]:
-        """Send one request for these ids; remember what it answered, or that it failed."""
+        """Send one request for the names of these ids. Cache the names, or that the request failed."""
         items: Any = None
-        try:
-            with anyio.move_on_after(MAX_SECONDS):
-                items = plan.items.find(await run.read_names(operation, {plan.ids: list(ids.values())}))
-        except CallError:
-            items = None
+        with suppress(CallError), anyio.move_on_after(MAX_SECONDS):
+            items = plan.items.find(await run.read_names(operation, {plan.ids: list(ids.values())}))
         if not isinstance(items, list):
-            self._remember_refusal(run, asker)
+            store_entry(self._blocked, scope, run.now() + SECONDS_REFUSED, MAX_REMEMBERED)
             return {}
-        answered = {_fold(str(item.get(plan.id))): _word(plan, item) for item in items if isinstance(item, dict)}
-        found = {key: answered.get(key) for key in ids}
-        for key, name in found.items():
-            self._remembered[asker, key] = (name, run.now() + SECONDS)
-            self._remembered.move_to_end((asker, key))
-        while len(self._remembered) > MAX_REMEMBERED:
-            self._remembered.popitem(last=False)
-        return found
-
-    def _remember_refusal(self, run: Run, asker: _Asker) -> None:
-        if len(self._refused) >= MAX_REMEMBERED:
-            self._refused = {one: until for one, until in self._refused.items() if run.now() < until}
-        if len(self._refused) < MAX_REMEMBERED:
-            self._refused[asker] = run.now() + SECONDS_REFUSED
+        answered = {_fold(str(item.get(plan.id))): _build_name(plan, item) for item in items if isinstance(item, dict)}
+        names = {key: answered.get(key) for key in ids}
+        for key, name in names.items():
+            store_entry(self._names, (scope, key), (name, run.now() + SECONDS), MAX_REMEMBERED)
+        return names
 
 
 def fill_from_steps(action: Steps, answer: Any, results: Mapping[str, Any]) -> None:
-    """Fill in, within the answer of a flow, the names that its own steps have read."""
-    known: dict[str, dict[str, Any]] = {}
-    for blank in _blanks(action.output, answer):
-        step = blank.source.step
+    """Fill in the names in the answer of a flow that its own steps have read."""
+    names: dict[str, dict[str, Any]] = {}
+    for slot in _iterate_slots(action.output, answer):
+        step = slot.source.step
         if step is None:
             continue
-        if step not in known:
-            found = elements_of(results.get(step), per_element=False)
-            named = [item for item in found if isinstance(item, dict)]
-            known[step] = {_fold(str(item.get("id"))): item.get("displayName") or item.get("name") for item in named}
-        name = known[step].get(_fold(blank.id))
-        blank.object[blank.member] = name if isinstance(name, str) else None
+        if step not in names:
+            items = [item for item in find_elements(results.get(step), per_element=False) if isinstance(item, dict)]
+            names[step] = {_fold(str(item.get("id"))): item.get("displayName") or item.get("name") for item in items}
+        name = names[step].get(_fold(slot.id))
+        slot.object[slot.member] = name if isinstance(name, str) else None
 
 
-def _blanks(output: Output, value: Any) -> Iterator[_Blank]:
-    """Every name to fill in that has an id next to it."""
+def _iterate_slots(output: Output, value: Any) -> Iterator[_NameSlot]:
+    """Yield a slot for each name in the output schema that has an id next to it."""
     if isinstance(value, list):
         if output.items is not None:
             for item in value:
-                yield from _blanks(output.items, item)
+                yield from _iterate_slots(output.items, item)
     elif isinstance(value, dict):
         for member, child in output.properties:
             if child.name is not None:
                 identifier = value.get(child.name.of)
                 if isinstance(identifier, str) and identifier:
-                    yield _Blank(value, member, identifier, child.name)
-            elif child.properties or child.items is not None:
-                yield from _blanks(child, value.get(member))
+                    yield _NameSlot(value, member, identifier, child.name)
+            elif child.has_names:
+                yield from _iterate_slots(child, value.get(member))
 
 
-def _word(plan: NamesPlan, item: Mapping[str, Any]) -> str | None:
-    """Return what an item of the answer is called: the first text whose fields all have a value."""
+def _build_name(plan: NamesPlan, item: Mapping[str, Any]) -> str | None:
+    """Return the name of an item: the first text of the plan whose fields all have a value."""
     texts = {field: _clean_text(value) for field, value in item.items() if isinstance(value, str)}
     fields = {field: text for field, text in texts.items() if text}
-    words = (evaluate(text, fields, {}) for text in plan.texts)
-    return next((word for word in words if word is not ABSENT), None)
+    names = (evaluate(text, fields, {}) for text in plan.texts)
+    return next((name for name in names if name is not ABSENT), None)
 
 
 def _clean_text(text: str) -> str:
-    """One short line without invisible characters: others choose their names."""
+    """Return one short line without invisible characters, because other people choose their names."""
     return shorten(" ".join(clean(text[: 10 * MAX_TEXT]).split()), MAX_TEXT)
 
 
 def _fold(identifier: str) -> str:
-    """An id in the form in which two are compared: of a UUID the case means nothing."""
+    """Return an id in the form in which ids are compared: a UUID in lower case."""
     return identifier.lower() if _UUID.fullmatch(identifier) else identifier

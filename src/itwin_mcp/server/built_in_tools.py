@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from itwin_mcp.capability.answer_schema import build_output_schema
 from itwin_mcp.capability.catalog import Annotations, StaticResource, Tool, ToolArgument
 from itwin_mcp.capability.expressions import ABSENT
-from itwin_mcp.capability.outputs import build_output_schema
 from itwin_mcp.capability.parameters import build_input_schema
 from itwin_mcp.capability.selection import SESSION
 from itwin_mcp.capability.tool_actions import BuiltIn, Output

@@ -15,7 +15,7 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import mcp.types as t
@@ -24,13 +24,15 @@ from mcp.shared.exceptions import MCPError
 
 from itwin_mcp.capability.catalog import Catalog, Tool
 from itwin_mcp.capability.entities import Entity
-from itwin_mcp.capability.entity_declarations import ListingTool
 from itwin_mcp.capability.parameters import list_choices
 from itwin_mcp.errors import CallError
 from itwin_mcp.executor.context import Caller
 from itwin_mcp.executor.names import require_id
 from itwin_mcp.executor.outcome import Failure, Result
 from itwin_mcp.executor.pipeline import Executor
+
+if TYPE_CHECKING:
+    from itwin_mcp.capability.entity_declarations import ListingTool
 
 logger = logging.getLogger(__name__)
 

@@ -17,11 +17,14 @@ from itwin_mcp.executor.arguments import convert_arguments
 from itwin_mcp.executor.context import Caller
 from itwin_mcp.executor.pipeline import Executor
 from itwin_mcp.executor.policy.gatekeeper import find_meant
+from itwin_mcp.executor.sending import RequestCount
 from itwin_mcp.server.conversation import McpConversation
 from itwin_mcp.server.dynamic_tools import find_runner
 from itwin_mcp.server.results import to_result
 
 SERVER_INFO = "io.modelcontextprotocol/serverInfo"
+REQUESTS = "io.github.itwin-mcp/requests"
+"""The key of a result's `_meta` for how many requests the call sent to the platform."""
 
 
 class Tools:
@@ -65,7 +68,9 @@ class Tools:
         if tool is None:
             raise MCPError(t.INVALID_PARAMS, self._explain_unknown(params.name))
         conversation = McpConversation(context, params.input_responses or {}, params.request_state)
-        return to_result(await self._executor.call(tool, params.arguments or {}, conversation, self._get_caller()))
+        count, arguments = RequestCount(), params.arguments or {}
+        outcome = await self._executor.call(tool, arguments, conversation, self._get_caller(), count)
+        return {**to_result(outcome), "_meta": {REQUESTS: count.sent}}
 
     async def finish_early(self, ctx: ServerRequestContext[Any], call_next: CallNext) -> HandlerResult:
         """Middleware: answer `tools/list` from a cache, and `tools/call` with a finished result.
@@ -92,7 +97,7 @@ class Tools:
         answer = await self.call(ctx, call)
         if ctx.protocol_version in MODERN_PROTOCOL_VERSIONS:
             answer.setdefault("resultType", "complete")
-            answer["_meta"] = self._meta
+            answer["_meta"] |= self._meta
         return answer
 
     def _explain_unknown(self, name: str) -> str:

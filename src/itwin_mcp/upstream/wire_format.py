@@ -113,8 +113,8 @@ def build_unsendable(what: str) -> InvalidArguments:
 # --- answers ------------------------------------------------------------------------------------------------------
 
 MAX_DEPTH = 64
-_MAYBE_UNSENDABLE = re.compile(rb"\\u[dD][89a-fA-F]|[0-9][eE]\+?[0-9]{3}|[0-9]{300}")
-"""Matches every body with half a surrogate pair or a number too large for a float, and a few others."""
+_MAYBE_UNSENDABLE = re.compile(rb"\\u[dD][89a-fA-F]")
+"""Matches every body with half a surrogate pair, and a few others."""
 
 
 def read_json(response: Response) -> Any:
@@ -129,7 +129,7 @@ def read_json(response: Response) -> Any:
     if response.status in (204, 205):
         return None
     try:
-        value = json.loads(response.content, parse_constant=_refuse_constant)
+        value = json.loads(response.content, parse_float=_read_float, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise UnexpectedAnswer(
             f"The answer ({response.status}) is not JSON: {_describe_body(response, error)}.",
@@ -137,16 +137,22 @@ def read_json(response: Response) -> Any:
             status=response.status,
             correlation_id=read_correlation_id(response),
         ) from None
-    if _is_deeper_than(value, MAX_DEPTH):
+    opened = response.content.count(b"{") + response.content.count(b"[")
+    if opened > MAX_DEPTH and _is_deeper_than(value, MAX_DEPTH):
         raise UnexpectedAnswer(
             f"The answer ({response.status}) is nested deeper than {MAX_DEPTH} levels.",
             hint="The answer was not read. Report it: the platform gives no such answers.",
             status=response.status,
             correlation_id=read_correlation_id(response),
         )
-    if _MAYBE_UNSENDABLE.search(response.content):
+    if b"\\u" in response.content and _MAYBE_UNSENDABLE.search(response.content):
         value = _make_sendable(value)
     return value
+
+
+def _read_float(text: str) -> float | None:
+    number = float(text)
+    return number if math.isfinite(number) else None
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -181,16 +187,18 @@ def read_title(content: bytes) -> str:
     return f" titled “{redact(match[1].decode('utf-8', 'replace').strip(), 100)}”"
 
 
+_NESTED = frozenset({dict, list})
+
+
 def _is_deeper_than(value: Any, limit: int) -> bool:
     # One level after the other, because recursion would fail where the value is nested very deep.
-    level = [value]
+    level = [value] if type(value) in _NESTED else []
     for _ in range(limit):
         level = [
             child
             for parent in level
-            if isinstance(parent, dict | list)
-            for child in (parent.values() if isinstance(parent, dict) else parent)
-            if isinstance(child, dict | list)
+            for child in (parent.values() if type(parent) is dict else parent)
+            if type(child) in _NESTED
         ]
         if not level:
             return False
@@ -198,11 +206,9 @@ def _is_deeper_than(value: Any, limit: int) -> bool:
 
 
 def _make_sendable(value: Any) -> Any:
-    """Replace half surrogate pairs, which are not valid UTF-8, by `?` and infinite numbers by None."""
+    """Replace half surrogate pairs, which are not valid UTF-8, by `?`."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode("utf-8")
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
     if isinstance(value, list):
         return [_make_sendable(item) for item in value]
     if isinstance(value, dict):

@@ -64,7 +64,7 @@ class Approvals:
         for waiting in self.pending():
             if waiting.binding == binding and waiting.name == losses.name and waiting.measures == losses.measures:
                 return waiting
-        asked = PendingApproval(
+        approval = PendingApproval(
             id="".join(secrets.choice(_ALPHABET) for _ in range(8)),
             tool=tool,
             binding=binding,
@@ -78,62 +78,60 @@ class Approvals:
         )
         with self._reporting_unusable():
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            for oldest in sorted(self.pending(), key=lambda one: one.expires)[: -MAX_PENDING + 1 or None]:
+            for oldest in self.pending()[: -MAX_PENDING + 1]:
                 self._path(oldest.id, "pending").unlink(missing_ok=True)
-            self._write(asked)
-        return asked
+            write_file(self._path(approval.id, "pending"), json.dumps(asdict(approval)).encode())
+        return approval
 
     def pending(self) -> list[PendingApproval]:
         """Return the waiting questions, the oldest first. Expired ones are deleted."""
-        return sorted(self._all("pending"), key=lambda one: one.expires)
+        return sorted(self._load_all("pending"), key=lambda approval: approval.expires)
 
     def approve(self, identifier: str) -> PendingApproval | None:
         """Approve a question and return it; None if no such question is waiting."""
-        found = self.find(identifier)
-        if found is None:
+        approval = self.find(identifier)
+        if approval is None:
             return None
         with self._reporting_unusable():
             try:
-                self._path(found.id, "pending").rename(self._path(found.id, "approved"))
+                self._path(approval.id, "pending").rename(self._path(approval.id, "approved"))
             except FileNotFoundError:
                 return None
-        return found
+        return approval
 
     def find(self, identifier: str) -> PendingApproval | None:
-        """Return the waiting question of this id."""
+        """Return the waiting question with this id; None if there is none."""
         wanted = identifier.strip().upper()
-        return next((one for one in self._all("pending") if one.id == wanted), None)
+        return next((approval for approval in self._load_all("pending") if approval.id == wanted), None)
 
     def take(self, binding: str) -> PendingApproval | None:
         """Take the approval of this call, once; None if there is none."""
-        for found in self._all("approved"):
-            if found.binding != binding:
+        for approval in self._load_all("approved"):
+            if approval.binding != binding:
                 continue
-            taken = self._path(found.id, f"taken-{secrets.token_hex(8)}")
+            taken = self._path(approval.id, f"taken-{secrets.token_hex(8)}")
             with self._reporting_unusable():
                 try:
-                    self._path(found.id, "approved").rename(taken)
+                    self._path(approval.id, "approved").rename(taken)
                 except FileNotFoundError:  # another call was first
                     continue
                 taken.unlink()
-            return found
+            return approval
         return None
 
-    def _all(self, state: str) -> Iterator[PendingApproval]:
+    def _load_all(self, state: str) -> Iterator[PendingApproval]:
+        """Yield the valid questions in this state. Delete files that are invalid or expired."""
         with self._reporting_unusable():
             files = sorted(self._folder.glob(f"*.{state}"))
         for file in files:
             if not _ID.fullmatch(file.stem):
                 continue
-            found = _load(file)
-            if found is None or found.id != file.stem or not 0 < found.expires - self._clock() <= MAX_LIFETIME:
+            approval = _load(file)
+            if approval is None or approval.id != file.stem or not 0 < approval.expires - self._clock() <= MAX_LIFETIME:
                 with contextlib.suppress(OSError):
                     file.unlink()
                 continue
-            yield found
-
-    def _write(self, asked: PendingApproval) -> None:
-        write_file(self._path(asked.id, "pending"), json.dumps(asdict(asked)).encode())
+            yield approval
 
     @contextlib.contextmanager
     def _reporting_unusable(self) -> Iterator[None]:
@@ -148,19 +146,19 @@ class Approvals:
 
 
 def approve_command(variable: str | None, state_dir: Path) -> str:
-    """Return what the user types before the id: this installation, which need not be on the PATH.
+    """Return the command that approves a question, without its id. It runs this installation, on the PATH or not.
 
     `variable` is the environment variable that sets the state folder, None for the default. On Windows the command is
     for PowerShell.
     """
     windows, program = sys.platform == "win32", "itwin-mcp"
-    quoted = _quote_for_powershell if windows else shlex.quote
-    found = shutil.which(program)
-    if found is None or Path(found).resolve().parent != Path(sys.executable).parent.resolve():
-        program = f"{'& ' if windows else ''}{quoted(sys.executable)} -m itwin_mcp"
+    quote = _quote_for_powershell if windows else shlex.quote
+    script = shutil.which(program)
+    if script is None or Path(script).resolve().parent != Path(sys.executable).parent.resolve():
+        program = f"{'& ' if windows else ''}{quote(sys.executable)} -m itwin_mcp"
     if variable is None:
         return f"{program} approve"
-    folder = quoted(str(state_dir.absolute()))
+    folder = quote(str(state_dir.absolute()))
     return f"{f'$env:{variable}={folder};' if windows else f'{variable}={folder}'} {program} approve"
 
 
@@ -169,13 +167,13 @@ def _quote_for_powershell(text: str) -> str:
 
 
 def _load(file: Path) -> PendingApproval | None:
-    """Return the question in a file; None if it is not one."""
+    """Return the question in a file; None if the file is invalid."""
     try:
         with file.open(encoding="utf-8") as stream:
-            found = PendingApproval(**json.loads(stream.read(_MAX_FILE)))
+            approval = PendingApproval(**json.loads(stream.read(_MAX_FILE)))
     except (OSError, ValueError, TypeError):
         return None
-    texts = (found.id, found.tool, found.binding, found.question, found.message, found.name)
-    whole = all(isinstance(text, str) for text in texts) and isinstance(found.expires, float)
-    objects = (found.loses, found.measures, found.about)
-    return found if whole and all(isinstance(one, dict) for one in objects) else None
+    texts = (approval.id, approval.tool, approval.binding, approval.question, approval.message, approval.name)
+    objects = (approval.loses, approval.measures, approval.about)
+    is_valid = isinstance(approval.expires, float) and all(isinstance(text, str) for text in texts)
+    return approval if is_valid and all(isinstance(value, dict) for value in objects) else None

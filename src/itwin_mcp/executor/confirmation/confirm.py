@@ -15,8 +15,7 @@ from typing import Any
 import anyio.to_thread
 
 from itwin_mcp.capability.catalog import Tool
-from itwin_mcp.capability.confirmation_compiler import CONFIRMATION
-from itwin_mcp.capability.parameters import OVERWRITE
+from itwin_mcp.capability.parameters import CONFIRMATION, OVERWRITE
 from itwin_mcp.errors import CallError, Declined, ErrorCode
 from itwin_mcp.executor.confirmation.approvals import Approvals
 from itwin_mcp.executor.confirmation.preview import Losses, has_grown, preview_losses
@@ -45,14 +44,28 @@ _FLAWS: Mapping[Flaw, str] = {
     "of another purpose": "it was given for something else",
 }
 _ASK = "Call again without it to get a new question, if the person wants this."
+_REFUSALS = {
+    "decline": (ErrorCode.DECLINED, "The person declined {}", "Do not call {} again unless the person asks for it."),
+    "cancel": (
+        ErrorCode.CANCELLED,
+        "The person closed the question about {} without an answer",
+        "Ask the person whether they want it before you call again.",
+    ),
+    "mismatch": (
+        ErrorCode.NAME_MISMATCH,
+        "What the person typed is not the name that {} asked for",
+        "Ask the person whether they mean this one, and call again if they do.",
+    ),
+}
+"""The code, message and hint of the error for each reply that is not a yes; `{}` is the tool."""
 
 
 @dataclass(frozen=True, slots=True)
 class _SealedQuestion:
-    """What is sealed into a question: that it counts once (`nonce`), for which call, and what it showed."""
+    """The state of a question: a `nonce` for single use, the `binding` to its call, and what it showed."""
 
-    # The reply comes back in another call, perhaps to another process, so that nothing can be remembered here. The
-    # binding keeps a yes to one call from another one; name and measures keep it to what the user was shown.
+    # The reply may come in another call to another process, so the client keeps the state. The binding ties a yes to
+    # one call; name and measures tie it to what the user was shown.
     nonce: str
     binding: str
     name: str
@@ -63,43 +76,43 @@ class _SealedQuestion:
 
 
 class UsedConfirmations:
-    """Remembers which questions were answered, for as long as they are valid, so that each counts once."""
+    """Remembers answered questions while they are valid, so that each can be used only once."""
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.time) -> None:
         self._seconds = seconds
         self._clock = clock
-        self._until: dict[str, float] = {}
+        self._expiries: dict[str, float] = {}
 
     def spend(self, nonce: str) -> bool:
-        """Return whether this is the first use."""
+        """Record the use of a nonce. Return False if it was used before."""
         now = self._clock()
-        self._until = {one: until for one, until in self._until.items() if until >= now}
-        if nonce in self._until:
+        self._expiries = {used: expires for used, expires in self._expiries.items() if expires >= now}
+        if nonce in self._expiries:
             return False
-        self._until[nonce] = now + self._seconds + 1
+        self._expiries[nonce] = now + self._seconds + 1
         return True
 
 
 @dataclass(frozen=True, slots=True)
 class Remedy:
-    """What to do where the client cannot ask the user: what approves the call, and what the agent does next."""
+    """Advice if the client cannot ask the user: the next step of the agent, and the command or argument to approve."""
 
     hint: str
     approve_with: str | None = None
 
 
-NOBODY = Remedy(
+NO_ELICITATION = Remedy(
     "Nothing was changed. This client cannot ask the person, so that this server does not do it. They can do it "
     "themselves, or connect with a client that shows them questions (MCP elicitation)."
 )
 
 
-async def _nowhere(_: Tool) -> str:
+async def _omit_place(_: Tool) -> str:
     return ""
 
 
 class Confirmer:
-    """The stage `confirm`; one for the whole server, because it knows which questions were answered."""
+    """The stage `confirm`. A server has one, because it remembers which questions were answered."""
 
     def __init__(
         self,
@@ -107,16 +120,17 @@ class Confirmer:
         *,
         approvals: Approvals | None = None,
         approve_with: Callable[[str], str] = "itwin-mcp approve {}".format,
-        remedy: Remedy = NOBODY,
+        remedy: Remedy = NO_ELICITATION,
         two_step: bool = False,
         seconds: int = AWAY_SECONDS,
-        where: Callable[[Tool], Awaitable[str]] = _nowhere,
+        where: Callable[[Tool], Awaitable[str]] = _omit_place,
     ) -> None:
-        """Where the client cannot ask, `approvals`, if given, stores the question for the command `approve_with`.
+        """Create the stage.
 
-        Otherwise the preview shows `remedy`. With `two_step` the model confirms in the user's place, unless a tool
-        forbids it. A question is valid for `seconds`. `where` returns the words with which each begins: on which
-        platform a tool acts, and as whom.
+        If the client cannot ask the user, `approvals` stores the question for the command `approve_with`. Without
+        `approvals` the preview shows `remedy`. With `two_step` the model confirms instead of the user, unless a tool
+        forbids it. A question is valid for `seconds`. `where` returns the first words of each question: the platform
+        and the account with which a tool acts.
         """
         self._seals = seals
         self._approvals = approvals
@@ -128,10 +142,10 @@ class Confirmer:
         self._spent = UsedConfirmations(seconds)
 
     async def confirm(self, context: CallContext) -> CallContext | Outcome:
-        """Ask about what the call would destroy; the context that is returned says who confirmed it.
+        """Ask the user to confirm what the call would destroy. The returned context says who confirmed it.
 
-        The outcome is a Preview or a Question where the reply is still to come. Raises CallError where there is no
-        valid yes. Both are audited: `declined` is only what the user themselves said no to.
+        Return a Preview or a Question if the reply is still to come. Raises CallError if there is no valid yes. Each
+        case is audited; `declined` means that the user said no.
         """
         tool, gate = context.tool, context.gate
         try:
@@ -149,7 +163,7 @@ class Confirmer:
         if isinstance(confirmed, Preview | Question):
             return confirmed
         if confirmed is None and tool.transfer is not None and OVERWRITE in context.arguments:
-            # Nothing was there to lose. A file that comes there by now stays: nobody was asked about it.
+            # No file existed, so nobody was asked. A file that is created meanwhile must not be overwritten.
             return replace(context, arguments={**context.arguments, OVERWRITE: False})
         return replace(context, confirmation=confirmed)
 
@@ -179,8 +193,8 @@ class Confirmer:
     async def _ask_user(
         self, run: Run, tool: Tool, arguments: Mapping[str, Any], binding: str, losses: Losses, where: str
     ) -> Confirmation | Preview | Question:
-        # What is lost may grow while the user reads. So it is read again after each reply, and a yes counts only for
-        # what was shown: if more would be lost now, the user is asked anew.
+        # The losses may grow while the user reads. So they are read again after each reply. A yes counts only for what
+        # was shown: if more would be lost now, the user is asked again.
         for _ in range(MAX_ROUNDS):
             asked = _SealedQuestion(secrets.token_hex(16), binding, losses.name, losses.measures)
             state = self._seals.seal(_PURPOSE, run.caller, asked.sealed())
@@ -213,16 +227,16 @@ class Confirmer:
     def _ask_model(
         self, run: Run, arguments: Mapping[str, Any], binding: str, losses: Losses
     ) -> Confirmation | Preview:
-        """Have the same model confirm in a second step: a guard against accidents, and nobody's consent."""
-        given = arguments.get(CONFIRMATION)
-        if given is not None:
-            asked = self._open(run, given, binding)
+        """Let the model confirm in a second call. This guards against accidents; it is not the user's consent."""
+        earlier = arguments.get(CONFIRMATION)
+        if earlier is not None:
+            asked = self._open(run, earlier, binding)
             self._spend(asked)
             if losses.name == asked.name and not has_grown(asked.measures, losses.measures):
                 return Confirmation("two-step")
         asked = _SealedQuestion(secrets.token_hex(16), binding, losses.name, losses.measures)
         token = self._seals.seal(_PURPOSE, run.caller, asked.sealed())
-        more = "More would be lost now than was shown before. " if given is not None else ""
+        more = "More would be lost now than was shown before. " if earlier is not None else ""
         remedy = Remedy(
             f"Nothing was changed. {more}Show the person the question and what is lost. Once they agree, repeat the "
             f"call with the same arguments and {CONFIRMATION} set to preview.{CONFIRMATION}; it is good once.",
@@ -233,9 +247,9 @@ class Confirmer:
     async def _take_approval(
         self, approvals: Approvals, tool: Tool, binding: str, losses: Losses
     ) -> Confirmation | Preview:
-        """Take what the user approved on the terminal; else put the question there."""
-        given = await anyio.to_thread.run_sync(approvals.take, binding)
-        if given is not None and given.name == losses.name and not has_grown(given.measures, losses.measures):
+        """Use the user's approval from the terminal. If there is none, store the question for the terminal."""
+        approval = await anyio.to_thread.run_sync(approvals.take, binding)
+        if approval is not None and approval.name == losses.name and not has_grown(approval.measures, losses.measures):
             return Confirmation("person", "approval")
         waiting = await anyio.to_thread.run_sync(approvals.ask, tool.name, binding, losses, self._seconds)
         command = self._approve_with(waiting.id)
@@ -248,60 +262,48 @@ class Confirmer:
         return _build_preview(losses, remedy, waiting.expires - time.time(), waits=True)
 
     def _open(self, run: Run, state: str, binding: str) -> _SealedQuestion:
-        """Return the question that a reply belongs to. Raises CallError for any other."""
+        """Return the question in a sealed state. Raises CallError if it was not asked about this call."""
         try:
-            kept = self._seals.open(state, _PURPOSE, run.caller, seconds=self._seconds)
-        except SealError as broken:
-            code = ErrorCode.CONFIRMATION_EXPIRED if broken.flaw == "expired" else ErrorCode.CONFIRMATION_INVALID
-            raise _unusable(code, f"The confirmation cannot be used: {_FLAWS[broken.flaw]}") from None
-        asked = _SealedQuestion(kept["n"], kept["b"], kept["s"], kept["m"])
-        if asked.binding != binding:
+            value = self._seals.open(state, _PURPOSE, run.caller, seconds=self._seconds)
+        except SealError as error:
+            code = ErrorCode.CONFIRMATION_EXPIRED if error.flaw == "expired" else ErrorCode.CONFIRMATION_INVALID
+            raise _unusable(code, f"The confirmation cannot be used: {_FLAWS[error.flaw]}") from None
+        if value["b"] != binding:
             why = "it was given for another tool or other arguments"
             raise _unusable(ErrorCode.CONFIRMATION_INVALID, f"The confirmation cannot be used: {why}")
-        return asked
+        return _SealedQuestion(value["n"], value["b"], value["s"], value["m"])
 
     def _accept(self, tool: Tool, reply: Reply, asked: _SealedQuestion) -> None:
-        """Take a reply, once. Raises Declined unless it is a yes with the right name, CallError if there is none."""
+        """Accept a yes with the right name, once. Raises Declined for another reply, CallError if there is none."""
         if reply.action == "expire":
             raise _unusable(
                 ErrorCode.CONFIRMATION_EXPIRED, f"The person did not answer in {HELD_SECONDS // 60} minutes"
             )
         self._spend(asked)
-        if reply.action == "decline":
-            hint = f"Do not call {tool.name} again unless the person asks for it."
-            raise _declined(ErrorCode.DECLINED, f"The person declined {tool.name}", hint)
-        if reply.action == "cancel":
-            hint = "Ask the person whether they want it before you call again."
-            raise _declined(
-                ErrorCode.CANCELLED, f"The person closed the question about {tool.name} without an answer", hint
-            )
-        if normalize_name(reply.typed) != asked.name:
-            hint = "Ask the person whether they mean this one, and call again if they do."
-            raise _declined(
-                ErrorCode.NAME_MISMATCH, f"What the person typed is not the name that {tool.name} asked for", hint
-            )
+        action: str = reply.action
+        if action not in _REFUSALS and normalize_name(reply.typed) != asked.name:
+            action = "mismatch"
+        if action in _REFUSALS:
+            code, message, hint = _REFUSALS[action]
+            raise Declined(code, f"{message.format(tool.name)}; nothing was sent.", hint=hint.format(tool.name))
 
     def _spend(self, asked: _SealedQuestion) -> None:
         if not self._spent.spend(asked.nonce):
             raise _unusable(ErrorCode.CONFIRMATION_USED, "The confirmation cannot be used: it was used before")
 
 
-def _declined(code: str, why: str, hint: str) -> Declined:
-    return Declined(code, f"{why}; nothing was sent.", hint=hint)
-
-
 def _unusable(code: str, why: str) -> CallError:
-    """Return the refusal of a confirmation that is no reply of the user: expired, used, forged, or for another call."""
+    """Return the error for a confirmation that is expired, used, forged, or for another call."""
     return CallError(code, f"{why}; nothing was sent.", hint=_ASK)
 
 
 def _need_ids(context: CallContext, what: str) -> None:
-    """Require ids where nobody is shown which thing a name was resolved to. Raises InvalidArguments."""
+    """Raise InvalidArguments if a name was resolved in a call without a question that shows the resolved thing."""
     entities = {argument.name: argument.entity for argument in context.tool.arguments if argument.entity is not None}
     for entry in context.resolved:
-        entity, given = entities[entry["argument"]], entry["given"]
-        if entity.sequence is None and extract_id(given, entity) is None:
-            raise refuse_text(given, entity, entry["argument"], f"; {what} takes no name for what may be destroyed")
+        entity, text = entities[entry["argument"]], entry["given"]
+        if entity.sequence is None and extract_id(text, entity) is None:
+            raise refuse_text(text, entity, entry["argument"], f"; {what} takes no name for what may be destroyed")
 
 
 def _build_preview(
@@ -320,13 +322,13 @@ def _build_preview(
 
 
 def _add_place(losses: Losses, where: str) -> Losses:
-    """Return the losses with a question that begins with where the call acts."""
+    """Add the platform and account of the call to the start of the question."""
     return replace(losses, question=f"{where} {losses.question}") if where else losses
 
 
 def _fingerprint_call(run: Run, tool: Tool, arguments: Mapping[str, Any], where: str) -> str:
     """Return a fingerprint of the call: caller, tool, arguments with resolved ids, platform and account."""
     others = {name: value for name, value in arguments.items() if name != CONFIRMATION}
-    told = [where, run.caller.key, tool.name, others]
-    text = json.dumps(told, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    call = [where, run.caller.key, tool.name, others]
+    text = json.dumps(call, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

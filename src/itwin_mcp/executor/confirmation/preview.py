@@ -72,7 +72,7 @@ class Losses:
 
     @property
     def message(self) -> str:
-        """All of it as text."""
+        """The question, the thing and its losses as text for the user."""
         lines = [
             self.question,
             *(f"- {_format_label(key)}: {_format_value(value)}" for key, value in self.about.items()),
@@ -103,11 +103,11 @@ async def preview_losses(run: Run, tool: Tool, arguments: Mapping[str, Any]) -> 
             return _preview_file(arguments)
         return await _preview_plan(run, tool, tool.confirm, arguments)
     except CallError as error:
-        why = f"This was the look at what {tool.name} would destroy; nothing was changed."
+        why = f"This was the read of what {tool.name} would destroy; nothing was changed."
         raise error.amended(before=why) from None
 
 
-# --- a file here ------------------------------------------------------------------------------------------------
+# --- a local file -----------------------------------------------------------------------------------------------
 
 
 def _preview_file(arguments: Mapping[str, Any]) -> Losses | None:
@@ -129,7 +129,7 @@ async def _preview_plan(run: Run, tool: Tool, plan: ConfirmPlan, arguments: Mapp
     seen: dict[str, Any] = {}
     if plan.target is not None:
         seen[plan.target.name], _ = await _read(run, plan.target, bind(plan.target.bindings, arguments, {}))
-    if plan.unless is not None and await _is_excepted(run, plan, plan.unless, arguments, seen):
+    if plan.unless is not None and await _is_exempt(run, plan, plan.unless, arguments, seen):
         return None
     absent, cut = await _read_around(run, plan, arguments, seen)
     for lookup in plan.lookups:
@@ -166,7 +166,7 @@ async def _preview_plan(run: Run, tool: Tool, plan: ConfirmPlan, arguments: Mapp
 def _add_lookup(
     run: Run, lookup: LookupStep, arguments: Mapping[str, Any], seen: dict[str, Any], cut: set[str]
 ) -> None:
-    """Add to `seen` what a lookup picks from what was read; nothing if one of its lists could not be read."""
+    """Add the elements that a lookup picks to `seen`, unless one of its lists could not be read."""
     others = lookup.changes.otherwise if lookup.changes is not None else ()
     if all(name in seen for name in (lookup.index, *others)):
         seen[lookup.name] = pick_elements(lookup, arguments, seen, run.warnings, cut)
@@ -175,15 +175,15 @@ def _add_lookup(
 async def _read_around(
     run: Run, plan: ConfirmPlan, arguments: Mapping[str, Any], seen: dict[str, Any]
 ) -> tuple[set[str], set[str]]:
-    """Add to `seen` what the plan reads besides the thing itself.
+    """Add the answers of the plan's other reads to `seen`.
 
-    Return the names of the reads that found nothing, and of those that did not read all.
+    Return the names of the reads whose thing does not exist, and of those whose list is incomplete.
     """
     absent: set[str] = set()
     cut: set[str] = set()
     failures: list[CallError] = []
 
-    async def one(read: PreviewRead) -> None:
+    async def read_one(read: PreviewRead) -> None:
         try:
             body, whole = await _read(run, read, bind(read.bindings, arguments, known))
         except (UnexpectedAnswer, InvalidArguments):
@@ -204,13 +204,13 @@ async def _read_around(
     async with anyio.create_task_group() as tasks:
         for read in plan.reads:
             if plan.unless is None or read.name != plan.unless.read:
-                tasks.start_soon(one, read)
+                tasks.start_soon(read_one, read)
     if failures:
         raise failures[0]
     return absent, cut
 
 
-async def _is_excepted(
+async def _is_exempt(
     run: Run, plan: ConfirmPlan, unless: Loss, arguments: Mapping[str, Any], seen: dict[str, Any]
 ) -> bool:
     """Return whether `unless` finds something; its read is added to `seen`. If it cannot be read, the user is asked."""
@@ -227,16 +227,16 @@ async def _is_excepted(
 
 
 async def _read(run: Run, read: PreviewRead, values: Mapping[str, Any]) -> tuple[Any, bool]:
-    """Return what a read answers, and whether that is all."""
+    """Return the answer of a read, and whether it is complete."""
     if read.operation.page is not None:
         answer, page = await list_all(run, read.operation, values, limit=MAX_READ, max_requests=MAX_PAGES, strict=True)
-        # iTwins may be inside of those that are listed, and some are shown neither to everybody nor beyond a fence.
+        # A list of iTwins is never complete: it lacks nested iTwins, and those that permissions or a policy hide.
         return answer.body, page is None and "iTwins" not in answer.body
     body = (await run.perform(read.operation, values)).body
     return {"bytes": len(body)} if read.operation.binary else body, True
 
 
-_NOT_OF_A_THING = frozenset({"NotFound", GATEWAY_NOT_FOUND})
+_GENERAL_CODES = frozenset({"NotFound", GATEWAY_NOT_FOUND})
 
 
 def _is_absent(error: CallError) -> bool:
@@ -244,7 +244,7 @@ def _is_absent(error: CallError) -> bool:
 
     A 404 without such a code may come from a gateway, which does not know the thing.
     """
-    return error.status == 404 and error.code.endswith("NotFound") and error.code not in _NOT_OF_A_THING
+    return error.status == 404 and error.code.endswith("NotFound") and error.code not in _GENERAL_CODES
 
 
 def _is_empty(when: Loss, seen: Mapping[str, Any], cut: set[str]) -> bool:
@@ -271,8 +271,8 @@ def _is_whole(value: Any, parts: tuple[PathPart, ...]) -> bool:
     return True
 
 
-def _leads_past_a_list(path: JsonPath, seen: Mapping[str, Any]) -> bool:
-    """Return whether a path asks for an element that a list does not have, such as the newest of no changesets."""
+def _is_beyond_list(path: JsonPath, seen: Mapping[str, Any]) -> bool:
+    """Return whether a path leads past the end of a list, such as to the newest of no changesets."""
     for at, part in enumerate(path.parts):
         if isinstance(part, int):
             held = replace(path, parts=path.parts[:at]).find(seen)
@@ -288,15 +288,15 @@ def _find_loss(loss: Loss, seen: Mapping[str, Any], arguments: Mapping[str, Any]
         return None
     found = loss.path.find(seen)
     if loss.path.many or loss.match is not None or loss.fields:
-        # These are lists: of one that is not there, or only in part, nobody knows how much it holds.
+        # These are lists. If a list is missing or incomplete, the loss is unknown.
         if not isinstance(found, list) or not _is_whole(seen, loss.path.parts):
             return None
     elif found is None:
         return ABSENT
     elif found is ABSENT and not isinstance(replace(loss.path, parts=loss.path.parts[:-1]).find(seen), dict):
-        return ABSENT if _leads_past_a_list(loss.path, seen) else None
+        return ABSENT if _is_beyond_list(loss.path, seen) else None
     if loss.kept_field is not None:
-        return _without_kept(found, loss.kept_field, [evaluate(value, arguments, seen) for value in loss.kept])
+        return _remove_kept(found, loss.kept_field, [evaluate(value, arguments, seen) for value in loss.kept])
     if loss.match is None:
         return found
     wanted = None if loss.wanted is None else evaluate(loss.wanted, arguments, seen)
@@ -305,7 +305,7 @@ def _find_loss(loss: Loss, seen: Mapping[str, Any], arguments: Mapping[str, Any]
     return [one for one in found if one[loss.match] == wanted]
 
 
-def _without_kept(found: Any, name: str, kept: list[Any]) -> Any:
+def _remove_kept(found: Any, name: str, kept: list[Any]) -> Any:
     """Return the elements that are not kept; None (unknown) if an element, or what is kept, cannot be read."""
     values = [value for one in kept for value in (one if isinstance(one, list) else [one])]
     if ABSENT in kept or not isinstance(found, list):

@@ -1,6 +1,7 @@
-"""Seals what is handed out and taken back later (cursors, questions): nobody can read, alter or swap it.
+"""Encrypts and signs values that a client returns later, such as cursors and questions.
 
-A seal is a Fernet token (AES-128-CBC with HMAC-SHA256) over the value, its purpose, its caller and the time.
+A client cannot read or alter them, or use them for another purpose or as another caller. A seal is a Fernet token
+(AES-128-CBC with HMAC-SHA256) over the value, its purpose, its caller and the time.
 """
 
 from __future__ import annotations
@@ -58,8 +59,8 @@ class Seals:
             payload = json.loads(self._cipher().decrypt(_restore_padding(text)))
         except (InvalidToken, ValueError):
             raise SealError("unreadable") from None
-        # Purpose and caller are inside of the seal, not only asked for: a cursor is no confirmation, and one caller's
-        # seal is nothing in the hands of another.
+        # Purpose and caller are sealed too, so that a cursor never counts as a confirmation, and no caller can use the
+        # seal of another one.
         if payload["c"] != caller.key:
             raise SealError("of another caller")
         if payload["p"] != purpose:
@@ -86,7 +87,7 @@ def derive_keys(secrets: Sequence[str]) -> tuple[bytes, ...]:
     from cryptography.hazmat.primitives.hashes import SHA256
     from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-    return tuple(HKDF(SHA256(), 32, salt=None, info=b"itwin-mcp seals 1").derive(one.encode()) for one in secrets)
+    return tuple(HKDF(SHA256(), 32, salt=None, info=b"itwin-mcp seals 1").derive(text.encode()) for text in secrets)
 
 
 def load_or_create_key(file: Path) -> bytes:
@@ -99,13 +100,13 @@ def load_or_create_key(file: Path) -> bytes:
         # Another process that starts meanwhile must not read half a key, nor make a second.
         with suppress(FileExistsError):
             write_file(file, secrets.token_bytes(32), replace=False)
-    key = _private_key(file)
+    key = _read_private_key(file)
     if key is None:
         # Under a lock, so that of several processes that start together one makes the new key and all others read it.
         from filelock import FileLock
 
         with FileLock(file.with_name(f"{file.name}.lock"), timeout=_LOCK_SECONDS, mode=0o600):
-            key = _private_key(file)
+            key = _read_private_key(file)
             if key is None:
                 logger.warning("Others could read the key %s, so it was replaced; earlier cursors are invalid", file)
                 key = secrets.token_bytes(32)
@@ -115,8 +116,8 @@ def load_or_create_key(file: Path) -> bytes:
     return key
 
 
-def _private_key(file: Path) -> bytes | None:
-    """Return the content of the file; None on POSIX if other users can read it."""
+def _read_private_key(file: Path) -> bytes | None:
+    """Return the content of a key file; None on POSIX if other users can read it."""
     with file.open("rb") as stream:
         status = os.fstat(stream.fileno())
         if os.name == "posix" and (status.st_mode & 0o077 or status.st_uid != os.geteuid()):

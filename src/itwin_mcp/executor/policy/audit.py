@@ -1,4 +1,4 @@
-"""The audit log: one JSON line for every decision on a write; ids and codes, never a value, a name or a secret."""
+"""The audit log: one JSON line for every decision on a write, with ids and codes but no values, names or secrets."""
 
 from __future__ import annotations
 
@@ -21,15 +21,19 @@ from itwin_mcp.errors import AuditFailed
 logger = logging.getLogger(__name__)
 
 Decision: TypeAlias = Literal["refused", "asked", "declined", "allowed", "done", "failed"]
-"""Refused before anything was sent, also for a confirmation that is no valid yes (expired, used, forged, or for another
-call); the user was asked; they themselves said no; about to be sent; what came of it."""
+"""The decision about a write, or its outcome.
+
+`refused`: nothing was sent, for instance because a confirmation has expired, was used, forged or given for another
+call. `asked`: the user was asked. `declined`: the user said no. `allowed`: the write is sent next. `done`, `failed`:
+its outcome.
+"""
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
-"""What a line may hold of foreign origin: a code or an id, never text."""
+"""A code or an id. Other text from outside is never logged."""
 
 
 MAX_FILE_BYTES = 10 * 1024 * 1024
-"""A longer file is renamed to `….1` before the next line, and `….1` to `….2`, and so on."""
+"""A file of this size is renamed to `….1` before the next line, `….1` to `….2`, and so on."""
 MAX_OLD_FILES = 9
 _LOCK_SECONDS = 5.0
 
@@ -37,8 +41,8 @@ _LOCK_SECONDS = 5.0
 class Audit:
     """Appends lines to a file, or to standard error. A file of more than `MAX_FILE_BYTES` is rotated.
 
-    The file is opened for each line and written once, so that lines of several processes never mix, and a file that was
-    moved away is created again. A line survives the end of the process; it is not forced onto the disk.
+    The file is opened for each line and written once. So the lines of several processes never mix, and a file that was
+    moved away is created again. A line survives the end of the process, but is not flushed to the disk.
     """
 
     def __init__(self, file: Path | None, clock: Callable[[], float]) -> None:
@@ -47,7 +51,7 @@ class Audit:
         self._clock = clock
 
     async def before(self, decision: Decision, facts: Mapping[str, Any]) -> None:
-        """Write a decision before its request. Raises AuditFailed if it cannot be written; nothing is sent then."""
+        """Write a decision before its request. Raises AuditFailed if that fails, so that nothing is sent."""
         try:
             await self._append(decision, facts)
         except OSError as error:
@@ -56,7 +60,7 @@ class Audit:
             raise AuditFailed from None
 
     async def after(self, decision: Decision, facts: Mapping[str, Any]) -> None:
-        """Write what has happened. If it cannot be written, that is only logged: the request is not undone."""
+        """Write the outcome of a request. A failure to write is only logged, because the request was already sent."""
         try:
             with anyio.CancelScope(shield=True):
                 await self._append(decision, facts)
@@ -65,9 +69,9 @@ class Audit:
 
     async def _append(self, decision: Decision, facts: Mapping[str, Any]) -> None:
         moment = datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="milliseconds")
-        line = {"time": moment.replace("+00:00", "Z"), "decision": decision, **facts}
-        known = {name: value for name, value in line.items() if value is not None}
-        text = json.dumps(known, ensure_ascii=True, separators=(",", ":")) + "\n"
+        entry = {"time": moment.replace("+00:00", "Z"), "decision": decision, **facts}
+        members = {name: value for name, value in entry.items() if value is not None}
+        text = json.dumps(members, ensure_ascii=True, separators=(",", ":")) + "\n"
         await anyio.to_thread.run_sync(self._write, text.encode())
 
     def _write(self, line: bytes) -> None:
@@ -86,7 +90,7 @@ class Audit:
             os.close(handle)
 
     def _rotate_if_large(self, file: Path) -> None:
-        """Rotate the file. If that fails the line is still written: a log that is too long is better than none."""
+        """Rotate the file if it is large. A failure is only logged, because a long log is better than a lost line."""
         if not _is_large(file):
             return
         from filelock import FileLock, Timeout
@@ -104,7 +108,7 @@ class Audit:
 
 
 def _is_large(file: Path) -> bool:
-    """Return whether it is a regular file of the maximum size; a pipe or a device is never rotated."""
+    """Return whether a regular file has the maximum size. Pipes and devices are never rotated."""
     try:
         status = file.stat()
     except OSError:
@@ -113,5 +117,5 @@ def _is_large(file: Path) -> bool:
 
 
 def keep_code(text: str | None) -> str | None:
-    """Return a foreign code or id; None for any other text."""
+    """Return the text if it is a code or an id; None otherwise."""
     return text if text is not None and _PLAIN.fullmatch(text) else None

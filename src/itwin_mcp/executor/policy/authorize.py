@@ -1,9 +1,9 @@
-"""The stage `authorize`, and the same explained: what the policy says of a call whose arguments are ids."""
+"""The stage `authorize`, and `explain_verdict`, which reports what the policy decides about a call."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from itwin_mcp.capability.catalog import Tool
@@ -14,36 +14,36 @@ from itwin_mcp.upstream.messages import Request, Response
 
 
 async def authorize(context: CallContext) -> CallContext:
-    """Refuse a call about something that the policy does not allow, before anybody is asked. Raises CallError."""
+    """Stage: refuse a call that the policy does not allow, before the user is asked. Raises CallError."""
     return replace(context, permit=await context.gate.authorize(context.tool, context.arguments))
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the policy says of a call.
+    """The decision of the policy about a call.
 
-    `because` is in words; `rule` is the entry that counts, None where none names the caller.
+    `because` explains it in words. `rule` is the line of the entry that applies, None if none names the caller.
     """
 
     verdict: Literal["allowed", "refused", "unknown"]
     because: str
     rule: str | None = None
     waived: str | None = None
-    """Who confirms in the user's place, if the tool asks to be confirmed."""
+    """Who confirms the call instead of the user, if the tool asks for a confirmation."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as the command line prints it."""
-        return {"verdict": self.verdict, "because": self.because, "rule": self.rule, "waived": self.waived}
+        """Return the verdict as the command line prints it."""
+        return asdict(self)
 
 
-class Offline:
-    """Takes the client's place and sends nothing: what would have to be read stays unknown."""
+class OfflineSender:
+    """A sender that sends nothing, so that a verdict which depends on a read is `unknown`."""
 
     def __init__(self, platform: str) -> None:
         self.platform = platform
 
     async def send(self, request: Request) -> Response:
-        """Raises CallError."""
+        """Raise CallError with the code `Offline`."""
         raise CallError(
             ErrorCode.OFFLINE,
             f"{request.path} would have to be read to know in which iTwin it is.",
@@ -54,9 +54,9 @@ class Offline:
 async def explain_verdict(
     keeper: Gatekeeper, tool: Tool, arguments: Mapping[str, Any], request: Request, caller: Caller
 ) -> Verdict:
-    """Return the verdict on a call; `arguments` are ids, `request` is the first that it would send.
+    """Return the verdict on a call with these resolved arguments; `request` is the first request of the call.
 
-    Nothing is sent but the read that finds an iModel's iTwin.
+    The only request sent is the read that finds out in which iTwin an iModel is.
     """
     rule = keeper.policy.find_rule(caller) if keeper.policy is not None else None
     place = rule.place("entry") if rule is not None else None

@@ -21,6 +21,8 @@ Words = Annotated[list[str], Field(min_length=1)]
 
 
 class _Closed(BaseModel):
+    """The base of all parts of the file: strict types, no unknown keys."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
@@ -63,7 +65,7 @@ _KEYS = sorted({field.alias or name for model in _MODELS for name, field in mode
 def read_policy(file: Path, catalog: Catalog, issuer: str | None = None) -> Policy:
     """Read a policy file. Raises PolicyError with every problem in it.
 
-    `catalog` is all that exists; `issuer` is the one whose tokens a hosted server accepts.
+    `catalog` has all existing tools; `issuer` is the issuer whose tokens a hosted server accepts.
     """
     try:
         text = read_text(file)
@@ -73,30 +75,30 @@ def read_policy(file: Path, catalog: Catalog, issuer: str | None = None) -> Poli
     try:
         model = _File.model_validate(data)
     except ValidationError as error:
-        raise PolicyError([_problem(file, text, item) for item in error.errors(include_url=False)]) from None
+        raise PolicyError([_build_problem(file, text, item) for item in error.errors(include_url=False)]) from None
     reader = _Reader(file, text, catalog, issuer)
-    policy = reader.policy(model)
+    policy = reader.build_policy(model)
     if reader.problems:
         raise PolicyError(reader.problems)
     return policy
 
 
-def _problem(file: Path, text: str, item: Any) -> Problem:
+def _build_problem(file: Path, text: str, item: Any) -> Problem:
     path: YamlPath = item["loc"]
     if item["type"] == "extra_forbidden":
-        key = str(path[-1])
-        if key in _KEYS:
-            return Problem(str(file), find_line(text, path), "known-key", MISPLACED_KEY.format(key))
-        close = find_similar(key, _KEYS)
-        meant = f"did you mean {close[0]!r}?" if close else "leave it out"
-        return Problem(str(file), find_line(text, path), "known-key", f"unknown key {shorten(key)!r}: {meant}")
-    rule, message = explain_error(item, path)
-    where = shorten(".".join(str(part) for part in path), 200)
-    return Problem(str(file), find_line(text, path), rule, shorten(message, 400) + (f" (at {where})" if where else ""))
+        rule, key = "known-key", str(path[-1])
+        similar = find_similar(key, _KEYS)
+        advice = f"did you mean {similar[0]!r}?" if similar else "leave it out"
+        message = MISPLACED_KEY.format(key) if key in _KEYS else f"unknown key {shorten(key)!r}: {advice}"
+    else:
+        rule, message = explain_error(item, path)
+        where = shorten(".".join(str(part) for part in path), 200)
+        message = shorten(message, 400) + (f" (at {where})" if where else "")
+    return Problem(str(file), find_line(text, path), rule, message)
 
 
 class _Reader:
-    """Builds the policy from a checked model, and collects what does not fit the existing tools."""
+    """Builds the policy from a checked model, and collects the problems of entries that do not fit the tools."""
 
     def __init__(self, file: Path, text: str, catalog: Catalog, issuer: str | None) -> None:
         self.problems: list[Problem] = []
@@ -104,49 +106,49 @@ class _Reader:
         self._tools, self._itwin = catalog.tools, catalog.entities["itwin"]
         self._toolsets = sorted({tool.toolset for tool in catalog.tools.values()})
 
-    def policy(self, model: _File) -> Policy:
+    def build_policy(self, model: _File) -> Policy:
         """Build the policy from the checked file. Entries that do not fit are added to `problems`."""
-        default = self._rule(model.default, ("default",)) if model.default is not None else None
-        callers = tuple(self._rule(one, ("callers", index)) for index, one in enumerate(model.callers))
+        default = self._build_rule(model.default, ("default",)) if model.default is not None else None
+        callers = tuple(self._build_rule(entry, ("callers", index)) for index, entry in enumerate(model.callers))
         self._check_reached(callers)
         return Policy(self._file.name, default, callers)
 
     def _check_reached(self, callers: Sequence[Rule]) -> None:
-        """Report each entry whose callers are all named by earlier entries: it would never count."""
+        """Report each entry that never applies, because earlier entries name all its callers."""
         first: dict[tuple[str | None, str, str], str] = {}
         for index, rule in enumerate(callers):
-            by_subject = [] if rule.subject is None else [(rule.issuer, "subject", rule.subject)]
-            named = by_subject or [(rule.issuer, "group", group) for group in rule.groups]
-            if named and first.keys() >= set(named):
-                places = " and ".join(sorted({first[one] for one in named}))
+            identities = [(rule.issuer, "group", group) for group in rule.groups]
+            if rule.subject is not None:
+                identities = [(rule.issuer, "subject", rule.subject)]
+            if identities and first.keys() >= set(identities):
+                places = " and ".join(sorted({first[identity] for identity in identities}))
                 message = f"never counts, for the first entry does: all its callers are named before ({places})"
                 self._report(("callers", index), "caller", message)
-            for one in named:
-                first.setdefault(one, rule.place("entry"))
+            for identity in identities:
+                first.setdefault(identity, rule.place("entry"))
 
-    def _rule(self, entry: _Entry, path: YamlPath) -> Rule:
-        places = {"entry": self._place(path)}
-        for key in ("itwins", "tools", "create-itwins", "writes-per-hour"):
-            places[key] = self._place((*path, key))
-        itwins = self._itwins(entry.itwins, (*path, "itwins"))
-        allow = dict(self._words(entry.tools.allow, (*path, "tools", "allow")))
-        deny = dict(self._words(entry.tools.deny, (*path, "tools", "deny")))
+    def _build_rule(self, entry: _Entry, path: YamlPath) -> Rule:
+        keys = ("itwins", "tools", "create-itwins", "writes-per-hour")
+        places = {"entry": self._place(path), **{key: self._place((*path, key)) for key in keys}}
+        itwins = self._read_itwins(entry.itwins, (*path, "itwins"))
+        allow = dict(self._read_words(entry.tools.allow, (*path, "tools", "allow")))
+        deny = dict(self._read_words(entry.tools.deny, (*path, "tools", "deny")))
         rule = Rule(
             places,
             itwins,
             create_itwins=entry.create_itwins if entry.create_itwins is not None else itwins is None,
             allow=allow,
-            deny={**dict(self._same_writes(deny, allow)), **deny},
+            deny={**dict(self._find_equivalents(deny, allow)), **deny},
             writes_per_hour=entry.writes_per_hour,
-            **self._named(entry, path),
+            **self._read_callers(entry, path),
         )
-        approved = [
-            self._pre_approval(one, rule, (*path, "pre-approved", index))
-            for index, one in enumerate(entry.pre_approved)
+        pre_approved = [
+            self._read_pre_approval(item, rule, (*path, "pre-approved", index))
+            for index, item in enumerate(entry.pre_approved)
         ]
-        return replace(rule, pre_approved=tuple(approved))
+        return replace(rule, pre_approved=tuple(pre_approved))
 
-    def _named(self, entry: _Entry, path: YamlPath) -> dict[str, Any]:
+    def _read_callers(self, entry: _Entry, path: YamlPath) -> dict[str, Any]:
         if not isinstance(entry, _Caller):
             return {}
         if (entry.subject is None) == (entry.groups is None):
@@ -156,93 +158,103 @@ class _Reader:
             self._report((*path, "issuer"), "caller", f"{shorten(entry.issuer)!r} names no caller: {only}")
         return {"issuer": entry.issuer, "subject": entry.subject, "groups": frozenset(entry.groups or ())}
 
-    def _itwins(self, given: Any, path: YamlPath) -> frozenset[str] | None:
-        if given == ALL:
+    def _read_itwins(self, value: Any, path: YamlPath) -> frozenset[str] | None:
+        """Return the ids in `all` (None) or a list of ids and links. Report anything else."""
+        if value == ALL:
             return None
-        if not isinstance(given, list):
+        if not isinstance(value, list):
             self._report(path, "type", f"must be {ALL!r}, or a list of ids")
             return frozenset()
-        found = set[str]()
-        for index, text in enumerate(given):
-            known = extract_id(text, self._itwin) if isinstance(text, str) else None
-            if known is None:
-                what = repr(shorten(text)) if isinstance(text, str) else "this"
-                self._report((*path, index), "itwin", f"{what} is neither the id of an iTwin nor a link to one")
+        itwins = set[str]()
+        for index, text in enumerate(value):
+            identifier = extract_id(text, self._itwin) if isinstance(text, str) else None
+            if identifier is None:
+                label = repr(shorten(text)) if isinstance(text, str) else "this"
+                self._report((*path, index), "itwin", f"{label} is neither the id of an iTwin nor a link to one")
             else:
-                found.add(known)
-        return frozenset(found)
+                itwins.add(identifier)
+        return frozenset(itwins)
 
-    def _words(self, given: Sequence[str], path: YamlPath) -> Iterator[tuple[str, str]]:
-        for index, word in enumerate(given):
-            here = (*path, index)
+    def _read_words(self, words: Sequence[str], path: YamlPath) -> Iterator[tuple[str, str]]:
+        """Yield each word of `allow` or `deny` with its line. Report unknown tools and toolsets."""
+        for index, word in enumerate(words):
+            word_path = (*path, index)
             toolset = word.removeprefix(TOOLSET)
             if word.startswith(TOOLSET):
                 if toolset not in self._toolsets:
-                    self._unknown(here, "toolset", toolset, self._toolsets)
+                    self._report_unknown(word_path, "toolset", toolset, self._toolsets)
             elif word not in (ALL, READ_ONLY) and word not in self._tools:
-                self._unknown(here, "tool", word, self._tools)
-            yield word, self._place(here)
+                self._report_unknown(word_path, "tool", word, self._tools)
+            yield word, self._place(word_path)
 
-    def _same_writes(self, deny: Mapping[str, str], allow: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-        """Yield each tool that can do what a denied one does, and why, except those that are allowed by name.
+    def _find_equivalents(self, deny: Mapping[str, str], allow: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+        """Yield each tool that has the effect of a denied tool, and why, except those that are allowed by name.
 
-        These are the tools that send every write of the denied one, and those that it is `alike` to in `x-confirm`,
+        These are the tools that send every write of the denied one, and those that `x-confirm` declares as `alike`,
         with the destructive tools that send every write of those.
         """
-        sent = {name: _writes_of(tool) for name, tool in self._tools.items()}
+        keys = {
+            name: frozenset(operation.key for operation in tool.operations if operation.method != "GET")
+            for name, tool in self._tools.items()
+        }
         for denied, place in deny.items():
-            changed = sent.get(denied, frozenset())
-            for name in sent.keys() - allow.keys():
-                if changed and changed <= sent[name]:
+            denied_keys = keys.get(denied, frozenset())
+            for name in keys.keys() - allow.keys():
+                if denied_keys and denied_keys <= keys[name]:
                     yield name, f"{place} denies {denied}, which sends the same"
                 elif self._tools[name].annotations.destructive and any(
-                    sent[other] <= sent[name] for other in self._alike(denied)
+                    keys[other] <= keys[name] for other in self._find_alike(denied)
                 ):
                     yield name, f"{place} denies {denied}, which does the same"
 
-    def _alike(self, denied: str) -> Iterator[str]:
-        """Return the tools that name this one in `alike`, and those that it names."""
+    def _find_alike(self, denied: str) -> Iterator[str]:
+        """Yield the tools that name this one in `alike`, and those that it names."""
         for name, tool in self._tools.items():
-            named = tool.confirm.alike if tool.confirm is not None else frozenset()
-            if denied in named:
+            alike = tool.confirm.alike if tool.confirm is not None else frozenset()
+            if denied in alike:
                 yield name
             elif name == denied:
-                yield from named & self._tools.keys()
+                yield from alike & self._tools.keys()
 
-    def _pre_approval(self, given: _PreApproved, rule: Rule, path: YamlPath) -> PreApproval:
-        for index, name in enumerate(given.tools):
-            here = (*path, "tools", index)
+    def _read_pre_approval(self, item: _PreApproved, rule: Rule, path: YamlPath) -> PreApproval:
+        for index, name in enumerate(item.tools):
+            tool_path = (*path, "tools", index)
             tool = self._tools.get(name)
-            if name in (ALL, READ_ONLY) or name.startswith(TOOLSET):
-                self._report(
-                    here, "pre-approved", f"{name!r} is no tool: what is approved beforehand is named one by one"
-                )
-            elif tool is None:
-                self._unknown(here, "tool", name, self._tools)
-            elif not rule.allows(tool)[0]:
-                self._report(here, "pre-approved", f"{name!r} is not allowed in this entry ({rule.allows(tool)[1]})")
-            elif tool.annotations.read_only:
-                self._report(here, "pre-approved", f"{name!r} changes nothing: it needs no approval, leave it out")
-            elif not tool.writes:
-                why = "changes nothing on the platform, and a policy approves nothing on this machine: leave it out"
-                self._report(here, "pre-approved", f"{name!r} {why}")
-            elif tool.confirm is None:
-                why = "asks nobody, so that there is nothing to approve: leave it out; writes-per-hour bounds it"
-                self._report(here, "pre-approved", f"{name!r} {why}")
-        itwins = self._itwins(given.itwins, (*path, "itwins")) or frozenset()
-        for one in sorted(itwins - (rule.itwins if rule.itwins is not None else itwins)):
-            self._report((*path, "itwins"), "pre-approved", f"{one} is none of the iTwins of this entry")
-        return PreApproval(self._place(path), frozenset(given.tools), itwins, given.per_hour)
+            is_group = name in (ALL, READ_ONLY) or name.startswith(TOOLSET)
+            if tool is None and not is_group:
+                self._report_unknown(tool_path, "tool", name, self._tools)
+            elif problem := _explain_unapprovable(rule, tool):
+                self._report(tool_path, "pre-approved", f"{name!r} {problem}")
+        itwins = self._read_itwins(item.itwins, (*path, "itwins")) or frozenset()
+        for itwin in sorted(itwins - (rule.itwins if rule.itwins is not None else itwins)):
+            self._report((*path, "itwins"), "pre-approved", f"{itwin} is none of the iTwins of this entry")
+        return PreApproval(self._place(path), frozenset(item.tools), itwins, item.per_hour)
 
     def _place(self, path: YamlPath) -> str:
         return f"{self._file.name}:{find_line(self._text, path)}"
 
-    def _unknown(self, path: YamlPath, noun: str, name: str, known: Iterable[str]) -> None:
-        self._report(path, noun, f"there is no {noun} {shorten(name)!r}: {suggest(known, name)}")
+    def _report_unknown(self, path: YamlPath, noun: str, name: str, candidates: Iterable[str]) -> None:
+        self._report(path, noun, f"there is no {noun} {shorten(name)!r}: {suggest(candidates, name)}")
 
     def _report(self, path: YamlPath, rule: str, message: str) -> None:
         self.problems.append(Problem(str(self._file), find_line(self._text, path), rule, message))
 
 
-def _writes_of(tool: Tool) -> frozenset[str]:
-    return frozenset(operation.key for operation in tool.operations if operation.method != "GET")
+def _explain_unapprovable(rule: Rule, tool: Tool | None) -> str | None:
+    """Return why a policy entry cannot approve a tool beforehand; None if it can. A group of tools is None."""
+    if tool is None:
+        return "is no tool: what is approved beforehand is named one by one"
+    allowed, place = rule.allows(tool)
+    reasons = (
+        (not allowed, f"is not allowed in this entry ({place})"),
+        (tool.annotations.read_only, "changes nothing: it needs no approval, leave it out"),
+        (
+            not tool.writes,
+            "changes nothing on the platform, and a policy approves nothing on this machine: leave it out",
+        ),
+        (
+            tool.confirm is None,
+            "asks nobody, so that there is nothing to approve: leave it out; writes-per-hour bounds it",
+        ),
+    )
+    return next((reason for applies, reason in reasons if applies), None)

@@ -1,7 +1,7 @@
-"""The gate: admits a tool, and judges every request of a call before it is sent, as the policy says.
+"""Checks a tool, and every request of a call before it is sent, against the policy.
 
-It judges the built request and not the arguments, because the later ids of a call come from answers: links of pages,
-handles of jobs, ids that a flow has read. Nothing can be reached that the request itself does not name.
+The built request is judged, not the arguments, because later ids of a call come from answers: links of pages, handles
+of jobs, ids that a flow has read. A request cannot reach anything that it does not name itself.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from itwin_mcp.upstream.origin import parse_origin
 from itwin_mcp.upstream.wire_format import read_correlation_id
 
 MAX_THINGS = 100
-"""Things of one request whose iTwins are read."""
+"""The maximum number of things in one request whose iTwins are read."""
 _ASK = "Ask whoever runs this server if it should be allowed; calling again will not help."
 
 
@@ -43,7 +43,7 @@ async def admit(context: CallContext) -> CallContext:
 
 
 class Gatekeeper:
-    """Holds the policy, the audit log, and what is known of the platform; one for the whole server."""
+    """Holds the policy, the budgets, the audit log and the cached locations. A server has one."""
 
     def __init__(
         self,
@@ -56,10 +56,10 @@ class Gatekeeper:
         now: Callable[[], float] = anyio.current_time,
         paths: PolicyPaths | None = None,
     ) -> None:
-        """`tools` are all that exist. Without a policy the local caller may do everything.
+        """`tools` are all existing tools. Without a policy the local caller may do everything.
 
-        `place` is what the audit log calls the platform; its origin when None. `paths` is the table that says what
-        requests are about; the package's own when None.
+        `place` is the name of the platform in the audit log, by default its origin. `paths` is the table that says
+        what requests are about, by default that of the package.
         """
         self.upstream = upstream
         self.policy = policy
@@ -80,11 +80,11 @@ class Gatekeeper:
         return Gate(self, name, caller, rule, refuse_caller(policy) if closed else None)
 
     def shows(self, caller: Caller, tool: Tool) -> bool:
-        """Return whether a caller may call a tool, and so is shown it."""
-        return self.gate(tool.name, caller).refusal_of(tool) is None
+        """Return whether a caller may call a tool. Other tools are not listed for them."""
+        return self.gate(tool.name, caller).find_refusal(tool) is None
 
     def name_origin(self, origin: str) -> str:
-        """Return what the audit log calls an origin."""
+        """Return the name of an origin in the audit log."""
         return self._place if self.is_platform(origin) else origin
 
     def is_platform(self, origin: str) -> bool:
@@ -94,19 +94,19 @@ class Gatekeeper:
 
 @dataclass(slots=True)
 class Tally:
-    """What has happened so far in one call."""
+    """The state of one call, shared by all its requests."""
 
     counted: bool = False
-    """Whether it was counted: once, however many writes it sends."""
+    """Whether the call was counted against its budgets. It is counted once, however many writes it sends."""
     filtered: bool = False
-    """Whether a list of iTwins was cut to those that are allowed."""
+    """Whether a list of iTwins was filtered by the policy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """The gate of one call: `admit` judges the tool, `pass_request` every request.
+    """Checks one call: `admit` judges its tool, `pass_request` each of its requests.
 
-    It never changes: `under` returns the gate for what was permitted and confirmed since.
+    A gate is immutable: `under` returns another one after the call was permitted and confirmed.
     """
 
     keeper: Gatekeeper
@@ -123,13 +123,13 @@ class Gate:
 
     @property
     def is_fenced(self) -> bool:
-        """Whether the caller is limited to some iTwins."""
+        """Whether the policy limits the caller to some iTwins."""
         return self.rule is not None and self.rule.itwins is not None
 
     def under(self, permit: Permit, confirmed: str | None) -> Gate:
-        """Return the gate of the same call for what was permitted and how it was confirmed.
+        """Return the gate of the same call once it is permitted and confirmed.
 
-        What the policy has confirmed is limited to the iTwins for which it did.
+        A call that the policy confirmed is limited to the iTwins of that pre-approval.
         """
         permit = permit if confirmed == permit.waived else Permit()
         return replace(self, permit=permit, confirmed=confirmed, tally=Tally())
@@ -137,15 +137,15 @@ class Gate:
     # --- a tool, before anything is sent --------------------------------------------------------------------------
 
     async def admit(self, tool: Tool, arguments: Mapping[str, Any]) -> None:
-        """Admit a call of this tool. Raises CallError; the refusal of a tool that writes is audited."""
-        error = self.refusal_of(tool)
+        """Raise CallError if the caller may not call this tool. The refusal of a tool that writes is audited."""
+        error = self.find_refusal(tool)
         if error is not None:
-            meant, given = find_meant(tool, convert_arguments(tool, arguments), self.keeper.tools)
-            gate = self if meant is tool else self.keeper.gate(meant.name, self.caller)
-            await gate.note("refused", meant, convert_arguments(meant, given), code=keep_code(error.code))
+            final, final_arguments = find_meant(tool, convert_arguments(tool, arguments), self.keeper.tools)
+            gate = self if final is tool else self.keeper.gate(final.name, self.caller)
+            await gate.note("refused", final, convert_arguments(final, final_arguments), code=keep_code(error.code))
             raise error
 
-    def refusal_of(self, tool: Tool) -> CallError | None:
+    def find_refusal(self, tool: Tool) -> CallError | None:
         """Return why the caller may not call a tool, whatever its arguments; None if they may."""
         if tool.access > self.caller.access:
             return _insufficient(tool.access)
@@ -157,7 +157,7 @@ class Gate:
         return PolicyRefused(f"The policy does not allow {tool.name} ({place}); nothing was sent.", hint=_ASK)
 
     def admit_resource(self, resource: Resource) -> None:
-        """Admit the reading of a resource. Raises PolicyRefused."""
+        """Raise PolicyRefused if the caller may not read this resource."""
         if self.closed is not None:
             raise self.closed
         if self.rule is not None:
@@ -168,9 +168,9 @@ class Gate:
                 )
 
     async def authorize(self, tool: Tool, arguments: Mapping[str, Any]) -> Permit:
-        """Judge what a call is about, by the ids in its arguments, before the user is asked.
+        """Check the ids in the arguments of a call and its budget, before the user is asked to confirm it.
 
-        Raises PolicyRefused, and what the read of an iModel raises.
+        Raises: PolicyRefused, or CallError if a thing cannot be read to find out in which iTwin it is.
         """
         rule = self.rule
         if rule is None or not tool.writes:
@@ -178,10 +178,10 @@ class Gate:
         try:
             itwins = frozenset[str]()
             if self.is_fenced or any(tool.name in entry.tools for entry in rule.pre_approved):
-                named = list(_find_targets(tool, arguments))
+                targets = list(_find_targets(tool, arguments))
                 itwins = await self._require_allowed(
-                    frozenset(text for kind, text in named if kind in (ITWIN, "account")),
-                    frozenset((kind, text) for kind, text in named if kind in self.keeper.paths.locations),
+                    frozenset(identifier for kind, identifier in targets if kind in (ITWIN, "account")),
+                    frozenset(target for target in targets if target[0] in self.keeper.paths.locations),
                     self._allowed(),
                 )
             if rule.writes_per_hour is not None:
@@ -196,9 +196,9 @@ class Gate:
 
     @asynccontextmanager
     async def write_locally(self, source: str) -> AsyncIterator[None]:
-        """Count and record the writing of a local file with what the tool `source` lists.
+        """Count and audit the writing of a local file with the items that the tool `source` lists.
 
-        Raises PolicyRefused, AuditFailed, and what is raised within.
+        Raises PolicyRefused, AuditFailed, and any error of the body of the `async with`.
         """
         audit = self.keeper.audit
         facts = {
@@ -207,27 +207,24 @@ class Gate:
             "origin": "local",
             "targets": [{"type": "tool", "id": source}],
         }
-        try:
+        async with _audit_refusal(audit, facts):
             self._spend()
-        except CallError as error:
-            if audit is not None:
-                await audit.before("refused", {**facts, "code": keep_code(error.code)})
-            raise
-        if audit is not None:
-            await audit.before("allowed", facts)
-        failed: str | None = ErrorCode.CANCELLED
+        if audit is None:
+            yield
+            return
+        await audit.before("allowed", facts)
+        code: str | None = ErrorCode.CANCELLED
         try:
             yield
-            failed = None
+            code = None
         except CallError as error:
-            failed = keep_code(error.code)
+            code = keep_code(error.code)
             raise
         finally:
-            if audit is not None:
-                await audit.after("done" if failed is None else "failed", {**facts, "code": failed})
+            await audit.after("done" if code is None else "failed", {**facts, "code": code})
 
     async def note(self, decision: Decision, tool: Tool, arguments: Mapping[str, Any], **facts: Any) -> None:
-        """Write a decision on a call of a tool that writes into the audit log. Raises AuditFailed."""
+        """Audit a decision on a call, if its tool writes. Raises AuditFailed."""
         if self.keeper.audit is not None and (tool.writes or _writes_locally(tool)):
             targets = [{"type": kind, "id": text} for kind, text in _find_targets(tool, arguments)]
             origin = next((operation.origin for operation in tool.operations if operation.method != "GET"), None)
@@ -246,7 +243,7 @@ class Gate:
         Raises PolicyRefused, AuditFailed, or what `send` raises.
         """
         changes = request.method != "GET"
-        # A read that no fence limits needs no look at what it is about; it is most requests.
+        # Most requests are reads without policy limits. What they are about does not matter.
         if not changes and not self.is_fenced and self.permit.by is None:
             if self.closed is not None:
                 raise self.closed
@@ -254,42 +251,38 @@ class Gate:
         reach = self._read_reach(request)
         audit = self.keeper.audit if changes else None
         facts = self._build_facts(operation, request, reach)
-        try:
-            # The fence comes first: a call that it refuses must not use up the budget.
-            await self._fence(request, reach)
+        async with _audit_refusal(audit, facts):
+            # The limits come first: a call that they refuse must not use up the budget.
+            await self._check_limits(request, reach)
             if changes:
                 self._spend()
-        except CallError as error:
-            if audit is not None:
-                await audit.before("refused", {**facts, "code": keep_code(error.code)})
-            raise
         if audit is None:
             return await send()
-        # Written before the request: if the process dies in between, the log says that it may have been carried out.
+        # Written before the request: if the process dies in between, the log shows that the write may have happened.
         await audit.before("allowed", facts)
         try:
             response = await send()
         except CallError as error:
-            failed = {
+            failure = {
                 "status": error.status,
                 "code": keep_code(error.code),
                 "correlationId": keep_code(error.correlation_id),
+                "outcomeUnknown": True if error.members.get("outcomeUnknown") else None,
             }
-            unknown = True if error.members.get("outcomeUnknown") else None
-            await audit.after("failed", {**facts, **failed, "outcomeUnknown": unknown})
+            await audit.after("failed", {**facts, **failure})
             raise
         except anyio.get_cancelled_exc_class():
             await audit.after("failed", {**facts, "code": ErrorCode.CANCELLED, "outcomeUnknown": True})
             raise
-        done = {"status": response.status, "correlationId": keep_code(read_correlation_id(response))}
-        await audit.after("done", {**facts, **done})
+        correlation_id = keep_code(read_correlation_id(response))
+        await audit.after("done", {**facts, "status": response.status, "correlationId": correlation_id})
         return response
 
     def names_entry(self, operation: Operation) -> str | None:
-        """Return the policy entry under which this caller may know names from an operation; None if they may not.
+        """Return the number of the policy entry that lets this caller see names from an operation.
 
-        The entry is empty without a policy. An entry that does not allow the tools which say who somebody is hides
-        the names next to ids, too.
+        Return None if no entry does, and an empty text without a policy. An entry that does not allow the tools that
+        describe users also hides the names next to ids.
         """
         if self.closed is not None:
             return None
@@ -297,19 +290,21 @@ class Gate:
         if rule is None or policy is None:
             return ""
         if self.keeper.is_platform(operation.origin):
-            told_by = [tools.get(name) for name in NAME_PEOPLE]
-            if not all(tool is not None and rule.allows(tool)[0] for tool in told_by):
+            people_tools = [tools.get(name) for name in NAME_PEOPLE]
+            if not all(tool is not None and rule.allows(tool)[0] for tool in people_tools):
                 return None
-        return str(policy.number_of(rule))  # places may be equal: a whole file may be one line
+        return str(policy.number_of(rule))  # not the line, because a whole file may be one line
 
     async def pass_names_request(
         self, operation: Operation, request: Request, send: Callable[[], Awaitable[Response]]
     ) -> Response:
-        """Send a request for names if it may leave.
+        """Send a request for names if the policy allows it.
 
-        The table says which POST of the platform only reads names. It passes a fence, because the ids in it come from
-        answers that did; nothing is counted or recorded, as for every read. Any other POST to the platform is refused,
-        so that no capability file makes a reading tool write. Raises what `carry` raises.
+        The table of paths says which POST of the platform only reads names. Policy limits do not apply to it, because
+        its ids come from answers that they allowed. It is not counted or audited, as no read is. Any other POST to the
+        platform is refused, so that no capability file can make a reading tool write.
+
+        Raises PolicyRefused, or what `send` raises.
         """
         reach = self._read_reach(request)
         if reach is not None and reach.kind == "names":
@@ -321,39 +316,42 @@ class Gate:
         return await self.pass_request(operation, request, send)
 
     def show(self, request: Request, body: Any) -> Any:
-        """Return what the caller may see of an answer: in a list of iTwins only those that are allowed."""
+        """Return the answer that the caller may see: a list of iTwins has only those that are allowed."""
         reach = self._read_reach(request) if self.rule is not None else None
         if reach is None:
             return body
         self.keeper.locations.learn(self.caller, request, body)
         if reach.kind == "creates":
-            self.keeper.locations.learn_made(self.caller, body)
+            self.keeper.locations.learn_created(self.caller, body)
         allowed = self._allowed()
         if reach.kind != "lists" or allowed is None:
             return body
         self.tally.filtered = True
-        whole = body if isinstance(body, dict) else {}
-        kept = [
-            one
-            for one in iterate_entities(whole, "iTwins")
-            if self._is_allowed(self._read_itwin(one.get("id")), allowed)
+        itwins = [
+            itwin
+            for itwin in iterate_entities(body, "iTwins")
+            if isinstance(identifier := itwin.get("id"), str)
+            and self._is_allowed(self.keeper.paths.read_id(ITWIN, identifier), allowed)
         ]
-        return {"iTwins": kept, "_links": whole.get("_links")}
+        return {"iTwins": itwins, "_links": body.get("_links") if isinstance(body, dict) else None}
 
     def _read_reach(self, request: Request) -> Reach | None:
         return read_reach(self.keeper.paths, request) if self.keeper.is_platform(request.origin) else None
 
-    # --- the fence ----------------------------------------------------------------------------------------------
+    # --- limits to some iTwins ----------------------------------------------------------------------------------
 
     async def judge(self, request: Request) -> None:
-        """Judge a request without sending it. Raises PolicyRefused, and what the read of an iModel raises."""
-        await self._fence(request, self._read_reach(request))
+        """Check a request against the policy limits without sending it.
 
-    async def _fence(self, request: Request, reach: Reach | None) -> None:
+        Raises: PolicyRefused, or CallError if a thing cannot be read to find out in which iTwin it is.
+        """
+        await self._check_limits(request, self._read_reach(request))
+
+    async def _check_limits(self, request: Request, reach: Reach | None) -> None:
         rule, allowed = self.rule, self._allowed()
         if self.closed is not None:
             raise self.closed
-        # Other origins hold nothing of the platform; which of them are called is up to whoever wrote the file.
+        # Other origins hold nothing of the platform. The author of a capability file decides which are called.
         if rule is None or not self.keeper.is_platform(request.origin):
             return
         if reach is not None and reach.kind == "creates" and not rule.create_itwins:
@@ -361,7 +359,7 @@ class Gate:
             raise PolicyRefused(f"The policy does not allow making iTwins ({place}); nothing was sent.", hint=_ASK)
         if allowed is None:
             return
-        # What the table does not know, or what cannot be read, might reach anything: refused, never passed.
+        # A request that the table lacks, or whose body cannot be read, might reach anything. So it is refused.
         if reach is None or reach.kind in ("beyond", "names") or not reach.readable:
             raise self._build_refusal(
                 "it reaches beyond the iTwins that are allowed, or it cannot be told what it is about"
@@ -379,33 +377,30 @@ class Gate:
     def _is_allowed(self, itwin: str | None, allowed: frozenset[str]) -> bool:
         if itwin is None or itwin in allowed:
             return itwin is not None
-        return self.permit.by is None and self.keeper.locations.has_made(self.caller, itwin)
+        # A pre-approval holds for its own iTwins only, not for those that the caller created.
+        return self.permit.by is None and self.keeper.locations.has_created(self.caller, itwin)
 
     async def _require_allowed(
         self, itwins: frozenset[str], things: frozenset[tuple[str, str]], allowed: frozenset[str] | None
     ) -> frozenset[str]:
-        """Return these iTwins and those of these things.
+        """Return these iTwins and the iTwins of these things.
 
-        Raises PolicyRefused, which never says where a thing of another iTwin is.
+        Raises PolicyRefused if one is not allowed. The error never says in which iTwin a refused thing is.
         """
         for itwin in sorted(itwins):
             if allowed is not None and not self._is_allowed(itwin, allowed):
                 raise self._build_refusal(f"{self._show_id(ITWIN, itwin)} is none of the iTwins that are allowed")
         if len(things) > MAX_THINGS:
             raise self._build_refusal(f"it names {len(things)} things, and the policy looks at {MAX_THINGS} at most")
-        around = set[str]()
+        containers = set[str]()
         for kind, identifier in sorted(things):
             # A path that names a thing does not name its iTwin, so the thing is read from the platform first.
-            home = await self.keeper.locations.find(self.caller, kind, identifier)
-            if allowed is not None and not self._is_allowed(home, allowed):
-                called = self.keeper.paths.locations[kind].called
-                what = f"the {called} {self._show_id(kind, identifier)}"
-                raise self._build_refusal(f"{what} is in none of the iTwins that are allowed")
-            around.add(home)
-        return itwins | around
-
-    def _read_itwin(self, value: Any) -> str | None:
-        return self.keeper.paths.read_id(ITWIN, value) if isinstance(value, str) else None
+            container = await self.keeper.locations.find(self.caller, kind, identifier)
+            if allowed is not None and not self._is_allowed(container, allowed):
+                thing = f"the {self.keeper.paths.locations[kind].called} {self._show_id(kind, identifier)}"
+                raise self._build_refusal(f"{thing} is in none of the iTwins that are allowed")
+            containers.add(container)
+        return itwins | containers
 
     def _show_id(self, kind: str, text: str) -> str:
         return self.keeper.paths.read_id(kind, text) or "what was named"
@@ -424,12 +419,15 @@ class Gate:
         return self.caller.key, "writes"
 
     def _spend(self) -> None:
-        """Count this call once, before its first write: a flow is never stopped half-way."""
+        """Count this call once, before its first write, so that a flow is never stopped half-way.
+
+        Raises PolicyRefused if a budget is spent.
+        """
         rule = self.rule
         if self.tally.counted or rule is None:
             return
         budgets, by = self.keeper.budgets, self.permit.by
-        # Both budgets are checked before either is charged: what is refused costs nothing.
+        # Both budgets are checked before either is charged, so that a refused call is not counted.
         if by is not None:
             self._require_budget(budgets.wait((self.caller.key, by), by.per_hour), by.per_hour, by.place)
         if rule.writes_per_hour is not None:
@@ -451,15 +449,14 @@ class Gate:
                 retry_after=float(round(seconds)) or 1.0,
             )
 
-    # --- what is written down -----------------------------------------------------------------------------------
+    # --- facts for the audit log --------------------------------------------------------------------------------
 
     @property
     def _caller_facts(self) -> dict[str, Any]:
-        caller = self.caller
-        who = {"key": caller.key, "issuer": caller.issuer, "subject": caller.subject}
+        caller = {"key": self.caller.key, "issuer": self.caller.issuer, "subject": self.caller.subject}
         return {
             "call": self._call,
-            "caller": {name: value for name, value in who.items() if value is not None},
+            "caller": {name: value for name, value in caller.items() if value is not None},
             "tool": self.name,
         }
 
@@ -474,14 +471,28 @@ class Gate:
         }
 
 
-def find_meant(tool: Tool, given: Mapping[str, Any], tools: Mapping[str, Tool]) -> tuple[Tool, Mapping[str, Any]]:
-    """Return the tool that a call runs in the end, and its arguments: of one that runs others, the other."""
-    name = given.get("name") if isinstance(tool.action, BuiltIn) and tool.action.runs else None
+@asynccontextmanager
+async def _audit_refusal(audit: Audit | None, facts: Mapping[str, Any]) -> AsyncIterator[None]:
+    """Write a CallError of the body of the `async with` into the audit log as a refusal, and raise it again."""
+    try:
+        yield
+    except CallError as error:
+        if audit is not None:
+            await audit.before("refused", {**facts, "code": keep_code(error.code)})
+        raise
+
+
+def find_meant(tool: Tool, arguments: Mapping[str, Any], tools: Mapping[str, Tool]) -> tuple[Tool, Mapping[str, Any]]:
+    """Return the tool that a call finally runs, and its arguments.
+
+    This is the tool itself, except for a dynamic tool, which runs another one by its name.
+    """
+    name = arguments.get("name") if isinstance(tool.action, BuiltIn) and tool.action.runs else None
     inner = tools.get(name) if isinstance(name, str) else None
     if inner is None:
-        return tool, given
-    arguments = given.get("arguments")
-    return inner, arguments if isinstance(arguments, Mapping) else {}
+        return tool, arguments
+    inner_arguments = arguments.get("arguments")
+    return inner, inner_arguments if isinstance(inner_arguments, Mapping) else {}
 
 
 def _insufficient(needed: Access) -> CallError:
@@ -495,14 +506,14 @@ def _insufficient(needed: Access) -> CallError:
 
 
 def _writes_locally(tool: Tool) -> bool:
-    """Return whether all that a tool itself writes is a local file."""
+    """Return whether a tool writes a local file and nothing on the platform."""
     return not tool.operations and any(argument.local == "target" for argument in tool.arguments)
 
 
 def _find_targets(tool: Tool, arguments: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the ids in the arguments of a call, each with its kind."""
-    for one in tool.arguments:
-        given = arguments.get(one.name)
-        found = extract_id(given, one.entity) if one.entity is not None and isinstance(given, str) else None
-        if one.entity is not None and found is not None:
-            yield one.entity.kind, found
+    for argument in tool.arguments:
+        entity, value = argument.entity, arguments.get(argument.name)
+        identifier = extract_id(value, entity) if entity is not None and isinstance(value, str) else None
+        if entity is not None and identifier is not None:
+            yield entity.kind, identifier

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from itwin_mcp.capability.selection import DYNAMIC
@@ -18,9 +18,9 @@ ALL = "all"
 READ_ONLY = "read-only"
 TOOLSET = "toolset:"
 FENCED = "Of the iTwins, only those that the policy allows are listed."
-"""The note on a list, whether or not anything is hidden."""
+"""The note on every list that the policy limits, even if nothing is hidden."""
 NAME_PEOPLE = ("get-imodel-user", "list-imodel-users")
-"""Tools that say who somebody is by their id: only callers who may use all of them see names next to ids."""
+"""Tools that describe the user of an id. Only callers who may use all of them see names next to ids."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,33 +71,31 @@ class Rule:
         denied by name. `save-list` is not: it writes a local file.
         """
         words = (tool.name, f"{TOOLSET}{tool.toolset}", *((READ_ONLY,) if tool.annotations.read_only else ()), ALL)
-        for word in words:
-            if word in self.deny:
-                return False, self.deny[word]
-        for word in words:
-            if word in self.allow:
-                return True, self.allow[word]
-        return tool.is_built_in and (tool.annotations.read_only or tool.toolset == DYNAMIC), self.place("tools")
+        default = tool.is_built_in and (tool.annotations.read_only or tool.toolset == DYNAMIC)
+        return self._decide(words, default=default)
 
     def allows_resource(self, resource: Resource, tools: Iterable[Tool]) -> tuple[bool, str]:
-        """Return the same for a resource, which is allowed with its toolset.
+        """Return whether the resource may be read, and the line that decides it.
 
-        It is also refused if it sends what a denied reading tool sends.
+        A resource is allowed with its toolset, unless it sends an operation of a denied reading tool.
         """
-        words = (f"{TOOLSET}{resource.toolset}", READ_ONLY, ALL)
-        sent = {operation.key for operation in resource.operations}
+        keys = {operation.key for operation in resource.operations}
         for tool in tools:
-            if tool.name in self.deny and tool.annotations.read_only and sent & {one.key for one in tool.operations}:
+            if tool.name in self.deny and tool.annotations.read_only and keys & {call.key for call in tool.operations}:
                 return False, self.deny[tool.name]
-        for word in words:
-            if word in self.deny:
-                return False, self.deny[word]
-        found = next((self.allow[word] for word in words if word in self.allow), None)
-        return found is not None, found or self.place("tools")
+        return self._decide((f"{TOOLSET}{resource.toolset}", READ_ONLY, ALL), default=False)
+
+    def _decide(self, words: Sequence[str], *, default: bool) -> tuple[bool, str]:
+        """Return whether the first of these words that the entry has is allowed, and its line; `deny` comes first."""
+        for allowed, entries in ((False, self.deny), (True, self.allow)):
+            for word in words:
+                if word in entries:
+                    return allowed, entries[word]
+        return default, self.place("tools")
 
     def find_pre_approvals(self, tool: Tool, itwins: frozenset[str]) -> Iterable[PreApproval]:
         """Return the pre-approvals of a call of this tool about these iTwins."""
-        return (one for one in self.pre_approved if itwins and tool.name in one.tools and itwins <= one.itwins)
+        return (entry for entry in self.pre_approved if itwins and tool.name in entry.tools and itwins <= entry.itwins)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +112,7 @@ class Policy:
         return next((rule for rule in self.callers if rule.names(caller)), self.default)
 
     def number_of(self, rule: Rule) -> int:
-        """Return the place of an entry among those of `callers`, from 1; 0 for the default."""
+        """Return the number of an entry in `callers`, counted from 1; 0 for the default."""
         return self.callers.index(rule) + 1 if rule in self.callers else 0
 
     def shows(self, caller: Caller, tool: Tool) -> bool:
@@ -129,24 +127,24 @@ class Policy:
     def allowed_resources(
         self, caller: Caller, resources: Iterable[Resource], tools: Iterable[Tool]
     ) -> tuple[Resource, ...]:
-        """Return the resources that a caller may read, in their order; `tools` are all that exist."""
-        rule, known = self.find_rule(caller), tuple(tools)
+        """Return the resources that a caller may read, in their order; `tools` are all existing tools."""
+        rule, all_tools = self.find_rule(caller), tuple(tools)
         if rule is None:
             return ()
-        return tuple(resource for resource in resources if rule.allows_resource(resource, known)[0])
+        return tuple(resource for resource in resources if rule.allows_resource(resource, all_tools)[0])
 
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """What the policy permits of one call. `waived` says why nobody needs to be asked."""
+    """The permission for one call. `waived` says who confirms it instead of the user; None if the user is asked."""
 
     waived: Literal["policy"] | None = None
-    by: PreApproval | None = field(default=None)
-    """The entry that waives the question."""
+    by: PreApproval | None = None
+    """The pre-approval that waives the question."""
 
 
 def refuse_caller(policy: Policy | None) -> PolicyRefused:
-    """Return the refusal of a caller to whom nothing is allowed."""
+    """Return the refusal of a caller who may do nothing."""
     if policy is None:
         return PolicyRefused(
             "This server has no policy, so that callers who sign in to it may do nothing; nothing was sent.",
@@ -162,38 +160,41 @@ def refuse_caller(policy: Policy | None) -> PolicyRefused:
 
 HOUR = 3600.0
 MAX_COUNTERS = 10_000
-"""Counters that are kept; beyond it, those that ran out are dropped first."""
+"""If there are this many counters, those without an event in the last hour are dropped."""
 
 Key: TypeAlias = tuple[str, Hashable]
-"""Whose counter, and of what."""
+"""The caller, and what is counted: `writes`, or a pre-approval."""
 
 
 class Budgets:
-    """Sliding one-hour counters, per caller and kind; in memory, so that each process counts for itself."""
+    """Sliding one-hour counters, per caller and kind. They are in memory, so each process counts separately."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         """`now` returns seconds since any fixed moment."""
         self._now = now
-        self._taken: dict[Key, deque[float]] = {}
+        self._times: dict[Key, deque[float]] = {}
 
-    def wait(self, key: Key, most: int) -> float:
-        """Return the seconds until one more is allowed; 0 if it is allowed now."""
-        taken = self._recent(key)
-        return 0.0 if len(taken) < most else taken[-most] + HOUR - self._now() if most else HOUR
-
-    def take(self, key: Key, most: int) -> float:
-        """Count one more and return 0; if none is left, count nothing and return the seconds until one is."""
-        seconds = self.wait(key, most)
-        if seconds <= 0:
-            self._recent(key).append(self._now())
+    def wait(self, key: Key, limit: int) -> float:
+        """Return the seconds until another event is allowed; 0 if it is allowed now."""
+        times = self._find_recent(key)
+        if len(times) < limit:
             return 0.0
-        return seconds
+        return times[-limit] + HOUR - self._now() if limit else HOUR
 
-    def _recent(self, key: Key) -> deque[float]:
-        if key not in self._taken and len(self._taken) >= MAX_COUNTERS:
-            ended = self._now() - HOUR
-            self._taken = {one: times for one, times in self._taken.items() if times and times[-1] > ended}
-        taken = self._taken.setdefault(key, deque())
-        while taken and taken[0] <= self._now() - HOUR:
-            taken.popleft()
-        return taken
+    def take(self, key: Key, limit: int) -> float:
+        """Count an event and return 0. If the budget is spent, return the seconds until another one is allowed."""
+        seconds = self.wait(key, limit)
+        if seconds > 0:
+            return seconds
+        self._find_recent(key).append(self._now())
+        return 0.0
+
+    def _find_recent(self, key: Key) -> deque[float]:
+        """Return the times of the last hour, the oldest first."""
+        start = self._now() - HOUR
+        if key not in self._times and len(self._times) >= MAX_COUNTERS:
+            self._times = {other: times for other, times in self._times.items() if times and times[-1] > start}
+        times = self._times.setdefault(key, deque())
+        while times and times[0] <= start:
+            times.popleft()
+        return times
