@@ -508,20 +508,20 @@ async def test_paging_drops_undeclared_fields_from_memory() -> None:
 async def test_list_that_is_read_through_with_cursors_takes_flat_memory() -> None:
     store = Store(10_000, padding="x" * 500)
     peaks: list[int] = []
-    found: list[str] = []
-    async with bench("things.yaml", store) as it:
-        more: dict[str, Any] = {}
+    read_ids: list[str] = []
+    async with bench("things.yaml", store) as harness:
+        cursor: dict[str, Any] = {}
         tracemalloc.start()
         try:
-            while not peaks or more:
+            while not peaks or cursor:
                 tracemalloc.reset_peak()
-                answer = await it.call("list-things", limit=1_000, **more)
+                answer = await harness.call("list-things", limit=1_000, **cursor)
                 peaks.append(tracemalloc.get_traced_memory()[1])
-                found += [one["id"] for one in answer["things"]]
-                more = {name: value for name, value in answer["page"].items() if name == "cursor"}
+                read_ids += [item["id"] for item in answer["things"]]
+                cursor = {name: value for name, value in answer["page"].items() if name == "cursor"}
         finally:
             tracemalloc.stop()
-    assert found == ids(10_000)
+    assert read_ids == make_ids(10_000)
     assert len(peaks) == 10
     assert max(peaks[2:]) < max(peaks[:2]) * 1.3, peaks
 
