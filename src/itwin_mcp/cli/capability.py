@@ -84,6 +84,8 @@ def words() -> None:
 def export(folder: Path, as_json: bool) -> None:
     """Write our capability files into FOLDER without our `x-` words, as plain Naftiko for any engine.
 
+    Reports what plain Naftiko cannot say, such as parameters with names like `$top`, on standard error.
+
     \b
     Examples:
       itwin-mcp capability export ./plain
@@ -91,4 +93,12 @@ def export(folder: Path, as_json: bool) -> None:
     from itwin_mcp.capability.documents import find_shipped_files
     from itwin_mcp.capability.export import export_files
 
-    print_files(export_files(find_shipped_files(), folder), as_json)
+    exported = export_files(find_shipped_files(), folder)
+    if as_json:
+        losses = [{"subject": subject, "message": message} for subject, message in exported.losses]
+        print_json({"files": [str(file) for file in exported.files], "losses": losses, "words": exported.words})
+        return
+    print_files(exported.files, as_json=False)
+    for subject, message in exported.losses:
+        click.echo(f"{subject}: {message}", err=True)
+    click.echo(f"Left out: {', '.join(f'{word} ({count})' for word, count in exported.words.items())}.", err=True)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from itwin_mcp.capability.answer_schema import RESERVED_OUTPUTS
 from itwin_mcp.capability.openapi_import.definition import (
     ApiOperation,
     Definition,
@@ -18,7 +19,6 @@ from itwin_mcp.capability.openapi_import.definition import (
 from itwin_mcp.capability.openapi_import.page_patterns import PageGuess
 from itwin_mcp.capability.openapi_import.schemas import Note, SchemaReader, Shape, prefix_note
 from itwin_mcp.capability.openapi_import.wording import describe, make_input_name, make_unique
-from itwin_mcp.capability.outputs import RESERVED_OUTPUTS
 
 _ENDINGS = {
     "image/png": ".png",
