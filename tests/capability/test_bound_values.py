@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from itwin_mcp.capability.bound_values import list_receivers, read_values
+from itwin_mcp.capability.bound_values import read_values
+from itwin_mcp.capability.checker import SentKeys, list_sent_keys
 from itwin_mcp.errors import NotSignedIn
 from itwin_mcp.executor.requests import build_request
 from itwin_mcp.executor.sending import sign
@@ -34,8 +35,7 @@ def test_values_of_a_file_are_sent_as_credential_header_and_query(folder: Folder
     signed = sign(request, operation, read_values(operation.list_references(), {}))
     assert signed.query == (("team", "hull"),)
     assert signed.headers == (("Version", "v2"), ("Authorization", "Bearer secret-of-parts"))
-    receivers = list_receivers([operation])
-    assert receivers == [("https://parts.example.org", key) for key in ("parts-token", "team", "version")]
+    assert list_sent_keys([operation]) == (SentKeys("https://parts.example.org", ("parts-token", "team", "version")),)
 
 
 def test_missing_value_is_named_and_nothing_is_sent(folder: Folder) -> None:

@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from itwin_mcp.capability.documents import find_shipped_files, read_data
-from itwin_mcp.capability.export import dump_plain_yaml, export_files
+from itwin_mcp.capability.export import dump_plain_yaml, export_files, make_plain
 from itwin_mcp.capability.extensions import WORDS, strip
 from itwin_mcp.capability.linker import check_files, link_files
 from itwin_mcp.capability.strict_yaml import parse
 from itwin_mcp.errors import CapabilityError, SettingsError
-from tests.capability.files import GOOD, SECTION, TOOL, Folder
+from tests.capability.files import GOOD, SECTION, TOOL, Folder, edit
 
 DATA = Path(__file__).parent / "data"
 ROOT = Path(__file__).parents[2]
@@ -37,7 +37,7 @@ def list_schema_errors(document: Any) -> list[str]:
 
 
 def test_export_strips_x_words_but_keeps_x_names(tmp_path: Path) -> None:
-    (written,) = export_files([DATA / "both-kinds.yaml"], tmp_path)
+    (written,) = export_files([DATA / "both-kinds.yaml"], tmp_path).files
     assert written.read_text(encoding="utf-8") == (DATA / "both-kinds.plain.yaml").read_text(encoding="utf-8")
 
 
@@ -102,7 +102,7 @@ def test_strip_does_not_change_its_argument() -> None:
 def test_export_keeps_relative_paths_of_imported_files(folder: Folder, tmp_path: Path) -> None:
     folder.write(SECTION, "shared/bolts.yaml")
     tool = folder.write(TOOL.replace("./bolts.yaml", "./shared/bolts.yaml"), "tool.yaml")
-    written = export_files([tool], tmp_path / "plain" / "deep")
+    written = export_files([tool], tmp_path / "plain" / "deep").files
     assert [file.relative_to(tmp_path).as_posix() for file in written] == [
         "plain/deep/tool.yaml", "plain/deep/shared/bolts.yaml"
     ]  # fmt: skip
@@ -111,12 +111,61 @@ def test_export_keeps_relative_paths_of_imported_files(folder: Folder, tmp_path:
 
 def test_export_writes_the_stripped_shipped_files(tmp_path: Path) -> None:
     sources = check_files(find_shipped_files())
-    written = export_files(find_shipped_files(), tmp_path)
+    written = export_files(find_shipped_files(), tmp_path).files
     assert {file.relative_to(tmp_path) for file in written} == {
         source.relative_to(find_shipped_files()[0].resolve().parent) for source in sources
     }
+    plain, _ = make_plain({source: read_data(source) for source in sources})
     for source, target in zip(sources, written, strict=True):
-        assert parse(target.read_text(encoding="utf-8")) == strip(read_data(source))
+        assert parse(target.read_text(encoding="utf-8")) == plain[source]
+
+
+def test_export_spells_wire_names_and_reports_those_that_it_cannot_spell(folder: Folder, tmp_path: Path) -> None:
+    text = edit(
+        (
+            "kind: {in: query}",
+            'kind: {in: header, x-wire: X-Kind}\n              search: {in: query, x-wire: "$search"}',
+        ),
+        (
+            "          kind: {type: string, required: false",
+            '          words: {type: string, required: false, description: "Words."}\n'
+            "          kind: {type: string, required: false",
+        ),
+        ("with: {kind: parts.kind}", "with: {kind: parts.kind, search: parts.words}"),
+    )
+    exported = export_files([folder.write(text)], tmp_path / "plain")
+    data = parse(exported.files[0].read_text(encoding="utf-8"))["capability"]
+    operation = data["consumes"][0]["resources"]["parts"]["operations"]["list-parts"]
+    assert operation["inputParameters"] == {"X-Kind": {"in": "header"}}
+    tool = data["exposes"][0]["tools"]["list-parts"]
+    assert (tool["with"], list(tool["inputParameters"])) == ({"X-Kind": "parts.kind"}, ["kind"])
+    assert data["aggregates"][0]["flows"]["find-part"]["steps"]["all"]["with"] == {"X-Kind": "flows.kind"}
+    assert exported.losses == (
+        ("parts-api.list-parts", "the query parameter $search is left out: the format cannot spell it"),
+        ("parts-api.list-parts", "the query parameter $top is left out: the format cannot spell it"),
+        ("list-parts", "the argument words is left out: it filled a parameter that is left out"),
+    )
+    assert exported.words == {"x-each": 1, "x-page": 1, "x-schema": 1, "x-wait": 1}
+
+
+def test_export_of_our_files_reports_every_parameter_that_is_left_out() -> None:
+    sources = {source: read_data(source) for source in check_files(find_shipped_files())}
+    unspelled = {
+        (f"{entry['namespace']}.{name}", parameter["x-wire"])
+        for data in sources.values()
+        for entry in data.get("consumes") or []
+        for resource in entry["resources"].values()
+        for name, operation in resource["operations"].items()
+        for parameter in operation.get("inputParameters", {}).values()
+        if "$" in parameter.get("x-wire", "")
+    }
+    plain, losses = make_plain(sources)
+    reported = {
+        (subject, message.split()[3]) for subject, message in losses if message.startswith("the query parameter")
+    }
+    assert len(unspelled) > 10
+    assert reported == unspelled
+    assert "$top" not in str(plain)
 
 
 def test_export_rejects_a_broken_file(folder: Folder, tmp_path: Path) -> None:

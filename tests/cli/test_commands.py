@@ -47,6 +47,8 @@ COMMANDS = [
     ("capability", "check"),
     ("capability", "words"),
     ("capability", "export"),
+    ("capability", "import-openapi"),
+    ("capability", "new"),
     ("policy",),
     ("policy", "check"),
     ("policy", "test"),
@@ -207,6 +209,8 @@ def test_dry_run_prints_the_request_without_credentials() -> None:
     [
         (("instal", "cursor"), "No such command 'instal'. Did you mean 'install'?"),
         (("list-itwins",), "`itwin-mcp call NAME`"),
+        (("capability", "new", "My API"), "'My API' cannot be a name"),
+        (("capability", "new", "itwins"), "'itwins' is used by our own files"),
         (("call", "fly"), "There is no tool 'fly'"),
         (("call", "list_itwins"), "There is no tool 'list_itwins'. Did you mean 'list-itwins'?"),
         (("call", "create-imodel", "--read-only"), "it changes data, and --read-only leaves it out"),
@@ -232,6 +236,7 @@ capability:
   consumes:
   - type: http
     namespace: weather
+    description: "The weather service."
     baseUri: "https://weather.example"
     resources:
       stations:
@@ -260,6 +265,7 @@ def test_capability_check_lists_the_tools_of_a_valid_file(tmp_path: Path) -> Non
         "problems": [],
         "warnings": [],
         "tools": ["get-station"],
+        "credentials": [],
     }
     assert run("capability", "check", str(file)).stdout == "No problems. Tools: get-station.\n"
 
@@ -305,6 +311,36 @@ def test_capability_check_lists_problems_with_line_and_rule(tmp_path: Path) -> N
     plain = run("capability", "check", str(file))
     assert plain.returncode == 2
     assert f"{file}:" in plain.stdout
+
+
+def test_capability_import_openapi_lists_writes_and_reports(tmp_path: Path) -> None:
+    definition = str(Path(__file__).parents[1] / "capability" / "data" / "library-api.yaml")
+    listed = run_json("capability", "import-openapi", definition, "--json")["operations"]
+    assert {"method": "GET", "path": "/books"}.items() <= listed[0].items()
+    file = tmp_path / "library.yaml"
+    written = run_json("capability", "import-openapi", definition, "--tag", "Books", "-o", str(file), "--json")
+    assert (written["file"], written["tools"][0]) == (str(file), "list-books")
+    assert {
+        "subject": "GET /old",
+        "message": "is not imported: it is deprecated, and not chosen by its name",
+    } in written["report"]
+    assert run_json("capability", "check", str(file), "--json")["tools"] == written["tools"]
+    again = run("capability", "import-openapi", definition, "--all", "-o", str(file))
+    assert (again.returncode, "--force" in again.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("name", ["weather", "itwin-notes"])
+def test_capability_new_writes_a_file_that_checks_and_is_served(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "new.yaml"
+    assert run("capability", "new", name, "-o", str(file)).returncode == 0
+    checked = run_json("capability", "check", str(file), "--json")
+    assert (checked["problems"], checked["warnings"]) == ([], [])
+    tools = [f"{name}-list-items", f"{name}-get-item", f"{name}-create-item"]
+    assert checked["tools"] == tools
+    served = run_json("tools", "--json", "--capabilities", str(file), "--toolsets", name)["tools"]
+    assert [tool["name"] for tool in served] == tools
+    again = run("capability", "new", name, "-o", str(file))
+    assert (again.returncode, "--force" in again.stderr) == (2, True)
 
 
 def test_capability_words_explains_each_extension_and_its_place() -> None:

@@ -376,6 +376,7 @@ def test_not_run_and_services_list_only_lines_of_documents() -> None:
 def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Return the environment of a reader: an empty home folder with the files that the pages use, and no account."""
     (tmp_path / "my-api.yaml").write_text(WEATHER, encoding="utf-8")
+    shutil.copy(ROOT / "tests" / "capability" / "data" / "library-api.yaml", tmp_path / "api.json")
     (policy,) = [block.text for block in blocks("docs/confirmation.md") if "itwin-mcp-policy" in block.text]
     (tmp_path / "policy.yaml").write_text(policy, encoding="utf-8")
     for folder in (".venv", ".cursor", ".config/Claude", ".config/Code/User"):

@@ -7,7 +7,6 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from itwin_mcp.capability.documents import Place, read_data
-from itwin_mcp.capability.operations import Operation
 from itwin_mcp.errors import CapabilityError
 
 _FILE = "file://"
@@ -52,16 +51,6 @@ def describe_reference(reference: str) -> str:
         return f"{reference} in the environment that starts itwin-mcp"
     file, _, key = reference.removeprefix(_IN_FILE).rpartition("#")
     return f"{key} in {file}"
-
-
-def list_receivers(operations: Iterable[Operation]) -> list[tuple[str, str]]:
-    """Return each origin with each key that it receives, without repetitions."""
-    pairs = {
-        (operation.origin, reference.rpartition("#")[2])
-        for operation in operations
-        for reference in operation.list_references()
-    }
-    return sorted(pairs)
 
 
 def _read_value(reference: str, environment: Mapping[str, str]) -> str | None:

@@ -94,7 +94,7 @@ def load_document(file: Path, *, cache: Path | None = None) -> Document:
     try:
         model = CapabilityFile.model_validate(data)
     except ValidationError as error:
-        raise CapabilityError(_list_problems(error, file, text)) from None
+        raise CapabilityError(list_problems(error, file, text)) from None
     return Document(file, text, model, data, entry, is_fresh=True)
 
 
@@ -173,7 +173,7 @@ def find_line(text: str, path: YamlPath) -> int:
     return lines[path]
 
 
-def _list_problems(error: ValidationError, file: Path, text: str) -> Sequence[Problem]:
+def list_problems(error: ValidationError, file: Path, text: str) -> Sequence[Problem]:
     """Convert the errors of pydantic to problems with lines."""
     from itwin_mcp.capability.schema_errors import explain_error
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,24 @@ from itwin_mcp.capability.documents import read_data
 from itwin_mcp.capability.extensions import strip
 from itwin_mcp.capability.linker import check_files
 from itwin_mcp.capability.static_resources import find_static_files
+from itwin_mcp.capability.wire_names import WireNames, count_words
 from itwin_mcp.errors import SettingsError
 
 
-def export_files(files: Iterable[Path], folder: Path) -> tuple[Path, ...]:
-    """Write the files and those that they import, without our words. Return the capability files written.
+@dataclass(frozen=True, slots=True)
+class Export:
+    """The files written, and what plain Naftiko cannot say.
+
+    `losses` are pairs of an operation or tool and a sentence. `words` are our words, and how often each was left out.
+    """
+
+    files: tuple[Path, ...]
+    losses: tuple[tuple[str, str], ...]
+    words: Mapping[str, int]
+
+
+def export_files(files: Iterable[Path], folder: Path) -> Export:
+    """Write the files and those that they import, without our words, and report what is lost by that.
 
     Relative paths are kept. The files of static resources are copied too, because other engines of the format read
     `file:///./…` from their working folder.
@@ -28,7 +42,9 @@ def export_files(files: Iterable[Path], folder: Path) -> tuple[Path, ...]:
     sources = check_files(files)
     base = Path(os.path.commonpath([source.parent for source in sources])) if sources else folder
     targets = {source: folder / source.relative_to(base) for source in sources}
-    contents = {target: dump_plain_yaml(strip(read_data(source))).encode() for source, target in targets.items()}
+    originals = {source: read_data(source) for source in sources}
+    plain, losses = make_plain(originals)
+    contents = {targets[source]: dump_plain_yaml(data).encode() for source, data in plain.items()}
     copies = {folder / text.relative_to(base): text for source in sources for text in _list_static_files(source)}
     if any(target.resolve() in sources for target in targets.values()):
         raise SettingsError(f"{folder} contains the capability files themselves: export to another folder.")
@@ -39,7 +55,19 @@ def export_files(files: Iterable[Path], folder: Path) -> tuple[Path, ...]:
             target.write_bytes(content)
     except OSError as error:
         raise SettingsError(f"{folder} cannot be written: {error.strerror}. Choose another folder.") from None
-    return tuple(targets.values())
+    return Export(tuple(targets.values()), losses, count_words(originals.values()))
+
+
+def make_plain(sources: Mapping[Path, Any]) -> tuple[dict[Path, Any], tuple[tuple[str, str], ...]]:
+    """Return the data of files that are exported together without our words, and what is lost with `x-wire`."""
+    names = WireNames()
+    for data in sources.values():
+        names.add(data)
+    plain = {}
+    for source, data in sources.items():
+        plain[source] = strip(names.rewrite(data))
+        names.drop_unused_inputs(strip(data), plain[source])
+    return plain, tuple(names.losses)
 
 
 def _list_static_files(source: Path) -> tuple[Path, ...]:

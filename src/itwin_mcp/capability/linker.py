@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +71,36 @@ def check_files(files: Iterable[Path]) -> tuple[Path, ...]:
     return tuple(linker.documents)
 
 
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """Everything that linking found. The catalog is None if there are problems."""
+
+    catalog: Catalog | None
+    problems: tuple[Problem, ...]
+    warnings: tuple[Problem, ...]
+    documents: Mapping[Path, Document]
+
+
+def examine_files(files: Iterable[Path], load: Callable[..., Document]) -> Examination:
+    """Link files like `link_files`, and return the problems instead of raising them.
+
+    `load` reads a file like `load_document`.
+    """
+    linker = _Linker(None, load)
+    for file in files:
+        linker.add(file)
+    catalog: Catalog | None = None
+    problems: tuple[Problem, ...] = ()
+    try:
+        catalog = linker.build_catalog()
+    except CapabilityError as error:
+        problems = error.problems
+    return Examination(catalog, problems, tuple(linker.warnings), linker.documents)
+
+
 class _Linker:
-    def __init__(self, cache: Path | None) -> None:
+    def __init__(self, cache: Path | None, load: Callable[..., Document] = load_document) -> None:
+        self._load_file = load
         self.documents: dict[Path, Document] = {}
         self._cache = cache
         self._entities: dict[str, Entity] = {}
@@ -84,7 +112,7 @@ class _Linker:
         self._broken: set[Path] = set()
         """The files that cannot be read or break the schema. Their problems are reported already."""
         self._problems: list[Problem] = []
-        self._warnings: list[Problem] = []
+        self.warnings: list[Problem] = []
         self._begun: set[Path] = set()
         """The files whose unserved parts were reported."""
         self._namespaces: dict[str, Path] = {}
@@ -164,7 +192,7 @@ class _Linker:
                 file for location in locations for file in find_static_files(location, document.file)
             )
             self._prompts.update((prompt.name, prompt) for prompt in compiler.compile_prompts(self._taken))
-            self._warnings.extend(compiler.warnings)
+            self.warnings.extend(compiler.warnings)
         for entry, here in skills:
             self._add_skills(entry, sources, here)
         self._check_unused_flows(capability, flows, actions)
@@ -174,7 +202,7 @@ class _Linker:
         for key in ("address", "port"):
             if key in exposes.model_fields_set and place.document.is_fresh:
                 message = f"{key!r} is not used: `serve --http HOST:PORT` serves everything on one listener"
-                self._warnings.append(place.document.make_problem((*place.path, key), "not-served", message))
+                self.warnings.append(place.document.make_problem((*place.path, key), "not-served", message))
 
     def _add_rest(
         self, exposes: ExposesRest, actions: ActionCompiler, flows: Mapping[str, PlacedFlow], place: Place
@@ -186,7 +214,7 @@ class _Linker:
         compiler = RestCompiler(exposes, actions, flows, self._entities, place)
         routes = tuple(compiler.compile_routes())
         self._routes.extend(routes)
-        self._warnings.extend(compiler.warnings)
+        self.warnings.extend(compiler.warnings)
         return {route.name: route for route in routes}
 
     def _add_skills(self, exposes: ExposesSkill, sources: Mapping[str, Mapping[str, Source]], place: Place) -> None:
@@ -218,7 +246,7 @@ class _Linker:
             self._operations,
             self._entities,
             tuple(self._statics),
-            warnings=tuple(self._warnings),
+            warnings=tuple(self.warnings),
             routes=tuple(self._routes),
             inbound=tuple(self._inbound),
             declared_skills=tuple(self._skills.values()),
@@ -246,7 +274,7 @@ class _Linker:
             file = file.resolve()
         if file not in self.documents and file not in self._broken:
             try:
-                self.documents[file] = load_document(file, cache=self._cache)
+                self.documents[file] = self._load_file(file, cache=self._cache)
             except CapabilityError as error:
                 self._broken.add(file)
                 self._problems.extend(error.problems)
@@ -254,7 +282,7 @@ class _Linker:
 
     def _begin(self, document: Document) -> Place:
         """Return the root of a file. The first time, report what is not served."""
-        place = Place(document, (), self._problems, self._warnings)
+        place = Place(document, (), self._problems, self.warnings)
         if document.file not in self._begun:
             self._begun.add(document.file)
             warn_of_unserved(document.model, place)
@@ -345,7 +373,7 @@ class _Linker:
         """
         file = (find_shipped_files()[0].parent / PLATFORM_ENTITIES).resolve()
         self._platform_entities = document = load_document(file, cache=self._cache)
-        self._link_entities(document, Place(document, (), self._problems, self._warnings), {PLATFORM_ORIGIN})
+        self._link_entities(document, Place(document, (), self._problems, self.warnings), {PLATFORM_ORIGIN})
 
     def _link_entities(self, document: Document, place: Place, origins: Collection[str]) -> None:
         """Link the entities of a file once. `origins` are the origins of the APIs that it consumes."""

@@ -87,6 +87,15 @@ def _explain_unknown_key(key: str) -> tuple[str, str]:
     return "known-key", f"unknown key {short_key!r}{suggestion}"
 
 
+def suggest_key(key: str) -> str | None:
+    """Return the key that an unknown key resembles; None if there is none, or if it exists elsewhere in the format."""
+    if key in WORDS or key in NOT_SERVED or key in _list_known_keys():
+        return None
+    if key.startswith("x-"):
+        return next((f"x-{word}" for word in find_similar(key[2:], [word[2:] for word in WORDS])), None)
+    return next(iter(find_similar(key, _list_known_keys())), None)
+
+
 @lru_cache(maxsize=1)
 def _list_known_keys() -> frozenset[str]:
     keys: set[str] = set()

@@ -25,7 +25,7 @@ COMMANDS = {
     "doctor": "Check everything between this computer and the platform.",
     "sandbox": "Run the emulated platform as a separate server.",
     "skills": "List the guides for agents, or write them as agent skills.",
-    "capability": "Check capability files, or export ours.",
+    "capability": "Write, import and check capability files, or export ours.",
     "policy": "Check a policy file, or test what it allows.",
     "bundle": "Pack the desktop extension, from a source tree.",
 }

@@ -295,11 +295,17 @@ def _find_problem(output: Output, body: Any) -> tuple[str, str] | None:
     ]
     lacking = [problem for child, name in subjects if (problem := _judge_subject(child, name, body)) is not None]
     if lacking and len(lacking) == len(subjects):
-        return lacking[0]
-    mapped = [child.path for _, child in output.properties if child.path is not None]
-    if mapped and not subjects and not any(path.find(body) is not ABSENT for path in mapped):
+        # An object without a wrapper may lack its optional members, but not all of its fields.
+        wrong = next((problem for problem in lacking if problem[1] != _MISSING), None)
+        return None if wrong is None and _has_field(output, body) else wrong or lacking[0]
+    if not subjects and any(child.path is not None for _, child in output.properties) and not _has_field(output, body):
         return "$", "has none of the fields that belong to it"
     return None
+
+
+def _has_field(output: Output, body: Mapping[Any, Any]) -> bool:
+    paths = [child.path for _, child in output.properties if child.path is not None]
+    return any(path.find(body) is not ABSENT for path in paths)
 
 
 def _judge_subject(child: Output, name: PathPart, body: Mapping[Any, Any]) -> tuple[str, str] | None:
