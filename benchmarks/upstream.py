@@ -1,10 +1,11 @@
 """A stand-in for the platform that answers `GET /imodels/{id}` and `GET /imodels` with prepared bytes.
 
-It prints its address as the first line of its output.
+It prints its address as the first line of its output. `upstream.py 50` waits 50 ms before each answer.
 """
 
 import asyncio
 import json
+import sys
 
 ID = "00000000-0000-4000-8000-000000000000"
 
@@ -48,8 +49,12 @@ IMODELS = encode_response(
 )
 
 
+USERS = encode_response({"users": []})
+DELAY_SECONDS = int(sys.argv[1]) / 1000 if len(sys.argv) > 1 else 0
+
+
 class PlatformProtocol(asyncio.Protocol):
-    """Answers each complete request. It expects only GET requests, which have no body."""
+    """Answers each complete request. The bodies of POST requests (`/users/getbyidlist`) are skipped."""
 
     def __init__(self) -> None:
         self._read = b""
@@ -58,12 +63,22 @@ class PlatformProtocol(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        *heads, self._read = (self._read + data).split(b"\r\n\r\n")
-        for head in heads:
+        self._read += data
+        while b"\r\n\r\n" in self._read:
+            head, _, rest = self._read.partition(b"\r\n\r\n")
+            length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0] or 0)
+            if len(rest) < length:
+                return
+            self._read = rest[length:]
             path = head.split(b" ", 2)[1].split(b"?")[0].rstrip(b"/")
             kind, _, identity = path.removeprefix(b"/").partition(b"/")
-            assert kind == b"imodels", path
-            self._transport.write(IMODEL.replace(ID.encode(), identity) if identity else IMODELS)
+            assert kind in (b"imodels", b"users"), path
+            imodels = IMODEL.replace(ID.encode(), identity) if identity else IMODELS
+            response = imodels if kind == b"imodels" else USERS
+            if DELAY_SECONDS:
+                asyncio.get_running_loop().call_later(DELAY_SECONDS, self._transport.write, response)
+            else:
+                self._transport.write(response)
 
 
 async def main() -> None:
