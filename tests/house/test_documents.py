@@ -55,6 +55,7 @@ FOREIGN_OPTIONS = {
     "--live-write": "pytest -m live; tests/conftest.py",
     "--quick": "benchmarks/measure.py",
     "--only": "benchmarks/measure.py",
+    "--write": "benchmarks/measure.py",
 }
 
 CI = "`.ci/run` runs it"
