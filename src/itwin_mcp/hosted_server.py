@@ -16,12 +16,13 @@ from itwin_mcp.upstream.sign_in.credential_choice import USER_AGENT, AuthMethod,
 
 if TYPE_CHECKING:
     from itwin_mcp.executor.context import Caller
-    from itwin_mcp.hosting.authentication import AccessOfCall, NoteRefused
+    from itwin_mcp.hosting.authentication import AccessOfCall, NoteRefused, RestAccess
     from itwin_mcp.hosting.caller_limits import Admission
     from itwin_mcp.hosting.telemetry import Meter
     from itwin_mcp.upstream.client import Watch
 
 PUBLIC_PATH = "/mcp"
+REST_PATH = "/rest/"
 _LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -103,7 +104,7 @@ class Exposure:
     watch: Watch
     get_caller: Callable[[], Caller]
     end: Callable[[], Awaitable[None]]
-    surround: Callable[[Any, int, AccessOfCall, NoteRefused], Any]
+    surround: Callable[[Any, int, AccessOfCall, NoteRefused, RestAccess | None], Any]
     """Returns the app, wrapped in all middleware for a server on this port."""
 
 
@@ -142,15 +143,19 @@ def open_exposure(settings: Settings, host: str) -> Iterator[Exposure | None]:
     with ExitStack() as stack:
         meter = _open_meter(hosted, host, admission, stack)
 
-        def surround(app: Any, port: int, access_of_call: AccessOfCall, note_refused: NoteRefused) -> Any:
+        def surround(
+            app: Any, port: int, access_of_call: AccessOfCall, note_refused: NoteRefused, rest: RestAccess | None
+        ) -> Any:
             # From the inside out: each layer answers what it refuses, so that less reaches the next one.
-            app = Authentication(app, resource, verifier, access_of_call, note_refused, admission, sessions, meter)
-            app = ResourceRoutes(app, PUBLIC_PATH, resource)
+            app = Authentication(
+                app, resource, verifier, access_of_call, note_refused, admission, sessions, meter, rest
+            )
+            app = ResourceRoutes(app, PUBLIC_PATH, resource, () if rest is None else (REST_PATH,))
             if hosted.allowed_origins:
                 app = CORSMiddleware(  # lets browsers show responses to these pages
                     app,
                     allow_origins=hosted.allowed_origins,
-                    allow_methods=("GET", "POST", "DELETE"),
+                    allow_methods=("GET", "POST", "PUT", "PATCH", "DELETE"),
                     allow_headers=("*",),
                     expose_headers=("WWW-Authenticate", "Mcp-Session-Id", "Retry-After"),
                 )

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from itwin_mcp.capability.bound_values import read_values
 from itwin_mcp.capability.catalog import Catalog, Skill, Tool
 from itwin_mcp.capability.catalog_cache import load_catalog
 from itwin_mcp.capability.documents import find_shipped_files
 from itwin_mcp.capability.entities import Entities
 from itwin_mcp.capability.parameters import Preset, add_confirmation_arguments, apply_presets
+from itwin_mcp.capability.selection import DYNAMIC
 from itwin_mcp.capability.vocabulary import read_vocabulary
 from itwin_mcp.errors import ErrorCode, SettingsError, StateUnusable
 from itwin_mcp.executor import names, save_list
@@ -48,8 +50,11 @@ from itwin_mcp.upstream.sign_in.identity import describe_actor, who_am_i
 from itwin_mcp.upstream.storage import STORAGE_HOSTS, Storage
 
 if TYPE_CHECKING:
+    from itwin_mcp.capability.inbound_compiler import InboundCredential
+    from itwin_mcp.capability.skill_compiler import DeclaredSkill
     from itwin_mcp.hosted_server import Exposure
     from itwin_mcp.sandbox import Sandbox
+    from itwin_mcp.server.rest.rest_app import RestApp
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +106,7 @@ def read_all(settings: Settings) -> Catalog:
     whole = replace(
         catalog,
         tools=tools,
-        skills=cache(partial(_read_skills, folder, tools)),
+        skills=cache(partial(_read_skills, folder, tools, catalog.declared_skills)),
         vocabulary=cache(partial(read_vocabulary, folder, settings.cache_dir, catalog.entities)),
     )
     whole = apply_presets(whole, _read_presets(settings, catalog.entities))
@@ -130,7 +135,7 @@ def _select_tools(settings: Settings, launcher: Launcher, whole: Catalog, policy
     """
     hidden: set[str] = set()
     if policy is not None and launcher is not Launcher.SHELL and settings.hosted is None:
-        hidden = whole.tools.keys() - policy.allowed_tools(LOCAL, whole.tools.values())
+        hidden = whole.every_tool.keys() - policy.allowed_tools(LOCAL, whole.every_tool.values())
         whole = replace(whole, resources=policy.allowed_resources(LOCAL, whole.resources, whole.tools.values()))
     selected = whole.select(
         toolsets=settings.toolsets,
@@ -148,10 +153,16 @@ def _select_tools(settings: Settings, launcher: Launcher, whole: Catalog, policy
     return replace(selected, tools=tools, elsewhere=elsewhere)
 
 
-def _read_skills(folder: Path, tools: Mapping[str, Tool]) -> tuple[Skill, ...]:
+def _read_skills(folder: Path, tools: Mapping[str, Tool], declared: Sequence[DeclaredSkill]) -> tuple[Skill, ...]:
+    """Return our own skills and those of the user's files. Raises SettingsError if two have the same name."""
+    from itwin_mcp.skills.declared import build_skill
     from itwin_mcp.skills.reader import read_skills  # imports YAML only when skills are listed or read
 
-    return read_skills(folder, tools)
+    ours = read_skills(folder, tools)
+    for skill in declared:
+        if skill.name in {own.name for own in ours}:
+            raise SettingsError(f"{skill.file}: the name {skill.name!r} is already used by a skill of ours: rename it.")
+    return (*ours, *map(build_skill, declared))
 
 
 @asynccontextmanager
@@ -214,7 +225,9 @@ async def open_runtime(
             login = BackgroundLogin(sign_in.login, await stack.enter_async_context(open_background()))
         session = SessionTools(lambda: who_am_i(settings, sign_in, upstream), login, catalog.statics)
         files = _open_files(settings, launcher)
-        confirming = _build_confirmer(settings, launcher, seals, partial(_describe_actor, settings, sign_in))
+        confirming = _build_confirmer(
+            settings, launcher, bool(catalog.routes), seals, partial(_describe_actor, settings, sign_in)
+        )
 
         def assemble(catalog: Catalog) -> Runtime:
             executor = Executor(
@@ -262,6 +275,7 @@ async def serve_stdio(
 
     async with open_runtime(settings, environment, Launcher.STDIO) as runtime:
         server = build_server(runtime.catalog, runtime.executor)
+        warn_of_http_only(runtime.catalog)
         ready()
         async with reload_on_change(server, runtime, settings, watches_files):
             await stdio.serve_stdio(server)
@@ -295,6 +309,16 @@ async def reload_on_change(
         tasks.cancel_scope.cancel()
 
 
+def warn_of_http_only(catalog: Catalog) -> None:
+    """Warn of what files declare for HTTP and stdio cannot have."""
+    if catalog.inbound:
+        files = _name_files(catalog.inbound)
+        logger.warning("Over stdio the authentication in %s does not apply: only the client can call.", files)
+    if catalog.routes:
+        namespaces = ", ".join(sorted({route.namespace for route in catalog.routes}))
+        logger.warning("Over stdio no REST API is served (%s): serve with --http HOST:PORT.", namespaces)
+
+
 async def serve_http(
     settings: Settings,
     environment: Mapping[str, str],
@@ -314,20 +338,19 @@ async def serve_http(
     from itwin_mcp.server.app import build_server
     from itwin_mcp.server.transports import http
     from itwin_mcp.server.transports.connection_limits import ConnectionLimits
-    from itwin_mcp.server.transports.origin_check import check_loopback
 
     with open_exposure(settings, host) as exposure:
         if exposure is None:
             async with open_runtime(settings, environment, Launcher.HTTP) as runtime:
                 server = build_server(runtime.catalog, runtime.executor)
-                check = partial(check_loopback, token=token)
                 async with reload_on_change(server, runtime, settings, watches_files) as get_catalog:
                     await http.serve_http(
                         server,
                         host,
                         port,
-                        surround=check,
+                        surround=surround_own(runtime, environment, token),
                         ready=ready,
+                        rest=build_rest(runtime, settings),
                         stateless=settings.stateless,
                         is_quick=lambda name: tools.is_quick(get_catalog(), name),
                     )
@@ -336,14 +359,16 @@ async def serve_http(
 
         async with open_runtime(settings, environment, Launcher.HTTP, exposure.watch) as runtime:
             server = build_hosted_server(runtime, exposure)
+            rest = build_rest(runtime, settings, exposure.get_caller)
             names = {*runtime.catalog.tools, *runtime.catalog.prompts}
             with export_spans(environment, names):
                 await http.serve_http(
                     server,
                     host,
                     port,
-                    surround=surround_hosted(runtime, exposure),
+                    surround=surround_hosted(runtime, exposure, rest),
                     ready=ready,
+                    rest=rest,
                     stateless=settings.stateless,
                     is_quick=partial(tools.is_quick, runtime.catalog),
                     ending=exposure.end,
@@ -368,16 +393,68 @@ def build_hosted_server(runtime: Runtime, exposure: Exposure) -> Any:
     return server
 
 
-def surround_hosted(runtime: Runtime, exposure: Exposure) -> Callable[[Any, int], Any]:
+def build_rest(
+    runtime: Runtime, settings: Settings, get_caller: Callable[[], Caller] = lambda: LOCAL
+) -> RestApp | None:
+    """Return the app that serves what files expose over REST and, with `--rest`, every tool; None for nothing.
+
+    Raises SettingsError if a file's namespace is also the name of a toolset.
+    """
+    from itwin_mcp.capability.routes import derive_routes
+
+    routes = runtime.catalog.routes
+    if settings.rest:
+        # The dynamic tools serve models: over HTTP every tool has a path of its own.
+        derived = derive_routes(tool for tool in runtime.catalog.tools.values() if tool.toolset != DYNAMIC)
+        clashing = {route.namespace for route in routes} & {route.namespace for route in derived}
+        if clashing:
+            raise SettingsError(
+                f"--rest: a capability file exposes the REST namespace {min(clashing)!r}, which is also a toolset. "
+                "Rename it in the file."
+            )
+        routes = (*routes, *derived)
+    if not routes:
+        return None
+    from itwin_mcp.server.rest.rest_app import RestApp
+
+    return RestApp(routes, runtime.executor, get_caller)
+
+
+def surround_own(runtime: Runtime, environment: Mapping[str, str], token: str | None) -> Callable[[Any, int], Any]:
+    """Return the middleware around the apps of the user's own server.
+
+    Raises SettingsError if the credential that a file requires has no value.
+    """
+    from itwin_mcp.server.transports.inbound_check import InboundCheck, require
+    from itwin_mcp.server.transports.origin_check import check_loopback
+
+    inbound = runtime.catalog.inbound
+    if token is not None and inbound:
+        logger.warning("--http-token takes the place of the authentication in %s.", _name_files(inbound))
+        inbound = ()
+    references = {name for credential in inbound for name in credential.variables.values()}
+    values = read_values(references, environment)
+    required = require(inbound, values)
+    return lambda app, port: check_loopback(InboundCheck(app, required) if required else app, port, token=token)
+
+
+def _name_files(inbound: Sequence[InboundCredential]) -> str:
+    return ", ".join(dict.fromkeys(credential.file for credential in inbound))
+
+
+def surround_hosted(runtime: Runtime, exposure: Exposure, rest: RestApp | None = None) -> Callable[[Any, int], Any]:
     """Return a function that wraps the app in middleware, given the app and the port.
 
     The middleware refuses and audits calls that need more than the caller's scopes.
     """
+    if runtime.catalog.inbound:
+        files = _name_files(runtime.catalog.inbound)
+        logger.warning("Callers sign in (ITWIN_MCP_AUTH_ISSUER), so the authentication in %s does not apply.", files)
     from itwin_mcp.server import tools
 
     find_access = partial(tools.find_access, runtime.catalog)
     note_refused = partial(tools.note_refused, runtime.catalog, runtime.executor, ErrorCode.INSUFFICIENT_SCOPE)
-    return lambda app, port: exposure.surround(app, port, find_access, note_refused)
+    return lambda app, port: exposure.surround(app, port, find_access, note_refused, rest)
 
 
 def open_sandbox(database: Path | None, job_seconds: float = 1.0, rate_limit: int | None = None) -> Sandbox:
@@ -414,16 +491,20 @@ def _open_files(settings: Settings, launcher: Launcher) -> LocalFiles:
 
 
 def _build_confirmer(
-    settings: Settings, launcher: Launcher, seals: Seals, where: Callable[[Tool], Awaitable[str]]
+    settings: Settings, launcher: Launcher, has_routes: bool, seals: Seals, where: Callable[[Tool], Awaitable[str]]
 ) -> Confirmer:
-    """Return the confirmer of calls. Over stdio, `itwin-mcp approve` confirms if the client cannot ask the user."""
+    """Return the confirmer of calls. If the client cannot ask the user, `itwin-mcp approve` confirms.
+
+    Over HTTP that is so on the user's own server with REST, whose clients can never ask.
+    """
     seconds = 60 * settings.confirm_minutes
     if settings.hosted is not None and settings.hosted.replicas > 1:  # a reply could be used once on each replica
         seconds = min(seconds, HELD_SECONDS)
     build = partial(Confirmer, seals, two_step=settings.two_step, seconds=seconds, where=where)
     if launcher is Launcher.SHELL:
         return build(remedy=NO_TERMINAL)
-    if launcher is Launcher.HTTP:
+    serves_rest = (settings.rest or has_routes) and settings.hosted is None
+    if launcher is Launcher.HTTP and not serves_rest:
         return build()
     command = approve_command(settings.origins.get("state_dir"), settings.state_dir)
     return build(approvals=open_approvals(settings), approve_with=lambda identifier: f"{command} {identifier}")
@@ -473,14 +554,9 @@ def name_entities(entities: Entities) -> tuple[Noun, ...]:
 
 
 def _select_variables(catalog: Catalog, environment: Mapping[str, str]) -> dict[str, str]:
-    """Return only the environment variables that capability files use for credentials."""
-    names = {
-        variable
-        for operation in catalog.operations.values()
-        if operation.credential is not None
-        for variable in operation.credential.variables.values()
-    }
-    return {name: environment[name] for name in names if environment.get(name)}
+    """Return only the values that capability files use, from the environment or the files next to them."""
+    references = {name for operation in catalog.operations.values() for name in operation.list_references()}
+    return read_values(references, environment)
 
 
 def _read_keys(settings: Settings) -> Sequence[bytes]:

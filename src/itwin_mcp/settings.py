@@ -406,6 +406,13 @@ class Settings:
         parse=parsers.parse_boolean,
         default=False,
     )
+    rest: bool = setting(
+        "Serve every tool as a REST API, too, at `/rest/TOOLSET/TOOL`. Needs `serve --http`.",
+        "ITWIN_MCP_REST",
+        flag="--rest",
+        parse=parsers.parse_boolean,
+        default=False,
+    )
     hosted: HostedSettings | None = None
     """Set if this is a hosted server."""
     log_level: str = setting(

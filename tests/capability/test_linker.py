@@ -69,17 +69,11 @@ CASES = [
     ("a mapping below an array", ("target: found.parts", "target: found.parts.id"), "found.parts.id", "unresolved-target"),
     ("an output that no mapping fills", ("          found:\n", "          more: {type: string}\n          found:\n"), "more:", "output"),
     ("an output that two mappings fill", ('{target: found.parts, value: "$.whole"}', '{target: found.parts, value: "$.whole"}\n        - {target: found, value: "$.one"}'), "target: found,", "unresolved-target"),
-    ("a flow that no tool refers to", ('find-part: {display: "Find part", ref: flows.find-part}', "get: {description: d, " + "call: parts-api.get-part, with: {id: x}, outputParameters: [{type: object, properties: {}}]}"), "      find-part:\n", "unused-flow"),
     # inputs and slots
-    ("an unused input", ("partId: {type: string, description: \"Part.\"}", 'partId: {type: string, description: "Part."}\n          colour: {type: string, description: "Not used."}'), "colour", "unused-input"),
     ("an input that does not exist", ("kind: parts.kind}", 'kind: "{{kind}}{{sort}}"}'), "{{sort}}", "slot-without-value"),
-    ("an unknown key in with", ("kind: parts.kind}", "kind: parts.kind, colour: red}"), "colour", "unknown-input"),
     ("an input of another namespace, which would be sent as text", (GET, GET.replace("id: parts.partId", "id: part.partId")), "id: part.partId", "unresolved-input"),
     ("the $this of the format's documents", (GET, GET.replace("id: parts.partId", "id: \"$this.parts.x-{{partId}}\"")), "$this", "unresolved-input"),
     ("a path slot without a value", (GET, GET.replace("\n        with: {id: parts.partId}", "")), "get-part:\n        description", "slot-without-value"),
-    ("a path slot whose input may be left out", ('partId: {type: string, description', 'partId: {type: string, required: false, description'), "id: parts.partId}\n        outputParameters:\n        - {type: object, properties: {name: {type: string, mapping: \"$.name\"}}}\n      find", "slot-without-value"),
-    ("a path slot without a parameter", ("get-part: {method: GET, inputParameters: {id: {in: path}}}", "get-part: {method: GET, description: x}"), "description: x", "slot-without-value"),
-    ("a path parameter without a slot", ("change-part: {method: PATCH, inputParameters: {", "change-part: {method: PATCH, inputParameters: {no: {in: path}, "), "no: {in: path}", "unused-input"),
     ("braces that are not a slot", ('path: "/parts"', 'path: "/parts/{{a"'), "{{a", "expression"),
     ("braces around a slot", ('label: "Part {{label}}"', 'label: "{{{label}}}"'), "{{{label}}}", "expression"),
     ("a section of Mustache", ('label: "Part {{label}}"', 'label: "{{#label}}x"'), "{{#label}}", "expression"),
@@ -126,7 +120,6 @@ CASES = [
     ("a name inside an object that clients refuse", ("partId: {type: string,", f"partId: {{type: object, x-schema: {{properties: {{{'n' * 61}: {{type: string}}}}}},"), "x-schema: {properties", "name"),
     # names that the engine uses
     ("an input named limit", ("          " + KIND + "\n        call", "          limit: {type: integer, description: x}\n        call"), "limit:", "reserved-input"),
-    ("an output named error", (NAME, NAME.replace("name: {type", "error: {type")), "error:", "reserved-output"),
     # outputs
     ("an output that is not a path", ('mapping: "$.size"', "mapping: size"), "mapping: size", "expression"),
     ("an output without a source", (NAME, NAME.replace(', mapping: "$.name"', "")), "name: {type: string}}}\n      find", "output"),
@@ -134,7 +127,6 @@ CASES = [
     ("a static number that is invalid", (NAME, NAME.replace('string, mapping: "$.name"', "number, value: many")), "many", "output"),
     ("a static boolean that is invalid", (NAME, NAME.replace('string, mapping: "$.name"', 'boolean, value: "yes"')), '"yes"', "output"),
     ("a call whose output is a map", (GET, GET.replace('- {type: object, properties: {name: {type: string, mapping: "$.name"}}}', "  name: {type: string}")), "get-part\n        with: {id: parts.partId}\n¶        outputParameters:\n          name", "output"),
-    ("a call without outputs", (GET, GET.partition("\n        outputP")[0] + "\n      find"), "get-part:\n        description", "output"),
     # names
     ("a name from an operation without x-names", (SIZE, 'size: {type: string, x-take: {name: parts-api.get-part, of: id}}'), "x-take", "x-take"),
     ("a name from an unknown operation", (SIZE, 'size: {type: string, x-take: {name: parts-api.get-parts, of: id}}'), "x-take", "unresolved-call"),
@@ -160,7 +152,6 @@ CASES = [
     ("a DELETE with the hint readOnly", (GET, "hints: {readOnly: true}\n        " + GET.replace("get-part\n", "delete-part\n")), "readOnly: true", "hints"),
     ("read-only and destructive", (GET, "hints: {readOnly: true, destructive: true}\n        " + GET), "destructive", "hints"),
     # resources and prompts
-    ("a variable that is not used", ("parts://parts/{partId}", "parts://{amount}/{partId}"), "{amount}", "unused-input"),
     ("an entity of an unknown variable", ('        uri: "parts:', '        x-entity: {part: imodel}\n        uri: "parts:'), "x-entity", "x-entity"),
     ("a URI without a scheme", ("parts://parts/{partId}", "parts/{partId}"), "parts/{partId}", "uri"),
     ("a URI with an operator", ("parts://parts/{partId}", "parts://parts/{partId}{?a}"), "{?a}", "uri"),
@@ -169,7 +160,6 @@ CASES = [
     ("a resource that pages", ("        description: \"A part.\"\n        call: parts-api.get-part\n        with: {id:", "        description: \"A part.\"\n        call: parts-api.list-parts\n        with: {kind:"), "      part:\n        display", "resource-reads"),
     ("a binary resource of an operation that is not binary", ('        uri: "parts:', '        binary: true\n        uri: "parts:'), "      part:\n        display", "resource-reads"),
     ("an unknown argument in a prompt", ("Describe {{part}}.", "Describe {{part}} {{tone}}."), "{{tone}}", "slot-without-value"),
-    ("an unused argument of a prompt", ("Describe {{part}}.", "Describe it."), "arguments: {part", "unused-input"),
     ("a prompt with stray braces", ("Describe {{part}}.", "Describe {{part}} }}."), "Describe {{", "expression"),
     # x-read
     ("x-read of an unknown operation", (NAME, NAME.replace('"$.name"', '"$.name", x-read: {call: parts-api.get-port}')), "get-port", "unresolved-call"),
@@ -195,6 +185,28 @@ def test_link_files_reports_a_broken_rule_with_its_line(
     assert (find_line(text, part), rule) in list_rules(problems), [str(problem) for problem in problems]
 
 
+# The format allows these, so the file is served; `check` warns of them.
+WARNED = [
+    ("an output named error", (NAME, NAME.replace("name: {type", "error: {type")), "error:", "reserved-output"),
+    ("a flow that no tool refers to", ('find-part: {display: "Find part", ref: flows.find-part}', "get: {description: d, " + "call: parts-api.get-part, with: {id: x}, outputParameters: [{type: object, properties: {}}]}"), "      find-part:\n", "unused-flow"),
+    ("an unused input", ("partId: {type: string, description: \"Part.\"}", 'partId: {type: string, description: "Part."}\n          colour: {type: string, description: "Not used."}'), "colour", "unused-input"),
+    ("an unknown key in with", ("kind: parts.kind}", "kind: parts.kind, colour: red}"), "colour", "unknown-input"),
+    ("a path slot whose input may be left out", ('partId: {type: string, description', 'partId: {type: string, required: false, description'), "id: parts.partId}\n        outputParameters:\n        - {type: object, properties: {name: {type: string, mapping: \"$.name\"}}}\n      find", "slot-without-value"),
+    ("a path parameter without a slot", ("change-part: {method: PATCH, inputParameters: {", "change-part: {method: PATCH, inputParameters: {no: {in: path}, "), "no: {in: path}", "unused-input"),
+    ("a variable that is not used", ("parts://parts/{partId}", "parts://{amount}/{partId}"), "{amount}", "unused-input"),
+    ("an unused argument of a prompt", ("Describe {{part}}.", "Describe it."), "arguments: {part", "unused-input"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "part", "rule"), [case[1:] for case in WARNED], ids=[case[0] for case in WARNED])
+def test_link_files_warns_of_what_the_format_allows(
+    folder: Folder, change: tuple[str, str], part: str, rule: str
+) -> None:
+    text = edit(change)
+    warnings = list(folder.link(text).warnings)
+    assert list_rules(warnings) == [(find_line(text, part), rule)], [str(warning) for warning in warnings]
+
+
 def test_unresolved_ref_suggests_a_similar_flow(folder: Folder) -> None:
     (problem,) = folder.find_problems(edit(("ref: flows.find-part", "ref: flows.find-port")))
     assert "there is no flow 'flows.find-port': did you mean 'flows.find-part'?" in problem.message
@@ -203,7 +215,6 @@ def test_unresolved_ref_suggests_a_similar_flow(folder: Folder) -> None:
 def test_link_files_reports_a_mistake_once(folder: Folder) -> None:
     for change in (
         (GET, GET.replace("get-part\n", "get-port\n")),
-        ("kind: parts.kind}", "kind: parts.kind, colour: red}"),
         ('mapping: "$.size"', "mapping: size"),
         ("index: all", "index: every"),
         ("default: bolt", "default: screw"),
@@ -237,9 +248,9 @@ def test_x_when_allows_an_optional_input_in_a_path(folder: Folder) -> None:
         'kind: {type: string, required: false, description: "Kind."}',
     )
     plain = edit(optional, ('x-each: "$.one", with: {id: "{{each.id}}"}', "with: {id: flows.kind}"))
-    assert [problem.rule for problem in folder.find_problems(plain)] == ["slot-without-value"]
+    assert [warning.rule for warning in folder.link(plain).warnings] == ["slot-without-value"]
     guarded = edit(optional, ('x-each: "$.one", with: {id: "{{each.id}}"}', 'x-when: "$.kind", with: {id: flows.kind}'))
-    assert folder.link(guarded).tools
+    assert not folder.link(guarded).warnings
 
 
 def test_slot_in_a_parameter_value_is_an_input(folder: Folder) -> None:

@@ -17,7 +17,7 @@ from mcp.client.streamable_http import streamable_http_client
 from starlette.types import ASGIApp, Message
 
 from itwin_mcp import hosted_server
-from itwin_mcp.runtime import Runtime, build_hosted_server, open_runtime, surround_hosted
+from itwin_mcp.runtime import Runtime, build_hosted_server, build_rest, open_runtime, surround_hosted
 from itwin_mcp.server.tools import is_quick as is_quick_call
 from itwin_mcp.server.transports.http import build_http_app
 from itwin_mcp.settings import read_settings
@@ -125,9 +125,10 @@ async def serve(
         async with open_runtime(settings, {}, Launcher.HTTP, parts.watch) as runtime:
             server = build_hosted_server(runtime, parts)
             is_quick = partial(is_quick_call, runtime.catalog)
-            app = build_http_app(server, anyio.Event(), stateless=stateless, is_quick=is_quick)
+            rest = build_rest(runtime, settings, parts.get_caller)
+            app = build_http_app(server, anyio.Event(), rest=rest, stateless=stateless, is_quick=is_quick)
             async with run_lifespan(app):
-                yield Served(surround_hosted(runtime, parts)(app, 8000), runtime, parts, documents)
+                yield Served(surround_hosted(runtime, parts, rest)(app, 8000), runtime, parts, documents)
 
 
 @asynccontextmanager

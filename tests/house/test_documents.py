@@ -60,6 +60,7 @@ FOREIGN_OPTIONS = {
 CI = "`.ci/run` runs it"
 PERSON = "a person signs in; tests/cli/test_auth.py does it against the sandbox"
 SIGN_IN_SERVER = "tests/interop/test_sign_in_server.py follows the page"
+REST = "tests/server/rest sends these requests"
 BENCHMARK = "it takes five minutes, and a busy machine makes its numbers useless"
 NOT_RUN = {
     "python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/itwin-mcp demo": CI,
@@ -83,6 +84,11 @@ NOT_RUN = {
     "npm install oidc-provider@9.13.3": SIGN_IN_SERVER,
     "python3 -m venv .bench && .bench/bin/pip install '.[fast]' fastmcp psutil": BENCHMARK,
     ".bench/bin/python benchmarks/measure.py": BENCHMARK,
+    "curl 'http://127.0.0.1:8000/rest/itwins/list-recent-itwins?limit=1'": REST,
+    "curl -X POST http://127.0.0.1:8000/rest/imodels/create-imodel \\": REST,
+    '-H \'Content-Type: application/json\' -d \'{"iTwinId": "…", "name": "Bridge"}\'': REST,
+    "curl http://127.0.0.1:8000/rest/itwins/openapi.json": REST,
+    "itwin-mcp skills export ./skills --capabilities fleet.yaml": "tests/skills/test_declared.py exports such a file",
 }
 """Lines of shell blocks that these tests do not run, with the reasons."""
 TESTED_ELSEWHERE = {"docs/tutorial.md": "tests/house/test_tutorial.py"}
@@ -90,6 +96,8 @@ TESTED_ELSEWHERE = {"docs/tutorial.md": "tests/house/test_tutorial.py"}
 SERVICES = {
     "itwin-mcp serve --http 127.0.0.1:8000 --http-token": "Serving MCP at",
     "itwin-mcp sandbox --port 8080": "The sandbox runs at",
+    "itwin-mcp serve --http 127.0.0.1:8000 --rest": "Serving MCP at",
+    "itwin-mcp serve --sandbox --http 127.0.0.1:8000 --rest": "Serving MCP at",
 }
 """Commands that run until they are terminated, with a part of the line that they print when they are ready."""
 

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from itwin_mcp.capability import flow_schema
+from itwin_mcp.capability.answer_schema import RESERVED_OUTPUTS
 from itwin_mcp.capability.documents import Place
 from itwin_mcp.capability.expressions import Argument, Every, Expression, JsonPath, Literal, PathPart
 from itwin_mcp.capability.lookup_compiler import compile_lookup
+from itwin_mcp.capability.not_served import find_unserved
 from itwin_mcp.capability.operations import Operation, list_path_slots
-from itwin_mcp.capability.outputs import check_mappings, compile_flow_outputs, compile_mapped_output
+from itwin_mcp.capability.outputs import (
+    RESULT,
+    accept_single,
+    check_mappings,
+    compile_flow_outputs,
+    compile_mapped_output,
+    compile_root_output,
+    warn_of_reserved_outputs,
+    wrap_output,
+)
 from itwin_mcp.capability.parameters import FILE_PATH
 from itwin_mcp.capability.references import Scope
 from itwin_mcp.capability.schema_types import JsonSchema
@@ -34,6 +46,7 @@ from itwin_mcp.capability.tool_actions import (
     Steps,
 )
 from itwin_mcp.capability.transfers import FILE
+from itwin_mcp.text import suggest
 
 Namespaces = Mapping[str, Mapping[str, Operation] | None]
 """The operations that a file may call, by namespace; None for a namespace whose import failed."""
@@ -58,6 +71,12 @@ class ActionCompiler:
     """Compiles the actions of one file."""
 
     operations: Namespaces
+    servers: Mapping[str, Any] = field(default_factory=dict)
+    """The consumed MCP servers, by namespace. They are not called."""
+
+    def find_unserved(self, body: flow_schema.ActionSpec) -> str | None:
+        """Return why an action cannot be served; None if it can be."""
+        return find_unserved(body, self.servers)
 
     def compile(self, body: flow_schema.ActionSpec, scope: Scope, place: Place) -> tuple[Action, JsonSchema] | None:
         """Return the action and the schema of its answer. If it cannot be compiled, report problems and return None."""
@@ -77,9 +96,31 @@ class ActionCompiler:
             if body.with_:
                 place.at("with").report("one-action", "move `with` into the steps that need it")
             return self._compile_steps(body, scope, place)
+        if isinstance(body.outputParameters, dict) and body.outputParameters:
+            return self._compile_mock(body.outputParameters, scope, place.at("outputParameters"))
         scope.used.update(scope.inputs)  # otherwise every input would also be reported as unused
         place.report("required-key", "needs one of `call`, `steps` or (a tool) `ref`")
         return None
+
+    def _compile_mock(
+        self, outputs: Mapping[str, flow_schema.Orchestrated], scope: Scope, place: Place
+    ) -> tuple[Action, JsonSchema]:
+        """Compile an action that calls nothing: its answer is written in the file. Inputs need not be used."""
+        scope.used.update(scope.inputs)
+        mappings = []
+        for name, parameter in outputs.items():
+            if not isinstance(parameter, flow_schema.OrchestratedScalar) or parameter.value is None:
+                place.at(name).report("output", f"{name!r} needs a `value`: the tool has neither `call` nor `steps`")
+                continue
+            value = scope.compile_value(parameter.value, place.at(name, "value"))
+            if value is not None:
+                mappings.append(StepMapping((name,), value))
+        output, schema = compile_flow_outputs(outputs, place, self._find_name_source)
+        reserved = sorted(RESERVED_OUTPUTS & outputs.keys())
+        if reserved:
+            warn_of_reserved_outputs(reserved, place)
+            output, schema = wrap_output(output, schema)
+        return Steps((), tuple(mappings), output), schema
 
     # --- one call -----------------------------------------------------------------------------------------------
 
@@ -101,15 +142,25 @@ class ActionCompiler:
         parameters = body.outputParameters
         if operation is not None and operation.binary and parameters is None:
             return Call(operation, bindings, _BYTES), _BYTES_SCHEMA
-        if not isinstance(parameters, list) or len(parameters) != 1 or parameters[0].type != "object":
-            message = "with `call`, `outputParameters` must be a list of exactly one object: `- type: object`"
+        if isinstance(parameters, dict):
+            message = "with `call`, `outputParameters` must be a list of one output: `- type: object`"
             place.at("outputParameters").report("output", message)
             return None
-        here = place.at("outputParameters", 0)
-        output, schema = compile_mapped_output(parameters[0], here, self._find_name_source)
-        further = tuple(self._compile_further_reads(parameters[0], scope, here, operation))
+        if parameters:
+            here = place.at("outputParameters", 0)
+            paged = operation is not None and operation.page is not None
+            output, schema = compile_root_output(parameters[0], here, self._find_name_source, paged=paged)
+            within = (RESULT,) if output.wraps else ()
+            further = tuple(self._compile_further_reads(parameters[0], scope, here, operation, within))
+            if len(parameters) > 1:
+                place.at("outputParameters", 1).warn("output", "only the first output is returned: use an object")
+        else:
+            (output, schema), further = wrap_output(Output("any"), {}), ()
         if operation is None:
             return None
+        if operation.raw_format == "xml":
+            output = accept_single(output)
+        bindings = _bind_by_name(bindings, operation, scope, set(scope.inputs) - scope.used)
         containing = {name: tuple(members) for name, members in body.containing.items()}
         return Call(operation, bindings, output, across, containing, further), schema
 
@@ -244,7 +295,7 @@ class ActionCompiler:
             expression = scope.compile_value(value, here)
             bindings[key] = Literal(None) if expression is None else expression
             if operation is not None:
-                _check_operation_input(key, operation, here)
+                _warn_of_unknown_input(key, operation, here)
         if operation is None:
             return bindings
         page = operation.page
@@ -253,13 +304,16 @@ class ActionCompiler:
             place.at("with", name).report("reserved-input", f"the engine sets {name!r} itself, to page: remove it")
         fixed = {parameter.name for parameter in operation.parameters if parameter.value is not None}
         for missing in sorted(operation.required - set(bindings) - fixed):
+            if missing in scope.inputs:  # the format passes an input on to the slot with its name
+                bindings[missing] = scope.compile_value(f"{{{{{missing}}}}}", place) or Literal(None)
+                continue
             message = f"the slot {{{{{missing}}}}} of {operation.key!r} gets no value: bind {missing!r} in `with`"
             place.at("with").report("slot-without-value", message)
         if not guarded:
             for name in list_path_slots(operation.path):
                 if name in bindings and not scope.always_has(bindings[name]):
                     message = f"the path of {operation.key!r} needs {name!r}, but its input may be left out"
-                    place.at("with", name).report("slot-without-value", f"{message}: make it required")
+                    place.at("with", name).warn("slot-without-value", f"{message}: make it required")
         return bindings
 
     # --- steps --------------------------------------------------------------------------------------------------
@@ -272,8 +326,12 @@ class ActionCompiler:
         for name, step in steps.items():
             here = place.at(name)
             scope.check_new_name(name, here)
+            if isinstance(step, flow_schema.ScriptStepSpec):  # the whole action is left out before
+                continue
             compiled_step = self._compile_step(name, step, scope, here)
             scope.steps.add(name)
+            if isinstance(compiled_step, LookupStep) and compiled_step.changes is None:
+                scope.lookups.add(name)
             if compiled_step is not None:
                 compiled.append(compiled_step)
         return tuple(compiled)
@@ -281,7 +339,7 @@ class ActionCompiler:
     def _compile_steps(
         self, body: flow_schema.ActionSpec, scope: Scope, place: Place
     ) -> tuple[Action, JsonSchema] | None:
-        steps = self._compile_step_list(body.steps, scope, place.at("steps"))
+        compiled = self._compile_step_list(body.steps, scope, place.at("steps"))
         mappings = tuple(
             StepMapping(
                 tuple(mapping.target.split(".")),
@@ -289,6 +347,13 @@ class ActionCompiler:
                 mapping.count,
             )
             for index, mapping in enumerate(body.mappings)
+        )
+        unused = set(scope.inputs) - scope.used
+        steps = tuple(
+            replace(step, bindings=_bind_by_name(step.bindings, step.operation, scope, unused))
+            if isinstance(step, CallStep)
+            else step
+            for step in compiled
         )
         if not isinstance(body.outputParameters, dict):
             message = "with `steps`, `outputParameters` must be a map of names, which `mappings` fill"
@@ -300,13 +365,19 @@ class ActionCompiler:
             place.at("outputParameters"),
             lambda take, at: self._find_name_source(take, at, scope),
         )
+        reserved = sorted(RESERVED_OUTPUTS & body.outputParameters.keys())
+        if reserved:
+            warn_of_reserved_outputs(reserved, place.at("outputParameters"))
+            output, schema = wrap_output(output, schema)
         if not any(isinstance(step, CallStep) for step in steps):
             if len(steps) == len(body.steps):
                 place.at("steps").report("one-action", "no step calls an operation")
             return None
         return Steps(steps, mappings, output), schema
 
-    def _compile_step(self, name: str, step: flow_schema.StepSpec, scope: Scope, place: Place) -> Step | None:
+    def _compile_step(
+        self, name: str, step: flow_schema.CallStepSpec | flow_schema.LookupStepSpec, scope: Scope, place: Place
+    ) -> Step | None:
         require = None
         if step.require is not None:
             path = place.at("x-require", "path").compile_path(step.require.path)
@@ -379,6 +450,24 @@ class ActionCompiler:
         if each.again is not None:
             place.at("again").check_known(each.again, scope.inputs, "unresolved-input", "there is no input")
         return EachPlan(lists, each.most, each.as_, tuple(each.label.items()), each.again)
+
+
+def _warn_of_unknown_input(name: str, operation: Operation, place: Place) -> None:
+    if name not in operation.inputs:
+        hint = suggest(operation.inputs, name)
+        place.warn("unknown-input", f"the operation {operation.key!r} has no input {name!r}, so it is not sent: {hint}")
+
+
+def _bind_by_name(
+    bindings: Mapping[str, Expression], operation: Operation, scope: Scope, unused: Collection[str]
+) -> dict[str, Expression]:
+    """Return the bindings, and the inputs that nothing refers to and that the operation takes under their own names.
+
+    The format passes them on without `with`.
+    """
+    added = sorted(operation.inputs & set(unused) - bindings.keys())
+    scope.used.update(added)
+    return {**bindings, **{name: Argument(name) for name in added}}
 
 
 def _check_operation_input(name: str, operation: Operation, place: Place) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from itwin_mcp.capability.documents import find_shipped_files
 from itwin_mcp.capability.entities import Entities, Entity
@@ -16,6 +16,11 @@ from itwin_mcp.capability.tool_actions import Access, Action, BuiltIn, ConfirmPl
 from itwin_mcp.capability.vocabulary import Vocabulary
 from itwin_mcp.errors import Problem
 from itwin_mcp.text import find_similar
+
+if TYPE_CHECKING:
+    from itwin_mcp.capability.inbound_compiler import InboundCredential
+    from itwin_mcp.capability.routes import Route
+    from itwin_mcp.capability.skill_compiler import DeclaredSkill
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +211,12 @@ class Catalog:
     """The tools that this server does not run, each with the reason."""
     warnings: tuple[Problem, ...] = ()
     """Warnings for the authors of capability files. `capability check` prints them."""
+    routes: tuple[Route, ...] = ()
+    """The operations that files expose over REST. Their tools are not listed to MCP clients."""
+    inbound: tuple[InboundCredential, ...] = ()
+    """The credentials that requests over HTTP must present, by path (`exposes.authentication`)."""
+    declared_skills: tuple[DeclaredSkill, ...] = ()
+    """The skills that capability files expose, from which `skills` builds guides."""
     skills: Callable[[], tuple[Skill, ...]] = tuple
     """Builds the agent skills when they are first needed."""
     vocabulary: Callable[[], Vocabulary] = Vocabulary
@@ -220,6 +231,11 @@ class Catalog:
     def toolsets(self) -> tuple[str, ...]:
         """Return the toolsets, in the order of the files."""
         return tuple(dict.fromkeys(tool.toolset for tool in self.tools.values()))
+
+    @property
+    def every_tool(self) -> Mapping[str, Tool]:
+        """Return the tools of MCP and of REST, by name."""
+        return {**self.tools, **{route.tool.name: route.tool for route in self.routes}}
 
     def select(
         self,
@@ -246,7 +262,8 @@ class Catalog:
             SettingsError: A name does not exist.
         """
         selection = Selection(toolsets, tools, exclude, read_only, {str(file) for file in find_shipped_files()}, hidden)
-        selection.check(self.tools, self.toolsets)
+        toolsets_of_routes = {route.tool.toolset for route in self.routes}
+        selection.check(self.tools, dict.fromkeys((*self.toolsets, *sorted(toolsets_of_routes))))
         served = {name: tool for name, tool in self.tools.items() if selection.lists(tool)}
         reachable = {name: tool for name, tool in self.tools.items() if selection.reaches(tool)}
         selected = replace(
@@ -254,6 +271,7 @@ class Catalog:
             tools=served,
             reachable=reachable,
             resources=tuple(resource for resource in self.resources if selection.takes(resource.toolset)),
+            routes=tuple(route for route in self.routes if selection.lists(route.tool)),
         )
         runnable = {*served, *reachable} if selected.dynamic else served.keys()
         prompts = {

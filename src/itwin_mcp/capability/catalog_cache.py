@@ -42,7 +42,8 @@ def load_catalog(files: Iterable[Path], *, cache: Path | None = None) -> Catalog
     from itwin_mcp.capability.linker import link_with_inputs
 
     catalog, inputs = link_with_inputs(files, cache=cache)
-    if entry is not None:
+    # Routes, credentials and skills are only in users' own files, which are few and quick to link again.
+    if entry is not None and not (catalog.routes or catalog.inbound or catalog.declared_skills):
         _write_entry(entry, catalog, inputs)
     return catalog
 

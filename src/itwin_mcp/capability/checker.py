@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from itwin_mcp.capability.bound_values import list_receivers
 from itwin_mcp.capability.catalog import Catalog, Tool
 from itwin_mcp.capability.documents import Document, find_shipped_files, load_document
-from itwin_mcp.capability.expressions import Argument, Expression, Text
 from itwin_mcp.capability.linker import examine_files
 from itwin_mcp.capability.lint import lint_document
 from itwin_mcp.capability.operations import Operation
@@ -21,7 +21,7 @@ PLATFORM_KEY = "the platform's token"
 
 @dataclass(frozen=True, slots=True)
 class SentKeys:
-    """A host, and the environment variables whose values it receives."""
+    """A host, and the keys that it receives: environment variables, or keys of a file."""
 
     host: str
     keys: tuple[str, ...]
@@ -80,18 +80,12 @@ def _list_operations(catalog: Catalog, own: set[Path]) -> Iterable[Operation]:
 
 
 def list_sent_keys(operations: Iterable[Operation]) -> tuple[SentKeys, ...]:
-    """Return the variables that each host receives, by host."""
-    keys: dict[str, dict[str, None]] = {}
-    for operation in operations:
-        host = keys.setdefault(operation.origin, {})
-        if operation.origin == PLATFORM_ORIGIN:
-            host[PLATFORM_KEY] = None
-        elif operation.credential is not None:
-            for part in operation.credential.parts.values():
-                host |= dict.fromkeys(operation.credential.variables[name] for name in _list_slots(part))
-    return tuple(SentKeys(host, tuple(names)) for host, names in sorted(keys.items()) if names)
-
-
-def _list_slots(part: Expression) -> list[str]:
-    parts = part.parts if isinstance(part, Text) else (part,)
-    return [each.name for each in parts if isinstance(each, Argument)]
+    """Return the keys that each host receives, by host."""
+    operations = tuple(operations)
+    keys: dict[str, list[str]] = {}
+    for host, key in list_receivers(operations):
+        if host != PLATFORM_ORIGIN:
+            keys.setdefault(host, []).append(key)
+    if any(operation.origin == PLATFORM_ORIGIN for operation in operations):
+        keys[PLATFORM_ORIGIN] = [PLATFORM_KEY]
+    return tuple(SentKeys(host, tuple(names)) for host, names in sorted(keys.items()))

@@ -190,19 +190,24 @@ def list_problems(error: ValidationError, file: Path, text: str) -> Sequence[Pro
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A path in a document, where problems are reported. All places of one linker share one list of problems."""
+    """A path in a document, where problems and warnings are reported. All places of one linker share their lists."""
 
     document: Document = field(repr=False)
     path: YamlPath
     problems: list[Problem] = field(repr=False)
+    warnings: list[Problem] = field(default_factory=list, repr=False)
 
     def at(self, *parts: str | int) -> Place:
         """Return the place at a path below this one."""
-        return Place(self.document, (*self.path, *parts), self.problems)
+        return Place(self.document, (*self.path, *parts), self.problems, self.warnings)
 
     def report(self, rule: str, message: str) -> None:
         """Add a problem here. Linking continues, so that all problems are found at once."""
         self.problems.append(self.document.make_problem(self.path, rule, message))
+
+    def warn(self, rule: str, message: str) -> None:
+        """Add a warning here. It breaks no rule of the format, so the file is served."""
+        self.warnings.append(self.document.make_problem(self.path, rule, message))
 
     def check_known(self, name: str, candidates: Collection[str], rule: str, missing: str) -> bool:
         """Return whether a name is one of the candidates. If not, report it, and suggest a candidate.

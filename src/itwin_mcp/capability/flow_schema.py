@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, StringConstraints, Tag, model_validator
+from pydantic import ConfigDict, Discriminator, Field, StringConstraints, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from itwin_mcp.capability.extensions import EntityForm, HeaderPart
@@ -73,9 +73,10 @@ class FurtherReadSpec(CallSpec):
 
 
 class MappedNode(Node):
-    """An output of a call: the value at the path `mapping` of the answer."""
+    """An output of a call: the value at the path `mapping` of the answer. `const` is a note for linters."""
 
     mapping: str | None = None
+    const: Any = None
     x_schema: JsonSchema | None = Field(default=None, alias="x-schema")
 
 
@@ -117,7 +118,10 @@ class OrchestratedNode(Node):
 
 
 class OrchestratedScalar(OrchestratedNode):
+    """A value that a mapping fills. In an action that calls nothing, it is the text `value` with slots for inputs."""
+
     type: Literal["string", "number", "boolean"]
+    value: str | None = None
     take: Take | None = Field(default=None, alias="x-take")
 
 
@@ -282,8 +286,19 @@ class LookupStepSpec(ConditionalStep):
     within: Extended | None = Field(default=None, alias="x-within")
 
 
+class ScriptStepSpec(Node):
+    """A step that runs a script. It is not served, so its keys are not checked."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: Literal["script"]
+
+
 StepSpec = Annotated[
-    Annotated[CallStepSpec, Tag("<call>")] | Annotated[LookupStepSpec, Tag("<lookup>")], discriminate_by("type")
+    Annotated[CallStepSpec, Tag("<call>")]
+    | Annotated[LookupStepSpec, Tag("<lookup>")]
+    | Annotated[ScriptStepSpec, Tag("<script>")],
+    discriminate_by("type"),
 ]
 
 

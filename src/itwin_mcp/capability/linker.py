@@ -11,16 +11,25 @@ from typing import Any
 
 from itwin_mcp.capability import schema
 from itwin_mcp.capability.action_compiler import ActionCompiler
+from itwin_mcp.capability.bound_values import locate_values
 from itwin_mcp.capability.cache import digest_input, digest_text
 from itwin_mcp.capability.catalog import Catalog, Prompt, Resource, StaticResource, Tool
 from itwin_mcp.capability.documents import Document, Place, find_shipped_files, load_document
 from itwin_mcp.capability.entities import Entity
 from itwin_mcp.capability.entity_linker import PLATFORM_ENTITIES, DeclaredEntity, check_entities, link_entities
 from itwin_mcp.capability.expressions import Argument, StepValue
+from itwin_mcp.capability.inbound_compiler import MCP_PATH, REST_PATH, InboundCredential, compile_inbound
+from itwin_mcp.capability.not_served import warn_of_unserved
 from itwin_mcp.capability.operation_compiler import ApiCompiler
 from itwin_mcp.capability.operations import Operation
+from itwin_mcp.capability.outputs import RESULT
 from itwin_mcp.capability.parameters import compile_argument
 from itwin_mcp.capability.references import Scope
+from itwin_mcp.capability.rest_compiler import RestCompiler
+from itwin_mcp.capability.rest_schema import ExposesRest
+from itwin_mcp.capability.routes import Route
+from itwin_mcp.capability.skill_compiler import DeclaredSkill, Source, compile_skills
+from itwin_mcp.capability.skill_schema import ExposesSkill
 from itwin_mcp.capability.static_resources import find_static_files
 from itwin_mcp.capability.tool_actions import Call, CallStep, LookupStep, Steps, list_called_operations
 from itwin_mcp.capability.tool_compiler import ExposesCompiler, PlacedFlow, TakenNames
@@ -86,7 +95,7 @@ def examine_files(files: Iterable[Path], load: Callable[..., Document]) -> Exami
         catalog = linker.build_catalog()
     except CapabilityError as error:
         problems = error.problems
-    return Examination(catalog, problems, tuple(linker.warnings), linker.documents)
+    return Examination(catalog, problems, tuple(linker._warnings), linker.documents)
 
 
 class _Linker:
@@ -103,7 +112,9 @@ class _Linker:
         self._broken: set[Path] = set()
         """The files that cannot be read or break the schema. Their problems are reported already."""
         self._problems: list[Problem] = []
-        self.warnings: list[Problem] = []
+        self._warnings: list[Problem] = []
+        self._begun: set[Path] = set()
+        """The files whose unserved parts were reported."""
         self._namespaces: dict[str, Path] = {}
         """The file that consumes each namespace. Namespaces must be unique, as in `namespace.operation` of policies."""
         self._operations: dict[str, Operation] = {}
@@ -116,6 +127,10 @@ class _Linker:
         self._statics: list[StaticResource] = []
         self._static_files: list[Path] = []
         """The files in the folders of static resources."""
+        self._routes: list[Route] = []
+        self._rest_namespaces: dict[str, Path] = {}
+        self._inbound: list[InboundCredential] = []
+        self._skills: dict[str, DeclaredSkill] = {}
         self._read_platform_entities()
 
     def add(self, file: Path, *, sections: bool = False) -> None:
@@ -125,7 +140,7 @@ class _Linker:
             return
         self._added.add(document.file)
         capability = document.model.capability
-        place = Place(document, (), self._problems)
+        place = self._begin(document)
         if capability is None:
             if sections:
                 self._check_section(document, place)
@@ -136,20 +151,40 @@ class _Linker:
         operations = self._read_consumed(document, capability, binds, place.at("capability", "consumes"))
         consumed = [operation for imported in operations.values() for operation in (imported or {}).values()]
         self._link_entities(document, place, {operation.origin for operation in consumed})
-        actions = ActionCompiler(operations)
+        servers = {entry.namespace: entry for entry in capability.consumes if isinstance(entry, schema.ConsumesMcp)}
+        actions = ActionCompiler(operations, servers)
         flows = self._read_flows(capability, place.at("capability", "aggregates"))
         namespaces = set(operations)
+        sources: dict[str, Mapping[str, Source]] = {}
+        skills: list[tuple[ExposesSkill, Place]] = []
         for index, exposes in enumerate(capability.exposes):
             here = place.at("capability", "exposes", index)
             if isinstance(exposes, schema.Import):
                 here.report("import", "cannot be imported: write `exposes` in this file")
                 continue
+            if isinstance(exposes, schema.UnservedExposes):
+                continue
             if exposes.namespace in namespaces:
                 message = f"the namespace {exposes.namespace!r} is used twice in this file: rename one"
                 here.at("namespace").report("unique-namespace", message)
             namespaces.add(exposes.namespace)
+            if exposes.authentication is not None:
+                # Skills are resources of MCP, so what protects them protects its path.
+                path = f"{REST_PATH}{exposes.namespace}" if isinstance(exposes, ExposesRest) else MCP_PATH
+                where = here.at("authentication")
+                self._inbound.append(compile_inbound(exposes.authentication, path, binds, where))
+            if isinstance(exposes, ExposesRest | ExposesSkill):
+                self._warn_of_own_address(exposes, here)
+            if isinstance(exposes, ExposesRest):
+                sources[exposes.namespace] = self._add_rest(exposes, actions, flows, here)
+                continue
+            if isinstance(exposes, ExposesSkill):
+                skills.append((exposes, here))
+                continue
             compiler = ExposesCompiler(exposes, actions, flows, self._entities, here)
-            self._tools.update((tool.name, tool) for tool in compiler.compile_tools(self._taken))
+            tools = {tool.name: tool for tool in compiler.compile_tools(self._taken)}
+            self._tools.update(tools)
+            sources[exposes.namespace] = tools
             self._resources.extend(compiler.compile_resources(self._taken))
             self._statics.extend(compiler.compile_static_resources(self._taken))
             locations = (resource.location for resource in exposes.resources.values() if resource.location is not None)
@@ -157,8 +192,37 @@ class _Linker:
                 file for location in locations for file in find_static_files(location, document.file)
             )
             self._prompts.update((prompt.name, prompt) for prompt in compiler.compile_prompts(self._taken))
-            self.warnings.extend(compiler.warnings)
+            self._warnings.extend(compiler.warnings)
+        for entry, here in skills:
+            self._add_skills(entry, sources, here)
         self._check_unused_flows(capability, flows, actions)
+
+    def _warn_of_own_address(self, exposes: ExposesRest | ExposesSkill, place: Place) -> None:
+        """Warn that one listener serves everything, whatever address and port a file declares."""
+        for key in ("address", "port"):
+            if key in exposes.model_fields_set and place.document.is_fresh:
+                message = f"{key!r} is not used: `serve --http HOST:PORT` serves everything on one listener"
+                self._warnings.append(place.document.make_problem((*place.path, key), "not-served", message))
+
+    def _add_rest(
+        self, exposes: ExposesRest, actions: ActionCompiler, flows: Mapping[str, PlacedFlow], place: Place
+    ) -> Mapping[str, Route]:
+        owner = self._rest_namespaces.setdefault(exposes.namespace, place.document.file)
+        if owner != place.document.file:
+            message = f"the namespace {exposes.namespace!r} is already served over REST by {owner}: rename one"
+            place.at("namespace").report("unique-namespace", message)
+        compiler = RestCompiler(exposes, actions, flows, self._entities, place)
+        routes = tuple(compiler.compile_routes())
+        self._routes.extend(routes)
+        self._warnings.extend(compiler.warnings)
+        return {route.name: route for route in routes}
+
+    def _add_skills(self, exposes: ExposesSkill, sources: Mapping[str, Mapping[str, Source]], place: Place) -> None:
+        for skill in compile_skills(exposes, sources, place):
+            if skill.name in self._skills:
+                message = f"the skill {skill.name!r} is already defined in {self._skills[skill.name].file}: rename one"
+                place.at("skills", skill.name).report("unique-skill", message)
+            self._skills[skill.name] = skill
 
     def build_catalog(self) -> Catalog:
         """Return everything that was linked.
@@ -182,7 +246,10 @@ class _Linker:
             self._operations,
             self._entities,
             tuple(self._statics),
-            warnings=tuple(self.warnings),
+            warnings=tuple(self._warnings),
+            routes=tuple(self._routes),
+            inbound=tuple(self._inbound),
+            declared_skills=tuple(self._skills.values()),
         )
 
     def save_to_cache(self) -> None:
@@ -213,6 +280,14 @@ class _Linker:
                 self._problems.extend(error.problems)
         return self.documents.get(file)
 
+    def _begin(self, document: Document) -> Place:
+        """Return the root of a file. The first time, report what is not served."""
+        place = Place(document, (), self._problems, self._warnings)
+        if document.file not in self._begun:
+            self._begun.add(document.file)
+            warn_of_unserved(document.model, place)
+        return place
+
     def _check_section(self, document: Document, place: Place) -> None:
         binds = self._read_binds(document, place) or None  # the importing file may bind the rest
         for index, consumes in enumerate(document.model.consumes):
@@ -230,7 +305,10 @@ class _Linker:
         by_namespace: dict[str, Mapping[str, Operation] | None] = {}
         for index, consumes in enumerate(capability.consumes):
             here = place.at(index)
-            if isinstance(consumes, schema.Import):
+            operations: Mapping[str, Operation] | None
+            if isinstance(consumes, schema.ConsumesMcp):
+                namespace, operations = consumes.namespace, None
+            elif isinstance(consumes, schema.Import):
                 namespace = consumes.as_ or consumes.import_
                 operations = self._import_operations(document, consumes, binds, here)
             else:
@@ -257,7 +335,7 @@ class _Linker:
             message = f"{entry.from_!r} is a whole capability: only a file of one section can be imported"
             place.at("from").report("import", message)
             return None
-        root = Place(source, (), self._problems)
+        root = self._begin(source)
         offered = {
             consumes.namespace: (index, consumes)
             for index, consumes in enumerate(source.model.consumes)
@@ -295,7 +373,7 @@ class _Linker:
         """
         file = (find_shipped_files()[0].parent / PLATFORM_ENTITIES).resolve()
         self._platform_entities = document = load_document(file, cache=self._cache)
-        self._link_entities(document, Place(document, (), self._problems), {PLATFORM_ORIGIN})
+        self._link_entities(document, Place(document, (), self._problems, self._warnings), {PLATFORM_ORIGIN})
 
     def _link_entities(self, document: Document, place: Place, origins: Collection[str]) -> None:
         """Link the entities of a file once. `origins` are the origins of the APIs that it consumes."""
@@ -326,7 +404,7 @@ class _Linker:
         return flows
 
     def _read_binds(self, document: Document, place: Place) -> dict[str, str]:
-        """Return the environment variable that each variable of the file is bound to."""
+        """Return what each variable of the file is bound to: an environment variable, or a key in a file."""
         capability = document.model.capability
         variables: dict[str, str] = {}
         for here, section in (
@@ -337,10 +415,15 @@ class _Linker:
                 if isinstance(bind, schema.Import):
                     here.at(index).report("import", "cannot be imported: write binds in this file")
                     continue
-                for name, variable in bind.keys.items():
+                before = "" if bind.location is None else locate_values(bind.location, here.at(index, "location"))
+                if before is None:
+                    continue
+                for name, key in bind.keys.items():
+                    variable = before + key
                     if variables.setdefault(name, variable) != variable:
-                        key = here.at(index, "keys", name)
-                        key.report("unique-namespace", f"the variable {name!r} is bound twice: rename one")
+                        here.at(index, "keys", name).report(
+                            "unique-namespace", f"the variable {name!r} is bound twice: rename one"
+                        )
         return variables
 
     # --- references between tools -------------------------------------------------------------------------------
@@ -348,16 +431,12 @@ class _Linker:
     def _check_unused_flows(
         self, capability: schema.Capability, flows: Mapping[str, PlacedFlow], actions: ActionCompiler
     ) -> None:
-        """Report the flows that no tool refers to, and compile them to report their problems too."""
+        """Warn of the flows that no tool refers to, and compile them to report their problems too."""
         referred = {
-            tool.ref
-            for exposes in capability.exposes
-            if isinstance(exposes, schema.Exposes)
-            for tool in exposes.tools.values()
-            if tool.ref is not None
+            tool.ref for exposes in capability.exposes for tool in _list_exposed(exposes) if tool.ref is not None
         }
         for name, placed in flows.items():
-            if name not in referred:
+            if name not in referred and actions.find_unserved(placed.flow) is None:
                 inputs = {
                     key: compile_argument(
                         key, parameter, self._entities, placed.place.at("inputParameters", key)
@@ -367,7 +446,7 @@ class _Linker:
                 actions.compile(placed.flow, Scope(placed.namespace, inputs), placed.place)
                 if referred <= flows.keys():  # otherwise a misspelled reference may mean this flow
                     message = f"no tool refers to the flow {name!r}: add `ref: {name}` to one, or remove the flow"
-                    placed.place.report("unused-flow", message)
+                    placed.place.warn("unused-flow", message)
 
     def _check_entities(self) -> None:
         """Check the operations and tools that entities refer to."""
@@ -395,6 +474,15 @@ class _Linker:
                 place.check_known(name, self._tools, "x-confirm", "there is no tool")
 
 
+def _list_exposed(exposes: schema.ExposesOrImport) -> Iterable[Any]:
+    """Return the tools, or the operations, of an entry."""
+    if isinstance(exposes, schema.Exposes):
+        return exposes.tools.values()
+    if isinstance(exposes, ExposesRest):
+        return [operation for resource in exposes.resources.values() for operation in resource.operations.values()]
+    return ()
+
+
 def _report_imports(entries: Sequence[Any], place: Place) -> None:
     """Report the imports in a section of a file that other files import."""
     for index, entry in enumerate(entries):
@@ -418,7 +506,8 @@ def find_full_lists(tool: Tool, listers: Mapping[str, Tool]) -> Mapping[str, str
         while isinstance(step, LookupStep):
             step = steps.get(step.index)
         if isinstance(step, CallStep) and step.operation.page is not None and step.operation.key in listers:
-            full_lists["$." + ".".join(mapping.target)] = _describe_lister(listers[step.operation.key], step)
+            target = (RESULT, *mapping.target) if action.output.wraps else mapping.target
+            full_lists["$." + ".".join(target)] = _describe_lister(listers[step.operation.key], step)
     return full_lists
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
+from itwin_mcp.capability.body_templates import TYPED, parse_json_template
 from itwin_mcp.capability.documents import Place
 from itwin_mcp.capability.expressions import (
     Argument,
@@ -30,6 +31,7 @@ from itwin_mcp.capability.operations import (
     PathTemplate,
     Slot,
     WireParameter,
+    list_arguments,
     list_path_slots,
 )
 from itwin_mcp.capability.parameters import FILE_PATH
@@ -39,9 +41,11 @@ from itwin_mcp.capability.schema import (
     ConsumedOperation,
     ConsumedParameter,
     Consumes,
+    JsonRequestBody,
     RequestBody,
 )
 from itwin_mcp.settings import PLATFORM_ORIGIN
+from itwin_mcp.text import shorten
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # Only the HTTP client may set these headers.
@@ -60,6 +64,7 @@ class ApiCompiler:
         self._consumes = consumes
         self._place = place
         self._origin, self._base = self._split_base(consumes.baseUri)
+        self._binds = binds
         self._credential = self._compile_credential(consumes.authentication, binds)
 
     def compile_operations(self) -> dict[str, Operation]:
@@ -140,14 +145,19 @@ class ApiCompiler:
     ) -> Operation:
         parameters = {**self._consumes.inputParameters, **operation.inputParameters}
         in_path = set(list_path_slots(template))
+        # The format lets a path have slots that no parameter declares.
+        parameters = {**{slot: ConsumedParameter.model_validate({"in": "path"}) for slot in in_path}, **parameters}
         declared = {key for key, parameter in parameters.items() if parameter.in_ == "path"}
-        for missing in sorted(in_path - declared):
-            message = f"the slot {{{{{missing}}}}} of the path has no input parameter: add {missing}: {{in: path}}"
-            place.report("slot-without-value", message)
+        for other in sorted(in_path - declared):
+            message = f"the slot {{{{{other}}}}} of the path is declared as an input elsewhere: declare it {{in: path}}"
+            place.at("inputParameters", other).report("slot-without-value", message)
         for surplus in sorted(declared & set(operation.inputParameters) - in_path):
             message = f"the path has no slot {{{{{surplus}}}}}: remove the parameter, or add the slot"
-            place.at("inputParameters", surplus).report("unused-input", message)
-        wire, in_values = self._compile_parameters(operation, parameters, in_path, place)
+            place.at("inputParameters", surplus).warn("unused-input", message)
+        compiled, in_values = self._compile_parameters(operation, parameters, in_path, place)
+        bound = tuple(parameter for parameter in compiled if self._list_bound(parameter))
+        wire = tuple(parameter for parameter in compiled if parameter not in bound)
+        variables = {name: (self._binds or {})[name] for parameter in bound for name in self._list_bound(parameter)}
         body, in_body, needed = _compile_body(operation.body, place.at("body", "data"))
         file = self._compile_file(operation, in_values | in_body | set(parameters), place)
         if operation.wait is not None and operation.page is not None:
@@ -178,6 +188,9 @@ class ApiCompiler:
             file=file,
             codes={key: _compile_code(code) for key, code in {**self._consumes.codes, **operation.codes}.items()},
             names=self._compile_names(operation, frozenset(parameters) | in_body, place),
+            raw_format=operation.outputRawFormat,
+            bound=bound,
+            variables=variables,
         )
 
     def _compile_names(self, operation: ConsumedOperation, inputs: frozenset[str], place: Place) -> NamesPlan | None:
@@ -232,7 +245,13 @@ class ApiCompiler:
                 if isinstance(value, Text) and key in slots:
                     message = f"the value has a slot {{{{{key}}}}} with the name of its own parameter: rename the slot"
                     here.at("value").report("expression", message)
-                names.update(slots)
+                bound = set(slots) & (self._binds or {}).keys()
+                if bound and (bound != set(slots) or parameter.in_ == "path"):
+                    message = f"{sorted(bound)[0]} is bound: it may be a query parameter or header, without an input"
+                    here.at("value").report("expression", message)
+                for name in bound:
+                    self._check_variable(name, self._binds or {}, True, here.at("value"))
+                names.update(set(slots) - bound)
             wire = parameter.wire or key
             self._check_wire_name(parameter, wire, here)
             place_on_wire = (parameter.in_, wire.lower() if parameter.in_ == "header" else wire)
@@ -241,6 +260,11 @@ class ApiCompiler:
                 here.report("unique-wire", f"{other!r} is also sent as the {parameter.in_} {wire!r}: remove one")
             compiled.append(WireParameter(key, parameter.in_, wire, value))
         return tuple(compiled), frozenset(names)
+
+    def _list_bound(self, parameter: WireParameter) -> list[str]:
+        """Return the bound variables in the value of a parameter."""
+        names = () if parameter.value is None else list_arguments(parameter.value)
+        return [name for name in names if name in (self._binds or {})]
 
     def _check_wire_name(self, parameter: ConsumedParameter, wire: str, place: Place) -> None:
         if parameter.wire is not None and parameter.in_ == "path":
@@ -257,7 +281,7 @@ class ApiCompiler:
 
     def _compile_path(self, text: str, place: Place) -> PathTemplate:
         segments: list[tuple[str | Slot, ...]] = []
-        for segment in (self._base + text).split("/")[1:]:
+        for segment in (self._base + "/" + text.removeprefix("/")).split("/")[1:]:
             if segment in (".", ".."):
                 place.report("path", "has a `.` or `..` segment: write the path without it")
             compiled = place.compile_slots(segment)
@@ -281,8 +305,8 @@ class ApiCompiler:
         items = place.at("items").compile_path(page.items)
         if items is None:
             return None
-        if items.many or not items.parts:
-            place.at("items").report("x-page", f"{page.items!r} is not the path of one list, such as $.iModels")
+        if items.many:
+            place.at("items").report("x-page", f"{page.items!r} is not the path of one list, such as $.iModels or $")
         return PagePlan(
             style=page.style,
             items=items,
@@ -317,6 +341,16 @@ def _compile_body(body: RequestBody | None, place: Place) -> tuple[BodyTemplate 
         return None, frozenset(), frozenset()
     names: set[str] = set()
     needed: set[str] = set()
+    data: Any = body.data
+    template = isinstance(body, JsonRequestBody) and isinstance(data, str)
+    if template:
+        try:
+            data = parse_json_template(data)
+        except ValueError as error:
+            template = False
+            if data.lstrip().startswith(("{", "[")):
+                message = f"is not JSON with slots: {shorten(str(error))}. Write it as values, or use `type: text`"
+                place.report("body", message)
 
     def compile_part(value: Any, here: Place) -> Any:
         if isinstance(value, dict):
@@ -325,7 +359,13 @@ def _compile_body(body: RequestBody | None, place: Place) -> tuple[BodyTemplate 
             return [compile_part(child, here.at(index)) for index, child in enumerate(value)]
         if not isinstance(value, str):
             return Literal(value)
+        if template and value.startswith(TYPED):
+            names.update(find_slots(value))
+            return here.compile_slots(value.removeprefix(TYPED)) or Literal(value)
         expression = here.compile_slots(value)
+        if template and isinstance(expression, Argument):  # in quotes, so it is text
+            names.add(expression.name)
+            return Text((expression,))
         if expression is None:
             return Literal(value)
         names.update(find_slots(value))
@@ -333,4 +373,4 @@ def _compile_body(body: RequestBody | None, place: Place) -> tuple[BodyTemplate 
             needed.update(find_slots(value))
         return expression
 
-    return BodyTemplate(body.type, compile_part(body.data, place)), frozenset(names), frozenset(needed)
+    return BodyTemplate(body.type, compile_part(data, place)), frozenset(names), frozenset(needed)

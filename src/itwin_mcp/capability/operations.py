@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from itwin_mcp.capability.expressions import Expression, JsonPath
+from itwin_mcp.capability.expressions import Argument, Expression, JsonPath, Text
 
 Method: TypeAlias = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 
@@ -17,6 +17,12 @@ class Slot:
     """A place in a path template that an input fills."""
 
     name: str
+
+
+def list_arguments(expression: Expression) -> tuple[str, ...]:
+    """Return the names that an expression refers to."""
+    parts = expression.parts if isinstance(expression, Text) else (expression,)
+    return tuple(part.name for part in parts if isinstance(part, Argument))
 
 
 PathTemplate: TypeAlias = tuple[tuple[str | Slot, ...], ...]
@@ -67,7 +73,12 @@ class Credential:
     kind: Literal["basic", "apikey", "bearer"]
     parts: Mapping[str, Expression]
     variables: Mapping[str, str]
-    """The environment variable for each variable of the file."""
+    """The environment variable, or key in a file, for each variable of the file."""
+
+    def list_used(self) -> frozenset[str]:
+        """Return the environment variables, or keys in files, that the credential needs."""
+        names = {name for part in self.parts.values() for name in list_arguments(part)}
+        return frozenset(self.variables[name] for name in names if name in self.variables)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,8 +200,19 @@ class Operation:
     refusals: Mapping[str, RefusalPlan] = field(default_factory=dict)
     """The plans that explain a refusal, by error code."""
     names: NamesPlan | None = None
+    raw_format: str = "json"
+    """The format of the answer, as `outputRawFormat` names it."""
+    bound: tuple[WireParameter, ...] = ()
+    """The parameters whose values contain bound variables. They are added with the credential."""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """The environment variable, or key in a file, of each variable in `bound`."""
     key: str = field(init=False)
     """`namespace.operation`."""
+
+    def list_references(self) -> frozenset[str]:
+        """Return what the credential and the bound parameters read: environment variables, or keys in files."""
+        credential = () if self.credential is None else self.credential.list_used()
+        return frozenset((*credential, *self.variables.values()))
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "key", f"{self.namespace}.{self.name}")

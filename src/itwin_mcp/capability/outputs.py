@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
+from itwin_mcp.capability.answer_schema import RESERVED_OUTPUTS
 from itwin_mcp.capability.documents import Place
 from itwin_mcp.capability.expressions import Argument, JsonPath, StepValue
 from itwin_mcp.capability.flow_schema import (
@@ -26,6 +28,48 @@ from itwin_mcp.text import shorten
 
 NameResolver = Callable[[NameOf, Place], NameSource | None]
 """Returns the source of a name. If there is none, it reports that and returns None."""
+
+
+RESULT = "result"
+"""The member that holds an answer that cannot be the structured content itself."""
+
+
+def compile_root_output(
+    parameter: Mapped, place: Place, names: NameResolver, *, paged: bool
+) -> tuple[Output, JsonSchema]:
+    """Compile the whole answer of a single call. A list or scalar becomes the member `result` of an object.
+
+    So does an object with a member named like one of ours, unless its operation pages.
+    """
+    if isinstance(parameter, MappedObject):
+        reserved = sorted(RESERVED_OUTPUTS & parameter.properties.keys()) if not paged else []
+        if not reserved:
+            return compile_mapped_output(parameter, place, names)
+        warn_of_reserved_outputs(reserved, place.at("properties"))
+    return wrap_output(*compile_mapped_output(parameter, place, names, RESULT))
+
+
+def wrap_output(output: Output, schema: JsonSchema) -> tuple[Output, JsonSchema]:
+    """Return the output of an object whose member `result` is the given output."""
+    wrapped = Output("object", properties=((RESULT, output),), wraps=True)
+    return wrapped, {"type": "object", "properties": {RESULT: schema}}
+
+
+def accept_single(output: Output) -> Output:
+    """Return an output of XML, where one element and a list of one look the same."""
+    return replace(
+        output,
+        one_is_list=output.kind == "array",
+        properties=tuple((name, accept_single(child)) for name, child in output.properties),
+        items=None if output.items is None else accept_single(output.items),
+    )
+
+
+def warn_of_reserved_outputs(names: Sequence[str], place: Place) -> None:
+    """Warn that outputs named like members that the engine adds put the whole answer under `result`."""
+    for name in names:
+        message = f"the engine adds {name!r} to answers, so the whole answer is under {RESULT!r}: rename it to avoid it"
+        place.at(name).warn("reserved-output", message)
 
 
 def compile_mapped_output(

@@ -213,6 +213,7 @@ def apply_presets(catalog: Catalog, presets: Mapping[str, Preset]) -> Catalog:
         catalog,
         tools={name: _apply_presets(tool, presets, created) for name, tool in catalog.tools.items()},
         reachable={name: _apply_presets(tool, presets, created) for name, tool in catalog.reachable.items()},
+        routes=tuple(replace(route, tool=_apply_presets(route.tool, presets, created)) for route in catalog.routes),
     )
 
 
@@ -265,6 +266,7 @@ def add_confirmation_arguments(catalog: Catalog) -> Catalog:
         catalog,
         tools={name: _add_confirmation_argument(tool) for name, tool in catalog.tools.items()},
         reachable={name: _add_confirmation_argument(tool) for name, tool in catalog.reachable.items()},
+        routes=tuple(replace(route, tool=_add_confirmation_argument(route.tool)) for route in catalog.routes),
     )
 
 

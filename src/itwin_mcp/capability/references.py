@@ -37,6 +37,8 @@ class Scope:
     inputs: Mapping[str, bool]
     """The names of the caller's inputs. The value is whether the input always has a value."""
     steps: set[str] = field(default_factory=set)
+    lookups: set[str] = field(default_factory=set)
+    """The steps that are lookups. A member of one means that of the first element that it found."""
     used: set[str] = field(default_factory=set)
     """The inputs that something refers to. All others are reported as unused."""
 
@@ -70,7 +72,7 @@ class Scope:
             path = compile_path(f"${match[2]}")
             if match[1] == FILE:
                 check_file_fact(path, place)
-            return StepValue(match[1], path)
+            return StepValue(match[1], self._enter(match[1], path))
 
         return place.compile_slots(value, resolve)
 
@@ -88,7 +90,7 @@ class Scope:
             path = JsonPath(text, compiled.parts[1:])
             if first == FILE:
                 check_file_fact(path, place)
-            return StepValue(first, path)
+            return StepValue(first, self._enter(first, path))
         if first in self.inputs:
             self.used.add(first)
             if len(compiled.parts) > 1:
@@ -97,6 +99,12 @@ class Scope:
         names = [*self.steps, *self.inputs]
         place.check_known(first, names, "unresolved-step", "there is no earlier step or input")
         return Literal(None)
+
+    def _enter(self, step: str, path: JsonPath) -> JsonPath:
+        """Return the path of a member of a lookup as that of its first element: `$.ship.name` is `$.ship[0].name`."""
+        if step in self.lookups and path.query is None and path.parts and isinstance(path.parts[0], str):
+            return JsonPath(path.text, (0, *path.parts))
+        return path
 
     def always_has(self, expression: Expression) -> bool:
         """Return whether an expression has a value even if the caller leaves out every optional input."""

@@ -1,14 +1,14 @@
-"""Schema of a capability file as frozen models: Naftiko (Ikanos 1.0.0-beta5) with our `x-` words.
+"""Schema of a capability file as frozen models: Naftiko (Ikanos 1.0.0-beta4 to beta7) with our `x-` words.
 
 The format: https://ikanos.io/schemas/v1.0.0-beta5/ikanos.json. Words of the format that this server does not serve
-(REST and skill expositions, scripts, tunnels …) are refused by name instead of being ignored.
+(control ports, scripts, tunnels …) are read here; `not_served` warns of them by name.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, Tag, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from itwin_mcp.capability.entity_declarations import EntityDeclaration
@@ -23,6 +23,8 @@ from itwin_mcp.capability.extensions import (
     Waiting,
 )
 from itwin_mcp.capability.flow_schema import ActionSpec, Aggregate, Confirm, ToolInput
+from itwin_mcp.capability.inbound_schema import InboundAuthentication
+from itwin_mcp.capability.rest_schema import ExposesRest
 from itwin_mcp.capability.schema_types import (
     BaseUri,
     BindVariable,
@@ -38,32 +40,26 @@ from itwin_mcp.capability.schema_types import (
     discriminate_by,
     require_type,
 )
+from itwin_mcp.capability.skill_schema import ExposesSkill
 
 NOT_SERVED = frozenset(
     {
         "address",
-        "authentication",
-        "cacheScope",
-        "const",
-        "control",
         "dependencies",
         "digest",
         "file",
-        "forward",
         "language",
         "location",
-        "maxBinarySize",
         "multipartForm",
         "oauth2",
-        "outputSchema",
-        "rest",
-        "script",
-        "skill",
-        "ttlMs",
-        "tunnel",
     }
 )
-"""Keys and types of the format that this server does not serve. They are refused by name."""
+"""Keys and types of the format that this server does not serve in some places. They are refused by name."""
+
+VERSIONS = ("1.0.0-beta4", "1.0.0-beta5", "1.0.0-beta6", "1.0.0-beta7")
+"""The versions of the format that are read."""
+CONSUMES_MCP_SINCE = "1.0.0-beta6"
+"""The version after which a file may consume an MCP server. The schema of beta7 has it, that of beta5 does not."""
 
 
 class Stakeholder(Node):
@@ -87,10 +83,11 @@ class Info(Node):
 
 
 class Bind(Node):
-    """Environment variables. `keys` maps their names in the file to their names in the environment."""
+    """Values from outside. `keys` maps their names in the file to those in the environment, or in the `location`."""
 
     namespace: Kebab
     description: str | None = None
+    location: Annotated[str, StringConstraints(pattern=r"^[a-zA-Z][a-zA-Z0-9+.-]*://")] | None = None
     keys: dict[BindVariable, Extended]
 
 
@@ -169,7 +166,9 @@ RequestBody = Annotated[
     | Annotated[TextRequestBody, Tag("<sparql>")]
     | Annotated[FormRequestBody, Tag("<formUrlEncoded>")],
     discriminate_by("type"),
+    BeforeValidator(lambda value: {"type": "json", "data": value} if isinstance(value, str) else value),
 ]
+"""A body. Text alone is JSON with slots."""
 
 
 class ConsumedOperation(Labelled):
@@ -178,8 +177,9 @@ class ConsumedOperation(Labelled):
     method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"] = "GET"
     inputParameters: dict[Extended, ConsumedParameter] = Field(default={})
     body: RequestBody | None = None
-    outputRawFormat: Literal["json", "binary"] = "json"
+    outputRawFormat: Literal["json", "binary", "xml", "csv", "tsv", "psv", "yaml"] = "json"
     outputMediaType: str | None = None
+    outputSchema: str | None = None
     outputParameters: dict[Extended, ConsumedOutput] = Field(default={})
     file: FileBody | None = Field(default=None, alias="x-body")
     page: Paging | None = Field(default=None, alias="x-page")
@@ -209,6 +209,16 @@ class Consumes(Node):
     authentication: Authentication | None = None
     codes: dict[str, MemberCode] = Field(default={}, alias="x-codes")
     resources: Annotated[dict[Kebab, ConsumedResource], Field(min_length=1)]
+    tunnel: dict[str, Any] | None = None
+
+
+class ConsumesMcp(Node):
+    """An MCP server that the file calls. It is not served, so its keys are not checked."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: Literal["mcp"]
+    namespace: Kebab
 
 
 class Hints(Node):
@@ -271,7 +281,7 @@ class PromptSpec(Node):
 
 
 class Exposes(Node):
-    """An MCP server: its tools, resources and prompts. The command `serve` ignores transport, address and port."""
+    """An MCP server: its tools, resources and prompts. The command `serve` chooses transport, address and port."""
 
     type: Literal["mcp"]
     transport: Literal["http", "stdio"] = "http"
@@ -279,14 +289,27 @@ class Exposes(Node):
     port: int | None = None
     namespace: Kebab
     description: str | None = None
+    authentication: InboundAuthentication | None = None
+    ttlMs: int | None = None
+    cacheScope: Literal["public", "private"] | None = None
     tools: Annotated[dict[ToolName, ToolSpec], Field(min_length=1)]
     resources: dict[Kebab, ResourceSpec] = Field(default={})
     prompts: dict[Kebab, PromptSpec] = Field(default={})
     toolset: Kebab | None = Field(default=None, alias="x-toolset")
 
 
+class UnservedExposes(Node):
+    """An entry of a type that is not served. Its keys are not checked."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: Literal["rest", "skill", "control"]
+    namespace: Kebab | None = None
+
+
 ConsumesOrImport = Annotated[
-    Annotated[Consumes, Tag("<http>")] | Annotated[Import, Tag("<import>")], discriminate_by("type", imports=True)
+    Annotated[Consumes, Tag("<http>")] | Annotated[ConsumesMcp, Tag("<mcp>")] | Annotated[Import, Tag("<import>")],
+    discriminate_by("type", imports=True),
 ]
 AggregateOrImport = Annotated[
     Annotated[Aggregate, Tag("<aggregate>")] | Annotated[Import, Tag("<import>")],
@@ -296,7 +319,12 @@ BindOrImport = Annotated[
     Annotated[Bind, Tag("<bind>")] | Annotated[Import, Tag("<import>")], discriminate_by("", "bind", imports=True)
 ]
 ExposesOrImport = Annotated[
-    Annotated[Exposes, Tag("<mcp>")] | Annotated[Import, Tag("<import>")], discriminate_by("type", imports=True)
+    Annotated[Exposes, Tag("<mcp>")]
+    | Annotated[ExposesRest, Tag("<rest>")]
+    | Annotated[ExposesSkill, Tag("<skill>")]
+    | Annotated[UnservedExposes, Tag("<control>")]
+    | Annotated[Import, Tag("<import>")],
+    discriminate_by("type", imports=True),
 ]
 
 
@@ -312,7 +340,7 @@ class Capability(Node):
 class CapabilityFile(Node):
     """A whole file: a capability, or one section for other files to import."""
 
-    ikanos: Literal["1.0.0-beta5"]
+    ikanos: Literal["1.0.0-beta4", "1.0.0-beta5", "1.0.0-beta6", "1.0.0-beta7"]
     info: Info | None = None
     binds: list[BindOrImport] = Field(default=[])
     capability: Capability | None = None

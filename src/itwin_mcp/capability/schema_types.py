@@ -11,7 +11,7 @@ Kebab = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9-]+$")]
 Extended = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9-_*]+$")]
 BindVariable = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]*$")]
 BaseUri = Annotated[str, StringConstraints(pattern=r"^https?://[^/{}\s?#@\\]+(/[^{}\s?#\\]*)?$")]
-HttpPath = Annotated[str, StringConstraints(pattern=r"^/[^?#\s\\]*$")]
+HttpPath = Annotated[str, StringConstraints(pattern=r"^[^?#\s\\]*$")]
 ToolName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9-]{1,60}$")]
 """At most 60 characters, because some clients prefix the name of the server and then cut or refuse longer names."""
 Date = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d{2}-\d{2}$")]

@@ -60,12 +60,19 @@ def read_static_resources(resource: schema.ResourceSpec, place: Place) -> Iterat
 
 def find_static_files(location: str, capability: Path, ending: str = "") -> tuple[Path, ...]:
     """Return the files of a location with this ending, by name; none if the folder is elsewhere."""
-    match = _LOCATION.fullmatch(location)
-    if match is None:
+    folder = find_static_folder(location, capability)
+    if folder is None:
         return ()
-    folder = capability.parent / match[1]
     inside = folder.resolve()
-    if not inside.is_relative_to(capability.parent.resolve()) or not inside.is_dir():
-        return ()
     files = sorted(folder.glob(f"*{ending}"))
     return tuple(file for file in files if file.is_file() and file.resolve().parent == inside)
+
+
+def find_static_folder(location: str, capability: Path) -> Path | None:
+    """Return the folder of a location, or None if it is not below the folder of the capability file."""
+    match = _LOCATION.fullmatch(location)
+    if match is None:
+        return None
+    folder = capability.parent / match[1]
+    inside = folder.resolve()
+    return folder if inside.is_relative_to(capability.parent.resolve()) and inside.is_dir() else None

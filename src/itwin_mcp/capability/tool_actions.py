@@ -40,7 +40,8 @@ class Output:
     An object without `properties` is passed on unchanged.
     """
 
-    kind: Literal["string", "number", "boolean", "object", "array"]
+    kind: Literal["string", "number", "boolean", "object", "array", "any"]
+    """`any` passes every value on unchanged."""
     path: JsonPath | None = None
     literal: Any = None
     header: str | None = None
@@ -49,6 +50,10 @@ class Output:
     """Set if the value is the name of a thing. It is null until `executor.thing_names` fills it in."""
     properties: tuple[tuple[str, Output], ...] = ()
     items: Output | None = None
+    one_is_list: bool = False
+    """Whether a single value is a list of one, and a missing one an empty list, as in XML."""
+    wraps: bool = False
+    """Whether the answer as the file declares it is the member `result`, because it is no object of its own."""
     members: tuple[str, ...] | None = field(init=False, compare=False, repr=False)
     """The parts of `path` if all are members, as in most paths, so that they can be read fast; otherwise None."""
     member: str | None = field(init=False, compare=False, repr=False)

@@ -22,6 +22,7 @@ from itwin_mcp.capability.entities import Entities
 from itwin_mcp.capability.expressions import find_slots
 from itwin_mcp.capability.extensions import EmptyNote
 from itwin_mcp.capability.json_schema import check_tool_rule, find_unstated_rules
+from itwin_mcp.capability.not_served import RULE as NOT_SERVED
 from itwin_mcp.capability.operations import WaitPlan
 from itwin_mcp.capability.parameters import (
     build_input_schema,
@@ -87,7 +88,7 @@ class ExposesCompiler:
         for name, tool in self._exposes.tools.items():
             place = self._place.at("tools", name)
             if _claim_name(name, taken.tools, place, "unique-tool", f"the tool {name!r}"):
-                compiled = self._compile_tool(name, tool, place)
+                compiled = self.compile_tool(name, tool, place)
                 if compiled is not None:
                     yield compiled
 
@@ -130,20 +131,21 @@ class ExposesCompiler:
 
     # --- tools --------------------------------------------------------------------------------------------------
 
-    def _compile_tool(self, name: str, tool: schema.ToolSpec, place: Place) -> Tool | None:
+    def compile_tool(self, name: str, tool: schema.ToolSpec, place: Place) -> Tool | None:
+        """Compile one tool; None, and problems, if that fails."""
         # The action comes from the tool itself, or from the flow that it refers to.
         body: flow_schema.ActionSpec = tool
         namespace, body_place, description = self._exposes.namespace, place, tool.description
         semantics = flow_schema.Semantics()
         inputs = {key: (parameter, place) for key, parameter in tool.inputParameters.items()}
-        if tool.ref is not None:
-            placed = self._find_flow(tool, tool.ref, place)
-            if placed is None:
-                return None
+        placed = None if tool.ref is None else self._find_flow(tool, tool.ref, place)
+        if placed is not None:
             body, namespace, body_place = placed.flow, placed.namespace, placed.place
             description = description or placed.flow.description
             semantics = placed.flow.semantics
             inputs = {key: (parameter, body_place) for key, parameter in placed.flow.inputParameters.items()} | inputs
+        if (tool.ref is not None and placed is None) or self._is_unserved(body, place):
+            return None
         arguments = [
             compile_argument(key, parameter, self._entities, input_place.at("inputParameters", key))
             for key, (parameter, input_place) in inputs.items()
@@ -153,7 +155,7 @@ class ExposesCompiler:
         compiled = self._actions.compile(body, scope, body_place)
         for unused in sorted(set(inputs) - scope.used):
             input_place = inputs[unused][1].at("inputParameters", unused)
-            input_place.report("unused-input", f"the input {unused!r} is not used: use it in `with`, or remove it")
+            input_place.warn("unused-input", f"the input {unused!r} is not used: use it in `with`, or remove it")
         rule = check_tool_rule(tool.x_schema, place.at("x-schema"))
         self._warn_of_unstated_rules(rule, arguments, place)
         if description is None:
@@ -210,6 +212,13 @@ class ExposesCompiler:
             empty=None if tool.empty is None else _compile_empty_answer(tool.empty, place.at("x-empty")),
         )
 
+    def _is_unserved(self, body: flow_schema.ActionSpec, place: Place) -> bool:
+        """Return whether an action cannot be served. If so, warn of it."""
+        why = self._actions.find_unserved(body)
+        if why is not None:
+            place.warn(NOT_SERVED, f"{place.path[-1]!r} is left out: {why}, which this server does not do")
+        return why is not None
+
     def _warn_of_unstated_rules(self, rule: JsonSchema, arguments: Sequence[ToolArgument], place: Place) -> None:
         """Add a warning for each rule that no description states. Files from the cache were checked before."""
         schemas = {argument.name: argument.schema for argument in arguments} if place.document.is_fresh else {}
@@ -241,11 +250,13 @@ class ExposesCompiler:
         if not _URI.fullmatch(_URI_SLOT.sub("x", resource.uri)) or len(set(variables)) < len(variables):
             message = f"{resource.uri[:80]!r} is not a URI with variables like {{iModelId}}, each once"
             place.at("uri").report("uri", message)
+        if self._is_unserved(resource, place):
+            return None
         scope = Scope(self._exposes.namespace, dict.fromkeys(variables, True))
         compiled = self._actions.compile(resource, scope, place)
         for unused in sorted(set(variables) - scope.used):
             message = f"the variable {{{unused}}} is not used: use it in `with`, or remove it"
-            place.at("uri").report("unused-input", message)
+            place.at("uri").warn("unused-input", message)
         entities = {}
         for variable, kind in resource.entities.items():
             here = place.at("x-entity", variable)
@@ -290,7 +301,7 @@ class ExposesCompiler:
                 here.check_known(slot, prompt.arguments, "slot-without-value", "there is no argument")
         for unused in sorted(set(prompt.arguments) - used):
             here = place.at("arguments", unused)
-            here.report("unused-input", f"the argument {unused!r} is not used: use it in `template`, or remove it")
+            here.warn("unused-input", f"the argument {unused!r} is not used: use it in `template`, or remove it")
         return Prompt(
             name=name,
             title=prompt.display,
@@ -374,7 +385,7 @@ def _derive_annotations(
     def first(*values: bool | None) -> bool:
         return next(value for value in values if value is not None)
 
-    read_only = first(hints.readOnly, semantics.safe, methods == {"GET"} and not writes_here)
+    read_only = first(hints.readOnly, semantics.safe, methods <= {"GET"} and not writes_here)
     if read_only and writes_here:
         place.at("hints").report("hints", "`readOnly: true` contradicts the download, which writes a local file")
     writes = sorted(methods & {"PUT", "PATCH", "DELETE"})

@@ -52,8 +52,10 @@ def _combine_options(names: Iterable[str]) -> Callable[[Command], Command]:
     return add
 
 
-settings_options = _combine_options(name for name, row in SETTINGS.items() if row.flag and name != "stateless")
-"""Adds the options for all settings, except `--stateless`, which only `serve` has."""
+settings_options = _combine_options(
+    name for name, row in SETTINGS.items() if row.flag and name not in ("stateless", "rest")
+)
+"""Adds the options for all settings, except `--stateless` and `--rest`, which only `serve` has."""
 account_options = _combine_options(("profile", "log_level"))
 """Adds the options of commands about signing in."""
 

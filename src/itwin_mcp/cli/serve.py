@@ -34,6 +34,7 @@ Ctrl-C stops it."""
     "--http-token", is_flag=True, help="Require a bearer token over HTTP: ITWIN_MCP_HTTP_TOKEN, or a new one."
 )
 @setting_option("stateless")
+@setting_option("rest")
 @click.option("--watch", is_flag=True, help="Serve changed --capabilities files without a restart, for their authors.")
 def command(http: str | None, http_token: bool, watch: bool, **flags: Any) -> None:
     """Serve one MCP client over standard input and output, or many over HTTP.
@@ -43,12 +44,18 @@ def command(http: str | None, http_token: bool, watch: bool, **flags: Any) -> No
       itwin-mcp serve --sandbox
       ITWIN_ACCESS_TOKEN=… itwin-mcp serve --toolsets itwins,imodels --read-only
       itwin-mcp serve --sandbox --http 127.0.0.1:8000 --http-token
+      itwin-mcp serve --sandbox --http 127.0.0.1:8000 --rest
       itwin-mcp serve --capabilities my-api.yaml --watch
     """
     settings = make_settings(**flags)
     address = _parse_address(http) if http is not None else None
-    if address is None and (http_token or settings.stateless):
-        raise SettingsError(f"{'--http-token' if http_token else '--stateless'} needs --http.")
+    for option, is_set in (
+        ("--http-token", http_token),
+        ("--stateless", settings.stateless),
+        ("--rest", settings.rest),
+    ):
+        if address is None and is_set:
+            raise SettingsError(f"{option} needs --http.")
     if http_token and settings.hosted is not None:
         raise SettingsError("--http-token is only for your own server: hosted callers send their own tokens.")
     if watch and not settings.capabilities:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from itwin_mcp.cli.options import LocalPath
+from itwin_mcp.cli.options import LocalPath, setting_option
 from itwin_mcp.cli.output import json_option, print_files, print_json
 
 if TYPE_CHECKING:
@@ -24,12 +24,14 @@ def command() -> None:
     Examples:
       itwin-mcp skills list
       itwin-mcp skills export ~/.claude/skills
+      itwin-mcp skills export ./skills --capabilities fleet.yaml     with the skills of your own file
     """
 
 
 @command.command("list")
+@setting_option("capabilities")
 @json_option("Print the skills as JSON.")
-def list_skills(as_json: bool) -> None:
+def list_skills(as_json: bool, **flags: Any) -> None:
     """List the skills and what each is for.
 
     \b
@@ -37,7 +39,7 @@ def list_skills(as_json: bool) -> None:
       itwin-mcp skills list
       itwin-mcp skills list --json
     """
-    skills = _read_skills()
+    skills = _read_skills(flags)
     if as_json:
         rows = [
             {
@@ -56,8 +58,9 @@ def list_skills(as_json: bool) -> None:
 
 @command.command("export")
 @click.argument("folder", type=LocalPath(file_okay=False))
+@setting_option("capabilities")
 @json_option("Print the files as JSON.")
-def export(folder: Path, as_json: bool) -> None:
+def export(folder: Path, as_json: bool, **flags: Any) -> None:
     """Write each skill as a folder into FOLDER. Folders of an earlier export are replaced; others are not changed.
 
     \b
@@ -67,11 +70,11 @@ def export(folder: Path, as_json: bool) -> None:
     """
     from itwin_mcp.skills.exporter import export_skills
 
-    print_files(export_skills(_read_skills(), folder), as_json)
+    print_files(export_skills(_read_skills(flags), folder), as_json)
 
 
-def _read_skills() -> Sequence[Skill]:
+def _read_skills(flags: Mapping[str, Any]) -> Sequence[Skill]:
     from itwin_mcp.runtime import read_catalog
     from itwin_mcp.settings import read_settings
 
-    return read_catalog(read_settings(os.environ)).skills()
+    return read_catalog(read_settings(os.environ, **flags)).skills()

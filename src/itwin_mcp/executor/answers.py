@@ -77,6 +77,11 @@ def shape(
     Raises: UnexpectedAnswer if the member that is the answer's subject is missing, because nothing can be returned. The
     answer to a change that was made (`written`) never raises.
     """
+    if output.path is not None and (output.path.parts or output.path.query is not None):
+        found = output.path.find(body)
+        if found is ABSENT and not written:
+            raise _unexpected(output.path.text, _MISSING)
+        body = None if found is ABSENT else found
     # Everything is read leniently but this: an answer in another wrapper would become an answer full of nulls.
     problem = _find_problem(output, body)
     if problem is not None:
@@ -85,7 +90,7 @@ def shape(
             raise _unexpected(where, why)
         if not isinstance(body, dict) or why == _MISSING:
             warnings.add(where, "object", body)
-    known = body if isinstance(body, dict) else {}
+    known = body if isinstance(body, dict) or (problem is None and body is not None) else {}
     if not output.properties:
         declared: dict[str, Any] = clean(known)  # the file declares no fields, as where the platform documents none
         return declared
@@ -108,8 +113,12 @@ def shape_part(output: Output, body: Any, headers: Mapping[str, str], where: str
     value = _find_value(output, body, headers)
     if output.path is not None and (value is ABSENT or (output.members is None and output.path.many)):
         warn_about_path(output.path, body, where, warnings)
+    if output.one_is_list and not isinstance(value, list):
+        value = [] if value is ABSENT or value is None or value == "" else [value]
     if value is ABSENT or value is None:
         return None
+    if output.kind == "any":
+        return _clean_value(value)
     if output.kind == "object" and isinstance(value, dict):
         if not output.properties:
             return _clean_value(value)
@@ -267,9 +276,18 @@ def _find_problem(output: Output, body: Any) -> tuple[str, str] | None:
 
     An answer with an unexpected wrapper key is rejected instead of returned as nulls.
     """
+    whole = output.properties[0][1] if output.wraps else None
+    is_root = whole is not None and (whole.path is None or not (whole.path.parts or whole.path.query))
+    if whole is not None and is_root and whole.kind != "object":
+        fits = body is None or whole.kind != "array" or isinstance(body, list)
+        return None if fits else ("$", "is not a list")
+    if isinstance(body, list) and whole is not None and whole.path is not None:
+        return None if whole.path.find(body) is not ABSENT else (whole.path.text, _MISSING)
     if not (body is None or isinstance(body, dict)):
         return "$", "is not an object"
     body = body or {}
+    if whole is not None and whole.path is None:
+        return _find_problem(whole, body)
     subjects = [
         (child, child.path.parts[0])
         for _, child in output.properties
@@ -294,6 +312,8 @@ def _judge_subject(child: Output, name: PathPart, body: Mapping[Any, Any]) -> tu
     """Return why the member of a part of the answer cannot be used; null can be."""
     found = body.get(name, ABSENT)
     where = f"$.{name}"
+    if child.one_is_list:
+        return None
     if found is ABSENT:
         return where, _MISSING
     assert child.path is not None
@@ -333,8 +353,8 @@ def decode_members(codes: Mapping[str, Code], body: Any) -> Any:
 
     Objects and lists of objects in its members are decoded. A value that cannot be decoded stays as it is.
     """
-    if codes and isinstance(body, dict):
-        for child in body.values():
+    if codes and isinstance(body, dict | list):
+        for child in body.values() if isinstance(body, dict) else (body,):
             for element in child if isinstance(child, list) else (child,):
                 if isinstance(element, dict):
                     _decode_object(codes, element, _DEPTH)

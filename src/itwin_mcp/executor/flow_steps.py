@@ -451,6 +451,8 @@ class _Flow:
         """Return the named outputs that an operation gives to later steps, or its whole answer if it names none."""
         if not step.operation.outputs:
             return body
+        if isinstance(body, list):  # each element keeps its members, and gets the named values
+            return [{**item, **self._select_outputs(step, item)} if isinstance(item, dict) else item for item in body]
         outputs: dict[str, Any] = {}
         for name, path in step.operation.outputs.items():
             value = path.find(body)

@@ -6,7 +6,7 @@ import base64
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import anyio
 
 from itwin_mcp.atomic_files import FileStat
+from itwin_mcp.capability.bound_values import describe_reference
 from itwin_mcp.capability.expressions import ABSENT, evaluate
 from itwin_mcp.capability.operations import Credential, Operation
 from itwin_mcp.capability.tool_actions import Call
@@ -131,7 +132,7 @@ class Run:
         if operation.binary:
             return Answer(response.content, response.headers)
         try:
-            body = _decode(response)
+            body = _decode(response, operation.raw_format)
         except UnexpectedAnswer as error:
             if operation.method == "GET":
                 raise
@@ -169,7 +170,7 @@ class Run:
 
     async def _exchange(self, operation: Operation, request: Request) -> Response:
         try:
-            if operation.credential is not None:
+            if operation.credential is not None or operation.bound:
                 request = sign(request, operation, self.environment)
             self.requests.sent += 1
             return await self.upstream.send(request)
@@ -179,11 +180,16 @@ class Run:
             raise
 
 
-def _decode(response: Response) -> Any:
-    """Return the body as JSON; that of an accepted job (202) need not be JSON."""
+def _decode(response: Response, kind: str = "json") -> Any:
+    """Return the body as a JSON value; that of an accepted job (202) need not be JSON."""
     said = response.headers.get("content-type", "").lower()
     if not response.content or response.status == 204 or (response.status == 202 and "json" not in said):
         return None
+    if kind != "json":
+        # Imported here: only files of users need it.
+        from itwin_mcp.executor.raw_formats import read_format
+
+        return read_format(response, kind)
     return read_json(response)
 
 
@@ -244,7 +250,10 @@ def sign(request: Request, operation: Operation, environment: Mapping[str, str])
     The platform's own credential comes from the client's token source. `environment` has the variables that capability
     files bind. Raises NotSignedIn if one of them is not set.
     """
-    if operation.credential is None or parse_origin(operation.origin) == parse_origin(PLATFORM_ORIGIN):
+    if parse_origin(operation.origin) == parse_origin(PLATFORM_ORIGIN):
+        return request
+    request = _add_bound(request, operation, environment)
+    if operation.credential is None:
         return request
     place, name, value = _find_credential(operation.credential, operation.origin, environment)
     if place == "query":
@@ -253,16 +262,34 @@ def sign(request: Request, operation: Operation, environment: Mapping[str, str])
     return replace(request, headers=(*request.headers, (name, value)))
 
 
+def _add_bound(request: Request, operation: Operation, environment: Mapping[str, str]) -> Request:
+    """Return the request with the parameters whose values are bound. Raises NotSignedIn if one has no value."""
+    known = {name: environment[source] for name, source in operation.variables.items() if source in environment}
+    for parameter in operation.bound:
+        value = ABSENT if parameter.value is None else evaluate(parameter.value, known, {})
+        if value is ABSENT:
+            raise _explain_missing(operation.origin, set(operation.variables.values()) - environment.keys())
+        pair = (parameter.wire, str(value))
+        if parameter.place == "query":
+            request = replace(request, query=(*request.query, pair))
+        else:
+            request = replace(request, headers=(*request.headers, pair))
+    return request
+
+
+def _explain_missing(origin: str, references: Collection[str]) -> NotSignedIn:
+    return NotSignedIn(
+        f"There is no credential for {origin}; nothing was sent.",
+        hint=f"Set {' and '.join(map(describe_reference, sorted(references)))}.",
+    )
+
+
 def _find_credential(credential: Credential, origin: str, environment: Mapping[str, str]) -> tuple[str, str, str]:
     """Return the place of the credential, its name there, and its value."""
     known = {name: environment[variable] for name, variable in credential.variables.items() if variable in environment}
     parts = {key: evaluate(expression, known, {}) for key, expression in credential.parts.items()}
     if any(value is ABSENT for value in parts.values()):
-        missing = sorted(variable for variable in credential.variables.values() if variable not in environment)
-        raise NotSignedIn(
-            f"There is no credential for {origin}; nothing was sent.",
-            hint=f"Set {' and '.join(missing)} in the environment that starts itwin-mcp.",
-        )
+        raise _explain_missing(origin, credential.list_used() - environment.keys())
     if credential.kind == "bearer":
         return "header", "Authorization", f"Bearer {parts['token']}"
     if credential.kind == "basic":

@@ -11,7 +11,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 from mcp.server.auth.middleware.auth_context import AuthContextMiddleware, auth_context_var
@@ -50,6 +50,19 @@ AccessOfCall = Callable[[Any, Any], Access]
 """Returns the access that a call needs, given the tool's name and the arguments."""
 NoteRefused = Callable[[Caller, Any, Any], Awaitable[None]]
 """Writes to the audit log that a call is refused, given the caller, the tool's name and the arguments."""
+
+
+class RestAccess(Protocol):
+    """The access of requests that are not messages of the protocol."""
+
+    def serves(self, scope: Scope) -> bool:
+        """Return whether a request is for the REST API."""
+
+    def find_access(self, scope: Scope) -> Access:
+        """Return the access that a request needs."""
+
+    async def note_refused(self, scope: Scope, caller: Caller) -> None:
+        """Note in the audit log that a request needs more access than its caller has."""
 
 
 class VerifiedUser(AuthenticatedUser):
@@ -100,6 +113,7 @@ class Authentication:
     admission: Admission
     sessions: CallerSessions
     meter: Meter
+    rest: RestAccess | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -143,7 +157,8 @@ class Authentication:
         caller = verified.caller
         session = _find_header(scope["headers"], b"mcp-session-id")
         size = _find_header(scope["headers"], b"content-length") or ""
-        may_be_reply = session is not None and size.isdecimal() and int(size[:9]) <= MAX_REPLY
+        rest = self.rest if self.rest is not None and self.rest.serves(scope) else None
+        may_be_reply = rest is None and session is not None and size.isdecimal() and int(size[:9]) <= MAX_REPLY
         if not may_be_reply:
             self.admission.count_request(caller.key)
         if caller.access < Access.READ:
@@ -155,6 +170,9 @@ class Authentication:
             "auth": AuthCredentials(sorted(verified.scopes)),
         }
         app = AuthContextMiddleware(self.app)
+        if rest is not None:
+            await self._admit_rest(rest, app, scope, inner_scope, receive, send, caller)
+            return
         if scope["method"] == "GET":
             with self.admission.hold_stream(caller.key):
                 await _run_unless_slow(app, inner_scope, receive, send)
@@ -187,6 +205,19 @@ class Authentication:
 
         async with self.admission.hold_request(caller.key) if takes_slot else nullcontext():
             await _run_unless_slow(app, inner_scope, _replay(body, receive), send_and_note)
+
+    async def _admit_rest(
+        self, rest: RestAccess, app: ASGIApp, scope: Scope, inner: Scope, receive: Receive, send: Send, caller: Caller
+    ) -> None:
+        """Apply body limits, scopes and concurrency to a request for the REST API, then run the app."""
+        async with self.admission.hold_body(caller.key):
+            body = await _read_body(receive)
+        needed = rest.find_access(scope)
+        if needed > caller.access:
+            await rest.note_refused(scope, caller)
+            raise _Refused(self.resource.build_insufficient_scope(needed))
+        async with self.admission.hold_request(caller.key):
+            await _run_unless_slow(app, inner, _replay(body, receive), send)
 
     def _note_session(self, caller: str, method: str, requested: str | None, start: Message) -> None:
         """Update the caller's sessions when a response starts; `requested` is the session in the request."""

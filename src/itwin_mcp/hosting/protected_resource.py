@@ -71,14 +71,16 @@ class ProtectedResource:
 
 @dataclass(frozen=True, slots=True)
 class ResourceRoutes:
-    """Serve the metadata to anyone, pass the protocol's path to `app`, and answer 404 to everything else."""
+    """Serve the metadata to anyone, pass the app's own paths to `app`, and answer 404 to everything else."""
 
     app: ASGIApp
     path: str
     resource: ProtectedResource
+    prefixes: tuple[str, ...] = ()
+    """The app's paths besides the protocol's, each with all that is below it."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] == self.path:
+        if scope["type"] != "http" or scope["path"] == self.path or scope["path"].startswith(self.prefixes):
             await self.app(scope, receive, send)
             return
         # Clients derive the path from the public address. A proxy may strip a prefix of it, so ours may differ.

@@ -43,6 +43,12 @@ def read_front_matter(text: str) -> dict[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
+def split_front_matter(text: str) -> tuple[str, str]:
+    """Return the front matter of a SKILL.md as text, empty if it has none, and what follows it."""
+    front = _FRONT.match(text)
+    return ("", text) if front is None else (front[1], text[front.end() :])
+
+
 def is_made_by_us(front: Mapping[str, Any]) -> bool:
     """Return whether this front matter says that an earlier export wrote the skill."""
     metadata = front.get("metadata")
@@ -74,7 +80,7 @@ def _read_skill(guide: Path, capabilities: Path, tools: Mapping[str, Tool]) -> S
         raise SettingsError(f"The skill {name} is damaged: {error}. Reinstall itwin-mcp.") from None
     except YamlRefused as error:
         raise SettingsError(f"{guide}: the front matter, line {error.line}: {error.message}.") from None
-    return Skill(name, front, tuple(_build_resource(name, path, text, front) for path, text in files.items()))
+    return Skill(name, front, tuple(build_resource(name, path, text, front) for path, text in files.items()))
 
 
 def _fill_placeholder(placeholder: str, guide: Path, used: list[Tool]) -> str:
@@ -96,7 +102,8 @@ def _read_text(file: Path) -> str:
     return file.read_text(encoding="utf-8").replace("\r\n", "\n")
 
 
-def _build_resource(name: str, path: str, text: str, front: Mapping[str, Any]) -> StaticResource:
+def build_resource(name: str, path: str, text: str, front: Mapping[str, Any]) -> StaticResource:
+    """Return a file of a skill as the resource that serves it."""
     is_guide = path == MANIFEST
     heading = next((line[2:] for line in text.splitlines() if line.startswith("# ")), name)
     return StaticResource(

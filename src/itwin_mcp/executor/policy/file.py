@@ -103,8 +103,8 @@ class _Reader:
     def __init__(self, file: Path, text: str, catalog: Catalog, issuer: str | None) -> None:
         self.problems: list[Problem] = []
         self._file, self._text, self._issuer = file, text, issuer
-        self._tools, self._itwin = catalog.tools, catalog.entities["itwin"]
-        self._toolsets = sorted({tool.toolset for tool in catalog.tools.values()})
+        self._tools, self._itwin = catalog.every_tool, catalog.entities["itwin"]
+        self._toolsets = sorted({tool.toolset for tool in catalog.every_tool.values()})
 
     def build_policy(self, model: _File) -> Policy:
         """Build the policy from the checked file. Entries that do not fit are added to `problems`."""

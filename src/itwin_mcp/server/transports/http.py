@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import uvicorn
 
 PATH = "/mcp"
+REST_PATH = "/rest/"
 DRAIN_SECONDS = 5.0
 """How long requests in progress may take to end after a signal."""
 BACKLOG = 128
@@ -35,6 +36,7 @@ async def serve_http(
     *,
     surround: Callable[[ASGIApp, int], ASGIApp],
     ready: Callable[[str], None],
+    rest: ASGIApp | None = None,
     stateless: bool = False,
     is_quick: Callable[[Any], bool] = lambda _tool: False,
     ending: Callable[[], Awaitable[None]] | None = None,
@@ -47,6 +49,7 @@ async def serve_http(
         port: 0 takes a free port.
         surround: given the app and the port, returns the app wrapped in the middleware that decides who may call.
         ready: called with the URL once connections are accepted.
+        rest: serves every path below `/rest/`.
         stateless: keep no sessions, even for clients that speak an older protocol.
         is_quick: whether calls of the tool with this name end within seconds.
         ending: awaited on the first signal, before the listener closes.
@@ -59,7 +62,8 @@ async def serve_http(
     bound = listener.getsockname()[1]
     streams_end = anyio.Event()
     app = _CancelledRequests(
-        surround(build_http_app(server, streams_end, stateless=stateless, is_quick=is_quick), bound), streams_end
+        surround(build_http_app(server, streams_end, rest=rest, stateless=stateless, is_quick=is_quick), bound),
+        streams_end,
     )
     uvicorn_server = _build_uvicorn(app, drain, limits)
     url_host = f"[{host}]" if ":" in host else host
@@ -75,15 +79,17 @@ def build_http_app(
     server: Server[Any],
     streams_end: anyio.Event,
     *,
+    rest: ASGIApp | None = None,
     stateless: bool = False,
     is_quick: Callable[[Any], bool] = lambda _tool: False,
 ) -> ASGIApp:
-    """Return an ASGI app that speaks MCP, without the middleware that decides who may call.
+    """Return an ASGI app that speaks MCP, and `rest`, without the middleware that decides who may call.
 
     The SDK prepares an event stream for every request. Calls of tools that are quick, without progress, are answered
     by its JSON mode instead, which costs less and gives the same response.
 
     Args:
+        rest: serves every path below `/rest/`.
         streams_end: setting it ends the streams that clients keep open.
         is_quick: whether calls of the tool with this name end within seconds.
     """
@@ -105,7 +111,20 @@ def build_http_app(
             yield
 
     app = Starlette(routes=[Route(PATH, endpoint=StreamableHTTPASGIApp(manager))], lifespan=run_both)
-    return MessageCheck(app, streams_end, QuickCalls(plain.handle_request, PATH, is_quick))
+    checked = MessageCheck(app, streams_end, QuickCalls(plain.handle_request, PATH, is_quick))
+    return checked if rest is None else _ByPath(checked, rest)
+
+
+@dataclass(frozen=True, slots=True)
+class _ByPath:
+    """Passes requests below `/rest/` to one app, and everything else to the other."""
+
+    mcp: ASGIApp
+    rest: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_rest = scope["type"] == "http" and scope["path"].startswith(REST_PATH)
+        await (self.rest if is_rest else self.mcp)(scope, receive, send)
 
 
 @dataclass(frozen=True, slots=True)
