@@ -77,6 +77,11 @@ class Runtime:
     sign_in: SignIn
     upstream: UpstreamClient
     sandbox: Sandbox | None
+    reload: Callable[[], Runtime]
+    """Reads the capability files again, and returns a runtime that shares everything else with this one.
+
+    Raises ConfigurationError.
+    """
 
 
 def read_all(settings: Settings) -> Catalog:
@@ -220,22 +225,32 @@ async def open_runtime(
             login = BackgroundLogin(sign_in.login, await stack.enter_async_context(open_background()))
         session = SessionTools(lambda: who_am_i(settings, sign_in, upstream), login, catalog.statics)
         files = _open_files(settings, launcher)
-        executor = Executor(
-            upstream,
-            seals,
-            storage=storage,
-            files=files,
-            environment=_select_variables(catalog, environment),
-            names=Names(catalog.operations, _read_presets(settings, catalog.entities)),
-            confirming=_build_confirmer(
-                settings, launcher, bool(catalog.routes), seals, partial(_describe_actor, settings, sign_in)
-            ),
-            gatekeeper=gatekeeper,
-            built_in=_collect_built_in(catalog, launcher, session, files, gatekeeper),
-            elsewhere=catalog.elsewhere,
-            max_result_bytes=settings.max_result_bytes,
+        confirming = _build_confirmer(
+            settings, launcher, bool(catalog.routes), seals, partial(_describe_actor, settings, sign_in)
         )
-        yield Runtime(catalog, executor, gatekeeper, sign_in, upstream, sandbox)
+
+        def assemble(catalog: Catalog) -> Runtime:
+            executor = Executor(
+                upstream,
+                seals,
+                storage=storage,
+                files=files,
+                environment=_select_variables(catalog, environment),
+                names=Names(catalog.operations, _read_presets(settings, catalog.entities)),
+                confirming=confirming,
+                gatekeeper=gatekeeper,
+                built_in=_collect_built_in(catalog, launcher, session, files, gatekeeper),
+                elsewhere=catalog.elsewhere,
+                max_result_bytes=settings.max_result_bytes,
+            )
+            return Runtime(catalog, executor, gatekeeper, sign_in, upstream, sandbox, reload)
+
+        def reload() -> Runtime:
+            whole = read_all(settings)
+            gatekeeper.tools = whole.tools  # its budgets and counters continue
+            return assemble(_select_tools(settings, launcher, whole, policy))
+
+        yield assemble(catalog)
 
 
 def _collect_built_in(
@@ -248,8 +263,13 @@ def _collect_built_in(
     return {**handlers, **dynamic_tools.DynamicTools(catalog, shows).handlers} if catalog.dynamic else handlers
 
 
-async def serve_stdio(settings: Settings, environment: Mapping[str, str], ready: Callable[[], None]) -> None:
-    """Serve one MCP client over standard input and output until input ends. Call `ready` once it can connect."""
+async def serve_stdio(
+    settings: Settings, environment: Mapping[str, str], ready: Callable[[], None], watches_files: bool = False
+) -> None:
+    """Serve one MCP client over standard input and output until input ends. Call `ready` once it can connect.
+
+    With `watches_files`, serve changed capability files without a restart.
+    """
     from itwin_mcp.server.app import build_server
     from itwin_mcp.server.transports import stdio
 
@@ -257,7 +277,36 @@ async def serve_stdio(settings: Settings, environment: Mapping[str, str], ready:
         server = build_server(runtime.catalog, runtime.executor)
         warn_of_http_only(runtime.catalog)
         ready()
-        await stdio.serve_stdio(server)
+        async with reload_on_change(server, runtime, settings, watches_files):
+            await stdio.serve_stdio(server)
+
+
+@asynccontextmanager
+async def reload_on_change(
+    server: Any, runtime: Runtime, settings: Settings, watches_files: bool
+) -> AsyncIterator[Callable[[], Catalog]]:
+    """Replace the server's catalog whenever a capability file changes. Yield a function that returns the catalog."""
+    current = runtime
+    if not watches_files:
+        yield lambda: runtime.catalog
+        return
+    import anyio
+
+    from itwin_mcp.capability.file_watch import FileWatch
+    from itwin_mcp.server.app import build_server
+    from itwin_mcp.server.live_server import LiveServer
+
+    live, watch = LiveServer(server), FileWatch(settings.capabilities)
+
+    async def reload() -> None:
+        nonlocal current
+        current = await anyio.to_thread.run_sync(runtime.reload)
+        await live.replace(build_server(current.catalog, current.executor))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(watch.run, reload)
+        yield lambda: current.catalog
+        tasks.cancel_scope.cancel()
 
 
 def warn_of_http_only(catalog: Catalog) -> None:
@@ -277,6 +326,7 @@ async def serve_http(
     port: int,
     token: str | None,
     ready: Callable[[str], None],
+    watches_files: bool = False,
 ) -> None:
     """Serve MCP clients over streamable HTTP until a signal ends it. Raises OSError if the port is taken.
 
@@ -293,16 +343,17 @@ async def serve_http(
         if exposure is None:
             async with open_runtime(settings, environment, Launcher.HTTP) as runtime:
                 server = build_server(runtime.catalog, runtime.executor)
-                await http.serve_http(
-                    server,
-                    host,
-                    port,
-                    surround=surround_own(runtime, environment, token),
-                    ready=ready,
-                    rest=build_rest(runtime, settings),
-                    stateless=settings.stateless,
-                    is_quick=partial(tools.is_quick, runtime.catalog),
-                )
+                async with reload_on_change(server, runtime, settings, watches_files) as get_catalog:
+                    await http.serve_http(
+                        server,
+                        host,
+                        port,
+                        surround=surround_own(runtime, environment, token),
+                        ready=ready,
+                        rest=build_rest(runtime, settings),
+                        stateless=settings.stateless,
+                        is_quick=lambda name: tools.is_quick(get_catalog(), name),
+                    )
             return
         from itwin_mcp.hosting.telemetry import export_spans
 

@@ -70,11 +70,13 @@ def test_misspelled_key_hides_no_other_problem(tmp_path: Path) -> None:
         ),
         ("with: {kind: parts.kind}", "with: {kind: parts.knd}"),
     )
-    assert list_rules(check_text(tmp_path, text), text) == [
+    result = check_text(tmp_path, text)
+    assert list_rules(result, text) == [
         ("known-key", "inputParametrs:"),
         ("slot-without-value", "with: {kind: parts.knd}"),
         ("unresolved-call", "call: parts-api.get-prt"),
     ]
+    assert [warning.rule for warning in result.warnings] == ["unused-input"]
 
 
 def test_problems_in_different_tools_hide_nothing(tmp_path: Path) -> None:

@@ -137,6 +137,24 @@ def test_paging_by_page_number_is_reported() -> None:
     assert "page: {type: integer, required: false" in imported.text
 
 
+def test_list_at_the_root_of_an_answer_is_returned_and_its_paging_reported() -> None:
+    assert read_tools()["list-shelves"]["outputParameters"] == [
+        {
+            "type": "array",
+            "mapping": "$",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "id": {"type": "string", "mapping": "$.id"},
+                    "floor": {"type": "number", "mapping": "$.floor"},
+                },
+            },
+        }
+    ]
+    report = import_library()[0].report
+    assert ("GET /shelves", "paging by offset is left to the caller: the answer is a list itself") in report
+
+
 def test_job_is_recognized_by_location_and_states() -> None:
     wait = read_operations()["scan-book"]["x-wait"]
     assert wait["handle"] == {"header": "Location", "as": "scanId", "in": "scanId"}

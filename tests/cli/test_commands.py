@@ -211,6 +211,7 @@ def test_dry_run_prints_the_request_without_credentials() -> None:
         (("list-itwins",), "`itwin-mcp call NAME`"),
         (("capability", "new", "My API"), "'My API' cannot be a name"),
         (("capability", "new", "itwins"), "'itwins' is used by our own files"),
+        (("serve", "--watch"), "--watch needs --capabilities"),
         (("call", "fly"), "There is no tool 'fly'"),
         (("call", "list_itwins"), "There is no tool 'list_itwins'. Did you mean 'list-itwins'?"),
         (("call", "create-imodel", "--read-only"), "it changes data, and --read-only leaves it out"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -11,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from tests.house.documents import Block, blocks, shell_lines
+from itwin_mcp.capability.linker import link_files
+from itwin_mcp.cli.capability_new import make_starter
+from tests.house.documents import Block, blocks, shell_lines, text_of
 from tests.sandbox_process import free_port
 
-pytestmark = pytest.mark.slow
 TUTORIAL = "docs/tutorial.md"
 PORT = "8765"
 
@@ -96,6 +98,19 @@ class Reader:
         self.printed = done.stdout
 
 
+def test_every_authentication_of_the_table_is_accepted(tmp_path: Path) -> None:
+    rows = re.findall(r"^\| `(\{type: \w+, .*\})` \|", text_of(TUTORIAL), re.MULTILINE)
+    assert {row.split(",")[0] for row in rows} == {"{type: bearer", "{type: basic", "{type: apikey"}
+    starter = make_starter("parts", tmp_path / "parts.yaml")
+    for row in rows:
+        text = starter.replace('{type: bearer, token: "{{PARTS_TOKEN}}"}', row.replace("{{KEY}}", "{{PARTS_TOKEN}}"))
+        assert text.count(row.split(",")[0]) >= 1
+        (tmp_path / "parts.yaml").write_text(text, encoding="utf-8")
+        operation = link_files([tmp_path / "parts.yaml"]).operations["parts-api.get-item"]
+        assert operation.credential is not None
+
+
+@pytest.mark.slow
 def test_tutorial_blocks_run_in_order(tmp_path: Path) -> None:
     reader = Reader(tmp_path, free_port())
     try:

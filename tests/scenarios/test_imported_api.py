@@ -42,6 +42,10 @@ async def answer(request: Asked) -> None:
         first = int(query.get("cursor", 1))
         meta = {"total": 4} | ({"nextCursor": str(first + 2)} if first < 3 else {})
         await request.json(200, {"data": [{"id": first, "name": "A"}, {"id": first + 1, "name": "B"}], "meta": meta})
+    elif request.path == "/v1/shelves":
+        await request.json(200, [{"id": "a", "floor": 1, "dust": 3}])
+    elif request.path == "/v1/shelves/count":
+        await request.json(200, 1)
     elif request.method == "POST" and request.path == "/v1/books":
         await request.json(201, {**json.loads(request.body), "id": ATLAS["id"]})
     elif request.path.endswith("/scans"):
@@ -98,6 +102,8 @@ async def test_imported_tools_page_write_wait_and_resolve_names(
         assert changed["title"] == "Atlas"
         assert json.loads(api.requests[-1].body) == {"title": "Atlas", "note": None}
         assert api.requests[-1].headers["content-type"] == "application/merge-patch+json"
+        assert await call(client, "list-shelves") == {"result": [{"id": "a", "floor": 1}]}
+        assert await call(client, "count-shelves") == {"result": 1}
         assert all(request.headers["x-library-key"] == "canary-key" for request in api.requests)
 
 

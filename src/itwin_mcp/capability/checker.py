@@ -20,7 +20,7 @@ PLATFORM_KEY = "the platform's token"
 
 @dataclass(frozen=True, slots=True)
 class SentKeys:
-    """A host, and the environment variables whose values it receives."""
+    """A host, and the keys that it receives: environment variables, or keys of a file."""
 
     host: str
     keys: tuple[str, ...]

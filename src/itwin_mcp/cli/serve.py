@@ -35,7 +35,8 @@ Ctrl-C stops it."""
 )
 @setting_option("stateless")
 @setting_option("rest")
-def command(http: str | None, http_token: bool, **flags: Any) -> None:
+@click.option("--watch", is_flag=True, help="Serve changed --capabilities files without a restart, for their authors.")
+def command(http: str | None, http_token: bool, watch: bool, **flags: Any) -> None:
     """Serve one MCP client over standard input and output, or many over HTTP.
 
     \b
@@ -44,6 +45,7 @@ def command(http: str | None, http_token: bool, **flags: Any) -> None:
       ITWIN_ACCESS_TOKEN=… itwin-mcp serve --toolsets itwins,imodels --read-only
       itwin-mcp serve --sandbox --http 127.0.0.1:8000 --http-token
       itwin-mcp serve --sandbox --http 127.0.0.1:8000 --rest
+      itwin-mcp serve --capabilities my-api.yaml --watch
     """
     settings = make_settings(**flags)
     address = _parse_address(http) if http is not None else None
@@ -56,8 +58,12 @@ def command(http: str | None, http_token: bool, **flags: Any) -> None:
             raise SettingsError(f"{option} needs --http.")
     if http_token and settings.hosted is not None:
         raise SettingsError("--http-token is only for your own server: hosted callers send their own tokens.")
+    if watch and not settings.capabilities:
+        raise SettingsError("--watch needs --capabilities: our own files do not change.")
+    if watch and settings.hosted is not None:
+        raise SettingsError("--watch is only for your own server: restart a hosted server to change its tools.")
     try:
-        _serve(settings, address, _choose_token(settings.http_token) if http_token else None)
+        _serve(settings, address, _choose_token(settings.http_token) if http_token else None, watch)
     except KeyboardInterrupt:
         # Ctrl-C is the usual way to stop a server; nothing is lost.
         raise SystemExit(0) from None
@@ -66,7 +72,7 @@ def command(http: str | None, http_token: bool, **flags: Any) -> None:
         raise SettingsError(f"{problem}: {error.strerror or error}.") from None
 
 
-def _serve(settings: Settings, address: tuple[str, int] | None, token: str | None) -> None:
+def _serve(settings: Settings, address: tuple[str, int] | None, token: str | None, watch: bool) -> None:
     # Starting creates many objects and no garbage. Collecting garbage meanwhile would take a fifth of the start time.
     gc.disable()
     import anyio
@@ -82,10 +88,12 @@ def _serve(settings: Settings, address: tuple[str, int] | None, token: str | Non
                 click.echo(_WAITING.format(sandbox=" --sandbox" if settings.sandbox else ""), err=True)
 
         # The message invites Ctrl-C, which during an import can end Python by the signal itself: show it afterwards.
-        anyio.run(runtime.serve_stdio, settings, environment, explain_waiting)
+        anyio.run(runtime.serve_stdio, settings, environment, explain_waiting, watch)
     else:
         options = {"use_uvloop": find_spec("uvloop") is not None}  # installed by the extra `fast`
-        anyio.run(runtime.serve_http, settings, environment, *address, token, _print_url, backend_options=options)
+        anyio.run(
+            runtime.serve_http, settings, environment, *address, token, _print_url, watch, backend_options=options
+        )
 
 
 def _parse_address(text: str) -> tuple[str, int]:

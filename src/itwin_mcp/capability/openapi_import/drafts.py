@@ -264,10 +264,10 @@ class DraftReader:
         if not is_json(media_type.partition(";")[0].strip().lower()):
             raise NotExpressible(f"it answers {media_type}, which is not supported")
         shape = self.received.read(as_map(contents[media_type]).get("schema"), note)
-        if shape.type == "array":
-            raise NotExpressible("its answer is a list itself, without an object around it")
         if shape.type not in ("object", None):
-            raise NotExpressible(f"its answer is a single {shape.type}, without an object around it")
+            draft.output = self.received.build_output(shape, "$", prefix_note(note, "the answer"))
+            draft.answer = shape
+            return
         if shape.type is None:
             note("the answer has no schema: it is returned as it is, and must be an object")
         draft.answer = shape if shape.type == "object" else Shape("object", False, {}, shape.trail)
