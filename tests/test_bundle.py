@@ -156,6 +156,7 @@ async def test_extension_writes_files_only_into_the_chosen_folder(extension: Ext
     assert (folder / "mine.csv").read_text(encoding="utf-8").count("\n") > 1
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_extension_with_a_client_id_signs_in_by_a_link(
     extension: Extension, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

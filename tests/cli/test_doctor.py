@@ -49,6 +49,7 @@ def test_doctor_reports_an_invalid_setting() -> None:
     assert list(checks)[-1] not in ("configuration", "network")
 
 
+@pytest.mark.slow
 def test_doctor_runs_all_checks_with_an_unusable_state_folder(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file")
     nowhere = f"http://127.0.0.1:{free_port()}"
@@ -67,6 +68,7 @@ def test_doctor_runs_all_checks_with_a_broken_policy_file(tmp_path: Path) -> Non
     assert list(checks)[-1] != "sign-in"
 
 
+@pytest.mark.slow
 def test_doctor_reports_unreachable_servers_with_their_variables() -> None:
     checks = run_doctor(1, ITWIN_API_URL=f"http://127.0.0.1:{free_port()}", ITWIN_ACCESS_TOKEN="canary-token")
     assert "ITWIN_API_URL" in checks["platform"]["fix"]
@@ -121,6 +123,7 @@ def test_doctor_explains_why_a_token_is_not_accepted(
     assert words in checks[check]["said"]
 
 
+@pytest.mark.slow
 def test_doctor_reports_a_token_of_another_environment() -> None:
     token = jwt(iss="https://qa-ims.bentley.com", exp=time.time() + 600, scope=["itwin-platform"])
     # The proxy refuses, so that nothing leaves this machine.
@@ -193,6 +196,7 @@ def test_doctor_reports_a_clients_entry_that_does_not_work(
     assert words in checks["Cursor"]["said"], checks["Cursor"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the folders are those of Linux")
 def test_doctor_reads_the_configuration_of_every_client(tmp_path: Path) -> None:
     files = {

@@ -21,6 +21,7 @@ def count_quays(*options: str) -> int:
     return len(run_json("call", "list-itwins", "--sandbox", "--arg", "displayName=Quay 7", *options)["iTwins"])
 
 
+@pytest.mark.slow
 def test_call_stores_the_sandbox_until_reset(tmp_path: Path) -> None:
     process = run("call", "create-itwin", "--sandbox", *NEW)
     assert process.returncode == 0, process.stderr

@@ -128,6 +128,7 @@ def select_group(recordings: dict[str, Recording], number: int, tools: set[str])
     return [recording for recording in recordings.values() if recording.tool in tools][number::GROUPS]
 
 
+@pytest.mark.slow
 async def test_reads_return_the_rest_despite_one_odd_value() -> None:
     recordings = await record_calls()
     reads = [recording for recording in recordings.values() if recording.tool in READS]

@@ -53,6 +53,7 @@ async def test_rate_limit_counts_each_application(http: httpx2.AsyncClient, sand
         assert (await service.get("/.well-known/openid-configuration")).status_code == 200
 
 
+@pytest.mark.slow
 def test_rate_limit_option_limits_a_served_sandbox() -> None:
     arguments = [sys.executable, "-m", "itwin_mcp", "sandbox", "--json", "--rate-limit", "1"]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:

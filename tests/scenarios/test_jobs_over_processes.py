@@ -72,6 +72,7 @@ async def test_clone_and_fork_report_progress_and_resume_in_a_new_process(mode: 
         assert later["iModel"]["name"] == "Later"
 
 
+@pytest.mark.slow
 async def test_cursor_is_valid_in_another_process_for_its_call_only(tmp_path: Path) -> None:
     async with served(tmp_path / "platform.db", "auto", 0) as client:
         first = await ask(client, "list-itwins", limit=2)

@@ -174,7 +174,6 @@ async def test_missing_credential_of_a_users_file_is_named_in_the_hint(
 BROKEN = {
     "unknown-key": ('description: "Read one', 'summary: "Read one'),
     "unresolved-call": ("call: weather.get-station", "call: weather.get-tower"),
-    "unused-input": ("with: {{q: stations.word}}", "with: {{}}"),
     "slot-without-value": ("with: {{id: stations.station}}", "with: {{}}"),
     "unique-tool": ("      find-stations:\n        description", "      list-itwins:\n        description"),
     "duplicate-key": ("namespace: weather\n", "namespace: weather\n    namespace: weather\n"),
