@@ -67,7 +67,7 @@ def test_file_that_became_a_symbolic_link_is_not_read(folder: Folder) -> None:
     assert read_values(operation.list_references(), {}) == {}
 
 
-def test_other_schemes_read_the_environment(folder: Folder) -> None:
+def test_binding_with_an_unsupported_scheme_warns_and_reads_the_environment(folder: Folder) -> None:
     catalog = folder.link(bind("vault://team/data"))
     assert [warning.rule for warning in catalog.warnings] == ["not-served"]
     references = catalog.operations["parts-api.get-part"].list_references()

@@ -390,7 +390,7 @@ def test_install_copies_a_client_id_only_with_its_secret_file(home: Path, monkey
     assert "env" not in run_json("cursor")["entry"]
 
 
-def test_install_notes_credentials_of_bentleys_command_line(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_install_reports_itp_credentials_without_copying_them(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ITP_SERVICE_CLIENT_ID", "service-x")
     monkeypatch.setenv("ITP_SERVICE_CLIENT_SECRET", "canary-secret")
     report = run_json("cursor")

@@ -158,6 +158,6 @@ def test_invalid_json_is_rejected_with_its_line(text: str, words: str) -> None:
     assert words in str(refused.value)
 
 
-def test_get_and_remove_a_missing_member() -> None:
+def test_missing_member_is_none_and_removing_it_changes_nothing() -> None:
     assert get_member(FILE, PATH) is None
     assert remove_member(FILE, PATH) == FILE

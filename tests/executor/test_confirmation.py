@@ -17,7 +17,7 @@ from tests.executor.bench import IMODEL, ITWIN, KEY, answer_of, bench, never, pr
 pytestmark = pytest.mark.anyio
 
 
-async def test_confirmer_asks_nobody_for_a_waived_call_but_needs_an_id() -> None:
+async def test_confirm_skips_the_question_for_a_pre_approved_call_and_rejects_names() -> None:
     async with bench("", never, shipped_files=True) as it:
         stage, tool = Confirmer(Seals(lambda: [KEY])), it.catalog.tools["delete-imodel"]
         run = it.executor._begin("delete-imodel", None, LOCAL)

@@ -196,7 +196,7 @@ async def test_page_with_names_stays_within_the_size_limit(limit: int) -> None:
     assert None in [one["creator"] for one in answer["changesets"]]
 
 
-async def test_short_names_fit_into_a_full_page() -> None:
+async def test_short_names_are_added_to_a_full_page() -> None:
     async with bench("", platform([ANNA] * 400), shipped_files=True, max_result_bytes=20_000) as it:
         answer = await it.call("list-changesets", iModelId=IMODEL, limit=400)
     assert "cursor" in answer["page"]

@@ -212,7 +212,7 @@ async def test_failed_state_raises_job_failed_with_state_and_reason(state: str) 
 
 
 @pytest.mark.parametrize("state", ["Queued", "somethingNew", "", 7, True])
-async def test_unknown_state_is_awaited_and_reported_as_job(state: Any) -> None:
+async def test_unknown_job_state_is_polled_until_the_wait_ends(state: Any) -> None:
     async with bench("jobs.yaml", Platform(make_creation(state))) as harness:
         answer = await clone(harness, wait=3)
     told = {"Queued": "Queued", "somethingNew": "somethingNew", "": "", 7: "7", True: "true"}[state]

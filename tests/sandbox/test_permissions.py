@@ -34,7 +34,9 @@ async def test_user_permissions_replace_those_of_the_itwins_roles(http: httpx2.A
     assert ROADS in [imodel["id"] for imodel in imodels]
 
 
-async def test_role_permissions_need_webview_on_the_itwin(http: httpx2.AsyncClient, http_as: Connect) -> None:
+async def test_role_permission_on_an_imodel_requires_webview_on_the_itwin(
+    http: httpx2.AsyncClient, http_as: Connect
+) -> None:
     body = {"roleId": VIEWER, "permissions": ["imodels_read", "imodels_webview"]}
     answer = await http.patch(ROLES, json=body)
     assert answer.json() == {

@@ -106,7 +106,7 @@ async def test_question_for_another_api_names_that_api(client: Client, name: str
 
 
 @pytest.mark.slow
-async def test_question_for_our_tools_names_no_other_api(client: Client) -> None:
+async def test_find_tools_names_no_other_api_for_a_covered_question(client: Client) -> None:
     wrong = []
     for row in read_questions("tuning"):
         answer = await ask(client, row["question"])

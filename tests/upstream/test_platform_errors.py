@@ -111,7 +111,7 @@ def test_platform_error_keeps_code_message_target_and_details() -> None:
     assert error.correlation_id == "id-1"
 
 
-def test_further_error_members_do_not_replace_ours() -> None:
+def test_platform_error_ignores_hint_and_retryable_of_the_platform() -> None:
     locks = [{"objectId": "0x1", "lockLevel": "exclusive", "briefcaseIds": [2]}]
     body = {
         "error": {

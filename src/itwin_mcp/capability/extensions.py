@@ -304,9 +304,9 @@ _NAME_MAPS = frozenset(
 
 
 def strip(document: Any) -> Any:
-    """Return the document without our words, as plain Naftiko.
+    """Return the document without our `x-` words, as plain Naftiko.
 
-    Keys that begin with `x-` stay in a mapping whose keys are names, and everywhere in `body.data`.
+    A key that begins with `x-` stays where the author chose it: as a name in a mapping of names, and in `body.data`.
     """
     return _strip(document, "", is_flow_output=False)
 

@@ -97,7 +97,7 @@ def get_type(schema: Mapping[str, Any]) -> Kind | None:
 
 
 def is_nullable(schema: Mapping[str, Any]) -> bool:
-    """Return whether a schema accepts null. Callers can then remove the value."""
+    """Return whether a schema accepts null. A caller can then clear the field."""
     declared = schema.get("type")
     return isinstance(declared, list) and "null" in declared and None in schema.get("enum", (None,))
 

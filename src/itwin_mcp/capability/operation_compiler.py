@@ -230,7 +230,7 @@ class ApiCompiler:
         in_path: set[str],
         place: Place,
     ) -> tuple[tuple[WireParameter, ...], frozenset[str]]:
-        """Compile the parameters, and return them with the names of the slots in their values."""
+        """Compile the parameters of an operation. Return them, and the names of the inputs in their values."""
         compiled: list[WireParameter] = []
         names: set[str] = set()
         sent_as: dict[tuple[str, str], str] = {}

@@ -446,9 +446,9 @@ async def finish(context: CallContext) -> Result | JobPending:
 
 
 async def _name_things(context: CallContext, output: Output, answer: dict[str, Any]) -> bool:
-    """Fill in the names of an answer, to which the resolved names are added. Return False if some had no room.
+    """Fill in the names next to ids. Return False if some did not fit.
 
-    Only where a cursor follows must all items stay; any other answer is cut to its limit as a whole.
+    A page with a cursor must keep all its items, so only names that fit are added. Other answers are shortened later.
     """
     room: int | None = None
     if "cursor" in (answer.get("page") or ()):

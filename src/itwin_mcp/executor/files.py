@@ -77,7 +77,11 @@ class LocalFiles:
         return path
 
     def _check_target(self, name: str, text: str, *, replaces: bool, may_replace: bool) -> Path:
-        """Return the path of a file that can be written: its folder exists, and it is new or may be replaced."""
+        """Return the path of the argument `name`, once it is known that the file can be written.
+
+        `replaces` is what the call says, `may_replace` what the tool allows. Raises InvalidArguments if the folder is
+        missing, or if the file exists and must not be replaced.
+        """
         path = self._resolve(name, text)
         folder, _ = _stat(name, path.parent)
         if folder is None or not stat.S_ISDIR(folder):

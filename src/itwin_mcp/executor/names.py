@@ -811,7 +811,7 @@ def _refuse_unknown(argument: ToolArgument, text: str, similar: Sequence[Mapping
 
 
 def _searched_noun(argument: ToolArgument) -> str:
-    """Return the noun of the entity whose names are searched. A changeset is searched by its named version."""
+    """Return what to call the things whose names are searched. For a changeset these are named versions."""
     assert argument.entity is not None
     return (argument.entity.marked_by or argument.entity).noun
 

@@ -26,7 +26,7 @@ MIN_RSA_BITS = 2048
 
 
 class Key(Protocol):
-    """A public key of joserfc."""
+    """The members of a public key of joserfc that are used here."""
 
     @property
     def kid(self) -> str | None:

@@ -224,7 +224,7 @@ def _build_error(reason: str, hint: str) -> InvalidArguments:
 
 
 def find_runner(catalog: Catalog, name: str) -> str | None:
-    """Return the name of the runner for the tool of this name; None if no runner runs it."""
+    """Return the dynamic tool that can run the tool `name`, or None if there is none."""
     tool = catalog.reachable.get(name) if catalog.dynamic else None
     return _choose_runner(tool) if tool is not None else None
 

@@ -186,7 +186,7 @@ def _explain_401(refusal: ErrorBody, token: Token | None, *, remedy: str, platfo
 def build_foreign_error(
     response: Response, request: Request, *, nouns: Sequence[hints.Noun] = (), now: float
 ) -> CallError:
-    """Return the error for a refusal of another server than the platform. Its hint does not mention iTwins.
+    """Build the error for an error response of a server other than the platform. Its hint does not mention iTwins.
 
     `nouns` are the kinds of things that a hint can name. `now` is seconds since 1970.
     """

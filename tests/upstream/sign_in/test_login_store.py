@@ -79,7 +79,7 @@ async def test_link_or_folder_instead_of_login_file_is_refused(store: LoginStore
 @pytest.mark.parametrize(
     "content", ["", "{", "[]", "null", "{}", '{"refresh_token": 5, "saved_at": 1}', '{"refresh_token": ""}']
 )
-async def test_damaged_login_file_is_reported_without_quoting(store: LoginStore, content: str) -> None:
+async def test_load_reports_a_damaged_login_file(store: LoginStore, content: str) -> None:
     await store.save(KEY, LOGIN)
     store.path(KEY).write_text(content)
     with pytest.raises(NotSignedIn, match="damaged"):

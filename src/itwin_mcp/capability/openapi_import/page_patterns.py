@@ -78,7 +78,7 @@ def find_paging(
         return None
     comment = f"Pages by {page['style']}."
     if size is not None:
-        most, stated = _find_most(parameters[size])
+        most, stated = _find_max_page_size(parameters[size])
         page |= {"size": size, "most": most}
         driven.add(size)
         comment += f" At most {most} items per page{'' if stated else ', which the definition does not say'}."
@@ -126,8 +126,8 @@ def _find_member(members: list[_Member], kinds: tuple[str, ...], known: frozense
     return next((names for names, shape in members if shape.type in kinds and normalize(names[-1]) in known), None)
 
 
-def _find_most(parameter: Parameter) -> tuple[int, bool]:
-    """Return the largest page, and whether the definition states it."""
+def _find_max_page_size(parameter: Parameter) -> tuple[int, bool]:
+    """Return the maximum page size, and whether the definition states it."""
     maximum = parameter.schema.get("maximum")
     if isinstance(maximum, (int, float)) and not isinstance(maximum, bool) and maximum >= 1:
         return int(maximum), True

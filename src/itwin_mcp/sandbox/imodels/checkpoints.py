@@ -89,7 +89,7 @@ def restart_version_checkpoint(call: Call) -> Answer:
 
 
 def name_database(changeset_id: str | None) -> str:
-    """Return the file name of a checkpoint. Bentley's access-backend tests assert that of the baseline."""
+    """Return the file name of a checkpoint. The baseline's is the one that Bentley's access-backend tests expect."""
     return f"{changeset_id or 'BASELINE'}.bim"
 
 

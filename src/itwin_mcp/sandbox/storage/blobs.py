@@ -253,7 +253,7 @@ def replace_content(
 
 
 def delete_content(sql: sqlite3.Connection, content_id: str) -> None:
-    """Delete a content that no blob uses any more."""
+    """Delete stored content that no blob refers to."""
     sql.execute("DELETE FROM blob_chunks WHERE content_id = ?", (content_id,))
 
 

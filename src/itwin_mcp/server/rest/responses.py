@@ -79,7 +79,7 @@ def wraps_root(tool: Tool) -> bool:
 
 
 def returns_bytes(tool: Tool) -> bool:
-    """Return whether the operation answers with bytes."""
+    """Return whether the answer is a file and not JSON."""
     return isinstance(tool.action, Call) and tool.action.operation.binary
 
 
