@@ -6,17 +6,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import anyio
-import anyio.abc
 import pytest
 
 from tests.conftest import connect
+from tests.upstream.loopback import Asked, loopback
 
 pytestmark = pytest.mark.anyio
 
@@ -80,41 +76,9 @@ MADE = {
 CREWED = {**FLAT, "yearBuilt": 2015, "tonnage": 42000, "length": 229, "crew": [{"fullName": "Bo", "role": "captain"}]}
 
 
-@dataclass
-class Backend:
-    origin: str
-    heads: list[dict[str, str]] = field(default_factory=list)
-    bodies: list[Any] = field(default_factory=list)
-
-
-@asynccontextmanager
-async def serve() -> AsyncIterator[Backend]:
-    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
-    backend = Backend(f"http://127.0.0.1:{listener.extra(anyio.abc.SocketAttribute.local_port)}")
-
-    async def handle(stream: anyio.abc.SocketStream) -> None:
-        async with stream:
-            received = b""
-            while b"\r\n\r\n" not in received:
-                received += await stream.receive()
-            head, _, body = received.partition(b"\r\n\r\n")
-            lines = head.decode().split("\r\n")
-            headers = {line.split(":", 1)[0].lower(): line.split(":", 1)[1].strip() for line in lines[1:]}
-            while len(body) < int(headers.get("content-length", 0)):
-                body += await stream.receive()
-            backend.heads.append(headers)
-            if body:
-                backend.bodies.append(json.loads(body))
-            method, target, _ = lines[0].split(" ")
-            answer = ANSWERS[f"{method} {target.partition('?')[0]}"]
-            content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-            start = f"HTTP/1.1 200 OK\r\nContent-Length: {len(content)}\r\nConnection: close\r\n\r\n"
-            await stream.send(start.encode() + content)
-
-    async with listener, anyio.create_task_group() as tasks:
-        tasks.start_soon(listener.serve, handle)
-        yield backend
-        tasks.cancel_scope.cancel()
+async def answer_as_back_end(request: Asked) -> None:
+    content = ANSWERS[f"{request.method} {request.path}"]
+    await request.answer(200, content if isinstance(content, bytes) else json.dumps(content).encode())
 
 
 def copy_tutorial(folder: Path, origin: str, step: int) -> Path:
@@ -150,7 +114,7 @@ CALLS: dict[str, tuple[dict[str, Any], Any]] = {
 @pytest.mark.skipif(not TUTORIAL.is_dir(), reason=f"the format's tutorial is not at {TUTORIAL}; set ITWIN_MCP_SHARED")
 @pytest.mark.parametrize("step", range(1, 12))
 async def test_step_of_the_tutorial_answers_correctly(tmp_path: Path, step: int) -> None:
-    async with serve() as backend:
+    async with loopback(answer_as_back_end) as backend:
         file = copy_tutorial(tmp_path, backend.origin, step)
         async with connect(capabilities=[file]) as client:
             served = {tool.name for tool in (await client.list_tools()).tools}
@@ -167,7 +131,8 @@ async def test_step_of_the_tutorial_answers_correctly(tmp_path: Path, step: int)
                 answer = await client.call_tool(name, arguments)
                 assert answer.structured_content == expected, name
     if 2 < step < 11:
-        assert {head.get("authorization") for head in backend.heads} <= {"Bearer dummy-token", None}
-        assert "Bearer dummy-token" in {head.get("authorization") for head in backend.heads}
-        assert "1.0.0-alpha2" in {head.get("registry-version") for head in backend.heads}
-    assert backend.bodies == ([SAILED] if "create-voyage" in asked else [])
+        assert {request.headers.get("authorization") for request in backend.requests} <= {"Bearer dummy-token", None}
+        assert "Bearer dummy-token" in {request.headers.get("authorization") for request in backend.requests}
+        assert "1.0.0-alpha2" in {request.headers.get("registry-version") for request in backend.requests}
+    bodies = [json.loads(request.body) for request in backend.requests if request.body]
+    assert bodies == ([SAILED] if "create-voyage" in asked else [])

@@ -2,17 +2,14 @@
 
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
-import anyio
-import anyio.abc
 import pytest
 
 from itwin_mcp.errors import CapabilityError
 from tests.conftest import connect
+from tests.upstream.loopback import Asked, Loopback, loopback
 
 pytestmark = pytest.mark.anyio
 
@@ -69,57 +66,21 @@ capability:
 """  # noqa: E501 lines of a capability file
 
 
-@dataclass
-class Weather:
-    """A tiny API on a loopback port that records its requests."""
-
-    origin: str
-    asked: list[str] = field(default_factory=list)
-    authorizations: list[str] = field(default_factory=list)
-    bodies: list[object] = field(default_factory=list)
-
-
-@asynccontextmanager
-async def weather() -> AsyncIterator[Weather]:
-    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
-    api = Weather(f"http://127.0.0.1:{listener.extra(anyio.abc.SocketAttribute.local_port)}")
-
-    async def handle(stream: anyio.abc.SocketStream) -> None:
-        async with stream:
-            received = b""
-            while b"\r\n\r\n" not in received:
-                received += await stream.receive()
-            head, _, second = received.partition(b"\r\n\r\n")
-            lines = head.decode().split("\r\n")
-            headers = {line.split(":", 1)[0].lower(): line.split(":", 1)[1].strip() for line in lines[1:]}
-            while len(second) < int(headers.get("content-length", 0)):
-                second += await stream.receive()
-            method, target, _ = lines[0].split(" ")
-            api.asked.append(f"{method} {target}")
-            api.authorizations.append(headers.get("authorization", ""))
-            if second:
-                api.bodies.append(json.loads(second))
-            if method == "POST":
-                status, body = "201 Created", {"id": "s9"}
-            elif urlsplit(target).path == "/v1/stations":
-                word = dict(parse_qsl(urlsplit(target).query)).get("$q")
-                status, body = "200 OK", {"items": [{"id": "s1", "matches": word}]}
-            else:
-                status, body = "200 OK", {"id": target.rpartition("/")[2], "name": "Roof"}
-            content = json.dumps(body).encode()
-            answer = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n"
-            await stream.send(answer.encode() + b"Connection: close\r\n\r\n" + content)
-
-    async with listener, anyio.create_task_group() as tasks:
-        tasks.start_soon(listener.serve, handle)
-        yield api
-        tasks.cancel_scope.cancel()
+async def answer(request: Asked) -> None:
+    """Answer like a tiny API of weather stations."""
+    if request.method == "POST":
+        await request.json(201, {"id": "s9"})
+    elif request.path == "/v1/stations":
+        word = dict(parse_qsl(urlsplit(request.target).query)).get("$q")
+        await request.json(200, {"items": [{"id": "s1", "matches": word}]})
+    else:
+        await request.json(200, {"id": request.target.rpartition("/")[2], "name": "Roof"})
 
 
 @pytest.fixture
-async def api(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Weather]:
+async def api(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Loopback]:
     monkeypatch.setenv("MY_WEATHER_KEY", "weather-secret")
-    async with weather() as api:
+    async with loopback(answer) as api:
         yield api
 
 
@@ -131,7 +92,7 @@ def write_capability_file(folder: Path, origin: str) -> Path:
 
 @pytest.mark.parametrize("sandbox", [True, False])
 async def test_users_capability_file_is_served_with_its_own_credential(
-    api: Weather, tmp_path: Path, sandbox: bool, monkeypatch: pytest.MonkeyPatch
+    api: Loopback, tmp_path: Path, sandbox: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ITWIN_ACCESS_TOKEN", "canary-of-the-platform")
     async with connect(sandbox=sandbox, capabilities=[write_capability_file(tmp_path, api.origin)]) as client:
@@ -143,32 +104,33 @@ async def test_users_capability_file_is_served_with_its_own_credential(
         assert read.structured_content == {"id": "s%207", "name": "Roof"}
         added = await client.call_tool("add-station", {"name": 'Tower "A" {{name}}'})
         assert added.structured_content == {"id": "s9"}
-    assert api.bodies == [{"name": 'Tower "A" {{name}}'}]
-    assert api.asked == ["GET /v1/stations?$q=roof%20%26%20tower%3D1", "GET /v1/stations/s%207", "POST /v1/stations"]
-    assert api.authorizations == ["Bearer weather-secret"] * 3
+    assert [json.loads(request.body) for request in api.requests if request.body] == [{"name": 'Tower "A" {{name}}'}]
+    sent = [f"{request.method} {request.target}" for request in api.requests]
+    assert sent == ["GET /v1/stations?$q=roof%20%26%20tower%3D1", "GET /v1/stations/s%207", "POST /v1/stations"]
+    assert [request.headers.get("authorization") for request in api.requests] == ["Bearer weather-secret"] * 3
 
 
 @pytest.mark.parametrize(
     "arguments", ["../admin", "..", ".", "a/b", "a?b=1", "a#b", "a%2Fb", "a\\b", "a\nb", "x" * 5000]
 )
-async def test_users_capability_file_rejects_path_traversal(api: Weather, tmp_path: Path, arguments: str) -> None:
+async def test_users_capability_file_rejects_path_traversal(api: Loopback, tmp_path: Path, arguments: str) -> None:
     async with connect(capabilities=[write_capability_file(tmp_path, api.origin)]) as client:
         result = await client.call_tool("get-station", {"station": arguments})
     assert result.is_error
     assert result.structured_content is not None
     assert result.structured_content["error"]["code"] == "InvalidArguments"
-    assert api.asked == []
+    assert api.requests == []
 
 
 async def test_missing_credential_of_a_users_file_is_named_in_the_hint(
-    api: Weather, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    api: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MY_WEATHER_KEY")
     async with connect(capabilities=[write_capability_file(tmp_path, api.origin)]) as client:
         result = await client.call_tool("find-stations", {"word": "x"})
     assert result.structured_content is not None
     assert "MY_WEATHER_KEY" in result.structured_content["error"]["hint"]
-    assert api.asked == []
+    assert api.requests == []
 
 
 BROKEN = {

@@ -14,7 +14,6 @@ from itwin_mcp.capability.lookup_compiler import compile_lookup
 from itwin_mcp.capability.not_served import find_unserved
 from itwin_mcp.capability.operations import Operation, list_path_slots
 from itwin_mcp.capability.outputs import (
-    RESULT,
     accept_single,
     check_mappings,
     compile_flow_outputs,
@@ -27,6 +26,7 @@ from itwin_mcp.capability.parameters import FILE_PATH
 from itwin_mcp.capability.references import Scope
 from itwin_mcp.capability.schema_types import JsonSchema
 from itwin_mcp.capability.tool_actions import (
+    RESULT,
     AcrossPlan,
     Action,
     Call,

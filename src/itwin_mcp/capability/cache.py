@@ -48,12 +48,18 @@ def read_entry(file: Path, entry: Path | None, convert: Callable[[Any], T]) -> T
 
 
 def write_entry(file: Path, entry: Path, data: Any) -> None:
-    """Write an entry atomically. If the folder cannot be written, log a warning."""
+    """Write the parse of a capability file as an entry."""
+    content = json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
+    write_content(f"The parse of {file}", entry, content)
+
+
+def write_content(subject: str, entry: Path, content: bytes) -> None:
+    """Write an entry atomically. If the folder cannot be written, log a warning that begins with `subject`."""
     try:
         entry.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_file(entry, json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode())
+        write_file(entry, content)
     except OSError as error:
-        logger.warning("The parse of %s cannot be cached in %s: %s", file, entry.parent, error)
+        logger.warning("%s cannot be cached in %s: %s", subject, entry.parent, error)
 
 
 def digest_input(path: Path) -> str:

@@ -16,8 +16,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from itwin_mcp.atomic_files import write_file
-from itwin_mcp.capability.cache import digest_input
+from itwin_mcp.capability.cache import digest_input, write_content
 from itwin_mcp.capability.catalog import Catalog
 from itwin_mcp.capability.encoding import DecodingError, decode, encode
 
@@ -102,12 +101,7 @@ def _has_changed(path: Path, digest: str) -> bool:
 
 
 def _write_entry(entry: Path, catalog: Catalog, inputs: Mapping[Path, str]) -> None:
-    """Write an entry atomically. If the folder cannot be written, log a warning."""
     names: dict[str, Any] = {str(path): digest for path, digest in inputs.items()}
     body = f"{json.dumps(names)}\n{encode(tuple(getattr(catalog, name) for name in _FIELDS))}".encode()
     digest = hashlib.sha256(entry.name.encode() + body).hexdigest()
-    try:
-        entry.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_file(entry, f"{digest}\n".encode() + body)
-    except OSError as error:
-        logger.warning("The linked catalog cannot be cached in %s: %s", entry.parent, error)
+    write_content("The linked catalog", entry, f"{digest}\n".encode() + body)

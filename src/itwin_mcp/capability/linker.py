@@ -22,7 +22,6 @@ from itwin_mcp.capability.inbound_compiler import MCP_PATH, REST_PATH, InboundCr
 from itwin_mcp.capability.not_served import warn_of_unserved
 from itwin_mcp.capability.operation_compiler import ApiCompiler
 from itwin_mcp.capability.operations import Operation
-from itwin_mcp.capability.outputs import RESULT
 from itwin_mcp.capability.parameters import compile_argument
 from itwin_mcp.capability.references import Scope
 from itwin_mcp.capability.rest_compiler import RestCompiler
@@ -31,7 +30,7 @@ from itwin_mcp.capability.routes import Route
 from itwin_mcp.capability.skill_compiler import DeclaredSkill, Source, compile_skills
 from itwin_mcp.capability.skill_schema import ExposesSkill
 from itwin_mcp.capability.static_resources import find_static_files
-from itwin_mcp.capability.tool_actions import Call, CallStep, LookupStep, Steps, list_called_operations
+from itwin_mcp.capability.tool_actions import RESULT, Call, CallStep, LookupStep, Steps, list_called_operations
 from itwin_mcp.capability.tool_compiler import ExposesCompiler, PlacedFlow, TakenNames
 from itwin_mcp.errors import CapabilityError, Problem
 from itwin_mcp.settings import PLATFORM_ORIGIN

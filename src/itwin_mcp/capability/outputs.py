@@ -23,15 +23,11 @@ from itwin_mcp.capability.flow_schema import (
 )
 from itwin_mcp.capability.json_schema import check_fragment
 from itwin_mcp.capability.schema_types import JsonSchema
-from itwin_mcp.capability.tool_actions import CallStep, Condition, NameSource, Output, Step, StepMapping
+from itwin_mcp.capability.tool_actions import RESULT, CallStep, Condition, NameSource, Output, Step, StepMapping
 from itwin_mcp.text import shorten
 
 NameResolver = Callable[[NameOf, Place], NameSource | None]
 """Returns the source of a name. If there is none, it reports that and returns None."""
-
-
-RESULT = "result"
-"""The member that holds an answer that cannot be the structured content itself."""
 
 
 def compile_root_output(

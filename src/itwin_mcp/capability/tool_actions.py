@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from itwin_mcp.capability.entity_declarations import PeopleForm
 
 
+RESULT = "result"
+"""The member that holds an answer that cannot be the structured content itself."""
+
+
 class Access(IntEnum):
     """The access that a tool requires of its caller. Each level includes the lower ones."""
 
@@ -53,7 +57,7 @@ class Output:
     one_is_list: bool = False
     """Whether a single value is a list of one, and a missing one an empty list, as in XML."""
     wraps: bool = False
-    """Whether the answer as the file declares it is the member `result`, because it is no object of its own."""
+    """Whether the answer as the file declares it is the member RESULT, because it is no object of its own."""
     members: tuple[str, ...] | None = field(init=False, compare=False, repr=False)
     """The parts of `path` if all are members, as in most paths, so that they can be read fast; otherwise None."""
     member: str | None = field(init=False, compare=False, repr=False)

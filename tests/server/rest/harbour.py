@@ -27,7 +27,7 @@ PICTURE = b"\x89PNG\r\n\x1a\n of a berth"
 
 
 async def answer_as_office(asked: Asked) -> None:
-    """Answer as the harbour office: the berth `lost` does not exist, and the quay `X` is full."""
+    """Answer as the harbour office: `lost` does not exist, `stuck` never answers, the quay `X` is full."""
     last = asked.path.rpartition("/")[2]
     if asked.method == "POST":
         full = b'"X"' in asked.body
@@ -36,6 +36,8 @@ async def answer_as_office(asked: Asked) -> None:
         await asked.json(404, {"error": {"code": "BerthNotFound", "message": "No such berth."}})
     elif last == "closed":
         await asked.json(401, {"error": {"code": "Unauthorized", "message": "Who are you?"}})
+    elif last == "stuck":
+        await asked.until_closed()
     elif last == "plan":
         await asked.answer(200, PICTURE, {"Content-Type": "text/html"})
     elif asked.method == "DELETE":

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import anyio
+import anyio.lowlevel
 import pytest
 
 from tests.executor.fenced import audited
@@ -46,6 +48,29 @@ async def test_requests_become_calls_and_outcomes_become_responses(harbour: Harb
     ]
     assert json.loads(harbour.office.requests[1].body) == {"quay": "B", "depth": 12.5, "lights": ["red"]}
     assert harbour.office.requests[0].headers["x-trace"] == "t-1"
+
+
+async def test_call_is_cancelled_when_its_client_disconnects(harbour: Harbour) -> None:
+    path = "/rest/harbour/berths/stuck"
+    headers = [(b"host", b"127.0.0.1:8000")]
+    scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": headers}
+    messages = [{"type": "http.request", "body": b""}]
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        if messages:
+            return messages.pop()
+        while not harbour.office.requests:
+            await anyio.lowlevel.checkpoint()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    with anyio.fail_after(5):
+        await harbour.app(scope, receive, send)
+    assert sent == []
+    assert harbour.asked == ["GET /v1/berths/stuck"]
 
 
 async def test_errors_keep_their_meaning_in_the_status(harbour: Harbour) -> None:

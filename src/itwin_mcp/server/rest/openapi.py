@@ -9,7 +9,8 @@ from itwin_mcp import __version__
 from itwin_mcp.capability.catalog import ToolArgument
 from itwin_mcp.capability.json_schema import publish
 from itwin_mcp.capability.routes import Route
-from itwin_mcp.server.rest.responses import ROOT, returns_bytes, wraps_root
+from itwin_mcp.capability.tool_actions import RESULT
+from itwin_mcp.server.rest.responses import returns_bytes, wraps_root
 
 JSON = "application/json"
 _ERROR = {
@@ -104,7 +105,7 @@ def _describe_success(route: Route) -> dict[str, Any]:
         return {"description": "Done."}
     schema: Mapping[str, Any] = route.tool.output_schema
     if wraps_root(route.tool):
-        schema = schema.get("properties", {}).get(ROOT, schema)
+        schema = schema.get("properties", {}).get(RESULT, schema)
     return {"description": "The answer.", "content": {JSON: {"schema": schema}}}
 
 

@@ -11,12 +11,10 @@ from starlette.responses import Response
 
 from itwin_mcp.capability.catalog import Tool
 from itwin_mcp.capability.routes import Route
-from itwin_mcp.capability.tool_actions import BuiltIn, Call
+from itwin_mcp.capability.tool_actions import RESULT, BuiltIn, Call
 from itwin_mcp.errors import CallError, ErrorCode
 from itwin_mcp.executor.outcome import Failure, JobPending, Outcome, Preview, Question, Result
 
-ROOT = "result"
-"""The member of a structured answer that holds a root which is a list or a scalar."""
 _HEADERS = {
     "cache-control": "no-store",
     "x-content-type-options": "nosniff",
@@ -69,7 +67,7 @@ def to_response(route: Route, outcome: Outcome) -> Response:
 
 def find_root(tool: Tool, result: Result) -> Any:
     """Return the root of an answer as the API has it: a list or a scalar is not wrapped in an object."""
-    return result.answer[ROOT] if wraps_root(tool) and ROOT in result.answer else result.answer
+    return result.answer[RESULT] if wraps_root(tool) and RESULT in result.answer else result.answer
 
 
 def wraps_root(tool: Tool) -> bool:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import anyio
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -21,6 +20,7 @@ from itwin_mcp.executor.pipeline import Executor
 from itwin_mcp.server.rest.openapi import build_document
 from itwin_mcp.server.rest.request_arguments import BadRequest, read_arguments, split_path
 from itwin_mcp.server.rest.responses import build_json, build_refusal, to_response
+from itwin_mcp.server.transports.disconnect import cancel_on_disconnect
 
 PREFIX = "rest"
 """The first segment of every path."""
@@ -98,18 +98,10 @@ class RestApp:
     async def _call(self, route: Route, arguments: Mapping[str, Any], receive: Receive) -> Response | None:
         """Call the tool of a route; a call whose client goes away is cancelled, as over MCP."""
         response: Response | None = None
-        async with anyio.create_task_group() as tasks:
-
-            async def end_when_gone() -> None:
-                while (await receive())["type"] != "http.disconnect":
-                    pass
-                tasks.cancel_scope.cancel()
-
-            tasks.start_soon(end_when_gone)
+        with cancel_on_disconnect(receive):
             outcome = await self._executor.call(route.tool, arguments, caller=self._get_caller())
             response = to_response(route, outcome)
-            tasks.cancel_scope.cancel()
-        return response
+        return response  # noqa: RET504 - None if the block was cancelled
 
     def _find(self, method: str, segments: Sequence[str], caller: Caller | None = None) -> Found | list[str]:
         """Return the route of a request, or the methods that its path has instead.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import codecs
 import json
 from collections.abc import Callable, Iterator
@@ -23,6 +22,8 @@ from mcp.types import jsonrpc_message_adapter as MESSAGES  # noqa: N812 - a cons
 from mcp.types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import ValidationError
 
+from itwin_mcp.server.transports.disconnect import cancel_on_disconnect
+
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -30,8 +31,6 @@ BATCH_REVISION = "2025-03-26"
 """The only revision of the protocol that has batches."""
 MAX_BATCH = 50
 """The most messages in one batch. Each counts as a request towards the limits of a hosted server."""
-WATCH_SECONDS = 0.02
-"""How long a quick call runs before its connection is watched."""
 MAX_BODY = 4 * 1024 * 1024
 """The largest body that is parsed here, in bytes; the SDK refuses a larger one with 413."""
 
@@ -191,23 +190,9 @@ class QuickCalls:
         )
 
     async def run(self, scope: Scope, replay: Receive, receive: Receive, send: Send) -> None:
-        """Run the call. Most end before WATCH_SECONDS, and so without a second task."""
-        loop = asyncio.get_running_loop()
-        watches: list[asyncio.Task[None]] = []
-        with anyio.CancelScope() as call:
-
-            async def wait_for_disconnect() -> None:
-                while (await receive())["type"] != "http.disconnect":
-                    pass
-                call.cancel()
-
-            timer = loop.call_later(WATCH_SECONDS, lambda: watches.append(loop.create_task(wait_for_disconnect())))
-            try:
-                await self.app(scope, replay, send)
-            finally:
-                timer.cancel()
-                for watch in watches:
-                    watch.cancel()
+        """Run the call, whose body `replay` gives."""
+        with cancel_on_disconnect(receive):
+            await self.app(scope, replay, send)
 
 
 @dataclass(frozen=True, slots=True)
